@@ -1,0 +1,9 @@
+"""The one exception that people see: a problem they can mend, told in one line."""
+
+
+class PalavraError(Exception):
+    """Wrong input or a state that only the user can mend.
+
+    The message is one line: what is wrong, where, and what to do about it. The command line prints it
+    without a traceback and exits with code 2.
+    """
