@@ -1,0 +1,306 @@
+"""Packing: documents into batches of a token budget, with no padding and nothing dropped.
+
+Documents come in a shuffled order that needs no memory. They are cut into pieces of at most the context, and a
+window of pieces at a time is packed: best-fit decreasing into rows of the context (so that attention, which
+works on rows, finds them full), then rows into batches of the budget. What does not fill a batch goes on into
+the next window, so every piece of every epoch is used exactly once.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+
+Int64Array = npt.NDArray[np.int64]
+
+# Tokens that a window packs at a time: enough pieces for a tight fit, little enough to plan in milliseconds.
+WINDOW_TOKENS = 2**18
+WINDOW_BATCHES = 16
+DOCUMENTS_AT_ONCE = 4096
+# A batch emptier than this waits for the pieces of the next window.
+FULL_ENOUGH = 0.995
+
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of splitmix64 (Steele et al. 2014): spreads every input bit over the output."""
+    x = x + _MIX[0]
+    x = (x ^ (x >> np.uint64(30))) * _MIX[1]
+    x = (x ^ (x >> np.uint64(27))) * _MIX[2]
+    return x ^ (x >> np.uint64(31))
+
+
+def shuffled(positions: Int64Array, size: int, seed: int, epoch: int) -> Int64Array:
+    """Where a pseudo-random permutation of range(size) sends each of `positions`, in O(1) memory.
+
+    A four-round Feistel network over the smallest even number of bits that hold `size`, walked until it lands
+    inside (Black and Rogaway 2002). A bijection for every (seed, epoch).
+    """
+    half = max(1, (max(1, size - 1).bit_length() + 1) // 2)
+    low, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    with np.errstate(over="ignore"):
+        start = np.array([(seed * 1_000_003 + epoch) % 2**64], dtype=np.uint64)
+        keys = _mix(_mix(start) + np.arange(1, 5, dtype=np.uint64))
+        out = positions.astype(np.uint64)
+        outside = np.ones(len(out), dtype=bool)
+        while outside.any():
+            x = out[outside]
+            left, right = x >> shift, x & low
+            for key in keys:
+                left, right = right, left ^ (_mix(right + key) & low)
+            out[outside] = (left << shift) | right
+            outside = out >= size
+    return out.astype(np.int64)
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Bins of indexes into `lengths`, none above `capacity` in sum: each item, in the order given, goes where
+    it leaves the least room (best-fit; sort decreasing first for best-fit decreasing, Johnson 1974).
+
+    Raises ValueError for an item larger than a bin.
+    """
+    bins: list[list[int]] = []
+    rooms: list[int] = []  # the distinct amounts of room that open bins have, ascending
+    with_room: dict[int, list[int]] = {}
+
+    def put(number: int, room: int) -> None:
+        if room:
+            if room not in with_room:
+                insort(rooms, room)
+                with_room[room] = []
+            with_room[room].append(number)
+
+    for index, length in enumerate(lengths):
+        if length > capacity:
+            raise ValueError(f"an item of {length} does not fit into a bin of {capacity}")
+        found = bisect_left(rooms, length)
+        if found == len(rooms):
+            bins.append([index])
+            put(len(bins) - 1, capacity - length)
+            continue
+        room = rooms[found]
+        number = with_room[room].pop()
+        if not with_room[room]:
+            del with_room[room], rooms[found]
+        bins[number].append(index)
+        put(number, room - length)
+    return bins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """Parts of documents: `document`, `start`, `stop`, int64 (P,) each, in tokens without special ones."""
+
+    document: Int64Array
+    start: Int64Array
+    stop: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def __getitem__(self, index: Any) -> "Pieces":
+        return Pieces(document=self.document[index], start=self.start[index], stop=self.stop[index])
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Tokens of each piece."""
+        return self.stop - self.start
+
+    @property
+    def table(self) -> Int64Array:
+        """One row (document, start, stop) a piece: (P, 3)."""
+        return np.stack([self.document, self.start, self.stop], axis=1)
+
+    @classmethod
+    def from_table(cls, table: Int64Array) -> "Pieces":
+        """The inverse of `table`."""
+        return cls(document=table[:, 0], start=table[:, 1], stop=table[:, 2])
+
+
+def cut(documents: Int64Array, lengths: Int64Array, longest: int) -> Pieces:
+    """Cut documents of the given lengths into pieces of at most `longest` tokens; only the last may be shorter."""
+    counts = -(-lengths // longest)
+    document = np.repeat(documents, counts)
+    order = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = order * longest
+    return Pieces(document=document, start=start, stop=np.minimum(start + longest, np.repeat(lengths, counts)))
+
+
+def arrange(
+    lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator
+) -> list[Int64Array]:
+    """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
+    `context`, then the rows, shuffled, into batches."""
+    # Shuffled before the stable sort, so that equal lengths come from anywhere in the window.
+    order = random.permutation(len(lengths))
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    rows = [order[row] for row in best_fit(lengths[order].tolist(), context)]
+    rows = [rows[i] for i in random.permutation(len(rows))]
+    groups = best_fit([int(lengths[row].sum()) for row in rows], batch_tokens)
+    return [np.concatenate([rows[i] for i in group]) for group in groups]
+
+
+def one_pass(
+    lengths: Int64Array, context: int, batch_tokens: int, special: int = 2
+) -> Iterator[Pieces]:
+    """Every document once, packed a window at a time in a fixed order: for evaluation and inference."""
+    pieces = cut(np.arange(len(lengths)), lengths, context - special)
+    ends = np.cumsum(pieces.lengths + special)
+    goal = max(WINDOW_TOKENS, WINDOW_BATCHES * batch_tokens)
+    start = 0
+    while start < len(pieces):
+        taken = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, taken + goal)))
+        window = pieces[start:stop]
+        random = np.random.default_rng([0, start])
+        for batch in arrange(window.lengths + special, context, batch_tokens, random):
+            yield window[batch]
+        start = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """Where a stream of batches stands: everything a resumed run needs to go on with the very next batch.
+
+    The window that is being used up began at document `position` of `epoch` with the pieces `carried` over
+    from before; `batch` of its batches were already used.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    carried: tuple[tuple[int, int, int], ...] = ()
+    batch: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Cursor":
+        """The inverse of `to_json`."""
+        carried = tuple((int(d), int(a), int(b)) for d, a, b in values["carried"])
+        return cls(epoch=values["epoch"], position=values["position"], carried=carried, batch=values["batch"])
+
+
+@dataclass(kw_only=True)
+class PackingTally:
+    """What packing did: batches and the tokens in them, against the budget they could have held."""
+
+    budget: int
+    batches: int = 0
+    tokens: int = 0
+    pieces: int = 0
+    epochs: int = 0
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the token budget that was filled."""
+        return self.tokens / (self.batches * self.budget) if self.batches else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packer:
+    """Plans an endless, deterministic stream of batches over documents of the given lengths.
+
+    `lengths` (documents,) int64 tokens each; `context` and `batch_tokens` count the `special` tokens that every
+    piece gets in addition ([CLS] and [SEP]: 2).
+    """
+
+    lengths: Int64Array
+    context: int
+    batch_tokens: int
+    seed: int
+    special: int = 2
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if self.context <= self.special:
+            raise PalavraError(f"model.context is {self.context}: it must be more than {self.special}")
+        if self.batch_tokens < self.context:
+            raise PalavraError(
+                f"a batch of {self.batch_tokens} tokens cannot hold a sequence of {self.context}: raise "
+                "train.batch_tokens or lower model.context"
+            )
+        if len(self.lengths) == 0:
+            raise PalavraError("there is no document to train on")
+
+    @cached_property
+    def epoch_tokens(self) -> int:
+        """Tokens of one pass over the documents, special ones included."""
+        return int(self.lengths.sum()) + self.special * self.epoch_pieces
+
+    @cached_property
+    def epoch_pieces(self) -> int:
+        """Pieces that one pass cuts the documents into."""
+        return int((-(-self.lengths // self._longest)).sum())
+
+    @property
+    def cut_documents(self) -> int:
+        """Documents that are longer than the context."""
+        return int((self.lengths > self._longest).sum())
+
+    @property
+    def _longest(self) -> int:
+        return self.context - self.special
+
+    def batches(self, cursor: Cursor | None = None) -> Iterator[tuple[Pieces, Cursor]]:
+        """Endless batches from `cursor` on, each with the cursor that stands right after it."""
+        cursor = cursor or Cursor()
+        while True:
+            batches, after = self._window(cursor)
+            for number in range(cursor.batch, len(batches)):
+                last = number + 1 == len(batches)
+                here = Cursor(
+                    epoch=cursor.epoch, position=cursor.position, carried=cursor.carried, batch=number + 1
+                )
+                yield batches[number], after if last else here
+            cursor = after
+
+    def _window(self, start: Cursor) -> tuple[list[Pieces], Cursor]:
+        """The batches of the window that begins at `start`, and where the next window begins."""
+        pieces, epoch, position = self._collect(start)
+        random = np.random.default_rng([self.seed, 1, start.epoch, start.position])
+        lengths = pieces.lengths + self.special
+        batches = arrange(lengths, self.context, self.batch_tokens, random)
+        filled = [lengths[batch].sum() >= FULL_ENOUGH * self.batch_tokens for batch in batches]
+        kept = [batch for batch, full in zip(batches, filled, strict=True) if full]
+        waiting = [batch for batch, full in zip(batches, filled, strict=True) if not full]
+        # Lengths that never fit together would wait for ever: use up all but the emptiest batch of them.
+        if len(waiting) > max(1, len(batches) // 2):
+            waiting.sort(key=lambda batch: int(lengths[batch].sum()))
+            kept, waiting = kept + waiting[1:], waiting[:1]
+        if not kept:
+            kept, waiting = waiting, []
+        kept = [kept[i] for i in random.permutation(len(kept))]
+        left = pieces[np.concatenate(waiting)].table.tolist() if waiting else []
+        carried = tuple((d, a, b) for d, a, b in left)
+        return [pieces[batch] for batch in kept], Cursor(epoch=epoch, position=position, carried=carried)
+
+    def _collect(self, start: Cursor) -> tuple[Pieces, int, int]:
+        """The pieces of one window, and the (epoch, position) of the first document after it."""
+        goal = max(WINDOW_TOKENS, WINDOW_BATCHES * self.batch_tokens)
+        # A corpus smaller than a window is seen once a window, unless it is smaller than a few batches.
+        goal = min(goal, max(self.epoch_tokens, 4 * self.batch_tokens))
+        pieces = Pieces.from_table(np.array(start.carried, dtype=np.int64).reshape(-1, 3))
+        total = int(pieces.lengths.sum()) + self.special * len(pieces)
+        epoch, position, size = start.epoch, start.position, len(self.lengths)
+        parts = [pieces]
+        while total < goal:
+            block = np.arange(position, min(position + DOCUMENTS_AT_ONCE, size))
+            documents = shuffled(block, size, self.seed, epoch) if self.shuffle else block
+            lengths = self.lengths[documents]
+            tokens = np.cumsum(lengths + self.special * -(-lengths // self._longest))
+            taken = min(len(block), int(np.searchsorted(tokens, goal - total)) + 1)
+            parts.append(cut(documents[:taken], lengths[:taken], self._longest))
+            total += int(tokens[taken - 1])
+            position += taken
+            if position == size:
+                epoch, position = epoch + 1, 0
+        return Pieces.from_table(np.concatenate([part.table for part in parts])), epoch, position

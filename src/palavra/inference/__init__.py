@@ -1,0 +1,1 @@
+"""Using a model: evaluate, fill, embed."""

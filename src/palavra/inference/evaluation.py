@@ -1,0 +1,154 @@
+"""How good a masked model is, under one corruption that never changes, so that runs can be compared."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palavra.batch import Batch
+from palavra.data.loader import Documents, assemble
+from palavra.data.packing import Cursor, Int64Array, Pieces, one_pass
+from palavra.errors import PalavraError
+from palavra.model.compute import Compute, eager
+from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+
+CORRUPTION = MaskingConfig(share=0.15, mask=0.8, random=0.1, unit="token")
+CORRUPTION_SEED = 15
+BATCH_TOKENS = 8192
+# Ranks by frequency in the training text, 1 the most frequent.
+BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Results over the labelled tokens whose frequency rank lies in a band. `loss` in nats a token."""
+
+    band: str
+    tokens: int
+    loss: float
+    accuracy: float
+    accuracy_at_5: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Results over `tokens` labelled tokens: `loss` in nats a token, `perplexity` its exponential, accuracy of
+    the first guess and of the first five."""
+
+    tokens: int
+    loss: float
+    perplexity: float
+    accuracy: float
+    accuracy_at_5: float
+    bands: tuple[Band, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `evaluation.json`."""
+        corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED}
+        return {"corruption": corruption, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Validation text: `documents` with `lengths` (documents,), and the [CLS] and [SEP] ids to put around."""
+
+    documents: Documents
+    lengths: Int64Array
+    cls_id: int
+    sep_id: int
+
+    def batches(self, vocabulary: Vocabulary, context: int, limit: int | None) -> Iterator[Batch]:
+        """Packed batches under the fixed corruption; about `limit` tokens, or all. The same ones every time."""
+        objective = MaskedObjective(CORRUPTION, vocabulary)
+        seen = 0
+        for number, pieces in enumerate(self._pieces(context, limit)):
+            packed = assemble(self.documents, pieces, self.cls_id, self.sep_id, Cursor())
+            random = np.random.default_rng([CORRUPTION_SEED, number])
+            yield objective.prepare(packed.input_ids, packed.lengths, random)
+            seen += len(packed.input_ids)
+            if limit is not None and seen >= limit:
+                return
+
+    def _pieces(self, context: int, limit: int | None) -> Iterator[Pieces]:
+        return one_pass(self.lengths, context, min(BATCH_TOKENS, limit or BATCH_TOKENS))
+
+
+def evaluate_masked(
+    model: MaskedLanguageModel,
+    held_out: HeldOut,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    *,
+    limit: int | None = None,
+    counts: npt.NDArray[np.integer] | None = None,
+) -> Evaluation:
+    """Loss, perplexity and accuracy on held-out text; by frequency band where `counts` (V,) of the training
+    text are given. Raises PalavraError when there is nothing to predict."""
+    parts: list[Tensor] = []
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), compute.autocast(), eager():
+        for batch in held_out.batches(vocabulary, model.config.context, limit):
+            layout = lay_out(batch, compute.backend, compute.device)
+            parts.append(_score(model, batch.to(compute.device), layout))
+    model.train(was_training)
+    table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 3))
+    if not len(table):
+        raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
+    labels, losses, ranks = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
+    bands = () if counts is None else tuple(_bands(labels, losses, ranks, counts))
+    loss = float(losses.mean())
+    return Evaluation(
+        tokens=len(labels),
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        accuracy=float((ranks < 1).mean()),
+        accuracy_at_5=float((ranks < 5).mean()),
+        bands=bands,
+    )
+
+
+# Rows whose logits are held at once while scoring.
+SCORED_AT_ONCE = 512
+
+
+def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
+    """(M, 3) float64: label, loss and how many entries of the vocabulary score higher than the label."""
+    hidden = model.head(model(batch, layout).index_select(0, batch.label_rows))
+    weight, bias = model.unembedding
+    out = []
+    for rows, labels in zip(hidden.split(SCORED_AT_ONCE), batch.labels.split(SCORED_AT_ONCE), strict=True):
+        logits = torch.nn.functional.linear(rows, weight, bias).float()
+        own = logits.gather(1, labels[:, None])
+        rank = (logits > own).sum(1)
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        out.append(torch.stack([labels.double(), loss.double(), rank.double()], dim=1))
+    return torch.cat(out)
+
+
+def _bands(
+    labels: Int64Array, losses: npt.NDArray[Any], ranks: npt.NDArray[Any], counts: npt.NDArray[np.integer]
+) -> Iterator[Band]:
+    frequency_rank = np.empty(len(counts), dtype=np.int64)
+    frequency_rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
+    place = frequency_rank[labels]
+    edges = [edge for edge in BANDS if edge <= len(counts)] + [len(counts) + 1]
+    for low, high in pairwise(edges):
+        inside = (place >= low) & (place < high)
+        if inside.any():
+            yield Band(
+                band=f"{low:,}-{high - 1:,}",
+                tokens=int(inside.sum()),
+                loss=float(losses[inside].mean()),
+                accuracy=float((ranks[inside] < 1).mean()),
+                accuracy_at_5=float((ranks[inside] < 5).mean()),
+            )
+
+

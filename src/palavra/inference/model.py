@@ -1,0 +1,148 @@
+"""A model ready for use: weights, tokenizer and the arithmetic, loaded from one directory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palavra.batch import Batch, Sample, pack
+from palavra.data.packing import best_fit
+from palavra.errors import PalavraError
+from palavra.inference.embedding import Embedding, Pooling, pool
+from palavra.inference.filling import Blank, Fill, blanks_of, top_fills
+from palavra.model.compute import Choice, Compute, Precision, choose_compute
+from palavra.model.directory import load_model
+from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.objectives.masked import Vocabulary
+from palavra.tokenizer import Tokenizer
+
+BATCH_TOKENS = 8192
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What masking needs of a tokenizer. Raises PalavraError when it has no mask token."""
+    return Vocabulary(
+        size=tokenizer.vocab_size,
+        mask_id=tokenizer.mask_id,
+        special_ids=tokenizer.special_ids,
+        starts_word=tokenizer.starts_word,
+    )
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A pretrained masked language model.
+
+    `missing` names parameters that the directory did not have, such as the head of a bare encoder.
+    """
+
+    model: MaskedLanguageModel
+    tokenizer: Tokenizer
+    compute: Compute
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, device: str = "auto", precision: Precision = "float32",
+        compile: Choice = "off",
+    ) -> "LanguageModel":  # fmt: skip
+        """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
+        path = Path(directory)
+        if not path.is_dir():
+            raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
+        model, missing = load_model(path)
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise PalavraError(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
+                f"{model.config.vocab_size}: they do not belong together"
+            )
+        compute = choose_compute(device, precision, compile)
+        return cls(model.to(compute.device).eval(), tokenizer, compute, missing)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What masking needs of the tokenizer."""
+        return vocabulary_of(self.tokenizer)
+
+    def fill(self, text: str | Sequence[str], top: int = 5) -> list[Blank] | list[list[Blank]]:
+        """The `top` most probable tokens for every mask in a text, best first.
+
+        One text gives a list of blanks, in order; several give a list for each. Every mask is predicted with
+        all the others of its text left masked. Raises PalavraError for a text without a mask, one longer than
+        the context, or a model without a masked-language-model head.
+        """
+        if not 0 < top <= self.tokenizer.vocab_size:
+            raise PalavraError(f"top is {top}: it must be 1 to {self.tokenizer.vocab_size}")
+        texts = [text] if isinstance(text, str) else list(text)
+        head = [name for name in self.missing if name.startswith("head.")]
+        if head:
+            raise PalavraError(
+                "this model has no masked-language-model head (a bare encoder): it can embed, not fill; pretrain "
+                "it with --init first"
+            )
+        encoded = [blanks_of(one, self.tokenizer, self.model.config.context) for one in texts]
+        filled: list[list[Blank]] = [[] for _ in texts]
+        for rows, vectors, batch in self._run(encoded):
+            logits = self.model.logits(vectors.index_select(0, batch.label_rows)).float()
+            chosen = top_fills(logits, self.tokenizer, top)
+            sequence = np.searchsorted(batch.cu_seqlens.numpy(), batch.label_rows.cpu().numpy(), side="right") - 1
+            for place, fills in zip(sequence, chosen, strict=True):
+                number = rows[int(place)]
+                filled[number].append(Blank(index=len(filled[number]), fills=tuple(fills)))
+        return filled[0] if isinstance(text, str) else filled
+
+    def distribution(self, text: str) -> Tensor:
+        """The probability of every vocabulary entry for each mask of a text: (masks, V) float32, rows sum to 1."""
+        sample = blanks_of(text, self.tokenizer, self.model.config.context)
+        ((_, vectors, batch),) = self._run([sample])
+        return torch.softmax(self.model.logits(vectors.index_select(0, batch.label_rows)).float(), -1).cpu()
+
+    def embed(self, texts: str | Sequence[str], pooling: Pooling = "mean") -> list[Embedding]:
+        """Contextual vectors of texts: one a text ("mean" over its tokens, or that of "cls"), or one a "token".
+
+        Texts longer than the context are cut there, and `Embedding.truncated` says so.
+        """
+        wanted = [texts] if isinstance(texts, str) else list(texts)
+        samples, surfaces, truncated = [], [], []
+        for text in wanted:
+            ids, offsets = self.tokenizer.encode_with_offsets(text)
+            room = self.model.config.context - 2
+            samples.append(self._sample(ids[:room]))
+            surfaces.append(offsets[:room])
+            truncated.append(len(ids) > room)
+        found: dict[int, npt.NDArray[np.float32]] = {}
+        for rows, vectors, batch in self._run(samples):
+            bounds = batch.cu_seqlens.tolist()
+            for number, start, stop in zip(rows, bounds, bounds[1:], strict=False):
+                found[number] = pool(vectors[start:stop], pooling).float().cpu().numpy()
+        return [
+            Embedding(text=text, vectors=found[i], offsets=tuple(surfaces[i]), truncated=truncated[i])
+            for i, text in enumerate(wanted)
+        ]
+
+    def _sample(self, ids: Sequence[int]) -> Sample:
+        whole = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
+        return Sample(input_ids=np.array(whole, dtype=np.int64))
+
+    def _run(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], Tensor, Batch]]:
+        """Vectors (N, D) of all samples, packed: (numbers of the samples in the batch, vectors, batch)."""
+        lengths = [len(sample.input_ids) for sample in samples]
+        budget = max([BATCH_TOKENS, *lengths])
+        # Like lengths together: attention rows are as wide as the longest sequence of their batch.
+        order = sorted(range(len(samples)), key=lambda i: -lengths[i])
+        for group in best_fit([lengths[i] for i in order], budget):
+            rows = [order[i] for i in group]
+            batch = pack([samples[i] for i in rows])
+            layout = lay_out(batch, self.compute.backend, self.compute.device)
+            with torch.inference_mode(), self.compute.autocast():
+                moved = batch.to(self.compute.device)
+                yield rows, self.model(moved, layout), moved
+
+
+__all__ = ["Blank", "Fill", "LanguageModel", "vocabulary_of"]

@@ -1,0 +1,131 @@
+"""Losses as pure functions. Each language-model loss is a sum and a count; whoever sums last divides once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """`total` a scalar tensor, the sum over labelled rows in nats; `count` how many rows it sums."""
+
+    total: Tensor
+    count: int
+
+    @property
+    def mean(self) -> Tensor:
+        """Nats a labelled row."""
+        return self.total / self.count
+
+
+def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
+    """H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
+
+    Terms with p(x) = 0 are 0, also where q(x) = 0. H(p, q) >= H(p, p) >= 0.
+    """
+    return -torch.special.xlogy(p, q).sum(-1)
+
+
+def token_loss(probability: Tensor) -> Tensor:
+    """-log p: the loss of a token whose right answer was given probability p, in nats."""
+    return -torch.log(probability)
+
+
+def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """-log softmax(hidden weight^T + bias)[label] row by row, float32 (M,); keeps M x V logits: use on few rows."""
+    logits = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+# Elements of one chunk of logits: all M x V of them at once would be the largest tensor of a training step.
+CHUNK_ELEMENTS = 2**24
+
+
+def softmax_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy of a chunk of logits (m, V) against labels (m,), and where it points.
+
+    Returns the summed loss (scalar), d loss / d logits = softmax(logits) - onehot(label) in the dtype of the
+    logits (m, V), and its sum over rows, the gradient of a bias (V,). The softmax is taken in float32 or wider.
+    Written so that a compiler fuses it into two passes over the logits; correct as it stands without one.
+    """
+    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+    total = -log_p.gather(1, labels[:, None]).sum()
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    gradient = log_p.exp() - (classes == labels[:, None]).to(log_p.dtype)
+    return total, gradient.to(logits.dtype), gradient.sum(0)
+
+
+SoftmaxGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    kernel: SoftmaxGradient = softmax_gradient,
+) -> Loss:
+    """The summed cross-entropy of softmax(hidden weight^T + bias) against `labels`.
+
+    hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64. Logits are made a few rows at a time and
+    their gradient at once, so that no M x V tensor outlives its chunk. The products run in the autocast dtype
+    where autocast is on; the softmax and the sums in float32 (or float64 for float64 input). `kernel` is
+    `softmax_gradient` or its compiled form.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    else:
+        dtype = hidden.dtype
+    total: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, labels, dtype, kernel)
+    return Loss(total, labels.numel())
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Computes the gradients together with the loss, so that backward has only to scale them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        dtype: torch.dtype,
+        kernel: SoftmaxGradient,
+    ) -> Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
+        low_bias = None if bias is None else bias.to(dtype)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        d_hidden = torch.empty_like(low_hidden)
+        d_weight: Tensor | None = None
+        d_bias = torch.zeros(weight.shape[0], dtype=wide, device=hidden.device)
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        for start in range(0, labels.numel(), rows):
+            part = slice(start, start + rows)
+            logits = F.linear(low_hidden[part], low_weight, low_bias)
+            loss, d_logits, d_part = kernel(logits, labels[part])
+            total += loss
+            d_bias += d_part
+            torch.mm(d_logits, low_weight, out=d_hidden[part])
+            product = d_logits.T @ low_hidden[part]
+            d_weight = product.to(weight.dtype) if d_weight is None else d_weight.add_(product)
+        ctx.save_for_backward(d_hidden, torch.zeros_like(weight) if d_weight is None else d_weight, d_bias)
+        ctx.dtypes = hidden.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        hidden_dtype, bias_dtype = ctx.dtypes
+        scale = gradients[0]
+        return (
+            (d_hidden * scale).to(hidden_dtype),
+            d_weight * scale,
+            None if bias_dtype is None else (d_bias * scale).to(bias_dtype),
+            None,
+            None,
+            None,
+        )

@@ -1,0 +1,81 @@
+"""What a transformer is made of, in terms that do not depend on the family it is saved as."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from palavra.errors import PalavraError
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+LayerKind = Literal["global", "local"]
+
+# A directory from elsewhere is read before it is trusted: sizes past these bounds are refused, not allocated.
+LARGEST = {"vocab_size": 2**22, "width": 2**15, "layers": 2**10, "intermediate": 2**18, "context": 2**22}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Architecture of one `Transformer`.
+
+    Sizes: `vocab_size` V, `width` D, `heads` H, `intermediate` the width inside the feed-forward part,
+    `context` the most tokens a sequence may have. `layer_kinds` names, layer by layer, who attends to the
+    whole sequence ("global") and who only to `window` tokens on either side ("local").
+    `positions` is "rotary" (RoPE, Su et al. 2021, arXiv:2104.09864) or "learned"; `norm` is where the layer
+    normalization stands: before each part ("pre") or after its residual sum ("post").
+    `gated` selects the gated feed-forward part (GLU variants, Shazeer 2020, arXiv:2002.05202).
+    Dropout rates are shares of units set to zero while training.
+    """
+
+    family: str
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    context: int
+    norm: Literal["pre", "post"]
+    positions: Literal["rotary", "learned"]
+    gated: bool
+    layer_kinds: tuple[LayerKind, ...]
+    window: int = 0
+    segments: int = 0
+    activation: Activation = "gelu"
+    head_activation: Activation = "gelu"
+    norm_eps: float = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
+    decoder_bias: bool = True
+    tied_embeddings: bool = True
+    rope_theta_global: float = 160_000.0
+    rope_theta_local: float = 10_000.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    pad_id: int | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, largest in LARGEST.items():
+            if not 0 < getattr(self, name) <= largest:
+                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
+        if self.heads < 1 or self.width % self.heads:
+            raise PalavraError(
+                f"model.width {self.width} is not a multiple of model.heads {self.heads}: change either"
+            )
+        if self.positions == "rotary" and (self.width // self.heads) % 2:
+            raise PalavraError(
+                f"rotary positions need an even number of units a head, not {self.width // self.heads}: "
+                "change model.width or model.heads"
+            )
+        if len(self.layer_kinds) != self.layers:
+            raise PalavraError(f"model.layer_kinds names {len(self.layer_kinds)} of {self.layers} layers")
+        if "local" in self.layer_kinds and self.window < 1:
+            raise PalavraError("model.window must be at least 1 where a layer is local")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be at least 0 and below 1")
+
+    @property
+    def head_width(self) -> int:
+        """Units of one attention head."""
+        return self.width // self.heads

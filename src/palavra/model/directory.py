@@ -1,0 +1,142 @@
+"""A model directory: weights and configuration in the format `transformers` reads, nothing executable."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_bytes, atomic_write_text
+from palavra.model.config import ModelConfig
+from palavra.model.families import family_named
+from palavra.model.heads import MaskedLanguageModel
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+LARGEST_JSON = 16 * 2**20
+
+
+class Loaded(NamedTuple):
+    """A model and the names of its parameters that the directory does not hold (left freshly initialized)."""
+
+    model: MaskedLanguageModel
+    missing: tuple[str, ...]
+
+
+def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write `model.safetensors` (float32) and `config.json`, each atomically.
+
+    `extra` adds entries to `config.json`, such as the token ids of roles.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    family = family_named(model.config.family, str(directory))
+    config = {**family.write(model.config), "dtype": "float32", "pad_token_id": model.config.pad_id, **(extra or {})}
+    keys = family.keys(model.config)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        whole = tensor.detach().to("cpu", torch.float32)
+        theirs = keys[name]
+        for key, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
+            tensors[key] = part.contiguous()
+    atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    atomic_write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size. Raises PalavraError naming the file."""
+    if not path.is_file():
+        raise PalavraError(f"{path} does not exist: {path.parent} is not a model directory")
+    if path.stat().st_size > LARGEST_JSON:
+        raise PalavraError(f"{path} is larger than {LARGEST_JSON:,} bytes: not a configuration")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise PalavraError(f"{path} is not valid JSON ({error}): write it again or fetch it anew") from None
+    if not isinstance(values, dict):
+        raise PalavraError(f"{path} does not hold a JSON object")
+    return values
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """The configuration of a model directory, whichever supported family wrote it."""
+    values = read_json(directory / CONFIG)
+    return family_named(values.get("model_type"), str(directory / CONFIG)).read(values)
+
+
+def load_model(directory: Path) -> Loaded:
+    """Load a directory that Palavra or `transformers` wrote.
+
+    Only safetensors are read. Every tensor's shape is checked before it is used. The body must be complete; a
+    missing head (a bare encoder) is reported in `missing`. Raises PalavraError otherwise.
+    """
+    config = read_config(directory)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in MaskedLanguageModel(config).state_dict().items()}
+    keys = family_named(config.family, str(directory)).keys(config)
+    state: dict[str, Tensor] = {}
+    parts = {key: (ours, i) for ours, theirs in keys.items() for i, key in enumerate(theirs)}
+    pending: dict[str, dict[int, Tensor]] = {}
+    for key, tensor in _tensors(directory, set(parts)):
+        ours, i = parts[key]
+        pending.setdefault(ours, {})[i] = tensor.to(torch.float32)
+    for ours, pieces in pending.items():
+        if ours not in shapes:
+            continue
+        whole = torch.cat([pieces[i] for i in sorted(pieces)])
+        if whole.shape != shapes[ours]:
+            raise PalavraError(
+                f"{directory}: {keys[ours][0]} has shape {tuple(whole.shape)}, config.json says "
+                f"{tuple(shapes[ours])}: the weights belong to another configuration"
+            )
+        state[ours] = whole
+    missing = tuple(name for name in shapes if name not in state)
+    body = [name for name in missing if not name.startswith("head.")]
+    if body:
+        raise PalavraError(f"{directory}: the weights lack {keys[body[0]][0]} ({len(body)} tensors in all)")
+    model = MaskedLanguageModel(config)
+    model.load_state_dict(state, strict=False)
+    return Loaded(model, missing)
+
+
+def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
+    """The wanted tensors of all weight files, under their full names.
+
+    A bare encoder is saved without the prefix that the same model has inside a larger one.
+    """
+    suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(("bert.", "model."))}
+    for path in _weight_files(directory):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a dict
+                    name = _modern_name(key)
+                    full = name if name in wanted else suffixes.get(name)
+                    if full is not None:
+                        yield full, file.get_tensor(key)
+        except SafetensorError as error:
+            raise PalavraError(f"{path} is damaged ({error}): fetch it again or use an earlier checkpoint") from None
+
+
+def _modern_name(key: str) -> str:
+    """Checkpoints converted from TensorFlow name a normalization's parameters gamma and beta."""
+    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        weight_map = read_json(directory / INDEX).get("weight_map")
+        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+            raise PalavraError(f"{directory / INDEX} does not name the weight files of its own folder")
+        return [directory / name for name in sorted(names)]
+    if list(directory.glob("*.bin")) or list(directory.glob("*.pt")):
+        raise PalavraError(
+            f"{directory} holds pickled weights, which can run code when read: convert them to {WEIGHTS} with "
+            "transformers' save_pretrained first"
+        )
+    raise PalavraError(f"{directory} has no {WEIGHTS}: it is not a model directory")

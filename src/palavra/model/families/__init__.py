@@ -1,0 +1,39 @@
+"""Model families: how one neutral `ModelConfig` and its parameters are written by Hugging Face `transformers`.
+
+A family is data: two functions between configurations and one table of parameter names. Nothing else in the
+package knows a family's name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palavra.errors import PalavraError
+from palavra.model.config import ModelConfig
+from palavra.model.families import bert, modernbert
+
+HuggingFaceConfig = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """`read` and `write` convert configurations; `keys` maps each parameter of ours to the names it has in
+    `transformers`, which are concatenated along the first dimension where there are several."""
+
+    read: Callable[[Mapping[str, Any]], ModelConfig]
+    write: Callable[[ModelConfig], HuggingFaceConfig]
+    keys: Callable[[ModelConfig], dict[str, tuple[str, ...]]]
+    new: Callable[..., ModelConfig]
+
+
+FAMILIES = {
+    "modernbert": Family(modernbert.read, modernbert.write, modernbert.keys, modernbert.new),
+    "bert": Family(bert.read, bert.write, bert.keys, bert.new),
+}
+
+
+def family_named(name: object, where: str) -> Family:
+    """The family of that name. Raises PalavraError naming `where` and the families there are."""
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise PalavraError(f"{where}: model type {name!r} is not supported; use one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]

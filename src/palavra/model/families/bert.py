@@ -1,0 +1,110 @@
+"""BERT (Devlin et al. 2019, arXiv:1810.04805): learned positions, segments, post-norm, GELU."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from palavra.errors import PalavraError
+from palavra.model.config import ModelConfig
+from palavra.model.families.reading import ACTIVATION_WRITTEN, activation, flag, number, optional_id
+
+
+def new(
+    *, vocab_size: int, width: int, layers: int, heads: int, context: int, intermediate: int | None = None,
+    **changes: Any,
+) -> ModelConfig:  # fmt: skip
+    """A fresh configuration with the published proportions."""
+    values: dict[str, Any] = {"segments": 2, "norm_eps": 1e-12}
+    return ModelConfig(
+        family="bert", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
+        intermediate=intermediate or 4 * width, norm="post", positions="learned", gated=False,
+        layer_kinds=("global",) * layers, norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
+        **{**values, **changes},
+    )  # fmt: skip
+
+
+def read(values: Mapping[str, Any]) -> ModelConfig:
+    """The neutral configuration of a `config.json`."""
+    if values.get("is_decoder") or values.get("add_cross_attention"):
+        raise PalavraError("config.json: a BERT decoder is not supported; use an encoder")
+    if values.get("position_embedding_type", "absolute") != "absolute":
+        raise PalavraError("config.json: only absolute position embeddings are supported for BERT")
+    layers = number(values, "num_hidden_layers", int)
+    act = activation(values, "hidden_act")
+    return ModelConfig(
+        family="bert",
+        vocab_size=number(values, "vocab_size", int),
+        width=number(values, "hidden_size", int),
+        layers=layers,
+        heads=number(values, "num_attention_heads", int),
+        intermediate=number(values, "intermediate_size", int),
+        context=number(values, "max_position_embeddings", int, 512),
+        norm="post",
+        positions="learned",
+        gated=False,
+        layer_kinds=("global",) * min(layers, 2**10),
+        segments=number(values, "type_vocab_size", int, 2),
+        activation=act,
+        head_activation=act,
+        norm_eps=number(values, "layer_norm_eps", float, 1e-12),
+        norm_bias=True,
+        attention_bias=True,
+        mlp_bias=True,
+        head_bias=True,
+        decoder_bias=True,
+        tied_embeddings=flag(values, "tie_word_embeddings", True),
+        dropout=number(values, "hidden_dropout_prob", float, 0.1),
+        attention_dropout=number(values, "attention_probs_dropout_prob", float, 0.1),
+        pad_id=optional_id(values, "pad_token_id"),
+        initializer_range=number(values, "initializer_range", float, 0.02),
+    )
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    """The `config.json` of a model of this family."""
+    return {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.intermediate,
+        "max_position_embeddings": config.context,
+        "type_vocab_size": config.segments,
+        "hidden_act": ACTIVATION_WRITTEN[config.activation],
+        "layer_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_embeddings,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "initializer_range": config.initializer_range,
+    }
+
+
+def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Our parameter names -> those of `BertForMaskedLM`; its three projections are one of ours."""
+    names: dict[str, tuple[str, ...]] = {
+        "transformer.embeddings.token.weight": ("bert.embeddings.word_embeddings.weight",),
+        "transformer.embeddings.position.weight": ("bert.embeddings.position_embeddings.weight",),
+        "transformer.embeddings.segment.weight": ("bert.embeddings.token_type_embeddings.weight",),
+        "head.bias": ("cls.predictions.bias",),
+        "head.weight": ("cls.predictions.decoder.weight",),
+    }
+    for leaf in ("weight", "bias"):
+        names[f"transformer.embeddings.norm.{leaf}"] = (f"bert.embeddings.LayerNorm.{leaf}",)
+        names[f"head.dense.{leaf}"] = (f"cls.predictions.transform.dense.{leaf}",)
+        names[f"head.norm.{leaf}"] = (f"cls.predictions.transform.LayerNorm.{leaf}",)
+    parts = {
+        "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.out": ("attention.output.dense",),
+        "attention_norm": ("attention.output.LayerNorm",),
+        "mlp.up": ("intermediate.dense",),
+        "mlp.down": ("output.dense",),
+        "mlp_norm": ("output.LayerNorm",),
+    }
+    for i in range(config.layers):
+        for ours, theirs in parts.items():
+            for leaf in ("weight", "bias"):
+                names[f"transformer.layers.{i}.{ours}.{leaf}"] = tuple(
+                    f"bert.encoder.layer.{i}.{name}.{leaf}" for name in theirs
+                )
+    return names

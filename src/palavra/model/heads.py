@@ -1,0 +1,83 @@
+"""Heads: what stands on top of the transformer's vectors."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.model.attention import Backend, Layout
+from palavra.model.config import ModelConfig
+from palavra.model.layers import ACTIVATIONS
+from palavra.model.transformer import Transformer
+
+
+class Unembedding(NamedTuple):
+    """The last linear map to the vocabulary: `weight` (V, D) and `bias` (V,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class VocabularyHead(nn.Module):
+    """A dense layer, activation and normalization, then logits u = h E^T with the transposed embedding.
+
+    The logits themselves are left to `losses`, which never needs all of them at once.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.activation = ACTIVATIONS[config.head_activation]
+        self.dense = nn.Linear(config.width, config.width, bias=config.head_bias)
+        # BERT's head norm has a bias, ModernBERT's follows the body: both equal the family's `norm_bias`.
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
+        tied = config.tied_embeddings
+        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        for weight in (self.dense.weight, self.weight):
+            if weight is not None:
+                std = config.initializer_range
+                nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+        if self.dense.bias is not None:
+            nn.init.zeros_(self.dense.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (M, D) -> (M, D), ready for the unembedding."""
+        out: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return out
+
+
+class MaskedLanguageModel(nn.Module):
+    """A transformer with a vocabulary head, as `AutoModelForMaskedLM` has it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        self.head = VocabularyHead(config)
+
+    def forward(self, batch: Batch, layout: Layout) -> Tensor:
+        """Packed batch -> contextual vectors (N, D)."""
+        out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids)
+        return out
+
+    @property
+    def unembedding(self) -> Unembedding:
+        """The vocabulary matrix the head multiplies by: the token embedding itself where tied."""
+        tied = self.transformer.embeddings.token.weight
+        return Unembedding(tied if self.head.weight is None else self.head.weight, self.head.bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (M, D) -> logits (M, V), for the rows that are asked for."""
+        weight, bias = self.unembedding
+        return nn.functional.linear(self.head(hidden), weight, bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.transformer.embeddings.token.weight.device
+
+
+def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:
+    """The attention layout of a batch; `width` keeps rows of one size over a run (0: the batch's own)."""
+    return backend.layout(batch.cu_seqlens, batch.max_seqlen, width, device)

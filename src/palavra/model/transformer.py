@@ -1,0 +1,116 @@
+"""The one transformer: packed tokens in, one contextual vector a token out."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from palavra.model.attention import Layout
+from palavra.model.config import ModelConfig
+from palavra.model.layers import LAYERS, layer_norm
+
+
+class Embeddings(nn.Module):
+    """Token vectors, plus learned positions and segments where the family has them, normalized."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.token = nn.Embedding(config.vocab_size, config.width)
+        learned = config.positions == "learned"
+        self.position = nn.Embedding(config.context, config.width) if learned else None
+        self.segment = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.norm = layer_norm(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
+        """(N,) ids -> (N, D)."""
+        x = self.token(input_ids)
+        if self.position is not None:
+            x = x + self.position(position_ids)
+        if self.segment is not None:
+            # A family with segments reads a text without any as all segment 0.
+            x = x + (self.segment.weight[0] if segment_ids is None else self.segment(segment_ids))
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of the rotary angles, for every position up to the context, one table a theta."""
+
+    def __init__(self, theta: float, head_width: int, context: int):
+        super().__init__()
+        frequencies = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
+        angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies
+        self.register_buffer("cos", angles.cos()[:, None, :], persistent=False)
+        self.register_buffer("sin", angles.sin()[:, None, :], persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+
+    def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) -> cos and sin (N, 1, d/2) float32."""
+        return self.cos[position_ids], self.sin[position_ids]
+
+
+class Transformer(nn.Module):
+    """Embeddings, layers and, where layers normalize their input, a final normalization."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        layer = LAYERS[config.norm]
+        self.layers = nn.ModuleList(layer(config, kind, i == 0) for i, kind in enumerate(config.layer_kinds))
+        self.final_norm = layer_norm(config) if config.norm == "pre" else nn.Identity()
+        thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
+        used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
+        self.rotary = nn.ModuleDict(
+            {kind: Rotary(thetas[kind], config.head_width, config.context) for kind in used}
+        )
+        self.apply(self._initialize)
+        self._shrink_residual_outputs()
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, segment_ids: Tensor | None = None
+    ) -> Tensor:
+        """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`."""
+        x = self.embeddings(input_ids, position_ids, segment_ids)
+        rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
+        for kind, layer in zip(self.config.layer_kinds, self.layers, strict=True):
+            x = layer(x, rotary.get(kind), layout)
+        out: Tensor = self.final_norm(x)
+        return out
+
+    def _initialize(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            std = self.config.initializer_range
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def _shrink_residual_outputs(self) -> None:
+        """Scale what writes into the residual stream by 1/sqrt(2 layers) (Radford et al. 2019, section 2.3)."""
+        if self.config.norm == "post":
+            return
+        scale = 1 / math.sqrt(2 * self.config.layers)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                    parameter.mul_(scale)
+
+
+def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int) -> float:
+    """Floating-point operations of one training step's matrix products (forward and twice that backward).
+
+    `tokens` N, `labelled` M rows that reach the vocabulary head, `sequence` tokens attended to by a token of
+    a global layer. Counts what the model needs, not what an implementation wastes.
+    """
+    width, inner = config.width, config.intermediate
+    layer = 4 * width * width + (3 if config.gated else 2) * width * inner
+    seen = [
+        min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds
+    ]
+    attention = sum(2 * width * keys for keys in seen)
+    head = width * width + width * config.vocab_size
+    return 6.0 * (tokens * (config.layers * layer + attention) + labelled * head)
+
+

@@ -1,0 +1,1 @@
+"""Objectives: prepare a batch, name the head, give the loss."""

@@ -1,0 +1,167 @@
+"""Masked language modelling (Devlin et al. 2019, section 3.1): corrupt a share of the tokens, predict them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.batch import Batch, from_arrays
+from palavra.errors import PalavraError
+from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
+from palavra.model.attention import Layout
+from palavra.model.heads import MaskedLanguageModel
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens are sampled, and what becomes of them.
+
+    `share` of the tokens is sampled at the start of training and `final_share` at its end (None: the same),
+    linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
+    the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
+    length is geometric with mean `span_words` (SpanBERT, Joshi et al. 2020, arXiv:1907.10529).
+    """
+
+    share: float = 0.15
+    final_share: float | None = None
+    mask: float = 0.8
+    random: float = 0.1
+    unit: Literal["token", "word", "span"] = "token"
+    span_words: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("share", "final_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise PalavraError(f"masking.{name} is {value}: it must lie between 0 and 1")
+        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
+            raise PalavraError(
+                f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor more than 1 together"
+            )
+        if self.span_words < 1:
+            raise PalavraError(f"masking.span_words is {self.span_words}: it must be at least 1")
+
+    def share_at(self, progress: float) -> float:
+        """The share sampled when `progress` (0 to 1) of the training is done."""
+        if self.final_share is None:
+            return self.share
+        return self.share + (self.final_share - self.share) * min(1.0, max(0.0, progress))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking needs to know of a tokenizer.
+
+    `size` V; `mask_id`; `special_ids` never sampled and never drawn at random; `starts_word` (V,) bool, true
+    for entries that begin a word.
+    """
+
+    size: int
+    mask_id: int
+    special_ids: frozenset[int]
+    starts_word: npt.NDArray[np.bool_]
+
+    def ordinary(self) -> Int64Array:
+        """Every id that is not special, ascending."""
+        return np.setdiff1d(np.arange(self.size), np.array(sorted(self.special_ids), dtype=np.int64))
+
+    def is_special(self) -> npt.NDArray[np.bool_]:
+        """(V,) bool."""
+        table = np.zeros(self.size, dtype=bool)
+        table[[i for i in self.special_ids if i < self.size]] = True
+        return table
+
+
+class MaskedObjective:
+    """Corrupts packed tokens and scores the predictions of the originals."""
+
+    def __init__(
+        self, masking: MaskingConfig, vocabulary: Vocabulary, kernel: SoftmaxGradient = softmax_gradient
+    ):
+        self.masking, self.vocabulary, self.kernel = masking, vocabulary, kernel
+        self._ordinary, self._special = vocabulary.ordinary(), vocabulary.is_special()
+
+    def prepare(
+        self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float = 0.0
+    ) -> Batch:
+        """A batch with corrupted input and the originals as labels of the sampled rows.
+
+        input_ids (N,), lengths (S,). Of the n tokens that are not special exactly round(share n) are sampled
+        (at least one; with units of words at most one word fewer). All randomness comes from `random`.
+        """
+        eligible = np.flatnonzero(~self._special[input_ids])
+        count = min(len(eligible), max(1, round(self.masking.share_at(progress) * len(eligible))))
+        if self.masking.unit == "token":
+            rows = eligible[_smallest(random.random(len(eligible)), count)]
+        else:
+            words = self._words(input_ids, lengths, eligible)
+            spans = self.masking.span_words if self.masking.unit == "span" else 1.0
+            rows = eligible[_draw_words(words, count, spans, random)]
+        corrupted = input_ids.copy()
+        corrupted[rows] = self._corrupt(input_ids[rows], random)
+        return from_arrays(corrupted, lengths, rows, input_ids[rows])
+
+    def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
+        """The summed -log P(original) over the sampled rows, and their number. No other row reaches the head."""
+        hidden = model(batch, layout).index_select(0, batch.label_rows)
+        return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)
+
+    def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
+        """What stands in the place of the sampled tokens: exact shares, in random places."""
+        count = len(originals)
+        # Fractions are rounded at random, so that the shares are right on average in small batches too.
+        masked = int(self.masking.mask * count + random.random())
+        replaced = min(count - min(masked, count), int(self.masking.random * count + random.random()))
+        order = random.permutation(count)
+        out = originals.copy()
+        out[order[:masked]] = self.vocabulary.mask_id
+        some = order[masked : masked + replaced]
+        out[some] = self._ordinary[random.integers(len(self._ordinary), size=len(some))]
+        return out
+
+    def _words(self, input_ids: Int64Array, lengths: Int64Array, eligible: Int64Array) -> Int64Array:
+        """The number of the word that each eligible token belongs to, ascending."""
+        starts = self.vocabulary.starts_word[input_ids]
+        # A piece cut from the middle of a word starts one anyway: its [CLS] separates it from what precedes.
+        after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
+        starts[np.cumsum(lengths) - lengths] = True
+        return np.cumsum(starts | after_special)[eligible]
+
+
+def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
+    """Ascending indexes of the `count` smallest keys: a uniform draw without replacement for random keys."""
+    if count >= len(keys):
+        return np.arange(len(keys))
+    return np.sort(np.argpartition(keys, count)[:count])
+
+
+def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Generator) -> Int64Array:
+    """Ascending indexes of tokens in whole words, drawn word by word (or span by span) up to `count` tokens.
+
+    `words` (n,) ascending word numbers. A word that would pass `count` is left out, unless nothing else was
+    drawn.
+    """
+    boundaries = np.flatnonzero(np.diff(words, prepend=-1))
+    sizes = np.diff(np.append(boundaries, len(words)))
+    if mean > 1:
+        spans = np.minimum(random.geometric(1 / mean, size=len(sizes)), 10)
+        starts = random.permutation(len(sizes))
+        reach = np.repeat(starts, spans[starts]) + _count_up(spans[starts])
+        reach = reach[reach < len(sizes)]
+        _, first = np.unique(reach, return_index=True)
+        order = reach[np.sort(first)]
+    else:
+        order = random.permutation(len(sizes))
+    drawn = np.cumsum(sizes[order])
+    chosen = order[: max(1, int(np.searchsorted(drawn, count, side="right")))]
+    within = np.repeat(boundaries[chosen], sizes[chosen]) + _count_up(sizes[chosen])
+    return np.sort(within)
+
+
+def _count_up(sizes: npt.NDArray[np.integer]) -> Int64Array:
+    """0, 1, .. size - 1 for each size, end to end."""
+    ends = np.cumsum(sizes)
+    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - sizes, sizes)

@@ -1,0 +1,164 @@
+"""A recipe: everything that decides what a run computes, in one short TOML file."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from palavra.data.sources import SourceConfig
+from palavra.errors import PalavraError
+from palavra.model.compute import Choice, Precision
+from palavra.model.config import ModelConfig
+from palavra.model.families import family_named
+from palavra.objectives.masked import MaskingConfig
+from palavra.tokenizer import TokenizerConfig
+from palavra.training.optimizers import OptimizerConfig
+from palavra.training.schedules import ScheduleConfig
+
+SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
+FamilyName = Literal["modernbert", "bert"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One setting of the one dial: values that were measured good together (docs/budget.md)."""
+
+    width: int
+    layers: int
+    heads: int
+    context: int
+    batch_tokens: int
+    learning_rate: float
+
+
+SIZES: dict[SizeName, Size] = {
+    "nano": Size(width=128, layers=2, heads=2, context=64, batch_tokens=2048, learning_rate=6e-3),
+    "micro": Size(width=128, layers=4, heads=2, context=64, batch_tokens=2048, learning_rate=5e-3),
+    "mini": Size(width=256, layers=4, heads=4, context=128, batch_tokens=4096, learning_rate=4e-3),
+    "small": Size(width=384, layers=6, heads=6, context=128, batch_tokens=8192, learning_rate=3e-3),
+    "base": Size(width=768, layers=12, heads=12, context=512, batch_tokens=65536, learning_rate=1e-3),
+    "large": Size(width=1024, layers=24, heads=16, context=512, batch_tokens=131072, learning_rate=6e-4),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(SourceConfig):
+    """The text: where it is and how it is read (see `SourceConfig`), the share of documents held out for
+    validation, and whether exact duplicates are dropped."""
+
+    valid_share: float = 0.05
+    deduplicate: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.valid_share < 1:
+            raise PalavraError(f"data.valid_share is {self.valid_share}: it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The model to make. `size` "auto" lets the budget decide; any field below it overrides the size's own.
+
+    Dropout rates as in `ModelConfig`."""
+
+    family: FamilyName = "modernbert"
+    size: SizeName | Literal["auto"] = "auto"
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    intermediate: int | None = None
+    context: int | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    def build(self, vocab_size: int, pad_id: int | None) -> ModelConfig:
+        """The configuration of a new model. Every size must be resolved."""
+        if self.width is None or self.layers is None or self.heads is None or self.context is None:
+            raise ValueError("sizes are not resolved")
+        return family_named(self.family, "model.family").new(
+            vocab_size=vocab_size,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            context=self.context,
+            intermediate=self.intermediate,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            pad_id=pad_id,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how. The length is the first given of `steps`, `tokens` (seen in training), `epochs` and
+    `minutes` (wall clock); whichever it was, `steps` is what a resolved recipe holds.
+
+    `batch_tokens`: tokens of one optimizer step over all ranks; `micro_batch_tokens`: tokens of one forward
+    pass. `log_every`, `eval_every`, `save_every` in steps. `eval_tokens`: tokens of each validation during
+    training; the last one uses all. `keep`: checkpoints kept beside the best one.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_tokens: int | None = None
+    micro_batch_tokens: int | None = None
+    log_every: int = 10
+    eval_every: int | None = None
+    eval_tokens: int = 65_536
+    save_every: int | None = None
+    keep: int = 2
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: Choice = "auto"
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
+                    "eval_every", "eval_tokens", "save_every", "keep")  # fmt: skip
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        if not 0 <= self.seed < 2**63:
+            raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run. `tokenizer` None trains a byte-level BPE whose vocabulary fits the corpus; `init` continues
+    from a model directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig | None = None
+    tokenizer_from: str | None = None
+    init: str | None = None
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.3, final_share=0.15))
+    optimizer: OptimizerConfig | None = None
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def of_size(self, name: SizeName) -> "Recipe":
+        """The recipe with everything that was left open filled in from a size."""
+        size = SIZES[name]
+        model, train = self.model, self.train
+        model = replace(
+            model,
+            size=name,
+            width=model.width or size.width,
+            layers=model.layers or size.layers,
+            heads=model.heads or size.heads,
+            context=model.context or size.context,
+        )
+        batch = train.batch_tokens or size.batch_tokens
+        train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
+        optimizer = self.optimizer or OptimizerConfig(name="muon", learning_rate=size.learning_rate)
+        return replace(self, model=model, train=train, optimizer=optimizer)
+
+
+def vocabulary_for(corpus_bytes: int) -> int:
+    """Entries of a vocabulary that suits a corpus of this many bytes: enough text for each to be learned."""
+    for limit, entries in ((8e6, 4096), (6e7, 8192), (6e8, 16_384)):
+        if corpus_bytes <= limit:
+            return entries
+    return 32_768

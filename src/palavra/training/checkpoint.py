@@ -1,0 +1,147 @@
+"""Checkpoints: the full state of a run, written aside and renamed, checked by hash before it is trusted."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from palavra.data.packing import Cursor
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_bytes, atomic_write_text, sha256_of_file
+from palavra.training.optimizers import Optimizers
+
+WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
+PREFIX, PARTIAL = "step-", ".partial-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run stands, apart from weights and optimizer.
+
+    Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
+    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far; `threads` and
+    `torch` are what bit-for-bit equality also depends on.
+    """
+
+    step: int
+    cursor: Cursor
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    smoothed_loss: float | None = None
+    packing: dict[str, int] = field(default_factory=dict)
+    threads: int = field(default_factory=torch.get_num_threads)
+    torch: str = torch.__version__
+
+
+def _folder(directory: Path, step: int) -> Path:
+    return directory / f"{PREFIX}{step}"
+
+
+def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, state: RunState) -> Path:
+    """Write `directory/step-N/` whole or not at all. Raises OSError when the disk does not take it."""
+    partial = directory / f"{PARTIAL}{state.step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
+        moments = {name: t.detach().cpu().contiguous() for name, t in optimizers.state()}
+        atomic_write_bytes(partial / WEIGHTS, save(weights))
+        atomic_write_bytes(partial / OPTIMIZER, save(moments))
+        atomic_write_text(partial / STATE, json.dumps({**asdict(state), "cursor": state.cursor.to_json()}))
+        hashes = {name: sha256_of_file(partial / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
+        atomic_write_text(partial / CHECKSUMS, json.dumps(hashes, indent=2) + "\n")
+        target = _folder(directory, state.step)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _sync(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return target
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def steps_saved(directory: Path) -> list[int]:
+    """The steps of the checkpoints in `directory`, ascending; whether they are whole is not looked at."""
+    if not directory.is_dir():
+        return []
+    names = [path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def prune(directory: Path, keep: int, best_step: int | None) -> None:
+    """Keep the last `keep` checkpoints and the best one; remove the others and what a killed run left."""
+    for step in steps_saved(directory)[:-keep]:
+        if step != best_step:
+            shutil.rmtree(_folder(directory, step), ignore_errors=True)
+    for leftover in directory.glob(f"{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is there and has its hash."""
+    try:
+        hashes = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        for name in (WEIGHTS, OPTIMIZER, STATE):
+            if sha256_of_file(checkpoint / name) != hashes[name]:
+                return f"{name} does not have its recorded hash"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged checkpoint, and a line for each newer one that had to be skipped."""
+    skipped = []
+    for step in reversed(steps_saved(directory)):
+        problem = damage(_folder(directory, step))
+        if problem is None:
+            return _folder(directory, step), skipped
+        skipped.append(f"checkpoint {_folder(directory, step).name} is damaged ({problem}): skipped")
+    return None, skipped
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Load the weights of a checkpoint into a model of the same shape. Raises PalavraError otherwise."""
+    tensors = _read(checkpoint / WEIGHTS)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PalavraError(f"{checkpoint} belongs to another model than the recipe's: {reason}") from None
+
+
+def load_checkpoint(checkpoint: Path, model: nn.Module, optimizers: Optimizers) -> RunState:
+    """Restore model and optimizer in place; returns where the run stood."""
+    load_weights(checkpoint, model)
+    try:
+        optimizers.load_state(_read(checkpoint / OPTIMIZER))
+        values: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        return RunState(**{**values, "cursor": Cursor.from_json(values["cursor"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise PalavraError(
+            f"{checkpoint} belongs to another optimizer or version ({error}): resume with the run's own palavra.toml"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PalavraError(f"{path} cannot be read ({error}): remove its folder to use an earlier one") from None

@@ -1,0 +1,207 @@
+"""The one loop: packed micro-batches in, a report of each step out."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from palavra import distributed
+from palavra.batch import Batch
+from palavra.data.loader import Packed
+from palavra.data.packing import Cursor
+from palavra.losses import Loss
+from palavra.model.attention import Layout
+from palavra.model.compute import Compute
+from palavra.model.heads import lay_out
+from palavra.training.optimizers import Optimizers
+from palavra.training.schedules import ScheduleConfig, rate
+
+Int64Array = npt.NDArray[np.int64]
+Item = TypeVar("Item")
+Model = TypeVar("Model", bound=nn.Module, contravariant=True)
+
+
+class Objective(Protocol[Model]):
+    """What is learned: how packed tokens become a batch with labels, and what the loss is."""
+
+    def prepare(
+        self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float
+    ) -> Batch:
+        """A batch with labels; all randomness from `random`; `progress` is the share of training done."""
+
+    def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
+        """The loss as a sum and a count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """`steps` of the whole run; `accumulate` micro-batches a step; `clip` bound on the gradient's norm (0:
+    none); `seed` of everything random; `row_width` slots of an attention row (the context)."""
+
+    steps: int
+    accumulate: int
+    clip: float
+    seed: int
+    row_width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedStep:
+    """Everything one step needs, on its device: micro-batches with their layouts, and what they count."""
+
+    micro_batches: tuple[tuple[Batch, Layout], ...]
+    count: int
+    tokens: int
+    cursor: Cursor
+    documents: Int64Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step did. `step` counts from 1. `loss` (nats a labelled row) and `gradient_norm` (before
+    clipping) are scalars still on the device: reading them waits for it. `labelled` and `tokens` are those of
+    this rank, `cursor` is where the data stand after the step, `documents` which ones it saw."""
+
+    step: int
+    loss: Tensor
+    gradient_norm: Tensor
+    learning_rate_share: float
+    labelled: int
+    tokens: int
+    cursor: Cursor
+    documents: Int64Array
+
+
+def generator_for(seed: int, *place: int) -> np.random.Generator:
+    """Randomness from (seed, place) alone, so that a resumed run draws what a straight one would have."""
+    return np.random.default_rng([seed, *place])
+
+
+def prepare_steps(
+    packed: Iterator[Packed],
+    objective: Objective[Model],
+    config: LoopConfig,
+    compute: Compute,
+    first_step: int,
+) -> Iterator[PreparedStep]:
+    """Group micro-batches into steps, prepare them for the objective and move them to the device."""
+    for step in range(first_step, config.steps):
+        ready: list[tuple[Batch, Layout]] = []
+        documents: list[Int64Array] = []
+        for micro in range(config.accumulate):
+            raw = next(packed)
+            random = generator_for(config.seed, 2, step, micro, distributed.rank())
+            batch = objective.prepare(raw.input_ids, raw.lengths, random, step / config.steps)
+            layout = lay_out(batch, compute.backend, compute.device, config.row_width)
+            ready.append((batch.to(compute.device), layout))
+            documents.append(raw.pieces.document)
+        yield PreparedStep(
+            micro_batches=tuple(ready),
+            count=sum(batch.labelled for batch, _ in ready),
+            tokens=sum(batch.tokens for batch, _ in ready),
+            cursor=raw.cursor,
+            documents=np.unique(np.concatenate(documents)),
+        )
+
+
+def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items, made up to `depth` ahead in a thread of their own."""
+    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    closing = threading.Event()
+
+    def put(entry: tuple[Item | None, BaseException | None]) -> None:
+        while not closing.is_set():
+            try:
+                return ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((item, None))
+                if closing.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # carried over to the consumer, which raises it
+            put((None, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        closing.set()
+        thread.join()
+
+
+def train(
+    model: Model,
+    objective: Objective[Model],
+    steps: Iterator[PreparedStep],
+    optimizers: Optimizers,
+    schedule: ScheduleConfig,
+    config: LoopConfig,
+    compute: Compute,
+    first_step: int = 0,
+) -> Iterator[StepReport]:
+    """Run optimizer steps, one report each. Pretraining and fine-tuning differ in what they pass in.
+
+    Gradients are those of the summed loss, divided once by the count of labelled rows over all micro-batches
+    and all ranks; any way of splitting a batch gives the same step.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    model.train()
+    for step, ready in enumerate(steps, start=first_step):
+        torch.manual_seed(int(generator_for(config.seed, 3, step, distributed.rank()).integers(2**62)))
+        optimizers.zero_grad()
+        total = torch.zeros((), device=compute.device)
+        for batch, layout in ready.micro_batches:
+            with compute.autocast():
+                loss = objective.loss(model, batch, layout)
+            loss.total.backward()
+            total += loss.total.detach()
+        count = torch.full((), float(ready.count), device=compute.device)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for tensor in (total, count, *gradients):
+            distributed.all_reduce_sum(tensor)
+        norm = finish_gradients(gradients, count, config.clip)
+        share = rate(step, config.steps, schedule)
+        optimizers.set_rate(share)
+        optimizers.step()
+        yield StepReport(
+            step=step + 1,
+            loss=total / count,
+            gradient_norm=norm,
+            learning_rate_share=share,
+            labelled=ready.count,
+            tokens=ready.tokens,
+            cursor=ready.cursor,
+            documents=ready.documents,
+        )
+
+
+def finish_gradients(gradients: list[Tensor], count: Tensor, clip: float) -> Tensor:
+    """Turn gradients of a sum into those of a mean over `count`, clipped to norm `clip` (0: not), in one pass.
+
+    Returns the norm of the mean's gradient before clipping, a scalar on the device.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients) / count
+    factor = 1 / count
+    if clip:
+        factor = factor * (clip / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor)
+    return norm

@@ -1,0 +1,53 @@
+"""Watching a run: stop it when the loss is lost, and say when and on what."""
+
+import math
+
+from palavra.training.loop import StepReport
+
+SMOOTHING = 0.95
+# A loss this far above the first one is not a bad batch: an untrained model does better by guessing.
+EXPLODED = 1.5
+
+
+class Diverged(Exception):
+    """The loss is not a number, or left where an untrained model stands."""
+
+
+class Monitor:
+    """Follows the loss with an exponential average. Reads each report one step late, when the device has long
+    finished with it, so that looking costs no waiting."""
+
+    def __init__(self, peak_rate: float, smoothed: float | None = None, first: float | None = None):
+        self.peak_rate, self.smoothed, self.first = peak_rate, smoothed, first
+        self._waiting: StepReport | None = None
+
+    def watch(self, report: StepReport) -> None:
+        """Take a new report in, judge the one before. Raises Diverged."""
+        waiting, self._waiting = self._waiting, report
+        if waiting is not None:
+            self._judge(waiting)
+
+    def settle(self) -> None:
+        """Judge what is still waiting: before a checkpoint is written, and at the end. Raises Diverged."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._judge(waiting)
+
+    def _judge(self, report: StepReport) -> None:
+        loss, norm = float(report.loss), float(report.gradient_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(self._describe(report, f"the loss became {loss} (gradient norm {norm})"))
+        before = loss if self.smoothed is None else self.smoothed
+        self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
+        self.first = loss if self.first is None else self.first
+        if self.smoothed > EXPLODED * self.first:
+            raise Diverged(self._describe(report, f"the loss rose to {self.smoothed:.2f} from {self.first:.2f}"))
+
+    def _describe(self, report: StepReport, what: str) -> str:
+        rate = self.peak_rate * report.learning_rate_share
+        shown = ", ".join(str(d) for d in report.documents[:8])
+        more = f" and {len(report.documents) - 8} more" if len(report.documents) > 8 else ""
+        return (
+            f"{what} at step {report.step}, learning rate {rate:.3g}, documents {shown}{more}: lower "
+            "optimizer.learning_rate; the last good checkpoint is kept"
+        )
