@@ -1,0 +1,326 @@
+"""Configuration as nested frozen dataclasses: read from TOML, written back, changed by `key=value`.
+
+The dataclass is the schema: field names are the keys, annotations are the types. A field may be an int,
+float, bool, str, `Literal`, tuple, another dataclass (a TOML table), or a union of these with one dataclass
+at most. Keys are dotted (`train.steps`). Nothing is evaluated: values are parsed as TOML or by the type they
+must have.
+
+TOML has no null. A None is left out where the default is None too; elsewhere it is written as the text
+`none`, which every optional field reads as None, in a file as on the command line. An optional text field can
+therefore not hold the text "none" itself: writing one is an error.
+"""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import tomli_w
+
+from palavra.errors import PalavraError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+class _Text(str):
+    """A value as it was typed on a command line, not yet of the type of its field."""
+
+
+class _Invalid(Exception):
+    """A key that cannot be used, and why; the caller adds where it was written."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(problem)
+        self.key = key.partition("[")[0]  # of an item in a list, the key of the list
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "palavra.toml") -> T:
+    """Make a config of class `cls` from nested tables. Keys that are absent keep their defaults.
+
+    Raises:
+        PalavraError: an unknown or missing key, a value of the wrong type, or one that `cls` itself refuses.
+            The message begins with `where`.
+    """
+    try:
+        return _build(cls, mapping)
+    except _Invalid as error:
+        raise PalavraError(f"{where}: {error}") from error
+
+
+def from_toml(cls: type[T], path: str | Path) -> T:
+    """Read a config of class `cls` from a TOML file.
+
+    Raises:
+        PalavraError: as `from_mapping`, or the file cannot be read or is no TOML; names file and line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return _build(cls, tomllib.loads(text))
+    except OSError as error:
+        raise PalavraError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PalavraError(f"{path}: not UTF-8, which TOML must be; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PalavraError(f"{path}: not valid TOML: {error}") from error
+    except _Invalid as error:
+        line = _line_of(text, error.key)
+        raise PalavraError(f"{path}{f':{line}' if line else ''}: {error}") from error
+
+
+def to_toml(config: "DataclassInstance") -> str:
+    """Write a config as TOML with every value spelled out, in the order of the fields, tables last.
+
+    `from_toml` gives back an equal config.
+
+    Raises:
+        PalavraError: an optional text field holds the text "none", which would be read as None.
+    """
+    return tomli_w.dumps(_table(config, None))
+
+
+def override(config: T, assignments: Iterable[str]) -> T:
+    """A copy of `config` with `key=value` assignments made, all at once; the last one for a key counts.
+
+    Values are typed by their field: `train.steps=1_000`, `optimizer.learning_rate=1e-3`, `model.tied=false`,
+    `optimizer.betas=0.9,0.95`, `data.sources=["a, b.txt"]` (a TOML array), `train.minutes=none`.
+
+    Raises:
+        PalavraError: no `=`, an unknown key, a value of the wrong type, or one that the config refuses.
+    """
+    changes: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise PalavraError(f"--set {assignment}: write it as key=value")
+        given[key] = assignment
+        *tables, leaf = key.split(".")
+        table = changes
+        for name in tables:
+            if not isinstance(table.get(name), dict):
+                table[name] = {}
+            table = table[name]
+        table[leaf] = _Text(value)
+    try:
+        return _build(type(config), changes, config)
+    except _Invalid as error:
+        blamed = [text for key, text in given.items() if f"{key}.".startswith(f"{error.key}.")]
+        raise PalavraError(f"--set {' '.join(blamed or given.values())}: {error}") from error
+
+
+def keys(cls: "type[DataclassInstance]") -> Iterator[str]:
+    """Every dotted key of a config class, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        inner = _dataclass_in(hints[field.name])
+        if inner is None:
+            yield field.name
+        else:
+            yield from (f"{field.name}.{key}" for key in keys(inner))
+
+
+def _build(
+    cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: str = "", root: Any = None
+) -> T:
+    """Make a `cls`. What `mapping` does not say comes from `base`, or else from the defaults of the fields.
+
+    `prefix` is the dotted place of this table in the whole config, whose class is `root`.
+    """
+    root = root or cls
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in mapping:
+        if name not in names:
+            near = _nearest(name, names, prefix, root)
+            raise _Invalid(prefix + name, f"unknown key '{prefix}{name}'; {near}")
+    values = {}
+    for field in dataclasses.fields(cls):
+        key = prefix + field.name
+        kind = hints[field.name]
+        default = _default(field, base)
+        if field.name in mapping:
+            values[field.name] = _decode(kind, mapping[field.name], default, key, root)
+        elif default is not dataclasses.MISSING:
+            values[field.name] = default
+        else:
+            raise _Invalid(key, f"'{key}' is missing and has no default; set it to {_describe(kind)}")
+    try:
+        return cls(**values)
+    except (PalavraError, ValueError) as error:
+        raise _Invalid(prefix.rstrip("."), str(error)) from error
+
+
+def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
+    """A value from TOML, or typed in (`_Text`), as a `kind`."""
+    members = _members(kind)
+    if value == "none" and types.NoneType in members:
+        return None
+    table = _dataclass_in(kind)
+    if table is not None and isinstance(value, Mapping):
+        return _build(table, value, default if isinstance(default, table) else None, f"{key}.", root)
+    if isinstance(value, Mapping):
+        raise _Invalid(key, f"{key} must be {_describe(kind)} and has no keys under it")
+    read = _read_text if isinstance(value, _Text) else _read_toml
+    for member in sorted(members, key=lambda member: _rank(member, value)):
+        try:
+            return read(member, value, key, root)
+        except ValueError:
+            continue
+    shown = repr(str(value) if isinstance(value, _Text) else value)
+    raise _Invalid(key, f"{key} must be {_describe(kind)}, not {shown}")
+
+
+def _rank(kind: Any, value: Any) -> int:
+    """The order in which the members of a union are tried: text takes anything, so it comes late."""
+    if get_origin(kind) is tuple:
+        return 0 if str(value).startswith("[") else 4
+    return {int: 1, float: 2, str: 3}.get(kind, 0)
+
+
+def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
+    """A value that TOML has typed, if it is a `kind`; ValueError if not."""
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if value == choice and type(value) is type(choice):
+                return choice
+    if get_origin(kind) is tuple and isinstance(value, list):
+        kinds = _item_kinds(kind, len(value))
+        return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(value))
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (int, float, bool, str) and type(value) is kind:
+        return value
+    raise ValueError
+
+
+def _read_text(kind: Any, text: _Text, key: str, root: Any) -> Any:
+    """A typed-in value as a `kind`; ValueError if it is none."""
+    if kind in (int, float, str):
+        return kind(text)
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if str(choice) == text:
+                return choice
+    if get_origin(kind) is tuple and text.startswith("["):
+        return _read_toml(kind, tomllib.loads(f"value = {text}")["value"], key, root)
+    if get_origin(kind) is tuple:
+        items = [_Text(item.strip()) for item in text.split(",")] if text else []
+        kinds = _item_kinds(kind, len(items))
+        return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(items))
+    raise ValueError
+
+
+def _table(config: Any, base: Any) -> dict[str, Any]:
+    """The TOML table of a config. `base` is what reading starts from, as in `_build`."""
+    hints = typing.get_type_hints(type(config))
+    table = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = _default(field, base)
+        if value is not None or default is not None:
+            table[field.name] = _encode(hints[field.name], value, default, field.name)
+    return table
+
+
+def _encode(kind: Any, value: Any, default: Any, name: str) -> Any:
+    if value is None:
+        return "none"
+    if value == "none" and types.NoneType in _members(kind):
+        raise PalavraError(
+            f"{name} cannot be the text 'none', which would be read as no value; use another text"
+        )
+    if dataclasses.is_dataclass(value):
+        return _table(value, default if type(default) is type(value) else None)
+    if isinstance(value, tuple):
+        inner = next(member for member in _members(kind) if get_origin(member) is tuple)
+        return [_encode(k, v, None, name) for k, v in zip(_item_kinds(inner, len(value)), value, strict=True)]
+    return value
+
+
+def _default(field: "dataclasses.Field[Any]", base: Any) -> Any:
+    """What a field is when nothing is said: `base`'s value, or else its own default, or else MISSING."""
+    if base is not None:
+        return getattr(base, field.name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _dataclass_in(kind: Any) -> Any:
+    return next((member for member in _members(kind) if dataclasses.is_dataclass(member)), None)
+
+
+def _item_kinds(kind: Any, length: int) -> tuple[Any, ...]:
+    """The kinds of the items of a `tuple[X, ...]` or `tuple[X, Y]`; ValueError if it cannot be that long."""
+    kinds = get_args(kind)
+    if kinds[-1:] == (Ellipsis,):
+        return kinds[:1] * length
+    if len(kinds) != length:
+        raise ValueError
+    return kinds
+
+
+def _describe(kind: Any) -> str:
+    """A kind in words, for messages."""
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        types.NoneType: "none",
+    }
+    if kind in words:
+        return words[kind]
+    if len(members := _members(kind)) > 1:
+        return " or ".join(map(_describe, members))
+    if dataclasses.is_dataclass(kind):
+        return f"a table of {', '.join(field.name for field in dataclasses.fields(kind))}"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if kinds[-1:] == (Ellipsis,):
+            return f"a list of {_describe(kinds[0])}"
+        return f"a list of {len(kinds)} ({', '.join(map(_describe, kinds))})"
+    raise TypeError(f"a config field cannot be a {kind}")
+
+
+def _nearest(name: str, siblings: list[str], prefix: str, root: Any) -> str:
+    """Which known key an unknown one is likely to mean: a key of its table, or the same name in another."""
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return f"the nearest is '{prefix}{close[0]}'"
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(list(keys(root)))}
+    if close := difflib.get_close_matches(name, elsewhere, n=1):
+        return f"the nearest is '{elsewhere[close[0]]}'"
+    return f"known here: {', '.join(prefix + sibling for sibling in siblings)}"
+
+
+def _line_of(text: str, key: str) -> int:
+    """The line of a TOML text (from 1) that sets a dotted key or opens its table; 0 if it is not found."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+([^\[\]]+)\]", line):
+            table = header[1].strip()
+            name = table
+        elif assignment := re.match(r"\s*([\w.\"'-]+)\s*=", line):
+            name = f"{table}.{assignment[1]}".lstrip(".")
+        else:
+            continue
+        if re.sub(r"[\"'\s]", "", name) == key:
+            return number
+    return 0
