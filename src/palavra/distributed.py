@@ -1,0 +1,64 @@
+"""Ranks and sums across them. Alone, without a process group, there is one rank, and a sum is what it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and talks to people."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The elementwise sum of `tensor` over all ranks: same shape and dtype, without gradient.
+
+    The argument keeps its values; alone, it is itself the result.
+    """
+    if not is_distributed():
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+@contextmanager
+def distributed(
+    backend: str | None = None, *, init_method: str = "env://", rank: int = -1, world_size: int = -1
+) -> Iterator[None]:
+    """Join the process group, and leave it at the end.
+
+    By default rank, size and address are those that `torchrun` put into the environment. The backend is NCCL
+    on CUDA, where each process takes the device of its local rank, and Gloo elsewhere. With another
+    `init_method` (such as `file:///shared/meeting-point`), say rank and world size.
+    """
+    backend = backend or ("nccl" if torch.cuda.is_available() else "gloo")
+    if backend == "nccl":
+        torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=0))
+    dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world_size)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
