@@ -1,0 +1,236 @@
+"""The design as tests: which way imports point, and what the package never does. It is read, not run."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "palavra"
+
+# A room is a module or a package directly in palavra. It may import rooms on lower floors only; inside a
+# package imports are free. A new room gets its floor here.
+FLOORS = {
+    "cli": 7,
+    "run": 6,
+    "demo": 6,
+    "recipe": 5,
+    "budget": 5,
+    "inference": 5,
+    "report": 5,
+    "training": 4,
+    "tasks": 4,
+    "objectives": 3,
+    "losses": 2,
+    "data": 2,
+    "model": 2,
+    "batch": 1,
+    "tokenizer": 1,
+    "config": 1,
+    "distributed": 1,
+    "files": 1,
+    "log": 1,
+    "errors": 1,
+}
+TOP = (
+    max(FLOORS.values()) + 1
+)  # palavra itself and __main__, which show what is inside and are imported by no room
+GROUND = {"errors", "files"}  # what the other rooms of floor 1 may stand on
+
+FORBIDDEN = {
+    "pickle": "a pickle can run code when it is read",
+    "torch.load": "it reads pickles; use safetensors",
+    "eval": "nothing is evaluated",
+    "exec": "nothing is evaluated",
+    "os.environ": "settings are configuration, not environment",
+    "os.getenv": "settings are configuration, not environment",
+    "transformers": "it is the reference of the tests, not a part",
+}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def modules(package: Path) -> Iterator[tuple[str, Path]]:
+    """The dotted name inside `package` and the path of every module; a package is named by its folder."""
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def imported(path: Path, package: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything that a module imports, wherever in its text and however."""
+    inside = (package.name, *path.relative_to(package).parts[:-1])
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = inside[: len(inside) + 1 - node.level] if node.level else ()
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
+            names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+            yield from ((node.lineno, str(name)) for name in names)
+
+
+def dotted(node: ast.AST) -> str:
+    """A name or attribute as written (`torch.load`); empty for anything else, such as `f().load`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (value := dotted(node.value)):
+        return f"{value}.{node.attr}"
+    return ""
+
+
+def room_of(name: str, package: Path) -> str:
+    """The room of a dotted name inside the package; empty for what palavra itself defines."""
+    room = name.split(".")[0]
+    return room if (package / room).is_dir() or (package / f"{room}.py").exists() else ""
+
+
+def violations(package: Path) -> list[str]:
+    """Every import that does not point downward, and every room without a floor."""
+    found = set()
+    for name, path in modules(package):
+        room = name.split(".")[0]
+        above = room in ("", "__main__")
+        if not above and room not in FLOORS:
+            found.add(f"{path}: the room '{room}' has no floor in {Path(__file__).name}")
+            continue
+        floor = TOP if above else FLOORS[room]
+        for line, target in imported(path, package):
+            outermost, _, rest = target.partition(".")
+            if outermost != package.name:
+                continue
+            other = room_of(rest, package)
+            other_floor = FLOORS.get(other, TOP)
+            inside = other == room and not above
+            ground = other_floor == floor == 1 and other in GROUND
+            if not (other_floor < floor or inside or ground):
+                here, there = (
+                    f"{r or package.name} (floor {f})" for r, f in ((room, floor), (other, other_floor))
+                )
+                found.add(f"{path}:{line}: {here} imports {there}: imports point downward only")
+    return sorted(found)
+
+
+def forbidden(package: Path) -> list[str]:
+    """Every use of what the package does without."""
+    found = set()
+    for _, path in modules(package):
+        names = list(imported(path, package))
+        names += [
+            (n.lineno, dotted(n)) for n in ast.walk(parse(path)) if isinstance(n, ast.Name | ast.Attribute)
+        ]
+        for line, name in names:
+            for what, reason in FORBIDDEN.items():
+                if f"{name}.".startswith(f"{what}."):
+                    found.add(f"{path}:{line}: {what}: {reason}")
+    return sorted(found)
+
+
+def test_imports_point_downward() -> None:
+    assert violations(PACKAGE) == []
+
+
+def test_nothing_forbidden_is_used() -> None:
+    assert forbidden(PACKAGE) == []
+
+
+def test_no_module_is_a_drawer_for_anything() -> None:
+    assert [
+        path for name, path in modules(PACKAGE) if name.split(".")[-1] in ("utils", "util", "helpers", "misc")
+    ] == []
+
+
+def plant(folder: Path, module: str, text: str) -> Path:
+    """A small package with a room on several floors, and one module with the text to be found out."""
+    package = folder / "palavra"
+    for room in ("cli", "run", "report", "training", "model", "data", "batch", "tokenizer", "errors"):
+        (package / room).mkdir(parents=True)
+        (package / room / "__init__.py").touch()
+    (package / "__init__.py").write_text("from palavra.run import pretrain\n")
+    (package / "__main__.py").write_text("from palavra.cli import main\n")
+    (package / "model" / "layers.py").write_text(
+        "from .attention import attend\nfrom palavra.batch import Batch\n"
+    )
+    (package / "tokenizer" / "__init__.py").write_text("from palavra.errors import PalavraError\n")
+    assert violations(package) == forbidden(package) == []
+    path = package / f"{module}.py"
+    path.write_text(text)
+    return package
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("model/planted", "from palavra.training.loop import train"),
+        ("model/planted", "import palavra.training"),
+        ("model/planted", "import palavra.training.loop as loop"),
+        ("model/planted", "from palavra import training"),
+        ("model/planted", "from .. import training"),
+        ("model/planted", "from ..training import loop"),
+        ("model/planted", "from ..training.loop import train"),
+        ("model/planted", "def train():\n    from palavra.training.loop import train"),
+        ("model/planted", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import palavra.training"),
+        ("model/planted", "import importlib\nimportlib.import_module('palavra.training')"),
+        ("model/planted", "import palavra"),
+        ("model/planted", "from palavra import pretrain"),
+        ("model/planted", "from palavra import __main__"),
+        ("model/planted", "import palavra.unknown"),
+        ("model/planted", "from palavra.data import shards"),
+        ("model/__init__", "from ..data import shards"),
+        ("batch/planted", "from palavra.tokenizer import Tokenizer"),
+        ("recipe", "from palavra.report import write_report"),
+        ("attic", "import json"),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, module: str, text: str) -> None:
+    package = plant(tmp_path, module, text)
+    (found,) = violations(package)
+    assert f"{package / module}.py" in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "def read():\n    import transformers",
+        "eval('1')",
+        "exec('pass')",
+        "import torch\ntorch.load('model.pt')",
+        "import os\nos.environ.get('HOME')",
+        "import os\nos.environ['HOME']",
+        "from os import environ",
+        "from os import getenv",
+    ],
+)
+def test_a_planted_use_is_found(tmp_path: Path, text: str) -> None:
+    (found,) = forbidden(plant(tmp_path, "model/planted", text))
+    assert "planted.py" in found
+
+
+@pytest.mark.parametrize("text", ["model.eval()", "import torch.nn\ntorch.nn.load", "loads = None"])
+def test_what_only_looks_alike_is_not(tmp_path: Path, text: str) -> None:
+    assert forbidden(plant(tmp_path, "model/planted", text)) == []
+
+
+@pytest.mark.skipif(not (PACKAGE / "__main__.py").exists(), reason="there is no command line yet")
+def test_help_does_not_import_torch() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "palavra", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+    )
+    names = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert "palavra.cli" in names
+    assert names.isdisjoint({"torch", "numpy", "pyarrow", "matplotlib", "tokenizers", "datasets"})
