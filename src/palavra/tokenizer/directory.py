@@ -1,0 +1,142 @@
+"""Tokenizer directories: reading those of any origin, writing ones that `transformers` reads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers as hf
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+from palavra.tokenizer.training import OWN_TOKENS
+
+# Where a directory does not say which token plays a role, the names that published tokenizers use.
+_KNOWN_TOKENS = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+_LARGEST_FILE = 1 << 30  # bytes; a tokenizer.json of a million entries is about 100 MB
+
+
+def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `tokenizer.json` of a directory, or what it would be, and the settings beside it."""
+    if not directory.is_dir():
+        raise PalavraError(f"{directory}: no such tokenizer directory (download a model from a hub first)")
+    settings = _read_json(directory / "special_tokens_map.json")
+    settings |= _read_json(directory / "tokenizer_config.json")
+    if (directory / "tokenizer.json").is_file():
+        return _read_content(directory / "tokenizer.json", settings), settings
+    if (directory / "vocab.txt").is_file():
+        return _read_wordpiece(directory, settings), settings
+    raise PalavraError(
+        f"{directory}: holds neither tokenizer.json nor vocab.txt; save it again with transformers "
+        f"(AutoTokenizer.from_pretrained(...).save_pretrained(...)), which writes tokenizer.json"
+    )
+
+
+def write_directory(
+    directory: Path, content: Mapping[str, Any], roles: Mapping[str, str], context: int | None, segments: bool
+) -> None:
+    """Write `tokenizer.json` (its `content`) and `tokenizer_config.json`.
+
+    `PreTrainedTokenizerFast` is the class of `transformers` that takes `tokenizer.json` as it is, whatever
+    model stands beside it; classes named after a model build their own pipeline and may give other ids.
+    """
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"],
+    }
+    if context is not None:
+        settings["model_max_length"] = context
+    settings |= {f"{role}_token": token for role, token in roles.items()}
+    for name, value in (("tokenizer.json", content), ("tokenizer_config.json", settings)):
+        atomic_write_text(directory / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an absent file is an empty object."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _LARGEST_FILE:
+        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no tokenizer is")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise PalavraError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise PalavraError(f"{path}: not a JSON object")
+    return content
+
+
+def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A `tokenizer.json`; as in `transformers`, the settings have the last word on BERT's normalizer."""
+    content = _read_json(path)
+    normalizer = content.get("normalizer")
+    if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
+        names = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
+        names["tokenize_chinese_chars"] = "handle_chinese_chars"
+        normalizer |= {names[key]: settings[key] for key in names if key in settings}
+    return content
+
+
+def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An old BERT directory: `vocab.txt`, one entry a line; `do_lower_case` and its kin in the settings."""
+    path = directory / "vocab.txt"
+    if path.stat().st_size > _LARGEST_FILE:
+        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no vocabulary is")
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise PalavraError(f"{path}: not UTF-8 text ({error})") from None
+    vocabulary = {entry.rstrip("\r"): id for id, entry in enumerate(lines[:-1] if lines[-1] == "" else lines)}
+    tokens = {role: [*_contents(settings.get(f"{role}_token")), own][0] for role, own in OWN_TOKENS.items()}
+    missing = [token for token in tokens.values() if token not in vocabulary]
+    if missing:
+        raise PalavraError(
+            f"{path}: lacks the special tokens {' '.join(missing)}; is this a BERT vocabulary?"
+        )
+    backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=tokens["unk"]))
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=bool(settings.get("do_lower_case", True)),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in tokens.values()]
+    )
+    added = _read_json(directory / "added_tokens.json")
+    backend.add_tokens(
+        sorted((token for token in added if token not in vocabulary), key=lambda token: added[token])
+    )
+    backend.post_processor = processors.BertProcessing(
+        (tokens["sep"], vocabulary[tokens["sep"]]), (tokens["cls"], vocabulary[tokens["cls"]])
+    )
+    content: dict[str, Any] = json.loads(backend.to_str())
+    return content
+
+
+def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
+    further = {"cls": ["bos_token"], "sep": ["eos_token"]}
+    return {
+        role: [
+            *_contents(settings.get(f"{role}_token")),
+            *usual,
+            *(name for key in further.get(role, []) for name in _contents(settings.get(key))),
+        ]
+        for role, usual in _KNOWN_TOKENS.items()
+    }
+
+
+def _contents(token: Any) -> list[str]:
+    """The name of a special token, stated as a string or as an object with its `content`; or nothing."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return [content] if isinstance(content, str) else []
