@@ -103,8 +103,12 @@ def test_word_starts() -> None:
     assert pieces[0][1]
     assert len(pieces) > 1
     assert not any(start for _, start in pieces[1:])
-    assert starts(UNIGRAM, "the the")[-1] == ("the", True)
-    assert starts(UNIGRAM, "of, of")[1] == (",", True)
+    of, comma = UNIGRAM.encode("of,")[-2:]
+    assert not UNIGRAM.starts_word[of]
+    assert UNIGRAM.starts_word[comma]
+    words = [entry for entry in UNIGRAM._vocabulary if entry.startswith("\u2581")]
+    assert len(words) > 3
+    assert all(UNIGRAM.starts_word[UNIGRAM._vocabulary[entry]] for entry in words)
 
 
 def test_surface_text() -> None:
