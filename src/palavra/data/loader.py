@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +14,7 @@ from palavra.data.packing import Cursor, Int64Array, Packer, Pieces
 class Documents(Protocol):
     """Tokenized documents on disk; see `shards`."""
 
-    def gather(
-        self, indices: Int64Array, starts: Int64Array, stops: Int64Array
-    ) -> npt.NDArray[np.unsignedinteger]:
+    def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> npt.NDArray[np.unsignedinteger]:
         """The tokens of many pieces, end to end."""
 
 
@@ -53,8 +52,10 @@ def load(
 ) -> Iterator[Packed]:
     """Endless packed micro-batches from `cursor` on. Of every `ranks` consecutive ones, the `rank`-th.
 
-    Every rank plans all batches (which costs little) and reads only its own, so the ranks need not talk.
+    Every rank plans all batches (which costs little) and reads only its own, so the ranks need not talk. The
+    cursor stands after the batches of all ranks, so it is the same for all of them.
     """
-    for number, (pieces, after) in enumerate(packer.batches(cursor)):
-        if number % ranks == rank:
-            yield assemble(documents, pieces, cls_id, sep_id, after)
+    planned = packer.batches(cursor)
+    while True:
+        together = list(islice(planned, ranks))
+        yield assemble(documents, together[rank][0], cls_id, sep_id, together[-1][1])

@@ -133,9 +133,7 @@ def cut(documents: Int64Array, lengths: Int64Array, longest: int) -> Pieces:
     return Pieces(document=document, start=start, stop=np.minimum(start + longest, np.repeat(lengths, counts)))
 
 
-def arrange(
-    lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator
-) -> list[Int64Array]:
+def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator) -> list[Int64Array]:
     """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
     `context`, then the rows, shuffled, into batches."""
     # Shuffled before the stable sort, so that equal lengths come from anywhere in the window.
@@ -147,9 +145,7 @@ def arrange(
     return [np.concatenate([rows[i] for i in group]) for group in groups]
 
 
-def one_pass(
-    lengths: Int64Array, context: int, batch_tokens: int, special: int = 2
-) -> Iterator[Pieces]:
+def one_pass(lengths: Int64Array, context: int, batch_tokens: int, special: int = 2) -> Iterator[Pieces]:
     """Every document once, packed a window at a time in a fixed order: for evaluation and inference."""
     pieces = cut(np.arange(len(lengths)), lengths, context - special)
     ends = np.cumsum(pieces.lengths + special)
@@ -228,7 +224,7 @@ class Packer:
                 f"a batch of {self.batch_tokens} tokens cannot hold a sequence of {self.context}: raise "
                 "train.batch_tokens or lower model.context"
             )
-        if len(self.lengths) == 0:
+        if not self.lengths.any():
             raise PalavraError("there is no document to train on")
 
     @cached_property
@@ -257,9 +253,7 @@ class Packer:
             batches, after = self._window(cursor)
             for number in range(cursor.batch, len(batches)):
                 last = number + 1 == len(batches)
-                here = Cursor(
-                    epoch=cursor.epoch, position=cursor.position, carried=cursor.carried, batch=number + 1
-                )
+                here = Cursor(epoch=cursor.epoch, position=cursor.position, carried=cursor.carried, batch=number + 1)
                 yield batches[number], after if last else here
             cursor = after
 

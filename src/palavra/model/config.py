@@ -1,5 +1,6 @@
 """What a transformer is made of, in terms that do not depend on the family it is saved as."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,9 +60,7 @@ class ModelConfig:
             if not 0 < getattr(self, name) <= largest:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
         if self.heads < 1 or self.width % self.heads:
-            raise PalavraError(
-                f"model.width {self.width} is not a multiple of model.heads {self.heads}: change either"
-            )
+            raise PalavraError(f"model.width {self.width} is not a multiple of model.heads {self.heads}: change either")
         if self.positions == "rotary" and (self.width // self.heads) % 2:
             raise PalavraError(
                 f"rotary positions need an even number of units a head, not {self.width // self.heads}: "
@@ -69,6 +68,12 @@ class ModelConfig:
             )
         if len(self.layer_kinds) != self.layers:
             raise PalavraError(f"model.layer_kinds names {len(self.layer_kinds)} of {self.layers} layers")
+        for name in ("window", "segments"):
+            if not 0 <= getattr(self, name) <= LARGEST["context"]:
+                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 0 to {LARGEST['context']:,}")
+        for name in ("norm_eps", "initializer_range", "rope_theta_global", "rope_theta_local"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be above 0")
         if "local" in self.layer_kinds and self.window < 1:
             raise PalavraError("model.window must be at least 1 where a layer is local")
         for name in ("dropout", "attention_dropout"):

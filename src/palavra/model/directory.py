@@ -34,7 +34,12 @@ def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, 
     """
     directory.mkdir(parents=True, exist_ok=True)
     family = family_named(model.config.family, str(directory))
-    config = {**family.write(model.config), "dtype": "float32", "pad_token_id": model.config.pad_id, **(extra or {})}
+    config = {
+        **family.write(model.config),
+        "dtype": "float32",
+        "pad_token_id": model.config.pad_id,
+        **(extra or {}),
+    }
     keys = family.keys(model.config)
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -42,6 +47,8 @@ def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, 
         theirs = keys[name]
         for key, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
             tensors[key] = part.contiguous()
+    for repeat, original in family.repeats(model.config).items():
+        tensors[repeat] = tensors[original].clone()
     atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     atomic_write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -63,8 +70,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_config(directory: Path) -> ModelConfig:
     """The configuration of a model directory, whichever supported family wrote it."""
-    values = read_json(directory / CONFIG)
-    return family_named(values.get("model_type"), str(directory / CONFIG)).read(values)
+    path = directory / CONFIG
+    values = read_json(path)
+    family = family_named(values.get("model_type"), str(path))
+    try:
+        return family.read(values)
+    except PalavraError as error:
+        raise PalavraError(f"{path}: {error}") from None
 
 
 def load_model(directory: Path) -> Loaded:
@@ -76,23 +88,29 @@ def load_model(directory: Path) -> Loaded:
     config = read_config(directory)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in MaskedLanguageModel(config).state_dict().items()}
-    keys = family_named(config.family, str(directory)).keys(config)
-    state: dict[str, Tensor] = {}
-    parts = {key: (ours, i) for ours, theirs in keys.items() for i, key in enumerate(theirs)}
-    pending: dict[str, dict[int, Tensor]] = {}
-    for key, tensor in _tensors(directory, set(parts)):
-        ours, i = parts[key]
-        pending.setdefault(ours, {})[i] = tensor.to(torch.float32)
-    for ours, pieces in pending.items():
-        if ours not in shapes:
-            continue
-        whole = torch.cat([pieces[i] for i in sorted(pieces)])
-        if whole.shape != shapes[ours]:
+    family = family_named(config.family, str(directory))
+    keys = {ours: theirs for ours, theirs in family.keys(config).items() if ours in shapes}
+    repeats = family.repeats(config)
+    expected = {
+        key: torch.Size((shapes[ours][0] // len(theirs), *shapes[ours][1:]))
+        for ours, theirs in keys.items()
+        for key in theirs
+    }
+    found: dict[str, Tensor] = {}
+    for key, tensor in _tensors(directory, {*expected, *repeats}):
+        original = repeats.get(key, key)
+        if tensor.shape != expected[original] or not tensor.is_floating_point():
             raise PalavraError(
-                f"{directory}: {keys[ours][0]} has shape {tuple(whole.shape)}, config.json says "
-                f"{tuple(shapes[ours])}: the weights belong to another configuration"
+                f"{directory}: {key} is {tensor.dtype} of shape {tuple(tensor.shape)}, config.json asks for numbers "
+                f"of shape {tuple(expected[original])}: the weights belong to another configuration"
             )
-        state[ours] = whole
+        if key == original or original not in found:
+            found[original] = tensor.to(torch.float32)
+    state = {
+        ours: torch.cat([found.pop(key) for key in theirs])
+        for ours, theirs in keys.items()
+        if all(key in found for key in theirs)
+    }
     missing = tuple(name for name in shapes if name not in state)
     body = [name for name in missing if not name.startswith("head.")]
     if body:
@@ -116,7 +134,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                     full = name if name in wanted else suffixes.get(name)
                     if full is not None:
                         yield full, file.get_tensor(key)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise PalavraError(f"{path} is damaged ({error}): fetch it again or use an earlier checkpoint") from None
 
 
@@ -130,13 +148,18 @@ def _weight_files(directory: Path) -> list[Path]:
         return [directory / WEIGHTS]
     if (directory / INDEX).is_file():
         weight_map = read_json(directory / INDEX).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise PalavraError(f"{directory / INDEX} does not name the weight files of its own folder")
-        return [directory / name for name in sorted(names)]
+        names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        if not names or not all(_is_plain_name(name) and (directory / name).is_file() for name in names):
+            raise PalavraError(f"{directory / INDEX} does not name weight files of its own folder: fetch them anew")
+        return [directory / name for name in sorted(set(names))]
     if list(directory.glob("*.bin")) or list(directory.glob("*.pt")):
         raise PalavraError(
             f"{directory} holds pickled weights, which can run code when read: convert them to {WEIGHTS} with "
             "transformers' save_pretrained first"
         )
     raise PalavraError(f"{directory} has no {WEIGHTS}: it is not a model directory")
+
+
+def _is_plain_name(name: object) -> bool:
+    """Whether it is a file name that cannot lead out of its folder."""
+    return isinstance(name, str) and Path(name).name == name and name != ".."

@@ -39,7 +39,7 @@ class MaskingConfig:
                 raise PalavraError(f"masking.{name} is {value}: it must lie between 0 and 1")
         if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
             raise PalavraError(
-                f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor more than 1 together"
+                f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor pass 1 together"
             )
         if self.span_words < 1:
             raise PalavraError(f"masking.span_words is {self.span_words}: it must be at least 1")
@@ -78,9 +78,7 @@ class Vocabulary:
 class MaskedObjective:
     """Corrupts packed tokens and scores the predictions of the originals."""
 
-    def __init__(
-        self, masking: MaskingConfig, vocabulary: Vocabulary, kernel: SoftmaxGradient = softmax_gradient
-    ):
+    def __init__(self, masking: MaskingConfig, vocabulary: Vocabulary, kernel: SoftmaxGradient = softmax_gradient):
         self.masking, self.vocabulary, self.kernel = masking, vocabulary, kernel
         self._ordinary, self._special = vocabulary.ordinary(), vocabulary.is_special()
 
@@ -112,13 +110,15 @@ class MaskedObjective:
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
         """What stands in the place of the sampled tokens: exact shares, in random places."""
         count = len(originals)
-        # Fractions are rounded at random, so that the shares are right on average in small batches too.
-        masked = int(self.masking.mask * count + random.random())
-        replaced = min(count - min(masked, count), int(self.masking.random * count + random.random()))
+        # Fractions are rounded at random, so that the shares are right on average in small batches too; both
+        # by the same draw, so that none is kept where the shares leave nothing to keep.
+        fraction = random.random()
+        masked = int(self.masking.mask * count + fraction)
+        changed = int((self.masking.mask + self.masking.random) * count + fraction)
         order = random.permutation(count)
         out = originals.copy()
         out[order[:masked]] = self.vocabulary.mask_id
-        some = order[masked : masked + replaced]
+        some = order[masked:changed]
         out[some] = self._ordinary[random.integers(len(self._ordinary), size=len(some))]
         return out
 
@@ -128,7 +128,8 @@ class MaskedObjective:
         # A piece cut from the middle of a word starts one anyway: its [CLS] separates it from what precedes.
         after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
         starts[np.cumsum(lengths) - lengths] = True
-        return np.cumsum(starts | after_special)[eligible]
+        numbers: Int64Array = np.cumsum(starts | after_special)[eligible]
+        return numbers
 
 
 def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:

@@ -118,7 +118,8 @@ def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     def put(entry: tuple[Item | None, BaseException | None]) -> None:
         while not closing.is_set():
             try:
-                return ready.put(entry, timeout=0.1)
+                ready.put(entry, timeout=0.1)
+                return
             except queue.Full:
                 continue
 
@@ -172,12 +173,14 @@ def train(
         for batch, layout in ready.micro_batches:
             with compute.autocast():
                 loss = objective.loss(model, batch, layout)
-            loss.total.backward()
+            torch.autograd.backward(loss.total)
             total += loss.total.detach()
-        count = torch.full((), float(ready.count), device=compute.device)
+        total = distributed.all_reduce_sum(total)
+        count = distributed.all_reduce_sum(torch.full((), float(ready.count), device=compute.device))
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = distributed.all_reduce_sum(parameter.grad)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        for tensor in (total, count, *gradients):
-            distributed.all_reduce_sum(tensor)
         norm = finish_gradients(gradients, count, config.clip)
         share = rate(step, config.steps, schedule)
         optimizers.set_rate(share)

@@ -18,17 +18,19 @@ HuggingFaceConfig = dict[str, Any]
 @dataclass(frozen=True)
 class Family:
     """`read` and `write` convert configurations; `keys` maps each parameter of ours to the names it has in
-    `transformers`, which are concatenated along the first dimension where there are several."""
+    `transformers`, which are concatenated along the first dimension where there are several; `repeats` maps
+    names that hold a second copy there to the name of the first."""
 
     read: Callable[[Mapping[str, Any]], ModelConfig]
     write: Callable[[ModelConfig], HuggingFaceConfig]
     keys: Callable[[ModelConfig], dict[str, tuple[str, ...]]]
+    repeats: Callable[[ModelConfig], dict[str, str]]
     new: Callable[..., ModelConfig]
 
 
 FAMILIES = {
-    "modernbert": Family(modernbert.read, modernbert.write, modernbert.keys, modernbert.new),
-    "bert": Family(bert.read, bert.write, bert.keys, bert.new),
+    "modernbert": Family(modernbert.read, modernbert.write, modernbert.keys, modernbert.repeats, modernbert.new),
+    "bert": Family(bert.read, bert.write, bert.keys, bert.repeats, bert.new),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import ModelConfig
+from palavra.model.config import LayerKind, ModelConfig
 from palavra.model.families.reading import ACTIVATION_WRITTEN, activation, flag, number, optional_id
 
 
@@ -17,17 +17,21 @@ def new(
     return ModelConfig(
         family="bert", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
         intermediate=intermediate or 4 * width, norm="post", positions="learned", gated=False,
-        layer_kinds=("global",) * layers, norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
+        layer_kinds=_all_global(layers), norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
         **{**values, **changes},
     )  # fmt: skip
+
+
+def _all_global(layers: int) -> tuple[LayerKind, ...]:
+    return ("global",) * layers
 
 
 def read(values: Mapping[str, Any]) -> ModelConfig:
     """The neutral configuration of a `config.json`."""
     if values.get("is_decoder") or values.get("add_cross_attention"):
-        raise PalavraError("config.json: a BERT decoder is not supported; use an encoder")
+        raise PalavraError("a BERT decoder is not supported; use an encoder")
     if values.get("position_embedding_type", "absolute") != "absolute":
-        raise PalavraError("config.json: only absolute position embeddings are supported for BERT")
+        raise PalavraError("only absolute position embeddings are supported for BERT")
     layers = number(values, "num_hidden_layers", int)
     act = activation(values, "hidden_act")
     return ModelConfig(
@@ -41,7 +45,7 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
         norm="post",
         positions="learned",
         gated=False,
-        layer_kinds=("global",) * min(layers, 2**10),
+        layer_kinds=_all_global(min(layers, 2**10)),
         segments=number(values, "type_vocab_size", int, 2),
         activation=act,
         head_activation=act,
@@ -86,7 +90,8 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
         "transformer.embeddings.token.weight": ("bert.embeddings.word_embeddings.weight",),
         "transformer.embeddings.position.weight": ("bert.embeddings.position_embeddings.weight",),
         "transformer.embeddings.segment.weight": ("bert.embeddings.token_type_embeddings.weight",),
-        "head.bias": ("cls.predictions.bias",),
+        # Of the two biases that it writes where embeddings are untied, transformers adds the decoder's.
+        "head.bias": ("cls.predictions.bias" if config.tied_embeddings else "cls.predictions.decoder.bias",),
         "head.weight": ("cls.predictions.decoder.weight",),
     }
     for leaf in ("weight", "bias"):
@@ -108,3 +113,8 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
                     f"bert.encoder.layer.{i}.{name}.{leaf}" for name in theirs
                 )
     return names
+
+
+def repeats(config: ModelConfig) -> dict[str, str]:
+    """Names under which `BertForMaskedLM` holds a second copy of a parameter, and the first one's name."""
+    return {} if config.tied_embeddings else {"cls.predictions.bias": "cls.predictions.decoder.bias"}

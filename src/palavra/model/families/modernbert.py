@@ -23,9 +23,7 @@ def new(
     local window; in shorter contexts local attention would be the same thing slower, so all layers are global.
     """
     reaches_past_window = context > 2 * WINDOW
-    kinds: list[LayerKind] = [
-        "local" if reaches_past_window and i % GLOBAL_EVERY else "global" for i in range(layers)
-    ]
+    kinds: list[LayerKind] = ["local" if reaches_past_window and i % GLOBAL_EVERY else "global" for i in range(layers)]
     values: dict[str, Any] = {
         "layer_kinds": tuple(kinds),
         "window": WINDOW,
@@ -79,9 +77,10 @@ def _layer_kinds(values: Mapping[str, Any], layers: int) -> tuple[LayerKind, ...
     if names is None:
         every = max(1, number(values, "global_attn_every_n_layers", int, GLOBAL_EVERY))
         return tuple("local" if i % every else "global" for i in range(min(layers, 2**10)))
-    unknown = [name for name in names if name not in KIND_READ] if isinstance(names, list) else [names]
-    if unknown:
-        raise PalavraError(f"config.json: layer type {unknown[0]!r} is not supported")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PalavraError("layer_types is not a list of names")
+    if unknown := sorted(set(names) - set(KIND_READ)):
+        raise PalavraError(f"layer type {unknown[0][:40]!r} is not supported; known: {', '.join(KIND_READ)}")
     return tuple(KIND_READ[name] for name in names)
 
 
@@ -91,7 +90,7 @@ def _theta(values: Mapping[str, Any], layer_type: str, old_key: str, default: fl
     if not isinstance(of_type, dict):
         return number(values, old_key, float, default)
     if of_type.get("rope_type", "default") != "default":
-        raise PalavraError(f"config.json: rope_type {of_type['rope_type']!r} is not supported, only 'default'")
+        raise PalavraError(f"rope_type {of_type['rope_type']!r} is not supported, only 'default'")
     return number(of_type, "rope_theta", float, default)
 
 
@@ -158,3 +157,7 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     return {ours: (theirs,) for ours, theirs in names.items()}
 
 
+def repeats(config: ModelConfig) -> dict[str, str]:
+    """`ModernBertForMaskedLM` holds nothing twice."""
+    del config
+    return {}

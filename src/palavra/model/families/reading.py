@@ -25,12 +25,16 @@ ACTIVATION_WRITTEN: dict[Activation, str] = {
 }
 
 
+# Beyond any size or constant of a model, and still exact as a float and as an int64.
+LARGEST_NUMBER = 2**53
+
+
 def number(values: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
     """`values[key]` as an int or float. Raises PalavraError when it is missing or something else."""
     value = values.get(key, default)
     good = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-    if not good:
-        raise PalavraError(f"config.json: {key} is {value!r}, not {'an integer' if kind is int else 'a number'}")
+    if not good or abs(cast(T, value)) > LARGEST_NUMBER or value != value:
+        raise PalavraError(f"{key} is {_shown(value)}, not {'an integer' if kind is int else 'a number'} in bounds")
     return kind(cast(T, value))
 
 
@@ -38,7 +42,7 @@ def flag(values: Mapping[str, Any], key: str, default: bool) -> bool:
     """`values[key]` as a bool. Raises PalavraError when it is something else."""
     value = values.get(key, default)
     if not isinstance(value, bool):
-        raise PalavraError(f"config.json: {key} is {value!r}, not true or false")
+        raise PalavraError(f"{key} is {_shown(value)}, not true or false")
     return value
 
 
@@ -51,6 +55,12 @@ def optional_id(values: Mapping[str, Any], key: str) -> int | None:
 def activation(values: Mapping[str, Any], key: str, default: str = "gelu") -> Activation:
     """The activation that `values[key]` names. Raises PalavraError for one that is not supported."""
     name = values.get(key, default)
-    if name not in ACTIVATION_NAMES:
-        raise PalavraError(f"config.json: {key} {name!r} is not supported; known: {', '.join(ACTIVATION_NAMES)}")
+    if not isinstance(name, str) or name not in ACTIVATION_NAMES:
+        raise PalavraError(f"{key} {_shown(name)} is not supported; known: {', '.join(ACTIVATION_NAMES)}")
     return ACTIVATION_NAMES[name]
+
+
+def _shown(value: object) -> str:
+    """A foreign value in few enough characters for a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
