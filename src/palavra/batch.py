@@ -7,6 +7,7 @@ sequence starts. Labels are the M rows that carry one and their targets, never a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -153,5 +154,5 @@ def unpack(batch: Batch) -> list[Sample]:
             labels=labels[cuts[i] : cuts[i + 1]],
             segment_ids=None if segments is None else segments[start:stop],
         )
-        for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for i, (start, stop) in enumerate(pairwise(bounds))
     ]

@@ -124,7 +124,8 @@ def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
     hidden = model.head(model(batch, layout).index_select(0, batch.label_rows))
     weight, bias = model.unembedding
     out = []
-    for rows, labels in zip(hidden.split(SCORED_AT_ONCE), batch.labels.split(SCORED_AT_ONCE), strict=True):
+    pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
+    for rows, labels in pieces:
         logits = torch.nn.functional.linear(rows, weight, bias).float()
         own = logits.gather(1, labels[:, None])
         rank = (logits > own).sum(1)
@@ -150,5 +151,3 @@ def _bands(
                 accuracy=float((ranks[inside] < 1).mean()),
                 accuracy_at_5=float((ranks[inside] < 5).mean()),
             )
-
-

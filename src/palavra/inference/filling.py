@@ -38,9 +38,7 @@ def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:
     if not len(rows):
         raise PalavraError(f'nothing to fill in "{shown}": write {tokenizer.mask_token} where a word is missing')
     if len(whole) > context:
-        raise PalavraError(
-            f'"{shown}" has {len(whole)} tokens, the model reads at most {context}: shorten the text'
-        )
+        raise PalavraError(f'"{shown}" has {len(whole)} tokens, the model reads at most {context}: shorten the text')
     return Sample(input_ids=whole, label_rows=rows, labels=np.full(len(rows), mask, dtype=np.int64))
 
 

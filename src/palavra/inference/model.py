@@ -14,7 +14,7 @@ from palavra.batch import Batch, Sample, pack
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference.embedding import Embedding, Pooling, pool
-from palavra.inference.filling import Blank, Fill, blanks_of, top_fills
+from palavra.inference.filling import Blank, blanks_of, top_fills
 from palavra.model.compute import Choice, Compute, Precision, choose_compute
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
@@ -80,12 +80,7 @@ class LanguageModel:
         if not 0 < top <= self.tokenizer.vocab_size:
             raise PalavraError(f"top is {top}: it must be 1 to {self.tokenizer.vocab_size}")
         texts = [text] if isinstance(text, str) else list(text)
-        head = [name for name in self.missing if name.startswith("head.")]
-        if head:
-            raise PalavraError(
-                "this model has no masked-language-model head (a bare encoder): it can embed, not fill; pretrain "
-                "it with --init first"
-            )
+        self.check_head()
         encoded = [blanks_of(one, self.tokenizer, self.model.config.context) for one in texts]
         filled: list[list[Blank]] = [[] for _ in texts]
         for rows, vectors, batch in self._run(encoded):
@@ -96,6 +91,14 @@ class LanguageModel:
                 number = rows[int(place)]
                 filled[number].append(Blank(index=len(filled[number]), fills=tuple(fills)))
         return filled[0] if isinstance(text, str) else filled
+
+    def check_head(self) -> None:
+        """Raise PalavraError for a bare encoder, which cannot predict words."""
+        if any(name.startswith("head.") for name in self.missing):
+            raise PalavraError(
+                "this model has no masked-language-model head (it is a bare encoder): it can embed, not predict "
+                "words; pretrain it with --init first"
+            )
 
     def distribution(self, text: str) -> Tensor:
         """The probability of every vocabulary entry for each mask of a text: (masks, V) float32, rows sum to 1."""
@@ -145,4 +148,8 @@ class LanguageModel:
                 yield rows, self.model(moved, layout), moved
 
 
-__all__ = ["Blank", "Fill", "LanguageModel", "vocabulary_of"]
+def load(
+    directory: str | Path, *, device: str = "auto", precision: Precision = "float32", compile: Choice = "off"
+) -> LanguageModel:
+    """Load a model directory written by Palavra or `transformers`, ready to fill and embed."""
+    return LanguageModel.load(directory, device=device, precision=precision, compile=compile)

@@ -225,14 +225,16 @@ def _attend_band(
     distance = (place[:window, None] + window) - place[None, :]
     mask = (queries[..., :, None] == keys[..., None, :]) & _visible(distance, window, causal)
     out = _softmax_attend(
-        q.reshape(rows, heads, blocks, window, size), neighbourhood(k), neighbourhood(v), mask[:, None], dropout
+        q.reshape(rows, heads, blocks, window, size),
+        neighbourhood(k),
+        neighbourhood(v),
+        mask[:, None],
+        dropout,
     )
     return out.reshape(rows, heads, width, size)
 
 
-def _attend_varlen(
-    q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, window: int | None, causal: bool
-) -> Tensor:
+def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, window: int | None, causal: bool) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     left = -1 if window is None else window

@@ -3,7 +3,8 @@
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -39,7 +40,10 @@ class Compute:
 
 
 def choose_compute(
-    device: str = "auto", precision: Precision = "auto", compiled: Choice = "auto", worth_compiling: bool = True
+    device: str = "auto",
+    precision: Precision = "auto",
+    compiled: Choice = "auto",
+    worth_compiling: bool = True,
 ) -> Compute:
     """Choose device, precision, attention and compilation for this machine.
 
@@ -50,7 +54,12 @@ def choose_compute(
     dtype, why = _dtype(place, precision)
     backend = choose_backend(place, dtype)
     compiles, why_compile = _compiles(place, compiled, worth_compiling)
-    reasons = (f"device: {place}", f"precision: {why}", f"attention: {backend.name}", f"compile: {why_compile}")
+    reasons = (
+        f"device: {place}",
+        f"precision: {why}",
+        f"attention: {backend.name}",
+        f"compile: {why_compile}",
+    )
     return Compute(device=place, dtype=dtype, backend=backend, compiled=compiles, reasons=reasons)
 
 
@@ -84,12 +93,10 @@ def _dtype(device: torch.device, precision: Precision) -> tuple[torch.dtype, str
 def _compiles(device: torch.device, choice: Choice, worth_it: bool) -> tuple[bool, str]:
     if choice == "off":
         return False, "off (asked for)"
-    compiler = "triton" if device.type == "cuda" else shutil.which("g++") or shutil.which("clang++")
     if device.type == "cuda":
-        try:
-            import triton  # noqa: F401
-        except ImportError:
-            compiler = None
+        compiler = "triton" if find_spec("triton") else None
+    else:
+        compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return False, "off (no C++ compiler found: install g++ for faster training)"
     if choice == "auto" and not worth_it:
@@ -104,7 +111,7 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
         return
     for layer in layers:
         # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
-        object.__setattr__(layer, "core", torch.compile(layer.core, dynamic=True))
+        object.__setattr__(layer, "core", torch.compile(cast(Any, layer.core), dynamic=True))
 
 
 def softmax_kernel(compute: Compute) -> SoftmaxGradient:

@@ -94,9 +94,7 @@ class PreNormLayer(nn.Module):
         # A view where nothing is normalized: were both arguments one tensor, it would compile a second time.
         return self.core(x, self.attention_norm(x).view_as(x), rotary, layout)
 
-    def core(
-        self, x: Tensor, normalized: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout
-    ) -> Tensor:
+    def core(self, x: Tensor, normalized: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
         """Everything but the first normalization: the same program in every layer, so it compiles once."""
         x = x + self.dropout(self.attention(normalized, rotary, layout))
         out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))

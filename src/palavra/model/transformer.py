@@ -63,9 +63,7 @@ class Transformer(nn.Module):
         self.final_norm = layer_norm(config) if config.norm == "pre" else nn.Identity()
         thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
         used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
-        self.rotary = nn.ModuleDict(
-            {kind: Rotary(thetas[kind], config.head_width, config.context) for kind in used}
-        )
+        self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width, config.context) for kind in used})
         self.apply(self._initialize)
         self._shrink_residual_outputs()
 
@@ -106,11 +104,7 @@ def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int)
     """
     width, inner = config.width, config.intermediate
     layer = 4 * width * width + (3 if config.gated else 2) * width * inner
-    seen = [
-        min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds
-    ]
+    seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
     attention = sum(2 * width * keys for keys in seen)
     head = width * width + width * config.vocab_size
     return 6.0 * (tokens * (config.layers * layer + attention) + labelled * head)
-
-

@@ -17,7 +17,12 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_bytes, atomic_write_text, sha256_of_file
 from palavra.training.optimizers import Optimizers
 
-WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
+WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "checksums.json",
+)
 PREFIX, PARTIAL = "step-", ".partial-"
 
 
@@ -26,7 +31,8 @@ class RunState:
     """Where a run stands, apart from weights and optimizer.
 
     Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
-    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far; `threads` and
+    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far, `*_loss` what the
+    monitor compares with; `threads` and
     `torch` are what bit-for-bit equality also depends on.
     """
 
@@ -37,6 +43,7 @@ class RunState:
     best_step: int | None = None
     best_loss: float | None = None
     smoothed_loss: float | None = None
+    first_loss: float | None = None
     packing: dict[str, int] = field(default_factory=dict)
     threads: int = field(default_factory=torch.get_num_threads)
     torch: str = torch.__version__
@@ -108,7 +115,7 @@ def damage(checkpoint: Path) -> str | None:
 
 def newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
     """The newest undamaged checkpoint, and a line for each newer one that had to be skipped."""
-    skipped = []
+    skipped: list[str] = []
     for step in reversed(steps_saved(directory)):
         problem = damage(_folder(directory, step))
         if problem is None:

@@ -1,0 +1,5 @@
+"""`python -m palavra`."""
+
+from palavra.cli import main
+
+main()

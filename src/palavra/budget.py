@@ -1,0 +1,172 @@
+"""The budget picks the model: a short measurement of this machine and a rule fitted to measured runs.
+
+The rule is the scaling law of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 10), loss = E + A / N^a + B / D^b, in
+N parameters outside the embeddings and D tokens seen, with constants fitted to this package's own runs
+(docs/budget.md has the table). Repeated text counts less and less (Muennighoff et al. 2023, arXiv:2305.16264,
+eq. 5). It is used only to rank sizes against one another, never reported as a forecast.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from palavra.data.loader import Packed
+from palavra.model.compute import Compute
+from palavra.model.config import ModelConfig
+from palavra.model.heads import MaskedLanguageModel
+from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.recipe import SIZES, Recipe, SizeName
+from palavra.training.loop import LoopConfig, prepare_steps, train
+from palavra.training.optimizers import build_optimizers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A size that was looked at: its measured tokens/s, the tokens it could see in the time, and its rank."""
+
+    size: SizeName
+    parameters: int
+    tokens_per_second: float
+    tokens: float
+    predicted_loss: float
+    chosen: bool = False
+
+
+# Fitted by benchmarks/budget.py; see docs/budget.md.
+FLOOR, A, ALPHA, B, BETA = 1.9, 14.0, 0.22, 310.0, 0.30
+REPEAT_HALF_LIFE = 15.4
+# A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
+FEWEST_STEPS = 300
+WORTHWHILE = 0.05
+
+
+def predicted_loss(parameters: float, tokens: float, unique_tokens: float) -> float:
+    """The rule's loss for a model of so many parameters after so many tokens of a corpus of so many."""
+    repeats = max(0.0, tokens / unique_tokens - 1)
+    worth = unique_tokens * (1 + REPEAT_HALF_LIFE * (1 - math.exp(-repeats / REPEAT_HALF_LIFE)))
+    return FLOOR + A / parameters**ALPHA + B / min(tokens, worth) ** BETA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a measurement needs besides a model: the recipe, packed text and the vocabulary."""
+
+    recipe: Recipe
+    packed: Iterator[Packed]
+    vocabulary: Vocabulary
+    masking: MaskingConfig
+
+
+def step_seconds(
+    model: MaskedLanguageModel, objective: MaskedObjective, trial: Trial, compute: Compute, *, steps: int = 8,
+    patience: float = math.inf,
+) -> float:  # fmt: skip
+    """Seconds of one optimizer step of this recipe, the median of a few after the first two (which compile and
+    allocate). Gives up on more after `patience` seconds. The model's weights are restored."""
+    recipe, train_config = trial.recipe, trial.recipe.train
+    assert recipe.optimizer and recipe.model.context and train_config.batch_tokens
+    assert train_config.micro_batch_tokens
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    accumulate = max(1, train_config.batch_tokens // train_config.micro_batch_tokens)
+    config = LoopConfig(
+        steps=steps + 2, accumulate=accumulate, clip=recipe.optimizer.clip, seed=train_config.seed,
+        row_width=recipe.model.context,
+    )  # fmt: skip
+    prepared = prepare_steps(trial.packed, objective, config, compute, 0)
+    optimizers = build_optimizers(model.named_parameters(), recipe.optimizer)
+    times: list[float] = []
+    begin = last = time.perf_counter()
+    for _ in train(model, objective, prepared, optimizers, recipe.schedule, config, compute):
+        compute.synchronize()
+        now = time.perf_counter()
+        times.append(now - last)
+        last = now
+        if len(times) > 2 and now - begin > patience:
+            break
+    optimizers.zero_grad()
+    model.load_state_dict(before)
+    settled = sorted(times[2:] or times[-1:])
+    return settled[len(settled) // 2]
+
+
+def available_memory(compute: Compute) -> float:
+    """Bytes of memory that training may use here."""
+    if compute.device.type == "cuda":
+        return float(torch.cuda.mem_get_info(compute.device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found = next(line for line in file if line.startswith("MemAvailable"))
+        return float(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return 8e9
+
+
+def memory_estimate(config: ModelConfig, micro_batch_tokens: int) -> float:
+    """Bytes of one training step: parameters, gradients, two moments in float32, and the activations kept."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in MaskedLanguageModel(config).parameters())
+    layer = 2 * (10 * config.width + 4 * config.intermediate) + 4 * config.heads * config.context
+    return 16.0 * parameters + micro_batch_tokens * (config.layers * layer + 16.0 * config.width) + 2**28
+
+
+def parameters_without_embeddings(config: ModelConfig) -> int:
+    """N of the rule: every parameter but the vocabulary's and the positions' vectors."""
+    with torch.device("meta"):
+        model = MaskedLanguageModel(config)
+    skipped = ("embeddings.token", "embeddings.position", "head.bias", "head.weight")
+    return sum(p.numel() for name, p in model.named_parameters() if not any(s in name for s in skipped))
+
+
+def choose_size(
+    recipe: Recipe,
+    seconds: float,
+    unique_tokens: int,
+    vocab_size: int,
+    compute: Compute,
+    trial_of: Callable[[Recipe], Trial],
+) -> tuple[Recipe, list[Candidate]]:
+    """Try the sizes upwards, measure what each would see in `seconds`, and take the one the rule ranks first.
+
+    Stops where a size no longer fits in memory, could not make `FEWEST_STEPS` steps, or two in a row rank worse.
+    """
+    found: list[Candidate] = []
+    for name in SIZES:
+        sized = recipe.of_size(name)
+        config = sized.model.build(vocab_size, None)
+        assert sized.train.batch_tokens and sized.train.micro_batch_tokens
+        if found and memory_estimate(config, sized.train.micro_batch_tokens) > 0.7 * available_memory(compute):
+            break
+        torch.manual_seed(sized.train.seed)
+        model = MaskedLanguageModel(config).to(compute.device)
+        trial = trial_of(sized)
+        objective = MaskedObjective(trial.masking, trial.vocabulary)
+        each = step_seconds(model, objective, trial, compute, steps=4, patience=0.02 * seconds)
+        if found and seconds / each < FEWEST_STEPS:
+            break
+        rate = sized.train.batch_tokens / each
+        size = parameters_without_embeddings(config)
+        tokens = rate * seconds
+        loss = predicted_loss(size, tokens, unique_tokens)
+        found.append(Candidate(size=name, parameters=size, tokens_per_second=rate, tokens=tokens, predicted_loss=loss))
+        if len(found) > 2 and found[-1].predicted_loss > found[-2].predicted_loss > found[-3].predicted_loss:
+            break
+    best = min(found, key=lambda candidate: candidate.predicted_loss)
+    marked = [replace(candidate, chosen=candidate is best) for candidate in found]
+    return recipe.of_size(best.size), marked
+
+
+def size_for_tokens(tokens: float, unique_tokens: int) -> SizeName:
+    """The size to train for a given number of tokens when time is not limited: the largest whose last doubling
+    the rule still rewards with at least `WORTHWHILE` of loss."""
+    best: SizeName = "nano"
+    previous = math.inf
+    for name, size in SIZES.items():
+        loss = predicted_loss(12.0 * size.layers * size.width**2, tokens, unique_tokens)
+        steps = tokens / size.batch_tokens
+        if previous - loss < WORTHWHILE or (steps < FEWEST_STEPS and name != "nano"):
+            break
+        best, previous = name, loss
+    return best

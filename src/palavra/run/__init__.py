@@ -1,0 +1,1 @@
+"""The wiring: what the commands and the Python functions do, built from the rooms below."""

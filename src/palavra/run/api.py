@@ -1,0 +1,178 @@
+"""The Python functions that say the same things, with the same names, as the commands."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from palavra import config as configuration
+from palavra.data.shards import Corpus, Manifest
+from palavra.data.sources import SourceConfig, source_bytes
+from palavra.errors import PalavraError
+from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
+from palavra.inference.model import LanguageModel
+from palavra.log import Log
+from palavra.recipe import DataConfig, FamilyName, Recipe, SizeName, vocabulary_for
+from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
+from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
+from palavra.tokenizer import Tokenizer, TokenizerConfig
+
+Documents = Literal["file", "line", "blank-line"]
+
+
+def build_recipe(
+    sources: Sequence[str] = (),
+    *,
+    recipe: str | Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    tokens: int | None = None,
+    epochs: float | None = None,
+    size: SizeName | Literal["auto"] | None = None,
+    family: FamilyName | None = None,
+    column: str | None = None,
+    documents: Documents | None = None,
+    encoding: str | None = None,
+    valid_share: float | None = None,
+    deduplicate: bool | None = None,
+    vocab_size: int | None = None,
+    tokenizer: str | Path | None = None,
+    init: str | Path | None = None,
+    seed: int | None = None,
+    tensorboard: bool | None = None,
+    set: Sequence[str] = (),
+) -> Recipe:
+    """A recipe from a file (or the defaults), changed by what is given here, then by `set` ("key=value").
+
+    Arguments left None change nothing. Raises PalavraError for an unknown key or a wrong value.
+    """
+    lengths = {"minutes": minutes, "steps": steps, "tokens": tokens, "epochs": epochs}
+    if sum(value is not None for value in lengths.values()) > 1:
+        raise PalavraError("give one of --minutes, --steps, --tokens and --epochs: they all set the length")
+    base = configuration.from_toml(Recipe, recipe) if recipe is not None else Recipe()
+    given = {
+        "sources": tuple(str(source) for source in sources) or None,
+        "column": column,
+        "documents": documents,
+        "encoding": encoding,
+        "valid_share": valid_share,
+        "deduplicate": deduplicate,
+    }
+    data = replace(base.data, **_present(given))
+    train = base.train
+    if any(value is not None for value in lengths.values()):
+        train = replace(train, minutes=minutes, steps=steps, tokens=tokens, epochs=epochs)
+    train = replace(train, **_present({"seed": seed, "tensorboard": tensorboard}))
+    model = replace(base.model, **_present({"size": size, "family": family}))
+    built = replace(base, data=data, train=train, model=model)
+    if vocab_size is not None:
+        built = replace(built, tokenizer=replace(built.tokenizer or TokenizerConfig(), vocab_size=vocab_size))
+    if tokenizer is not None:
+        built = replace(built, tokenizer_from=str(tokenizer))
+    if init is not None:
+        built = replace(built, init=str(init))
+    return configuration.override(built, set)
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def pretrain(
+    *sources: str | Path, out: str | Path, resume: bool = False, log: Log | None = None, **options: Any
+) -> Finished:
+    """Pretrain a masked language model on text and leave a finished model directory in `out`.
+
+    `sources` are files, folders, globs or "hf://dataset[/config]:split"; `options` are those of
+    `build_recipe`. With `resume` an interrupted run in `out` goes on exactly, with its own recipe (only `set`
+    changes it). Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
+    """
+    log = log or Log(quiet=True)
+    if resume:
+        extra = sorted(key for key, value in options.items() if key != "set" and value not in (None, ()))
+        if sources or extra:
+            ignored = ", ".join([*(["the text"] if sources else []), *extra])
+            log.warn(f"--resume goes on with the recipe in {out}: {ignored} given here changes nothing")
+        return resume_pretraining(Path(out), tuple(options.get("set") or ()), log)
+    return run_pretraining(build_recipe([str(s) for s in sources], **options), Path(out), log)
+
+
+def plan(*sources: str | Path, **options: Any) -> Plan:
+    """What `pretrain` with the same arguments would do: a dry run."""
+    return plan_pretraining(build_recipe([str(s) for s in sources], **options))
+
+
+def tokenizer_config(sources: Sequence[str], *, vocab_size: int | None, **options: Any) -> TokenizerConfig:
+    """A tokenizer's configuration; without `vocab_size`, one that fits the size of the sources."""
+    if vocab_size is None:
+        size = source_bytes(SourceConfig(sources=tuple(sources)))
+        vocab_size = vocabulary_for(size) if size else TokenizerConfig().vocab_size
+    return TokenizerConfig(vocab_size=vocab_size, **options)
+
+
+def tokenizer_train(
+    *sources: str | Path,
+    out: str | Path,
+    config: TokenizerConfig | None = None,
+    column: str | None = None,
+    documents: Documents | None = None,
+    encoding: str | None = None,
+    log: Log | None = None,
+) -> Tokenizer:
+    """Train a tokenizer on text and save it in the folder `out`; see `TokenizerConfig`."""
+    source = replace(
+        SourceConfig(sources=tuple(str(s) for s in sources)),
+        **_present({"column": column, "documents": documents, "encoding": encoding}),
+    )
+    return train_tokenizer(source, config, Path(out), log or Log(quiet=True))
+
+
+def prepare(
+    *sources: str | Path,
+    tokenizer: str | Path,
+    out: str | Path,
+    column: str | None = None,
+    documents: Documents | None = None,
+    encoding: str | None = None,
+    valid_share: float | None = None,
+    deduplicate: bool | None = None,
+    log: Log | None = None,
+) -> Manifest:
+    """Tokenize text into shards in the folder `out`; restarts where a killed preparation stopped."""
+    given = {"column": column, "documents": documents, "encoding": encoding, "valid_share": valid_share,
+             "deduplicate": deduplicate}  # fmt: skip
+    data = replace(DataConfig(sources=tuple(str(s) for s in sources)), **_present(given))
+    return prepare_shards(data, Tokenizer.load(tokenizer), Path(out), log or Log(quiet=True))
+
+
+def evaluate(
+    model: str | Path,
+    *sources: str | Path,
+    column: str | None = None,
+    documents: Documents | None = None,
+    encoding: str | None = None,
+    device: str = "auto",
+    log: Log | None = None,
+) -> Evaluation:
+    """Evaluate a masked model on text under the fixed corruption (15%, fixed seed).
+
+    Without sources: on the text that its own run held out, with accuracy by frequency band.
+    """
+    loaded = LanguageModel.load(model, device=device)
+    loaded.check_head()
+    tokenizer = loaded.tokenizer
+    counts = None
+    if sources:
+        source = replace(
+            SourceConfig(sources=tuple(str(s) for s in sources)),
+            **_present({"column": column, "documents": documents, "encoding": encoding}),
+        )
+        held_out: Any = in_memory(source, tokenizer, log or Log(quiet=True))
+    else:
+        folder = Path(model) / "data"
+        if not folder.is_dir():
+            raise PalavraError(f"{model} holds no text of its own run: name the files to evaluate on")
+        corpus = Corpus.open(folder, tokenizer.fingerprint)
+        held_out, counts = corpus.valid, corpus.train.token_counts(loaded.vocabulary.size)
+    text = HeldOut(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
+    return evaluate_masked(loaded.model, text, loaded.vocabulary, loaded.compute, counts=counts)

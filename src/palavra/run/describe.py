@@ -1,0 +1,87 @@
+"""What the report says about a run besides its curves: environment, model, data, examples."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from palavra.budget import Candidate, parameters_without_embeddings
+from palavra.data.shards import Corpus, Manifest
+from palavra.run.pretraining import Task
+from palavra.tokenizer import Tokenizer
+
+EXAMPLES = 8
+LONGEST_EXAMPLE = 40
+
+
+def environment(task: Task) -> dict[str, Any]:
+    """Versions, machine and the choices of arithmetic."""
+    return {
+        "palavra": version("palavra"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(task.compute.device),
+        "precision": str(task.compute.dtype).removeprefix("torch."),
+        "attention": task.compute.backend.name,
+        "compile": task.compute.compiled,
+        "matrix product peak (GFLOP/s)": round(task.matmul_peak / 1e9),
+    }
+
+
+def describe_run(
+    task: Task, manifest: Manifest, rule: Sequence[str], candidates: Sequence[Candidate]
+) -> dict[str, Any]:
+    """The content of `run.json` before training."""
+    config = task.model.config
+    return {
+        "palavra": version("palavra"),
+        "environment": environment(task),
+        "model": {
+            "family": config.family,
+            "layers": config.layers,
+            "width": config.width,
+            "heads": config.heads,
+            "intermediate": config.intermediate,
+            "vocab_size": config.vocab_size,
+            "context": config.context,
+            "parameters": sum(p.numel() for p in task.model.parameters()),
+            "parameters_without_embeddings": parameters_without_embeddings(config),
+        },
+        "data": manifest.summary(),
+        "budget": {
+            "minutes": task.recipe.train.minutes,
+            "rule": list(rule),
+            "candidates": [
+                {**asdict(c), "steps": int(c.tokens / (task.recipe.train.batch_tokens or 1))} for c in candidates
+            ],
+        },
+    }
+
+
+def example_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+    """Short held-out (or else training) documents with one whole word replaced by the mask."""
+    documents = corpus.valid if len(corpus.valid) else corpus.train
+    found = []
+    for index in range(len(documents)):
+        length = int(documents.lengths[index])
+        ids = documents.tokens(index, 0, min(length, LONGEST_EXAMPLE)).tolist()
+        starts = [i for i, token in enumerate(ids) if tokenizer.starts_word[token]]
+        if len(starts) < 5:
+            continue
+        # The word in the middle: seldom a name, never the first.
+        middle = len(starts) // 2
+        begin, end = starts[middle], starts[middle + 1]
+        text = f"{tokenizer.decode(ids[:begin])} {tokenizer.mask_token}{tokenizer.decode(ids[end:])}"
+        if "\n" not in text and text.count(tokenizer.mask_token) == 1 and end - begin == 1:
+            found.append(text)
+        if len(found) == EXAMPLES:
+            break
+    return found

@@ -1,0 +1,99 @@
+"""The files of a run, by their fixed names."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """`--out DIR`: the finished model's own files directly inside, everything else beside them."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "palavra.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`step-N/` folders."""
+        return self.path / "checkpoints"
+
+    @property
+    def data(self) -> Path:
+        """Token shards."""
+        return self.path / "data"
+
+    @property
+    def log(self) -> Path:
+        """What the run said, with times."""
+        return self.path / "train.log"
+
+    @property
+    def weights(self) -> Path:
+        """The finished model."""
+        return self.path / "model.safetensors"
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write one of the run's JSON files atomically."""
+        atomic_write_text(self.path / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """One of the run's JSON files, or an empty object where there is none."""
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise PalavraError(f"{self.path / name} is damaged ({error}): remove it") from None
+        return values if isinstance(values, dict) else {}
+
+    def check_free(self) -> None:
+        """Raise PalavraError when a run already lives here."""
+        if self.recipe.exists() or self.weights.exists() or self.checkpoints.exists():
+            raise PalavraError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
+            )
+
+    def check_present(self) -> None:
+        """Raise PalavraError when there is no run here to resume."""
+        if not self.recipe.exists():
+            raise PalavraError(f"{self.path} holds no run to resume: leave --resume out to start one")
+
+
+class Metrics:
+    """Appends to `metrics.jsonl`, each line whole; a resumed run first drops what comes after its checkpoint."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def rewind(self, step: int) -> None:
+        """Forget lines after `step`, and a last line that a kill cut short."""
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("step", 0) <= step:
+                kept.append(line + "\n")
+        atomic_write_text(self._path, "".join(kept))
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")

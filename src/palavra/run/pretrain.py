@@ -1,0 +1,300 @@
+"""pretrain(): from text to a model directory. The wiring, to be read from top to bottom."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from palavra import config as configuration
+from palavra.budget import memory_estimate, step_seconds
+from palavra.data.loader import Packed, load
+from palavra.data.packing import Packer
+from palavra.data.shards import Corpus, Manifest
+from palavra.data.sources import source_bytes
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+from palavra.inference.evaluation import Evaluation, HeldOut
+from palavra.inference.model import LanguageModel, vocabulary_of
+from palavra.log import Log
+from palavra.model.compute import Compute, choose_compute, compile_layers, matmul_peak, softmax_kernel
+from palavra.model.directory import load_model, read_config, save_model
+from palavra.model.heads import MaskedLanguageModel
+from palavra.objectives.masked import MaskedObjective, Vocabulary
+from palavra.recipe import Recipe, vocabulary_for
+from palavra.report import write_report
+from palavra.run.corpus import prepare_shards, train_tokenizer
+from palavra.run.describe import describe_run, example_texts
+from palavra.run.directory import RunDirectory
+from palavra.run.pretraining import Outcome, Task, Training
+from palavra.run.sizing import Text, choose, fix_steps, seconds_of, steps_of_length, synthetic, with_steps
+from palavra.tokenizer import Tokenizer
+from palavra.training.checkpoint import load_weights
+
+# A shorter run would not earn its compilation back.
+WORTH_COMPILING_SECONDS = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished run: where it is, how good, what it took."""
+
+    directory: Path
+    report: Path
+    evaluation: Evaluation | None
+    steps: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would be: its resolved recipe, size in parameters, memory, steps and tokens."""
+
+    recipe: Recipe
+    parameters: int
+    memory_bytes: float
+    steps: int
+    tokens: int
+    seconds: float
+    rule: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Text and tokenizer, on disk and open."""
+
+    tokenizer: Tokenizer
+    manifest: Manifest
+    corpus: Corpus
+
+
+def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
+    """Pretrain from the start: tokenizer, text, size, steps, training, evaluation, report."""
+    run = RunDirectory(out)
+    run.check_free()
+    _check_sources(recipe)
+    log.open_file(run.log)
+    ready = _prepare(recipe, run, log)
+    began = time.perf_counter()
+    compute = _compute(recipe, log)
+    text = _text_of(ready)
+    choice = choose(recipe, text, compute)
+    for line in choice.rule:
+        log.line(line)
+    task = _task(choice.recipe, ready, compute)
+    steps, line = fix_steps(task.recipe, task.model, task.objective, text, compute, began)
+    log.line(line)
+    task = replace(task, recipe=with_steps(task.recipe, steps))
+    atomic_write_text(run.recipe, configuration.to_toml(task.recipe))
+    rule = (*choice.rule, line)
+    run.write_json("run.json", describe_run(task, ready.manifest, rule, choice.candidates))
+    return _train(task, ready, run, log, resume=False)
+
+
+def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finished:
+    """Go on with an interrupted run, exactly, with its own recipe (changed only by `overrides`)."""
+    run = RunDirectory(out)
+    run.check_present()
+    log.open_file(run.log)
+    recipe = configuration.override(configuration.from_toml(Recipe, run.recipe), overrides)
+    if recipe.train.steps is None:
+        raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
+    ready = _prepare(recipe, run, log)
+    task = _task(recipe, ready, _compute(recipe, log))
+    return _train(task, ready, run, log, resume=True)
+
+
+def plan_pretraining(recipe: Recipe) -> Plan:
+    """What `run_pretraining` would do, without reading more of the text than its size."""
+    _check_sources(recipe)
+    compute = _compute(recipe, Log(quiet=True))
+    size = source_bytes(recipe.data) or 1_000_000_000
+    if recipe.init:
+        vocabulary = vocabulary_of(Tokenizer.load(recipe.init))
+    else:
+        entries = recipe.tokenizer.vocab_size if recipe.tokenizer else vocabulary_for(size)
+        vocabulary = Vocabulary(entries, 4, frozenset(range(5)), np.ones(entries, dtype=bool))
+    text = Text(vocabulary=vocabulary, unique_tokens=max(1, size // 4), packed=synthetic(vocabulary))
+    choice = choose(recipe, text, compute)
+    chosen = choice.recipe
+    assert chosen.train.batch_tokens and chosen.train.micro_batch_tokens
+    config = read_config(Path(chosen.init)) if chosen.init else chosen.model.build(vocabulary.size, 0)
+    model = MaskedLanguageModel(config).to(compute.device)
+    objective = MaskedObjective(chosen.masking, vocabulary)
+    each = step_seconds(model, objective, text.trial(chosen), compute, steps=3)
+    steps = steps_of_length(chosen, text.unique_tokens) or max(1, int(seconds_of(chosen) / each))
+    return Plan(
+        recipe=with_steps(chosen, steps),
+        parameters=sum(p.numel() for p in model.parameters()),
+        memory_bytes=memory_estimate(config, chosen.train.micro_batch_tokens),
+        steps=steps,
+        tokens=steps * chosen.train.batch_tokens,
+        seconds=steps * each,
+        rule=choice.rule,
+    )
+
+
+def _check_sources(recipe: Recipe) -> None:
+    if not recipe.data.sources:
+        raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
+
+
+def _compute(recipe: Recipe, log: Log) -> Compute:
+    train = recipe.train
+    worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS or train.minutes is None
+    compute = choose_compute(train.device, train.precision, train.compile, worth)
+    for reason in compute.reasons:
+        log.line(reason)
+    return compute
+
+
+def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
+    """A tokenizer and shards in the run directory: made now, or found from before."""
+    given = recipe.init or recipe.tokenizer_from
+    if given:
+        tokenizer = Tokenizer.load(given)
+    elif (run.path / "tokenizer.json").exists():
+        tokenizer = Tokenizer.load(run.path)
+    else:
+        tokenizer = train_tokenizer(recipe.data, recipe.tokenizer, run.path, log)
+    for role in (tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id):
+        del role  # each raises a clear error when the tokenizer lacks it, before hours of work
+    manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
+    return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
+
+
+def _text_of(ready: Ready) -> Text:
+    """The prepared training text, for measuring."""
+    documents, tokenizer = ready.corpus.train, ready.tokenizer
+
+    def packed(recipe: Recipe) -> Iterator[Packed]:
+        return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id)
+
+    return Text(vocabulary=vocabulary_of(tokenizer), unique_tokens=int(documents.lengths.sum()), packed=packed)
+
+
+def _packer(recipe: Recipe, ready: Ready) -> Packer:
+    assert recipe.model.context and recipe.train.micro_batch_tokens
+    return Packer(
+        lengths=ready.corpus.train.lengths,
+        context=recipe.model.context,
+        batch_tokens=recipe.train.micro_batch_tokens,
+        seed=recipe.train.seed,
+    )
+
+
+def _task(recipe: Recipe, ready: Ready, compute: Compute) -> Task:
+    """Model, objective and data of a recipe whose sizes are resolved."""
+    tokenizer = ready.tokenizer
+    torch.manual_seed(recipe.train.seed)
+    if recipe.init:
+        model = load_model(Path(recipe.init)).model
+    else:
+        model = MaskedLanguageModel(recipe.model.build(tokenizer.vocab_size, tokenizer.pad_id))
+    model.to(compute.device)
+    compile_layers(model.transformer.layers, compute)
+    vocabulary = vocabulary_of(tokenizer)
+    held_out = None
+    if len(ready.corpus.valid):
+        held_out = HeldOut(
+            documents=ready.corpus.valid,
+            lengths=ready.corpus.valid.lengths,
+            cls_id=tokenizer.cls_id,
+            sep_id=tokenizer.sep_id,
+        )
+    return Task(
+        recipe=recipe,
+        model=model,
+        objective=MaskedObjective(recipe.masking, vocabulary, softmax_kernel(compute)),
+        vocabulary=vocabulary,
+        compute=compute,
+        documents=ready.corpus.train,
+        packer=_packer(recipe, ready),
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+        held_out=held_out,
+        matmul_peak=matmul_peak(compute),
+    )
+
+
+# Training and what comes after
+
+
+def _train(task: Task, ready: Ready, run: RunDirectory, log: Log, *, resume: bool) -> Finished:
+    training = Training(task, run, log)
+    if resume:
+        training.resume()
+    if task.held_out is None:
+        log.warn(
+            "no text is held out, so nothing validates this run: give more documents, or split them by --documents line"
+        )
+    outcome = training.go()
+    return _finish(task, ready, run, outcome, log)
+
+
+def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:
+    """Save the best weights as an ordinary model directory, evaluate them, write the report."""
+    best, state = outcome.state.best_step, outcome.state
+    if best is not None and best != state.step and (run.checkpoints / f"step-{best}").is_dir():
+        log.line(f"validation was best at step {best} of {state.step}: those weights are kept as the model")
+        load_weights(run.checkpoints / f"step-{best}", task.model)
+    save_finished(task.model, ready.tokenizer, run.path)
+    evaluation = task.validate(None, ready.corpus.train.token_counts(task.vocabulary.size))
+    if evaluation is not None:
+        run.write_json("evaluation.json", evaluation.to_json())
+        log.line(
+            f"held-out text: loss {evaluation.loss:.4f}, perplexity {evaluation.perplexity:.2f}, masked accuracy "
+            f"{evaluation.accuracy:.1%} (first five guesses {evaluation.accuracy_at_5:.1%})"
+        )
+    model = LanguageModel(task.model.eval(), ready.tokenizer, task.compute)
+    run.write_json("examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer)))
+    described = run.read_json("run.json")
+    described["packing"] = {
+        "efficiency": outcome.packing.efficiency,
+        "pieces": task.packer.epoch_pieces,
+        "cut_documents": task.packer.cut_documents,
+        "context": task.packer.context,
+        "batch_tokens": task.recipe.train.batch_tokens,
+    }
+    described["training"] = {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "tokens_per_second": outcome.tokens_per_second,
+        "best_step": best,
+        "final_loss": state.smoothed_loss,
+        "stopped": None,
+    }
+    run.write_json("run.json", described)
+    report = write_report(run.path)
+    log.line(f"model: {run.path}   report: {report}")
+    return Finished(
+        directory=run.path,
+        report=report,
+        evaluation=evaluation,
+        steps=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+    )
+
+
+def save_finished(model: MaskedLanguageModel, tokenizer: Tokenizer, directory: Path) -> None:
+    """An ordinary Hugging Face directory: weights, configuration with the roles' ids, tokenizer."""
+    tokenizer.save(directory, context=model.config.context, segments=bool(model.config.segments))
+    ids = {"pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
+           "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}  # fmt: skip
+    save_model(model, directory, ids)
+
+
+def examples(model: LanguageModel, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Sentences with a blank and what the model would put there, for the report."""
+    filled = model.fill(list(texts), top=5) if texts else []
+    return [
+        {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
+        for text, blanks in zip(texts, filled, strict=True)
+        if isinstance(blanks, list)
+    ]

@@ -1,0 +1,182 @@
+"""Filling in what a recipe leaves open: the size of the model, and the number of steps."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from palavra.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
+from palavra.data.loader import Packed
+from palavra.data.packing import Cursor, Pieces
+from palavra.errors import PalavraError
+from palavra.model.compute import Compute
+from palavra.model.directory import read_config
+from palavra.model.heads import MaskedLanguageModel
+from palavra.objectives.masked import MaskedObjective, Vocabulary
+from palavra.recipe import Recipe
+
+DEFAULT_MINUTES = 10.0
+VALIDATIONS = 10
+# Share of a time budget left for validation, checkpoints and the noise of the machine.
+RESERVE = 0.04
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What choosing a size needs of the text: how much there is, and batches of it for a recipe."""
+
+    vocabulary: Vocabulary
+    unique_tokens: int
+    packed: Callable[[Recipe], Iterator[Packed]]
+
+    def trial(self, recipe: Recipe) -> Trial:
+        """A measurement of this recipe on this text."""
+        return Trial(recipe=recipe, packed=self.packed(recipe), vocabulary=self.vocabulary, masking=recipe.masking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A recipe with every size filled in, and how that came about."""
+
+    recipe: Recipe
+    rule: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+
+def synthetic(vocabulary: Vocabulary) -> Callable[[Recipe], Iterator[Packed]]:
+    """Batches of random tokens in full contexts: as expensive as text, for a machine that has not read it yet."""
+
+    def packed(recipe: Recipe) -> Iterator[Packed]:
+        context, budget = recipe.model.context, recipe.train.micro_batch_tokens
+        assert context and budget
+        count = max(1, budget // context)
+        random = np.random.default_rng(0)
+        none = Pieces.from_table(np.zeros((count, 3), dtype=np.int64))
+        while True:
+            ids = random.integers(vocabulary.size, size=count * context)
+            yield Packed(input_ids=ids, lengths=np.full(count, context), pieces=none, cursor=Cursor())
+
+    return packed
+
+
+def seconds_of(recipe: Recipe) -> float:
+    """The time budget in seconds: the one given, or the default one."""
+    return 60 * (recipe.train.minutes or DEFAULT_MINUTES)
+
+
+def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
+    """Fill in the sizes: those of `init`, those of the size that was named, or those the budget picks."""
+    if recipe.init:
+        return _sizes_of_init(recipe)
+    if recipe.model.size != "auto":
+        return Choice(recipe=recipe.of_size(recipe.model.size), rule=(f"size: {recipe.model.size} (asked for)",))
+    train = recipe.train
+    tokens = steps_tokens(recipe, text.unique_tokens)
+    if tokens is not None:
+        name = size_for_tokens(tokens, text.unique_tokens)
+        return Choice(recipe=recipe.of_size(name), rule=(f"size: {name} (the rule's for {tokens:,.0f} tokens)",))
+    sized, candidates = choose_size(
+        recipe,
+        seconds_of(recipe) * (1 - RESERVE),
+        text.unique_tokens,
+        text.vocabulary.size,
+        compute,
+        text.trial,
+    )
+    rule = [f"budget: {seconds_of(recipe) / 60:g} minutes, {text.unique_tokens:,} tokens of text"]
+    if train.minutes is None:
+        rule[0] += " (no length was given)"
+    rule += [
+        f"size {c.size}: {c.tokens_per_second:,.0f} tokens/s measured uncompiled, {c.tokens:,.0f} tokens in the time, "
+        f"rule's loss {c.predicted_loss:.3f}{'  <- chosen' if c.chosen else ''}"
+        for c in candidates
+    ]
+    return Choice(recipe=sized, rule=tuple(rule), candidates=tuple(candidates))
+
+
+def _sizes_of_init(recipe: Recipe) -> Choice:
+    """Continue a model: its own architecture; context, batch and rate from the size nearest in width."""
+    from palavra.recipe import SIZES
+
+    assert recipe.init is not None
+    config = read_config(Path(recipe.init))
+    nearest = min(
+        SIZES,
+        key=lambda name: abs(SIZES[name].width - config.width) + abs(SIZES[name].layers - config.layers),
+    )
+    sized = recipe.of_size(nearest)
+    context = min(recipe.model.context or SIZES[nearest].context, config.context)
+    model = replace(
+        sized.model, width=config.width, layers=config.layers, heads=config.heads,
+        intermediate=config.intermediate, context=context,
+    )  # fmt: skip
+    if config.family in ("bert", "modernbert"):
+        model = replace(model, family=config.family)  # type: ignore[arg-type]
+    optimizer = sized.optimizer
+    if recipe.optimizer is None and optimizer is not None:
+        # A trained model is moved with care: at the full rate it would first forget.
+        optimizer = replace(optimizer, learning_rate=optimizer.learning_rate / 5)
+    return Choice(
+        recipe=replace(sized, model=model, optimizer=optimizer),
+        rule=(f"size: that of {recipe.init}; batch and learning rate as for {nearest}",),
+    )
+
+
+def steps_tokens(recipe: Recipe, unique_tokens: int) -> float | None:
+    """Tokens that the run will see when its length is in steps, tokens or epochs; None when it is in minutes."""
+    train = recipe.train
+    if train.steps is not None:
+        return float(train.steps * (train.batch_tokens or 4096))
+    if train.tokens is not None:
+        return float(train.tokens)
+    return None if train.epochs is None else train.epochs * unique_tokens
+
+
+def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:
+    """Steps of a run whose length is in steps, tokens or epochs; None when it is in minutes."""
+    train = recipe.train
+    assert train.batch_tokens
+    if train.steps is not None:
+        return train.steps
+    if train.tokens is not None:
+        return max(1, round(train.tokens / train.batch_tokens))
+    return None if train.epochs is None else max(1, round(train.epochs * epoch_tokens / train.batch_tokens))
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with its length in steps, and validation and checkpoints spread over them where left open."""
+    train = recipe.train
+    every = max(1, steps // VALIDATIONS)
+    return replace(
+        recipe,
+        train=replace(train, steps=steps, eval_every=train.eval_every or every, save_every=train.save_every or every),
+    )
+
+
+def fix_steps(
+    recipe: Recipe, model: MaskedLanguageModel, objective: MaskedObjective, text: Text, compute: Compute, began: float,
+) -> tuple[int, str]:  # fmt: skip
+    """The number of steps of this run and a line that says where it comes from.
+
+    A length in minutes is measured: a few real steps (which also compile), then what is left of the budget since
+    `began` (perf_counter seconds) divided by one. It becomes part of the recipe, so the run can be repeated.
+    """
+    assert recipe.train.batch_tokens
+    steps = steps_of_length(recipe, text.unique_tokens)
+    if steps is not None:
+        return steps, f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens"
+    budget = seconds_of(recipe)
+    each = step_seconds(model, objective, text.trial(recipe), compute, steps=20, patience=0.1 * budget)
+    left = budget * (1 - RESERVE) - (time.perf_counter() - began)
+    steps = int(left / each)
+    if steps < 1:
+        raise PalavraError(
+            f"{budget / 60:g} minutes are too few for one step of this model ({each:.1f} s): give more --minutes "
+            "or a smaller --size"
+        )
+    return steps, (
+        f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens ({each * 1000:.1f} ms a step measured, "
+        f"{left:.0f} s left of {budget:.0f})"
+    )
