@@ -1,0 +1,249 @@
+"""Every way to attend equals the formula, one document at a time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from shutil import which
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CPU, build_model, layout_of, model_config, random_batch, run
+from torch import Tensor
+
+from palavra.batch import Batch, pack, unpack
+from palavra.data.packing import Packer
+from palavra.model import attention
+from palavra.model.attention import BACKENDS, RowsLayout, attend, choose_backend, rows_layout
+from palavra.model.compute import compile_layers, eager
+from palavra.model.layers import rotate
+from palavra.model.transformer import Rotary
+
+DEVICE = torch.device("cpu")
+LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=6)
+
+
+def bounds(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -> Tensor:
+    """One document (L, H, d), by the formula, one query and one head at a time."""
+    out = torch.zeros_like(v)
+    for i in range(len(q)):
+        seen = [j for j in range(len(q)) if (window is None or abs(i - j) <= window) and (not causal or j <= i)]
+        for head in range(q.shape[1]):
+            scores = torch.stack([q[i, head] @ k[j, head] for j in seen]) / math.sqrt(q.shape[2])
+            out[i, head] = torch.softmax(scores, 0) @ v[seen, head]
+    return out
+
+
+def qkv(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    q, k, v = torch.randn(3, sum(lengths), 2, 4, dtype=torch.float64).unbind(0)
+    return q, k, v
+
+
+@settings(max_examples=40)
+@given(
+    lengths=LENGTHS,
+    window=st.sampled_from([None, 1, 2, 3, 8]),
+    causal=st.booleans(),
+    width=st.sampled_from([0, 1, 24, 32, 48]),
+    backend=st.sampled_from(["reference", "rows"]),
+)
+def test_packed_attention_equals_the_formula(
+    lengths: list[int], window: int | None, causal: bool, width: int, backend: str
+) -> None:
+    q, k, v = qkv(lengths)
+    layout = BACKENDS[backend].layout(bounds(lengths), max(lengths), width, DEVICE)
+    found = attend(q, k, v, layout, window=window, causal=causal)
+    parts = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)  # type: ignore[no-untyped-call]
+    expected = torch.cat([by_hand(*part, window, causal) for part in parts])
+    torch.testing.assert_close(found, expected)
+
+
+@settings(max_examples=25)
+@given(
+    lengths=LENGTHS,
+    window=st.sampled_from([None, 2, 8]),
+    causal=st.booleans(),
+    width=st.sampled_from([0, 32, 48]),
+)
+def test_gradients_of_rows_equal_those_of_the_reference(
+    lengths: list[int], window: int | None, causal: bool, width: int
+) -> None:
+    """The backward of the rearrangement is written by hand, and empty slots must not leak into it."""
+    found = []
+    for backend in ("reference", "rows"):
+        inputs = [x.clone().requires_grad_() for x in qkv(lengths)]
+        layout = BACKENDS[backend].layout(bounds(lengths), max(lengths), width, DEVICE)
+        out = attend(inputs[0], inputs[1], inputs[2], layout, window=window, causal=causal)
+        weights = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape).sin()
+        found.append(torch.autograd.grad((out * weights).sum(), inputs))
+    for expected, gradient in zip(*found, strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_the_band_is_used_where_it_pays_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    band = attention._attend_band
+
+    def spy(*arguments: Any) -> Tensor:
+        calls.append(arguments[4])
+        return band(*arguments)
+
+    monkeypatch.setattr(attention, "_attend_band", spy)
+    q, k, v = qkv([20, 12])
+    for window, width in ((4, 32), (4, 30), (16, 32), (8, 24), (None, 32), (8, 32)):
+        layout = rows_layout(bounds([20, 12]), 20, width, DEVICE)
+        attend(q, k, v, layout, window=window)
+    assert calls == [4, 8]
+
+
+@settings(max_examples=30)
+@given(lengths=LENGTHS, width=st.sampled_from([0, 24, 30, 64]))
+def test_rows_hold_each_token_once_and_split_no_sequence(lengths: list[int], width: int) -> None:
+    layout = rows_layout(bounds(lengths), max(lengths), width, DEVICE)
+    assert isinstance(layout, RowsLayout)
+    assert layout.slots.shape == layout.sequence.shape
+    assert layout.slots.shape[1] == max(width, *lengths)
+    assert torch.equal(layout.slots.view(-1)[layout.place], torch.arange(sum(lengths)))
+    assert int((layout.sequence >= 0).sum()) == sum(lengths)
+    for start, stop in pairwise(bounds(lengths).tolist()):
+        place = layout.place[start:stop]
+        assert torch.equal(place.diff(), torch.ones(stop - start - 1, dtype=torch.int64))
+        assert len(set((place // layout.slots.shape[1]).tolist())) == 1
+
+
+def test_rows_of_a_planned_batch_are_as_full_as_the_packer_made_them() -> None:
+    lengths = np.random.default_rng(0).integers(3, 200, size=4000)
+    packer = Packer(lengths=lengths, context=64, batch_tokens=2048, seed=0)
+    stream = packer.batches()
+    for _ in range(20):
+        pieces, _ = next(stream)
+        sizes = (pieces.lengths + 2).tolist()
+        layout = rows_layout(bounds(sizes), max(sizes), packer.context, DEVICE)
+        assert layout.slots.shape[0] <= packer.batch_tokens // packer.context
+
+
+def test_dropout_drops_weights_and_keeps_their_mean() -> None:
+    lengths = [24] * 40
+    q, k, _ = qkv(lengths)
+    ones = torch.ones_like(q)
+    for backend in ("reference", "rows"):
+        layout = BACKENDS[backend].layout(bounds(lengths), 24, 0, DEVICE)
+        found = attend(q, k, ones, layout, dropout=0.4)
+        assert float(found.std()) > 0.05
+        assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
+        torch.testing.assert_close(attend(q, k, ones, layout), ones)
+
+
+@settings(max_examples=12)
+@given(
+    lengths=LENGTHS,
+    family=st.sampled_from(["modernbert", "bert"]),
+    backend=st.sampled_from(["reference", "rows"]),
+    width=st.sampled_from([0, 32, 64]),
+)
+def test_a_packed_forward_equals_each_document_alone(lengths: list[int], family: str, backend: str, width: int) -> None:
+    """Tokens of one document never see another's, and positions restart."""
+    model = build_model(model_config(family), torch.float64)
+    batch = random_batch(lengths)
+    with torch.inference_mode():
+        packed = run(model, batch, backend, width)
+        alone = torch.cat([run(model, pack([sample]), "reference") for sample in unpack(batch)])
+    torch.testing.assert_close(packed, alone)
+
+
+def test_segments_reach_the_model_of_a_family_that_has_them() -> None:
+    model = build_model(model_config("bert"), torch.float64)
+    batch = random_batch([6, 5])
+    segments = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1])
+    zeros = replace(batch, segment_ids=torch.zeros(11, dtype=torch.int64))
+    with torch.inference_mode():
+        plain = run(model, batch)
+        torch.testing.assert_close(run(model, zeros), plain)
+        assert not torch.allclose(run(model, replace(batch, segment_ids=segments)), plain)
+
+
+def test_rotation_depends_on_the_distance_only() -> None:
+    """Su et al. 2021: the product of a rotated query and key is a function of their distance."""
+    table = Rotary(10_000.0, 8, 64)
+    q, k = torch.randn(2, 1, 1, 8).unbind(0)
+
+    def product(i: int, j: int) -> float:
+        (qc, qs), (kc, ks) = table(torch.tensor([i])), table(torch.tensor([j]))
+        return float((rotate(q, qc, qs) * rotate(k, kc, ks)).sum())
+
+    assert product(9, 4) == pytest.approx(product(60, 55), abs=1e-5)
+    assert product(9, 4) != pytest.approx(product(9, 5), abs=1e-3)
+    assert product(0, 0) == pytest.approx(float((q * k).sum()), abs=1e-6)
+
+
+def test_the_cpu_takes_rows() -> None:
+    assert choose_backend(DEVICE, torch.bfloat16).name == "rows"
+    assert choose_backend(DEVICE, torch.float32).name == "rows"
+
+
+def test_half_precision_is_no_worse_than_its_inputs() -> None:
+    """The softmax is float32: the error against float64 is that of rounding the inputs, not more."""
+    lengths = [24, 20, 17]
+    q, k, v = qkv(lengths)
+    layout = BACKENDS["rows"].layout(bounds(lengths), 24, 0, DEVICE)
+    exact = attend(q, k, v, layout)
+    low = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), layout)
+    assert low.dtype == torch.bfloat16
+    assert float((low - exact).abs().max()) < 0.05
+
+
+@pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::Warning")  # torch's compiler is full of warnings about torch
+def test_compiled_layers_equal_eager_ones() -> None:
+    model = build_model(model_config(layers=1, layer_kinds=("local",)))
+    first, second = random_batch([20, 9, 13]), random_batch([24, 3, 17, 8], seed=1)
+    weight = model.transformer.embeddings.token.weight
+
+    def outcome(batch: Batch) -> list[Tensor]:
+        hidden = run(model, batch, width=32)
+        return [hidden.detach(), *torch.autograd.grad((hidden**2).sum(), weight)]
+
+    expected = [outcome(first), outcome(second)]
+    compile_layers(model.transformer.layers, replace(CPU, compiled=True))
+    for batch, tensors in zip((first, second), expected, strict=True):
+        torch.testing.assert_close(outcome(batch), tensors, atol=1e-4, rtol=1e-4)
+    with eager():
+        torch.testing.assert_close(outcome(first), expected[0])
+    assert set(model.state_dict()) == set(build_model(model.config).state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize("causal", [False, True])
+def test_varlen_equals_the_reference(window: int | None, causal: bool) -> None:
+    lengths = [100, 3, 64, 1, 33]
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    inputs = torch.randn(3, sum(lengths), 2, 32, device=device, dtype=torch.bfloat16)
+    found = []
+    for backend in ("varlen", "reference"):
+        q, k, v = inputs.clone().requires_grad_().unbind(0)
+        layout = BACKENDS[backend].layout(bounds(lengths), max(lengths), 128, device)
+        out = attend(q, k, v, layout, window=window, causal=causal)
+        gradients = torch.autograd.grad((out.float() ** 2).sum(), (q, k, v))
+        found.append([out, *gradients])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second, atol=5e-2, rtol=5e-2)
+
+
+def test_layouts_are_the_ones_named() -> None:
+    batch = random_batch([5, 7])
+    assert {name: type(layout_of(batch, name)).__name__ for name in BACKENDS} == {
+        "reference": "ReferenceLayout",
+        "rows": "RowsLayout",
+        "varlen": "VarlenLayout",
+    }
