@@ -204,7 +204,7 @@ def test_half_precision_is_no_worse_than_its_inputs() -> None:
 @pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::Warning")  # torch's compiler is full of warnings about torch
 def test_compiled_layers_equal_eager_ones() -> None:
-    model = build_model(model_config(layers=1, layer_kinds=("local",)))
+    model = build_model(model_config(layers=1, layer_kinds=("global",)))
     first, second = random_batch([20, 9, 13]), random_batch([24, 3, 17, 8], seed=1)
     weight = model.transformer.embeddings.token.weight
 
