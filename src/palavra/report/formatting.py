@@ -1,0 +1,98 @@
+"""Numbers as people read them. Whatever is not a finite number becomes a dash: a partial run is no error."""
+
+import math
+
+ABSENT = "\N{EN DASH}"
+SPACE = "\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
+
+
+def number(value: object) -> float | None:
+    """The value as a float, or None where it is no finite number (a bool is none)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # an int beyond float's range
+        return None
+    return found if math.isfinite(found) else None
+
+
+def count(value: object, exact_below: float = 1e6) -> str:
+    """A quantity: 13,906 below `exact_below`, then 1.23 M, 4.56 B (1e4 suits an axis: 9,000, then 20 k)."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    if abs(found) < exact_below:
+        return f"{found:,.0f}" if found == int(found) or abs(found) >= 100 else f"{found:,.3g}"
+    for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(found) >= 0.9995 * scale or unit == "k":
+            return f"{float(f'{found / scale:.3g}'):,g}{SPACE}{unit}"
+    raise AssertionError("unreachable: the last unit always returns")
+
+
+def size(value: object) -> str:
+    """Bytes in decimal units: 2.54 MB."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    text = count(found, exact_below=1e3).replace("B", "G")
+    return f"{text}B" if text[-1].isalpha() else f"{text}{SPACE}bytes"
+
+
+def duration(value: object) -> str:
+    """Seconds as 4.2 s, 3 min 04 s, 1 h 02 min, 2 d 03 h."""
+    found = number(value)
+    if found is None or found < 0:
+        return ABSENT
+    if found < 59.95:
+        return f"{found:.1f}{SPACE}s"
+    whole = round(found)
+    for unit, low, unit_size in (("min", "s", 60), ("h", "min", 3600), ("d", "h", 86400)):
+        low_size = {"s": 1, "min": 60, "h": 3600}[low]
+        high, rest = divmod(round(whole / low_size), unit_size // low_size)
+        if unit == "d" or high < {"min": 60, "h": 24}[unit]:
+            return f"{high:,}{SPACE}{unit} {rest:02d}{SPACE}{low}"
+    raise AssertionError("unreachable: days always return")
+
+
+def percent(value: object, digits: int = 1) -> str:
+    """A share of one as 37.6%; one too small for the digits, but not nothing, as <0.1%."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    least = 10.0**-digits
+    return f"<{least:g}%" if 0 < 100 * found < least / 2 else f"{100 * found:.{digits}f}%"
+
+
+def loss(value: object) -> str:
+    """Nats per token, three decimals."""
+    found = number(value)
+    return ABSENT if found is None else f"{found:.3f}"
+
+
+def perplexity(value: object) -> str:
+    """Three significant digits; large ones as whole numbers."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    return f"{found:.3g}" if abs(found) < 1000 else count(found)
+
+
+def plain(value: object) -> str:
+    """Any JSON value in a table cell."""
+    if value is None or value == "":
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value) or ABSENT
+    if isinstance(value, int | float):
+        return count(value)
+    return str(value)
+
+
+def visible(token: str) -> str:
+    """A token's text with white space and control characters made visible, so that no bar lacks a name."""
+    shown = token if token.strip() else token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+    shown = "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in shown)
+    return shown or "(empty)"
