@@ -1,0 +1,453 @@
+"""Each family computes what `transformers` computes, and its directories go both ways."""
+
+import json
+import math
+import pickle
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny import build_model, model_config, random_batch, run, scramble
+from torch import Tensor
+
+from palavra.batch import Batch, unpack
+from palavra.errors import PalavraError
+from palavra.model.config import ModelConfig
+from palavra.model.directory import load_model, read_config, save_model
+from palavra.model.families import FAMILIES, family_named
+from palavra.model.heads import MaskedLanguageModel
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+LENGTHS = [40, 1, 23, 8]
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+ROLES = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3}
+BERT: list[dict[str, Any]] = [
+    {},
+    {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
+    {"hidden_act": "relu", "type_vocab_size": 3},
+    {"tie_word_embeddings": False},
+]
+MODERNBERT: list[dict[str, Any]] = [
+    {"local_attention": 8},
+    {"local_attention": 8, "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
+    {"local_attention": 6, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    {"local_attention": 9, "decoder_bias": False, "norm_eps": 1e-6, "hidden_activation": "silu"},
+    {"local_attention": 8, "tie_word_embeddings": False, "classifier_activation": "gelu_new"},
+    {
+        "local_attention": 8,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+        },
+    },
+]
+CASES = [("bert", case) for case in BERT] + [("modernbert", case) for case in MODERNBERT]
+
+
+def theirs(family: str, changes: dict[str, Any]) -> transformers.PreTrainedModel:
+    """A random `transformers` model."""
+    if family == "bert":
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES | changes))
+    else:
+        model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**SIZES | ROLES | changes))
+    torch.manual_seed(1)
+    scramble(model)
+    return model.eval()
+
+
+def their_logits(model: transformers.PreTrainedModel, batch: Batch) -> Tensor:
+    """(N, V), each document alone."""
+    with torch.inference_mode():
+        return torch.cat([model(torch.from_numpy(sample.input_ids)[None]).logits[0] for sample in unpack(batch)])
+
+
+def our_logits(model: MaskedLanguageModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
+    """(N, V), all documents packed."""
+    with torch.inference_mode():
+        return model.logits(run(model.eval(), batch, backend, width))
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_directories_of_transformers_give_their_logits(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    reference = theirs(family, changes)
+    reference.save_pretrained(tmp_path)
+    model, missing = load_model(tmp_path)
+    assert missing == ()
+    assert model.config.family == family
+    batch = random_batch(LENGTHS)
+    expected = their_logits(reference, batch)
+    for backend, width in (("rows", 0), ("rows", 64), ("reference", 0)):
+        assert_same(our_logits(model, batch, backend, width), expected)
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_our_directories_load_in_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """No missing, unexpected or mismatched keys; the same logits."""
+    theirs(family, changes).save_pretrained(tmp_path / "theirs")
+    model = build_model(read_config(tmp_path / "theirs"), seed=2)
+    save_model(model, tmp_path / "ours", ROLES)
+    loaded, report = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert {key: value for key, value in report.items() if value} == {}
+    assert type(loaded).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
+
+
+def test_new_models_load_in_transformers(tmp_path: Path) -> None:
+    """With proportions of their own, and in a context where local layers begin to matter."""
+    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64)):
+        config = family_named(family, "test").new(
+            vocab_size=60, width=32, layers=4, heads=4, context=context, pad_id=0, dropout=0.1
+        )
+        model = build_model(config)
+        save_model(model, tmp_path, ROLES)
+        loaded, report = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(report.values())
+        batch = random_batch([context, 5], vocab_size=60)
+        assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
+
+
+def test_local_layers_follow_the_context() -> None:
+    new = FAMILIES["modernbert"].new
+    short = new(vocab_size=50, width=32, layers=4, heads=2, context=128)
+    long = new(vocab_size=50, width=32, layers=4, heads=2, context=512)
+    assert short.layer_kinds == ("global",) * 4
+    assert long.layer_kinds == ("global", "local", "local", "global")
+    assert long.window == 64
+
+
+def configs() -> st.SearchStrategy[ModelConfig]:
+    shared = {
+        "vocab_size": st.integers(1, 40),
+        "heads": st.integers(1, 3),
+        "layers": st.just(2),
+        "context": st.integers(1, 20),
+        "intermediate": st.integers(1, 20),
+        "norm_eps": st.sampled_from([1e-5, 1e-12]),
+        "tied_embeddings": st.booleans(),
+        "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+        "dropout": st.sampled_from([0.0, 0.25]),
+        "attention_dropout": st.sampled_from([0.0, 0.25]),
+        "pad_id": st.sampled_from([None, 0]),
+        "initializer_range": st.sampled_from([0.02, 0.5]),
+    }
+    flags = ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")
+    modern = {
+        **{name: st.booleans() for name in flags},
+        "layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2),
+        "window": st.integers(1, 9),
+        "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+        "rope_theta_global": st.sampled_from([1e4, 123.5]),
+    }
+
+    def build(family: str, values: dict[str, Any]) -> ModelConfig:
+        if family == "bert":
+            values = {**values, "head_activation": values["activation"]}
+        return FAMILIES[family].new(width=4 * values["heads"], **values)
+
+    return st.one_of(
+        st.builds(build, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
+        st.builds(build, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
+    )
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configs())
+def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> None:
+    model = build_model(config)
+    save_model(model, tmp_path)
+    loaded, missing = load_model(tmp_path)
+    assert loaded.config == config
+    assert missing == ()
+    assert set(loaded.state_dict()) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bare_encoder_lacks_only_its_head(family: str, tmp_path: Path) -> None:
+    whole = theirs(family, {})
+    body = whole.bert if family == "bert" else whole.model
+    body.save_pretrained(tmp_path)
+    model, missing = load_model(tmp_path)
+    assert missing
+    assert all(name.startswith("head.") for name in missing)
+    batch = random_batch(LENGTHS)
+    with torch.inference_mode():
+        expected = [body(torch.from_numpy(s.input_ids)[None]).last_hidden_state[0] for s in unpack(batch)]
+        assert_same(run(model.eval(), batch), torch.cat(expected))
+
+
+def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
+    reference = theirs("bert", {})
+    reference.to(torch.bfloat16).save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(model, batch), their_logits(reference.float(), batch))
+
+
+def test_sharded_weights_load(tmp_path: Path) -> None:
+    reference = theirs("modernbert", {})
+    reference.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(load_model(tmp_path).model, batch), their_logits(reference, batch))
+
+
+def test_names_of_tensorflow_checkpoints_load(tmp_path: Path) -> None:
+    model = build_model(model_config("bert"))
+    save_model(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    old = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for key, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    save_file(old, tmp_path / "model.safetensors")
+    loaded, missing = load_model(tmp_path)
+    assert missing == ()
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+# Directories that are damaged, foreign or hostile: one line each, and never a byte of code run
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A sound model directory, for the tests to spoil."""
+    save_model(build_model(model_config()), tmp_path)
+    return tmp_path
+
+
+def change(directory: Path, **values: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def refusal(directory: Path) -> str:
+    with pytest.raises(PalavraError) as caught:
+        load_model(directory)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(directory) in message
+    assert len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_weights_are_refused(directory: Path, keep: float) -> None:
+    weights = directory / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    assert "model.safetensors is damaged" in refusal(directory)
+
+
+def test_a_lying_header_is_refused(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}" + bytes(64))
+    assert "damaged" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(50, 15), torch.zeros(()), torch.zeros(50 * 16), torch.zeros(50, 16, dtype=torch.int8)]
+)
+def test_weights_that_do_not_fit_are_refused(directory: Path, tensor: Tensor) -> None:
+    weights = directory / "model.safetensors"
+    save_file({**load_file(weights), "model.embeddings.tok_embeddings.weight": tensor}, weights)
+    assert "model.embeddings.tok_embeddings.weight" in refusal(directory)
+
+
+def test_missing_body_weights_are_named(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.Wi.weight"]
+    save_file(tensors, weights)
+    assert "lack model.layers.1.mlp.Wi.weight" in refusal(directory)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_pickled_weights_are_not_read(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    assert "pickled" in refusal(directory)
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_not_read(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert "damaged" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "weight_map",
+    [
+        {"a": "../outside.safetensors"},
+        {"a": "/etc/passwd"},
+        {"a": ".."},
+        {"a": "sub/model.safetensors"},
+        {"a": "absent.safetensors"},
+        {"a": "nul\0.safetensors"},
+        {"a": 3},
+        {"a": ["list"]},
+        {},
+        [],
+        None,
+    ],
+)
+def test_an_index_names_only_files_of_its_folder(directory: Path, weight_map: Any) -> None:
+    inside = directory / "inside"
+    inside.mkdir()
+    (directory / "model.safetensors").rename(directory / "outside.safetensors")
+    (directory / "config.json").rename(inside / "config.json")
+    (inside / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "index.json" in refusal(inside)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    assert "config.json" in refusal(tmp_path)
+
+
+def test_a_folder_without_weights_is_no_model(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"]
+)
+def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> None:
+    (directory / "config.json").write_bytes(content)
+    assert "config.json" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "gpt2"},
+        {"model_type": None},
+        {"model_type": ["bert"]},
+        {"hidden_size": None},
+        {"hidden_size": "16"},
+        {"hidden_size": 16.5},
+        {"hidden_size": True},
+        {"hidden_size": 15},
+        {"hidden_size": 6},
+        {"hidden_size": 32},
+        {"hidden_size": 2**40},
+        {"hidden_size": -16},
+        {"vocab_size": 0},
+        {"vocab_size": 10**12},
+        {"vocab_size": 51},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": 3},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": -2},
+        {"intermediate_size": 10**9},
+        {"max_position_embeddings": 10**15},
+        {"local_attention": 0},
+        {"local_attention": 10**30},
+        {"local_attention": -8},
+        {"layer_types": "full_attention"},
+        {"layer_types": ["full_attention"]},
+        {"layer_types": ["full_attention", "chunked_attention"]},
+        {"layer_types": [["full_attention"], {}]},
+        {"hidden_activation": "mish"},
+        {"hidden_activation": ["gelu"]},
+        {"norm_eps": 0},
+        {"norm_eps": math.inf},
+        {"norm_eps": math.nan},
+        {"norm_eps": 10**400},
+        {"attention_bias": "false"},
+        {"mlp_dropout": 1.0},
+        {"attention_dropout": -0.1},
+        {"initializer_range": 0.0},
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 0}}},
+    ],
+)
+def test_a_config_with_wrong_or_insane_values_is_refused(directory: Path, values: dict[str, Any]) -> None:
+    change(directory, **values)
+    refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"is_decoder": True},
+        {"position_embedding_type": "relative_key"},
+        {"type_vocab_size": -1},
+        {"type_vocab_size": 10**12},
+    ],
+)
+def test_a_bert_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    save_model(build_model(model_config("bert")), tmp_path)
+    change(tmp_path, **values)
+    refusal(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
+    values = FAMILIES[family].write(model_config(family))
+    for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
+        values[key] = data.draw(JSON)
+    with suppress(PalavraError):
+        config = FAMILIES[family].read(values)
+        assert FAMILIES[family].read(FAMILIES[family].write(config)).width == config.width
+
+
+def test_the_older_layout_of_modernbert_is_read() -> None:
+    values = FAMILIES["modernbert"].write(model_config(layers=4, layer_kinds=("global",) * 4))
+    for key in ("layer_types", "rope_parameters"):
+        del values[key]
+    values |= {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 30}
+    config = FAMILIES["modernbert"].read(values)
+    assert config.layer_kinds == ("global", "local") * 2
+    assert (config.rope_theta_global, config.rope_theta_local) == (500.0, 30.0)
+
+
+def test_fresh_weights_are_small_and_residual_outputs_smaller() -> None:
+    torch.manual_seed(0)
+    config = FAMILIES["modernbert"].new(vocab_size=500, width=64, layers=8, heads=2, context=64)
+    model = MaskedLanguageModel(config)
+    spread = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.ndim == 2}
+    trunc = 0.88 * config.initializer_range  # standard deviation of a normal cut at two of its own
+    for name, value in spread.items():
+        shrunk = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        assert value == pytest.approx(trunc / (4 if shrunk else 1), rel=0.06), name
+    assert all(np.allclose(p.detach(), 0) for n, p in model.named_parameters() if n.endswith("bias"))
