@@ -111,7 +111,7 @@ def test_shares_of_mask_random_and_kept(mask: float, random: float, length: int)
     ids, lengths = text(length, size=size)
     masked = kept = changed = sampled = 0
     for seed in range(trials):
-        batch = prepare(ids, lengths, seed, share=0.3, mask=mask, random=random, size=size)
+        batch = prepare(ids, lengths, seed, share=0.6, mask=mask, random=random, size=size)
         shown = batch.input_ids[batch.label_rows]
         sampled += batch.labelled
         masked += int((shown == MASK).sum())
