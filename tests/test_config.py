@@ -77,9 +77,7 @@ datas = st.builds(
     shard_tokens=st.integers() | text,
     lengths=st.lists(st.none() | st.integers()).map(tuple),
 )
-recipes = st.builds(
-    Recipe, seed=st.integers(), data=datas, train=st.none() | trains, extra=st.none() | optimizers
-)
+recipes = st.builds(Recipe, seed=st.integers(), data=datas, train=st.none() | trains, extra=st.none() | optimizers)
 
 
 @given(recipe=recipes)
@@ -109,9 +107,7 @@ def leaves(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def replaced(config: Any, key: str, value: Any) -> Any:
     name, _, rest = key.partition(".")
-    return dataclasses.replace(
-        config, **{name: replaced(getattr(config, name), rest, value) if rest else value}
-    )
+    return dataclasses.replace(config, **{name: replaced(getattr(config, name), rest, value) if rest else value})
 
 
 @given(base=recipes.filter(lambda r: r.train is not None), data=st.data())

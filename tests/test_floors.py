@@ -34,9 +34,7 @@ FLOORS = {
     "log": 1,
     "errors": 1,
 }
-TOP = (
-    max(FLOORS.values()) + 1
-)  # palavra itself and __main__, which show what is inside and are imported by no room
+TOP = max(FLOORS.values()) + 1  # palavra itself and __main__, which show what is inside and are imported by no room
 GROUND = {"errors", "files"}  # what the other rooms of floor 1 may stand on
 
 FORBIDDEN = {
@@ -113,9 +111,7 @@ def violations(package: Path) -> list[str]:
             inside = other == room and not above
             ground = other_floor == floor == 1 and other in GROUND
             if not (other_floor < floor or inside or ground):
-                here, there = (
-                    f"{r or package.name} (floor {f})" for r, f in ((room, floor), (other, other_floor))
-                )
+                here, there = (f"{r or package.name} (floor {f})" for r, f in ((room, floor), (other, other_floor)))
                 found.add(f"{path}:{line}: {here} imports {there}: imports point downward only")
     return sorted(found)
 
@@ -125,9 +121,7 @@ def forbidden(package: Path) -> list[str]:
     found = set()
     for _, path in modules(package):
         names = list(imported(path, package))
-        names += [
-            (n.lineno, dotted(n)) for n in ast.walk(parse(path)) if isinstance(n, ast.Name | ast.Attribute)
-        ]
+        names += [(n.lineno, dotted(n)) for n in ast.walk(parse(path)) if isinstance(n, ast.Name | ast.Attribute)]
         for line, name in names:
             for what, reason in FORBIDDEN.items():
                 if f"{name}.".startswith(f"{what}."):
@@ -159,9 +153,7 @@ def plant(folder: Path, module: str, text: str) -> Path:
         (package / room / "__init__.py").touch()
     (package / "__init__.py").write_text("from palavra.run import pretrain\n")
     (package / "__main__.py").write_text("from palavra.cli import main\n")
-    (package / "model" / "layers.py").write_text(
-        "from .attention import attend\nfrom palavra.batch import Batch\n"
-    )
+    (package / "model" / "layers.py").write_text("from .attention import attend\nfrom palavra.batch import Batch\n")
     (package / "tokenizer" / "__init__.py").write_text("from palavra.errors import PalavraError\n")
     assert violations(package) == forbidden(package) == []
     path = package / f"{module}.py"

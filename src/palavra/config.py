@@ -128,9 +128,7 @@ def keys(cls: "type[DataclassInstance]") -> Iterator[str]:
             yield from (f"{field.name}.{key}" for key in keys(inner))
 
 
-def _build(
-    cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: str = "", root: Any = None
-) -> T:
+def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: str = "", root: Any = None) -> T:
     """Make a `cls`. What `mapping` does not say comes from `base`, or else from the defaults of the fields.
 
     `prefix` is the dotted place of this table in the whole config, whose class is `root`.
@@ -237,9 +235,7 @@ def _encode(kind: Any, value: Any, default: Any, name: str) -> Any:
     if value is None:
         return "none"
     if value == "none" and types.NoneType in _members(kind):
-        raise PalavraError(
-            f"{name} cannot be the text 'none', which would be read as no value; use another text"
-        )
+        raise PalavraError(f"{name} cannot be the text 'none', which would be read as no value; use another text")
     if dataclasses.is_dataclass(value):
         return _table(value, default if type(default) is type(value) else None)
     if isinstance(value, tuple):
