@@ -10,6 +10,8 @@ model.embed(["uma frase"])
 
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from palavra.errors import PalavraError
     from palavra.inference.model import load

@@ -47,7 +47,7 @@ def predicted_loss(parameters: float, tokens: float, unique_tokens: float) -> fl
     """The rule's loss for a model of so many parameters after so many tokens of a corpus of so many."""
     repeats = max(0.0, tokens / unique_tokens - 1)
     worth = unique_tokens * (1 + REPEAT_HALF_LIFE * (1 - math.exp(-repeats / REPEAT_HALF_LIFE)))
-    return FLOOR + A / parameters**ALPHA + B / min(tokens, worth) ** BETA
+    return float(FLOOR + A / parameters**ALPHA + B / min(tokens, worth) ** BETA)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ class Recipe:
         )
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
-        optimizer = self.optimizer or OptimizerConfig(name="muon", learning_rate=size.learning_rate)
+        optimizer = self.optimizer or OptimizerConfig(name="muon", learning_rate=size.learning_rate, rest_ratio=0.5)
         return replace(self, model=model, train=train, optimizer=optimizer)
 
 

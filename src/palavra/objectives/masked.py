@@ -136,7 +136,8 @@ def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
     """Ascending indexes of the `count` smallest keys: a uniform draw without replacement for random keys."""
     if count >= len(keys):
         return np.arange(len(keys))
-    return np.sort(np.argpartition(keys, count)[:count])
+    chosen: Int64Array = np.sort(np.argpartition(keys, count)[:count])
+    return chosen
 
 
 def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Generator) -> Int64Array:
@@ -159,7 +160,8 @@ def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Ge
     drawn = np.cumsum(sizes[order])
     chosen = order[: max(1, int(np.searchsorted(drawn, count, side="right")))]
     within = np.repeat(boundaries[chosen], sizes[chosen]) + _count_up(sizes[chosen])
-    return np.sort(within)
+    tokens: Int64Array = np.sort(within)
+    return tokens
 
 
 def _count_up(sizes: npt.NDArray[np.integer]) -> Int64Array:

@@ -75,7 +75,8 @@ class InMemory:
         """The tokens of many pieces, end to end."""
         lengths = stops - starts
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return self._ids[np.repeat(self._starts[indices] + starts, lengths) + within]
+        gathered: Int64Array = self._ids[np.repeat(self._starts[indices] + starts, lengths) + within]
+        return gathered
 
 
 # Held-out text is small; anything larger belongs into shards.

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,17 @@ from palavra.run.pretraining import Task
 from palavra.tokenizer import Tokenizer
 
 EXAMPLES = 8
+EXAMPLES_LOOKED_AT = 1000
 LONGEST_EXAMPLE = 40
+
+
+def processor_name() -> str:
+    """The processor's model name where the system tells it, its architecture elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def environment(task: Task) -> dict[str, Any]:
@@ -25,7 +36,7 @@ def environment(task: Task) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(task.compute.device),
@@ -66,13 +77,14 @@ def describe_run(
     }
 
 
-def example_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+def example_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
     """Short held-out (or else training) documents with one whole word replaced by the mask."""
     documents = corpus.valid if len(corpus.valid) else corpus.train
-    found = []
-    for index in range(len(documents)):
+    found: list[str] = []
+    longest = min(LONGEST_EXAMPLE, context - 2)
+    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
         length = int(documents.lengths[index])
-        ids = documents.tokens(index, 0, min(length, LONGEST_EXAMPLE)).tolist()
+        ids = documents.tokens(index, 0, min(length, longest)).tolist()
         starts = [i for i, token in enumerate(ids) if tokenizer.starts_word[token]]
         if len(starts) < 5:
             continue
@@ -80,7 +92,9 @@ def example_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
         middle = len(starts) // 2
         begin, end = starts[middle], starts[middle + 1]
         text = f"{tokenizer.decode(ids[:begin])} {tokenizer.mask_token}{tokenizer.decode(ids[end:])}"
-        if "\n" not in text and text.count(tokenizer.mask_token) == 1 and end - begin == 1:
+        one_line = "\n" not in text and text.count(tokenizer.mask_token) == 1
+        # Encoded anew, a text cut in the middle of a word may need another token or two.
+        if one_line and end - begin == 1 and len(tokenizer.encode_prompt(text)) <= context - 2:
             found.append(text)
         if len(found) == EXAMPLES:
             break

@@ -30,12 +30,13 @@ from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
 from palavra.run.pretraining import Outcome, Task, Training
-from palavra.run.sizing import Text, choose, fix_steps, seconds_of, steps_of_length, synthetic, with_steps
+from palavra.run.sizing import Text, choose, fix_steps, seconds_of, steps_of_length, steps_tokens, synthetic, with_steps
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import load_weights
 
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_SECONDS = 100.0
+WORTH_COMPILING_TOKENS = 3e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     log.open_file(run.log)
     ready = _prepare(recipe, run, log)
     began = time.perf_counter()
-    compute = _compute(recipe, log)
+    compute = _compute(recipe, _tokens(ready), log)
     text = _text_of(ready)
     choice = choose(recipe, text, compute)
     for line in choice.rule:
@@ -104,15 +105,15 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     if recipe.train.steps is None:
         raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
     ready = _prepare(recipe, run, log)
-    task = _task(recipe, ready, _compute(recipe, log))
+    task = _task(recipe, ready, _compute(recipe, _tokens(ready), log))
     return _train(task, ready, run, log, resume=True)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
     _check_sources(recipe)
-    compute = _compute(recipe, Log(quiet=True))
     size = source_bytes(recipe.data) or 1_000_000_000
+    compute = _compute(recipe, size // 4, Log(quiet=True))
     if recipe.init:
         vocabulary = vocabulary_of(Tokenizer.load(recipe.init))
     else:
@@ -143,9 +144,13 @@ def _check_sources(recipe: Recipe) -> None:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
 
 
-def _compute(recipe: Recipe, log: Log) -> Compute:
+def _compute(recipe: Recipe, unique_tokens: int, log: Log) -> Compute:
     train = recipe.train
-    worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS or train.minutes is None
+    tokens = None if train.minutes else steps_tokens(recipe, unique_tokens)
+    if tokens is None:
+        worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
+    else:
+        worth = tokens >= WORTH_COMPILING_TOKENS
     compute = choose_compute(train.device, train.precision, train.compile, worth)
     for reason in compute.reasons:
         log.line(reason)
@@ -167,6 +172,10 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
 
 
+def _tokens(ready: Ready) -> int:
+    return int(ready.corpus.train.lengths.sum())
+
+
 def _text_of(ready: Ready) -> Text:
     """The prepared training text, for measuring."""
     documents, tokenizer = ready.corpus.train, ready.tokenizer
@@ -174,7 +183,7 @@ def _text_of(ready: Ready) -> Text:
     def packed(recipe: Recipe) -> Iterator[Packed]:
         return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id)
 
-    return Text(vocabulary=vocabulary_of(tokenizer), unique_tokens=int(documents.lengths.sum()), packed=packed)
+    return Text(vocabulary=vocabulary_of(tokenizer), unique_tokens=_tokens(ready), packed=packed)
 
 
 def _packer(recipe: Recipe, ready: Ready) -> Packer:
@@ -251,7 +260,9 @@ def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: 
             f"{evaluation.accuracy:.1%} (first five guesses {evaluation.accuracy_at_5:.1%})"
         )
     model = LanguageModel(task.model.eval(), ready.tokenizer, task.compute)
-    run.write_json("examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer)))
+    run.write_json(
+        "examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer, task.model.config.context))
+    )
     described = run.read_json("run.json")
     described["packing"] = {
         "efficiency": outcome.packing.efficiency,

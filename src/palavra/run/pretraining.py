@@ -221,9 +221,7 @@ class Training:
         try:
             save_checkpoint(self.run.checkpoints, self.task.model, self.optimizers, state)
         except OSError as error:
-            message = (
-                f"checkpoint at step {state.step} was not written ({error}); earlier ones are whole"
-            )
+            message = f"checkpoint at step {state.step} was not written ({error}); earlier ones are whole"
             self.log.warn(message)
             self.metrics.write("event", state.step, {"message": message})
             return

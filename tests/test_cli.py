@@ -1,0 +1,149 @@
+"""The command line: a frozen surface, one-line errors, results on stdout.
+
+`python tests/test_cli.py` writes the golden help anew, after a change that was meant.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden" / "help.txt"
+COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "evaluate", "fill", "embed", "report", "demo")
+PUBLIC = ["PalavraError", "build_recipe", "evaluate", "load", "plan", "prepare", "pretrain", "tokenizer_train"]
+
+
+def palavra(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the command as a person would."""
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "palavra", *arguments], capture_output=True, text=True, input=stdin, env=environment
+    )
+
+
+def helps() -> Iterator[str]:
+    """The help of every command."""
+    for command in COMMANDS:
+        shown = palavra(*command.split(), "--help")
+        assert shown.returncode == 0, shown.stderr
+        yield f"$ palavra {command} --help\n{shown.stdout.rstrip()}\n"
+
+
+def test_the_help_is_the_golden_one() -> None:
+    assert "\n".join(helps()) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_public_names_are_frozen() -> None:
+    import palavra as package
+
+    assert sorted(package.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, made by the command itself."""
+    folder = tmp_path_factory.mktemp("cli")
+    text = folder / "text.jsonl"
+    rows = [json.dumps({"frase": f"O gato número {i} dorme na casa azul."}, ensure_ascii=False) for i in range(60)]
+    text.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    sets = ("model.width=32", "model.layers=1", "model.heads=2", "model.context=32", "train.batch_tokens=128")
+    done = palavra(
+        "pretrain", str(text), "--column", "frase", "--out", str(folder / "m"), "--steps", "3", "--vocab-size", "300",
+        "--json", "--quiet", *(part for value in sets for part in ("--set", value)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["steps"] == 3
+    return folder / "m"
+
+
+def test_fill_prints_token_and_probability_best_first(model: Path) -> None:
+    done = palavra("fill", str(model), "O gato [MASK] na [MASK].", "--json", "--top", "3")
+    line = json.loads(done.stdout)
+    assert [len(fills) for fills in line["fills"]] == [3, 3]
+    assert set(line["fills"][0][0]) == {"token", "probability"}
+    probabilities = [fill["probability"] for fill in line["fills"][0]]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_texts_come_from_a_file_or_standard_input(model: Path) -> None:
+    done = palavra("fill", str(model), "--file", "-", "--json", stdin="\ufeffO [MASK].\n\nA [MASK] azul.\r\n")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["O [MASK].", "A [MASK] azul."]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
+def test_embeddings_are_written_in_three_formats(model: Path, tmp_path: Path, suffix: str) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    path = tmp_path / f"vectors{suffix}"
+    done = palavra("embed", str(model), "um gato", "a casa", "--out", str(path))
+    assert done.returncode == 0, done.stderr
+    printed = [
+        json.loads(line)["vector"] for line in palavra("embed", str(model), "um gato", "a casa").stdout.splitlines()
+    ]
+    if suffix == ".npy":
+        written = np.load(path, allow_pickle=False)
+    elif suffix == ".parquet":
+        written = np.stack(pq.read_table(path)["vector"].to_numpy())
+    else:
+        written = np.array([json.loads(line)["vector"] for line in path.read_text(encoding="utf-8").splitlines()])
+    np.testing.assert_allclose(written, printed, rtol=1e-6)
+
+
+def test_evaluate_and_report_work_on_a_finished_run(model: Path) -> None:
+    found = json.loads(palavra("evaluate", str(model), "--json", "--quiet").stdout)
+    assert {"loss", "perplexity", "accuracy", "accuracy_at_5", "bands", "corruption"} <= set(found)
+    assert palavra("report", str(model)).stdout.strip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fill", "nowhere", "a [MASK]"], "nowhere is not a folder"),
+        (["fill", "{model}", "no blank here"], "write [MASK] where a word is missing"),
+        (["fill", "{model}", "[MASK] " * 40], "the model reads at most 32"),
+        (["fill", "{model}"], "--file"),
+        (["fill", "{model}", "a [MASK]", "--top", "0"], "top is 0"),
+        (["embed", "{model}", "a", "--out", "x.pickle"], ".npy, .parquet, .jsonl"),
+        (["pretrain", "--out", "{tmp}/m"], "no text was given"),
+        (["pretrain", "{tmp}/none.txt", "--out", "{tmp}/m"], "none.txt"),
+        (["pretrain", "{tmp}/none.txt"], "--out is missing"),
+        (["pretrain", "{text}", "--out", "{tmp}/m", "--column", "texto"], "text.jsonl:1"),
+        (["pretrain", "{text}", "--out", "{tmp}/m", "--set", "train.step=3"], "train.steps"),
+        (["pretrain", "{text}", "--out", "{tmp}/m", "--set", "train.steps=many"], "train.steps"),
+        (["pretrain", "{text}", "--out", "{tmp}/m", "--steps", "3", "--minutes", "1"], "one of"),
+        (["pretrain", "{text}", "--out", "{model}"], "already holds a run"),
+        (["pretrain", "--resume", "--out", "{tmp}/m"], "no run to resume"),
+        (["pretrain", "{latin}", "--out", "{tmp}/m"], "latin.txt:2"),
+        (["evaluate", "{tmp}"], "config.json"),
+        (["report", "{tmp}"], "{tmp}"),
+    ],
+)  # fmt: skip
+def test_wrong_input_gives_one_line_and_code_2(model: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("uma linha\né à noite\n".encode("latin-1"))
+    places = {"model": model, "tmp": tmp_path, "text": model.parent / "text.jsonl", "latin": latin}
+    done = palavra(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("palavra: ")
+    assert said.format(**places) in last
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in palavra("report", str(tmp_path), "--debug").stderr
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text("\n".join(helps()), encoding="utf-8")
