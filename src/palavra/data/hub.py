@@ -1,0 +1,62 @@
+"""Data sets of the Hugging Face hub, streamed through the optional `datasets` library."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from palavra.data.formats import Row, check_column, text_value
+from palavra.errors import PalavraError
+
+PREFIX = "hf://"
+
+
+def read_hub(source: str, column: str) -> Iterator[Row]:
+    """The rows of `hf://dataset[/config]:split`; a line is a row here.
+
+    The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs
+    the extra `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no
+    scripts.
+    """
+    stream = _open(source)
+    for line, record in enumerate(stream, 1):
+        if line == 1:
+            check_column(source, line, column, record)
+        yield Row(text_value(source, line, column, record.get(column)), line)
+
+
+def _open(source: str) -> Any:
+    place, colon, split = source.removeprefix(PREFIX).rpartition(":")
+    if not colon or not place or not split or "/" in split:
+        raise PalavraError(f"{source}: write hf://dataset:split or hf://dataset/config:split")
+    try:
+        import datasets
+    except ImportError:
+        raise PalavraError(f"{source}: needs the datasets library: pip install 'palavra[hub]'") from None
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise PalavraError(f"{source}: needs datasets 4 or later, which runs no code of a data set")
+    failure: Exception | None = None
+    for name, config in _readings(place):
+        try:
+            return datasets.load_dataset(name, config, split=split, streaming=True)
+        except datasets.exceptions.DatasetNotFoundError as error:
+            failure = failure or error
+        except Exception as error:  # whatever a loader of any format may raise, and the network
+            raise PalavraError(f"{source}: cannot be opened ({_first_line(error)})") from None
+    raise PalavraError(f"{source}: no such data set ({_first_line(failure)})")
+
+
+def _readings(place: str) -> Iterator[tuple[str, str | None]]:
+    """The ways to read `a/b`: owner and name, or name and configuration; a local folder comes first."""
+    head, _, tail = place.rpartition("/")
+    if Path(place).is_dir():
+        yield place, None
+    elif (head and Path(head).is_dir()) or place.count("/") == 2:
+        yield head, tail
+    else:
+        yield place, None
+        if head:
+            yield head, tail
+
+
+def _first_line(error: Exception | None) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,394 @@
+"""Preparing text: documents to token shards, in parallel, split by hash, and restartable.
+
+A shard is a run of consecutive documents of the sources, written as one Arrow file of those to train on and
+one of those held out, and recorded in `unfinished.json` once both are on disk. After a kill, the documents of
+the finished shards are read and hashed again, which is cheap and proves that they are the same, but not
+tokenized.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from palavra.data.corpus import Corpus, Documents, id_type, is_intact, open_part, schema
+from palavra.data.deduplicate import without_duplicates
+from palavra.data.manifest import FORMAT, SPLITS, Manifest, Part, Shard, read_done, write_unfinished
+from palavra.data.sources import Document, SourceConfig, Tally, read_documents, source_stamp
+from palavra.errors import PalavraError
+from palavra.files import atomic_path, remove_partial, sha256_of_file
+from palavra.tokenizer import Tokenizer
+
+__all__ = ["Corpus", "Documents", "Manifest", "Progress", "prepare", "prepare_all"]
+
+_BATCH_BYTES = 1 << 20  # of text that are tokenized at once
+_BATCH_DOCUMENTS = 1 << 13
+_THREADS = 2  # one tokenizes, on all cores, while the other hands over its ids
+_MOST_SHARD_TOKENS = 1 << 30  # offsets in a shard are 32-bit
+
+
+class Progress(NamedTuple):
+    """Work done so far: documents read, bytes of their text, tokens written."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+def prepare_all(
+    config: SourceConfig,
+    tokenizer: Tokenizer,
+    directory: Path | str,
+    *,
+    valid_share: float = 0.05,
+    deduplicate: bool = True,
+    shard_tokens: int = 1 << 24,
+) -> Manifest:
+    """`prepare` for those who need no progress."""
+    steps = prepare(
+        config,
+        tokenizer,
+        directory,
+        valid_share=valid_share,
+        deduplicate=deduplicate,
+        shard_tokens=shard_tokens,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            manifest: Manifest = finished.value
+            return manifest
+
+
+def prepare(
+    config: SourceConfig,
+    tokenizer: Tokenizer,
+    directory: Path | str,
+    *,
+    valid_share: float = 0.05,
+    deduplicate: bool = True,
+    shard_tokens: int = 1 << 24,
+) -> Generator[Progress, None, Manifest]:
+    """Tokenize the sources into shards in `directory`: a generator of progress that returns the manifest.
+
+    A document is held out for validation when its 64-bit content hash lies in the first `valid_share` of all
+    hashes: the choice does not depend on the other documents, and equal texts go the same way. A shard ends
+    with the batch of documents that brings it to `shard_tokens`.
+
+    Started again in the same directory, it keeps the shards that are done, if the tokenizer, the split and
+    the documents in them are the same, and makes the others. A directory whose sources nobody touched since
+    it was finished is returned as it is (data sets on a hub count as untouched). Raises `PalavraError` for
+    everything `read_documents` does, and when there is no text.
+    """
+    if not 0 <= valid_share < 1:
+        raise PalavraError(f"valid_share is {valid_share}: it must be at least 0 and below 1")
+    if not 0 < shard_tokens <= _MOST_SHARD_TOKENS:
+        raise PalavraError(f"shard_tokens is {shard_tokens}: it must be 1 to {_MOST_SHARD_TOKENS}")
+    directory = Path(directory)
+    key = _digest([FORMAT, tokenizer.fingerprint, valid_share, shard_tokens])
+    stamp = _digest([source_stamp(config), asdict(config), deduplicate])
+    finished = _finished(directory, key, stamp)
+    if finished is not None:
+        yield Progress(finished.documents, finished.bytes, finished.tokens)
+        return finished
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        done = list(_intact(directory, read_done(directory, key)))
+        work = _Work(config, tokenizer, directory, key, stamp, valid_share, deduplicate, shard_tokens)
+        while True:
+            work.begin(done)
+            try:
+                return (yield from work.go())
+            except _SourcesChanged as changed:
+                done = done[: changed.shard]
+    except OSError as error:
+        raise PalavraError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+class _SourcesChanged(Exception):
+    """The documents read now are not those that a finished shard was made from."""
+
+    def __init__(self, shard: int) -> None:
+        super().__init__(shard)
+        self.shard = shard
+
+
+@dataclass
+class _Work:
+    """One preparation: what it was asked for, and what is done."""
+
+    config: SourceConfig
+    tokenizer: Tokenizer
+    directory: Path
+    key: str
+    stamp: str
+    valid_share: float
+    deduplicate: bool
+    shard_tokens: int
+    kept: list[Shard] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+
+    def begin(self, done: list[Shard]) -> None:
+        """Forget everything but the shards that are done, on disk too."""
+        self.kept, self.shards, self.tally = done, [], Tally()
+        write_unfinished(self.directory, self.key, done)
+        (self.directory / "manifest.json").unlink(missing_ok=True)
+        wanted = {part.file for shard in done for part in (shard.train, shard.valid) if part is not None}
+        for split in SPLITS:
+            for file in self.directory.glob(f"{split}-*.arrow"):
+                if file.name not in wanted:
+                    file.unlink()
+        remove_partial(self.directory)
+
+    def go(self) -> Generator[Progress, None, Manifest]:
+        """Read on past the shards that are kept, make the rest, and finish."""
+        documents = read_documents(self.config, self.tally)
+        if self.deduplicate:
+            documents = without_duplicates(documents, self.tally)
+        for shard in self.kept:
+            yield from self._pass_over(shard, documents)
+        tokens = sum(_tokens(shard) for shard in self.shards)
+        rows = _Rows(self.tokenizer.vocab_size)
+        for batch, ids, lengths in _encoded(documents, self.tokenizer):
+            rows.add(batch, ids, lengths, self.valid_share)
+            tokens += len(ids)
+            yield Progress(self.tally.documents, self.tally.bytes, tokens)
+            if rows.tokens >= self.shard_tokens:
+                self._end_shard(rows)
+                rows = _Rows(self.tokenizer.vocab_size)
+        if rows.read:
+            self._end_shard(rows)
+        if not tokens:
+            found = "; ".join(self.tally.warnings()) or "the files are empty"
+            raise PalavraError(f"{', '.join(self.config.sources)}: there is no text in the sources ({found})")
+        warnings = [*self.tally.warnings(), *self._settle_split()]
+        manifest = Manifest(
+            tokenizer=self.tokenizer.fingerprint,
+            vocab_size=self.tokenizer.vocab_size,
+            key=self.key,
+            stamp=self.stamp,
+            sources=self.config.sources,
+            documents=self.tally.documents - self.tally.duplicates,
+            bytes=self.tally.bytes - self.tally.duplicate_bytes,
+            duplicates=self.tally.duplicates,
+            empty=self.tally.empty,
+            warnings=tuple(warnings),
+            shards=tuple(self.shards),
+        )
+        manifest.write(self.directory)
+        (self.directory / "unfinished.json").unlink(missing_ok=True)
+        return manifest
+
+    def _pass_over(self, shard: Shard, documents: Iterator[Document]) -> Iterator[Progress]:
+        """Read the documents of a finished shard again, and see that they are the same."""
+        digest = hashlib.blake2b(digest_size=16)
+        read = 0
+        for read, document in enumerate(islice(documents, shard.read), 1):
+            digest.update(document.hash.to_bytes(8, "big"))
+            if read % _BATCH_DOCUMENTS == 0:
+                yield Progress(self.tally.documents, self.tally.bytes, sum(map(_tokens, self.shards)))
+        if read != shard.read or digest.hexdigest() != shard.digest:
+            raise _SourcesChanged(len(self.shards))
+        self.shards.append(shard)
+        yield Progress(self.tally.documents, self.tally.bytes, sum(map(_tokens, self.shards)))
+
+    def _end_shard(self, rows: "_Rows") -> None:
+        number = len(self.shards)
+        parts = {split: _write(self.directory, split, number, rows.batch(split)) for split in SPLITS}
+        digest = rows.digest.hexdigest()
+        self.shards.append(Shard(read=rows.read, digest=digest, blank=rows.blank, settled=False, **parts))
+        write_unfinished(self.directory, self.key, self.shards)
+
+    def _settle_split(self) -> list[str]:
+        """Keep both sides of the split from being empty; what there is to tell about that and blank documents."""
+        told = []
+        blank = sum(shard.blank for shard in self.shards)
+        if blank:
+            told.append(f"{blank:,} documents gave no tokens and were left out")
+        if self.valid_share == 0:
+            return told
+        has = {split: [_part(shard, split) for shard in self.shards] for split in SPLITS}
+        empty = [split for split in SPLITS if not any(has[split])]
+        if not empty:
+            return told
+        full: Literal["train", "valid"] = "valid" if empty == ["train"] else "train"
+        hashes = [
+            open_part(self.directory, part, self.tokenizer.vocab_size, "size").column("hash").to_numpy()
+            for part in has[full]
+            if part is not None
+        ]
+        distinct = np.unique(np.concatenate(hashes))
+        if len(distinct) > 1 and empty == ["valid"]:
+            where = self._move(int(distinct[0]), "train", "valid")
+            told.append(f"no document fell into the validation share, so the one at {where} is held out")
+        elif len(distinct) > 1:
+            self._move(int(distinct[-1]), "valid", "train")
+        else:
+            if empty == ["train"]:
+                self._move(int(distinct[0]), "valid", "train")
+            told.append(
+                "there is only one document, so none is held out for validation; give more, or make documents of its "
+                "lines (--lines) or of its paragraphs (--documents blank-line)"
+            )
+        return told
+
+    def _move(self, hash: int, source: Literal["train", "valid"], target: Literal["train", "valid"]) -> str:
+        """Write the documents of one hash on the other, empty side of the split; returns where the first came from."""
+        where = ""
+        for number, shard in enumerate(self.shards):
+            part = _part(shard, source)
+            if part is None:
+                continue
+            batch = open_part(self.directory, part, self.tokenizer.vocab_size, "size")
+            moved = pc.equal(batch.column("hash"), pa.scalar(hash, pa.uint64()))
+            if not pc.any(moved).as_py():
+                continue
+            rows = {target: batch.filter(moved), source: batch.filter(pc.invert(moved))}
+            first = rows[target]
+            where = where or f"{first.column('file')[0].as_py()}:{first.column('line')[0].as_py()}"
+            parts = {split: _write(self.directory, split, number, rows[split]) for split in (target, source)}
+            self.shards[number] = Shard(read=shard.read, digest=shard.digest, blank=shard.blank, settled=True, **parts)
+        return where
+
+
+class _Rows:
+    """The documents of the shard that is being made, in memory."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.tokens = self.read = self.blank = 0
+        self.digest = hashlib.blake2b(digest_size=16)
+        self._schema = schema(vocab_size)
+        self._dtype = np.dtype(id_type(vocab_size).to_pandas_dtype())
+        self._ids: list[npt.NDArray[Any]] = []
+        self._lengths: list[npt.NDArray[np.int64]] = []
+        self._held_out: list[npt.NDArray[np.bool_]] = []
+        self._hashes: list[npt.NDArray[np.uint64]] = []
+        self._files: dict[str, int] = {}
+        self._places: list[npt.NDArray[np.uint32]] = []
+
+    def add(
+        self, batch: list[Document], ids: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64], share: float
+    ) -> None:
+        hashes = np.fromiter((document.hash for document in batch), dtype=np.uint64, count=len(batch))
+        self.digest.update(hashes.astype(">u8").tobytes())
+        self.read += len(batch)
+        self.blank += int((lengths == 0).sum())
+        self.tokens += len(ids)
+        self._ids.append(ids.astype(self._dtype))
+        self._lengths.append(lengths)
+        self._held_out.append(hashes < np.uint64(int(share * 2**64)))
+        self._hashes.append(hashes)
+        places = [(self._files.setdefault(each.file, len(self._files)), each.line) for each in batch]
+        self._places.append(np.array(places, dtype=np.uint32))
+
+    def batch(self, split: Literal["train", "valid"]) -> Any:
+        """The rows of one side of the split, without blank ones, as an Arrow record batch."""
+        lengths = np.concatenate(self._lengths)
+        held_out = np.concatenate(self._held_out)
+        side = held_out if split == "valid" else ~held_out
+        ids = np.concatenate(self._ids)[np.repeat(side, lengths)]
+        wanted = side & (lengths > 0)
+        offsets = np.concatenate([[0], np.cumsum(lengths[wanted])]).astype(np.int32)
+        files, lines = np.concatenate(self._places)[wanted].T
+        columns = [
+            pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
+            pa.array(np.concatenate(self._hashes)[wanted]),
+            pa.DictionaryArray.from_arrays(files.astype(np.int32), list(self._files)),
+            pa.array(lines),
+        ]
+        return pa.record_batch(columns, schema=self._schema)
+
+
+def _encoded(
+    documents: Iterator[Document], tokenizer: Tokenizer
+) -> Iterator[tuple[list[Document], npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:
+    """Batches of documents with their ids end to end and their lengths, in order."""
+    waiting: deque[tuple[list[Document], Future[Any]]] = deque()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for batch in _batches(documents):
+            waiting.append((batch, threads.submit(tokenizer.encode_flat, [document.text for document in batch])))
+            if len(waiting) > _THREADS:
+                done, encoded = waiting.popleft()
+                yield done, *encoded.result()
+        for done, encoded in waiting:
+            yield done, *encoded.result()
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += document.bytes
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write(directory: Path, split: str, number: int, batch: Any) -> Part | None:
+    """Write one Arrow file; None, and no file, when there are no rows."""
+    path = directory / f"{split}-{number:05d}.arrow"
+    if not batch.num_rows:
+        path.unlink(missing_ok=True)
+        return None
+    with atomic_path(path) as temporary:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        digest, size = sha256_of_file(temporary), temporary.stat().st_size
+    lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
+    return Part(
+        file=path.name,
+        documents=batch.num_rows,
+        tokens=int(lengths.sum()),
+        longest=int(lengths.max()),
+        bytes=size,
+        sha256=digest,
+    )
+
+
+def _finished(directory: Path, key: str, stamp: str) -> Manifest | None:
+    """The manifest of a directory that is already what is asked for."""
+    try:
+        manifest = Manifest.read(directory)
+    except PalavraError:
+        return None
+    whole = all(is_intact(directory, part, "size") for split in SPLITS for part in manifest.parts(split))
+    return manifest if whole and (manifest.key, manifest.stamp) == (key, stamp) else None
+
+
+def _intact(directory: Path, shards: list[Shard]) -> Iterator[Shard]:
+    """The shards up to the first whose files are not as they were written, or whose split was settled by hand.
+
+    The latter depends on all the documents, of which there may be more now.
+    """
+    for shard in shards:
+        parts = [part for part in (shard.train, shard.valid) if part is not None]
+        if shard.settled or not all(is_intact(directory, part, "hash") for part in parts):
+            return
+        yield shard
+
+
+def _part(shard: Shard, split: Literal["train", "valid"]) -> Part | None:
+    return shard.train if split == "train" else shard.valid
+
+
+def _tokens(shard: Shard) -> int:
+    return sum(part.tokens for part in (shard.train, shard.valid) if part is not None)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,235 @@
+"""From files, folders, globs and hub data sets to one stream of clean documents, in bounded memory."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow.parquet as pq
+
+from palavra.data.formats import COMPRESSIONS, FORMATS, Place, Row, cut_text, kind_of, read_rows
+from palavra.data.hub import PREFIX, read_hub
+from palavra.errors import PalavraError
+
+# Natural text shrinks to about a third in all of the compressions.
+_COMPRESSION_RATE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where the text is and how it is read.
+
+    `sources`: files, folders (read recursively, in order of their names), globs, and
+    `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
+    also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
+    what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
+    it is a record. `encoding`: of the text files. `longest_document`: in characters; a longer one is cut at a
+    blank into several, with nothing dropped, so that memory stays bounded.
+    """
+
+    sources: tuple[str, ...] = ()
+    column: str = "text"
+    documents: Literal["file", "line", "blank-line"] = "file"
+    encoding: str = "utf-8"
+    longest_document: int = 1_000_000
+
+
+class Document(NamedTuple):
+    """One document: its text, the file and line it starts at, its size in UTF-8 and a 64-bit content hash."""
+
+    text: str
+    file: str
+    line: int
+    bytes: int
+    hash: int
+
+    @property
+    def where(self) -> str:
+        """ "file:line"."""
+        return f"{self.file}:{self.line}"
+
+
+_WARNINGS = {
+    "empty": "{} empty documents were left out",
+    "missing": "{} records without the text column were left out",
+    "duplicates": "{} exact duplicates of earlier documents were left out",
+    "nul": "{} documents held NUL characters, which were taken out",
+    "surrogates": "{} documents held half surrogate pairs, which became U+FFFD",
+    "cuts": "{} cuts were made in documents longer than the longest allowed",
+    "other_files": "{} files have other suffixes and were not read",
+}
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What has been read so far: `documents` and their `bytes` in UTF-8, duplicates (`duplicate_bytes` of these)
+    among them, and everything out of the ordinary."""
+
+    documents: int = 0
+    bytes: int = 0
+    empty: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    duplicate_bytes: int = 0
+    nul: int = 0
+    surrogates: int = 0
+    cuts: int = 0
+    other_files: int = 0
+    first: dict[str, str] = field(default_factory=dict)
+
+    def note(self, what: str, where: str) -> None:
+        """Count one more of `what`, a field of this class, and remember where the first was."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.first.setdefault(what, where)
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each kind of thing that was counted, with the place of the first."""
+        return tuple(
+            f"{text.format(f'{getattr(self, what):,}')}, the first: {self.first[what]}"
+            for what, text in _WARNINGS.items()
+            if getattr(self, what)
+        )
+
+
+def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
+    """All documents of the sources, in order, counting into `tally` as they pass.
+
+    Empty documents and records without text are left out and counted; NUL characters are taken out and
+    counted; documents longer than `config.longest_document` come as several. Raises `PalavraError`, with file
+    and line, for text that is not in the encoding, a missing column, damaged files, and sources that hold no
+    files of text.
+    """
+    if config.longest_document < 2:
+        raise PalavraError("longest_document must be at least 2 characters")
+    for source in _expanded(config, tally):
+        if isinstance(source, Path):
+            place = Place(source, config.column, config.documents, config.encoding, config.longest_document)
+            rows = read_rows(place)
+        else:
+            rows = read_hub(source, config.column)
+        yield from _documents(str(source), rows, config.longest_document, tally)
+
+
+def source_bytes(config: SourceConfig) -> int:
+    """About how many bytes of text the sources hold, from the sizes of the files; 0 where nobody can tell."""
+    return sum(_bytes_of(source) for source in _expanded(config, Tally()) if isinstance(source, Path))
+
+
+def source_stamp(config: SourceConfig) -> str:
+    """A digest of the files' names, sizes and times of change: equal for sources that nobody touched."""
+    digest = hashlib.sha256()
+    for source in _expanded(config, Tally()):
+        digest.update(os.fsencode(source) + b"\0")
+        if isinstance(source, Path):
+            state = source.stat()
+            digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _documents(source: str, rows: Iterator[Row], longest: int, tally: Tally) -> Iterator[Document]:
+    """Clean texts, cut where too long, with what was out of the ordinary counted."""
+    for text, line, cut in rows:
+        if text is None:
+            tally.note("missing", f"{source}:{line}")
+            continue
+        if "\0" in text:
+            text = _without_nul(text, f"{source}:{line}")
+            tally.note("nul", f"{source}:{line}")
+        if not text or text.isspace():
+            tally.note("empty", f"{source}:{line}")
+            continue
+        if cut:
+            tally.note("cuts", f"{source}:{line}")
+        if len(text) <= longest:
+            yield _document(text, source, line, tally)
+            continue
+        for number, piece in enumerate(cut_text(text, longest)):
+            if number:
+                tally.note("cuts", f"{source}:{line}")
+            yield _document(piece, source, line, tally)
+
+
+def _document(text: str, source: str, line: int, tally: Tally) -> Document:
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        tally.note("surrogates", f"{source}:{line}")
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        content = text.encode()
+    tally.documents += 1
+    tally.bytes += len(content)
+    hash = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+    return Document(text, source, line, len(content), hash)
+
+
+def _without_nul(text: str, where: str) -> str:
+    """The text without NUL characters; a text that is largely NUL is in another encoding, or no text."""
+    if 4 * text.count("\0") > len(text):
+        raise PalavraError(
+            f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
+            f"(--encoding utf-16-le), else this is not text"
+        )
+    return text.replace("\0", "")
+
+
+# Which files
+
+
+def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
+    """Every file and hub data set of the sources, each once, in the order they are named."""
+    if not config.sources:
+        raise PalavraError("no sources of text: name files, folders, globs or hf://dataset:split")
+    found: dict[Path | str, None] = {}
+    for source in config.sources:
+        found.update(dict.fromkeys(_of_source(source, tally)))
+    return list(found)
+
+
+def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
+    if source.startswith(PREFIX):
+        yield source
+        return
+    path = Path(source).expanduser()
+    if path.is_file() and kind_of(path) is None:
+        raise PalavraError(f"{source}: unknown kind of file; it must be {_known()}")
+    paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    if not paths:
+        raise PalavraError(f"{source}: no such file or folder")
+    texts = 0
+    for each in paths:
+        for file in _files_under(each) if each.is_dir() else (each,):
+            if kind_of(file) is None:
+                tally.note("other_files", str(file))
+            else:
+                texts += 1
+                yield file
+    if not texts:
+        raise PalavraError(f"{source}: no files of text here; looked for {_known()}")
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its folders, by name; hidden ones are passed over."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(parent, name)
+            if not name.startswith(".") and file.is_file():
+                yield file
+
+
+def _known() -> str:
+    return f"{', '.join(FORMATS)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        if kind_of(path) == ".parquet":
+            metadata = pq.read_metadata(path)
+            return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return 0  # reading it will say what is wrong
+    return size * _COMPRESSION_RATE if path.suffix.lower() in COMPRESSIONS else size
