@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,11 @@ import torch
 
 import palavra
 from palavra.errors import PalavraError
+from palavra.log import Log
+from palavra.run import pretraining
 from palavra.run.directory import RunDirectory
+from palavra.run.pretrain import Finished
+from palavra.training import checkpoint as checkpoints
 from palavra.training.monitor import Diverged
 
 TINY = (
@@ -42,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(corpus: Path, out: Path, steps: int = 30, *extra: str, **options: object) -> object:
+def run(corpus: Path, out: Path, steps: int = 30, *extra: str, **options: Any) -> Finished:
     """A small pretraining run."""
     return palavra.pretrain(
         corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *extra), **options
@@ -205,8 +210,6 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(corpus: Path, tmp_pa
     newest.write_bytes(newest.read_bytes()[:-100])
     log: list[str] = []
 
-    from palavra.log import Log
-
     class Kept(Log):
         def line(self, text: str, style: str = "") -> None:
             log.append(text)
@@ -225,15 +228,14 @@ def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Pa
 
 
 def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from palavra.run import pretraining
+    real = checkpoints.save_checkpoint
+    calls: list[int] = []
 
-    real, calls = pretraining.save_checkpoint, []
-
-    def sometimes(*arguments: object, **options: object) -> Path:
+    def sometimes(*arguments: Any) -> Path:
         calls.append(1)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        return real(*arguments, **options)  # type: ignore[arg-type]
+        return real(*arguments)
 
     monkeypatch.setattr(pretraining, "save_checkpoint", sometimes)
     run(corpus, tmp_path / "m", 12)
@@ -289,4 +291,4 @@ def test_a_corpus_smaller_than_a_batch_still_trains(tmp_path: Path, content: str
     path.write_text(content, encoding="utf-8")
     done = run(path, tmp_path / "m", 3)
     assert (tmp_path / "m" / "report.html").exists()
-    assert done.steps == 3  # type: ignore[attr-defined]
+    assert done.steps == 3

@@ -86,7 +86,8 @@ def positions(lengths: npt.NDArray[np.integer]) -> TokenIds:
     """Position ids (N,) that restart at 0 in each of the sequences of the given lengths (S,)."""
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = np.repeat(ends - lengths, lengths)
-    return np.arange(len(starts), dtype=np.int64) - starts
+    restarting: TokenIds = np.arange(len(starts), dtype=np.int64) - starts
+    return restarting
 
 
 def from_arrays(

@@ -127,9 +127,7 @@ def prepare(
 
 @app.command()
 def pretrain(
-    sources: Annotated[
-        list[str] | None, typer.Argument(help=SOURCES_HELP, show_default=False)
-    ] = None,
+    sources: Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the finished model.", show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(help="Length: wall-clock minutes of pretraining. [10]")] = None,
     steps: Annotated[int | None, typer.Option(help="Length: optimizer steps.")] = None,
@@ -238,7 +236,6 @@ def fill(
     wanted = _texts(texts, file)
     filled = LanguageModel.load(model, device=device).fill(wanted, top=top)
     for text, blanks in zip(wanted, filled, strict=True):
-        assert isinstance(blanks, list)
         if as_json:
             masks = [[{"token": f.token, "probability": f.probability} for f in blank.fills] for blank in blanks]
             typer.echo(json.dumps({"text": text, "fills": masks}, ensure_ascii=False))
@@ -306,8 +303,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Real text in, a pretrained model and its report out, in a few minutes on a CPU."""
-    from palavra.demo import run_demo
     from palavra.log import Log
+    from palavra.run.demo import run_demo
 
     run_demo(
         text or [], out=out, minutes=minutes, column=column, documents=_documents(documents, lines), seed=seed,

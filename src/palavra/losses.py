@@ -1,14 +1,16 @@
 """Losses as pure functions. Each language-model loss is a sum and a count; whoever sums last divides once."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """`total` a scalar tensor, the sum over labelled rows in nats; `count` how many rows it sums."""
 
     total: Tensor
@@ -25,7 +27,8 @@ def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
 
     Terms with p(x) = 0 are 0, also where q(x) = 0. H(p, q) >= H(p, p) >= 0.
     """
-    return -torch.special.xlogy(p, q).sum(-1)
+    total: Tensor = torch.special.xlogy(p, q).sum(-1)
+    return -total
 
 
 def token_loss(probability: Tensor) -> Tensor:
@@ -78,7 +81,12 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
     else:
         dtype = hidden.dtype
-    total: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, labels, dtype, kernel)
+    total = cast(
+        Tensor,
+        _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, labels, dtype, kernel
+        ),
+    )
     return Loss(total, labels.numel())
 
 

@@ -47,7 +47,7 @@ def shuffled(positions: Int64Array, size: int, seed: int, epoch: int) -> Int64Ar
     low, shift = np.uint64((1 << half) - 1), np.uint64(half)
     with np.errstate(over="ignore"):
         start = np.array([(seed * 1_000_003 + epoch) % 2**64], dtype=np.uint64)
-        keys = _mix(_mix(start) + np.arange(1, 5, dtype=np.uint64))
+        keys = _mix(np.add(_mix(start), np.arange(1, 5, dtype=np.uint64), dtype=np.uint64))
         out = positions.astype(np.uint64)
         outside = np.ones(len(out), dtype=bool)
         while outside.any():

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,12 @@ class LanguageModel:
     def vocabulary(self) -> Vocabulary:
         """What masking needs of the tokenizer."""
         return vocabulary_of(self.tokenizer)
+
+    @overload
+    def fill(self, text: str, top: int = 5) -> list[Blank]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def fill(self, text: Sequence[str], top: int = 5) -> list[list[Blank]]: ...
 
     def fill(self, text: str | Sequence[str], top: int = 5) -> list[Blank] | list[list[Blank]]:
         """The `top` most probable tokens for every mask in a text, best first.

@@ -176,14 +176,14 @@ class _Rearrange(torch.autograd.Function):
 def _to_rows(x: Tensor, layout: RowsLayout) -> Tensor:
     """(N, H, d) -> (R, H, W, d)."""
     rows, width = layout.slots.shape
-    flat: Tensor = _Rearrange.apply(x, layout.slots.view(-1), layout.place)
+    flat: Tensor = _Rearrange.apply(x, layout.slots.view(-1), layout.place)  # type: ignore[no-untyped-call]
     return flat.view(rows, width, *x.shape[1:]).transpose(1, 2)
 
 
 def _from_rows(x: Tensor, layout: RowsLayout) -> Tensor:
     """(R, H, W, d) -> (N, H, d)."""
     flat = x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
-    out: Tensor = _Rearrange.apply(flat, layout.place, layout.slots.view(-1))
+    out: Tensor = _Rearrange.apply(flat, layout.place, layout.slots.view(-1))  # type: ignore[no-untyped-call]
     return out
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from palavra.errors import PalavraError
-from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.attention import Backend, choose_backend
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -112,11 +111,6 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
     for layer in layers:
         # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
         object.__setattr__(layer, "core", torch.compile(cast(Any, layer.core), dynamic=True))
-
-
-def softmax_kernel(compute: Compute) -> SoftmaxGradient:
-    """The softmax of the vocabulary loss, compiled where `compute` says so."""
-    return torch.compile(softmax_gradient, dynamic=True) if compute.compiled else softmax_gradient
 
 
 def eager() -> AbstractContextManager[object]:

@@ -5,11 +5,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from palavra.batch import Batch, from_arrays
 from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.attention import Layout
+from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel
 
 Int64Array = npt.NDArray[np.int64]
@@ -73,6 +75,11 @@ class Vocabulary:
         table = np.zeros(self.size, dtype=bool)
         table[[i for i in self.special_ids if i < self.size]] = True
         return table
+
+
+def softmax_kernel(compute: Compute) -> SoftmaxGradient:
+    """The softmax of the vocabulary loss, compiled where `compute` says so."""
+    return torch.compile(softmax_gradient, dynamic=True) if compute.compiled else softmax_gradient
 
 
 class MaskedObjective:
@@ -167,4 +174,5 @@ def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Ge
 def _count_up(sizes: npt.NDArray[np.integer]) -> Int64Array:
     """0, 1, .. size - 1 for each size, end to end."""
     ends = np.cumsum(sizes)
-    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+    counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+    return counted

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from palavra.budget import Candidate, parameters_without_embeddings
 from palavra.data.shards import Corpus, Manifest
+from palavra.run.budget import Candidate, parameters_without_embeddings
 from palavra.run.pretraining import Task
 from palavra.tokenizer import Tokenizer
 

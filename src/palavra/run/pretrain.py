@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from palavra import config as configuration
-from palavra.budget import memory_estimate, step_seconds
 from palavra.data.loader import Packed, load
 from palavra.data.packing import Packer
 from palavra.data.shards import Corpus, Manifest
@@ -20,12 +19,13 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import Evaluation, HeldOut
 from palavra.inference.model import LanguageModel, vocabulary_of
 from palavra.log import Log
-from palavra.model.compute import Compute, choose_compute, compile_layers, matmul_peak, softmax_kernel
+from palavra.model.compute import Compute, choose_compute, compile_layers, matmul_peak
 from palavra.model.directory import load_model, read_config, save_model
 from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, Vocabulary
+from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
 from palavra.recipe import Recipe, vocabulary_for
 from palavra.report import write_report
+from palavra.run.budget import memory_estimate, step_seconds
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
@@ -147,10 +147,8 @@ def _check_sources(recipe: Recipe) -> None:
 def _compute(recipe: Recipe, unique_tokens: int, log: Log) -> Compute:
     train = recipe.train
     tokens = None if train.minutes else steps_tokens(recipe, unique_tokens)
-    if tokens is None:
-        worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
-    else:
-        worth = tokens >= WORTH_COMPILING_TOKENS
+    long = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
+    worth = long if tokens is None else tokens >= WORTH_COMPILING_TOKENS
     compute = choose_compute(train.device, train.precision, train.compile, worth)
     for reason in compute.reasons:
         log.line(reason)
@@ -307,5 +305,4 @@ def examples(model: LanguageModel, texts: Sequence[str]) -> list[dict[str, Any]]
     return [
         {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
         for text, blanks in zip(texts, filled, strict=True)
-        if isinstance(blanks, list)
     ]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from palavra.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
@@ -16,6 +15,7 @@ from palavra.model.directory import read_config
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.recipe import Recipe
+from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
 
 DEFAULT_MINUTES = 10.0
 VALIDATIONS = 10

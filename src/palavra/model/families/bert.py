@@ -23,7 +23,8 @@ def new(
 
 
 def _all_global(layers: int) -> tuple[LayerKind, ...]:
-    return ("global",) * layers
+    kinds: list[LayerKind] = ["global"] * layers
+    return tuple(kinds)
 
 
 def read(values: Mapping[str, Any]) -> ModelConfig:

@@ -96,7 +96,6 @@ def free_folder(wanted: Path) -> Path:
 def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
     model = LanguageModel.load(finished.directory)
     for sentence, blanks in zip(sentences, model.fill(list(sentences)) if sentences else [], strict=True):
-        assert isinstance(blanks, list)
         log.line("")
         log.line(sentence)
         for blank in blanks:
