@@ -216,20 +216,22 @@ from safetensors.torch import save_file
 from palavra import distributed
 from palavra.data.loader import load
 from palavra.data.packing import Packer
-from palavra.training.loop import prepare_steps, train
+from palavra.training.loop import LoopConfig, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
-from test_loop import CONSTANT, loop_config
+from palavra.training.schedules import ScheduleConfig
 from tiny import CLS, CPU, SEP, EveryThird, Shelf, build_model, model_config
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2):
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
-    model, objective, config = build_model(model_config()), EveryThird(), loop_config(steps=4, clip=0.5)
+    model, objective = build_model(model_config()), EveryThird()
+    config = LoopConfig(steps=4, accumulate=1, clip=0.5, seed=0, row_width=0)
+    schedule = ScheduleConfig(name="constant", warmup=0.0)
     packed = load(shelf, packer, CLS, SEP, rank=rank, ranks=2)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
     steps = prepare_steps(packed, objective, config, CPU, 0)
-    seen = list(train(model, objective, steps, optimizers, CONSTANT, config, CPU))
+    seen = list(train(model, objective, steps, optimizers, schedule, config, CPU))
     rows = [[float(r.loss), float(r.gradient_norm), r.cursor.to_json()] for r in seen]
     (folder / f"{rank}.json").write_text(json.dumps(rows))
     save_file(model.state_dict(), folder / f"{rank}.safetensors")
