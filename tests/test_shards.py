@@ -268,7 +268,7 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert process.wait() == -signal.SIGKILL
     with pytest.raises(PalavraError, match="never prepared to the end"):
         opened(tmp_path / "out")
-    (tmp_path / "out" / ".train-00009.arrow.0123.partial").write_text("left behind")
+    (tmp_path / "out" / ".train-00009.arrow.0123abcd.partial").write_text("left behind")
     done = json.loads((tmp_path / "out/unfinished.json").read_text())["shards"]
     assert len(done) >= 3
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("train-*.arrow")}
@@ -365,6 +365,21 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     config = write(tmp_path / "a.txt", ["um", "dois"])
     with pytest.raises(PalavraError, match=r"a\.txt: cannot be written"):
         prepare_all(config, TOKENIZER, tmp_path / "a.txt")
+
+
+def test_other_peoples_files_stay(tmp_path: Path) -> None:
+    config = write(tmp_path / "a.txt", ["um", "dois"])
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("train-00000-of-00001.arrow", ".download.partial"):
+        (out / name).write_text("theirs")
+    prepare_all(config, TOKENIZER, out)
+    assert len(opened(out).train) == 1
+    assert (out / "train-00000-of-00001.arrow").exists()
+    assert (out / ".download.partial").exists()
+    (out / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(PalavraError, match=r"manifest\.json: not a manifest of shards"):
+        prepare_all(config, TOKENIZER, out)
 
 
 # Damage

@@ -3,9 +3,12 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
 @contextlib.contextmanager
@@ -41,7 +44,8 @@ def atomic_write_text(path: Path, content: str) -> None:
 def remove_partial(directory: Path) -> None:
     """Remove what killed writers left in `directory`; only for a directory that nobody else is writing."""
     for left in directory.glob(".*.partial"):
-        left.unlink(missing_ok=True)
+        if _PARTIAL.fullmatch(left.name):
+            left.unlink(missing_ok=True)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -15,7 +15,7 @@ SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 
 _LARGEST_FILE = 1 << 30  # bytes of JSON
 _MOST = 1 << 48  # of anything that is counted; more is damage
-_FILE_NAME = re.compile(r"(train|valid)-\d{5,9}\.arrow")
+FILE_NAME = re.compile(r"(train|valid)-\d{5,9}\.arrow")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -154,6 +154,13 @@ class Manifest:
         )
 
 
+def check_free(directory: Path) -> None:
+    """Raise `PalavraError` for a folder with a `manifest.json` that is somebody else's: it would be replaced."""
+    path = directory / "manifest.json"
+    if path.is_file() and not str(_read_object(path).get("format")).startswith(FORMAT.rstrip("0123456789")):
+        raise PalavraError(f"{path}: not a manifest of shards; prepare the text in another folder")
+
+
 def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
     """Record the shards that are done so far."""
     content = {"format": FORMAT, "key": key, "shards": [asdict(shard) for shard in shards]}
@@ -236,7 +243,7 @@ class _Fields:
             return None
         fields = _Fields(self._checked(name, isinstance(value, dict)), self.path)
         file = fields.values.get("file")
-        fields._checked("file", isinstance(file, str) and _FILE_NAME.fullmatch(file) is not None)
+        fields._checked("file", isinstance(file, str) and FILE_NAME.fullmatch(file) is not None)
         return Part(
             file=str(file),
             documents=fields.count("documents"),

@@ -23,7 +23,17 @@ import pyarrow.compute as pc
 
 from palavra.data.corpus import Corpus, Documents, id_type, is_intact, open_part, schema
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.manifest import FORMAT, SPLITS, Manifest, Part, Shard, read_done, write_unfinished
+from palavra.data.manifest import (
+    FILE_NAME,
+    FORMAT,
+    SPLITS,
+    Manifest,
+    Part,
+    Shard,
+    check_free,
+    read_done,
+    write_unfinished,
+)
 from palavra.data.sources import Document, SourceConfig, Tally, read_documents, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_path, remove_partial, sha256_of_file
@@ -104,6 +114,7 @@ def prepare(
         return finished
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        check_free(directory)
         done = list(_intact(directory, read_done(directory, key)))
         work = _Work(config, tokenizer, directory, key, stamp, valid_share, deduplicate, shard_tokens)
         while True:
@@ -146,10 +157,9 @@ class _Work:
         write_unfinished(self.directory, self.key, done)
         (self.directory / "manifest.json").unlink(missing_ok=True)
         wanted = {part.file for shard in done for part in (shard.train, shard.valid) if part is not None}
-        for split in SPLITS:
-            for file in self.directory.glob(f"{split}-*.arrow"):
-                if file.name not in wanted:
-                    file.unlink()
+        for file in self.directory.iterdir():
+            if FILE_NAME.fullmatch(file.name) and file.name not in wanted:
+                file.unlink()
         remove_partial(self.directory)
 
     def go(self) -> Generator[Progress, None, Manifest]:

@@ -100,7 +100,8 @@ def _sample(documents: Iterable[str], most_bytes: int) -> list[str]:
     bar = 1 << 64  # documents whose hash is not below it cannot be in the sample
     for text in documents:
         content = text.encode("utf-8", "replace")[:most_bytes]
-        hash = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+        # Not the hash that splits documents into training and validation: the sample shall be of both.
+        hash = int.from_bytes(hashlib.blake2b(content, digest_size=8, person=b"sample").digest(), "big")
         if hash >= bar:
             continue
         heapq.heappush(kept, (-hash, content.decode("utf-8", "ignore"), len(content)))
@@ -132,8 +133,7 @@ def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> tuple[list[st
 def _special_tokens() -> list[AddedToken]:
     """The five roles; the mask takes the space before it, since the token to be filled brings its own."""
     return [
-        AddedToken(token, special=True, normalized=False, lstrip=role == "mask")
-        for role, token in OWN_TOKENS.items()
+        AddedToken(token, special=True, normalized=False, lstrip=role == "mask") for role, token in OWN_TOKENS.items()
     ]
 
 
