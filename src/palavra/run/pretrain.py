@@ -224,6 +224,7 @@ def _task(recipe: Recipe, ready: Ready, compute: Compute) -> Task:
         cls_id=tokenizer.cls_id,
         sep_id=tokenizer.sep_id,
         held_out=held_out,
+        name_document=ready.corpus.train.where,
         matmul_peak=matmul_peak(compute),
     )
 

@@ -1,7 +1,7 @@
 """The training part of `pretrain`: steps, logging, validation, checkpoints, interruption."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +43,7 @@ class Task:
     cls_id: int
     sep_id: int
     held_out: HeldOut | None
+    name_document: Callable[[int], str]
     matmul_peak: float
 
     @property
@@ -92,7 +93,7 @@ class Training:
         budget = task.recipe.train.micro_batch_tokens or task.recipe.train.batch_tokens
         self.packing = PackingTally(budget=budget)
         self.state = RunState(step=0, cursor=Cursor())
-        self.monitor = Monitor(task.recipe.optimizer.learning_rate)
+        self.monitor = Monitor(task.recipe.optimizer.learning_rate, task.name_document)
         self._window = _Window()
         self._improved = False
 

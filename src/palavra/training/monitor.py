@@ -1,12 +1,14 @@
 """Watching a run: stop it when the loss is lost, and say when and on what."""
 
 import math
+from collections.abc import Callable
 
 from palavra.training.loop import StepReport
 
 SMOOTHING = 0.95
 # A loss this far above the first one is not a bad batch: an untrained model does better by guessing.
 EXPLODED = 1.5
+SHOWN_DOCUMENTS = 4
 
 
 class Diverged(Exception):
@@ -15,10 +17,12 @@ class Diverged(Exception):
 
 class Monitor:
     """Follows the loss with an exponential average. Reads each report one step late, when the device has long
-    finished with it, so that looking costs no waiting."""
+    finished with it, so that looking costs no waiting. `name_document` says where a document comes from."""
 
-    def __init__(self, peak_rate: float, smoothed: float | None = None, first: float | None = None):
-        self.peak_rate, self.smoothed, self.first = peak_rate, smoothed, first
+    def __init__(self, peak_rate: float, name_document: Callable[[int], str] = str):
+        self.peak_rate, self.name_document = peak_rate, name_document
+        self.smoothed: float | None = None
+        self.first: float | None = None
         self._waiting: StepReport | None = None
 
     def watch(self, report: StepReport) -> None:
@@ -45,8 +49,9 @@ class Monitor:
 
     def _describe(self, report: StepReport, what: str) -> str:
         rate = self.peak_rate * report.learning_rate_share
-        shown = ", ".join(str(d) for d in report.documents[:8])
-        more = f" and {len(report.documents) - 8} more" if len(report.documents) > 8 else ""
+        shown = ", ".join(self.name_document(int(number)) for number in report.documents[:SHOWN_DOCUMENTS])
+        rest = len(report.documents) - SHOWN_DOCUMENTS
+        more = f" and {rest} more" if rest > 0 else ""
         return (
             f"{what} at step {report.step}, learning rate {rate:.3g}, documents {shown}{more}: lower "
             "optimizer.learning_rate; the last good checkpoint is kept"
