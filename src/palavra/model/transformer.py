@@ -35,20 +35,22 @@ class Embeddings(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Cosines and sines of the rotary angles, for every position up to the context, one table a theta."""
+    """Cosines and sines of the rotary angles of one theta.
 
-    def __init__(self, theta: float, head_width: int, context: int):
+    Computed as they are needed, once a forward pass: a table would be as large as the context that a foreign
+    configuration claims.
+    """
+
+    def __init__(self, theta: float, head_width: int):
         super().__init__()
         frequencies = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
-        angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies
-        self.register_buffer("cos", angles.cos()[:, None, :], persistent=False)
-        self.register_buffer("sin", angles.sin()[:, None, :], persistent=False)
-        self.cos: Tensor
-        self.sin: Tensor
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.frequencies: Tensor
 
     def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) -> cos and sin (N, 1, d/2) float32."""
-        return self.cos[position_ids], self.sin[position_ids]
+        angles = position_ids[:, None, None] * self.frequencies
+        return angles.cos(), angles.sin()
 
 
 class Transformer(nn.Module):
@@ -63,7 +65,7 @@ class Transformer(nn.Module):
         self.final_norm = layer_norm(config) if config.norm == "pre" else nn.Identity()
         thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
         used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
-        self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width, config.context) for kind in used})
+        self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width) for kind in used})
         self.apply(self._initialize)
         self._shrink_residual_outputs()
 

@@ -15,6 +15,7 @@ from palavra import distributed
 from palavra.batch import Batch
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor
+from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.attention import Layout
 from palavra.model.compute import Compute
@@ -90,7 +91,10 @@ def prepare_steps(
     compute: Compute,
     first_step: int,
 ) -> Iterator[PreparedStep]:
-    """Group micro-batches into steps, prepare them for the objective and move them to the device."""
+    """Group micro-batches into steps, prepare them for the objective and move them to the device.
+
+    Raises PalavraError for a step in which no token can be predicted.
+    """
     for step in range(first_step, config.steps):
         ready: list[tuple[Batch, Layout]] = []
         documents: list[Int64Array] = []
@@ -101,12 +105,18 @@ def prepare_steps(
             layout = lay_out(batch, compute.backend, compute.device, config.row_width)
             ready.append((batch.to(compute.device), layout))
             documents.append(raw.pieces.document)
+        count, seen = sum(batch.labelled for batch, _ in ready), np.unique(np.concatenate(documents))
+        if not count:
+            raise PalavraError(
+                f"step {step + 1}: nothing to predict in document {seen[0]} and the {len(seen) - 1} others of the "
+                "batch, every token is a special one such as [UNK]: use a tokenizer that knows this text"
+            )
         yield PreparedStep(
             micro_batches=tuple(ready),
-            count=sum(batch.labelled for batch, _ in ready),
+            count=count,
             tokens=sum(batch.tokens for batch, _ in ready),
             cursor=raw.cursor,
-            documents=np.unique(np.concatenate(documents)),
+            documents=seen,
         )
 
 
