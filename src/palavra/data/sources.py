@@ -59,7 +59,7 @@ _WARNINGS = {
     "nul": "{} documents held NUL characters, which were taken out",
     "surrogates": "{} documents held half surrogate pairs, which became U+FFFD",
     "cuts": "{} cuts were made in documents longer than the longest allowed",
-    "other_files": "{} files have other suffixes and were not read",
+    "other_files": "{} files have other suffixes, or are not ordinary files, and were not read",
 }
 
 
@@ -201,7 +201,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
     texts = 0
     for each in paths:
         for file in _files_under(each) if each.is_dir() else (each,):
-            if kind_of(file) is None:
+            if kind_of(file) is None or not file.is_file():
                 tally.note("other_files", str(file))
             else:
                 texts += 1
@@ -212,12 +212,13 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
 
 def _files_under(folder: Path) -> Iterator[Path]:
     """The files in a folder and its folders, by name; hidden ones are passed over."""
-    for parent, folders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise PalavraError(f"{error.filename}: this folder cannot be read ({error.strerror})")
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(parent, name)
-            if not name.startswith(".") and file.is_file():
-                yield file
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _known() -> str:

@@ -77,7 +77,7 @@ class HeldOut:
                 return
 
     def _pieces(self, context: int, limit: int | None) -> Iterator[Pieces]:
-        return one_pass(self.lengths, context, min(BATCH_TOKENS, limit or BATCH_TOKENS))
+        return one_pass(self.lengths, context, max(context, min(BATCH_TOKENS, limit or BATCH_TOKENS)))
 
 
 def evaluate_masked(

@@ -91,7 +91,7 @@ class LanguageModel:
         encoded = [blanks_of(one, self.tokenizer, self.model.config.context) for one in texts]
         filled: list[list[Blank]] = [[] for _ in texts]
         for rows, vectors, batch in self._run(encoded):
-            logits = self.model.logits(vectors.index_select(0, batch.label_rows)).float()
+            logits = self._logits(vectors, batch)
             chosen = top_fills(logits, self.tokenizer, top)
             sequence = np.searchsorted(batch.cu_seqlens.numpy(), batch.label_rows.cpu().numpy(), side="right") - 1
             for place, fills in zip(sequence, chosen, strict=True):
@@ -109,9 +109,10 @@ class LanguageModel:
 
     def distribution(self, text: str) -> Tensor:
         """The probability of every vocabulary entry for each mask of a text: (masks, V) float32, rows sum to 1."""
+        self.check_head()
         sample = blanks_of(text, self.tokenizer, self.model.config.context)
         ((_, vectors, batch),) = self._run([sample])
-        return torch.softmax(self.model.logits(vectors.index_select(0, batch.label_rows)).float(), -1).cpu()
+        return torch.softmax(self._logits(vectors, batch), -1).cpu()
 
     def embed(self, texts: str | Sequence[str], pooling: Pooling = "mean") -> list[Embedding]:
         """Contextual vectors of texts: one a text ("mean" over its tokens, or that of "cls"), or one a "token".
@@ -140,6 +141,11 @@ class LanguageModel:
         whole = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
         return Sample(input_ids=np.array(whole, dtype=np.int64))
 
+    def _logits(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """Logits (M, V) float32 of the labelled rows of vectors (N, D)."""
+        with torch.inference_mode(), self.compute.autocast():
+            return self.model.logits(vectors.index_select(0, batch.label_rows)).float()
+
     def _run(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], Tensor, Batch]]:
         """Vectors (N, D) of all samples, packed: (numbers of the samples in the batch, vectors, batch)."""
         lengths = [len(sample.input_ids) for sample in samples]
@@ -152,7 +158,8 @@ class LanguageModel:
             layout = lay_out(batch, self.compute.backend, self.compute.device)
             with torch.inference_mode(), self.compute.autocast():
                 moved = batch.to(self.compute.device)
-                yield rows, self.model(moved, layout), moved
+                vectors = self.model(moved, layout)
+            yield rows, vectors, moved
 
 
 def load(

@@ -2,7 +2,7 @@
 
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from palavra.errors import PalavraError
-from palavra.model.attention import Backend, choose_backend
+from palavra.model.attention import BACKENDS, Backend, choose_backend
 
 Precision = Literal["auto", "bfloat16", "float32"]
 Choice = Literal["auto", "on", "off"]
@@ -72,6 +72,15 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise PalavraError("train.device is cuda, but torch sees no CUDA device here: use cpu or auto")
     return device
+
+
+def for_dropout(compute: Compute, attention_dropout: float) -> Compute:
+    """The same choices, with attention that can drop weights where the model asks for it: the variable-length
+    kernel cannot."""
+    if not attention_dropout or compute.backend.name != "varlen":
+        return compute
+    rows = BACKENDS["rows"]
+    return replace(compute, backend=rows, reasons=(*compute.reasons, "attention: rows, for its dropout"))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -150,8 +150,8 @@ def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
 def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Generator) -> Int64Array:
     """Ascending indexes of tokens in whole words, drawn word by word (or span by span) up to `count` tokens.
 
-    `words` (n,) ascending word numbers. A word that would pass `count` is left out, unless nothing else was
-    drawn.
+    `words` (n,) ascending word numbers. Drawing ends at the first word that would pass `count`, unless it
+    is the only one.
     """
     boundaries = np.flatnonzero(np.diff(words, prepend=-1))
     sizes = np.diff(np.append(boundaries, len(words)))

@@ -19,7 +19,7 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import Evaluation, HeldOut
 from palavra.inference.model import LanguageModel, vocabulary_of
 from palavra.log import Log
-from palavra.model.compute import Compute, choose_compute, compile_layers, matmul_peak
+from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout, matmul_peak
 from palavra.model.directory import load_model, read_config, save_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
@@ -203,6 +203,7 @@ def _task(recipe: Recipe, ready: Ready, compute: Compute) -> Task:
     else:
         model = MaskedLanguageModel(recipe.model.build(tokenizer.vocab_size, tokenizer.pad_id))
     model.to(compute.device)
+    compute = for_dropout(compute, model.config.attention_dropout)
     compile_layers(model.transformer.layers, compute)
     vocabulary = vocabulary_of(tokenizer)
     held_out = None

@@ -104,6 +104,12 @@ class Training:
             self.log.warn(line)
         if checkpoint is not None:
             state = load_checkpoint(checkpoint, self.task.model, self.optimizers)
+            wanted = self.task.recipe.optimizer
+            if wanted is not None and state.optimizer != wanted.name:
+                raise PalavraError(
+                    f"{checkpoint} holds the state of {state.optimizer or 'another optimizer'}, the recipe says "
+                    f"{wanted.name}: resume with the optimizer the run began with"
+                )
             self.state = state
             self.packing = PackingTally(**state.packing) if state.packing else self.packing
             self.monitor.smoothed, self.monitor.first = state.smoothed_loss, state.first_loss
@@ -216,6 +222,7 @@ class Training:
         """Write a checkpoint. A full disk is no reason to lose the run: say so and try again when next due."""
         if not distributed.is_main():
             return
+        assert self.task.recipe.optimizer
         tally = self.packing
         packing = {"budget": tally.budget, "batches": tally.batches, "tokens": tally.tokens}
         state = replace(self.state, packing=packing, smoothed_loss=self.monitor.smoothed, first_loss=self.monitor.first)

@@ -98,9 +98,7 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
     tokens = {role: [*_contents(settings.get(f"{role}_token")), own][0] for role, own in OWN_TOKENS.items()}
     missing = [token for token in tokens.values() if token not in vocabulary]
     if missing:
-        raise PalavraError(
-            f"{path}: lacks the special tokens {' '.join(missing)}; is this a BERT vocabulary?"
-        )
+        raise PalavraError(f"{path}: lacks the special tokens {' '.join(missing)}; is this a BERT vocabulary?")
     backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=tokens["unk"]))
     backend.normalizer = normalizers.BertNormalizer(
         lowercase=bool(settings.get("do_lower_case", True)),
@@ -109,13 +107,9 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in tokens.values()]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens.values()])
     added = _read_json(directory / "added_tokens.json")
-    backend.add_tokens(
-        sorted((token for token in added if token not in vocabulary), key=lambda token: added[token])
-    )
+    backend.add_tokens(sorted((token for token in added if token not in vocabulary), key=lambda token: added[token]))
     backend.post_processor = processors.BertProcessing(
         (tokens["sep"], vocabulary[tokens["sep"]]), (tokens["cls"], vocabulary[tokens["cls"]])
     )

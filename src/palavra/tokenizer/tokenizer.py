@@ -148,9 +148,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of everything that decides which ids a text gets."""
-        deciding = {
-            key: self._content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")
-        }
+        deciding = {key: self._content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
         canonical = json.dumps(deciding, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -208,16 +206,13 @@ class Tokenizer:
         SentencePiece vocabularies hold their special tokens as ordinary pieces, so not recognising them is
         not enough; text that spells one is encoded in two parts.
         """
-        tokens = [
-            token for token, id in self._vocabulary.items() if id in self.special_ids and len(token) > 1
-        ]
+        tokens = [token for token, id in self._vocabulary.items() if id in self.special_ids and len(token) > 1]
         unknown = {self._vocabulary[self.roles["unk"]]} if "unk" in self.roles else set()
         reachable = [
             token
             for token in tokens
             if any(
-                self.special_ids.intersection(self._texts.encode(text, add_special_tokens=False).ids)
-                - unknown
+                self.special_ids.intersection(self._texts.encode(text, add_special_tokens=False).ids) - unknown
                 for text in (token, f"a {token} a", f"a{token}a")
             )
         ]
@@ -290,8 +285,7 @@ class Tokenizer:
 def _well_formed(texts: Sequence[str]) -> list[str]:
     """The texts as UTF-8 can hold them: half a surrogate pair becomes U+FFFD."""
     return [
-        text if _is_utf8(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        for text in texts
+        text if _is_utf8(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts
     ]
 
 

@@ -32,8 +32,8 @@ class RunState:
 
     Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
     is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far, `*_loss` what the
-    monitor compares with; `threads` and
-    `torch` are what bit-for-bit equality also depends on.
+    monitor compares with; `optimizer` names whose
+    state the checkpoint holds; `threads` and `torch` are what bit-for-bit equality also depends on.
     """
 
     step: int
@@ -45,6 +45,7 @@ class RunState:
     smoothed_loss: float | None = None
     first_loss: float | None = None
     packing: dict[str, int] = field(default_factory=dict)
+    optimizer: str = ""
     threads: int = field(default_factory=torch.get_num_threads)
     torch: str = torch.__version__
 
