@@ -225,7 +225,13 @@ class Training:
         assert self.task.recipe.optimizer
         tally = self.packing
         packing = {"budget": tally.budget, "batches": tally.batches, "tokens": tally.tokens}
-        state = replace(self.state, packing=packing, smoothed_loss=self.monitor.smoothed, first_loss=self.monitor.first)
+        state = replace(
+            self.state,
+            packing=packing,
+            optimizer=self.task.recipe.optimizer.name,
+            smoothed_loss=self.monitor.smoothed,
+            first_loss=self.monitor.first,
+        )
         try:
             save_checkpoint(self.run.checkpoints, self.task.model, self.optimizers, state)
         except OSError as error:
