@@ -131,9 +131,11 @@ def test_folders_globs_and_files_named_twice(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.txt", "a/b.txt", ".hidden/x.txt", "a/.y.txt", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "absent")
     tally = Tally()
     assert [document.text for document in read(tmp_path, tally=tally)] == ["b.txt", "a/b.txt", "a/z.txt"]
-    assert tally.warnings() == (f"1 files have other suffixes and were not read, the first: {tmp_path / 'notes.md'}",)
+    told = "2 files have other suffixes, or are not ordinary files, and were not read, the first: "
+    assert tally.warnings() == (f"{told}{tmp_path / 'broken.txt'}",)
     assert texts(tmp_path / "a" / "*.txt") == ["a/b.txt", "a/z.txt"]
     assert texts(tmp_path / "**" / "b.txt") == ["a/b.txt", "b.txt"]
     assert texts(tmp_path / "b.txt", tmp_path) == ["b.txt", "a/b.txt", "a/z.txt"]
