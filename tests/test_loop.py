@@ -400,7 +400,7 @@ def test_a_resumed_monitor_goes_on() -> None:
 def test_a_run_that_explodes_is_stopped_with_its_step_and_documents() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     optimizer = OptimizerConfig(name="sgd", learning_rate=900.0, clip=0.0)
-    monitor = Monitor(optimizer.learning_rate)
+    monitor = Monitor(optimizer.peak_rate)
     seen: list[StepReport] = []
     objective = MaskedObjective(MaskingConfig(), vocabulary())
 

@@ -84,9 +84,9 @@ def tokenizer_train(
     """Train a tokenizer on text; transformers' AutoTokenizer loads the result."""
     from palavra.log import Log
     from palavra.run import api
+    from palavra.tokenizer import TokenizerConfig
 
-    config = api.tokenizer_config(
-        sources,
+    config = TokenizerConfig(
         vocab_size=vocab_size,
         algorithm=algorithm,
         nfc=nfc,

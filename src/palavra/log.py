@@ -54,5 +54,9 @@ class Log:
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
         )
-        with Progress(*columns, console=self._console, transient=True, refresh_per_second=4) as progress:
+        # Into a file or a pipe only lines go: a bar there would be noise.
+        hidden = self._console.quiet or not self._console.is_terminal
+        with Progress(
+            *columns, console=self._console, transient=True, refresh_per_second=4, disable=hidden
+        ) as progress:
             yield LiveLine(progress, progress.add_task(title, total=total, detail=""))

@@ -10,7 +10,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.objectives.masked import MaskingConfig
 from palavra.tokenizer import TokenizerConfig
-from palavra.training.optimizers import OptimizerConfig
+from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.schedules import ScheduleConfig
 
 SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
@@ -37,6 +37,10 @@ SIZES: dict[SizeName, Size] = {
     "base": Size(width=768, layers=12, heads=12, context=512, batch_tokens=65536, learning_rate=1e-3),
     "large": Size(width=1024, layers=24, heads=16, context=512, batch_tokens=131072, learning_rate=6e-4),
 }
+
+
+# The rates of the sizes are Muon's; Adam's steps are larger where both have the same rate.
+RATE_RATIOS: dict[OptimizerName, float] = {"muon": 1.0, "adamw": 0.5, "adam": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +129,18 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run. `tokenizer` None trains a byte-level BPE whose vocabulary fits the corpus; `init` continues
+    """A whole run. `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues
     from a model directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig | None = None
+    tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(vocab_size=None))
     tokenizer_from: str | None = None
     init: str | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.3, final_share=0.15))
-    optimizer: OptimizerConfig | None = None
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, rest_ratio=0.5)
+    )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -152,8 +158,19 @@ class Recipe:
         )
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
-        optimizer = self.optimizer or OptimizerConfig(name="muon", learning_rate=size.learning_rate, rest_ratio=0.5)
+        optimizer = replace(self.optimizer, learning_rate=self.optimizer.learning_rate or self._rate_of(size))
         return replace(self, model=model, train=train, optimizer=optimizer)
+
+    def _rate_of(self, size: Size) -> float:
+        """The size's learning rate for this optimizer."""
+        name = self.optimizer.name
+        if name not in RATE_RATIOS:
+            raise PalavraError(f"optimizer.learning_rate must be given for {name}: none was measured for it")
+        return size.learning_rate * RATE_RATIOS[name]
+
+
+# What is assumed of a corpus whose size nobody can tell before reading it: one on a hub.
+UNKNOWN_BYTES = 500_000_000
 
 
 def vocabulary_for(corpus_bytes: int) -> int:

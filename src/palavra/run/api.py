@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from palavra import config as configuration
 from palavra.data.shards import Corpus, Manifest
-from palavra.data.sources import SourceConfig, source_bytes
+from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
 from palavra.inference.model import LanguageModel
 from palavra.log import Log
-from palavra.recipe import DataConfig, FamilyName, Recipe, SizeName, vocabulary_for
+from palavra.recipe import DataConfig, FamilyName, Recipe, SizeName
 from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
 from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -66,7 +66,7 @@ def build_recipe(
     model = replace(base.model, **_present({"size": size, "family": family}))
     built = replace(base, data=data, train=train, model=model)
     if vocab_size is not None:
-        built = replace(built, tokenizer=replace(built.tokenizer or TokenizerConfig(), vocab_size=vocab_size))
+        built = replace(built, tokenizer=replace(built.tokenizer, vocab_size=vocab_size))
     if tokenizer is not None:
         built = replace(built, tokenizer_from=str(tokenizer))
     if init is not None:
@@ -102,14 +102,6 @@ def plan(*sources: str | Path, **options: Any) -> Plan:
     return plan_pretraining(build_recipe([str(s) for s in sources], **options))
 
 
-def tokenizer_config(sources: Sequence[str], *, vocab_size: int | None, **options: Any) -> TokenizerConfig:
-    """A tokenizer's configuration; without `vocab_size`, one that fits the size of the sources."""
-    if vocab_size is None:
-        size = source_bytes(SourceConfig(sources=tuple(sources)))
-        vocab_size = vocabulary_for(size) if size else TokenizerConfig().vocab_size
-    return TokenizerConfig(vocab_size=vocab_size, **options)
-
-
 def tokenizer_train(
     *sources: str | Path,
     out: str | Path,
@@ -124,6 +116,7 @@ def tokenizer_train(
         SourceConfig(sources=tuple(str(s) for s in sources)),
         **_present({"column": column, "documents": documents, "encoding": encoding}),
     )
+    config = config or TokenizerConfig(vocab_size=None)
     return train_tokenizer(source, config, Path(out), log or Log(quiet=True))
 
 
@@ -158,7 +151,7 @@ def evaluate(
 
     Without sources: on the text that its own run held out, with accuracy by frequency band.
     """
-    loaded = LanguageModel.load(model, device=device)
+    loaded = LanguageModel.load(model, device=device, precision="auto")
     loaded.check_head()
     tokenizer = loaded.tokenizer
     counts = None

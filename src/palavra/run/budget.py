@@ -40,14 +40,18 @@ FLOOR, A, ALPHA, B, BETA = 1.9, 14.0, 0.22, 310.0, 0.30
 REPEAT_HALF_LIFE = 15.4
 # A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
 FEWEST_STEPS = 300
-WORTHWHILE = 0.05
+TOKENS_A_PARAMETER = 20
 
 
 def predicted_loss(parameters: float, tokens: float, unique_tokens: float) -> float:
     """The rule's loss for a model of so many parameters after so many tokens of a corpus of so many."""
+    return float(FLOOR + A / parameters**ALPHA + B / worth(tokens, unique_tokens) ** BETA)
+
+
+def worth(tokens: float, unique_tokens: float) -> float:
+    """The fresh tokens that `tokens` of a repeated corpus are worth (Muennighoff et al. 2023, eq. 5)."""
     repeats = max(0.0, tokens / unique_tokens - 1)
-    worth = unique_tokens * (1 + REPEAT_HALF_LIFE * (1 - math.exp(-repeats / REPEAT_HALF_LIFE)))
-    return float(FLOOR + A / parameters**ALPHA + B / min(tokens, worth) ** BETA)
+    return min(tokens, unique_tokens * (1 + REPEAT_HALF_LIFE * (1 - math.exp(-repeats / REPEAT_HALF_LIFE))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ def step_seconds(
     """Seconds of one optimizer step of this recipe, the median of a few after the first two (which compile and
     allocate). Gives up on more after `patience` seconds. The model's weights are restored."""
     recipe, train_config = trial.recipe, trial.recipe.train
-    assert recipe.optimizer and recipe.model.context and train_config.batch_tokens
+    assert recipe.model.context and train_config.batch_tokens
     assert train_config.micro_batch_tokens
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     accumulate = max(1, train_config.batch_tokens // train_config.micro_batch_tokens)
@@ -158,15 +162,15 @@ def choose_size(
     return recipe.of_size(best.size), marked
 
 
-def size_for_tokens(tokens: float, unique_tokens: int) -> SizeName:
-    """The size to train for a given number of tokens when time is not limited: the largest whose last doubling
-    the rule still rewards with at least `WORTHWHILE` of loss."""
-    best: SizeName = "nano"
-    previous = math.inf
+def size_for_tokens(tokens_of: Callable[[SizeName], float], unique_tokens: int) -> SizeName:
+    """The size to train when the length is in tokens or steps, not in time: the largest that sees at least
+    `TOKENS_A_PARAMETER` for each of its parameters (Hoffmann et al. 2022), repeated text counted at its worth.
+
+    `tokens_of` gives the tokens that a size would see, which depends on its batch where the length is in steps.
+    """
+    fitting: list[SizeName] = ["nano"]
     for name, size in SIZES.items():
-        loss = predicted_loss(12.0 * size.layers * size.width**2, tokens, unique_tokens)
-        steps = tokens / size.batch_tokens
-        if previous - loss < WORTHWHILE or (steps < FEWEST_STEPS and name != "nano"):
-            break
-        best, previous = name, loss
-    return best
+        parameters = 12.0 * size.layers * size.width**2
+        if worth(tokens_of(name), unique_tokens) >= TOKENS_A_PARAMETER * parameters:
+            fitting.append(name)
+    return fitting[-1]

@@ -1,6 +1,7 @@
 """From sources to a tokenizer and token shards, inside a run directory or on their own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,20 @@ from palavra.data.shards import Manifest, prepare
 from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes
 from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.recipe import DataConfig, vocabulary_for
+from palavra.recipe import UNKNOWN_BYTES, DataConfig, vocabulary_for
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 
 def train_tokenizer(
-    source: SourceConfig, config: TokenizerConfig | None, out: Path, log: Log, *, context: int | None = None
+    source: SourceConfig, config: TokenizerConfig, out: Path, log: Log, *, context: int | None = None
 ) -> Tokenizer:
     """Train a tokenizer on the sources and save it in `out`.
 
-    `config` None trains a byte-level BPE whose vocabulary fits the size of the corpus.
+    Where `config` leaves the vocabulary's size open, it fits the size of the corpus.
     """
     size = source_bytes(source)
-    if config is None:
-        config = TokenizerConfig(vocab_size=vocabulary_for(size) if size else TokenizerConfig().vocab_size)
+    if config.vocab_size is None:
+        config = replace(config, vocab_size=vocabulary_for(size or UNKNOWN_BYTES))
     tally = Tally()
     with log.live("training the tokenizer", size) as live:
 

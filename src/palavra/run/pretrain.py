@@ -23,14 +23,14 @@ from palavra.model.compute import Compute, choose_compute, compile_layers, for_d
 from palavra.model.directory import load_model, read_config, save_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
-from palavra.recipe import Recipe, vocabulary_for
+from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
 from palavra.report import write_report
 from palavra.run.budget import memory_estimate, step_seconds
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
 from palavra.run.pretraining import Outcome, Task, Training
-from palavra.run.sizing import Text, choose, fix_steps, seconds_of, steps_of_length, steps_tokens, synthetic, with_steps
+from palavra.run.sizing import Text, choose, fix_steps, run_tokens, seconds_of, steps_of_length, synthetic, with_steps
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import load_weights
 
@@ -81,12 +81,12 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     log.open_file(run.log)
     ready = _prepare(recipe, run, log)
     began = time.perf_counter()
-    compute = _compute(recipe, _tokens(ready), log)
     text = _text_of(ready)
-    choice = choose(recipe, text, compute)
-    for line in choice.rule:
+    choice = choose(recipe, text, _uncompiled(recipe))
+    compute = _compute(choice.recipe, _tokens(ready))
+    for line in (*choice.rule, *compute.reasons):
         log.line(line)
-    task = _task(choice.recipe, ready, compute)
+    task = _task(_with_compute(choice.recipe, compute), ready, compute)
     steps, line = fix_steps(task.recipe, task.model, task.objective, text, compute, began)
     log.line(line)
     task = replace(task, recipe=with_steps(task.recipe, steps))
@@ -105,21 +105,24 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     if recipe.train.steps is None:
         raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
     ready = _prepare(recipe, run, log)
-    task = _task(recipe, ready, _compute(recipe, _tokens(ready), log))
+    compute = _compute(recipe, _tokens(ready))
+    for line in compute.reasons:
+        log.line(line)
+    task = _task(recipe, ready, compute)
     return _train(task, ready, run, log, resume=True)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
     _check_sources(recipe)
-    size = source_bytes(recipe.data) or 1_000_000_000
-    compute = _compute(recipe, size // 4, Log(quiet=True))
+    size = source_bytes(recipe.data) or UNKNOWN_BYTES
     if recipe.init:
         vocabulary = vocabulary_of(Tokenizer.load(recipe.init))
     else:
-        entries = recipe.tokenizer.vocab_size if recipe.tokenizer else vocabulary_for(size)
+        entries = recipe.tokenizer.vocab_size or vocabulary_for(size)
         vocabulary = Vocabulary(entries, 4, frozenset(range(5)), np.ones(entries, dtype=bool))
     text = Text(vocabulary=vocabulary, unique_tokens=max(1, size // 4), packed=synthetic(vocabulary))
+    compute = _uncompiled(recipe)
     choice = choose(recipe, text, compute)
     chosen = choice.recipe
     assert chosen.train.batch_tokens and chosen.train.micro_batch_tokens
@@ -144,15 +147,32 @@ def _check_sources(recipe: Recipe) -> None:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
 
 
-def _compute(recipe: Recipe, unique_tokens: int, log: Log) -> Compute:
+def _uncompiled(recipe: Recipe) -> Compute:
+    """The arithmetic that sizes are compared with: compiling each would take longer than measuring it."""
+    return choose_compute(recipe.train.device, recipe.train.precision, "off")
+
+
+def _compute(recipe: Recipe, unique_tokens: int) -> Compute:
+    """The arithmetic of a run whose size is settled."""
     train = recipe.train
-    tokens = None if train.minutes else steps_tokens(recipe, unique_tokens)
-    long = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
-    worth = long if tokens is None else tokens >= WORTH_COMPILING_TOKENS
-    compute = choose_compute(train.device, train.precision, train.compile, worth)
-    for reason in compute.reasons:
-        log.line(reason)
-    return compute
+    if steps_of_length(recipe, unique_tokens) is None:
+        worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
+    else:
+        worth = run_tokens(recipe, unique_tokens) >= WORTH_COMPILING_TOKENS
+    return choose_compute(train.device, train.precision, train.compile, worth)
+
+
+def _with_compute(recipe: Recipe, compute: Compute) -> Recipe:
+    """The recipe with what was chosen for this machine, so that it computes the same when resumed or repeated."""
+    half = compute.dtype == torch.bfloat16
+    return replace(
+        recipe,
+        train=replace(
+            recipe.train,
+            precision="bfloat16" if half else "float32",
+            compile="on" if compute.compiled else "off",
+        ),
+    )
 
 
 def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:

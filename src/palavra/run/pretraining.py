@@ -55,7 +55,7 @@ class Task:
     def loop_config(self) -> LoopConfig:
         """What the loop needs of the recipe."""
         recipe = self.recipe
-        assert recipe.optimizer and recipe.model.context
+        assert recipe.model.context
         assert recipe.train.batch_tokens and recipe.train.micro_batch_tokens
         each = recipe.train.micro_batch_tokens * distributed.world_size()
         return LoopConfig(
@@ -88,12 +88,12 @@ class Training:
     def __init__(self, task: Task, run: RunDirectory, log: Log):
         self.task, self.run, self.log = task, run, log
         self.metrics = Metrics(run.metrics)
-        assert task.recipe.optimizer and task.recipe.train.batch_tokens
+        assert task.recipe.train.batch_tokens
         self.optimizers: Optimizers = build_optimizers(task.model.named_parameters(), task.recipe.optimizer)
         budget = task.recipe.train.micro_batch_tokens or task.recipe.train.batch_tokens
         self.packing = PackingTally(budget=budget)
         self.state = RunState(step=0, cursor=Cursor())
-        self.monitor = Monitor(task.recipe.optimizer.learning_rate, task.name_document)
+        self.monitor = Monitor(task.recipe.optimizer.peak_rate, task.name_document)
         self._window = _Window()
         self._improved = False
 
@@ -105,7 +105,7 @@ class Training:
         if checkpoint is not None:
             state = load_checkpoint(checkpoint, self.task.model, self.optimizers)
             wanted = self.task.recipe.optimizer
-            if wanted is not None and state.optimizer != wanted.name:
+            if state.optimizer != wanted.name:
                 raise PalavraError(
                     f"{checkpoint} holds the state of {state.optimizer or 'another optimizer'}, the recipe says "
                     f"{wanted.name}: resume with the optimizer the run began with"
@@ -144,7 +144,8 @@ class Training:
                 self._log_when_due(report, live, tensorboard)
                 self._validate_when_due(report, tensorboard)
                 self._save_when_due(report, stop)
-        return Outcome(state=self.state, packing=self.packing, tokens_per_second=self._overall_rate())
+        final = replace(self.state, smoothed_loss=self.monitor.smoothed)
+        return Outcome(state=final, packing=self.packing, tokens_per_second=self._overall_rate())
 
     def _take(self, report: StepReport) -> None:
         self.monitor.watch(report)
@@ -163,16 +164,15 @@ class Training:
         if report.step % train_config.log_every and report.step != self.task.steps:
             live.update(report.step, self._window.detail)
             return
-        assert self.task.recipe.optimizer
         values = self._window.close(report, self.task, self.state)
-        self.state = replace(self.state, seconds=self.state.seconds + values.pop("elapsed"))
         values = {
             **values,
-            "learning_rate": self.task.recipe.optimizer.learning_rate * report.learning_rate_share,
+            "learning_rate": self.task.recipe.optimizer.peak_rate * report.learning_rate_share,
             "masked_share": self.task.recipe.masking.share_at((report.step - 1) / self.task.steps),
             "packing_efficiency": round(self.packing.efficiency, 5),
-            "seconds": round(self.state.seconds, 3),
+            "seconds": round(self._settle_seconds(), 3),
         }
+        self._window.restart()
         self.metrics.write("train", report.step, values)
         if tensorboard is not None:
             for name in ("loss", "learning_rate", "tokens_per_second", "gradient_norm"):
@@ -193,7 +193,7 @@ class Training:
             "valid", report.step,
             {"loss": found.loss, "perplexity": found.perplexity, "accuracy": found.accuracy,
              "accuracy_at_5": found.accuracy_at_5, "tokens": self.state.tokens,
-             "seconds": round(self.state.seconds, 3)},
+             "seconds": round(self._settle_seconds(), 3)},
         )  # fmt: skip
         if tensorboard is not None:
             tensorboard.add_scalar("valid/loss", found.loss, report.step)
@@ -222,7 +222,7 @@ class Training:
         """Write a checkpoint. A full disk is no reason to lose the run: say so and try again when next due."""
         if not distributed.is_main():
             return
-        assert self.task.recipe.optimizer
+        self._settle_seconds()
         tally = self.packing
         packing = {"budget": tally.budget, "batches": tally.batches, "tokens": tally.tokens}
         state = replace(
@@ -241,6 +241,11 @@ class Training:
             return
         prune(self.run.checkpoints, self.task.recipe.train.keep, state.best_step)
 
+    def _settle_seconds(self) -> float:
+        """Seconds of training up to now, over all sessions of the run; kept in the state."""
+        self.state = replace(self.state, seconds=self.state.seconds + self._window.take_seconds())
+        return self.state.seconds
+
     def _overall_rate(self) -> float:
         return self.state.tokens / max(self.state.seconds, 1e-9)
 
@@ -255,7 +260,7 @@ class _Window:
     def restart(self) -> None:
         """Begin anew, now."""
         self._began = time.perf_counter()
-        self._lost = 0.0
+        self._lost = self._settled = 0.0
         self._losses: list[torch.Tensor] = []
         self._norms: list[torch.Tensor] = []
         self._labelled = self._tokens = 0
@@ -279,10 +284,19 @@ class _Window:
         """Time spent in the block is not training time."""
         return _Pause(self)
 
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began - self._lost
+
+    def take_seconds(self) -> float:
+        """Seconds since the window began, less those taken before."""
+        elapsed = self._elapsed()
+        taken, self._settled = elapsed - self._settled, elapsed
+        return taken
+
     def close(self, report: StepReport, task: Task, state: RunState) -> dict[str, Any]:
-        """The values of a log line, and a new beginning."""
+        """The values of a log line."""
         task.compute.synchronize()
-        elapsed = max(1e-9, time.perf_counter() - self._began - self._lost)
+        elapsed = max(1e-9, self._elapsed())
         loss = float(torch.stack(self._losses).mean())
         norm = float(torch.stack(self._norms).mean())
         rate = self._tokens / elapsed
@@ -290,14 +304,12 @@ class _Window:
         self.detail = f"{report.step}/{task.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
             f"  {peak:.0%} of peak" if peak else ""
         )
-        self.restart()
         return {
             "loss": loss,
             "gradient_norm": norm,
             "tokens": state.tokens,
             "tokens_per_second": round(rate, 1),
             "peak_share": None if peak is None else round(peak, 4),
-            "elapsed": elapsed,
         }
 
 

@@ -14,7 +14,7 @@ from palavra.model.compute import Compute
 from palavra.model.directory import read_config
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary
-from palavra.recipe import Recipe
+from palavra.recipe import SIZES, Recipe, SizeName
 from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
 
 DEFAULT_MINUTES = 10.0
@@ -73,10 +73,13 @@ def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
     if recipe.model.size != "auto":
         return Choice(recipe=recipe.of_size(recipe.model.size), rule=(f"size: {recipe.model.size} (asked for)",))
     train = recipe.train
-    tokens = steps_tokens(recipe, text.unique_tokens)
-    if tokens is not None:
-        name = size_for_tokens(tokens, text.unique_tokens)
-        return Choice(recipe=recipe.of_size(name), rule=(f"size: {name} (the rule's for {tokens:,.0f} tokens)",))
+    if any((train.steps, train.tokens, train.epochs)):
+
+        def tokens_of(name: SizeName) -> float:
+            return run_tokens(recipe.of_size(name), text.unique_tokens)
+
+        name = size_for_tokens(tokens_of, text.unique_tokens)
+        return Choice(recipe=recipe.of_size(name), rule=(f"size: {name} (for {tokens_of(name):,.0f} tokens)",))
     sized, candidates = choose_size(
         recipe,
         seconds_of(recipe) * (1 - RESERVE),
@@ -98,8 +101,6 @@ def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
 
 def _sizes_of_init(recipe: Recipe) -> Choice:
     """Continue a model: its own architecture; context, batch and rate from the size nearest in width."""
-    from palavra.recipe import SIZES
-
     assert recipe.init is not None
     config = read_config(Path(recipe.init))
     nearest = min(
@@ -115,23 +116,19 @@ def _sizes_of_init(recipe: Recipe) -> Choice:
     if config.family in ("bert", "modernbert"):
         model = replace(model, family=config.family)  # type: ignore[arg-type]
     optimizer = sized.optimizer
-    if recipe.optimizer is None and optimizer is not None:
+    if recipe.optimizer.learning_rate is None:
         # A trained model is moved with care: at the full rate it would first forget.
-        optimizer = replace(optimizer, learning_rate=optimizer.learning_rate / 5)
+        optimizer = replace(optimizer, learning_rate=optimizer.peak_rate / 5)
     return Choice(
         recipe=replace(sized, model=model, optimizer=optimizer),
         rule=(f"size: that of {recipe.init}; batch and learning rate as for {nearest}",),
     )
 
 
-def steps_tokens(recipe: Recipe, unique_tokens: int) -> float | None:
-    """Tokens that the run will see when its length is in steps, tokens or epochs; None when it is in minutes."""
-    train = recipe.train
-    if train.steps is not None:
-        return float(train.steps * (train.batch_tokens or 4096))
-    if train.tokens is not None:
-        return float(train.tokens)
-    return None if train.epochs is None else train.epochs * unique_tokens
+def run_tokens(recipe: Recipe, unique_tokens: int) -> float:
+    """Tokens that a run of settled size and of a length in steps, tokens or epochs will see."""
+    assert recipe.train.batch_tokens
+    return float((steps_of_length(recipe, unique_tokens) or 0) * recipe.train.batch_tokens)
 
 
 def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:

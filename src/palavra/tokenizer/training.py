@@ -31,7 +31,8 @@ class TokenizerConfig:
     """What a vocabulary is trained to.
 
     `algorithm`: byte-level "bpe" (any text round-trips exactly), "wordpiece" or "unigram". `vocab_size`:
-    entries, the five special tokens included; a corpus that supports fewer gives fewer, and the tokenizer's
+    entries, the five special tokens included; None leaves it to the recipe, by the size
+    of the corpus; a corpus that supports fewer gives fewer, and the tokenizer's
     `warnings` say so. `min_frequency`: how often a merge must occur (bpe, wordpiece). `nfc`: compose
     characters (Unicode NFC) first; off by default because a decomposed text would then decode composed.
     `lowercase`, `strip_accents`: throw that distinction away. `sample_bytes`: the vocabulary is trained on at
@@ -43,7 +44,7 @@ class TokenizerConfig:
     """
 
     algorithm: Algorithm = "bpe"
-    vocab_size: int = 16_384
+    vocab_size: int | None = 16_384
     nfc: bool = False
     lowercase: bool = False
     strip_accents: bool = False
@@ -52,13 +53,20 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         smallest = len(OWN_TOKENS) + (_BYTE_VALUES if self.algorithm == "bpe" else 1)
-        if not smallest <= self.vocab_size <= 1 << 24:
+        if self.vocab_size is not None and not smallest <= self.vocab_size <= 1 << 24:
             raise PalavraError(
                 f"tokenizer vocab_size is {self.vocab_size}: {self.algorithm} needs at least {smallest}, "
                 f"at most {1 << 24}"
             )
         if self.min_frequency < 1 or self.sample_bytes < 1:
             raise PalavraError("tokenizer min_frequency and sample_bytes must be at least 1")
+
+    @property
+    def entries(self) -> int:
+        """The size of the vocabulary, once it is settled."""
+        if self.vocab_size is None:
+            raise ValueError("the size of the vocabulary is not settled")
+        return self.vocab_size
 
 
 def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[dict[str, Any], list[str]]:
@@ -84,7 +92,7 @@ def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[di
     )
     content: dict[str, Any] = json.loads(backend.to_str())
     content["added_tokens"] = content["added_tokens"][: len(OWN_TOKENS)]
-    size, asked = backend.get_vocab_size(), config.vocab_size
+    size, asked = backend.get_vocab_size(), config.entries
     if size == asked:
         return content, []
     return content, [f"the text supports a vocabulary of {size:,} entries, not the {asked:,} asked for"]
@@ -153,7 +161,7 @@ def _bpe(config: TokenizerConfig) -> tuple[hf.Tokenizer, Any]:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend, trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=config.entries,
         min_frequency=config.min_frequency,
         special_tokens=_special_tokens(),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -169,9 +177,9 @@ def _wordpiece(config: TokenizerConfig, sample: Iterable[str]) -> tuple[hf.Token
     # A character takes two entries ("a" and "##a"), and half of the vocabulary is left for longer pieces. The
     # trainer numbers the "##a" in the order of a hash map; as special tokens they keep this order, and the
     # same text gives the same vocabulary. They do not stay special.
-    alphabet, _ = _alphabet(backend.normalizer, sample, max(1, (config.vocab_size - len(OWN_TOKENS)) // 4))
+    alphabet, _ = _alphabet(backend.normalizer, sample, max(1, (config.entries - len(OWN_TOKENS)) // 4))
     return backend, trainers.WordPieceTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=config.entries,
         min_frequency=config.min_frequency,
         special_tokens=[*_special_tokens(), *("##" + character for character in alphabet)],
         limit_alphabet=len(alphabet),
@@ -188,9 +196,9 @@ def _unigram(config: TokenizerConfig, sample: Iterable[str]) -> tuple[hf.Tokeniz
     split = pre_tokenizers.Split("[", "merged_with_previous")
     backend.pre_tokenizer = pre_tokenizers.Sequence([metaspace, split])
     backend.decoder = decoders.Metaspace(prepend_scheme="first")
-    _, rare = _alphabet(backend.normalizer, sample, config.vocab_size // 2)
+    _, rare = _alphabet(backend.normalizer, sample, config.entries // 2)
     trainer = trainers.UnigramTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=config.entries,
         special_tokens=_special_tokens(),
         unk_token=OWN_TOKENS["unk"],
         show_progress=False,

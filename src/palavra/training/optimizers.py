@@ -14,9 +14,10 @@ OptimizerName = Literal["adamw", "adam", "sgd", "adagrad", "muon"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """`learning_rate` is the peak rate. `weight_decay` is decoupled (Loshchilov and Hutter 2019) in adamw and
-    muon, and the gradient of a squared-norm penalty in adam, sgd and adagrad, as in torch. Norms and biases
-    never decay. `clip` bounds the norm of the whole gradient (0: no bound).
+    """`learning_rate` is the peak rate; None leaves it to the recipe's size. `weight_decay` is decoupled
+    (Loshchilov and Hutter 2019) in adamw and muon, and the gradient of a squared-norm penalty in adam, sgd and
+    adagrad, as in torch. Norms and biases never decay. `clip` bounds the norm of the whole gradient (0: no
+    bound).
 
     muon (Jordan et al. 2024) moves the matrices of the layers at `learning_rate`, with updates scaled to the
     root mean square of AdamW's (Liu et al. 2025, arXiv:2502.16982); AdamW moves all the rest at
@@ -24,7 +25,7 @@ class OptimizerConfig:
     """
 
     name: OptimizerName = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float | None = 1e-3
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
@@ -34,7 +35,7 @@ class OptimizerConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < 1e3:
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1e3:
             raise PalavraError(f"optimizer.learning_rate is {self.learning_rate}: it must be above 0")
         for name in ("weight_decay", "clip", "epsilon", "rest_ratio"):
             if getattr(self, name) < 0:
@@ -42,6 +43,13 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must be at least 0 and below 1")
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, once it is settled."""
+        if self.learning_rate is None:
+            raise ValueError("the learning rate is not settled")
+        return self.learning_rate
 
 
 class Optimizers:
@@ -118,25 +126,25 @@ def _adamw(named: Named, config: OptimizerConfig, rate: float) -> torch.optim.Op
 
 def adamw(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
-    return [_adamw(named, config, config.learning_rate)]
+    return [_adamw(named, config, config.peak_rate)]
 
 
 def adam(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Adam (Kingma and Ba 2015)."""
     groups = _groups(named, config.weight_decay)
     betas = (config.beta1, config.beta2)
-    return [torch.optim.Adam(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)]
+    return [torch.optim.Adam(groups, lr=config.peak_rate, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def sgd(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Stochastic gradient descent with momentum."""
     groups = _groups(named, config.weight_decay)
-    return [torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)]
+    return [torch.optim.SGD(groups, lr=config.peak_rate, momentum=config.momentum)]
 
 
 def adagrad(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdaGrad (Duchi et al. 2011)."""
-    return [torch.optim.Adagrad(_groups(named, config.weight_decay), lr=config.learning_rate, eps=config.epsilon)]
+    return [torch.optim.Adagrad(_groups(named, config.weight_decay), lr=config.peak_rate, eps=config.epsilon)]
 
 
 def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -147,12 +155,12 @@ def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     if hidden:
         members.append(
             torch.optim.Muon(
-                [p for _, p in hidden], lr=config.learning_rate, weight_decay=config.weight_decay,
+                [p for _, p in hidden], lr=config.peak_rate, weight_decay=config.weight_decay,
                 momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
             )
         )  # fmt: skip
     if rest:
-        members.append(_adamw(rest, config, config.learning_rate * config.rest_ratio))
+        members.append(_adamw(rest, config, config.peak_rate * config.rest_ratio))
     return members
 
 
