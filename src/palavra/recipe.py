@@ -96,7 +96,8 @@ class TrainConfig:
 
     `batch_tokens`: tokens of one optimizer step over all ranks; `micro_batch_tokens`: tokens of one forward
     pass. `log_every`, `eval_every`, `save_every` in steps. `eval_tokens`: tokens of each validation during
-    training; the last one uses all. `keep`: checkpoints kept beside the best one.
+    training; the last one uses all. `keep`: checkpoints kept beside the best one. `threads`: cores that
+    compute on a CPU; None measures whether all of them are free.
     """
 
     steps: int | None = None
@@ -112,13 +113,14 @@ class TrainConfig:
     keep: int = 2
     seed: int = 0
     device: str = "auto"
+    threads: int | None = None
     precision: Precision = "auto"
     compile: Choice = "auto"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
-                    "eval_every", "eval_tokens", "save_every", "keep")  # fmt: skip
+                    "eval_every", "eval_tokens", "save_every", "keep", "threads")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -137,7 +139,7 @@ class Recipe:
     tokenizer_from: str | None = None
     init: str | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.3, final_share=0.15))
+    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.4, final_share=0.2))
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, rest_ratio=0.5)
     )

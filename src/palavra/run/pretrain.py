@@ -30,7 +30,17 @@ from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
 from palavra.run.pretraining import Outcome, Task, Training
-from palavra.run.sizing import Text, choose, fix_steps, run_tokens, seconds_of, steps_of_length, synthetic, with_steps
+from palavra.run.sizing import (
+    Text,
+    choose,
+    fix_steps,
+    run_tokens,
+    seconds_of,
+    settle_threads,
+    steps_of_length,
+    synthetic,
+    with_steps,
+)
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import load_weights
 
@@ -82,9 +92,10 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     ready = _prepare(recipe, run, log)
     began = time.perf_counter()
     text = _text_of(ready)
+    recipe, threads = settle_threads(recipe, text, _uncompiled(recipe))
     choice = choose(recipe, text, _uncompiled(recipe))
     compute = _compute(choice.recipe, _tokens(ready))
-    for line in (*choice.rule, *compute.reasons):
+    for line in (*choice.rule, *compute.reasons, threads):
         log.line(line)
     task = _task(_with_compute(choice.recipe, compute), ready, compute)
     steps, line = fix_steps(task.recipe, task.model, task.objective, text, compute, began)
@@ -105,6 +116,8 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     if recipe.train.steps is None:
         raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
     ready = _prepare(recipe, run, log)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
     compute = _compute(recipe, _tokens(ready))
     for line in compute.reasons:
         log.line(line)
@@ -123,6 +136,7 @@ def plan_pretraining(recipe: Recipe) -> Plan:
         vocabulary = Vocabulary(entries, 4, frozenset(range(5)), np.ones(entries, dtype=bool))
     text = Text(vocabulary=vocabulary, unique_tokens=max(1, size // 4), packed=synthetic(vocabulary))
     compute = _uncompiled(recipe)
+    recipe, _ = settle_threads(recipe, text, compute)
     choice = choose(recipe, text, compute)
     chosen = choice.recipe
     assert chosen.train.batch_tokens and chosen.train.micro_batch_tokens

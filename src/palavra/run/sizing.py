@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Pieces
@@ -21,6 +22,8 @@ DEFAULT_MINUTES = 10.0
 VALIDATIONS = 10
 # Share of a time budget left for validation, checkpoints and the noise of the machine.
 RESERVE = 0.04
+# One thread is chosen over all only where it is clearly faster: other programs come and go.
+WORTH_FEWER_THREADS = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,36 @@ def synthetic(vocabulary: Vocabulary) -> Callable[[Recipe], Iterator[Packed]]:
 def seconds_of(recipe: Recipe) -> float:
     """The time budget in seconds: the one given, or the default one."""
     return 60 * (recipe.train.minutes or DEFAULT_MINUTES)
+
+
+def settle_threads(recipe: Recipe, text: Text, compute: Compute) -> tuple[Recipe, str]:
+    """Set the number of threads for this process, and say which: the recipe's, or the faster of all and one.
+
+    A core that another program keeps busy holds up every step of the others: there one thread can be several
+    times as fast as two. Results depend on the number bit for bit, so it becomes part of the recipe.
+    """
+    everything = torch.get_num_threads()
+    threads, why = recipe.train.threads, "as the recipe says"
+    if threads is None and (compute.device.type != "cpu" or everything == 1):
+        threads, why = everything, "all"
+    elif threads is None:
+        seconds = {count: _seconds_with(count, recipe, text, compute) for count in (everything, 1)}
+        threads = 1 if seconds[1] * WORTH_FEWER_THREADS < seconds[everything] else everything
+        why = ", ".join(f"{each * 1000:.0f} ms a step with {count}" for count, each in seconds.items())
+        if threads != everything:
+            why += "; the other cores are busy"
+    torch.set_num_threads(threads)
+    recipe = replace(recipe, train=replace(recipe.train, threads=threads))
+    return recipe, f"threads: {threads} ({why})"
+
+
+def _seconds_with(threads: int, recipe: Recipe, text: Text, compute: Compute) -> float:
+    """Seconds of a step of the smallest size with so many threads."""
+    torch.set_num_threads(threads)
+    sized = recipe.of_size("nano")
+    model = MaskedLanguageModel(sized.model.build(text.vocabulary.size, None))
+    objective = MaskedObjective(sized.masking, text.vocabulary)
+    return step_seconds(model, objective, text.trial(sized), compute, steps=5, patience=5.0)
 
 
 def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
