@@ -91,13 +91,13 @@ def test_gradients_of_rows_equal_those_of_the_reference(
 
 def test_the_band_is_used_where_it_pays_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    band = attention._attend_band
+    band = attention._banded_rows
 
-    def spy(*arguments: Any) -> Tensor:
-        calls.append(arguments[4])
+    def spy(*arguments: Any) -> Any:
+        calls.append(arguments[1])
         return band(*arguments)
 
-    monkeypatch.setattr(attention, "_attend_band", spy)
+    monkeypatch.setattr(attention, "_banded_rows", spy)
     q, k, v = qkv([20, 12])
     for window, width in ((4, 32), (4, 30), (16, 32), (8, 24), (None, 32), (8, 32)):
         layout = rows_layout(bounds([20, 12]), 20, width, DEVICE)

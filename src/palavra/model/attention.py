@@ -156,82 +156,102 @@ def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: floa
     return weights @ v
 
 
-class _Rearrange(torch.autograd.Function):
-    """`x[forward_index]`, whose gradient is gathered by the inverse index instead of scattered and added.
+class _Gather(torch.autograd.Function):
+    """`x[index]`, whose gradient is gathered from the places each token went to instead of scattered and added.
 
-    Right because each token has exactly one slot, and what empty slots receive never reaches a token.
+    Right because what the other places receive, those of no token, never reaches one.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
+    def forward(ctx: Any, x: Tensor, index: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
         return x[index]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return gradients[0][inverse], None, None
+        (places,) = ctx.saved_tensors
+        out = gradients[0][places[0]]
+        for place in places[1:]:
+            out = out + gradients[0][place]
+        return out, None, None
 
 
-def _to_rows(x: Tensor, layout: RowsLayout) -> Tensor:
-    """(N, H, d) -> (R, H, W, d)."""
-    rows, width = layout.slots.shape
-    flat: Tensor = _Rearrange.apply(x, layout.slots.view(-1), layout.place)  # type: ignore[no-untyped-call]
-    return flat.view(rows, width, *x.shape[1:]).transpose(1, 2)
+class _Blocks(NamedTuple):
+    """What attends to what: B blocks of Q queries, each with its own K keys.
+
+    `queries` (B, Q) and `keys` (B, K) int64: tokens; `query_sequence`, `key_sequence` likewise, the sequences they
+    are of; `distance` (Q, K) of query and key; `places` (1 or 3, N) int64: where among all keys each token is.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    query_sequence: Tensor
+    key_sequence: Tensor
+    distance: Tensor
+    places: Tensor
 
 
-def _from_rows(x: Tensor, layout: RowsLayout) -> Tensor:
-    """(R, H, W, d) -> (N, H, d)."""
-    flat = x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
-    out: Tensor = _Rearrange.apply(flat, layout.place, layout.slots.view(-1))  # type: ignore[no-untyped-call]
-    return out
+def _whole_rows(layout: RowsLayout) -> _Blocks:
+    """Each row is a block that attends to itself."""
+    slot = torch.arange(layout.slots.shape[1], device=layout.slots.device)
+    distance = slot[:, None] - slot[None, :]
+    return _Blocks(layout.slots, layout.slots, layout.sequence, layout.sequence, distance, layout.place[None])
+
+
+def _banded_rows(layout: RowsLayout, window: int) -> _Blocks:
+    """Local attention: blocks of `window` queries against the 3 x window keys around them.
+
+    Rows must be a multiple of `window` wide; computes 3 * window / W of the full product.
+    """
+    blocks = layout.slots.shape[1] // window
+
+    def around(x: Tensor, beyond: int) -> Tensor:
+        """(R, W) -> (R * W / window, 3 window)."""
+        return F.pad(x, (window, window), value=beyond).unfold(1, 3 * window, window).reshape(-1, 3 * window)
+
+    block = layout.place // window
+    own = (3 * block + 1) * window + layout.place % window
+    # Keys beyond the ends of a row are seen by no query, so what stands there receives no gradient: it may be
+    # read in place of a neighbour that the first and the last block do not have.
+    before = own - torch.where(block % blocks == 0, window, 2 * window)
+    after = own + torch.where(block % blocks == blocks - 1, window, 2 * window)
+    place = torch.arange(3 * window, device=layout.slots.device)
+    return _Blocks(
+        queries=layout.slots.reshape(-1, window),
+        keys=around(layout.slots, 0),
+        query_sequence=layout.sequence.reshape(-1, window),
+        key_sequence=around(layout.sequence, -2),
+        distance=place[:window, None] + window - place[None, :],
+        places=torch.stack((own, before, after)),
+    )
 
 
 def _attend_rows(
     q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, window: int | None, causal: bool, dropout: float
 ) -> Tensor:
-    q, k, v = _to_rows(q, layout), _to_rows(k, layout), _to_rows(v, layout)
     width = layout.slots.shape[1]
     if window is not None and width % window == 0 and width > 3 * window:
-        return _from_rows(_attend_band(q, k, v, layout.sequence, window, causal, dropout), layout)
-    slot = torch.arange(width, device=q.device)
-    mask = layout.sequence[:, None, :, None] == layout.sequence[:, None, None, :]
-    mask = mask & _visible(slot[:, None] - slot[None, :], window, causal)
-    return _from_rows(_softmax_attend(q, k, v, mask, dropout), layout)
+        blocks = _banded_rows(layout, window)
+    else:
+        blocks = _whole_rows(layout)
 
+    def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
+        """(N, H, d) -> (B, H, Q or K, d)."""
+        out: Tensor = _Gather.apply(x, index.reshape(-1), places)  # type: ignore[no-untyped-call]
+        return out.view(*index.shape, *x.shape[1:]).transpose(1, 2)
 
-def _attend_band(
-    q: Tensor, k: Tensor, v: Tensor, sequence: Tensor, window: int, causal: bool, dropout: float
-) -> Tensor:
-    """Local attention as blocks: `window` queries against the 3 x window keys around them.
-
-    q, k, v (R, H, W, d) with W a multiple of `window`; computes 3 * window / W of the full product.
-    """
-    rows, heads, width, size = q.shape
-    blocks = width // window
-
-    def neighbourhood(x: Tensor) -> Tensor:
-        """(R, H, W, d) -> (R, H, W / window, 3 window, d)."""
-        padded = F.pad(x, (0, 0, window, window))
-        shifted = [padded[:, :, i * window : i * window + width] for i in range(3)]
-        return torch.cat([x.reshape(rows, heads, blocks, window, size) for x in shifted], dim=3)
-
-    padded = F.pad(sequence, (window, window), value=-2)
-    keys = torch.cat(
-        [padded[:, i * window : i * window + width].reshape(rows, blocks, window) for i in range(3)], dim=2
-    )
-    queries = sequence.view(rows, blocks, window)
-    place = torch.arange(3 * window, device=q.device)
-    distance = (place[:window, None] + window) - place[None, :]
-    mask = (queries[..., :, None] == keys[..., None, :]) & _visible(distance, window, causal)
-    out = _softmax_attend(
-        q.reshape(rows, heads, blocks, window, size),
-        neighbourhood(k),
-        neighbourhood(v),
-        mask[:, None],
+    mask = blocks.query_sequence[:, None, :, None] == blocks.key_sequence[:, None, None, :]
+    mask = mask & _visible(blocks.distance, window, causal)
+    mixed = _softmax_attend(
+        gather(q, blocks.queries, layout.place[None]),
+        gather(k, blocks.keys, blocks.places),
+        gather(v, blocks.keys, blocks.places),
+        mask,
         dropout,
     )
-    return out.reshape(rows, heads, width, size)
+    flat = mixed.transpose(1, 2).reshape(-1, *q.shape[1:])
+    out: Tensor = _Gather.apply(flat, layout.place, layout.slots.view(1, -1))  # type: ignore[no-untyped-call]
+    return out
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, window: int | None, causal: bool) -> Tensor:
