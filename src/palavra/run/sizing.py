@@ -178,7 +178,7 @@ def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """The recipe with its length in steps, and validation and checkpoints spread over them where left open."""
     train = recipe.train
-    every = max(1, steps // VALIDATIONS)
+    every = -(-steps // VALIDATIONS)  # rounded up: the last of them falls on the last step
     return replace(
         recipe,
         train=replace(train, steps=steps, eval_every=train.eval_every or every, save_every=train.save_every or every),
