@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CLS, MASK, SEP, UNK, build_model, layout_of, model_config, run, vocabulary
+from torch.utils.flop_counter import FlopCounterMode
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
-from palavra.losses import softmax_gradient
+from palavra.losses import linear_cross_entropy, softmax_gradient
+from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
 
 Ids = npt.NDArray[np.int64]
@@ -245,6 +247,30 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
     logits = model.logits(run(model, batch))
     expected = torch.nn.functional.cross_entropy(logits[batch.label_rows], batch.labels, reduction="sum")
     torch.testing.assert_close(loss.total, expected)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
+def test_the_last_layer_cut_to_the_sampled_rows_has_the_gradients_of_the_whole(family: str) -> None:
+    model = build_model(model_config(family), torch.float64)
+    objective = MaskedObjective(MaskingConfig(), vocabulary())
+    batch = objective.prepare(*text(20, 11, 30), np.random.default_rng(0))
+    whole = linear_cross_entropy(model.head(run(model, batch)[batch.label_rows]), *model.unembedding, batch.labels)
+    parameters = list(model.parameters())
+    cut = torch.autograd.grad(objective.loss(model, batch, layout_of(batch)).total, parameters, allow_unused=True)
+    expected = torch.autograd.grad(whole.total, parameters, allow_unused=True)
+    torch.testing.assert_close(cut, expected)
+
+
+def test_the_matrix_products_of_a_step_are_counted_right() -> None:
+    model = build_model(model_config("bert", layers=3))
+    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).prepare(*text(20, 20), np.random.default_rng(0))
+    objective = MaskedObjective(MaskingConfig(), vocabulary())
+    counter = FlopCounterMode(display=False)
+    with counter:
+        objective.loss(model, batch, layout_of(batch, width=20)).total.backward()
+    expected = matmul_flops(model.config, batch.tokens, batch.labelled, sequence=20)
+    # The sum over rows that is the gradient of the vocabulary's bias is a product too, a small one.
+    assert counter.get_total_flops() == expected + 2 * batch.labelled * 50
 
 
 def test_the_kernel_of_the_loss_is_the_one_given() -> None:

@@ -113,13 +113,15 @@ def _compiles(device: torch.device, choice: Choice, worth_it: bool) -> tuple[boo
 
 
 def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
-    """Compile the layers' program where `compute` says so. All layers share one compiled program, whatever the
-    number of tokens; evaluation goes on uncompiled under `eager`."""
+    """Compile the two programs of a layer where `compute` says so. All layers share them, whatever the number of
+    tokens; evaluation goes on uncompiled under `eager`."""
     if not compute.compiled:
         return
     for layer in layers:
-        # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
-        object.__setattr__(layer, "core", torch.compile(cast(Any, layer.core), dynamic=True))
+        for module, name in ((layer.attention, "forward"), (layer, "finish")):
+            # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
+            program = torch.compile(cast(Any, getattr(module, name)), dynamic=True)
+            object.__setattr__(module, name, program)
 
 
 def eager() -> AbstractContextManager[object]:

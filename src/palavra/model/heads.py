@@ -56,9 +56,9 @@ class MaskedLanguageModel(nn.Module):
         self.transformer = Transformer(config)
         self.head = VocabularyHead(config)
 
-    def forward(self, batch: Batch, layout: Layout) -> Tensor:
-        """Packed batch -> contextual vectors (N, D)."""
-        out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids)
+    def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None) -> Tensor:
+        """Packed batch -> contextual vectors (N, D), or (M, D) where only `rows` (M,) are wanted."""
+        out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows)
         return out
 
     @property

@@ -47,14 +47,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width, bias=config.attention_bias)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
-        """x (N, D) -> (N, D)."""
+        """x (N, D) -> (N, D), what the heads gathered side by side, still to go through `out`."""
         q, k, v = self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(q, k, v, layout, window=self.window, dropout=dropout)
-        out: Tensor = self.out(mixed.flatten(1))
-        return out
+        return attend(q, k, v, layout, window=self.window, dropout=dropout).flatten(1)
 
 
 class FeedForward(nn.Module):
@@ -77,51 +75,71 @@ class FeedForward(nn.Module):
         return out
 
 
-class PreNormLayer(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (ModernBERT, Llama)."""
+class Layer(nn.Module):
+    """One layer: `attention`, the only part in which tokens meet, and `finish`, all that follows token by token.
 
-    def __init__(self, config: ModelConfig, kind: LayerKind, first: bool):
+    Both are programs that every layer shares, so each compiles once (see `compute.compile_layers`).
+    """
+
+    def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
-        # The embeddings are normalized already, so the first layer does not do it again (ModernBERT).
-        self.attention_norm = nn.Identity() if first else layer_norm(config)
         self.attention = Attention(config, kind)
+        self.attention_norm: nn.Module = layer_norm(config)
         self.mlp_norm = layer_norm(config)
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
-        """x (N, D) -> (N, D)."""
-        # A view where nothing is normalized: were both arguments one tensor, it would compile a second time.
-        return self.core(x, self.attention_norm(x).view_as(x), rotary, layout)
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, rows: Tensor | None = None
+    ) -> Tensor:
+        """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
+        of everything after the attention."""
+        mixed = self.attention(self.attended(x), rotary, layout)
+        if rows is not None:
+            x, mixed = x.index_select(0, rows), mixed.index_select(0, rows)
+        return self.finish(x, mixed)
 
-    def core(self, x: Tensor, normalized: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
-        """Everything but the first normalization: the same program in every layer, so it compiles once."""
-        x = x + self.dropout(self.attention(normalized, rotary, layout))
+    def attended(self, x: Tensor) -> Tensor:
+        """What the attention looks at (N, D)."""
+        raise NotImplementedError
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """From the layer's input x (N, D) and what attention made of it to the layer's output (N, D)."""
+        raise NotImplementedError
+
+
+class PreNormLayer(Layer):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)) (ModernBERT, Llama)."""
+
+    def __init__(self, config: ModelConfig, kind: LayerKind, first: bool):
+        super().__init__(config, kind)
+        if first:  # the embeddings are normalized already (ModernBERT)
+            self.attention_norm = nn.Identity()
+
+    def attended(self, x: Tensor) -> Tensor:
+        out: Tensor = self.attention_norm(x)
+        return out
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention.out(mixed))
         out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return out
 
 
-class PostNormLayer(nn.Module):
+class PostNormLayer(Layer):
     """norm(x + attention(x)), then norm(x + feed_forward(x)) (Vaswani et al. 2017, BERT)."""
 
     def __init__(self, config: ModelConfig, kind: LayerKind, first: bool):
-        super().__init__()
+        super().__init__(config, kind)
         del first
-        self.attention = Attention(config, kind)
-        self.attention_norm = layer_norm(config)
-        self.mlp = FeedForward(config)
-        self.mlp_norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
-        """x (N, D) -> (N, D)."""
-        return self.core(x, rotary, layout)
+    def attended(self, x: Tensor) -> Tensor:
+        return x
 
-    def core(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
-        """The whole layer, under the name by which `training` compiles it."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, rotary, layout)))
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention.out(mixed)))
         out: Tensor = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return out
 
 
-LAYERS = {"pre": PreNormLayer, "post": PostNormLayer}
+LAYERS: dict[str, Callable[[ModelConfig, LayerKind, bool], Layer]] = {"pre": PreNormLayer, "post": PostNormLayer}

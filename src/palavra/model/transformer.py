@@ -70,13 +70,17 @@ class Transformer(nn.Module):
         self._shrink_residual_outputs()
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, segment_ids: Tensor | None = None
-    ) -> Tensor:
-        """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`."""
+        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, segment_ids: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`.
+
+        With `rows` (M,) only those rows (M, D): the last layer then computes no others after its attention.
+        """
         x = self.embeddings(input_ids, position_ids, segment_ids)
         rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
-        for kind, layer in zip(self.config.layer_kinds, self.layers, strict=True):
-            x = layer(x, rotary.get(kind), layout)
+        for number, (kind, layer) in enumerate(zip(self.config.layer_kinds, self.layers, strict=True), start=1):
+            x = layer(x, rotary.get(kind), layout, rows if number == self.config.layers else None)
         out: Tensor = self.final_norm(x)
         return out
 
@@ -101,12 +105,14 @@ class Transformer(nn.Module):
 def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int) -> float:
     """Floating-point operations of one training step's matrix products (forward and twice that backward).
 
-    `tokens` N, `labelled` M rows that reach the vocabulary head, `sequence` tokens attended to by a token of
-    a global layer. Counts what the model needs, not what an implementation wastes.
+    `tokens` N, `labelled` M rows that the last layer and the vocabulary head compute, `sequence` tokens attended
+    to by a token of a global layer. Counts what the loss needs, not what an implementation wastes.
     """
     width, inner = config.width, config.intermediate
-    layer = 4 * width * width + (3 if config.gated else 2) * width * inner
+    projections = 3 * width * width
+    finish = width * width + (3 if config.gated else 2) * width * inner
     seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
     attention = sum(2 * width * keys for keys in seen)
     head = width * width + width * config.vocab_size
-    return 6.0 * (tokens * (config.layers * layer + attention) + labelled * head)
+    whole = config.layers * projections + attention + (config.layers - 1) * finish
+    return 6.0 * (tokens * whole + labelled * (finish + head))

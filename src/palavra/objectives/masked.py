@@ -111,7 +111,7 @@ class MaskedObjective:
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """The summed -log P(original) over the sampled rows, and their number. No other row reaches the head."""
-        hidden = model(batch, layout).index_select(0, batch.label_rows)
+        hidden = model(batch, layout, batch.label_rows)
         return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
