@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,18 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(corpus: Path, tmp_pa
     assert any("step-12 is damaged" in line for line in log)
     assert any("resuming at step 10" in line or "resuming at step 8" in line for line in log)
     assert (out / "model.safetensors").read_bytes() == expected
+
+
+def test_a_run_goes_on_without_the_text_it_began_with(corpus: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(corpus.read_bytes())
+    run(text, tmp_path / "m", 12)
+    expected = (tmp_path / "m" / "model.safetensors").read_bytes()
+    text.unlink()
+    for step in (10, 12):
+        shutil.rmtree(tmp_path / "m" / "checkpoints" / f"step-{step}", ignore_errors=True)
+    palavra.pretrain(out=tmp_path / "m", resume=True)
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == expected
 
 
 def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     recipe = configuration.override(configuration.from_toml(Recipe, run.recipe), overrides)
     if recipe.train.steps is None:
         raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
-    ready = _prepare(recipe, run, log)
+    ready = _prepared(run)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     compute = _compute(recipe, _tokens(ready))
@@ -194,6 +194,7 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
     given = recipe.init or recipe.tokenizer_from
     if given:
         tokenizer = Tokenizer.load(given)
+        tokenizer.save(run.path)  # the run stands on its own: its tokenizer is needed to go on with it
     elif (run.path / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(run.path)
     else:
@@ -202,6 +203,13 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
         del role  # each raises a clear error when the tokenizer lacks it, before hours of work
     manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
+
+
+def _prepared(run: RunDirectory) -> Ready:
+    """The tokenizer and shards that a run began with, whatever became of its sources since."""
+    tokenizer = Tokenizer.load(run.path)
+    corpus = Corpus.open(run.data, tokenizer.fingerprint)
+    return Ready(tokenizer=tokenizer, manifest=corpus.manifest, corpus=corpus)
 
 
 def _tokens(ready: Ready) -> int:
