@@ -1,6 +1,8 @@
 """Where and how the arithmetic is done: chosen once, written in the run's log."""
 
+import ctypes
 import shutil
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -128,6 +130,19 @@ def eager() -> AbstractContextManager[object]:
     """Run compiled parts uncompiled: for evaluation, whose shapes and gradients are not training's."""
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def keep_freed_memory(compute: Compute) -> None:
+    """Let the C library keep what is freed for what is asked for next, where it is glibc and the device a CPU.
+
+    Every step of training frees and asks for the same large buffers. Given back to the system each time, they
+    come back as thousands of empty pages, which one thread clears while the others wait.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None and compute.device.type == "cpu":
+        trim_threshold, mmap_threshold = -1, -3  # names of parameters in malloc.h
+        mallopt(trim_threshold, -1)
+        mallopt(mmap_threshold, 2**30)
 
 
 def matmul_peak(compute: Compute, seconds: float = 0.3) -> float:

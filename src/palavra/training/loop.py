@@ -18,7 +18,7 @@ from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.attention import Layout
-from palavra.model.compute import Compute
+from palavra.model.compute import Compute, keep_freed_memory
 from palavra.model.heads import lay_out
 from palavra.training.optimizers import Optimizers
 from palavra.training.schedules import ScheduleConfig, rate
@@ -175,6 +175,7 @@ def train(
     and all ranks; any way of splitting a batch gives the same step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    keep_freed_memory(compute)
     model.train()
     for step, ready in enumerate(steps, start=first_step):
         torch.manual_seed(int(generator_for(config.seed, 3, step, distributed.rank()).integers(2**62)))
