@@ -26,6 +26,7 @@ from palavra.training.checkpoint import (
     newest_whole,
     prune,
     save_checkpoint,
+    set_aside,
     steps_saved,
 )
 from palavra.training.loop import LoopConfig, prefetch, prepare_steps, train
@@ -191,9 +192,12 @@ def test_a_damaged_checkpoint_is_skipped_with_a_line(three: Path, name: str, how
         path.write_bytes(spoiled[how])
     found, skipped = newest_whole(three)
     assert found == three / "step-9"
-    (line,) = skipped
-    assert "step-10" in line
-    assert "\n" not in line
+    ((folder, problem),) = skipped
+    assert folder.name == "step-10"
+    assert "\n" not in problem
+    set_aside(folder)
+    assert steps_saved(three) == [2, 9]
+    assert (three / "damaged-step-10").is_dir()
 
 
 def test_when_all_are_damaged_each_is_named(three: Path) -> None:
@@ -201,7 +205,7 @@ def test_when_all_are_damaged_each_is_named(three: Path) -> None:
         (three / f"step-{step}" / "state.json").unlink()
     found, skipped = newest_whole(three)
     assert found is None
-    assert [line.split()[1] for line in skipped] == ["step-10", "step-9", "step-2"]
+    assert [folder.name for folder, _ in skipped] == ["step-10", "step-9", "step-2"]
 
 
 def test_checksums_that_are_something_else_are_damage(three: Path) -> None:

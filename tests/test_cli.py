@@ -75,7 +75,7 @@ def test_fill_prints_token_and_probability_best_first(model: Path) -> None:
 
 
 def test_texts_come_from_a_file_or_standard_input(model: Path) -> None:
-    done = palavra("fill", str(model), "--file", "-", "--json", stdin="\ufeffO [MASK].\n\nA [MASK] azul.\r\n")
+    done = palavra("fill", str(model), "--file", "-", "--json", stdin="\ufeffO [MASK].\r\nA [MASK] azul.\n")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["O [MASK].", "A [MASK] azul."]
 
 

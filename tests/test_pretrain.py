@@ -256,6 +256,45 @@ def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypa
     assert (tmp_path / "m" / "model.safetensors").exists()
 
 
+def test_a_full_disk_silences_the_files_not_the_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def full(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "a":
+            raise OSError(28, "No space left on device", str(self))
+        return real(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    run(corpus, tmp_path / "m", 6)
+    assert (tmp_path / "m" / "model.safetensors").exists()
+
+
+def test_a_tokenizer_of_other_text_is_not_reused(corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("xyz zyx\n" * 3 + "wxyz\n", encoding="utf-8")
+    run(other, tmp_path / "m", 1)
+    (tmp_path / "m" / "palavra.toml").unlink()
+    (tmp_path / "m" / "model.safetensors").unlink()
+    shutil.rmtree(tmp_path / "m" / "checkpoints")
+    run(corpus, tmp_path / "m", 1)
+    run(corpus, tmp_path / "fresh", 1)
+    assert (tmp_path / "m/tokenizer.json").read_bytes() == (tmp_path / "fresh/tokenizer.json").read_bytes()
+
+
+def test_an_epoch_sees_every_token(corpus: Path, tmp_path: Path) -> None:
+    done = palavra.pretrain(corpus, out=tmp_path / "m", epochs=1, documents="line", vocab_size=300, set=TINY)
+    data = json.loads((tmp_path / "m" / "run.json").read_text())["data"]
+    assert done.tokens >= data["train_tokens"] + 2 * data["train_documents"]
+
+
+def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus: Path, tmp_path: Path) -> None:
+    for options in ({"size": "nano"}, {"vocab_size": 300}, {"tokenizer": finished}):
+        with pytest.raises(PalavraError, match="own size and tokenizer"):
+            palavra.pretrain(corpus, out=tmp_path / "m", init=finished, steps=1, **options)
+
+
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
     with pytest.raises(PalavraError, match="already holds a run: add --resume"):
         run(corpus, finished)

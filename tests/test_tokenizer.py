@@ -37,9 +37,7 @@ def trained(**settings: Any) -> Tokenizer:
 BPE = trained()
 WORDPIECE = trained(algorithm="wordpiece", vocab_size=200)
 UNIGRAM = trained(algorithm="unigram", vocab_size=120)
-each_algorithm = pytest.mark.parametrize(
-    "tokenizer", [BPE, WORDPIECE, UNIGRAM], ids=["bpe", "wordpiece", "unigram"]
-)
+each_algorithm = pytest.mark.parametrize("tokenizer", [BPE, WORDPIECE, UNIGRAM], ids=["bpe", "wordpiece", "unigram"])
 
 
 @given(st.text(st.characters(codec="utf-8")))
@@ -96,9 +94,7 @@ def test_word_starts() -> None:
 
     assert starts(BPE, " the movies, é")[:3] == [("the", True), ("movies", True), (",", True)]
     assert starts(BPE, "the")[-1] == ("the", False)
-    assert starts(WORDPIECE, "the movies, (of)") == [
-        (token, True) for token in ("the", "movies", ",", "(", "of", ")")
-    ]
+    assert starts(WORDPIECE, "the movies, (of)") == [(token, True) for token in ("the", "movies", ",", "(", "of", ")")]
     pieces = starts(WORDPIECE, "themovies")
     assert pieces[0][1]
     assert len(pieces) > 1
@@ -144,9 +140,7 @@ def test_half_a_surrogate_pair_does_not_stop_anything() -> None:
 
 @pytest.mark.parametrize("algorithm", ["bpe", "wordpiece", "unigram"])
 def test_a_vocabulary_larger_than_the_text_supports(algorithm: Any) -> None:
-    tokenizer = Tokenizer.train(
-        ["a small text, a small one"], TokenizerConfig(algorithm=algorithm, vocab_size=30_000)
-    )
+    tokenizer = Tokenizer.train(["a small text, a small one"], TokenizerConfig(algorithm=algorithm, vocab_size=30_000))
     assert tokenizer.vocab_size < 300
     (warning,) = tokenizer.warnings
     assert f"{tokenizer.vocab_size:,} entries, not the 30,000 asked for" in warning
@@ -285,9 +279,7 @@ def test_roles_of_other_tokenizers(config: dict[str, Any], tmp_path: Path) -> No
     assert tokenizer.mask_token == "<mask>"
     assert tokenizer.roles["sep"] == "</s>"
     assert (
-        tokenizer.encode_prompt("the [MASK]")
-        == tokenizer.encode_prompt("the <mask>")
-        == [*tokenizer.encode("the"), 4]
+        tokenizer.encode_prompt("the [MASK]") == tokenizer.encode_prompt("the <mask>") == [*tokenizer.encode("the"), 4]
     )
     assert len(tokenizer.encode("the best movies of the year")) > 4  # truncation in the file is left out
     tokenizer.save(tmp_path / "saved")

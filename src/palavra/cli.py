@@ -300,6 +300,7 @@ def demo(
     column: Column = None,
     documents: DocumentsOption = None,
     lines: Lines = False,
+    encoding: Encoding = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Real text in, a pretrained model and its report out, in a few minutes on a CPU."""
@@ -307,8 +308,8 @@ def demo(
     from palavra.run.demo import run_demo
 
     run_demo(
-        text or [], out=out, minutes=minutes, column=column, documents=_documents(documents, lines), seed=seed,
-        log=Log(),
+        text or [], out=out, minutes=minutes, column=column, documents=_documents(documents, lines), encoding=encoding,
+        seed=seed, log=Log(),
     )  # fmt: skip
 
 
@@ -327,14 +328,16 @@ def _texts(texts: list[str] | None, file: Path | None) -> list[str]:
     assert file is not None
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        found = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        found = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
     except OSError as error:
         raise PalavraError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise PalavraError(f"{file}:{line} is not UTF-8: convert the file first") from None
-    if not found:
-        raise PalavraError(f"{file} has no text")
+    if not found[-1]:
+        found.pop()  # what follows the last line end is no line
+    if not any(line.strip() for line in found):
+        raise PalavraError(f"{file} has no text: write one text a line")
     return found
 
 

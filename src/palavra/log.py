@@ -35,9 +35,15 @@ class Log:
     def line(self, text: str, style: str = "") -> None:
         """Say one line."""
         self._console.print(text, style=style, markup=False)
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        except OSError as error:
+            # A full disk ends the file, not the run.
+            failed, self._file = self._file, None
+            self.warn(f"{failed} is not written any more ({error.strerror}): free space on the disk")
 
     def warn(self, text: str) -> None:
         """Say one line that somebody should act on."""

@@ -125,6 +125,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        whole, part = self.batch_tokens, self.micro_batch_tokens
+        if whole is not None and part is not None and whole % min(part, whole):
+            raise PalavraError(f"train.batch_tokens {whole} is not a multiple of train.micro_batch_tokens {part}")
         if not 0 <= self.seed < 2**63:
             raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
 

@@ -192,8 +192,6 @@ class PackingTally:
     budget: int
     batches: int = 0
     tokens: int = 0
-    pieces: int = 0
-    epochs: int = 0
 
     @property
     def efficiency(self) -> float:

@@ -126,7 +126,9 @@ def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
     out = []
     pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
     for rows, labels in pieces:
-        logits = torch.nn.functional.linear(rows, weight, bias).float()
+        # Not in half precision: there near logits are equal, and a tie would count as right.
+        with torch.autocast(rows.device.type, enabled=False):
+            logits = torch.nn.functional.linear(rows.float(), weight, bias)
         own = logits.gather(1, labels[:, None])
         rank = (logits > own).sum(1)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -47,6 +47,13 @@ def write_embeddings(embeddings: Sequence[Embedding], path: Path) -> None:
     `.npy` (texts, D) float32 in the order of the texts; `.parquet` text and vector columns (and one row a token
     with `start` and `end` where vectors are per token); `.jsonl` as `json_lines`.
     """
+    try:
+        _write(embeddings, path)
+    except OSError as error:
+        raise PalavraError(f"{path} cannot be written ({error.strerror}): choose another --out") from None
+
+
+def _write(embeddings: Sequence[Embedding], path: Path) -> None:
     with atomic_path(path) as temporary:
         if path.suffix == ".npy":
             with temporary.open("wb") as file:

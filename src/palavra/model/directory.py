@@ -34,12 +34,6 @@ def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, 
     """
     directory.mkdir(parents=True, exist_ok=True)
     family = family_named(model.config.family, str(directory))
-    config = {
-        **family.write(model.config),
-        "dtype": "float32",
-        "pad_token_id": model.config.pad_id,
-        **(extra or {}),
-    }
     keys = family.keys(model.config)
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -50,7 +44,14 @@ def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, 
     for repeat, original in family.repeats(model.config).items():
         tensors[repeat] = tensors[original].clone()
     atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    atomic_write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_config(model.config, directory, extra)
+
+
+def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write `config.json` atomically; `extra` as in `save_model`."""
+    values = {**family_named(config.family, str(directory)).write(config), "dtype": "float32"}
+    values = {**values, "pad_token_id": config.pad_id, **(extra or {})}
+    atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def evaluate(
 
     Without sources: on the text that its own run held out, with accuracy by frequency band.
     """
-    loaded = LanguageModel.load(model, device=device, precision="auto")
+    loaded = LanguageModel.load(model, device=device)
     loaded.check_head()
     tokenizer = loaded.tokenizer
     counts = None

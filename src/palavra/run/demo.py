@@ -39,12 +39,13 @@ def run_demo(
     minutes: float,
     column: str | None,
     documents: Literal["file", "line", "blank-line"] | None,
+    encoding: str | None,
     seed: int,
     log: Log,
 ) -> Finished:
     """Pretrain on film reviews and plots, or on `text`, and show what the model learned."""
     if text:
-        recipe = build_recipe(text, minutes=minutes, column=column, documents=documents, seed=seed)
+        recipe = build_recipe(text, minutes=minutes, column=column, documents=documents, encoding=encoding, seed=seed)
         sentences: tuple[str, ...] = ()
     else:
         recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)

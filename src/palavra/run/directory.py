@@ -8,6 +8,7 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.log import Log
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class RunDirectory:
         return self.path / "train.log"
 
     @property
+    def tokenizer_stamp(self) -> Path:
+        """Which text and configuration the tokenizer was trained on."""
+        return self.path / "tokenizer.stamp"
+
+    @property
     def weights(self) -> Path:
         """The finished model."""
         return self.path / "model.safetensors"
@@ -66,6 +72,10 @@ class RunDirectory:
             raise PalavraError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
             )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PalavraError(f"{self.path} cannot be made ({error.strerror}): choose another --out") from None
 
     def check_present(self) -> None:
         """Raise PalavraError when there is no run here to resume."""
@@ -76,8 +86,8 @@ class RunDirectory:
 class Metrics:
     """Appends to `metrics.jsonl`, each line whole; a resumed run first drops what comes after its checkpoint."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, log: Log):
+        self._path, self._log, self._failed = path, log, False
 
     def rewind(self, step: int) -> None:
         """Forget lines after `step`, and a last line that a kill cut short."""
@@ -94,6 +104,11 @@ class Metrics:
         atomic_write_text(self._path, "".join(kept))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        """Append one line. Where the disk does not take it, the curve has a gap; the run goes on."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            if not self._failed:
+                self._log.warn(f"{self._path} has gaps ({error.strerror}): free space on the disk")
+            self._failed = True

@@ -1,5 +1,6 @@
 """pretrain(): from text to a model directory. The wiring, to be read from top to bottom."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,14 +14,14 @@ from palavra import config as configuration
 from palavra.data.loader import Packed, load
 from palavra.data.packing import Packer
 from palavra.data.shards import Corpus, Manifest
-from palavra.data.sources import source_bytes
+from palavra.data.sources import source_bytes, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.inference.evaluation import Evaluation, HeldOut
 from palavra.inference.model import LanguageModel, vocabulary_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout, matmul_peak
-from palavra.model.directory import load_model, read_config, save_model
+from palavra.model.directory import load_model, read_config, save_model, write_config
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
 from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
@@ -31,6 +32,7 @@ from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
 from palavra.run.pretraining import Outcome, Task, Training
 from palavra.run.sizing import (
+    RESERVE,
     Text,
     choose,
     fix_steps,
@@ -42,7 +44,7 @@ from palavra.run.sizing import (
     with_steps,
 )
 from palavra.tokenizer import Tokenizer
-from palavra.training.checkpoint import load_weights
+from palavra.training.checkpoint import damage, load_weights, newest_whole
 
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_SECONDS = 100.0
@@ -87,23 +89,26 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     """Pretrain from the start: tokenizer, text, size, steps, training, evaluation, report."""
     run = RunDirectory(out)
     run.check_free()
-    _check_sources(recipe)
+    _check(recipe)
     log.open_file(run.log)
     ready = _prepare(recipe, run, log)
     began = time.perf_counter()
     text = _text_of(ready)
     recipe, threads = settle_threads(recipe, text, _uncompiled(recipe))
     choice = choose(recipe, text, _uncompiled(recipe))
-    compute = _compute(choice.recipe, _tokens(ready))
+    compute = _compute(choice.recipe, text.epoch_tokens(choice.recipe))
     for line in (*choice.rule, *compute.reasons, threads):
         log.line(line)
-    task = _task(_with_compute(choice.recipe, compute), ready, compute)
+    recipe = _with_compute(choice.recipe, compute)
+    task = _task(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
     steps, line = fix_steps(task.recipe, task.model, task.objective, text, compute, began)
     log.line(line)
     task = replace(task, recipe=with_steps(task.recipe, steps))
-    atomic_write_text(run.recipe, configuration.to_toml(task.recipe))
     rule = (*choice.rule, line)
     run.write_json("run.json", describe_run(task, ready.manifest, rule, choice.candidates))
+    write_config(task.model.config, run.path)
+    # Last, for a folder with a recipe is a run that can be resumed.
+    atomic_write_text(run.recipe, configuration.to_toml(task.recipe))
     return _train(task, ready, run, log, resume=False)
 
 
@@ -118,23 +123,32 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     ready = _prepared(run)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    compute = _compute(recipe, _tokens(ready))
+    compute = _compute(recipe, 0)
     for line in compute.reasons:
         log.line(line)
-    task = _task(recipe, ready, compute)
+    whole, _ = newest_whole(run.checkpoints)
+    # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
+    model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
+    task = _task(recipe, model, ready, compute)
     return _train(task, ready, run, log, resume=True)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
-    _check_sources(recipe)
+    _check(recipe)
     size = source_bytes(recipe.data) or UNKNOWN_BYTES
-    if recipe.init:
-        vocabulary = vocabulary_of(Tokenizer.load(recipe.init))
+    given = recipe.init or recipe.tokenizer_from
+    if given:
+        vocabulary = vocabulary_of(Tokenizer.load(given))
     else:
         entries = recipe.tokenizer.vocab_size or vocabulary_for(size)
         vocabulary = Vocabulary(entries, 4, frozenset(range(5)), np.ones(entries, dtype=bool))
-    text = Text(vocabulary=vocabulary, unique_tokens=max(1, size // 4), packed=synthetic(vocabulary))
+    text = Text(
+        vocabulary=vocabulary,
+        unique_tokens=max(1, size // 4),
+        epoch_tokens=lambda recipe: max(1, size // 4),
+        packed=synthetic(vocabulary),
+    )
     compute = _uncompiled(recipe)
     recipe, _ = settle_threads(recipe, text, compute)
     choice = choose(recipe, text, compute)
@@ -144,7 +158,7 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     model = MaskedLanguageModel(config).to(compute.device)
     objective = MaskedObjective(chosen.masking, vocabulary)
     each = step_seconds(model, objective, text.trial(chosen), compute, steps=3)
-    steps = steps_of_length(chosen, text.unique_tokens) or max(1, int(seconds_of(chosen) / each))
+    steps = steps_of_length(chosen, text.epoch_tokens(chosen)) or max(1, int(seconds_of(chosen) * (1 - RESERVE) / each))
     return Plan(
         recipe=with_steps(chosen, steps),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -156,9 +170,22 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     )
 
 
-def _check_sources(recipe: Recipe) -> None:
+def _check(recipe: Recipe) -> None:
+    """Raise PalavraError for what no text could make right, before any of it is read."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
+    own = recipe.tokenizer.vocab_size is not None or recipe.tokenizer_from or recipe.model.size != "auto"
+    if recipe.init and own:
+        raise PalavraError(
+            "--init continues a model with its own size and tokenizer: leave out --size, --vocab-size and --tokenizer"
+        )
+    sized = recipe.of_size("nano" if recipe.model.size == "auto" else recipe.model.size)
+    assert sized.train.micro_batch_tokens and sized.model.context
+    if sized.train.micro_batch_tokens < sized.model.context:
+        raise PalavraError(
+            f"a batch of {sized.train.micro_batch_tokens} tokens cannot hold a sequence of {sized.model.context}: "
+            "raise train.batch_tokens or lower model.context"
+        )
 
 
 def _uncompiled(recipe: Recipe) -> Compute:
@@ -166,13 +193,13 @@ def _uncompiled(recipe: Recipe) -> Compute:
     return choose_compute(recipe.train.device, recipe.train.precision, "off")
 
 
-def _compute(recipe: Recipe, unique_tokens: int) -> Compute:
+def _compute(recipe: Recipe, epoch_tokens: int) -> Compute:
     """The arithmetic of a run whose size is settled."""
     train = recipe.train
-    if steps_of_length(recipe, unique_tokens) is None:
+    if recipe.train.minutes is not None or steps_of_length(recipe, epoch_tokens) is None:
         worth = seconds_of(recipe) >= WORTH_COMPILING_SECONDS
     else:
-        worth = run_tokens(recipe, unique_tokens) >= WORTH_COMPILING_TOKENS
+        worth = run_tokens(recipe, epoch_tokens) >= WORTH_COMPILING_TOKENS
     return choose_compute(train.device, train.precision, train.compile, worth)
 
 
@@ -195,14 +222,22 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
     if given:
         tokenizer = Tokenizer.load(given)
         tokenizer.save(run.path)  # the run stands on its own: its tokenizer is needed to go on with it
-    elif (run.path / "tokenizer.json").exists():
-        tokenizer = Tokenizer.load(run.path)
     else:
-        tokenizer = train_tokenizer(recipe.data, recipe.tokenizer, run.path, log)
+        tokenizer = _own_tokenizer(recipe, run, log)
     for role in (tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id):
         del role  # each raises a clear error when the tokenizer lacks it, before hours of work
     manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
+
+
+def _own_tokenizer(recipe: Recipe, run: RunDirectory, log: Log) -> Tokenizer:
+    """The tokenizer of this text and configuration: the one that a killed start left, if it is the same."""
+    stamp = hashlib.sha256(f"{source_stamp(recipe.data)} {recipe.data} {recipe.tokenizer}".encode()).hexdigest()
+    if run.tokenizer_stamp.exists() and run.tokenizer_stamp.read_text(encoding="utf-8") == stamp:
+        return Tokenizer.load(run.path)
+    tokenizer = train_tokenizer(recipe.data, recipe.tokenizer, run.path, log)
+    atomic_write_text(run.tokenizer_stamp, stamp)
+    return tokenizer
 
 
 def _prepared(run: RunDirectory) -> Ready:
@@ -223,7 +258,12 @@ def _text_of(ready: Ready) -> Text:
     def packed(recipe: Recipe) -> Iterator[Packed]:
         return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id)
 
-    return Text(vocabulary=vocabulary_of(tokenizer), unique_tokens=_tokens(ready), packed=packed)
+    return Text(
+        vocabulary=vocabulary_of(tokenizer),
+        unique_tokens=_tokens(ready),
+        epoch_tokens=lambda recipe: _packer(recipe, ready).epoch_tokens,
+        packed=packed,
+    )
 
 
 def _packer(recipe: Recipe, ready: Ready) -> Packer:
@@ -236,14 +276,23 @@ def _packer(recipe: Recipe, ready: Ready) -> Packer:
     )
 
 
-def _task(recipe: Recipe, ready: Ready, compute: Compute) -> Task:
-    """Model, objective and data of a recipe whose sizes are resolved."""
-    tokenizer = ready.tokenizer
+def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> MaskedLanguageModel:
+    """The model to begin with: the one of `init`, or a fresh one of the recipe's size."""
     torch.manual_seed(recipe.train.seed)
-    if recipe.init:
-        model = load_model(Path(recipe.init)).model
-    else:
-        model = MaskedLanguageModel(recipe.model.build(tokenizer.vocab_size, tokenizer.pad_id))
+    if not recipe.init:
+        return MaskedLanguageModel(recipe.model.build(tokenizer.vocab_size, tokenizer.pad_id))
+    model = load_model(Path(recipe.init)).model
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise PalavraError(
+            f"{recipe.init}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
+            f"{model.config.vocab_size}: they do not belong together"
+        )
+    return model
+
+
+def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Compute) -> Task:
+    """Objective and data for a model and a recipe whose sizes are resolved."""
+    tokenizer = ready.tokenizer
     model.to(compute.device)
     compute = for_dropout(compute, model.config.attention_dropout)
     compile_layers(model.transformer.layers, compute)
@@ -290,9 +339,14 @@ def _train(task: Task, ready: Ready, run: RunDirectory, log: Log, *, resume: boo
 def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:
     """Save the best weights as an ordinary model directory, evaluate them, write the report."""
     best, state = outcome.state.best_step, outcome.state
-    if best is not None and best != state.step and (run.checkpoints / f"step-{best}").is_dir():
-        log.line(f"validation was best at step {best} of {state.step}: those weights are kept as the model")
-        load_weights(run.checkpoints / f"step-{best}", task.model)
+    if best is not None and best != state.step:
+        checkpoint = run.checkpoints / f"step-{best}"
+        problem = damage(checkpoint)
+        if problem is None:
+            log.line(f"validation was best at step {best} of {state.step}: those weights are kept as the model")
+            load_weights(checkpoint, task.model)
+        else:
+            log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
     save_finished(task.model, ready.tokenizer, run.path)
     evaluation = task.validate(None, ready.corpus.train.token_counts(task.vocabulary.size))
     if evaluation is not None:

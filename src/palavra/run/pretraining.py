@@ -1,5 +1,6 @@
 """The training part of `pretrain`: steps, logging, validation, checkpoints, interruption."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.recipe import Recipe
 from palavra.run.directory import Metrics, RunDirectory
-from palavra.training.checkpoint import RunState, load_checkpoint, newest_whole, prune, save_checkpoint
+from palavra.training.checkpoint import RunState, load_checkpoint, newest_whole, prune, save_checkpoint, set_aside
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.loop import LoopConfig, StepReport, prefetch, prepare_steps, train
 from palavra.training.monitor import Monitor
@@ -87,21 +88,22 @@ class Training:
 
     def __init__(self, task: Task, run: RunDirectory, log: Log):
         self.task, self.run, self.log = task, run, log
-        self.metrics = Metrics(run.metrics)
+        self.metrics = Metrics(run.metrics, log)
         assert task.recipe.train.batch_tokens
         self.optimizers: Optimizers = build_optimizers(task.model.named_parameters(), task.recipe.optimizer)
         budget = task.recipe.train.micro_batch_tokens or task.recipe.train.batch_tokens
         self.packing = PackingTally(budget=budget)
         self.state = RunState(step=0, cursor=Cursor())
-        self.monitor = Monitor(task.recipe.optimizer.peak_rate, task.name_document)
+        self.monitor = Monitor(task.recipe.optimizer.peak_rate, task.name_document, math.log(task.vocabulary.size))
         self._window = _Window()
-        self._improved = False
+        self._improved: float | None = None
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint, if there is one, and say what had to be skipped."""
         checkpoint, skipped = newest_whole(self.run.checkpoints)
-        for line in skipped:
-            self.log.warn(line)
+        for folder, problem in skipped:
+            kept = set_aside(folder)
+            self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
         if checkpoint is not None:
             state = load_checkpoint(checkpoint, self.task.model, self.optimizers)
             wanted = self.task.recipe.optimizer
@@ -187,8 +189,7 @@ class Training:
             found = self.task.validate(self.task.recipe.train.eval_tokens)
         assert found is not None
         if self.state.best_loss is None or found.loss < self.state.best_loss:
-            self.state = replace(self.state, best_loss=found.loss, best_step=report.step)
-            self._improved = True
+            self._improved = found.loss
         self.metrics.write(
             "valid", report.step,
             {"loss": found.loss, "perplexity": found.perplexity, "accuracy": found.accuracy,
@@ -205,23 +206,30 @@ class Training:
 
     def _save_when_due(self, report: StepReport, stop: StopRequest) -> None:
         every = self.task.recipe.train.save_every
-        improved, self._improved = self._improved, False
+        improved, self._improved = self._improved, None
         last = report.step == self.task.steps
-        if not (stop or last or improved or (every and report.step % every == 0)):
+        if not (stop or last or improved is not None or (every and report.step % every == 0)):
             return
         self.monitor.settle()
+        before = self.state
+        if improved is not None:
+            self.state = replace(self.state, best_loss=improved, best_step=report.step)
         with self._window.paused():
-            self._save()
+            saved = self._save()
+        if not saved:
+            # The best is what is on disk: an earlier best checkpoint stays until a better one is.
+            self.state = replace(self.state, best_loss=before.best_loss, best_step=before.best_step)
         if stop and not last:
+            how = "which is saved" if saved else "which could not be saved"
             raise Interrupted(
-                f"stopped after step {report.step} of {self.task.steps}, which is saved: go on with --resume",
-                stop.exit_code,
+                f"stopped after step {report.step} of {self.task.steps}, {how}: go on with --resume", stop.exit_code
             )
 
-    def _save(self) -> None:
-        """Write a checkpoint. A full disk is no reason to lose the run: say so and try again when next due."""
+    def _save(self) -> bool:
+        """Write a checkpoint, and say whether it is on disk. A full disk is no reason to lose the run: the next
+        one that is due tries again."""
         if not distributed.is_main():
-            return
+            return True
         self._settle_seconds()
         tally = self.packing
         packing = {"budget": tally.budget, "batches": tally.batches, "tokens": tally.tokens}
@@ -238,8 +246,9 @@ class Training:
             message = f"checkpoint at step {state.step} was not written ({error}); earlier ones are whole"
             self.log.warn(message)
             self.metrics.write("event", state.step, {"message": message})
-            return
+            return False
         prune(self.run.checkpoints, self.task.recipe.train.keep, state.best_step)
+        return True
 
     def _settle_seconds(self) -> float:
         """Seconds of training up to now, over all sessions of the run; kept in the state."""

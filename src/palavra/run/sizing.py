@@ -1,5 +1,6 @@
 """Filling in what a recipe leaves open: the size of the model, and the number of steps."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,10 +29,12 @@ WORTH_FEWER_THREADS = 1.25
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What choosing a size needs of the text: how much there is, and batches of it for a recipe."""
+    """What choosing a size needs of the text: how much there is, with the special tokens of a
+    recipe's pieces too (`epoch_tokens`), and batches of it for a recipe."""
 
     vocabulary: Vocabulary
     unique_tokens: int
+    epoch_tokens: Callable[[Recipe], int]
     packed: Callable[[Recipe], Iterator[Packed]]
 
     def trial(self, recipe: Recipe) -> Trial:
@@ -109,7 +112,7 @@ def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
     if any((train.steps, train.tokens, train.epochs)):
 
         def tokens_of(name: SizeName) -> float:
-            return run_tokens(recipe.of_size(name), text.unique_tokens)
+            return run_tokens(recipe.of_size(name), text.epoch_tokens(recipe.of_size(name)))
 
         name = size_for_tokens(tokens_of, text.unique_tokens)
         return Choice(recipe=recipe.of_size(name), rule=(f"size: {name} (for {tokens_of(name):,.0f} tokens)",))
@@ -143,9 +146,16 @@ def _sizes_of_init(recipe: Recipe) -> Choice:
     sized = recipe.of_size(nearest)
     context = min(recipe.model.context or SIZES[nearest].context, config.context)
     model = replace(
-        sized.model, width=config.width, layers=config.layers, heads=config.heads,
-        intermediate=config.intermediate, context=context,
-    )  # fmt: skip
+        sized.model,
+        size="auto",
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        intermediate=config.intermediate,
+        context=context,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
     if config.family in ("bert", "modernbert"):
         model = replace(model, family=config.family)  # type: ignore[arg-type]
     optimizer = sized.optimizer
@@ -158,10 +168,10 @@ def _sizes_of_init(recipe: Recipe) -> Choice:
     )
 
 
-def run_tokens(recipe: Recipe, unique_tokens: int) -> float:
+def run_tokens(recipe: Recipe, epoch_tokens: int) -> float:
     """Tokens that a run of settled size and of a length in steps, tokens or epochs will see."""
     assert recipe.train.batch_tokens
-    return float((steps_of_length(recipe, unique_tokens) or 0) * recipe.train.batch_tokens)
+    return float((steps_of_length(recipe, epoch_tokens) or 0) * recipe.train.batch_tokens)
 
 
 def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:
@@ -172,7 +182,7 @@ def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:
         return train.steps
     if train.tokens is not None:
         return max(1, round(train.tokens / train.batch_tokens))
-    return None if train.epochs is None else max(1, round(train.epochs * epoch_tokens / train.batch_tokens))
+    return None if train.epochs is None else max(1, math.ceil(train.epochs * epoch_tokens / train.batch_tokens))
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
@@ -194,7 +204,7 @@ def fix_steps(
     `began` (perf_counter seconds) divided by one. It becomes part of the recipe, so the run can be repeated.
     """
     assert recipe.train.batch_tokens
-    steps = steps_of_length(recipe, text.unique_tokens)
+    steps = steps_of_length(recipe, text.epoch_tokens(recipe))
     if steps is not None:
         return steps, f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens"
     budget = seconds_of(recipe)

@@ -114,15 +114,22 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
-def newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest undamaged checkpoint, and a line for each newer one that had to be skipped."""
-    skipped: list[str] = []
+def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest undamaged checkpoint, and each newer one that had to be skipped with what is wrong with it."""
+    skipped: list[tuple[Path, str]] = []
     for step in reversed(steps_saved(directory)):
         problem = damage(_folder(directory, step))
         if problem is None:
             return _folder(directory, step), skipped
-        skipped.append(f"checkpoint {_folder(directory, step).name} is damaged ({problem}): skipped")
+        skipped.append((_folder(directory, step), problem))
     return None, skipped
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that it counts no more among those to keep. Nothing is deleted."""
+    target = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    return checkpoint.rename(target)
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:

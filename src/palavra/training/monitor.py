@@ -17,10 +17,11 @@ class Diverged(Exception):
 
 class Monitor:
     """Follows the loss with an exponential average. Reads each report one step late, when the device has long
-    finished with it, so that looking costs no waiting. `name_document` says where a document comes from."""
+    finished with it, so that looking costs no waiting. `name_document` says where a document comes from;
+    `guessing` is the loss of a blind guess: below half as much again no loss of a good start is lost."""
 
-    def __init__(self, peak_rate: float, name_document: Callable[[int], str] = str):
-        self.peak_rate, self.name_document = peak_rate, name_document
+    def __init__(self, peak_rate: float, name_document: Callable[[int], str] = str, guessing: float = 0.0):
+        self.peak_rate, self.name_document, self.guessing = peak_rate, name_document, guessing
         self.smoothed: float | None = None
         self.first: float | None = None
         self._waiting: StepReport | None = None
@@ -44,7 +45,7 @@ class Monitor:
         before = loss if self.smoothed is None else self.smoothed
         self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
         self.first = loss if self.first is None else self.first
-        if self.smoothed > EXPLODED * self.first:
+        if self.smoothed > EXPLODED * max(self.first, self.guessing):
             raise Diverged(self._describe(report, f"the loss rose to {self.smoothed:.2f} from {self.first:.2f}"))
 
     def _describe(self, report: StepReport, what: str) -> str:
