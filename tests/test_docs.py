@@ -241,7 +241,15 @@ def fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def test_the_recipe_page_has_every_field_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| ", text_of("docs/recipe.md"), re.MULTILINE))
     defaults = dict(fields(Recipe)) | {
-        f"masking.{key}": getattr(Recipe().masking, key) for key in ("share", "final_share")
+        f"{table}.{key}": getattr(getattr(Recipe(), table), key)
+        for table, key in (
+            ("masking", "share"),
+            ("masking", "final_share"),
+            ("optimizer", "name"),
+            ("optimizer", "learning_rate"),
+            ("optimizer", "rest_ratio"),
+            ("tokenizer", "vocab_size"),
+        )
     }
     assert list(rows) == [*[key for key in defaults if "." not in key], *[key for key in defaults if "." in key]]
     for key, value in defaults.items():
