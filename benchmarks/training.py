@@ -13,7 +13,7 @@ Needs `transformers` and `accelerate` beside the package. What is compared, and 
 - Both: same architecture, same tokens a batch, no dropout, gradients clipped at 1, 15% of the tokens sampled.
 - A round measures every side once, each in a process of its own. Its rate is tokens a step over the median
   seconds of a step after the warm-up; the table has the median of the rounds. Memory is the process's own peak
-  resident set after the warm-up, so that neither compilers nor loading count (Linux).
+  resident set after the warm-up: compiler processes do not count, what compiling left in the process does (Linux).
 """
 
 import argparse
@@ -38,8 +38,7 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A model and its batch. 4,096 tokens: the batch of Palavra's size "mini", which is this large, and where
-    both sides are within a few percent of their best."""
+    """A model and its batch: 4,096 tokens, that of Palavra's size "mini", which is this wide and deep."""
 
     name: str
     family: str
@@ -90,7 +89,9 @@ class Clock:
     """Times steps; the peak of memory starts anew when the warm-up is over."""
 
     def __init__(self, warmup: int):
-        self.warmup, self.times, self.last = warmup, [], time.perf_counter()
+        self.warmup = warmup
+        self.times: list[float] = []
+        self.last = time.perf_counter()
 
     def step(self) -> None:
         now = time.perf_counter()
@@ -192,7 +193,7 @@ def peer(job: Job) -> Result:
     dataset = [{"input_ids": block, "special_tokens_mask": special} for block in blocks]
     clock = Clock(job.warmup)
 
-    class Timer(transformers.TrainerCallback):  # type: ignore[misc]
+    class Timer(transformers.TrainerCallback):
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
             clock.step()
 
@@ -281,11 +282,11 @@ def rounds(jobs: list[Job], count: int) -> Iterator[tuple[Job, Result]]:
 
 def compare(setting: Setting, *, quick: bool) -> list[str]:
     """The table's rows of one setting."""
-    length = {"warmup": 4, "steps": 6} if quick else {"warmup": 8, "steps": 20}
-    peers = [replace(best_peer(setting, compiled=compiled), **length) for compiled in (False, True)]
+    warmup, steps = (4, 6) if quick else (8, 20)
+    peers = [replace(best_peer(setting, compiled=compiled), warmup=warmup, steps=steps) for compiled in (False, True)]
     if peers[0].workers:
         peers[1] = replace(peers[1], workers=peers[0].workers)
-    ours = Job(setting=setting, side="palavra", warmup=length["warmup"], steps=3 * length["steps"])
+    ours = Job(setting=setting, side="palavra", warmup=warmup, steps=3 * steps)
     medians = dict(rounds([*peers, ours, replace(ours, mixed=True)], 1 if quick else 3))
     eager, compiled = (medians[job] for job in peers)
     return [
@@ -309,8 +310,8 @@ def peak_rows(settings: tuple[Setting, ...], *, quick: bool) -> list[str]:
 def machine() -> str:
     """Processor, cores and versions."""
     import os
+    from importlib.metadata import version
 
-    import accelerate
     import torch
     import transformers
 
@@ -322,7 +323,7 @@ def machine() -> str:
     return (
         f"{named.get('model name', platform.processor())} ({family}, {' '.join(flags) or 'no bf16'}), "
         f"{os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, accelerate {accelerate.__version__}"
+        f"transformers {transformers.__version__}, accelerate {version('accelerate')}"
     )
 
 
