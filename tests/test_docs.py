@@ -27,7 +27,7 @@ TRANSLATED = [("README.md", "README.pt-BR.md"), ("docs/method.md", "docs/method.
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND: Any = typer.main.get_command(app)
 # Options of other programs that the pages use.
-FOREIGN = {"--megabytes", "--sizes", "--no-deps", "--strict", "--fix", "--all", "--quick"}
+FOREIGN = {"--rounds", "--megabytes", "--sizes", "--no-deps", "--strict", "--fix", "--all", "--quick"}
 
 
 def text_of(page: Path | str) -> str:
