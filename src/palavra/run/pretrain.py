@@ -109,7 +109,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     write_config(task.model.config, run.path)
     # Last, for a folder with a recipe is a run that can be resumed.
     atomic_write_text(run.recipe, configuration.to_toml(task.recipe))
-    return _train(task, ready, run, log, resume=False)
+    return _train(Training(task, run, log), ready)
 
 
 def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finished:
@@ -126,11 +126,13 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     compute = _compute(recipe, 0)
     for line in compute.reasons:
         log.line(line)
-    whole, _ = newest_whole(run.checkpoints)
+    whole, skipped = newest_whole(run.checkpoints)
     # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
     model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
     task = _task(recipe, model, ready, compute)
-    return _train(task, ready, run, log, resume=True)
+    training = Training(task, run, log)
+    training.resume(whole, skipped)
+    return _train(training, ready)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
@@ -324,16 +326,14 @@ def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Com
 # Training and what comes after
 
 
-def _train(task: Task, ready: Ready, run: RunDirectory, log: Log, *, resume: bool) -> Finished:
-    training = Training(task, run, log)
-    if resume:
-        training.resume()
+def _train(training: Training, ready: Ready) -> Finished:
+    task, log = training.task, training.log
     if task.held_out is None:
         log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split them by --documents line"
         )
     outcome = training.go()
-    return _finish(task, ready, run, outcome, log)
+    return _finish(task, ready, training.run, outcome, log)
 
 
 def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.recipe import Recipe
 from palavra.run.directory import Metrics, RunDirectory
-from palavra.training.checkpoint import RunState, load_checkpoint, newest_whole, prune, save_checkpoint, set_aside
+from palavra.training.checkpoint import RunState, load_checkpoint, prune, save_checkpoint, set_aside
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.loop import LoopConfig, StepReport, prefetch, prepare_steps, train
 from palavra.training.monitor import Monitor
@@ -98,9 +99,9 @@ class Training:
         self._window = _Window()
         self._improved: float | None = None
 
-    def resume(self) -> None:
-        """Go back to the newest whole checkpoint, if there is one, and say what had to be skipped."""
-        checkpoint, skipped = newest_whole(self.run.checkpoints)
+    def resume(self, checkpoint: Path | None, skipped: Sequence[tuple[Path, str]]) -> None:
+        """Go back to a whole checkpoint, if there is one, and say which damaged ones had to be skipped, both as
+        `newest_whole` found them."""
         for folder, problem in skipped:
             kept = set_aside(folder)
             self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
