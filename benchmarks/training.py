@@ -47,7 +47,7 @@ class Setting:
     layers: int = 4
     heads: int = 4
     intermediate: int | None = None
-    batch_tokens: int = 4096
+    batch_tokens: int = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
