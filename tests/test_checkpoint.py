@@ -2,12 +2,17 @@
 
 import errno
 import json
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import CLS, CPU, SEP, Shelf, build_model, model_config, vocabulary
 
@@ -17,7 +22,6 @@ from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
-from palavra.training import checkpoint
 from palavra.training.checkpoint import (
     RunState,
     damage,
@@ -29,7 +33,7 @@ from palavra.training.checkpoint import (
     set_aside,
     steps_saved,
 )
-from palavra.training.loop import LoopConfig, prefetch, prepare_steps, train
+from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, OptimizerName, Optimizers, build_optimizers
 from palavra.training.schedules import ScheduleConfig
 
@@ -39,7 +43,7 @@ STATE = RunState(
     tokens=100,
     seconds=2.5,
     best_step=2,
-    best_loss=3.25,
+    best_score=3.25,
     smoothed_loss=4.5,
     first_loss=7.0,
     packing={"budget": 64, "batches": 3, "tokens": 190},
@@ -54,7 +58,7 @@ class Run:
         torch.manual_seed(5)
         self.model = MaskedLanguageModel(config)
         self.optimizers = build_optimizers(self.model.named_parameters(), OptimizerConfig(name=optimizer))
-        self.config = LoopConfig(steps=steps, accumulate=2, clip=1.0, seed=9, row_width=16)
+        self.config = LoopConfig(steps=steps, clip=1.0, seed=9, row_width=16)
         self.state = RunState(step=0, cursor=Cursor())
         self.losses: list[float] = []
 
@@ -63,7 +67,7 @@ class Run:
         packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=9)
         objective = MaskedObjective(MaskingConfig(share=0.3, final_share=0.15), vocabulary())
         packed = load(shelf, packer, CLS, SEP, self.state.cursor)
-        prepared: Any = prefetch(prepare_steps(packed, objective, self.config, CPU, self.state.step))
+        prepared: Any = prefetch(prepare_steps(in_steps(packed, 2), objective, self.config, CPU, self.state.step))
         reports = train(
             self.model, objective, prepared, self.optimizers, ScheduleConfig(), self.config, CPU, self.state.step
         )
@@ -277,17 +281,18 @@ def test_a_full_disk_leaves_no_partial_folder_and_the_old_ones_whole(
 ) -> None:
     """Whichever of its files does not fit any more."""
     calls = []
-    real = files.atomic_write_bytes
+    real = files.atomic_path
 
-    def full(path: Path, content: bytes) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
         calls.append(path.name)
         if len(calls) > write:
-            path.with_suffix(".part").write_bytes(content[:10])
+            path.with_suffix(".part").write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        with real(path) as temporary:
+            yield temporary
 
-    monkeypatch.setattr(files, "atomic_write_bytes", full)
-    monkeypatch.setattr(checkpoint, "atomic_write_bytes", full)
+    monkeypatch.setattr(files, "atomic_path", full)
     for step in (10, 11):
         calls.clear()
         with pytest.raises(OSError, match="No space left"):
@@ -296,6 +301,37 @@ def test_a_full_disk_leaves_no_partial_folder_and_the_old_ones_whole(
     assert sorted(path.name for path in three.iterdir()) == ["step-10", "step-2", "step-9"]
     assert newest_whole(three) == (three / "step-10", [])
     assert load_checkpoint(three / "step-10", *parts()).tokens == 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on the size of files to set")
+def test_what_the_system_refuses_is_an_os_error(three: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(three, *parts(), replace(STATE, step=11))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert steps_saved(three) == [2, 9, 10]
+    assert not (three / ".partial-11").exists()
+
+
+def test_tensors_are_written_without_a_copy_of_them(tmp_path: Path) -> None:
+    tensors = {"a": torch.rand(1 << 20), "b": torch.arange(6).reshape(2, 3)}
+    files.atomic_write_tensors(tmp_path / "first.safetensors", {"b": tensors["b"]})  # imports take memory too
+    tracemalloc.start()
+    try:
+        files.atomic_write_tensors(tmp_path / "t.safetensors", tensors, {"format": "pt"})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+    with safe_open(tmp_path / "t.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_a_kill_left_behind_is_no_checkpoint_and_is_overwritten(three: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_bytes, atomic_write_text, sha256_of_file
+from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file
 from palavra.training.optimizers import Optimizers
 
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
@@ -31,7 +31,8 @@ class RunState:
     """Where a run stands, apart from weights and optimizer.
 
     Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
-    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far, `*_loss` what the
+    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far (the lower the
+    score the better), `*_loss` what the
     monitor compares with; `optimizer` names whose
     state the checkpoint holds; `threads` and `torch` are what bit-for-bit equality also depends on.
     """
@@ -41,7 +42,7 @@ class RunState:
     tokens: int = 0
     seconds: float = 0.0
     best_step: int | None = None
-    best_loss: float | None = None
+    best_score: float | None = None
     smoothed_loss: float | None = None
     first_loss: float | None = None
     packing: dict[str, int] = field(default_factory=dict)
@@ -62,8 +63,8 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, s
     try:
         weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
         moments = {name: t.detach().cpu().contiguous() for name, t in optimizers.state()}
-        atomic_write_bytes(partial / WEIGHTS, save(weights))
-        atomic_write_bytes(partial / OPTIMIZER, save(moments))
+        atomic_write_tensors(partial / WEIGHTS, weights)
+        atomic_write_tensors(partial / OPTIMIZER, moments)
         atomic_write_text(partial / STATE, json.dumps({**asdict(state), "cursor": state.cursor.to_json()}))
         hashes = {name: sha256_of_file(partial / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
         atomic_write_text(partial / CHECKSUMS, json.dumps(hashes, indent=2) + "\n")
