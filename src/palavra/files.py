@@ -1,13 +1,17 @@
 """Writing files so that a kill at any moment leaves either the old file or the whole new one."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+from palavra.errors import PalavraError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +68,54 @@ def atomic_write_tensors(
             if found is None:
                 raise
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold `directory`, which is made if need be, against every other process that asks for it like this.
+
+    The lock is the system's, on the file `.lock`, and ends with the process, however that ends; the file stays,
+    and says nothing. Raises PalavraError when another process holds it. Where the system or its file system has
+    no such locks, nobody is kept out.
+    """
+    with _lock_file(directory) as file:
+        if not _lock(file):
+            file.seek(0)
+            holder = file.read(20).strip()
+            raise PalavraError(
+                f"{directory} is being written by another process{f' ({holder})' if holder else ''}: wait until it is "
+                f"done or end it, or choose another folder"
+            )
+        with contextlib.suppress(OSError):  # whoever is refused is told who is here; a full disk keeps it a secret
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+def _lock_file(directory: Path) -> IO[str]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return open(directory / ".lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise PalavraError(f"{directory} cannot be written ({error.strerror}): choose another folder") from None
+
+
+if sys.platform == "win32":
+
+    def _lock(file: IO[str]) -> bool:
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> bool:
+        """Whether nobody else holds the file; then this process does, until it closes it or ends."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        return True
 
 
 def remove_partial(directory: Path) -> None:

@@ -10,6 +10,7 @@ from palavra.data.packing import Int64Array
 from palavra.data.shards import Manifest, prepare
 from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes
 from palavra.errors import PalavraError
+from palavra.files import locked
 from palavra.log import Log
 from palavra.recipe import UNKNOWN_BYTES, DataConfig, vocabulary_for
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -45,7 +46,7 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
     """Tokenize the sources into shards in `out`, going on where an earlier, killed preparation stopped."""
     total = source_bytes(data)
     steps = prepare(data, tokenizer, out, valid_share=data.valid_share, deduplicate=data.deduplicate)
-    with log.live("preparing text", total) as live:
+    with locked(out), log.live("preparing text", total) as live:
         while True:
             try:
                 progress = next(steps)

@@ -1,13 +1,15 @@
 """The files of a run, by their fixed names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from palavra import distributed
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, locked
 from palavra.log import Log
 
 
@@ -65,6 +67,16 @@ class RunDirectory:
         except ValueError as error:
             raise PalavraError(f"{self.path / name} is damaged ({error}): remove it") from None
         return values if isinstance(values, dict) else {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing here while the block runs; the ranks of one run count as one.
+
+        The directory is made if need be. A killed process leaves nothing locked. Raises PalavraError, in one
+        line, when another run is at work here.
+        """
+        with locked(self.path) if distributed.is_main() else nullcontext():
+            yield
 
     def check_free(self) -> None:
         """Raise PalavraError when a run already lives here."""
