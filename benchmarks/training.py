@@ -135,7 +135,7 @@ def palavra(job: Job) -> Result:
     from palavra.model.heads import MaskedLanguageModel
     from palavra.model.transformer import matmul_flops
     from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary, softmax_kernel
-    from palavra.training.loop import LoopConfig, prefetch, prepare_steps, train
+    from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
     from palavra.training.optimizers import OptimizerConfig, build_optimizers
     from palavra.training.schedules import ScheduleConfig
 
@@ -156,8 +156,8 @@ def palavra(job: Job) -> Result:
     objective = MaskedObjective(MaskingConfig(share=0.15), vocabulary, softmax_kernel(compute))
     packer = Packer(lengths=lengths, context=context, batch_tokens=setting.batch_tokens, seed=0)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
-    config = LoopConfig(steps=job.warmup + job.steps, accumulate=1, clip=1.0, seed=0, row_width=context)
-    steps = prefetch(prepare_steps(load(documents, packer, CLS, SEP), objective, config, compute, 0))
+    config = LoopConfig(steps=job.warmup + job.steps, clip=1.0, seed=0, row_width=context)
+    steps = prefetch(prepare_steps(in_steps(load(documents, packer, CLS, SEP), 1), objective, config, compute, 0))
     clock = Clock(job.warmup)
     flops = []
     for report in train(model, objective, steps, optimizers, ScheduleConfig(), config, compute):

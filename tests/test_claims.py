@@ -352,7 +352,7 @@ def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, 
     for seed in range(40):
         source = np.random.default_rng(seed)
         ids = np.concatenate([[2], source.integers(5, 2005, size=100), [3]])
-        batch = objective.prepare(ids, np.array([102]), source)
+        batch = objective.corrupt(ids, np.array([102]), source)
         assert batch.labelled == round(100 * share)
         shown = batch.input_ids[batch.label_rows]
         assert not set(batch.labels.tolist()) & words.special_ids
@@ -367,7 +367,7 @@ def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, 
 
 def test_B_15_random_tokens_are_any_but_the_specials() -> None:
     objective = MaskedObjective(MaskingConfig(share=0.9, mask=0.0, random=1.0), vocabulary())
-    batch = objective.prepare(np.full(4000, 7), np.array([4000]), np.random.default_rng(0))
+    batch = objective.corrupt(np.full(4000, 7), np.array([4000]), np.random.default_rng(0))
     assert set(batch.input_ids[batch.label_rows].tolist()) == set(range(5, 50))
 
 
@@ -416,7 +416,7 @@ def test_B_T1_labels_come_from_the_text_itself() -> None:
     objective = MaskedObjective(MaskingConfig(share=2 / 9, mask=1.0, random=0.0), words)
     seen = {}
     for seed in range(400):
-        batch = objective.prepare(ids, np.array([len(ids)]), np.random.default_rng(seed))
+        batch = objective.corrupt(ids, np.array([len(ids)]), np.random.default_rng(seed))
         corrupted = " ".join(names[i] for i in batch.input_ids[1:-1].tolist())
         seen[corrupted] = [names[i] for i in batch.labels.tolist()]
         restored = batch.input_ids.clone()
@@ -433,7 +433,7 @@ def test_B_T1_holds_for_any_text(palavra: LanguageModel, texts: list[str], seed:
     parts = [[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id] for text in texts]
     ids = np.array([i for part in parts for i in part])
     objective = MaskedObjective(MaskingConfig(unit="word"), palavra.vocabulary)
-    batch = objective.prepare(ids, np.array([len(part) for part in parts]), np.random.default_rng(seed))
+    batch = objective.corrupt(ids, np.array([len(part) for part in parts]), np.random.default_rng(seed))
     restored = batch.input_ids.clone()
     restored[batch.label_rows] = batch.labels
     assert restored.tolist() == ids.tolist()

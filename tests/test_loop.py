@@ -33,6 +33,7 @@ from palavra.training.loop import (
     PreparedStep,
     StepReport,
     finish_gradients,
+    in_steps,
     prefetch,
     prepare_steps,
     train,
@@ -44,8 +45,8 @@ from palavra.training.schedules import ScheduleConfig
 CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 
 
-def loop_config(steps: int = 10, accumulate: int = 1, clip: float = 0.0, seed: int = 0) -> LoopConfig:
-    return LoopConfig(steps=steps, accumulate=accumulate, clip=clip, seed=seed, row_width=0)
+def loop_config(steps: int = 10, clip: float = 0.0, seed: int = 0) -> LoopConfig:
+    return LoopConfig(steps=steps, clip=clip, seed=seed, row_width=0)
 
 
 def reports(
@@ -55,10 +56,11 @@ def reports(
     objective: MaskedObjective,
     optimizer: OptimizerConfig,
     schedule: ScheduleConfig = CONSTANT,
+    accumulate: int = 1,
 ) -> Iterator[StepReport]:
     """Training on the shelf, from its start."""
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=config.seed)
-    prepared = prepare_steps(load(shelf, packer, CLS, SEP), objective, config, CPU, 0)
+    prepared = prepare_steps(in_steps(load(shelf, packer, CLS, SEP), accumulate), objective, config, CPU, 0)
     optimizers = build_optimizers(model.named_parameters(), optimizer)
     return train(model, objective, prepared, optimizers, schedule, config, CPU)
 
@@ -146,8 +148,8 @@ def test_steps_group_micro_batches_and_draw_anew() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     objective = MaskedObjective(MaskingConfig(share=0.4, final_share=0.1), vocabulary())
-    config = loop_config(steps=6, accumulate=3)
-    steps = list(prepare_steps(load(shelf, packer, CLS, SEP), objective, config, CPU, 0))
+    config = loop_config(steps=6)
+    steps = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 3), objective, config, CPU, 0))
     planned = list(islice(packer.batches(), 18))
     assert len(steps) == 6
     for number, step in enumerate(steps):
@@ -168,9 +170,9 @@ def test_prepared_steps_go_on_as_a_straight_run_would() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     objective = MaskedObjective(MaskingConfig(), vocabulary())
-    config = loop_config(steps=7, accumulate=2)
-    straight = list(prepare_steps(load(shelf, packer, CLS, SEP), objective, config, CPU, 0))
-    later = load(shelf, packer, CLS, SEP, straight[3].cursor)
+    config = loop_config(steps=7)
+    straight = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 2), objective, config, CPU, 0))
+    later = in_steps(load(shelf, packer, CLS, SEP, straight[3].cursor), 2)
     for found, expected in zip(prepare_steps(later, objective, config, CPU, 4), straight[4:], strict=True):
         for (one, _), (other, _) in zip(found.micro_batches, expected.micro_batches, strict=True):
             assert torch.equal(one.input_ids, other.input_ids)
@@ -209,8 +211,8 @@ def test_twenty_steps_follow_the_stored_loss_curve() -> None:
     model = MaskedLanguageModel(model_config(width=32, intermediate=48, initializer_range=0.1))
     objective = MaskedObjective(MaskingConfig(share=0.3, final_share=0.15), vocabulary())
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.02, clip=1.0)
-    config = loop_config(steps=20, accumulate=2, clip=1.0)
-    found = list(reports(model, sentences(), config, objective, optimizer, ScheduleConfig()))
+    config = loop_config(steps=20, clip=1.0)
+    found = list(reports(model, sentences(), config, objective, optimizer, ScheduleConfig(), accumulate=2))
     losses = [round(float(report.loss), 4) for report in found]
     assert losses == pytest.approx(GOLDEN, abs=2e-3), losses
     assert [report.step for report in found] == list(range(1, 21))
@@ -226,7 +228,7 @@ from safetensors.torch import save_file
 from palavra import distributed
 from palavra.data.loader import load
 from palavra.data.packing import Packer
-from palavra.training.loop import LoopConfig, prepare_steps, train
+from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
 from palavra.training.schedules import ScheduleConfig
 from tiny import CLS, CPU, SEP, EveryThird, Shelf, build_model, model_config
@@ -236,11 +238,11 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     model, objective = build_model(model_config()), EveryThird()
-    config = LoopConfig(steps=4, accumulate=1, clip=0.5, seed=0, row_width=0)
+    config = LoopConfig(steps=4, clip=0.5, seed=0, row_width=0)
     schedule = ScheduleConfig(name="constant", warmup=0.0)
     packed = load(shelf, packer, CLS, SEP, rank=rank, ranks=2)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
-    steps = prepare_steps(packed, objective, config, CPU, 0)
+    steps = prepare_steps(in_steps(packed, 1), objective, config, CPU, 0)
     seen = list(train(model, objective, steps, optimizers, schedule, config, CPU))
     rows = [[float(r.loss), float(r.gradient_norm), r.cursor.to_json()] for r in seen]
     (folder / f"{rank}.json").write_text(json.dumps(rows))
@@ -258,9 +260,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     try:
         model = build_model(model_config())
         shelf = Shelf.random([9, 14, 3, 30, 11, 6])
-        config = loop_config(steps=4, accumulate=2, clip=0.5)
+        config = loop_config(steps=4, clip=0.5)
         optimizer = OptimizerConfig(name="sgd", learning_rate=0.1)
-        alone = list(reports(model, shelf, config, EveryThird(), optimizer))
+        alone = list(reports(model, shelf, config, EveryThird(), optimizer, accumulate=2))
         errors = [worker.communicate(timeout=90)[1].decode() for worker in workers]
     finally:
         for worker in workers:
@@ -346,6 +348,7 @@ def report_of(step: int, loss: float, norm: float = 1.0) -> StepReport:
         learning_rate_share=0.5,
         labelled=1,
         tokens=1,
+        micro_batches=1,
         cursor=Cursor(),
         documents=np.arange(step, step + 20),
     )

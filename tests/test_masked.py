@@ -32,7 +32,7 @@ def text(*lengths: int, size: int = 50, seed: int = 0) -> tuple[Ids, Ids]:
 
 def prepare(ids: Ids, lengths: Ids, seed: int = 0, progress: float = 0.0, size: int = 50, **masking: Any) -> Batch:
     objective = MaskedObjective(MaskingConfig(**masking), vocabulary(size))
-    return objective.prepare(ids, lengths, np.random.default_rng(seed), progress)
+    return objective.corrupt(ids, lengths, np.random.default_rng(seed), progress)
 
 
 def within_binomial_bounds(count: int, trials: int, probability: float) -> bool:
@@ -141,7 +141,7 @@ def test_specials_need_not_come_first() -> None:
     special = replace(vocabulary(), mask_id=49, special_ids=frozenset({0, 20, 49, 77}))
     objective = MaskedObjective(MaskingConfig(share=0.9, mask=0.5, random=0.5), special)
     ids = np.arange(50).repeat(40)
-    batch = objective.prepare(ids, np.array([2000]), np.random.default_rng(0))
+    batch = objective.corrupt(ids, np.array([2000]), np.random.default_rng(0))
     shown = set(batch.input_ids[batch.label_rows].tolist())
     assert not {0, 20, 49} & set(batch.labels.tolist())
     assert not {0, 20} & shown
@@ -169,7 +169,7 @@ def test_whole_words_are_sampled_whole() -> None:
     ordinary = sum(b - a for a, b in spans)
     seen = set()
     for seed in range(200):
-        rows = set(objective.prepare(ids, lengths, np.random.default_rng(seed)).label_rows.tolist())
+        rows = set(objective.corrupt(ids, lengths, np.random.default_rng(seed)).label_rows.tolist())
         for a, b in spans:
             assert len(rows & set(range(a, b))) in (0, b - a)
         assert round(0.2 * ordinary) - longest < len(rows) <= round(0.2 * ordinary)
@@ -181,7 +181,7 @@ def test_a_word_longer_than_the_share_is_still_sampled() -> None:
     starts = np.zeros(50, dtype=bool)
     objective = MaskedObjective(MaskingConfig(share=0.1, unit="word"), vocabulary(50, starts))
     ids, lengths = text(12)
-    assert objective.prepare(ids, lengths, np.random.default_rng(0)).labelled == 10
+    assert objective.corrupt(ids, lengths, np.random.default_rng(0)).labelled == 10
 
 
 def test_spans_are_runs_of_words() -> None:
@@ -238,7 +238,7 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
     model = build_model(model_config(family), torch.float64)
     ids, lengths = text(20, 11, 30)
     objective = MaskedObjective(MaskingConfig(share=0.3), vocabulary())
-    batch = objective.prepare(ids, lengths, np.random.default_rng(0))
+    batch = objective.corrupt(ids, lengths, np.random.default_rng(0))
     reached = []
     model.head.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0].shape))
     loss = objective.loss(model, batch, layout_of(batch))
@@ -253,7 +253,7 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
 def test_the_last_layer_cut_to_the_sampled_rows_has_the_gradients_of_the_whole(family: str) -> None:
     model = build_model(model_config(family), torch.float64)
     objective = MaskedObjective(MaskingConfig(), vocabulary())
-    batch = objective.prepare(*text(20, 11, 30), np.random.default_rng(0))
+    batch = objective.corrupt(*text(20, 11, 30), np.random.default_rng(0))
     whole = linear_cross_entropy(model.head(run(model, batch)[batch.label_rows]), *model.unembedding, batch.labels)
     parameters = list(model.parameters())
     cut = torch.autograd.grad(objective.loss(model, batch, layout_of(batch)).total, parameters, allow_unused=True)
@@ -263,7 +263,7 @@ def test_the_last_layer_cut_to_the_sampled_rows_has_the_gradients_of_the_whole(f
 
 def test_the_matrix_products_of_a_step_are_counted_right() -> None:
     model = build_model(model_config("bert", layers=3))
-    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).prepare(*text(20, 20), np.random.default_rng(0))
+    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).corrupt(*text(20, 20), np.random.default_rng(0))
     objective = MaskedObjective(MaskingConfig(), vocabulary())
     counter = FlopCounterMode(display=False)
     with counter:
@@ -281,6 +281,6 @@ def test_the_kernel_of_the_loss_is_the_one_given() -> None:
         return softmax_gradient(logits, labels)
 
     objective = MaskedObjective(MaskingConfig(), vocabulary(), kernel)
-    batch = objective.prepare(*text(42), np.random.default_rng(0))
+    batch = objective.corrupt(*text(42), np.random.default_rng(0))
     objective.loss(build_model(model_config()), batch, layout_of(batch))
     assert calls == [(6, 50)]

@@ -18,7 +18,7 @@ import torch
 import palavra
 from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.run import pretraining
+from palavra.run import training
 from palavra.run.directory import RunDirectory
 from palavra.run.pretrain import Finished
 from palavra.training import checkpoint as checkpoints
@@ -250,7 +250,7 @@ def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypa
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(pretraining, "save_checkpoint", sometimes)
+    monkeypatch.setattr(training, "save_checkpoint", sometimes)
     run(corpus, tmp_path / "m", 12)
     assert "No space left" in (tmp_path / "m" / "metrics.jsonl").read_text()
     assert (tmp_path / "m" / "model.safetensors").exists()

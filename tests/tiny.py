@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from palavra.batch import Batch, from_arrays
+from palavra.data.loader import Packed
 from palavra.model.attention import BACKENDS, Layout
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
@@ -103,13 +104,7 @@ class EveryThird(MaskedObjective):
     def __init__(self) -> None:
         super().__init__(MaskingConfig(), vocabulary())
 
-    def prepare(
-        self,
-        input_ids: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        random: np.random.Generator,
-        progress: float = 0.0,
-    ) -> Batch:
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
         """The same batch whatever `random` and `progress` are."""
-        rows = np.arange(0, len(input_ids), 3)
-        return from_arrays(input_ids, lengths, rows, input_ids[rows])
+        rows = np.arange(0, len(packed.input_ids), 3)
+        return from_arrays(packed.input_ids, packed.lengths, rows, packed.input_ids[rows])

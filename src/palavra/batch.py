@@ -62,7 +62,7 @@ class Batch:
     @property
     def labelled(self) -> int:
         """M."""
-        return self.labels.numel()
+        return self.labels.shape[0]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; copies do not block, `cu_seqlens` stays on the host."""

@@ -131,6 +131,11 @@ class TrainConfig:
         if not 0 <= self.seed < 2**63:
             raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
 
+    def micro_batches(self, ranks: int = 1) -> int:
+        """Forward passes of one step on each of so many ranks, once the sizes are settled."""
+        assert self.batch_tokens and self.micro_batch_tokens
+        return max(1, self.batch_tokens // (self.micro_batch_tokens * ranks))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -71,7 +71,7 @@ class HeldOut:
         for number, pieces in enumerate(self._pieces(context, limit)):
             packed = assemble(self.documents, pieces, self.cls_id, self.sep_id, Cursor())
             random = np.random.default_rng([CORRUPTION_SEED, number])
-            yield objective.prepare(packed.input_ids, packed.lengths, random)
+            yield objective.corrupt(packed.input_ids, packed.lengths, random)
             seen += len(packed.input_ids)
             if limit is not None and seen >= limit:
                 return

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from palavra.batch import Batch, from_arrays
+from palavra.data.loader import Packed
 from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.attention import Layout
@@ -89,7 +90,11 @@ class MaskedObjective:
         self.masking, self.vocabulary, self.kernel = masking, vocabulary, kernel
         self._ordinary, self._special = vocabulary.ordinary(), vocabulary.is_special()
 
-    def prepare(
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
+        """The batch of a step: `packed`, corrupted."""
+        return self.corrupt(packed.input_ids, packed.lengths, random, progress)
+
+    def corrupt(
         self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float = 0.0
     ) -> Batch:
         """A batch with corrupted input and the originals as labels of the sampled rows.

@@ -19,7 +19,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 from palavra.recipe import SIZES, Recipe, SizeName
-from palavra.training.loop import LoopConfig, prepare_steps, train
+from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import build_optimizers
 
 
@@ -74,12 +74,11 @@ def step_seconds(
     assert recipe.model.context and train_config.batch_tokens
     assert train_config.micro_batch_tokens
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    accumulate = max(1, train_config.batch_tokens // train_config.micro_batch_tokens)
     config = LoopConfig(
-        steps=steps + 2, accumulate=accumulate, clip=recipe.optimizer.clip, seed=train_config.seed,
+        steps=steps + 2, clip=recipe.optimizer.clip, seed=train_config.seed,
         row_width=recipe.model.context,
     )  # fmt: skip
-    prepared = prepare_steps(trial.packed, objective, config, compute, 0)
+    prepared = prepare_steps(in_steps(trial.packed, train_config.micro_batches()), objective, config, compute, 0)
     optimizers = build_optimizers(model.named_parameters(), recipe.optimizer)
     times: list[float] = []
     begin = last = time.perf_counter()

@@ -12,7 +12,7 @@ import torch
 
 from palavra.data.shards import Corpus, Manifest
 from palavra.run.budget import Candidate, parameters_without_embeddings
-from palavra.run.pretraining import Task
+from palavra.run.pretraining import Pretraining
 from palavra.tokenizer import Tokenizer
 
 EXAMPLES = 8
@@ -29,7 +29,7 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(task: Task) -> dict[str, Any]:
+def environment(job: Pretraining) -> dict[str, Any]:
     """Versions, machine and the choices of arithmetic."""
     return {
         "palavra": version("palavra"),
@@ -39,22 +39,22 @@ def environment(task: Task) -> dict[str, Any]:
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(task.compute.device),
-        "precision": str(task.compute.dtype).removeprefix("torch."),
-        "attention": task.compute.backend.name,
-        "compile": task.compute.compiled,
-        "matrix product peak (GFLOP/s)": round(task.matmul_peak / 1e9),
+        "device": str(job.compute.device),
+        "precision": str(job.compute.dtype).removeprefix("torch."),
+        "attention": job.compute.backend.name,
+        "compile": job.compute.compiled,
+        "matrix product peak (GFLOP/s)": round(job.matmul_peak / 1e9),
     }
 
 
 def describe_run(
-    task: Task, manifest: Manifest, rule: Sequence[str], candidates: Sequence[Candidate]
+    job: Pretraining, manifest: Manifest, rule: Sequence[str], candidates: Sequence[Candidate]
 ) -> dict[str, Any]:
     """The content of `run.json` before training."""
-    config = task.model.config
+    config = job.model.config
     return {
         "palavra": version("palavra"),
-        "environment": environment(task),
+        "environment": environment(job),
         "model": {
             "family": config.family,
             "layers": config.layers,
@@ -63,15 +63,15 @@ def describe_run(
             "intermediate": config.intermediate,
             "vocab_size": config.vocab_size,
             "context": config.context,
-            "parameters": sum(p.numel() for p in task.model.parameters()),
+            "parameters": sum(p.numel() for p in job.model.parameters()),
             "parameters_without_embeddings": parameters_without_embeddings(config),
         },
         "data": manifest.summary(),
         "budget": {
-            "minutes": task.recipe.train.minutes,
+            "minutes": job.recipe.train.minutes,
             "rule": list(rule),
             "candidates": [
-                {**asdict(c), "steps": int(c.tokens / (task.recipe.train.batch_tokens or 1))} for c in candidates
+                {**asdict(c), "steps": int(c.tokens / (job.recipe.train.batch_tokens or 1))} for c in candidates
             ],
         },
     }

@@ -30,7 +30,7 @@ from palavra.run.budget import memory_estimate, step_seconds
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run, example_texts
 from palavra.run.directory import RunDirectory
-from palavra.run.pretraining import Outcome, Task, Training
+from palavra.run.pretraining import Pretraining
 from palavra.run.sizing import (
     RESERVE,
     Text,
@@ -43,6 +43,7 @@ from palavra.run.sizing import (
     synthetic,
     with_steps,
 )
+from palavra.run.training import Outcome, Training
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import damage, load_weights, newest_whole
 
@@ -100,16 +101,16 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     for line in (*choice.rule, *compute.reasons, threads):
         log.line(line)
     recipe = _with_compute(choice.recipe, compute)
-    task = _task(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
-    steps, line = fix_steps(task.recipe, task.model, task.objective, text, compute, began)
+    job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
+    steps, line = fix_steps(job.recipe, job.model, job.objective, text, compute, began)
     log.line(line)
-    task = replace(task, recipe=with_steps(task.recipe, steps))
+    job = replace(job, recipe=with_steps(job.recipe, steps))
     rule = (*choice.rule, line)
-    run.write_json("run.json", describe_run(task, ready.manifest, rule, choice.candidates))
-    write_config(task.model.config, run.path)
+    run.write_json("run.json", describe_run(job, ready.manifest, rule, choice.candidates))
+    write_config(job.model.config, run.path)
     # Last, for a folder with a recipe is a run that can be resumed.
-    atomic_write_text(run.recipe, configuration.to_toml(task.recipe))
-    return _train(Training(task, run, log), ready)
+    atomic_write_text(run.recipe, configuration.to_toml(job.recipe))
+    return _train(Training(job, run, log), job, ready)
 
 
 def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finished:
@@ -129,10 +130,10 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
     whole, skipped = newest_whole(run.checkpoints)
     # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
     model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
-    task = _task(recipe, model, ready, compute)
-    training = Training(task, run, log)
+    job = _job(recipe, model, ready, compute)
+    training = Training(job, run, log)
     training.resume(whole, skipped)
-    return _train(training, ready)
+    return _train(training, job, ready)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
@@ -292,7 +293,7 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> MaskedLanguageModel:
     return model
 
 
-def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Compute) -> Task:
+def _job(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Compute) -> Pretraining:
     """Objective and data for a model and a recipe whose sizes are resolved."""
     tokenizer = ready.tokenizer
     model.to(compute.device)
@@ -307,7 +308,7 @@ def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Com
             cls_id=tokenizer.cls_id,
             sep_id=tokenizer.sep_id,
         )
-    return Task(
+    return Pretraining(
         recipe=recipe,
         model=model,
         objective=MaskedObjective(recipe.masking, vocabulary, softmax_kernel(compute)),
@@ -318,7 +319,7 @@ def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Com
         cls_id=tokenizer.cls_id,
         sep_id=tokenizer.sep_id,
         held_out=held_out,
-        name_document=ready.corpus.train.where,
+        where=ready.corpus.train.where,
         matmul_peak=matmul_peak(compute),
     )
 
@@ -326,17 +327,17 @@ def _task(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Com
 # Training and what comes after
 
 
-def _train(training: Training, ready: Ready) -> Finished:
-    task, log = training.task, training.log
-    if task.held_out is None:
+def _train(training: Training, job: Pretraining, ready: Ready) -> Finished:
+    log = training.log
+    if job.held_out is None:
         log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split them by --documents line"
         )
     outcome = training.go()
-    return _finish(task, ready, training.run, outcome, log)
+    return _finish(job, ready, training.run, outcome, log)
 
 
-def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:
+def _finish(job: Pretraining, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:
     """Save the best weights as an ordinary model directory, evaluate them, write the report."""
     best, state = outcome.state.best_step, outcome.state
     if best is not None and best != state.step:
@@ -344,28 +345,28 @@ def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: 
         problem = damage(checkpoint)
         if problem is None:
             log.line(f"validation was best at step {best} of {state.step}: those weights are kept as the model")
-            load_weights(checkpoint, task.model)
+            load_weights(checkpoint, job.model)
         else:
             log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
-    save_finished(task.model, ready.tokenizer, run.path)
-    evaluation = task.validate(None, ready.corpus.train.token_counts(task.vocabulary.size))
+    save_finished(job.model, ready.tokenizer, run.path)
+    evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.vocabulary.size))
     if evaluation is not None:
         run.write_json("evaluation.json", evaluation.to_json())
         log.line(
             f"held-out text: loss {evaluation.loss:.4f}, perplexity {evaluation.perplexity:.2f}, masked accuracy "
             f"{evaluation.accuracy:.1%} (first five guesses {evaluation.accuracy_at_5:.1%})"
         )
-    model = LanguageModel(task.model.eval(), ready.tokenizer, task.compute)
+    model = LanguageModel(job.model.eval(), ready.tokenizer, job.compute)
     run.write_json(
-        "examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer, task.model.config.context))
+        "examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer, job.model.config.context))
     )
     described = run.read_json("run.json")
     described["packing"] = {
         "efficiency": outcome.packing.efficiency,
-        "pieces": task.packer.epoch_pieces,
-        "cut_documents": task.packer.cut_documents,
-        "context": task.packer.context,
-        "batch_tokens": task.recipe.train.batch_tokens,
+        "pieces": job.packer.epoch_pieces,
+        "cut_documents": job.packer.cut_documents,
+        "context": job.packer.context,
+        "batch_tokens": job.recipe.train.batch_tokens,
     }
     described["training"] = {
         "steps": state.step,
@@ -374,7 +375,7 @@ def _finish(task: Task, ready: Ready, run: RunDirectory, outcome: Outcome, log: 
         "tokens_per_second": outcome.tokens_per_second,
         "best_step": best,
         "final_loss": state.smoothed_loss,
-        "stopped": None,
+        "stopped": outcome.stopped,
     }
     run.write_json("run.json", described)
     report = write_report(run.path)

@@ -2,8 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -31,9 +32,7 @@ Model = TypeVar("Model", bound=nn.Module, contravariant=True)
 class Objective(Protocol[Model]):
     """What is learned: how packed tokens become a batch with labels, and what the loss is."""
 
-    def prepare(
-        self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float
-    ) -> Batch:
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
         """A batch with labels; all randomness from `random`; `progress` is the share of training done."""
 
     def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
@@ -42,11 +41,10 @@ class Objective(Protocol[Model]):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """`steps` of the whole run; `accumulate` micro-batches a step; `clip` bound on the gradient's norm (0:
-    none); `seed` of everything random; `row_width` slots of an attention row (the context)."""
+    """`steps` of the whole run; `clip` bound on the gradient's norm (0: none); `seed` of everything random;
+    `row_width` slots of an attention row (the context; 0: the longest sequence of each micro-batch)."""
 
     steps: int
-    accumulate: int
     clip: float
     seed: int
     row_width: int
@@ -66,8 +64,9 @@ class PreparedStep:
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What one step did. `step` counts from 1. `loss` (nats a labelled row) and `gradient_norm` (before
-    clipping) are scalars still on the device: reading them waits for it. `labelled` and `tokens` are those of
-    this rank, `cursor` is where the data stand after the step, `documents` which ones it saw."""
+    clipping) are scalars still on the device: reading them waits for it. `labelled`, `tokens` and
+    `micro_batches` are those of this rank, `cursor` is where the data stand after the step, `documents` which ones
+    it saw."""
 
     step: int
     loss: Tensor
@@ -75,6 +74,7 @@ class StepReport:
     learning_rate_share: float
     labelled: int
     tokens: int
+    micro_batches: int
     cursor: Cursor
     documents: Int64Array
 
@@ -84,24 +84,29 @@ def generator_for(seed: int, *place: int) -> np.random.Generator:
     return np.random.default_rng([seed, *place])
 
 
+def in_steps(packed: Iterator[Packed], accumulate: int) -> Iterator[Sequence[Packed]]:
+    """The same micro-batches, `accumulate` of them a step."""
+    while step := list(islice(packed, accumulate)):
+        yield step
+
+
 def prepare_steps(
-    packed: Iterator[Packed],
+    micro_batches: Iterator[Sequence[Packed]],
     objective: Objective[Model],
     config: LoopConfig,
     compute: Compute,
     first_step: int,
 ) -> Iterator[PreparedStep]:
-    """Group micro-batches into steps, prepare them for the objective and move them to the device.
+    """Prepare the micro-batches of each step for the objective and move them to the device.
 
     Raises PalavraError for a step in which no token can be predicted.
     """
     for step in range(first_step, config.steps):
         ready: list[tuple[Batch, Layout]] = []
         documents: list[Int64Array] = []
-        for micro in range(config.accumulate):
-            raw = next(packed)
+        for micro, raw in enumerate(next(micro_batches)):
             random = generator_for(config.seed, 2, step, micro, distributed.rank())
-            batch = objective.prepare(raw.input_ids, raw.lengths, random, step / config.steps)
+            batch = objective.prepare(raw, random, step / config.steps)
             layout = lay_out(batch, compute.backend, compute.device, config.row_width)
             ready.append((batch.to(compute.device), layout))
             documents.append(raw.pieces.document)
@@ -120,7 +125,7 @@ def prepare_steps(
         )
 
 
-def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
     """The same items, made up to `depth` ahead in a thread of their own."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     closing = threading.Event()
@@ -203,6 +208,7 @@ def train(
             learning_rate_share=share,
             labelled=ready.count,
             tokens=ready.tokens,
+            micro_batches=len(ready.micro_batches),
             cursor=ready.cursor,
             documents=ready.documents,
         )

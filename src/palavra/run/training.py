@@ -1,0 +1,409 @@
+"""The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a `Job`;
+pretraining and fine-tuning differ in theirs, never here."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from palavra import distributed
+from palavra.data.loader import Packed
+from palavra.data.packing import Cursor, PackingTally
+from palavra.errors import PalavraError
+from palavra.log import LiveLine, Log
+from palavra.model.compute import Compute
+from palavra.run.directory import Metrics, RunDirectory
+from palavra.training.checkpoint import RunState, load_checkpoint, prune, save_checkpoint, set_aside
+from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
+from palavra.training.loop import LoopConfig, Objective, PreparedStep, StepReport, prefetch, prepare_steps, train
+from palavra.training.monitor import Monitor
+from palavra.training.optimizers import OptimizerConfig, Optimizers
+from palavra.training.schedules import ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One look at held-out data: `score` decides which weights are best, the lower the better; `values` go to
+    `metrics.jsonl`, `line` to the log."""
+
+    score: float
+    values: Mapping[str, float]
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a run that ends after step `until`; `begin` says which parameters it moves."""
+
+    until: int
+    begin: Callable[[], None] = lambda: None
+
+
+class Pace(Protocol):
+    """How often things happen, in steps; see `TrainConfig`."""
+
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def eval_every(self) -> int | None: ...
+    @property
+    def save_every(self) -> int | None: ...
+    @property
+    def keep(self) -> int: ...
+    @property
+    def tensorboard(self) -> bool: ...
+
+
+class Job(Protocol):
+    """What a run trains, everything resolved."""
+
+    @property
+    def title(self) -> str:
+        """What the progress line calls it."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained, on its device."""
+
+    @property
+    def objective(self) -> Objective[Any]:
+        """What is learned."""
+
+    @property
+    def compute(self) -> Compute:
+        """Where and how the arithmetic is done."""
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Length, clipping and seed."""
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """The learning rate over time."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """What `optimizers` are made of."""
+
+    @property
+    def pace(self) -> Pace:
+        """When to log, validate and save."""
+
+    @property
+    def guessing(self) -> float:
+        """The loss of a blind guess."""
+
+    @property
+    def budget(self) -> int | None:
+        """Tokens that a micro-batch may hold; None where batches are not filled to a budget."""
+
+    @property
+    def patience(self) -> int | None:
+        """How many validations in a row may bring nothing new; None: any number."""
+
+    @property
+    def matmul_peak(self) -> float:
+        """The machine's rate of matrix products, in operations a second; 0: not measured."""
+
+    def optimizers(self) -> Optimizers:
+        """New optimizers of the model's parameters."""
+
+    def stages(self) -> Sequence[Stage]:
+        """The parts of the run, in order; the last ends with the run."""
+
+    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
+        """The micro-batches of every step from `cursor` on."""
+
+    def validate(self) -> Validation | None:
+        """Look at held-out data, if there are any."""
+
+    def step_values(self, report: StepReport) -> Mapping[str, float]:
+        """What a log line says beside loss, rate and speed."""
+
+    def flops(self, report: StepReport) -> float:
+        """Floating-point operations of the step's matrix products."""
+
+    def name_document(self, number: int) -> str:
+        """Where a document comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How training went: where it stands, the packing it saw, why it stopped before its last step (None: it did
+    not)."""
+
+    state: RunState
+    packing: PackingTally
+    tokens_per_second: float
+    stopped: str | None
+
+
+class Training:
+    """One run of a job, from its start or its newest whole checkpoint to its last step."""
+
+    def __init__(self, job: Job, run: RunDirectory, log: Log):
+        self.job, self.run, self.log = job, run, log
+        self.metrics = Metrics(run.metrics, log)
+        self.optimizers = job.optimizers()
+        self.packing = PackingTally(budget=job.budget or 0)
+        self.state = RunState(step=0, cursor=Cursor())
+        self.monitor = Monitor(job.optimizer.peak_rate, job.name_document, job.guessing)
+        self._window = _Window()
+        self._improved: float | None = None
+        self._stopped: str | None = None
+
+    def resume(self, checkpoint: Path | None, skipped: Sequence[tuple[Path, str]]) -> None:
+        """Go back to a whole checkpoint, if there is one, and say which damaged ones had to be skipped, both as
+        `newest_whole` found them."""
+        for folder, problem in skipped:
+            kept = set_aside(folder)
+            self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
+        if checkpoint is not None:
+            state = load_checkpoint(checkpoint, self.job.model, self.optimizers)
+            wanted = self.job.optimizer
+            if state.optimizer != wanted.name:
+                raise PalavraError(
+                    f"{checkpoint} holds the state of {state.optimizer or 'another optimizer'}, the recipe says "
+                    f"{wanted.name}: resume with the optimizer the run began with"
+                )
+            self.state = state
+            self.packing = PackingTally(**state.packing) if state.packing else self.packing
+            self.monitor.smoothed, self.monitor.first = state.smoothed_loss, state.first_loss
+            if (state.threads, state.torch) != (torch.get_num_threads(), torch.__version__):
+                self.log.warn(
+                    f"this checkpoint was made with torch {state.torch} and {state.threads} threads; results "
+                    "will be as good, but not bit for bit the same"
+                )
+        self.log.line(f"resuming at step {self.state.step} of {self.job.loop.steps}")
+        self.metrics.rewind(self.state.step)
+
+    def go(self) -> Outcome:
+        """Train to the last step, or until patience ends. Raises Interrupted after a signal, Diverged when the loss is
+        lost."""
+        job = self.job
+        steps = prepare_steps(
+            job.micro_batches(self.state.cursor), job.objective, job.loop, job.compute, self.state.step
+        )
+        with ExitStack() as stack:
+            prepared = stack.enter_context(closing(prefetch(steps)))
+            stop = stack.enter_context(stop_on_signals())
+            live = stack.enter_context(self.log.live(job.title, job.loop.steps))
+            tensorboard = stack.enter_context(_tensorboard(self)) if job.pace.tensorboard else None
+            self._window.restart()
+            for report in self._reports(prepared):
+                self._take(report)
+                self._log_when_due(report, live, tensorboard)
+                self._validate_when_due(report, tensorboard)
+                self._save_when_due(report, stop)
+                if self._stopped:
+                    break
+        return Outcome(
+            state=replace(self.state, smoothed_loss=self.monitor.smoothed),
+            packing=self.packing,
+            tokens_per_second=self.state.tokens / max(self.state.seconds, 1e-9),
+            stopped=self._stopped,
+        )
+
+    def _reports(self, prepared: Iterator[PreparedStep]) -> Iterator[StepReport]:
+        """The reports of all stages, one after the other."""
+        job, step = self.job, self.state.step
+        for stage in job.stages():
+            if stage.until <= step:
+                continue
+            stage.begin()
+            yield from train(
+                job.model, job.objective, islice(prepared, stage.until - step), self.optimizers, job.schedule,
+                job.loop, job.compute, step,
+            )  # fmt: skip
+            step = stage.until
+
+    def _take(self, report: StepReport) -> None:
+        self.monitor.watch(report)
+        self._window.add(report, self.job.flops(report))
+        self.packing.batches += report.micro_batches
+        self.packing.tokens += report.tokens
+        self.state = replace(
+            self.state,
+            step=report.step,
+            cursor=report.cursor,
+            tokens=self.state.tokens + report.tokens * distributed.world_size(),
+        )
+
+    def _log_when_due(self, report: StepReport, live: LiveLine, tensorboard: Any) -> None:
+        job = self.job
+        if report.step % job.pace.log_every and report.step != job.loop.steps:
+            live.update(report.step, self._window.detail)
+            return
+        values = {
+            **self._window.close(report, job),
+            "tokens": self.state.tokens,
+            "learning_rate": job.optimizer.peak_rate * report.learning_rate_share,
+            **job.step_values(report),
+            "seconds": round(self._settle_seconds(), 3),
+        }
+        if job.budget:
+            values["packing_efficiency"] = round(self.packing.efficiency, 5)
+        self._window.restart()
+        self.metrics.write("train", report.step, values)
+        if tensorboard is not None:
+            for name in ("loss", "learning_rate", "tokens_per_second", "gradient_norm"):
+                tensorboard.add_scalar(f"train/{name}", values[name], report.step)
+        live.update(report.step, self._window.detail)
+
+    def _validate_when_due(self, report: StepReport, tensorboard: Any) -> None:
+        every, steps = self.job.pace.eval_every, self.job.loop.steps
+        if not every or (report.step % every and report.step != steps):
+            return
+        with self._window.paused():
+            found = self.job.validate()
+        if found is None:
+            return
+        if self.state.best_score is None or found.score < self.state.best_score:
+            self._improved = found.score
+        values = {**found.values, "tokens": self.state.tokens, "seconds": round(self._settle_seconds(), 3)}
+        self.metrics.write("valid", report.step, values)
+        if tensorboard is not None:
+            for name, value in found.values.items():
+                tensorboard.add_scalar(f"valid/{name}", value, report.step)
+        self.log.line(f"step {report.step}/{steps}: {found.line}")
+        self._lose_patience(report.step, every)
+
+    def _lose_patience(self, step: int, every: int) -> None:
+        """Stop early (Prechelt 1998) when as many validations in a row as the job allows brought nothing new."""
+        patience, best = self.job.patience, self.state.best_step
+        if patience is None or self._improved is not None or best is None or step == self.job.loop.steps:
+            return
+        if step - best >= patience * every:
+            self._stopped = f"no better validation in {patience} looks since step {best}"
+            self.log.line(f"stopping early: {self._stopped}")
+
+    def _save_when_due(self, report: StepReport, stop: StopRequest) -> None:
+        every = self.job.pace.save_every
+        improved, self._improved = self._improved, None
+        last = report.step == self.job.loop.steps or self._stopped is not None
+        if not (stop or last or improved is not None or (every and report.step % every == 0)):
+            return
+        self.monitor.settle()
+        before = self.state
+        if improved is not None:
+            self.state = replace(self.state, best_score=improved, best_step=report.step)
+        with self._window.paused():
+            saved = self._save()
+        if not saved:
+            # The best is what is on disk: an earlier best checkpoint stays until a better one is.
+            self.state = replace(self.state, best_score=before.best_score, best_step=before.best_step)
+        if stop and not last:
+            how = "which is saved" if saved else "which could not be saved"
+            raise Interrupted(
+                f"stopped after step {report.step} of {self.job.loop.steps}, {how}: go on with --resume",
+                stop.exit_code,
+            )
+
+    def _save(self) -> bool:
+        """Write a checkpoint, and say whether it is on disk. A full disk is no reason to lose the run: the next
+        one that is due tries again."""
+        if not distributed.is_main():
+            return True
+        self._settle_seconds()
+        tally = self.packing
+        packing = {"budget": tally.budget, "batches": tally.batches, "tokens": tally.tokens}
+        state = replace(
+            self.state,
+            packing=packing,
+            optimizer=self.job.optimizer.name,
+            smoothed_loss=self.monitor.smoothed,
+            first_loss=self.monitor.first,
+        )
+        try:
+            save_checkpoint(self.run.checkpoints, self.job.model, self.optimizers, state)
+        except OSError as error:
+            message = f"checkpoint at step {state.step} was not written ({error}); earlier ones are whole"
+            self.log.warn(message)
+            self.metrics.write("event", state.step, {"message": message})
+            return False
+        prune(self.run.checkpoints, self.job.pace.keep, state.best_step)
+        return True
+
+    def _settle_seconds(self) -> float:
+        """Seconds of training up to now, over all sessions of the run; kept in the state."""
+        self.state = replace(self.state, seconds=self.state.seconds + self._window.take_seconds())
+        return self.state.seconds
+
+
+class _Window:
+    """What happened since the last log line. Reads losses from the device only when closed."""
+
+    def __init__(self) -> None:
+        self.detail = ""
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, now."""
+        self._began = time.perf_counter()
+        self._lost = self._settled = 0.0
+        self._losses: list[torch.Tensor] = []
+        self._norms: list[torch.Tensor] = []
+        self._tokens = 0
+        self._flops = 0.0
+
+    def add(self, report: StepReport, flops: float) -> None:
+        """Count one step."""
+        self._losses.append(report.loss)
+        self._norms.append(report.gradient_norm)
+        self._tokens += report.tokens
+        self._flops += flops
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in the block is not training time."""
+        at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._lost += time.perf_counter() - at
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began - self._lost
+
+    def take_seconds(self) -> float:
+        """Seconds since the window began, less those taken before."""
+        elapsed = self._elapsed()
+        taken, self._settled = elapsed - self._settled, elapsed
+        return taken
+
+    def close(self, report: StepReport, job: Job) -> dict[str, Any]:
+        """The values of a log line."""
+        job.compute.synchronize()
+        elapsed = max(1e-9, self._elapsed())
+        loss = float(torch.stack(self._losses).mean())
+        norm = float(torch.stack(self._norms).mean())
+        rate = self._tokens / elapsed
+        peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
+        self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
+            f"  {peak:.0%} of peak" if peak else ""
+        )
+        return {
+            "loss": loss,
+            "gradient_norm": norm,
+            "tokens_per_second": round(rate, 1),
+            "peak_share": None if peak is None else round(peak, 4),
+        }
+
+
+@contextmanager
+def _tensorboard(training: Training) -> Iterator[Any]:
+    """A TensorBoard writer for the run. Raises PalavraError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise PalavraError(
+            "train.tensorboard needs the tensorboard package: pip install 'palavra[tensorboard]'"
+        ) from None
+    with SummaryWriter(str(training.run.path / "tensorboard"), purge_step=training.state.step) as writer:
+        yield writer
