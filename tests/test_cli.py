@@ -141,6 +141,58 @@ def test_wrong_input_gives_one_line_and_code_2(model: Path, tmp_path: Path, argu
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "error: no such command 'nothing' (python -m palavra --help shows the options)"),
+        (["--nothing"], "error: no such option: --nothing (python -m palavra --help"),
+        (["fill", "m", "--tip", "3"], "(python -m palavra fill --help shows the options)"),
+        (["fill"], "error: missing argument 'model' (python -m palavra fill --help shows the options)"),
+        (["fill", "m", "--top", "many"], "error: invalid value for '--top': "),
+        (["tokenizer", "train", "a.txt"], "error: missing option '--out' (python -m palavra tokenizer train --help"),
+        (["embed", "m", "a", "--pooling", "sum"], "'mean', 'cls', 'token'"),
+        (["report"], "error: missing argument 'run'"),
+        (["pretrain", "--steps"], "error: "),
+    ],
+)
+def test_a_command_line_without_meaning_gives_one_line_and_code_2(arguments: list[str], said: str) -> None:
+    done = palavra(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("--help shows the options)")
+    assert said in line
+
+
+@pytest.mark.parametrize("command", ["", "tokenizer"])
+def test_a_command_alone_shows_its_help(command: str) -> None:
+    done = palavra(*command.split())
+    assert done.returncode == 2
+    assert "Commands:" in done.stdout + done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
+    texts = "um gato\n" * 3000
+    with subprocess.Popen(
+        [sys.executable, "-m", "palavra", "embed", str(model), "--file", "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(texts)
+        process.stdin.close()
+        assert json.loads(process.stdout.readline())["text"] == "um gato"
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_the_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv[1:] = ['pretrain', '--help']; import palavra.cli as c\ntry: c.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"  # noqa: E501
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in palavra("report", str(tmp_path), "--debug").stderr
 

@@ -364,7 +364,7 @@ def main() -> None:
     # Accepted anywhere on the line, not only before the command.
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
     try:
-        app()
+        code = app(standalone_mode=False)
     except PalavraError as error:
         _fail(error, 2, debug)
     except KeyboardInterrupt as error:
@@ -372,15 +372,36 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(error, 1, debug, f"{where}{error.strerror or error}")
+    except typer.Abort:
+        sys.exit(1)
     except Exception as error:
+        if isinstance(error, _USAGE_ERROR):
+            _fail_usage(error, debug)
         code = getattr(error, "exit_code", 1)
         known = type(error).__module__.startswith("palavra.")
         _fail(error, code, debug or not known)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: BaseException, code: int, debug: bool, message: str | None = None) -> None:
+# The library's base of everything that is wrong with a command line has no public name of its own.
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+
+
+def _fail_usage(error: Any, debug: bool) -> None:
+    """One line for what no command line can mean; the help itself where nothing was asked for."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    command = context.command_path if context is not None else "palavra"
+    line = f"error: {said[:1].lower()}{said[1:]} ({command} --help shows the options)"
+    _fail(error, error.exit_code, debug, line, name="")
+
+
+def _fail(error: BaseException, code: int, debug: bool, message: str | None = None, name: str = "palavra: ") -> None:
     if debug:
         raise error
     lines = (message or str(error)).splitlines() or [type(error).__name__]
-    typer.echo(f"palavra: {' '.join(line.strip() for line in lines)}", err=True)
+    typer.echo(f"{name}{' '.join(line.strip() for line in lines)}", err=True)
     sys.exit(code)
