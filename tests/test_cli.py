@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,12 @@ def test_a_command_alone_shows_its_help(command: str) -> None:
     done = palavra(*command.split())
     assert done.returncode == 2
     assert "Commands:" in done.stdout + done.stderr
+
+
+def test_the_version_needs_no_command() -> None:
+    done = palavra("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == installed_version("palavra")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:

@@ -50,18 +50,25 @@ Set = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("palavra"))
+        raise typer.Exit
+
+
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Options before the command."""
+    del version  # told before a command is asked for
     del debug  # read by `main`, which has to know it before anything can fail
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(installed("palavra"))
-        raise typer.Exit
 
 
 @tokenizer_app.command("train")
