@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_bytes, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
+from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import MaskedLanguageModel
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LARGEST_JSON = 16 * 2**20
+# What a body is called inside a model with a head.
+BODY_PREFIXES = ("bert.", "model.", "transformer.")
 
 
 class Loaded(NamedTuple):
@@ -32,19 +35,23 @@ def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, 
 
     `extra` adds entries to `config.json`, such as the token ids of roles.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     family = family_named(model.config.family, str(directory))
-    keys = family.keys(model.config)
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        whole = tensor.detach().to("cpu", torch.float32)
-        theirs = keys[name]
-        for key, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
-            tensors[key] = part.contiguous()
-    for repeat, original in family.repeats(model.config).items():
-        tensors[repeat] = tensors[original].clone()
-    atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_weights(model, family.keys(model.config), family.repeats(model.config), directory)
     write_config(model.config, directory, extra)
+
+
+def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> None:
+    """Write the parameters of `module` as `model.safetensors` (float32), atomically, making the folder if needed.
+
+    `keys` says under which names each is stored; `repeats` maps names that hold a second copy to that of the first.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        parts = stored(keys[name]).split(tensor.detach().to("cpu", torch.float32))
+        tensors |= {key: part.contiguous() for key, part in parts.items()}
+    tensors |= {repeat: tensors[original].clone() for repeat, original in repeats.items()}
+    atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
 
 
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -87,16 +94,42 @@ def load_model(directory: Path) -> Loaded:
     missing head (a bare encoder) is reported in `missing`. Raises PalavraError otherwise.
     """
     config = read_config(directory)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in MaskedLanguageModel(config).state_dict().items()}
     family = family_named(config.family, str(directory))
-    keys = {ours: theirs for ours, theirs in family.keys(config).items() if ours in shapes}
-    repeats = family.repeats(config)
+    keys = family.keys(config)
+    # Read before anything is allocated: what a foreign configuration claims may not fit in memory.
+    with torch.device("meta"):
+        claimed = MaskedLanguageModel(config)
+    state = read_weights(claimed, keys, family.repeats(config), directory)
+    missing = tuple(name for name in claimed.state_dict() if name not in state)
+    body = [name for name in missing if not name.startswith("head.")]
+    if body:
+        lacking = stored(keys[body[0]]).names[0]
+        raise PalavraError(f"{directory}: the weights lack {lacking} ({len(body)} tensors in all)")
+    model = MaskedLanguageModel(config)
+    model.load_state_dict(state, strict=False)
+    return Loaded(model, missing)
+
+
+def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:
+    """Fill the parameters of `module` from a model directory; returns the names of those it does not hold, which
+    stay as they are. `keys`, `repeats` and errors as in `read_weights`."""
+    state = read_weights(module, keys, repeats, directory)
+    module.load_state_dict(state, strict=False)
+    return tuple(name for name in module.state_dict() if name not in state)
+
+
+def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> dict[str, Tensor]:
+    """The parameters of `module` (which may be on the meta device) that a model directory holds, by name, float32.
+
+    `keys` says under which names each is stored; `repeats` maps names that hold a second copy, used where the first
+    is absent. Only safetensors are read, and every tensor's shape is checked before it is used. Raises PalavraError
+    for damaged weights, or weights of another shape.
+    """
+    wanted = {ours: (stored(keys[ours]), tensor) for ours, tensor in module.state_dict().items() if ours in keys}
     expected = {
-        key: torch.Size((shapes[ours][0] // len(theirs), *shapes[ours][1:]))
-        for ours, theirs in keys.items()
-        for key in theirs
+        key: part.shape for entry, tensor in wanted.values() for key, part in entry.split(tensor.to("meta")).items()
     }
+    repeats = {repeat: original for repeat, original in repeats.items() if original in expected}
     found: dict[str, Tensor] = {}
     for key, tensor in _tensors(directory, {*expected, *repeats}):
         original = repeats.get(key, key)
@@ -107,18 +140,8 @@ def load_model(directory: Path) -> Loaded:
             )
         if key == original or original not in found:
             found[original] = tensor.to(torch.float32)
-    state = {
-        ours: torch.cat([found.pop(key) for key in theirs])
-        for ours, theirs in keys.items()
-        if all(key in found for key in theirs)
-    }
-    missing = tuple(name for name in shapes if name not in state)
-    body = [name for name in missing if not name.startswith("head.")]
-    if body:
-        raise PalavraError(f"{directory}: the weights lack {keys[body[0]][0]} ({len(body)} tensors in all)")
-    model = MaskedLanguageModel(config)
-    model.load_state_dict(state, strict=False)
-    return Loaded(model, missing)
+    whole = {ours: entry for ours, (entry, _) in wanted.items() if all(name in found for name in entry.names)}
+    return {ours: entry.join({name: found.pop(name) for name in entry.names}) for ours, entry in whole.items()}
 
 
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
@@ -126,7 +149,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
 
     A bare encoder is saved without the prefix that the same model has inside a larger one.
     """
-    suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(("bert.", "model."))}
+    suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as file:
