@@ -38,7 +38,11 @@ class Batch:
     `input_ids` (N,) int64; `position_ids` (N,) int64, restarting at 0 in each sequence; `cu_seqlens` (S+1,)
     int32 from 0 to N, always in host memory so that reading it never waits for a device; `max_seqlen` the
     longest sequence; `segment_ids` (N,) int64 or None; `label_rows` (M,) int64 indexes into N in ascending
-    order; `labels` (M,) int64 targets of those rows.
+    order: the rows that a loss or a reader looks at; `labels` their targets, (M,) int64 for tokens, one entry a
+    labelled sequence (int64 or float32, as the kind of task has it) otherwise.
+
+    `task` names the head that the labels are for, where a model has several; `features` (M, D) are the body's
+    vectors of the rows, where they are known already (a frozen body).
     """
 
     input_ids: Tensor
@@ -48,6 +52,8 @@ class Batch:
     label_rows: Tensor
     labels: Tensor
     segment_ids: Tensor | None = None
+    task: str = ""
+    features: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -61,7 +67,7 @@ class Batch:
 
     @property
     def labelled(self) -> int:
-        """M."""
+        """How many targets there are."""
         return self.labels.shape[0]
 
     def to(self, device: torch.device) -> "Batch":
@@ -79,6 +85,7 @@ class Batch:
             label_rows=move(self.label_rows),
             labels=move(self.labels),
             segment_ids=None if self.segment_ids is None else move(self.segment_ids),
+            features=None if self.features is None else move(self.features),
         )
 
 

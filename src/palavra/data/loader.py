@@ -28,6 +28,11 @@ class Packed:
     pieces: Pieces
     cursor: Cursor
 
+    @property
+    def documents(self) -> Int64Array:
+        """The document of each sequence (S,)."""
+        return self.pieces.document
+
 
 def assemble(documents: Documents, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor) -> Packed:
     """[CLS] piece [SEP] for every piece, end to end."""

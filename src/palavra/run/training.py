@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from palavra import distributed
-from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
@@ -72,7 +71,7 @@ class Job(Protocol):
         """What is trained, on its device."""
 
     @property
-    def objective(self) -> Objective[Any]:
+    def objective(self) -> Objective[Any, Any]:
         """What is learned."""
 
     @property
@@ -117,8 +116,8 @@ class Job(Protocol):
     def stages(self) -> Sequence[Stage]:
         """The parts of the run, in order; the last ends with the run."""
 
-    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
-        """The micro-batches of every step from `cursor` on."""
+    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Any]]:
+        """The micro-batches of every step from `cursor` on, as the objective takes them."""
 
     def validate(self) -> Validation | None:
         """Look at held-out data, if there are any."""

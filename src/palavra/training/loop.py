@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,23 @@ Item = TypeVar("Item")
 Model = TypeVar("Model", bound=nn.Module, contravariant=True)
 
 
-class Objective(Protocol[Model]):
-    """What is learned: how packed tokens become a batch with labels, and what the loss is."""
+class Micro(Protocol):
+    """A micro-batch before its objective: which documents (or examples) it holds, and where the data stand after it."""
 
-    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
+    @property
+    def documents(self) -> Int64Array: ...
+    @property
+    def cursor(self) -> Cursor: ...
+
+
+Raw = TypeVar("Raw", bound=Micro)
+RawIn = TypeVar("RawIn", bound=Micro, contravariant=True)
+
+
+class Objective(Protocol[Model, RawIn]):
+    """What is learned: how a micro-batch becomes a batch with labels, and what the loss is."""
+
+    def prepare(self, packed: RawIn, /, random: np.random.Generator, progress: float) -> Batch:
         """A batch with labels; all randomness from `random`; `progress` is the share of training done."""
 
     def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
@@ -91,8 +104,8 @@ def in_steps(packed: Iterator[Packed], accumulate: int) -> Iterator[Sequence[Pac
 
 
 def prepare_steps(
-    micro_batches: Iterator[Sequence[Packed]],
-    objective: Objective[Model],
+    micro_batches: Iterator[Sequence[Raw]],
+    objective: Objective[Any, Raw],
     config: LoopConfig,
     compute: Compute,
     first_step: int,
@@ -109,7 +122,7 @@ def prepare_steps(
             batch = objective.prepare(raw, random, step / config.steps)
             layout = lay_out(batch, compute.backend, compute.device, config.row_width)
             ready.append((batch.to(compute.device), layout))
-            documents.append(raw.pieces.document)
+            documents.append(raw.documents)
         count, seen = sum(batch.labelled for batch, _ in ready), np.unique(np.concatenate(documents))
         if not count:
             raise PalavraError(
@@ -166,7 +179,7 @@ def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
 
 def train(
     model: Model,
-    objective: Objective[Model],
+    objective: Objective[Model, Any],
     steps: Iterator[PreparedStep],
     optimizers: Optimizers,
     schedule: ScheduleConfig,
