@@ -1,0 +1,1 @@
+"""What a model is trained to do for people: datasets, kinds of tasks, and how well they are done."""

@@ -1,0 +1,252 @@
+"""Spans of words and the tags that spell them: BIO, IOB1, BIOES; and the best sequence of tags that spells any.
+
+Tags are read as conlleval does (Tjong Kim Sang and Buchholz 2000, CoNLL-2000 shared task), which never refuses a
+sequence of tags: an I- without a beginning begins a span.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+Scheme = Literal["bio", "iob1", "bioes", "plain"]
+ROLES: dict[Scheme, str] = {"bio": "BIO", "iob1": "BIO", "bioes": "BIESO"}
+ROLES_OF_NO_SCHEME_HERE = "LU"  # BILOU writes L for E and U for S
+
+# Instead of log 0, so that a path through impossible tags is still better than one that no scheme allows.
+LOWEST = -1e9
+# Elements of one step of a search over many sentences, and of all the steps that it has to remember.
+STEP_ELEMENTS = 2**21
+MEMORY_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Span:
+    """The words from `start` up to, not including, `end`, counted from 0 in their sentence, and what they are."""
+
+    start: int
+    end: int
+    label: str
+
+
+class Transitions(NamedTuple):
+    """Which tags may follow which: `allowed` (K, K) bool from row to column, `start` and `end` (K,) bool."""
+
+    allowed: BoolArray
+    start: BoolArray
+    end: BoolArray
+
+
+@lru_cache(maxsize=2**16)
+def parse_tag(tag: str) -> tuple[str, str]:
+    """Role and label of a tag: B and PER of `B-PER`, B and nothing of `B`, O and nothing of `O`."""
+    role, _, label = tag.partition("-")
+    return role, label
+
+
+def _roles(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
+    if scheme == "plain":
+        raise ValueError("plain labels spell no spans")
+    parsed = [parse_tag(tag) for tag in tags]
+    for tag, (role, _) in zip(tags, parsed, strict=True):
+        if len(role) != 1 or role not in ROLES[scheme] or (role == "O" and tag != "O"):
+            known = ", ".join(role if role == "O" else f"{role}-" for role in ROLES[scheme])
+            raise PalavraError(f"the tag '{tag}' is none of {scheme}'s {known}; mend the tag or choose another scheme")
+    return parsed
+
+
+def decode_tags(tags: Sequence[str], scheme: Scheme) -> list[Span]:
+    """The spans that the tags of one sentence spell, in order, read as leniently as conlleval reads them.
+
+    One rule reads all schemes: a span begins at B- and S-, and at any I- or E- that does not continue a span of
+    the same label; it ends where the next begins, after E- and S-, and before O. The scheme says which prefixes
+    there are. A bare `B` has the empty label.
+
+    Raises:
+        PalavraError: a tag that is not of the scheme.
+    """
+    spans = []
+    begin: int | None = None
+    previous_role, previous_label = "O", ""
+    for position, (role, label) in enumerate([*_roles(tags, scheme), ("O", "")]):
+        begins = role != "O" and (role in "BS" or previous_role in "OES" or label != previous_label)
+        if begin is not None and (begins or role == "O"):
+            spans.append(Span(begin, position, previous_label))
+            begin = None
+        if begins:
+            begin = position
+        previous_role, previous_label = role, label
+    return spans
+
+
+def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]:
+    """The tags of a sentence of `length` words; `decode_tags` gives the spans back, in order.
+
+    Raises:
+        PalavraError: a span outside the sentence or without words, or two that overlap: tags cannot spell them.
+    """
+    if scheme == "plain":
+        raise ValueError("plain labels spell no spans")
+    ordered = sorted(spans)
+    for span in ordered:
+        if not 0 <= span.start < span.end <= length:
+            raise PalavraError(f"{span} does not lie in a sentence of {length} words; mend the span or leave it out")
+    for one, other in pairwise(ordered):
+        if other.start < one.end:
+            raise PalavraError(f"{one} and {other} overlap, which tags cannot spell; keep one of the two")
+    tags = ["O"] * length
+    previous = Span(-1, -1, "")
+    for span in ordered:
+        touches = previous.end == span.start and previous.label == span.label
+        for position, role in enumerate(_roles_of_span(span.end - span.start, scheme, touches), span.start):
+            tags[position] = f"{role}-{span.label}" if span.label else role
+        previous = span
+    return tags
+
+
+def _roles_of_span(length: int, scheme: Scheme, touches: bool) -> str:
+    """The roles of a span of `length` words; `touches` where the word before ends a span of the same label."""
+    if scheme == "bioes":
+        return "S" if length == 1 else "B" + "I" * (length - 2) + "E"
+    return ("I" if scheme == "iob1" and not touches else "B") + "I" * (length - 1)
+
+
+def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
+    """The scheme of the tags of all sentences: bio, bioes, or plain, labels of single words such as parts of speech.
+
+    IOB1 is reported as bio: `decode_tags` reads both by one rule, and bio is what to train with.
+
+    Raises:
+        PalavraError: the tags are those of BILOU.
+    """
+    tags = {tag for sentence in sentences for tag in sentence}
+    roles = {parse_tag(tag)[0] for tag in tags}
+    labelled_outside = any(tag.startswith("O-") for tag in tags)
+    if not roles or labelled_outside or not roles <= set(ROLES["bioes"] + ROLES_OF_NO_SCHEME_HERE):
+        return "plain"
+    if roles & set(ROLES_OF_NO_SCHEME_HERE):
+        if "B" in roles and "O" in roles:
+            raise PalavraError("the tags are those of BILOU, which is not read; write E- for L- and S- for U-")
+        return "plain"
+    return "bioes" if roles & set("ES") else "bio"
+
+
+def transitions(names: Sequence[str], scheme: Scheme) -> Transitions:
+    """What the scheme allows among the tags `names` (K,); everything in plain.
+
+    A bioes span ends in E- or S-; I- of bio follows B- or I- of its label; B- of iob1 too, for it only parts two.
+
+    Raises:
+        PalavraError: a tag that is not of the scheme.
+    """
+    if scheme == "plain":
+        every = np.ones(len(names), dtype=bool)
+        return Transitions(np.ones((len(names), len(names)), dtype=bool), every, every.copy())
+    parsed = _roles(names, scheme)
+    role = np.array([role for role, _ in parsed])
+    label = np.array([label for _, label in parsed])
+    open_before = np.isin(role, ["B", "I"])  # a span may go on after this tag
+    same = open_before[:, None] & (label[:, None] == label[None, :])
+    continues = np.isin(role, {"bio": ["I"], "iob1": ["B"], "bioes": ["I", "E"]}[scheme])
+    allowed = np.where(continues[None, :], same, True)
+    if scheme == "bioes":
+        allowed &= continues[None, :] | ~open_before[:, None]
+    return Transitions(allowed, ~continues, ~open_before if scheme == "bioes" else np.ones(len(names), dtype=bool))
+
+
+def viterbi(
+    log_probabilities: npt.NDArray[np.floating], allowed: BoolArray, start: BoolArray, end: BoolArray
+) -> IntArray:
+    """The most probable tags (L,) int64 of one sentence among those allowed; see `viterbi_packed`.
+
+    log_probabilities (L, K). Viterbi 1967, with log-probabilities of tags and none of transitions.
+    """
+    length = len(log_probabilities)
+    lengths = np.array([length] if length else [], dtype=np.int64)
+    return viterbi_packed(log_probabilities, lengths, allowed, start, end)
+
+
+def viterbi_packed(
+    log_probabilities: npt.NDArray[np.floating],
+    lengths: npt.NDArray[np.integer],
+    allowed: BoolArray,
+    start: BoolArray,
+    end: BoolArray,
+) -> IntArray:
+    """The most probable tags (N,) int64 of each sentence among those that `transitions` allows.
+
+    log_probabilities (N, K), the sentences end to end; `lengths` (S,) of the sentences, in words. Where the most
+    probable tag of every word is allowed, that is the answer, and no search is made.
+
+    Raises:
+        PalavraError: a log-probability is not a number.
+        ValueError: shapes that do not fit, or a sentence that no allowed tags can fill.
+    """
+    words: IntArray = np.asarray(lengths, dtype=np.int64)
+    if log_probabilities.ndim != 2 or int(words.sum()) != len(log_probabilities) or (words <= 0).any():
+        raise ValueError("lengths must be positive and add up to the number of rows")
+    if log_probabilities.shape[1] != len(start) or allowed.shape != (len(start), len(start)) or len(end) != len(start):
+        raise ValueError("log-probabilities and transitions must be of the same tags")
+    if np.isnan(log_probabilities).any():
+        raise PalavraError("the model's scores of tags are not numbers: it has diverged; train with a lower rate")
+    tags: IntArray = log_probabilities.argmax(1).astype(np.int64)
+    if len(tags) == 0:
+        return tags
+    firsts: IntArray = np.cumsum(words) - words
+    wrong = np.zeros(len(tags), dtype=bool)
+    wrong[1:] = ~allowed[tags[:-1], tags[1:]]
+    wrong[firsts] = ~start[tags[firsts]]
+    wrong[firsts + words - 1] |= ~end[tags[firsts + words - 1]]
+    searched = np.flatnonzero(np.logical_or.reduceat(wrong, firsts))
+    # The longest first, so that those that still go on at a position are always the first ones.
+    searched = searched[np.argsort(-words[searched], kind="stable")]
+    log_transitions = Transitions(*(np.where(array, 0.0, -np.inf) for array in (allowed, start, end)))
+    position = 0
+    while position < len(searched):
+        longest = int(words[searched[position]])
+        rows = max(1, min(STEP_ELEMENTS // len(start) ** 2, MEMORY_ELEMENTS // (longest * len(start))))
+        chosen = searched[position : position + rows]
+        _search(log_probabilities, firsts[chosen], words[chosen], log_transitions, tags)
+        position += rows
+    return tags
+
+
+def _search(
+    log_probabilities: npt.NDArray[np.floating],
+    firsts: IntArray,
+    lengths: IntArray,
+    log_transitions: Transitions,
+    tags: IntArray,
+) -> None:
+    """Write the best tags of the sentences that begin at the rows `firsts` (A,), the longest first, into `tags`."""
+    to_from = np.ascontiguousarray(log_transitions.allowed.T)
+    going_on = np.searchsorted(-lengths, -np.arange(int(lengths[0])), side="left")  # sentences longer than t
+    came_from = np.zeros((len(going_on), len(lengths), log_probabilities.shape[1]), dtype=np.int32)
+
+    def scores(position: int, rows: int) -> npt.NDArray[np.float64]:
+        emitted: npt.NDArray[np.float64] = log_probabilities[firsts[:rows] + position].astype(np.float64)
+        return np.maximum(emitted, LOWEST, out=emitted)
+
+    score = scores(0, len(lengths)) + log_transitions.start
+    for position, rows in enumerate(going_on[1:], 1):
+        paths = score[:rows, None, :] + to_from
+        best = paths.argmax(2)
+        came_from[position, :rows] = best
+        score[:rows] = np.take_along_axis(paths, best[..., None], 2)[..., 0] + scores(position, rows)
+    score += log_transitions.end
+    if np.isneginf(score.max(1)).any():
+        raise ValueError("no sequence of these tags is allowed for a sentence")
+    tag = score.argmax(1)
+    for position in range(len(going_on) - 1, -1, -1):
+        rows = going_on[position]
+        tags[firsts[:rows] + position] = tag[:rows]
+        tag[:rows] = came_from[position, np.arange(rows), tag[:rows]]
