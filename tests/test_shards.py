@@ -181,6 +181,48 @@ def test_equal_documents_go_the_same_way(tmp_path: Path) -> None:
     assert 0.1 < len(corpus.valid) / 300 < 0.3
 
 
+def books(folder: Path, count: int, longest: int = 60) -> SourceConfig:
+    """So many files, each of several pieces that all name it."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        text = "\n".join(f"livro{number} linha{line} o gato correu na rua" for line in range(12))
+        (folder / f"{number:03d}.txt").write_text(text)
+    return SourceConfig(sources=(str(folder),), longest_document=longest)
+
+
+def books_in(documents: Documents) -> list[str]:
+    return [text.split()[0].partition(" ")[0] for text in texts_of(documents)]
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_the_split_follows_whole_documents(deduplicate: bool, tmp_path: Path) -> None:
+    config = books(tmp_path / "books", 40)
+    prepare_all(config, TOKENIZER, tmp_path / "out", valid_share=0.3, deduplicate=deduplicate, shard_tokens=300)
+    corpus = opened(tmp_path / "out")
+    train, valid = set(books_in(corpus.train)), set(books_in(corpus.valid))
+    assert len(corpus.train) + len(corpus.valid) == 40 * 12
+    assert not train & valid
+    assert 4 < len(valid) < 20
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_no_side_is_empty_with_two_long_documents_and_neither_is_torn(share: float, tmp_path: Path) -> None:
+    prepare_all(books(tmp_path / "books", 2), TOKENIZER, tmp_path / "out", valid_share=share)
+    corpus = opened(tmp_path / "out")
+    assert {*books_in(corpus.train)}.isdisjoint(books_in(corpus.valid))
+    assert len(corpus.train) == len(corpus.valid) == 12
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(1e-9, 1), (0.34, 4), (1 - 1e-9, 11)])
+def test_pieces_of_the_only_document_are_held_out(share: float, held_out: int, tmp_path: Path) -> None:
+    manifest = prepare_all(books(tmp_path / "books", 1), TOKENIZER, tmp_path / "out", valid_share=share)
+    corpus = opened(tmp_path / "out")
+    assert (len(corpus.train), len(corpus.valid)) == (12 - held_out, held_out)
+    told = f"there is only one document, so {held_out} of the 12 pieces it was cut into are held out"
+    assert told in manifest.warnings
+
+
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 @pytest.mark.parametrize("deduplicate", [True, False])
 def test_neither_side_is_empty_when_there_are_two_documents(share: float, deduplicate: bool, tmp_path: Path) -> None:

@@ -287,6 +287,24 @@ def test_long_documents_come_in_pieces(
             assert tally.cuts > 0
 
 
+@pytest.mark.parametrize("documents", ["file", "line", "blank-line"])
+def test_pieces_know_the_document_they_are_of(documents: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("kurz\n\n" + "um dois três " * 9 + "\n\nfim\n")
+    pieces = read(path, documents=documents, longest_document=20)
+    groups = [[document for document in pieces if document.whole == whole] for whole in {d.whole: 0 for d in pieces}]
+    assert len(groups) == (1 if documents == "file" else 3)
+    for group in groups:
+        assert [document.piece for document in group] == list(range(len(group)))
+        assert group[0].whole == group[0].hash
+        assert all(document.whole == group[0].hash for document in group)
+    records = tmp_path / "b.jsonl"
+    records.write_text("".join(json.dumps({"text": letter * 50}) + "\n" for letter in "ab"))
+    pieces = read(records, longest_document=20)
+    assert [document.piece for document in pieces] == [0, 1, 2] * 2
+    assert len({document.whole for document in pieces}) == 2
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -321,7 +339,7 @@ def test_sizes_and_stamps(tmp_path: Path) -> None:
 
 
 def documents_of(hashes: list[int]) -> Iterator[Document]:
-    return (Document(str(hash), "f", line, 1, hash) for line, hash in enumerate(hashes, 1))
+    return (Document(str(hash), "f", line, 1, hash, hash) for line, hash in enumerate(hashes, 1))
 
 
 @given(st.lists(st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1))))
@@ -330,6 +348,17 @@ def test_duplicates_are_dropped_and_counted(hashes: list[int]) -> None:
     kept = [document.hash for document in without_duplicates(documents_of(hashes), tally)]
     assert kept == list(dict.fromkeys(hashes))
     assert tally.duplicates == tally.duplicate_bytes == len(hashes) - len(kept)
+
+
+def test_pieces_of_one_document_are_no_duplicates_of_each_other() -> None:
+    def book(*hashes: int) -> list[Document]:
+        return [Document(str(hash), "f", 1, 1, hash, hashes[0], number) for number, hash in enumerate(hashes)]
+
+    tally = Tally()
+    documents = [*book(1, 2, 2, 1), *book(2), *book(3, 3), *book(1, 2, 2, 1), *book(4, 1, 3)]
+    kept = [document.hash for document in without_duplicates(documents, tally)]
+    assert kept == [1, 2, 2, 1, 3, 3, 4]
+    assert tally.duplicates == len(documents) - len(kept)
 
 
 def test_only_exact_duplicates(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ _CACHE_KIB = 64 * 1024
 def without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[Document]:
     """The documents whose content hash has not come before; the others are counted as duplicates.
 
+    A piece of a long document is no duplicate of an earlier piece of the same document: that one is as its
+    author wrote it.
+
     The 64-bit hashes seen lie in a temporary SQLite table, which uses at most 64 MiB of memory and goes to
     the temporary folder beyond that (about 25 bytes a document). Among 10 million documents, the chance that
     two different ones share a hash is below one in 300,000.
@@ -30,9 +33,15 @@ def _without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator
             database.execute(f"PRAGMA {setting}")
         database.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
         database.execute("BEGIN")
+        own: set[int] = set()  # hashes that the document which is being read brought in itself
         for document in documents:
+            if not document.piece:
+                own.clear()
             signed = document.hash - (1 << 63)  # SQLite's integers have a sign
             if database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (signed,)).rowcount:
+                own.add(signed)
+                yield document
+            elif signed in own:
                 yield document
             else:
                 tally.note("duplicates", document.where)

@@ -44,6 +44,7 @@ __all__ = ["Corpus", "Documents", "Manifest", "Progress", "prepare", "prepare_al
 _BATCH_BYTES = 1 << 20  # of text that are tokenized at once
 _BATCH_DOCUMENTS = 1 << 13
 _THREADS = 2  # one tokenizes, on all cores, while the other hands over its ids
+_SPLIT_RULE = "whole documents"  # shards that were split by another rule are made anew
 _MOST_SHARD_TOKENS = 1 << 30  # offsets in a shard are 32-bit
 
 
@@ -93,8 +94,9 @@ def prepare(
     """Tokenize the sources into shards in `directory`: a generator of progress that returns the manifest.
 
     A document is held out for validation when its 64-bit content hash lies in the first `valid_share` of all
-    hashes: the choice does not depend on the other documents, and equal texts go the same way. A shard ends
-    with the batch of documents that brings it to `shard_tokens`.
+    hashes: the choice does not depend on the other documents, and equal texts go the same way. The pieces of a
+    long document go where the first of them goes, unless it is the only document there is. A shard ends with
+    the batch of documents that brings it to `shard_tokens`.
 
     Started again in the same directory, it keeps the shards that are done, if the tokenizer, the split and
     the documents in them are the same, and makes the others. A directory whose sources nobody touched since
@@ -106,7 +108,7 @@ def prepare(
     if not 0 < shard_tokens <= _MOST_SHARD_TOKENS:
         raise PalavraError(f"shard_tokens is {shard_tokens}: it must be 1 to {_MOST_SHARD_TOKENS}")
     directory = Path(directory)
-    key = _digest([FORMAT, tokenizer.fingerprint, valid_share, shard_tokens])
+    key = _digest([FORMAT, _SPLIT_RULE, tokenizer.fingerprint, valid_share, shard_tokens])
     stamp = _digest([source_stamp(config), asdict(config), deduplicate])
     finished = _finished(directory, key, stamp)
     if finished is not None:
@@ -150,10 +152,11 @@ class _Work:
     kept: list[Shard] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    pieces: dict[int, int] = field(default_factory=dict)  # of long documents: the hash of each, and of the first
 
     def begin(self, done: list[Shard]) -> None:
         """Forget everything but the shards that are done, on disk too."""
-        self.kept, self.shards, self.tally = done, [], Tally()
+        self.kept, self.shards, self.tally, self.pieces = done, [], Tally(), {}
         write_unfinished(self.directory, self.key, done)
         (self.directory / "manifest.json").unlink(missing_ok=True)
         wanted = {part.file for shard in done for part in (shard.train, shard.valid) if part is not None}
@@ -167,6 +170,7 @@ class _Work:
         documents = read_documents(self.config, self.tally)
         if self.deduplicate:
             documents = without_duplicates(documents, self.tally)
+        documents = self._remember_pieces(documents)
         for shard in self.kept:
             yield from self._pass_over(shard, documents)
         tokens = sum(_tokens(shard) for shard in self.shards)
@@ -201,12 +205,18 @@ class _Work:
         (self.directory / "unfinished.json").unlink(missing_ok=True)
         return manifest
 
+    def _remember_pieces(self, documents: Iterator[Document]) -> Iterator[Document]:
+        for document in documents:
+            if document.piece:
+                self.pieces.setdefault(document.hash, document.whole)
+            yield document
+
     def _pass_over(self, shard: Shard, documents: Iterator[Document]) -> Iterator[Progress]:
         """Read the documents of a finished shard again, and see that they are the same."""
         digest = hashlib.blake2b(digest_size=16)
         read = 0
         for read, document in enumerate(islice(documents, shard.read), 1):
-            digest.update(document.hash.to_bytes(8, "big"))
+            digest.update(document.hash.to_bytes(8, "big") + document.whole.to_bytes(8, "big"))
             if read % _BATCH_DOCUMENTS == 0:
                 yield Progress(self.tally.documents, self.tally.bytes, sum(map(_tokens, self.shards)))
         if read != shard.read or digest.hexdigest() != shard.digest:
@@ -239,30 +249,43 @@ class _Work:
             for part in has[full]
             if part is not None
         ]
-        distinct = np.unique(np.concatenate(hashes))
-        if len(distinct) > 1 and empty == ["valid"]:
-            where = self._move(int(distinct[0]), "train", "valid")
-            told.append(f"no document fell into the validation share, so the one at {where} is held out")
-        elif len(distinct) > 1:
-            self._move(int(distinct[-1]), "valid", "train")
-        else:
-            if empty == ["train"]:
-                self._move(int(distinct[0]), "valid", "train")
-            told.append(
-                "there is only one document, so none is held out for validation; give more, or make documents of its "
-                "lines (--lines) or of its paragraphs (--documents blank-line)"
-            )
+        told += self._fill(np.unique(np.concatenate(hashes)), full)
         return told
 
-    def _move(self, hash: int, source: Literal["train", "valid"], target: Literal["train", "valid"]) -> str:
-        """Write the documents of one hash on the other, empty side of the split; returns where the first came from."""
+    def _fill(self, hashes: npt.NDArray[np.uint64], full: Literal["train", "valid"]) -> list[str]:
+        """Move a document from the `full` side of the split to the other; `hashes` are all there are, ascending."""
+        wholes = np.array([self.pieces.get(hash, hash) for hash in hashes.tolist()], dtype=np.uint64)
+        if wholes.min() < wholes.max():
+            if full == "valid":
+                self._move(hashes[wholes == wholes.max()], "valid", "train")
+                return []
+            where = self._move(hashes[wholes == wholes.min()], "train", "valid")
+            return [f"no document fell into the validation share, so the one at {where} is held out"]
+        count = min(max(1, int(self.valid_share * len(hashes))), len(hashes) - 1)
+        if full == "valid":
+            self._move(hashes[count:], "valid", "train")
+        elif count:
+            self._move(hashes[:count], "train", "valid")
+        if count:
+            return [
+                f"there is only one document, so {count:,} of the {len(hashes):,} pieces it was cut into are held out"
+            ]
+        return [
+            "there is only one document, so none is held out for validation; give more, or make documents of its "
+            "lines (--lines) or of its paragraphs (--documents blank-line)"
+        ]
+
+    def _move(
+        self, hashes: npt.NDArray[np.uint64], source: Literal["train", "valid"], target: Literal["train", "valid"]
+    ) -> str:
+        """Write documents on the other, empty side of the split; returns where the first of them came from."""
         where = ""
         for number, shard in enumerate(self.shards):
             part = _part(shard, source)
             if part is None:
                 continue
             batch = open_part(self.directory, part, self.tokenizer.vocab_size, "size")
-            moved = pc.equal(batch.column("hash"), pa.scalar(hash, pa.uint64()))
+            moved = pc.is_in(batch.column("hash"), value_set=pa.array(hashes))
             if not pc.any(moved).as_py():
                 continue
             rows = {target: batch.filter(moved), source: batch.filter(pc.invert(moved))}
@@ -291,14 +314,15 @@ class _Rows:
     def add(
         self, batch: list[Document], ids: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64], share: float
     ) -> None:
-        hashes = np.fromiter((document.hash for document in batch), dtype=np.uint64, count=len(batch))
-        self.digest.update(hashes.astype(">u8").tobytes())
+        both = np.array([(document.hash, document.whole) for document in batch], dtype=np.uint64)
+        hashes, wholes = both.T
+        self.digest.update(both.astype(">u8").tobytes())
         self.read += len(batch)
         self.blank += int((lengths == 0).sum())
         self.tokens += len(ids)
         self._ids.append(ids.astype(self._dtype))
         self._lengths.append(lengths)
-        self._held_out.append(hashes < np.uint64(int(share * 2**64)))
+        self._held_out.append(wholes < np.uint64(int(share * 2**64)))
         self._hashes.append(hashes)
         places = [(self._files.setdefault(each.file, len(self._files)), each.line) for each in batch]
         self._places.append(np.array(places, dtype=np.uint32))

@@ -38,13 +38,19 @@ class SourceConfig:
 
 
 class Document(NamedTuple):
-    """One document: its text, the file and line it starts at, its size in UTF-8 and a 64-bit content hash."""
+    """One document: its text, the file and line it starts at, its size in UTF-8 and a 64-bit content hash.
+
+    One that was too long comes as several of these, its pieces: `piece` counts them from 0, and `whole` is the
+    hash of the first of them, the same for all (of a document in one piece, its own).
+    """
 
     text: str
     file: str
     line: int
     bytes: int
     hash: int
+    whole: int
+    piece: int = 0
 
     @property
     def where(self) -> str:
@@ -131,28 +137,37 @@ def source_stamp(config: SourceConfig) -> str:
 
 def _documents(source: str, rows: Iterator[Row], longest: int, tally: Tally) -> Iterator[Document]:
     """Clean texts, cut where too long, with what was out of the ordinary counted."""
-    for text, line, cut in rows:
-        if text is None:
-            tally.note("missing", f"{source}:{line}")
-            continue
-        if "\0" in text:
-            text = _without_nul(text, f"{source}:{line}")
-            tally.note("nul", f"{source}:{line}")
-        if not text or text.isspace():
-            tally.note("empty", f"{source}:{line}")
-            continue
-        if cut:
-            tally.note("cuts", f"{source}:{line}")
-        if len(text) <= longest:
-            yield _document(text, source, line, tally)
-            continue
-        for number, piece in enumerate(cut_text(text, longest)):
+    whole, piece = None, 0
+    for row in rows:
+        where = f"{source}:{row.line}"
+        text = _clean(row.text, where, tally)
+        if row.cut and text:
+            tally.note("cuts", where)
+        for number, part in enumerate(cut_text(text, longest) if text else ()):
             if number:
-                tally.note("cuts", f"{source}:{line}")
-            yield _document(piece, source, line, tally)
+                tally.note("cuts", where)
+            document = _document(part, source, row.line, whole, piece, tally)
+            yield document
+            whole, piece = document.whole, piece + 1
+        if not row.cut:
+            whole, piece = None, 0
 
 
-def _document(text: str, source: str, line: int, tally: Tally) -> Document:
+def _clean(text: str | None, where: str, tally: Tally) -> str:
+    """The text without NUL characters; empty where there is nothing to read, which is counted."""
+    if text is None:
+        tally.note("missing", where)
+        return ""
+    if "\0" in text:
+        text = _without_nul(text, where)
+        tally.note("nul", where)
+    if not text or text.isspace():
+        tally.note("empty", where)
+        return ""
+    return text
+
+
+def _document(text: str, source: str, line: int, whole: int | None, piece: int, tally: Tally) -> Document:
     try:
         content = text.encode()
     except UnicodeEncodeError:
@@ -162,7 +177,7 @@ def _document(text: str, source: str, line: int, tally: Tally) -> Document:
     tally.documents += 1
     tally.bytes += len(content)
     hash = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
-    return Document(text, source, line, len(content), hash)
+    return Document(text, source, line, len(content), hash, hash if whole is None else whole, piece)
 
 
 def _without_nul(text: str, where: str) -> str:
