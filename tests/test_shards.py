@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.data import shards as shards_module
-from palavra.data.shards import Corpus, Documents, Manifest, prepare, prepare_all
+from palavra.data.shards import Corpus, Documents, Manifest, Progress, prepare, prepare_all
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -388,14 +388,8 @@ def test_a_document_held_out_for_lack_of_others_is_decided_anew(tmp_path: Path) 
 
 def test_progress_goes_up_and_the_manifest_is_returned(tmp_path: Path, small_batches: None) -> None:
     config = write(tmp_path / "a.txt", sentences(100))
-    steps = prepare(config, TOKENIZER, tmp_path / "out")
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as finished:
-            manifest = finished.value
-            break
+    seen: list[Progress] = []
+    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", show=seen.append)
     assert isinstance(manifest, Manifest)
     assert seen == sorted(seen)
     assert seen[-1] == (100, manifest.bytes, manifest.tokens)

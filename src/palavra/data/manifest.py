@@ -11,7 +11,8 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 
 FORMAT = "palavra-shards-1"
-SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+Side = Literal["train", "valid"]
+SPLITS: tuple[Side, ...] = ("train", "valid")
 
 _LARGEST_FILE = 1 << 30  # bytes of JSON
 _MOST = 1 << 48  # of anything that is counted; more is damage
@@ -45,6 +46,10 @@ class Shard:
     settled: bool
     train: Part | None
     valid: Part | None
+
+    def part(self, side: Side) -> Part | None:
+        """The file of one side of the split, if it has any documents."""
+        return self.train if side == "train" else self.valid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +97,11 @@ class Manifest:
         """All tokens."""
         return self.train.tokens + self.valid.tokens
 
-    def parts(self, split: Literal["train", "valid"]) -> list[Part]:
+    def parts(self, split: Side) -> list[Part]:
         """The files of one side of the split, in order."""
-        sides = (shard.train if split == "train" else shard.valid for shard in self.shards)
-        return [part for part in sides if part is not None]
+        return [part for shard in self.shards if (part := shard.part(split)) is not None]
 
-    def _split(self, split: Literal["train", "valid"]) -> Split:
+    def _split(self, split: Side) -> Split:
         parts = self.parts(split)
         return Split(
             documents=sum(part.documents for part in parts),

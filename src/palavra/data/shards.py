@@ -9,34 +9,33 @@ tokenized.
 import hashlib
 import json
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from palavra.data.corpus import Corpus, Documents, id_type, is_intact, open_part, schema
+from palavra.data.corpus import Corpus, Documents, is_intact
 from palavra.data.deduplicate import without_duplicates
 from palavra.data.manifest import (
     FILE_NAME,
     FORMAT,
     SPLITS,
     Manifest,
-    Part,
     Shard,
     check_free,
     read_done,
     write_unfinished,
 )
 from palavra.data.sources import Document, SourceConfig, Tally, read_documents, source_stamp
+from palavra.data.splitting import settle
+from palavra.data.writing import Rows, write_shard
 from palavra.errors import PalavraError
-from palavra.files import atomic_path, remove_partial, sha256_of_file
+from palavra.files import remove_partial
 from palavra.tokenizer import Tokenizer
 
 __all__ = ["Corpus", "Documents", "Manifest", "Progress", "prepare", "prepare_all"]
@@ -64,8 +63,9 @@ def prepare_all(
     valid_share: float = 0.05,
     deduplicate: bool = True,
     shard_tokens: int = 1 << 24,
+    show: Callable[[Progress], object] = lambda progress: None,
 ) -> Manifest:
-    """`prepare` for those who need no progress."""
+    """`prepare` to its end; `show` is given all progress."""
     steps = prepare(
         config,
         tokenizer,
@@ -76,10 +76,11 @@ def prepare_all(
     )
     while True:
         try:
-            next(steps)
+            progress = next(steps)
         except StopIteration as finished:
             manifest: Manifest = finished.value
             return manifest
+        show(progress)
 
 
 def prepare(
@@ -174,20 +175,20 @@ class _Work:
         for shard in self.kept:
             yield from self._pass_over(shard, documents)
         tokens = sum(_tokens(shard) for shard in self.shards)
-        rows = _Rows(self.tokenizer.vocab_size)
+        rows = Rows(self.tokenizer.vocab_size, self.valid_share)
         for batch, ids, lengths in _encoded(documents, self.tokenizer):
-            rows.add(batch, ids, lengths, self.valid_share)
+            rows.add(batch, ids, lengths)
             tokens += len(ids)
             yield Progress(self.tally.documents, self.tally.bytes, tokens)
             if rows.tokens >= self.shard_tokens:
                 self._end_shard(rows)
-                rows = _Rows(self.tokenizer.vocab_size)
+                rows = Rows(self.tokenizer.vocab_size, self.valid_share)
         if rows.read:
             self._end_shard(rows)
         if not tokens:
             found = "; ".join(self.tally.warnings()) or "the files are empty"
             raise PalavraError(f"{', '.join(self.config.sources)}: there is no text in the sources ({found})")
-        warnings = [*self.tally.warnings(), *self._settle_split()]
+        warnings = [*self.tally.warnings(), *self._warnings()]
         manifest = Manifest(
             tokenizer=self.tokenizer.fingerprint,
             vocab_size=self.tokenizer.vocab_size,
@@ -224,125 +225,18 @@ class _Work:
         self.shards.append(shard)
         yield Progress(self.tally.documents, self.tally.bytes, sum(map(_tokens, self.shards)))
 
-    def _end_shard(self, rows: "_Rows") -> None:
-        number = len(self.shards)
-        parts = {split: _write(self.directory, split, number, rows.batch(split)) for split in SPLITS}
-        digest = rows.digest.hexdigest()
-        self.shards.append(Shard(read=rows.read, digest=digest, blank=rows.blank, settled=False, **parts))
+    def _end_shard(self, rows: Rows) -> None:
+        self.shards.append(write_shard(self.directory, len(self.shards), rows))
         write_unfinished(self.directory, self.key, self.shards)
 
-    def _settle_split(self) -> list[str]:
-        """Keep both sides of the split from being empty; what there is to tell about that and blank documents."""
-        told = []
+    def _warnings(self) -> list[str]:
+        """What there is to tell about documents without tokens, and about a split that had to be settled by hand."""
         blank = sum(shard.blank for shard in self.shards)
-        if blank:
-            told.append(f"{blank:,} documents gave no tokens and were left out")
-        if self.valid_share == 0:
-            return told
-        has = {split: [_part(shard, split) for shard in self.shards] for split in SPLITS}
-        empty = [split for split in SPLITS if not any(has[split])]
-        if not empty:
-            return told
-        full: Literal["train", "valid"] = "valid" if empty == ["train"] else "train"
-        hashes = [
-            open_part(self.directory, part, self.tokenizer.vocab_size, "size").column("hash").to_numpy()
-            for part in has[full]
-            if part is not None
-        ]
-        told += self._fill(np.unique(np.concatenate(hashes)), full)
+        told = [f"{blank:,} documents gave no tokens and were left out"] if blank else []
+        if self.valid_share:
+            vocab_size = self.tokenizer.vocab_size
+            told += settle(self.directory, vocab_size, self.shards, self.pieces, self.valid_share)
         return told
-
-    def _fill(self, hashes: npt.NDArray[np.uint64], full: Literal["train", "valid"]) -> list[str]:
-        """Move a document from the `full` side of the split to the other; `hashes` are all there are, ascending."""
-        wholes = np.array([self.pieces.get(hash, hash) for hash in hashes.tolist()], dtype=np.uint64)
-        if wholes.min() < wholes.max():
-            if full == "valid":
-                self._move(hashes[wholes == wholes.max()], "valid", "train")
-                return []
-            where = self._move(hashes[wholes == wholes.min()], "train", "valid")
-            return [f"no document fell into the validation share, so the one at {where} is held out"]
-        count = min(max(1, int(self.valid_share * len(hashes))), len(hashes) - 1)
-        if full == "valid":
-            self._move(hashes[count:], "valid", "train")
-        elif count:
-            self._move(hashes[:count], "train", "valid")
-        if count:
-            return [
-                f"there is only one document, so {count:,} of the {len(hashes):,} pieces it was cut into are held out"
-            ]
-        return [
-            "there is only one document, so none is held out for validation; give more, or make documents of its "
-            "lines (--lines) or of its paragraphs (--documents blank-line)"
-        ]
-
-    def _move(
-        self, hashes: npt.NDArray[np.uint64], source: Literal["train", "valid"], target: Literal["train", "valid"]
-    ) -> str:
-        """Write documents on the other, empty side of the split; returns where the first of them came from."""
-        where = ""
-        for number, shard in enumerate(self.shards):
-            part = _part(shard, source)
-            if part is None:
-                continue
-            batch = open_part(self.directory, part, self.tokenizer.vocab_size, "size")
-            moved = pc.is_in(batch.column("hash"), value_set=pa.array(hashes))
-            if not pc.any(moved).as_py():
-                continue
-            rows = {target: batch.filter(moved), source: batch.filter(pc.invert(moved))}
-            first = rows[target]
-            where = where or f"{first.column('file')[0].as_py()}:{first.column('line')[0].as_py()}"
-            parts = {split: _write(self.directory, split, number, rows[split]) for split in (target, source)}
-            self.shards[number] = Shard(read=shard.read, digest=shard.digest, blank=shard.blank, settled=True, **parts)
-        return where
-
-
-class _Rows:
-    """The documents of the shard that is being made, in memory."""
-
-    def __init__(self, vocab_size: int) -> None:
-        self.tokens = self.read = self.blank = 0
-        self.digest = hashlib.blake2b(digest_size=16)
-        self._schema = schema(vocab_size)
-        self._dtype = np.dtype(id_type(vocab_size).to_pandas_dtype())
-        self._ids: list[npt.NDArray[Any]] = []
-        self._lengths: list[npt.NDArray[np.int64]] = []
-        self._held_out: list[npt.NDArray[np.bool_]] = []
-        self._hashes: list[npt.NDArray[np.uint64]] = []
-        self._files: dict[str, int] = {}
-        self._places: list[npt.NDArray[np.uint32]] = []
-
-    def add(
-        self, batch: list[Document], ids: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64], share: float
-    ) -> None:
-        both = np.array([(document.hash, document.whole) for document in batch], dtype=np.uint64)
-        hashes, wholes = both.T
-        self.digest.update(both.astype(">u8").tobytes())
-        self.read += len(batch)
-        self.blank += int((lengths == 0).sum())
-        self.tokens += len(ids)
-        self._ids.append(ids.astype(self._dtype))
-        self._lengths.append(lengths)
-        self._held_out.append(wholes < np.uint64(int(share * 2**64)))
-        self._hashes.append(hashes)
-        places = [(self._files.setdefault(each.file, len(self._files)), each.line) for each in batch]
-        self._places.append(np.array(places, dtype=np.uint32))
-
-    def batch(self, split: Literal["train", "valid"]) -> Any:
-        """The rows of one side of the split, without blank ones, as an Arrow record batch."""
-        lengths = np.concatenate(self._lengths)
-        held_out = np.concatenate(self._held_out)
-        side = held_out if split == "valid" else ~held_out
-        ids = np.concatenate(self._ids)[np.repeat(side, lengths)]
-        wanted = side & (lengths > 0)
-        offsets = np.concatenate([[0], np.cumsum(lengths[wanted])]).astype(np.int32)
-        files, lines = np.concatenate(self._places)[wanted].T
-        columns = [
-            pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
-            pa.array(np.concatenate(self._hashes)[wanted]),
-            pa.DictionaryArray.from_arrays(files.astype(np.int32), list(self._files)),
-            pa.array(lines),
-        ]
-        return pa.record_batch(columns, schema=self._schema)
 
 
 def _encoded(
@@ -373,27 +267,6 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _write(directory: Path, split: str, number: int, batch: Any) -> Part | None:
-    """Write one Arrow file; None, and no file, when there are no rows."""
-    path = directory / f"{split}-{number:05d}.arrow"
-    if not batch.num_rows:
-        path.unlink(missing_ok=True)
-        return None
-    with atomic_path(path) as temporary:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        digest, size = sha256_of_file(temporary), temporary.stat().st_size
-    lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
-    return Part(
-        file=path.name,
-        documents=batch.num_rows,
-        tokens=int(lengths.sum()),
-        longest=int(lengths.max()),
-        bytes=size,
-        sha256=digest,
-    )
-
-
 def _finished(directory: Path, key: str, stamp: str) -> Manifest | None:
     """The manifest of a directory that is already what is asked for."""
     try:
@@ -414,10 +287,6 @@ def _intact(directory: Path, shards: list[Shard]) -> Iterator[Shard]:
         if shard.settled or not all(is_intact(directory, part, "hash") for part in parts):
             return
         yield shard
-
-
-def _part(shard: Shard, split: Literal["train", "valid"]) -> Part | None:
-    return shard.train if split == "train" else shard.valid
 
 
 def _tokens(shard: Shard) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from palavra.data.packing import Int64Array
-from palavra.data.shards import Manifest, prepare
+from palavra.data.shards import Manifest, Progress, prepare_all
 from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes
 from palavra.errors import PalavraError
 from palavra.files import locked
@@ -45,15 +45,14 @@ def train_tokenizer(
 def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) -> Manifest:
     """Tokenize the sources into shards in `out`, going on where an earlier, killed preparation stopped."""
     total = source_bytes(data)
-    steps = prepare(data, tokenizer, out, valid_share=data.valid_share, deduplicate=data.deduplicate)
     with locked(out), log.live("preparing text", total) as live:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as finished:
-                manifest: Manifest = finished.value
-                break
+
+        def show(progress: Progress) -> None:
             live.update(progress.bytes, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
+
+        manifest = prepare_all(
+            data, tokenizer, out, valid_share=data.valid_share, deduplicate=data.deduplicate, show=show
+        )
     for warning in manifest.warnings:
         log.warn(warning)
     if not manifest.train.documents:

@@ -1,0 +1,68 @@
+"""Settling a split by hand: hashes that leave one side of it without any document."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from palavra.data.corpus import open_part
+from palavra.data.manifest import SPLITS, Shard, Side
+from palavra.data.writing import write_part
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def settle(
+    directory: Path, vocab_size: int, shards: list[Shard], pieces: Mapping[int, int], valid_share: float
+) -> list[str]:
+    """Keep both sides of the split from being empty: write the `shards` concerned anew, in place.
+
+    `pieces` gives, for those of long documents, the hash of each and of the first. Returns what there is to tell.
+    """
+    empty = [side for side in SPLITS if not any(shard.part(side) for shard in shards)]
+    if not empty:
+        return []
+    full: Side = "valid" if empty == ["train"] else "train"
+    found = [part for shard in shards if (part := shard.part(full)) is not None]
+    columns = [open_part(directory, part, vocab_size, "size").column("hash").to_numpy() for part in found]
+    hashes = np.unique(np.concatenate(columns))
+    wholes = np.array([pieces.get(hash, hash) for hash in hashes.tolist()], dtype=np.uint64)
+    if wholes.min() < wholes.max():
+        if full == "valid":
+            _move(directory, vocab_size, shards, hashes[wholes == wholes.max()], "valid", "train")
+            return []
+        where = _move(directory, vocab_size, shards, hashes[wholes == wholes.min()], "train", "valid")
+        return [f"no document fell into the validation share, so the one at {where} is held out"]
+    count = min(max(1, int(valid_share * len(hashes))), len(hashes) - 1)
+    if full == "valid":
+        _move(directory, vocab_size, shards, hashes[count:], "valid", "train")
+    else:
+        _move(directory, vocab_size, shards, hashes[:count], "train", "valid")
+    if count:
+        return [f"there is only one document, so {count:,} of the {len(hashes):,} pieces it was cut into are held out"]
+    return [
+        "there is only one document, so none is held out for validation; give more, or make documents of its "
+        "lines (--lines) or of its paragraphs (--documents blank-line)"
+    ]
+
+
+def _move(directory: Path, vocab_size: int, shards: list[Shard], hashes: Hashes, source: Side, target: Side) -> str:
+    """Write documents on the other, empty side of the split; returns where the first of them came from."""
+    where = ""
+    for number, shard in enumerate(shards):
+        part = shard.part(source)
+        if part is None:
+            continue
+        batch = open_part(directory, part, vocab_size, "size")
+        moved = pc.is_in(batch.column("hash"), value_set=pa.array(hashes))
+        if not pc.any(moved).as_py():
+            continue
+        rows = {target: batch.filter(moved), source: batch.filter(pc.invert(moved))}
+        first = rows[target]
+        where = where or f"{first.column('file')[0].as_py()}:{first.column('line')[0].as_py()}"
+        parts = {split: write_part(directory, split, number, rows[split]) for split in (target, source)}
+        shards[number] = Shard(read=shard.read, digest=shard.digest, blank=shard.blank, settled=True, **parts)
+    return where
