@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,23 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import build_model, model_config, random_batch, run, scramble
+from tiny import build_causal_model, build_model, model_config, random_batch, run, scramble
 from torch import Tensor
 
 from palavra.batch import Batch, unpack
 from palavra.errors import PalavraError
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_model, read_config, save_model
+from palavra.model.directory import (
+    load_causal_model,
+    load_model,
+    load_weights_into,
+    read_config,
+    save_model,
+    write_weights,
+)
 from palavra.model.families import FAMILIES, family_named
-from palavra.model.heads import MaskedLanguageModel
+from palavra.model.families.storage import Keys, Stored
+from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -38,6 +47,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 ROLES = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3}
+CAUSAL_ROLES = {"bos_token_id": 2, "eos_token_id": 3}
 BERT: list[dict[str, Any]] = [
     {},
     {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
@@ -58,7 +68,30 @@ MODERNBERT: list[dict[str, Any]] = [
         },
     },
 ]
-CASES = [("bert", case) for case in BERT] + [("modernbert", case) for case in MODERNBERT]
+LLAMA: list[dict[str, Any]] = [
+    {},
+    {"num_key_value_heads": 2, "num_attention_heads": 4},
+    {"num_key_value_heads": 1, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+    {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+]
+GPT2: list[dict[str, Any]] = [
+    {},
+    {"n_inner": None, "tie_word_embeddings": False},
+    {"activation_function": "relu", "layer_norm_epsilon": 1e-3},
+]
+CASES = [
+    (family, case)
+    for family, cases in (("bert", BERT), ("modernbert", MODERNBERT), ("llama", LLAMA), ("gpt2", GPT2))
+    for case in cases
+]
+CLASSES = {
+    "bert": "BertForMaskedLM",
+    "modernbert": "ModernBertForMaskedLM",
+    "llama": "LlamaForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+}
+CAUSAL = ("llama", "gpt2")
 
 
 def theirs(family: str, changes: dict[str, Any]) -> Any:
@@ -66,6 +99,12 @@ def theirs(family: str, changes: dict[str, Any]) -> Any:
     model: Any
     if family == "bert":
         model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES | changes))
+    elif family == "llama":
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | CAUSAL_ROLES | changes))
+    elif family == "gpt2":
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**SIZES | CAUSAL_ROLES | {"n_inner": 24} | changes)
+        )
     else:
         model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**SIZES | ROLES | changes))
     torch.manual_seed(1)
@@ -79,10 +118,24 @@ def their_logits(model: Any, batch: Batch) -> Tensor:
         return torch.cat([model(torch.from_numpy(sample.input_ids)[None]).logits[0] for sample in unpack(batch)])
 
 
-def our_logits(model: MaskedLanguageModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
+def our_logits(model: VocabularyModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
     """(N, V), all documents packed."""
     with torch.inference_mode():
         return model.logits(run(model.eval(), batch, backend, width))
+
+
+def auto_class(family: str) -> Any:
+    return transformers.AutoModelForCausalLM if family in CAUSAL else transformers.AutoModelForMaskedLM
+
+
+def build(config: ModelConfig, seed: int = 0) -> VocabularyModel:
+    """A model of the kind that the family is for, scrambled."""
+    return build_causal_model(config, seed=seed) if config.causal else build_model(config, seed=seed)
+
+
+def load(directory: Path, family: str) -> tuple[VocabularyModel, tuple[str, ...]]:
+    """The model of a directory, and what was missing."""
+    return load_causal_model(directory) if family in CAUSAL else load_model(directory)
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
@@ -94,7 +147,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 def test_directories_of_transformers_give_their_logits(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     reference = theirs(family, changes)
     reference.save_pretrained(tmp_path)
-    model, missing = load_model(tmp_path)
+    model, missing = load(tmp_path, family)
     assert missing == ()
     assert model.config.family == family
     batch = random_batch(LENGTHS)
@@ -107,24 +160,24 @@ def test_directories_of_transformers_give_their_logits(family: str, changes: dic
 def test_our_directories_load_in_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """No missing, unexpected or mismatched keys; the same logits."""
     theirs(family, changes).save_pretrained(tmp_path / "theirs")
-    model = build_model(read_config(tmp_path / "theirs"), seed=2)
-    save_model(model, tmp_path / "ours", ROLES)
-    loaded, report = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    model = build(read_config(tmp_path / "theirs"), seed=2)
+    save_model(model, tmp_path / "ours", CAUSAL_ROLES if family in CAUSAL else ROLES)
+    loaded, report = auto_class(family).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert {key: value for key, value in report.items() if value} == {}
-    assert type(loaded).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
+    assert type(loaded).__name__ == CLASSES[family]
     batch = random_batch(LENGTHS)
     assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
 
 
 def test_new_models_load_in_transformers(tmp_path: Path) -> None:
     """With proportions of their own, and in a context where local layers begin to matter."""
-    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64)):
+    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64), ("llama", 64), ("gpt2", 64)):
         config = family_named(family, "test").new(
             vocab_size=60, width=32, layers=4, heads=4, context=context, pad_id=0, dropout=0.1
         )
-        model = build_model(config)
+        model = build(config)
         save_model(model, tmp_path, ROLES)
-        loaded, report = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+        loaded, report = auto_class(family).from_pretrained(tmp_path, output_loading_info=True)
         assert not any(report.values())
         batch = random_batch([context, 5], vocab_size=60)
         assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
@@ -163,23 +216,36 @@ def configs() -> st.SearchStrategy[ModelConfig]:
         "rope_theta_global": st.sampled_from([1e4, 123.5]),
     }
 
-    def build(family: str, values: dict[str, Any]) -> ModelConfig:
+    llama = {
+        **{name: st.booleans() for name in ("attention_bias", "mlp_bias")},
+        "groups": st.integers(1, 3),
+        "rope_theta_global": st.sampled_from([1e4, 123.5]),
+        "dropout": st.just(0.0),
+    }
+
+    def of_family(family: str, values: dict[str, Any]) -> ModelConfig:
         if family == "bert":
             values = {**values, "head_activation": values["activation"]}
+        if family == "llama":
+            heads = values["heads"] * values["groups"]
+            values = {**values, "heads": heads, "kv_heads": values["heads"]}
+            del values["groups"]
         return FAMILIES[family].new(width=4 * values["heads"], **values)
 
     return st.one_of(
-        st.builds(build, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
-        st.builds(build, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
+        st.builds(of_family, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
+        st.builds(of_family, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
+        st.builds(of_family, st.just("llama"), st.fixed_dictionaries({**shared, **llama})),
+        st.builds(of_family, st.just("gpt2"), st.fixed_dictionaries(shared)),
     )
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs())
 def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> None:
-    model = build_model(config)
+    model = build(config)
     save_model(model, tmp_path)
-    loaded, missing = load_model(tmp_path)
+    loaded, missing = load(tmp_path, config.family)
     assert loaded.config == config
     assert missing == ()
     assert set(loaded.state_dict()) == set(model.state_dict())
@@ -188,11 +254,11 @@ def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_bare_encoder_lacks_only_its_head(family: str, tmp_path: Path) -> None:
-    whole = theirs(family, {})
-    body = whole.bert if family == "bert" else whole.model
+def test_a_bare_body_lacks_only_its_head(family: str, tmp_path: Path) -> None:
+    whole = theirs(family, {"tie_word_embeddings": False})
+    body = getattr(whole, {"bert": "bert", "gpt2": "transformer"}.get(family, "model"))
     body.save_pretrained(tmp_path)
-    model, missing = load_model(tmp_path)
+    model, missing = load(tmp_path, family)
     assert missing
     assert all(name.startswith("head.") for name in missing)
     batch = random_batch(LENGTHS)
@@ -248,9 +314,9 @@ def change(directory: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def refusal(directory: Path) -> str:
+def refusal(directory: Path, load: Callable[[Path], Any] = load_model) -> str:
     with pytest.raises(PalavraError) as caught:
-        load_model(directory)
+        load(directory)
     message = str(caught.value)
     assert "\n" not in message
     assert str(directory) in message
@@ -350,6 +416,7 @@ def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> No
     "values",
     [
         {"model_type": "gpt2"},
+        {"model_type": "t5"},
         {"model_type": None},
         {"model_type": ["bert"]},
         {"hidden_size": None},
@@ -430,6 +497,80 @@ def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
     with suppress(PalavraError):
         config = FAMILIES[family].read(values)
         assert FAMILIES[family].read(FAMILIES[family].write(config)).width == config.width
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": ["default"]},
+        {"head_dim": 4},
+        {"head_dim": "8"},
+        {"num_key_value_heads": 3},
+        {"num_key_value_heads": 0},
+        {"num_key_value_heads": -1},
+        {"num_key_value_heads": 1},
+        {"intermediate_size": 25},
+    ],
+)
+def test_a_llama_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    save_model(build_causal_model(model_config("llama")), tmp_path)
+    load_causal_model(tmp_path)
+    change(tmp_path, **values)
+    refusal(tmp_path, load_causal_model)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"add_cross_attention": True},
+        {"activation_function": "tanh"},
+        {"n_inner": 23},
+        {"n_positions": 63},
+    ],
+)
+def test_a_gpt2_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    save_model(build_causal_model(model_config("gpt2")), tmp_path)
+    load_causal_model(tmp_path)
+    change(tmp_path, **values)
+    refusal(tmp_path, load_causal_model)
+
+
+def test_the_older_layout_of_llama_is_read() -> None:
+    values = FAMILIES["llama"].write(model_config("llama"))
+    for key in ("rope_parameters", "head_dim", "num_key_value_heads"):
+        del values[key]
+    values |= {"rope_theta": 321.0, "rope_scaling": None}
+    config = FAMILIES["llama"].read(values)
+    assert config.rope_theta_global == 321.0
+    assert config.kv_heads == config.heads
+
+
+def test_each_kind_of_model_is_told_from_the_other(tmp_path: Path) -> None:
+    save_model(build_causal_model(model_config("llama")), tmp_path / "causal")
+    save_model(build_model(model_config("bert")), tmp_path / "masked")
+    assert "it can generate" in refusal(tmp_path / "causal")
+    assert "it can fill" in refusal(tmp_path / "masked", load_causal_model)
+
+
+def test_weights_of_any_module_go_through_a_directory(tmp_path: Path) -> None:
+    """Parts of unequal size, transposed ones, a second copy; what the directory lacks stays as it is."""
+    module, other = (torch.nn.Linear(3, 5) for _ in range(2))
+    keys: Keys = {"weight": Stored(("a", "b"), (1, 4), transposed=True), "bias": ("c",)}
+    write_weights(module, keys, {"again": "c"}, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == {"a": (3, 1), "b": (3, 4), "c": (5,), "again": (5,)}
+    before = other.bias.detach().clone()
+    assert load_weights_into(other, {"weight": keys["weight"]}, {}, tmp_path) == ("bias",)
+    assert torch.equal(other.weight, module.weight)
+    assert torch.equal(other.bias, before)
+    del tensors["c"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert load_weights_into(other, keys, {"again": "c"}, tmp_path) == ()
+    assert torch.equal(other.bias, module.bias)
 
 
 def test_a_claimed_context_costs_no_memory(directory: Path) -> None:

@@ -15,7 +15,7 @@ from palavra.model.attention import BACKENDS, Layout
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
-from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel, lay_out
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 
 CPU = Compute(device=torch.device("cpu"), dtype=torch.float32, backend=BACKENDS["rows"], compiled=False, reasons=())
@@ -39,6 +39,14 @@ def build_model(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: i
     return model
 
 
+def build_causal_model(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: int = 0) -> CausalLanguageModel:
+    """The same for a model that predicts the next token."""
+    torch.manual_seed(seed)
+    model = CausalLanguageModel(config).eval().to(dtype)
+    scramble(model)
+    return model
+
+
 def scramble(model: torch.nn.Module) -> None:
     """Random values for every parameter, around one for the weights of norms."""
     with torch.no_grad():
@@ -56,7 +64,7 @@ def random_batch(lengths: Sequence[int], vocab_size: int = 50, seed: int = 0, la
     return from_arrays(tokens, sizes, rows, random.integers(5, vocab_size, size=len(rows)))
 
 
-def run(model: MaskedLanguageModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
+def run(model: VocabularyModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
     """Contextual vectors (N, D)."""
     out: Tensor = model(batch, layout_of(batch, backend, width))
     return out

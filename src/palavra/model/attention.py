@@ -124,10 +124,12 @@ def attend(
 ) -> Tensor:  # fmt: skip
     """Scaled dot-product attention inside each sequence (Vaswani et al. 2017, eq. 1).
 
-    q, k, v: (N, H, D/H) packed tokens. `window`: a token sees at most so many neighbours on either side;
-    None is no limit. `causal`: a token sees only itself and what precedes it. `dropout`: share of attention
-    weights dropped. Returns (N, H, D/H) in the dtype of `v`.
+    q (N, H, d), k and v (N, H, d) or (N, a divisor of H, d) packed tokens; fewer heads of keys and values are
+    shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
+    many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
+    `dropout`: share of attention weights dropped. Returns (N, H, d) in the dtype of `v`.
     """
+    k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if isinstance(layout, RowsLayout):
         return _attend_rows(q, k, v, layout, window, causal, dropout)
     if isinstance(layout, VarlenLayout):
@@ -138,6 +140,14 @@ def attend(
     mask = mask & _visible(place[:, None] - place[None, :], window, causal)
     out = _softmax_attend(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), mask, dropout)
     return out.transpose(0, 1)
+
+
+def _for_each_head(x: Tensor, heads: int) -> Tensor:
+    """(N, shared heads, d) -> (N, H, d)."""
+    tokens, shared, units = x.shape
+    if shared == heads:
+        return x
+    return x[:, :, None].expand(tokens, shared, heads // shared, units).reshape(tokens, heads, units)
 
 
 def _visible(distance: Tensor, window: int | None, causal: bool) -> Tensor:

@@ -23,6 +23,10 @@ class ModelConfig:
     `positions` is "rotary" (RoPE, Su et al. 2021, arXiv:2104.09864) or "learned"; `norm` is where the layer
     normalization stands: before each part ("pre") or after its residual sum ("post").
     `gated` selects the gated feed-forward part (GLU variants, Shazeer 2020, arXiv:2002.05202).
+    `norm_kind` is "layer" (Ba et al. 2016) or "rms" (Zhang and Sennrich 2019, arXiv:1910.07467);
+    `embedding_norm` whether the embeddings are normalized before the first layer. `kv_heads` heads of keys and
+    values are shared by groups of query heads (Ainslie et al. 2023, arXiv:2305.13245; None: one for each).
+    `causal`: a token sees only itself and what precedes it.
     Dropout rates are shares of units set to zero while training.
     """
 
@@ -37,6 +41,10 @@ class ModelConfig:
     positions: Literal["rotary", "learned"]
     gated: bool
     layer_kinds: tuple[LayerKind, ...]
+    kv_heads: int | None = None
+    causal: bool = False
+    norm_kind: Literal["layer", "rms"] = "layer"
+    embedding_norm: bool = True
     window: int = 0
     segments: int = 0
     activation: Activation = "gelu"
@@ -61,6 +69,10 @@ class ModelConfig:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
         if self.heads < 1 or self.width % self.heads:
             raise PalavraError(f"model.width {self.width} is not a multiple of model.heads {self.heads}: change either")
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise PalavraError(
+                f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}: change either"
+            )
         if self.positions == "rotary" and (self.width // self.heads) % 2:
             raise PalavraError(
                 f"rotary positions need an even number of units a head, not {self.width // self.heads}: "
@@ -84,3 +96,8 @@ class ModelConfig:
     def head_width(self) -> int:
         """Units of one attention head."""
         return self.width // self.heads
+
+    @property
+    def shared_heads(self) -> int:
+        """Heads of keys and of values."""
+        return self.heads if self.kv_heads is None else self.kv_heads

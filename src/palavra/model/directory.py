@@ -1,9 +1,9 @@
 """A model directory: weights and configuration in the format `transformers` reads, nothing executable."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +15,7 @@ from palavra.files import atomic_write_bytes, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
-from palavra.model.heads import MaskedLanguageModel
+from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LARGEST_JSON = 16 * 2**20
@@ -23,14 +23,17 @@ LARGEST_JSON = 16 * 2**20
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
 
 
-class Loaded(NamedTuple):
+M = TypeVar("M", bound=VocabularyModel)
+
+
+class Loaded(NamedTuple, Generic[M]):
     """A model and the names of its parameters that the directory does not hold (left freshly initialized)."""
 
-    model: MaskedLanguageModel
+    model: M
     missing: tuple[str, ...]
 
 
-def save_model(model: MaskedLanguageModel, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
+def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `model.safetensors` (float32) and `config.json`, each atomically.
 
     `extra` adds entries to `config.json`, such as the token ids of roles.
@@ -87,25 +90,45 @@ def read_config(directory: Path) -> ModelConfig:
         raise PalavraError(f"{path}: {error}") from None
 
 
-def load_model(directory: Path) -> Loaded:
-    """Load a directory that Palavra or `transformers` wrote.
+def load_model(directory: Path) -> Loaded[MaskedLanguageModel]:
+    """Load a masked language model that Palavra or `transformers` wrote.
 
     Only safetensors are read. Every tensor's shape is checked before it is used. The body must be complete; a
-    missing head (a bare encoder) is reported in `missing`. Raises PalavraError otherwise.
+    missing head (a bare encoder) is reported in `missing`. Raises PalavraError otherwise, and for a causal model.
     """
     config = read_config(directory)
+    if config.causal:
+        raise PalavraError(
+            f"{directory} is a causal language model ({config.family}), which continues texts: it can generate and "
+            "score, not fill blanks or embed"
+        )
+    return _load(directory, config, MaskedLanguageModel)
+
+
+def load_causal_model(directory: Path) -> Loaded[CausalLanguageModel]:
+    """Load a causal language model that Palavra or `transformers` wrote; otherwise as `load_model`."""
+    config = read_config(directory)
+    if not config.causal:
+        raise PalavraError(
+            f"{directory} is a masked language model ({config.family}), which sees both sides of a word: it can fill "
+            "blanks, embed and score, not generate or continue texts"
+        )
+    return _load(directory, config, CausalLanguageModel)
+
+
+def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M]) -> Loaded[M]:
     family = family_named(config.family, str(directory))
     keys = family.keys(config)
     # Read before anything is allocated: what a foreign configuration claims may not fit in memory.
     with torch.device("meta"):
-        claimed = MaskedLanguageModel(config)
+        claimed = build(config)
     state = read_weights(claimed, keys, family.repeats(config), directory)
     missing = tuple(name for name in claimed.state_dict() if name not in state)
     body = [name for name in missing if not name.startswith("head.")]
     if body:
         lacking = stored(keys[body[0]]).names[0]
         raise PalavraError(f"{directory}: the weights lack {lacking} ({len(body)} tensors in all)")
-    model = MaskedLanguageModel(config)
+    model = build(config)
     model.load_state_dict(state, strict=False)
     return Loaded(model, missing)
 

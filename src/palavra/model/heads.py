@@ -47,14 +47,32 @@ class VocabularyHead(nn.Module):
         return out
 
 
-class MaskedLanguageModel(nn.Module):
-    """A transformer with a vocabulary head, as `AutoModelForMaskedLM` has it."""
+class CausalHead(nn.Module):
+    """Logits straight from the transformer's vectors: nothing before the unembedding, which has no bias."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.bias = None
+        tied = config.tied_embeddings
+        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        if self.weight is not None:
+            std = config.initializer_range
+            nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (M, D) -> (M, D), as it is."""
+        return hidden
+
+
+class VocabularyModel(nn.Module):
+    """A transformer that predicts tokens: its head makes the vectors ready for the unembedding."""
+
+    head: VocabularyHead | CausalHead
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config)
-        self.head = VocabularyHead(config)
 
     def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None) -> Tensor:
         """Packed batch -> contextual vectors (N, D), or (M, D) where only `rows` (M,) are wanted."""
@@ -76,6 +94,22 @@ class MaskedLanguageModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.transformer.embeddings.token.weight.device
+
+
+class MaskedLanguageModel(VocabularyModel):
+    """A transformer with a vocabulary head, as `AutoModelForMaskedLM` has it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.head = VocabularyHead(config)
+
+
+class CausalLanguageModel(VocabularyModel):
+    """A transformer whose vectors predict the next token, as `AutoModelForCausalLM` has it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.head = CausalHead(config)
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:

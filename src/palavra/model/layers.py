@@ -22,8 +22,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-def layer_norm(config: ModelConfig) -> nn.LayerNorm:
-    """A layer normalization as the family has it."""
+def normalization(config: ModelConfig) -> nn.Module:
+    """A normalization of vectors as the family has it."""
+    if config.norm_kind == "rms":
+        return nn.RMSNorm(config.width, eps=config.norm_eps)
     return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
 
 
@@ -37,22 +39,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention with one fused projection for queries, keys and values.
+
+    Where there are fewer heads of keys and values than of queries, consecutive query heads share one.
+    """
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
-        self.heads, self.dropout = config.heads, config.attention_dropout
+        self.heads, self.shared_heads = config.heads, config.shared_heads
+        self.dropout = config.attention_dropout
         self.window = config.window if kind == "local" else None
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.attention_bias)
+        projected = (config.heads + 2 * config.shared_heads) * config.head_width
+        self.qkv = nn.Linear(config.width, projected, bias=config.attention_bias)
         self.out = nn.Linear(config.width, config.width, bias=config.attention_bias)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout) -> Tensor:
+    def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, D) -> queries (N, H, d), keys and values (N, shared heads, d)."""
+        heads = self.qkv(x).view(x.shape[0], self.heads + 2 * self.shared_heads, -1)
+        q, k, v = heads.split((self.heads, self.shared_heads, self.shared_heads), dim=1)
+        return (q, k, v) if rotary is None else (rotate(q, *rotary), rotate(k, *rotary), v)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, causal: bool = False) -> Tensor:
         """x (N, D) -> (N, D), what the heads gathered side by side, still to go through `out`."""
-        q, k, v = self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k, v = self.project(x, rotary)
         dropout = self.dropout if self.training else 0.0
-        return attend(q, k, v, layout, window=self.window, dropout=dropout).flatten(1)
+        return attend(q, k, v, layout, window=self.window, causal=causal, dropout=dropout).flatten(1)
 
 
 class FeedForward(nn.Module):
@@ -84,17 +95,18 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
         self.attention = Attention(config, kind)
-        self.attention_norm: nn.Module = layer_norm(config)
-        self.mlp_norm = layer_norm(config)
+        self.attention_norm: nn.Module = normalization(config)
+        self.mlp_norm = normalization(config)
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, rows: Tensor | None = None
-    ) -> Tensor:
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, rows: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:  # fmt: skip
         """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
         of everything after the attention."""
-        mixed = self.attention(self.attended(x), rotary, layout)
+        mixed = self.attention(self.attended(x), rotary, layout, causal)
         if rows is not None:
             x, mixed = x.index_select(0, rows), mixed.index_select(0, rows)
         return self.finish(x, mixed)
@@ -109,11 +121,11 @@ class Layer(nn.Module):
 
 
 class PreNormLayer(Layer):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (ModernBERT, Llama)."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)) (GPT-2, Llama, ModernBERT)."""
 
     def __init__(self, config: ModelConfig, kind: LayerKind, first: bool):
         super().__init__(config, kind)
-        if first:  # the embeddings are normalized already (ModernBERT)
+        if first and config.embedding_norm:  # the embeddings are normalized already (ModernBERT)
             self.attention_norm = nn.Identity()
 
     def attended(self, x: Tensor) -> Tensor:

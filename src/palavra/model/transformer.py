@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from palavra.model.attention import Layout
 from palavra.model.config import ModelConfig
-from palavra.model.layers import LAYERS, layer_norm
+from palavra.model.layers import LAYERS, normalization
 
 
 class Embeddings(nn.Module):
-    """Token vectors, plus learned positions and segments where the family has them, normalized."""
+    """Token vectors, plus learned positions and segments where the family has them, normalized where it does so."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -19,7 +19,7 @@ class Embeddings(nn.Module):
         learned = config.positions == "learned"
         self.position = nn.Embedding(config.context, config.width) if learned else None
         self.segment = nn.Embedding(config.segments, config.width) if config.segments else None
-        self.norm = layer_norm(config)
+        self.norm = normalization(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         self.embeddings = Embeddings(config)
         layer = LAYERS[config.norm]
         self.layers = nn.ModuleList(layer(config, kind, i == 0) for i, kind in enumerate(config.layer_kinds))
-        self.final_norm = layer_norm(config) if config.norm == "pre" else nn.Identity()
+        self.final_norm = normalization(config) if config.norm == "pre" else nn.Identity()
         thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
         used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
         self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width) for kind in used})
@@ -71,16 +71,18 @@ class Transformer(nn.Module):
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, layout: Layout, segment_ids: Tensor | None = None,
-        rows: Tensor | None = None,
+        rows: Tensor | None = None, causal: bool | None = None,
     ) -> Tensor:  # fmt: skip
         """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`.
 
         With `rows` (M,) only those rows (M, D): the last layer then computes no others after its attention.
+        `causal` stands in for the configuration's own (None).
         """
+        causal = self.config.causal if causal is None else causal
         x = self.embeddings(input_ids, position_ids, segment_ids)
         rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
         for number, (kind, layer) in enumerate(zip(self.config.layer_kinds, self.layers, strict=True), start=1):
-            x = layer(x, rotary.get(kind), layout, rows if number == self.config.layers else None)
+            x = layer(x, rotary.get(kind), layout, rows if number == self.config.layers else None, causal)
         out: Tensor = self.final_norm(x)
         return out
 
@@ -109,10 +111,10 @@ def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int)
     to by a token of a global layer. Counts what the loss needs, not what an implementation wastes.
     """
     width, inner = config.width, config.intermediate
-    projections = 3 * width * width
+    projections = width * (config.heads + 2 * config.shared_heads) * config.head_width
     finish = width * width + (3 if config.gated else 2) * width * inner
     seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
-    attention = sum(2 * width * keys for keys in seen)
-    head = width * width + width * config.vocab_size
+    attention = sum(2 * width * keys for keys in seen) * (0.5 if config.causal else 1)
+    head = (0 if config.causal else width * width) + width * config.vocab_size
     whole = config.layers * projections + attention + (config.layers - 1) * finish
     return 6.0 * (tokens * whole + labelled * (finish + head))

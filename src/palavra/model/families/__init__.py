@@ -1,6 +1,6 @@
 """Model families: how one neutral `ModelConfig` and its parameters are written by Hugging Face `transformers`.
 
-A family is data: two functions between configurations and one table of parameter names. Nothing else in the
+A family is data: functions between configurations and one table of parameter names. Nothing else in the
 package knows a family's name.
 """
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.model.config import ModelConfig
-from palavra.model.families import bert, modernbert
+from palavra.model.families import bert, gpt2, llama, modernbert
+from palavra.model.families.storage import Keys
 
 HuggingFaceConfig = dict[str, Any]
 
@@ -18,19 +19,22 @@ HuggingFaceConfig = dict[str, Any]
 @dataclass(frozen=True)
 class Family:
     """`read` and `write` convert configurations; `keys` maps each parameter of ours to the names it has in
-    `transformers`, which are concatenated along the first dimension where there are several; `repeats` maps
-    names that hold a second copy there to the name of the first."""
+    `transformers` (see `storage`); `repeats` maps names that hold a second copy there to the name of the first;
+    `new` makes a fresh configuration. A `causal` family predicts the next token, the others hidden ones."""
 
     read: Callable[[Mapping[str, Any]], ModelConfig]
     write: Callable[[ModelConfig], HuggingFaceConfig]
-    keys: Callable[[ModelConfig], dict[str, tuple[str, ...]]]
+    keys: Callable[[ModelConfig], Keys]
     repeats: Callable[[ModelConfig], dict[str, str]]
     new: Callable[..., ModelConfig]
+    causal: bool = False
 
 
 FAMILIES = {
     "modernbert": Family(modernbert.read, modernbert.write, modernbert.keys, modernbert.repeats, modernbert.new),
     "bert": Family(bert.read, bert.write, bert.keys, bert.repeats, bert.new),
+    "llama": Family(llama.read, llama.write, llama.keys, llama.repeats, llama.new, causal=True),
+    "gpt2": Family(gpt2.read, gpt2.write, gpt2.keys, gpt2.repeats, gpt2.new, causal=True),
 }
 
 
