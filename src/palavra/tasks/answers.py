@@ -1,0 +1,199 @@
+"""Scores of answers to questions, by the published rules of SQuAD 1.1 and 2.0.
+
+Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are shares between 0 and 1; the
+published tables give them times 100.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+
+ENGLISH_ARTICLES = frozenset({"a", "an", "the"})
+PORTUGUESE_ARTICLES = frozenset({"o", "a", "os", "as", "um", "uma", "uns", "umas"})
+
+# ASCII only, as published: quotation marks such as « and “ stay.
+WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Giving no answer where the no-answer score is above `value` makes `score` the best there is.
+
+    It was chosen with the right answers at hand, so the score is an upper bound, not what to expect elsewhere:
+    choose it on validation data and use it, through `withhold`, on the test.
+    """
+
+    value: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionScores:
+    """`exact`, the share of answers equal to a gold one, and `f1`, their mean overlap in words with the nearest.
+
+    `has_answer_*` and `no_answer_*` are those of the questions with and without an answer in the text, None where
+    there are none. Both compare letters, not meanings: a right answer in other words scores 0, and a long answer
+    around the right one still gets a part of the F1. Scores of 2.0 as a whole flatter a model that never answers:
+    it is right for every question without an answer.
+    """
+
+    questions: int
+    exact: float
+    f1: float
+    has_answer: int
+    has_answer_exact: float | None
+    has_answer_f1: float | None
+    no_answer: int
+    no_answer_exact: float | None
+    no_answer_f1: float | None
+    best_exact: Threshold | None = None
+    best_f1: Threshold | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+@lru_cache
+def _article_pattern(articles: frozenset[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, articles)))})\b")
+
+
+def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> str:
+    """Lower case, without ASCII punctuation, without articles, words apart by one space; in this order.
+
+    Published scores remove English articles in every language, which is wrong for most: Portuguese loses its
+    preposition and article `a`, and keeps `o`. Give `PORTUGUESE_ARTICLES`, or none, and say so with the numbers.
+    """
+    text = text.lower().translate(WITHOUT_PUNCTUATION)
+    if articles:
+        text = _article_pattern(articles).sub(" ", text)
+    return " ".join(text.split())
+
+
+def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:
+    """Whether the two are the same after `normalize_answer`."""
+    return normalize_answer(prediction, articles) == normalize_answer(gold, articles)
+
+
+def f1(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> float:
+    """The harmonic mean of precision and recall of the prediction's words, as bags, after `normalize_answer`.
+
+    Where one of the two has no words left, 1 if both have none, else 0, as in 2.0. (1.1 gives 0 for both.)
+    """
+    return _overlap(normalize_answer(prediction, articles).split(), normalize_answer(gold, articles).split())
+
+
+def _overlap(prediction: list[str], gold: list[str]) -> float:
+    if not prediction or not gold:
+        return float(prediction == gold)
+    shared = sum((Counter(prediction) & Counter(gold)).values())
+    return 2 * shared / (len(prediction) + len(gold))
+
+
+def withhold(predictions: Mapping[str, str], no_answer_scores: Mapping[str, float], threshold: float) -> dict[str, str]:
+    """The predictions, those with a no-answer score above `threshold` replaced by the empty one: no answer."""
+    return {name: "" if no_answer_scores[name] > threshold else text for name, text in predictions.items()}
+
+
+def question_scores(
+    predictions: Mapping[str, str],
+    gold: Mapping[str, tuple[str, ...]],
+    *,
+    no_answer_scores: Mapping[str, float] | None = None,
+    articles: frozenset[str] = ENGLISH_ARTICLES,
+) -> QuestionScores:
+    """Exact match and F1 of answers by question id; the best of several gold answers counts.
+
+    A question without gold answers has none in the text, and the right prediction is "". Gold answers of nothing
+    but articles and punctuation are left out, as published. With `no_answer_scores` (higher: rather no answer;
+    probabilities or differences of logits) also the thresholds that make the best of them. Predictions of
+    questions that are not in `gold` are not looked at.
+
+    Raises:
+        PalavraError: a question without prediction or no-answer score. (1.1 scores it 0 and 2.0 leaves it out,
+            which makes numbers that cannot be compared.)
+        ValueError: no questions.
+    """
+    if not gold:
+        raise ValueError("there are no questions to score")
+    for given, what in ((predictions, "prediction"), (no_answer_scores, "no-answer score")):
+        missing = [name for name in gold if given is not None and name not in given]
+        if missing:
+            raise PalavraError(
+                f"{len(missing)} questions have no {what}, the first is '{missing[0]}'; give one for each"
+            )
+    exact, overlap = _each(predictions, gold, articles)
+    answered = np.array([bool(answers) for answers in gold.values()])
+    best_exact = best_f1 = None
+    if no_answer_scores is not None:
+        refusal = np.array([no_answer_scores[name] for name in gold], dtype=np.float64)
+        best_exact, best_f1 = (best_threshold(scores, answered, refusal) for scores in (exact, overlap))
+    return QuestionScores(
+        questions=len(gold),
+        exact=float(exact.mean()),
+        f1=float(overlap.mean()),
+        has_answer=int(answered.sum()),
+        has_answer_exact=_mean(exact[answered]),
+        has_answer_f1=_mean(overlap[answered]),
+        no_answer=int((~answered).sum()),
+        no_answer_exact=_mean(exact[~answered]),
+        no_answer_f1=_mean(overlap[~answered]),
+        best_exact=best_exact,
+        best_f1=best_f1,
+    )
+
+
+def _each(
+    predictions: Mapping[str, str], gold: Mapping[str, tuple[str, ...]], articles: frozenset[str]
+) -> tuple[Floats, Floats]:
+    """Exact match and F1 of each question, in the order of `gold`."""
+    exact, overlap = np.zeros(len(gold)), np.zeros(len(gold))
+    for row, (name, answers) in enumerate(gold.items()):
+        normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
+        prediction = normalize_answer(predictions[name], articles)
+        exact[row] = prediction in normalized
+        words = prediction.split()
+        overlap[row] = max(_overlap(words, answer.split()) for answer in normalized)
+    return exact, overlap
+
+
+def _mean(scores: Floats) -> float | None:
+    return float(scores.mean()) if len(scores) else None
+
+
+def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], refusal: Floats) -> Threshold:
+    """The threshold on no-answer scores `refusal` (E,) above which no answer is given, and the mean score with it.
+
+    scores (E,) of the predictions as they are; answered (E,) whether the text has an answer. The published search
+    walks up the sorted no-answer scores and may stop between equal ones, where no threshold can cut; here it does
+    not. It starts from no answer at all, whose threshold is 0 as published where that is below all scores.
+
+    Raises:
+        PalavraError: a no-answer score is not a number.
+    """
+    if np.isnan(refusal).any():
+        raise PalavraError("a no-answer score is not a number: the model has diverged; train with a lower rate")
+    order = np.argsort(refusal, kind="stable")
+    ascending = refusal[order]
+    refused = (~answered).astype(np.float64)
+    totals = refused.sum() + np.cumsum((scores - refused)[order])
+    can_cut = np.append(ascending[1:] > ascending[:-1], True)
+    totals[~can_cut] = -math.inf
+    best = int(totals.argmax())
+    if totals[best] > refused.sum():
+        return Threshold(value=float(ascending[best]), score=float(totals[best]) / len(scores))
+    below_all = 0.0 if ascending[0] > 0 else float(np.nextafter(ascending[0], -math.inf))
+    return Threshold(value=below_all, score=float(refused.mean()))
