@@ -150,6 +150,42 @@ def test_folders_globs_and_files_named_twice(tmp_path: Path) -> None:
 # Mistakes
 
 
+def earlier_run(folder: Path) -> Path:
+    """A folder as a run leaves it, with a note that somebody put there."""
+    (folder / "checkpoints" / "step-3").mkdir(parents=True)
+    (folder / "checkpoints" / "step-3" / "state.json").write_text("{}")
+    for name in ("palavra.toml", "metrics.jsonl", "run.json", "vocab.txt", "train.log", "model.safetensors"):
+        (folder / name).write_text('{"kind": "train", "text": "0.5"}\n')
+    (folder / "note.txt").write_text("A note.")
+    return folder
+
+
+def test_what_earlier_runs_left_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Um.")
+    (tmp_path / "palavra.toml").write_text("")  # a recipe beside the text is no run
+    run = earlier_run(tmp_path / "model")
+    earlier_run(tmp_path / "model2")
+    for source in (tmp_path, tmp_path / "**", tmp_path / "*"):
+        tally = Tally()
+        assert texts(source, tally=tally) == ["Um.", "A note.", "A note."]
+        assert f"2 folders are of earlier runs, whose own files were not read as text, the first: {run}" in (
+            tally.warnings()
+        )
+    assert texts(run) == ["A note."]
+    assert texts(run / "metrics.jsonl") == ["0.5"]  # named by itself, it is meant
+    (run / "note.txt").unlink()
+    assert wrong(run) == f"{run}: no text but the files of an earlier run, {run}; name the text itself"
+
+
+def test_a_run_that_has_only_begun_is_no_text(tmp_path: Path) -> None:
+    for name in ("tokenizer.stamp", "vocab.txt"):
+        (tmp_path / name).write_text("[PAD]")
+    (tmp_path / "a.txt").write_text("Um.")
+    assert texts(tmp_path) == ["Um."]
+    (tmp_path / "tokenizer.stamp").unlink()
+    assert texts(tmp_path) == ["Um.", "[PAD]"]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])
 def test_another_encoding(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"

@@ -22,8 +22,8 @@ _COMPRESSION_RATE = 3
 class SourceConfig:
     """Where the text is and how it is read.
 
-    `sources`: files, folders (read recursively, in order of their names), globs, and
-    `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
+    `sources`: files, folders (read recursively, in order of their names, without what earlier runs wrote there),
+    globs, and `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
     also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
     what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
     it is a record. `encoding`: of the text files. `longest_document`: in characters; a longer one is cut at a
@@ -65,6 +65,7 @@ _WARNINGS = {
     "nul": "{} documents held NUL characters, which were taken out",
     "surrogates": "{} documents held half surrogate pairs, which became U+FFFD",
     "cuts": "{} cuts were made in documents longer than the longest allowed",
+    "runs": "{} folders are of earlier runs, whose own files were not read as text",
     "other_files": "{} files have other suffixes, or are not ordinary files, and were not read",
 }
 
@@ -83,6 +84,7 @@ class Tally:
     nul: int = 0
     surrogates: int = 0
     cuts: int = 0
+    runs: int = 0
     other_files: int = 0
     first: dict[str, str] = field(default_factory=dict)
 
@@ -214,26 +216,53 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
     if not paths:
         raise PalavraError(f"{source}: no such file or folder")
     texts = 0
+    runs: set[Path] = set()
     for each in paths:
         for file in _files_under(each) if each.is_dir() else (each,):
-            if kind_of(file) is None or not file.is_file():
+            if file != path and file.name in _RUN_FILES and _is_run(file.parent):
+                if file.parent not in runs:
+                    tally.note("runs", str(file.parent))
+                runs.add(file.parent)
+            elif kind_of(file) is None or not file.is_file():
                 tally.note("other_files", str(file))
             else:
                 texts += 1
                 yield file
+    if not texts and runs:
+        raise PalavraError(f"{source}: no text but the files of an earlier run, {min(runs)}; name the text itself")
     if not texts:
         raise PalavraError(f"{source}: no files of text here; looked for {_known()}")
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its folders, by name; hidden ones are passed over."""
+    """The files in a folder and its folders, by name; hidden ones and the states of runs are passed over."""
 
     def refuse(error: OSError) -> None:
         raise PalavraError(f"{error.filename}: this folder cannot be read ({error.strerror})")
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        states = _RUN_FOLDERS if _is_run(Path(parent)) else ()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in states)
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+# What a run writes: see docs/files.md. Text that lies beside it is read.
+_RUN_FOLDERS = ("checkpoints", "tensorboard")
+_RUN_FILES = frozenset(
+    [
+        *("palavra.toml", "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log"),
+        *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.stamp"),
+        *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"),
+    ]
+)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run of Palavra lives in a folder: its recipe with what training leaves, or the start of one."""
+    if (folder / "tokenizer.stamp").is_file():
+        return True
+    left = (folder / "checkpoints", folder / "metrics.jsonl", folder / "model.safetensors")
+    return (folder / "palavra.toml").is_file() and any(path.exists() for path in left)
 
 
 def _known() -> str:
