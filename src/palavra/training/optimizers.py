@@ -173,7 +173,22 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.op
 }
 
 
-def build_optimizers(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizers:
-    """The optimizers of a model's trainable parameters."""
+def build_optimizers(
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, share_of: Callable[[str], float] | None = None
+) -> Optimizers:
+    """The optimizers of a model's trainable parameters; `share_of` gives the share of its learning rate that the
+    parameter of a name takes (None: all of it)."""
     trainable = [(name, p) for name, p in named if p.requires_grad]
-    return Optimizers(OPTIMIZERS[config.name](trainable, config))
+    members = OPTIMIZERS[config.name](trainable, config)
+    if share_of is not None:
+        shares = {p: share_of(name) for name, p in trainable}
+        for member in members:
+            member.param_groups = [part for group in member.param_groups for part in _parted(group, shares)]
+    return Optimizers(members)
+
+
+def _parted(group: dict[str, Any], shares: dict[nn.Parameter, float]) -> Iterator[dict[str, Any]]:
+    """A parameter group as several, one for each share of its learning rate."""
+    for share in sorted({shares[p] for p in group["params"]}):
+        members = [p for p in group["params"] if shares[p] == share]
+        yield {**group, "params": members, "lr": group["lr"] * share}

@@ -1,0 +1,67 @@
+"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): a frozen matrix learns a small correction beside it.
+
+Ours, for `peft` wraps whole models whose forward takes padded batches; here a linear layer over packed rows is all
+that changes, and it is folded back before the model is saved.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palavra.errors import PalavraError
+
+
+class LoRALinear(nn.Linear):
+    """x W^T + b + (alpha / rank) (x A^T) B^T, with W and b frozen, A (rank, in) random and B (out, rank) zero."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float):
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scale = alpha / rank
+        device = linear.weight.device
+        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
+        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.weight.requires_grad_(False)
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(M, in) -> (M, out)."""
+        return (
+            F.linear(input, self.weight, self.bias) + F.linear(F.linear(input, self.lora_a), self.lora_b) * self.scale
+        )
+
+    def merged(self) -> nn.Linear:
+        """An ordinary linear layer that computes the same."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        weight = self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach()
+        linear.weight = nn.Parameter(weight)
+        linear.bias = self.bias
+        return linear
+
+
+# The parts of a layer that adapt: its projections in and out of attention, and its feed-forward part.
+ADAPTED = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
+
+
+def add_lora(layers: nn.ModuleList, rank: int, alpha: float) -> None:
+    """Put a correction beside every adapted matrix of the layers. Raises PalavraError for a rank that is none."""
+    if rank < 1:
+        raise PalavraError(f"strategy.rank is {rank}: it must be at least 1")
+    for layer in layers:
+        for name in ADAPTED:
+            owner, _, leaf = name.partition(".")
+            part = layer.get_submodule(owner)
+            linear = getattr(part, leaf)
+            setattr(part, leaf, LoRALinear(linear, min(rank, linear.in_features, linear.out_features), alpha))
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Fold every correction inside `module` into its matrix."""
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, LoRALinear):
+                setattr(part, name, child.merged())

@@ -1,0 +1,121 @@
+"""Which examples each step of fine-tuning sees: planned from (seed, step) alone, so that resuming needs a number."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from palavra.data.packing import Cursor, best_fit, shuffled
+from palavra.errors import PalavraError
+from palavra.tasks.features import Features, Int64Array, ranges
+
+Sampling = Literal["proportional", "uniform", "temperature"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """One micro-batch: `sequences` of the features of `task`, in the order they are packed; `documents` names them
+    (their examples); `cursor` stands after the step."""
+
+    task: str
+    sequences: Int64Array
+    documents: Int64Array
+    cursor: Cursor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Several tasks in one model. Each step is of one task, drawn in proportion to its examples, `uniform`ly, or to
+    its examples to the power 1 / `temperature`. `weighting`: the tasks' losses are weighed by their own fixed weights,
+    or by "uncertainty", learned (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+
+    sampling: Sampling = "proportional"
+    temperature: float = 2.0
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.temperature < 1:
+            raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
+
+    def shares(self, sizes: Sequence[int]) -> np.ndarray:  # type: ignore[type-arg]
+        """The probability of each task, of so many examples."""
+        power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.sampling]
+        weights = np.array(sizes, dtype=np.float64) ** power
+        return weights / weights.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a run over the training `features` of one or several tasks.
+
+    A step is `batch_size` examples of one task, as micro-batches of at most `micro_batch_tokens` tokens (or of one
+    example that is longer). Each task's examples come in an order shuffled anew each time all were seen.
+    """
+
+    features: Mapping[str, Features]
+    batch_size: int
+    micro_batch_tokens: int
+    seed: int
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        """Steps in which as many examples are seen as there are."""
+        return sum(-(-self._size(name) // self.batch_size) for name in self.features)
+
+    @cached_property
+    def units(self) -> dict[str, Int64Array]:
+        """For each task, `Features.units`."""
+        return {name: features.units for name, features in self.features.items()}
+
+    def _size(self, name: str) -> int:
+        return len(self.units[name]) - 1
+
+    def micro_batches(self, cursor: Cursor) -> Iterator[list[Chosen]]:
+        """The micro-batches of every step from the cursor's on; endless."""
+        names = list(self.features)
+        seen = dict.fromkeys(names, 0)
+        for step in range(cursor.batch):
+            seen[self._task_of(step, names)] += 1
+        step = cursor.batch
+        while True:
+            name = self._task_of(step, names)
+            yield self._step(name, seen[name], Cursor(batch=step + 1))
+            seen[name] += 1
+            step += 1
+
+    def _task_of(self, step: int, names: list[str]) -> str:
+        if len(names) == 1:
+            return names[0]
+        shares = self.mixing.shares([self._size(name) for name in names])
+        return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=shares))]
+
+    def _step(self, name: str, number: int, cursor: Cursor) -> list[Chosen]:
+        """The `number`-th step of a task."""
+        features, units, size = self.features[name], self.units[name], self._size(name)
+        steps = -(-size // self.batch_size)
+        epoch, place = divmod(number, steps)
+        positions = np.arange(place * self.batch_size, min(size, (place + 1) * self.batch_size))
+        drawn = shuffled(positions, size, self.seed, epoch)
+        tokens = np.add.reduceat(features.lengths, units[:-1])[drawn]
+        order = np.argsort(-tokens, kind="stable")
+        capacity = max(self.micro_batch_tokens, int(tokens.max()))
+        groups = best_fit(tokens[order].tolist(), capacity)
+        return [self._chosen(name, drawn[order[group]], cursor) for group in groups]
+
+    def _chosen(self, name: str, drawn: Int64Array, cursor: Cursor) -> Chosen:
+        features, units = self.features[name], self.units[name]
+        sequences = ranges(units[drawn], units[drawn + 1] - units[drawn])
+        if not features.together:
+            sequences = in_rows(sequences, features.lengths)
+        return Chosen(task=name, sequences=sequences, documents=features.example[sequences], cursor=cursor)
+
+
+def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:
+    """The sequences in an order in which attention finds its rows, as wide as the longest, well filled."""
+    own = lengths[sequences]
+    order = np.argsort(-own, kind="stable")
+    rows = best_fit(own[order].tolist(), int(own.max()))
+    return sequences[order[np.concatenate([np.array(row, dtype=np.int64) for row in rows])]]

@@ -1,0 +1,133 @@
+"""Encoded examples: what kinds of task make of text, and what batches are taken from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from palavra.batch import Batch, from_arrays
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def ranges(starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> Int64Array:
+    """start, start + 1, .. start + length - 1 for each pair, end to end."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
+    counted += np.repeat(starts - (ends - lengths), lengths)
+    return counted
+
+
+def offsets_of(lengths: npt.NDArray[np.integer]) -> Int64Array:
+    """Where each of so many runs begins, and where the last one ends: (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """S sequences of N tokens in all, end to end, of E examples.
+
+    `input_ids` (N,) uint32; `lengths` (S,) int64, special tokens included; `segment_ids` (N,) uint8 or None;
+    `example` (S,) int64 ascending: the example that each sequence is of (a window of it, or one of its choices);
+    `rows` (R,) int64: places inside their sequences that are read, `row_counts` (S,) of each sequence; `labels`
+    (L, ...): targets, `label_counts` (S,) of each sequence (0 for all where the examples are not labelled);
+    `together`: sequences of one example must stay in one batch; `truncated`: examples that lost text.
+    """
+
+    input_ids: npt.NDArray[np.uint32]
+    lengths: Int64Array
+    segment_ids: npt.NDArray[np.uint8] | None
+    example: Int64Array
+    rows: Int64Array
+    row_counts: Int64Array
+    labels: npt.NDArray[np.generic]
+    label_counts: Int64Array
+    together: bool = False
+    truncated: int = 0
+
+    @property
+    def sequences(self) -> int:
+        """S."""
+        return len(self.lengths)
+
+    @property
+    def units(self) -> Int64Array:
+        """(U + 1,): the sequences that are drawn together are those from one entry to the next."""
+        if not self.together:
+            return np.arange(self.sequences + 1)
+        _, first = np.unique(self.example, return_index=True)
+        return np.append(first, self.sequences)
+
+    def batch(self, sequences: Int64Array, task: str, vectors: npt.NDArray[np.float32] | None = None) -> Batch:
+        """The batch of these sequences, in this order; `vectors` (R, D) of all rows, where they are known."""
+        token_starts, row_starts = offsets_of(self.lengths), offsets_of(self.row_counts)
+        label_starts = offsets_of(self.label_counts)
+        lengths, row_counts = self.lengths[sequences], self.row_counts[sequences]
+        tokens = ranges(token_starts[sequences], lengths)
+        rows = ranges(row_starts[sequences], row_counts)
+        places = self.rows[rows] + np.repeat(offsets_of(lengths)[:-1], row_counts)
+        batch = from_arrays(
+            self.input_ids[tokens], lengths, places, np.empty(0, dtype=np.int64),
+            None if self.segment_ids is None else self.segment_ids[tokens],
+        )  # fmt: skip
+        labels = self.labels[ranges(label_starts[sequences], self.label_counts[sequences])]
+        kind = np.int64 if np.issubdtype(labels.dtype, np.integer) else np.float32
+        return Batch(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            cu_seqlens=batch.cu_seqlens,
+            max_seqlen=batch.max_seqlen,
+            label_rows=batch.label_rows,
+            labels=torch.from_numpy(labels.astype(kind)),
+            segment_ids=batch.segment_ids,
+            task=task,
+            features=None if vectors is None else torch.from_numpy(vectors[rows]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrapped:
+    """Sequences with their special tokens around: `input_ids` (N,), `lengths` (S,), `segment_ids` (N,), and where in
+    its sequence the first token of the (last) text stands, `starts` (S,)."""
+
+    input_ids: npt.NDArray[np.uint32]
+    lengths: Int64Array
+    segment_ids: npt.NDArray[np.uint8]
+    starts: Int64Array
+
+
+def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int, sep_id: int) -> Wrapped:
+    """[CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence.
+
+    Each part is the ids of all sequences end to end, and how many each has (S,). Segment 0 is the first part with its
+    specials, segment 1 the second.
+    """
+    own = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
+    lengths = np.sum(own, axis=0, dtype=np.int64)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    input_ids = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint32)
+    segment_ids = np.zeros(len(input_ids), dtype=np.uint8)
+    input_ids[starts] = cls_id
+    at = starts + 1
+    for number, (ids, counts) in enumerate(parts):
+        input_ids[ranges(at, counts)] = ids
+        input_ids[at + counts] = sep_id
+        segment_ids[ranges(at, counts + 1)] = number
+        first, at = at - starts, at + counts + 1
+    return Wrapped(input_ids=input_ids, lengths=lengths, segment_ids=segment_ids, starts=first)
+
+
+def head_of(ids: npt.NDArray[np.uint32], lengths: Int64Array, kept: Int64Array) -> npt.NDArray[np.uint32]:
+    """The first `kept` of each sequence's `lengths` tokens, end to end."""
+    return ids[ranges(offsets_of(lengths)[:-1], kept)]
+
+
+def share_room(first: Int64Array, second: Int64Array, room: int) -> tuple[Int64Array, Int64Array]:
+    """How many tokens each of two texts keeps so that both fit into `room` together: the longer one gives first."""
+    half = room // 2
+    kept_second = np.minimum(second, np.maximum(room - first, half))
+    kept_first = np.minimum(first, room - kept_second)
+    return kept_first, np.minimum(second, room - kept_first)

@@ -1,0 +1,315 @@
+"""Sequence classification, of one text or a pair, with one label or several (Devlin et al. 2019, section 4.1)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.data.records import Record, column
+from palavra.errors import PalavraError
+from palavra.losses import Loss
+from palavra.model.families.tasks import Form
+from palavra.model.outputs import Output, build_output
+from palavra.model.task_heads import Level
+from palavra.tasks import calibration, metrics
+from palavra.tasks.features import Features
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_inputs
+from palavra.tokenizer import Tokenizer
+
+Labels = tuple[str, ...]
+SHOWN_LABELS = 20
+SHOWN_ERRORS = 20
+LISTED = 5
+THRESHOLD = 0.5
+# Tables with a row or a column for each class are kept up to so many.
+TABLE_CLASSES = 200
+
+
+class Classification(Task[TextExample]):
+    """`labels` are the classes in order, `counts` how often each was in training, `temperature` what logits are divided
+    by (Guo et al. 2017; 1 unless fitted)."""
+
+    kinds = ("classification", "pairs")
+    level: Level = "sequence"
+
+    def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], temperature: float = 1.0):
+        super().__init__(spec)
+        self.labels, self.counts, self.temperature = labels, tuple(counts), temperature
+        self._number = {label: number for number, label in enumerate(labels)}
+        if self.multilabel and spec.output.name != "softmax":
+            raise PalavraError(
+                f"output {spec.output.name} is for one label an example; with several, leave output.name at softmax"
+            )
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an example can have several labels."""
+        return bool(self.spec.multilabel)
+
+    @property
+    def form(self) -> Form:
+        return "SequenceClassification"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        if self.multilabel:
+            return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss")
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "auroc", "calibration_error", "loss")
+
+    # Data
+
+    @classmethod
+    def read(cls, spec: TaskSpec, source: str) -> list[TextExample]:
+        name = _label_column(spec)
+        return read_texts(spec, source, lambda record: _labels_of(record, name, spec))
+
+    @classmethod
+    def fit(cls, spec: TaskSpec, examples: Sequence[TextExample]) -> "Classification":
+        several = spec.multilabel
+        if several is None:
+            several = any(len(example.label) != 1 for example in examples)
+        counted = Counter(label for example in examples for label in example.label)
+        labels = tuple(sorted(counted, key=_natural))
+        if len(labels) < 2:
+            only = f"only one label, {labels[0]!r}" if labels else "no label at all"
+            raise PalavraError(
+                f"{spec.train or 'the training data'} has {only}: classification needs at least two; check the label "
+                "column"
+            )
+        task = cls(replace(spec, multilabel=several), labels, [counted[label] for label in labels])
+        task.check(examples)
+        return task
+
+    def check(self, examples: Sequence[TextExample]) -> None:
+        for example in examples:
+            if not self.multilabel and len(example.label) != 1:
+                raise PalavraError(
+                    f"{example.where}: {len(example.label)} labels where one is wanted: use --multilabel if an example "
+                    "can have several or none"
+                )
+            for label in example.label:
+                if label not in self._number:
+                    known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
+                    more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
+                    raise PalavraError(
+                        f"{example.where}: label {label!r} was not in training, which has {known}{more}: mend the "
+                        "label, or train with examples of it"
+                    )
+
+    def inputs(self, raw: Sequence[Any]) -> list[TextExample]:
+        return text_inputs(self.spec, raw)
+
+    def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
+        counted = Counter(label for example in examples for label in example.label)
+        return {"examples": len(examples), "labels": dict(counted.most_common())}
+
+    def stratum(self, example: TextExample) -> str:
+        return "\0".join(example.label)
+
+    # The model
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        split: bool = False,
+    ) -> Features:  # fmt: skip
+        features = encode_texts(examples, tokenizer, context, segments, split)
+        if not examples or examples[0].label is None:
+            return features
+        return replace(features, labels=self._targets(examples)[features.example], label_counts=features.row_counts)
+
+    def _targets(self, examples: Sequence[TextExample]) -> npt.NDArray[Any]:
+        """(E,) int64 class numbers, or (E, K) float32 zeros and ones."""
+        if not self.multilabel:
+            return np.array([self._number[example.label[0]] for example in examples], dtype=np.int64)
+        targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)
+        rows = np.repeat(np.arange(len(examples)), [len(example.label) for example in examples])
+        targets[rows, [self._number[label] for example in examples for label in example.label]] = 1
+        return targets
+
+    def build_output(self, width: int) -> nn.Module:
+        if self.multilabel:
+            return nn.Linear(width, len(self.labels))
+        return build_output(self.spec.output, width, np.array(self.counts))
+
+    def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """Cross-entropy; with several labels the mean binary cross-entropy over the classes."""
+        weights = self._class_weights(x)
+        if isinstance(output, Output):
+            return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
+        targets = batch.labels
+        if self.spec.label_smoothing:
+            targets = targets * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / 2
+        each = F.binary_cross_entropy_with_logits(output(x).float(), targets, pos_weight=weights, reduction="sum")
+        return Loss(each / len(self.labels), batch.labelled)
+
+    def _class_weights(self, x: Tensor) -> Tensor | None:
+        """Inverse to the frequency of a class; with several labels, absent over present."""
+        if self.spec.class_weights == "none":
+            return None
+        counts = torch.tensor(self.counts, dtype=torch.float32, device=x.device).clamp(min=1)
+        if self.multilabel:
+            return (counts.sum() / counts).clamp(max=100)
+        return 1 / counts
+
+    def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Log-probabilities (S, K) of the classes, not yet divided by the temperature; with several labels, logits."""
+        if isinstance(output, Output):
+            return (output.log_probabilities(x).float(),)
+        return (output(x).float(),)
+
+    # Predictions
+
+    def probabilities(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> metrics.Array:
+        """Of each class (E, K), averaged over the windows of an example."""
+        (logits,) = inferred
+        if self.multilabel:
+            values = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        else:
+            values = calibration.apply_temperature(logits, self.temperature)
+        return mean_over_windows(values.astype(np.float32), features.example, len(examples))
+
+    def predict(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> list[Prediction]:
+        probabilities = self.probabilities(examples, features, inferred)
+        if self.multilabel:
+            return [self._several(row) for row in probabilities]
+        count = min(LISTED, len(self.labels))
+        part = np.argpartition(-probabilities, count - 1, axis=1)[:, :count]
+        order = np.take_along_axis(part, np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1), 1)
+        best = np.take_along_axis(probabilities, order, 1)
+        return [
+            {
+                "label": self.labels[ids[0]],
+                "probability": float(values[0]),
+                "best": [{"label": self.labels[i], "probability": float(p)} for i, p in zip(ids, values, strict=True)],
+            }
+            for ids, values in zip(order.tolist(), best.tolist(), strict=True)
+        ]
+
+    def _several(self, row: npt.NDArray[np.float32]) -> Prediction:
+        chosen = sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
+        best = np.argsort(-row)[:LISTED].tolist()
+        return {
+            "label": [self.labels[i] for i in chosen],
+            "probability": [float(row[i]) for i in chosen],
+            "best": [{"label": self.labels[i], "probability": float(row[i])} for i in best],
+        }
+
+    def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
+        probabilities = self.probabilities(examples, features, inferred)
+        targets = self._targets(examples)
+        if self.multilabel:
+            several = metrics.multilabel_scores(targets > 0, probabilities, self.labels, threshold=THRESHOLD)
+            p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+            loss = -(targets * np.log(p) + (1 - targets) * np.log1p(-p)).mean()
+            return Scores(main="micro_f1", values={**_numbers(several), "loss": float(loss)},
+                          details=several.to_json())  # fmt: skip
+        found = metrics.classification_scores(targets, probabilities, self.labels)
+        chosen = probabilities.argmax(1)
+        confidence, correct = probabilities.max(1), chosen == targets
+        error = calibration.expected_calibration_error(confidence, correct)
+        details = {
+            **found.to_json(),
+            "reliability": [row.to_json() for row in calibration.reliability(confidence, correct)],
+            "errors": self._confident_errors(examples, probabilities, targets),
+        }
+        return Scores(
+            main="accuracy",
+            values={**_numbers(found), "calibration_error": float(error)},
+            details=details,
+            correct=correct.astype(np.float64),
+        )
+
+    def _confident_errors(
+        self, examples: Sequence[TextExample], probabilities: metrics.Array, targets: npt.NDArray[np.int64]
+    ) -> list[dict[str, Any]]:
+        """The wrong predictions that the model was surest of."""
+        chosen = probabilities.argmax(1)
+        wrong = np.flatnonzero(chosen != targets)
+        worst = wrong[np.argsort(-probabilities[wrong, chosen[wrong]])][:SHOWN_ERRORS]
+        return [
+            {
+                "where": examples[i].where,
+                "text": " | ".join(filter(None, (examples[i].first, examples[i].second)))[:300],
+                "label": self.labels[targets[i]],
+                "predicted": self.labels[chosen[i]],
+                "probability": float(probabilities[i, chosen[i]]),
+            }
+            for i in worst.tolist()
+        ]
+
+    def calibrated(self, features: Features, inferred: Inferred) -> "Classification":
+        """The task with the temperature that fits labelled validation examples best."""
+        temperature = calibration.fit_temperature(inferred[0], features.labels.astype(np.int64))
+        return Classification(self.spec, self.labels, self.counts, float(temperature))
+
+    # Storage
+
+    def labels_to_json(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "counts": list(self.counts), "temperature": self.temperature}
+
+    @classmethod
+    def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Classification":
+        return cls(spec, tuple(labels["labels"]), labels["counts"], labels.get("temperature", 1.0))
+
+    def config_values(self) -> dict[str, Any]:
+        problem = "multi_label_classification" if self.multilabel else "single_label_classification"
+        return {**label_map(self.labels), "problem_type": problem}
+
+
+def label_map(labels: Labels) -> dict[str, Any]:
+    """`id2label` and `label2id`, as `transformers` keeps them."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def _numbers(scores: Any) -> dict[str, float]:
+    """The plain numbers of some scores."""
+    return {key: float(value) for key, value in scores.to_json().items() if isinstance(value, int | float)}
+
+
+def _label_column(spec: TaskSpec) -> str:
+    names = spec.columns.label or ("label",)
+    if len(names) != 1:
+        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
+    return names[0]
+
+
+def _labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
+    """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
+    value = column(record, name)
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(_label(record, name, item) for item in value))
+    if spec.multilabel and isinstance(value, str):
+        return tuple(dict.fromkeys(part.strip() for part in value.split(spec.separator) if part.strip()))
+    return (_label(record, name, value),)
+
+
+def _label(record: Record, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value == int(value):
+        value = int(value)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int | float):
+        return str(value)
+    raise PalavraError(f"{record.where}: {name} is {value!r}, not a label: fill it in or remove the line")
+
+
+def _natural(label: str) -> tuple[int, float, str]:
+    """Numbers in their order, before words in theirs."""
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label

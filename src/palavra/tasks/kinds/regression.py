@@ -1,0 +1,172 @@
+"""Regression: one number or several from one text or a pair, by least squares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.data.records import Record, column
+from palavra.errors import PalavraError
+from palavra.losses import Loss
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks import metrics
+from palavra.tasks.features import Features
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_inputs
+from palavra.tokenizer import Tokenizer
+
+SHOWN_ERRORS = 20
+
+
+class Regression(Task[TextExample]):
+    """`names` of the targets. They are learned as they come, neither centred nor scaled, so that a saved model gives
+    them in their own unit in `transformers` too; `mean` (T,) of the training targets is where the output layer's
+    bias begins."""
+
+    kinds = ("regression",)
+    level: Level = "sequence"
+
+    def __init__(self, spec: TaskSpec, names: tuple[str, ...], mean: Sequence[float]):
+        super().__init__(spec)
+        self.names, self.mean = names, tuple(mean)
+
+    @property
+    def form(self) -> Form:
+        return "SequenceClassification"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss")
+
+    # Data
+
+    @classmethod
+    def read(cls, spec: TaskSpec, source: str) -> list[TextExample]:
+        names = _targets(spec)
+        return read_texts(spec, source, lambda record: tuple(_number(record, name) for name in names))
+
+    @classmethod
+    def fit(cls, spec: TaskSpec, examples: Sequence[TextExample]) -> "Regression":
+        targets = np.array([example.label for example in examples], dtype=np.float64)
+        for name, values in zip(_targets(spec), targets.T, strict=True):
+            if np.ptp(values) == 0:
+                raise PalavraError(
+                    f"{spec.train or 'the training data'}: {name} is {values[0]:g} everywhere, so there is nothing to "
+                    "learn: check the column"
+                )
+        return cls(spec, _targets(spec), targets.mean(0).tolist())
+
+    def check(self, examples: Sequence[TextExample]) -> None:
+        del examples
+
+    def inputs(self, raw: Sequence[Any]) -> list[TextExample]:
+        return text_inputs(self.spec, raw)
+
+    def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
+        targets = np.array([example.label for example in examples], dtype=np.float64)
+        return {
+            "examples": len(examples),
+            "targets": {
+                name: {"lowest": float(v.min()), "mean": float(v.mean()), "highest": float(v.max())}
+                for name, v in zip(self.names, targets.T, strict=True)
+            },
+        }
+
+    # The model
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        split: bool = False,
+    ) -> Features:  # fmt: skip
+        features = encode_texts(examples, tokenizer, context, segments, split)
+        if not examples or examples[0].label is None:
+            return features
+        targets = np.array([example.label for example in examples], dtype=np.float32)
+        return replace(features, labels=targets[features.example], label_counts=features.row_counts)
+
+    def build_output(self, width: int) -> nn.Module:
+        return nn.Linear(width, len(self.names))
+
+    def start(self, output: nn.Linear) -> None:
+        """Let a new output layer guess the mean, instead of 0: the first steps then learn what differs."""
+        with torch.no_grad():
+            output.bias.copy_(torch.tensor(self.mean))
+
+    def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The squared error, mean over the targets, summed over the examples."""
+        difference = output(x).float() - batch.labels
+        return Loss(difference.square().mean(1).sum(), batch.labelled)
+
+    def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Values (S, T)."""
+        return (output(x).float(),)
+
+    # Predictions
+
+    def predict(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> list[Prediction]:
+        values = mean_over_windows(inferred[0], features.example, len(examples)).tolist()
+        if len(self.names) == 1:
+            return [{"value": row[0]} for row in values]
+        return [{"value": dict(zip(self.names, row, strict=True))} for row in values]
+
+    def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
+        values = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
+        targets = np.array([example.label for example in examples], dtype=np.float64)
+        found = metrics.regression_scores(targets, values, self.names)
+        numbers = {k: float(v) for k, v in found.to_json().items() if isinstance(v, int | float)}
+        # Where every target or every value is the same there is no correlation: none was found.
+        numbers = {"pearson": 0.0, "spearman": 0.0, **numbers, "loss": numbers["mse"]}
+        details = {**found.to_json(), "errors": self._largest_errors(examples, targets, values)}
+        return Scores(main="pearson", values=numbers, details=details)
+
+    def _largest_errors(
+        self, examples: Sequence[TextExample], targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+    ) -> list[dict[str, Any]]:
+        worst = np.argsort(-np.abs(values - targets).mean(1))[:SHOWN_ERRORS]
+        return [
+            {
+                "where": examples[i].where,
+                "text": " | ".join(filter(None, (examples[i].first, examples[i].second)))[:300],
+                "label": ", ".join(f"{value:g}" for value in targets[i]),
+                "predicted": ", ".join(f"{value:.3g}" for value in values[i]),
+            }
+            for i in worst.tolist()
+        ]
+
+    # Storage
+
+    def labels_to_json(self) -> dict[str, Any]:
+        return {"names": list(self.names), "mean": list(self.mean)}
+
+    @classmethod
+    def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Regression":
+        return cls(spec, tuple(labels["names"]), labels["mean"])
+
+    def config_values(self) -> dict[str, Any]:
+        return {
+            "id2label": {str(number): name for number, name in enumerate(self.names)},
+            "label2id": {name: number for number, name in enumerate(self.names)},
+            "problem_type": "regression",
+        }
+
+
+def _targets(spec: TaskSpec) -> tuple[str, ...]:
+    return spec.columns.label or ("label",)
+
+
+def _number(record: Record, name: str) -> float:
+    value = column(record, name)
+    try:
+        number = float(str(value).strip().replace(",", ".")) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if isinstance(value, bool) or not np.isfinite(number):
+        raise PalavraError(f"{record.where}: {name} is {value!r}, not a number: mend it or remove the line")
+    return number

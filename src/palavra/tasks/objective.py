@@ -1,0 +1,55 @@
+"""What fine-tuning learns: the losses of one task or several."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.model.attention import Layout
+from palavra.model.task_heads import TaskModel
+from palavra.tasks.batches import Chosen
+from palavra.tasks.features import Features
+from palavra.tasks.task import Task
+
+Vectors = npt.NDArray[np.float32]
+
+
+class TaskObjective:
+    """The loss of each step's task, weighed.
+
+    `vectors` holds, for tasks whose body is frozen, what the body makes of every row that is read.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any]],
+        features: Mapping[str, Features],
+        vectors: Mapping[str, Vectors] | None = None,
+    ):
+        self.tasks, self.features, self.vectors = tasks, features, vectors or {}
+
+    def prepare(self, chosen: Chosen, /, random: np.random.Generator, progress: float) -> Batch:
+        """The batch of the chosen sequences; nothing in it is random."""
+        del random, progress
+        return self.features[chosen.task].batch(chosen.sequences, chosen.task, self.vectors.get(chosen.task))
+
+    def loss(self, model: TaskModel, batch: Batch, layout: Layout) -> Loss:
+        """The task's loss times its weight; with learned weights exp(-s) loss + s / 2, s the log-variance of the task
+        (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+        task = self.tasks[batch.task]
+        loss = task.loss(model.head(batch.task).output, model(batch, layout), batch)
+        total = loss.total * task.spec.weight
+        if batch.task in model.log_variances:
+            s = model.log_variances[batch.task]
+            total = total * torch.exp(-s) + loss.count * s / 2
+        return Loss(total, loss.count)
+
+
+def combined(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> torch.Tensor:
+    """L = sum_t w_t L_t over the tasks' mean losses: what steps of one task each minimize on average when the tasks
+    are drawn uniformly."""
+    return torch.stack([weights[name] * loss.mean for name, loss in losses.items()]).sum()

@@ -1,0 +1,102 @@
+"""A labelled data set as data: files, columns and options, in a TOML table or from the command line."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from palavra.errors import PalavraError
+from palavra.model.outputs import OutputConfig
+from palavra.model.task_heads import HeadConfig
+
+KindName = Literal["classification", "pairs", "regression", "labelling", "qa", "choice"]
+LongTexts = Literal["truncate", "split"]
+Scheme = Literal["bio", "bioes", "plain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The names of the columns. None stands for the kind's own: `text`, or `text_a` and `text_b`, and `label`;
+    `question`, `context` and `answers`; `words` and `label` by number or name in files of columns. `label` may name
+    several columns where a kind has several targets; `choices` names the columns of the choices, or one with lists.
+    """
+
+    text: str | None = None
+    text_a: str | None = None
+    text_b: str | None = None
+    label: tuple[str, ...] | None = None
+    words: str | None = None
+    question: str | None = None
+    context: str | None = None
+    answers: str | None = None
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabellingOptions:
+    """Token labelling. `subwords`: whether a word's label stands on its first subword or on all of them; `constrained`:
+    decode the most probable valid sequence, never an invalid one; `scheme` None: found in the data."""
+
+    subwords: Literal["first", "all"] = "first"
+    constrained: bool = True
+    scheme: Scheme | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """Question answering. `stride`: tokens that neighbouring windows of a long context share; `longest_answer` in
+    tokens; `best` how many answers a prediction lists; `threshold`: how much better "no answer" must score (logits)
+    than the best answer to be given, None: fitted on the validation data where some questions have none."""
+
+    stride: int = 128
+    longest_answer: int = 30
+    best: int = 5
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "longest_answer", "best"):
+            if getattr(self, name) < 1:
+                raise PalavraError(f"qa.{name} is {getattr(self, name)}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One task. `name` tells it from others in one model; `train`, `valid`, `test` are files (or `hf://...:split`);
+    without `valid`, `valid_share` of the training examples is held out.
+
+    `multilabel`: several labels an example, in a list or parted by `separator`; None finds out from the data.
+    `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `long`: what
+    prediction does with texts beyond the context: "truncate" them (counted), or "split" them into overlapping windows
+    whose probabilities are averaged. `weight` of the task among several.
+    """
+
+    kind: KindName
+    name: str = "task"
+    train: str = ""
+    valid: str | None = None
+    test: str | None = None
+    valid_share: float = 0.1
+    columns: Columns = field(default_factory=Columns)
+    encoding: str = "utf-8"
+    multilabel: bool | None = None
+    separator: str = ","
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    longest: int | None = None
+    long: LongTexts = "truncate"
+    weight: float = 1.0
+    head: HeadConfig = field(default_factory=HeadConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    labelling: LabellingOptions = field(default_factory=LabellingOptions)
+    qa: QuestionOptions = field(default_factory=QuestionOptions)
+
+    def __post_init__(self) -> None:
+        # The name becomes part of parameter names, which have dots of their own.
+        if not self.name.isidentifier():
+            raise PalavraError(f"task name {self.name!r}: use letters, digits and _ only, a letter first")
+        if not 0 < self.valid_share < 1:
+            raise PalavraError(f"valid_share is {self.valid_share}: it must lie between 0 and 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise PalavraError(f"label_smoothing is {self.label_smoothing}: it must be at least 0 and below 1")
+        if self.weight <= 0:
+            raise PalavraError(f"weight is {self.weight}: it must be above 0")
+        if self.longest is not None and self.longest < 4:
+            raise PalavraError(f"longest is {self.longest}: a sequence needs at least 4 tokens")

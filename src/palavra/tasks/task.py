@@ -1,0 +1,154 @@
+"""What every kind of task can do; the kinds themselves are in `kinds/`, one file each.
+
+A task is data once its labelled examples were seen: its specification and its labels. It reads examples, encodes them,
+says what its output layer is, what the loss is, what the layer's numbers mean as predictions, and how good these are.
+It knows no optimizer, no loop and no file of a model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks.features import Features, Int64Array
+from palavra.tasks.spec import TaskSpec
+from palavra.tokenizer import Tokenizer
+
+Example = TypeVar("Example")
+Prediction = dict[str, Any]
+# What a model found for some sequences: arrays whose first dimension is that of the rows read, or of the sequences.
+Inferred = tuple[npt.NDArray[Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good predictions are: `values` plain numbers by name, `main` the name of the one that decides; `details`
+    tables for the report, as JSON; `correct` (E,) what the main number is a mean of where it is one, for intervals."""
+
+    main: str
+    values: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    correct: npt.NDArray[np.float64] | None = None
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the main number is an error."""
+        return is_error(self.main)
+
+
+def is_error(metric: str) -> bool:
+    """Whether less of a metric is better."""
+    return metric in ("loss", "mse", "rmse", "mae", "calibration_error")
+
+
+class Task(ABC, Generic[Example]):
+    """A task whose labels are known."""
+
+    kinds: ClassVar[tuple[str, ...]]
+    level: ClassVar[Level]
+
+    def __init__(self, spec: TaskSpec):
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def form(self) -> Form:
+        """The class of `transformers` that has such a head."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the numbers in `Scores.values`, the deciding one first."""
+
+    # Data
+
+    @classmethod
+    @abstractmethod
+    def read(cls, spec: TaskSpec, source: str) -> list[Example]:
+        """The labelled examples of a file. Raises PalavraError naming file, line and remedy."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, spec: TaskSpec, examples: Sequence[Example]) -> "Task[Example]":
+        """The task with the labels of its training examples. Raises PalavraError where nothing can be learned."""
+
+    @abstractmethod
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise PalavraError, naming file and line, for an example with a label that training did not have."""
+
+    @abstractmethod
+    def inputs(self, raw: Sequence[Any]) -> list[Example]:
+        """Unlabelled examples from what a person hands to `predict`: texts, pairs, or mappings with the columns."""
+
+    @abstractmethod
+    def summary(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What the log and the report say of the data, as JSON: counts of labels, lengths."""
+
+    def stratum(self, example: Example) -> str:
+        """What a split into training and validation should keep the shares of."""
+        del example
+        return ""
+
+    # The model
+
+    @abstractmethod
+    def encode(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, context: int, segments: bool, *, split: bool = False
+    ) -> Features:
+        """The examples as sequences of at most `context` tokens; with `split` long texts become several, without it
+        they lose what does not fit (counted)."""
+
+    @abstractmethod
+    def build_output(self, width: int) -> nn.Module:
+        """The output layer, from vectors of this width."""
+
+    @abstractmethod
+    def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The loss of x (M, D'), what the head made of the batch's rows."""
+
+    @abstractmethod
+    def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What the task needs of the output layer to predict, in float32, the rows of x in order."""
+
+    # Predictions
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> list[Prediction]:
+        """What people read: one mapping an example, in order."""
+
+    @abstractmethod
+    def score(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
+        """How good the predictions for labelled examples are."""
+
+    # Storage
+
+    @abstractmethod
+    def labels_to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Task[Example]":
+        """The inverse of `labels_to_json`. Raises PalavraError for values that do not fit."""
+
+    def config_values(self) -> dict[str, Any]:
+        """What `transformers` expects in `config.json`."""
+        return {}
+
+
+def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, count: int) -> npt.NDArray[np.float32]:
+    """Means (E, K) of the rows of `values` (S, K) that belong to each example."""
+    if len(values) == count:
+        return values
+    total = np.zeros((count, values.shape[1]), dtype=np.float32)
+    np.add.at(total, example, values)
+    seen = np.bincount(example, minlength=count)
+    return total / seen[:, None].astype(np.float32)

@@ -1,0 +1,128 @@
+"""Fine-tuning strategies: which parameters move, when, and how fast."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from palavra.errors import PalavraError
+from palavra.model.lora import add_lora
+from palavra.model.task_heads import TaskModel
+
+StrategyName = Literal["full", "frozen", "top-k", "gradual", "lora"]
+_LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """`name`: "full" moves everything; "frozen" only the head; "top-k" the last `layers` layers and the head;
+    "gradual" starts with the head and thaws a layer from the top each `thaw_share` of the run, the embeddings last
+    (Howard and Ruder 2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
+
+    `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
+    one share less than the lowest layer (Clark et al. 2020). `head_ratio`: the head's rate over the optimizer's.
+    """
+
+    name: StrategyName = "full"
+    layers: int = 2
+    thaw_share: float = 0.1
+    rank: int = 8
+    alpha: float = 16.0
+    layer_decay: float = 1.0
+    head_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("thaw_share", "layer_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0 and at most 1")
+        for name in ("head_ratio", "alpha", "rank"):
+            if getattr(self, name) <= 0:
+                raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0")
+        if self.layers < 0:
+            raise PalavraError(f"strategy.layers is {self.layers}: it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thaw:
+    """From the beginning of a part of the run until the share `until` of it, `trainable` says by name what moves."""
+
+    until: float
+    trainable: Callable[[str], bool]
+
+
+def prepare_model(model: TaskModel, strategy: StrategyConfig) -> None:
+    """Give the model what the strategy needs and freeze what will never move. Before optimizers are built."""
+    if strategy.name == "lora":
+        add_lora(model.transformer.layers, strategy.rank, strategy.alpha)
+    ever = list(thaws(model, strategy))[-1].trainable
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(ever(name))
+
+
+def apply_thaw(model: nn.Module, thaw: Thaw) -> None:
+    """Freeze and thaw parameters, and forget the gradients of the frozen ones."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(thaw.trainable(name))
+        if not parameter.requires_grad:
+            parameter.grad = None
+
+
+def thaws(model: TaskModel, strategy: StrategyConfig) -> Iterator[Thaw]:
+    """The parts of a run, in order; each moves at least what the one before did."""
+    layers = model.config.layers
+    if strategy.name == "full":
+        yield Thaw(until=1.0, trainable=lambda name: True)
+    elif strategy.name == "frozen":
+        yield Thaw(until=1.0, trainable=is_head)
+    elif strategy.name == "lora":
+        yield Thaw(until=1.0, trainable=lambda name: is_head(name) or ".lora_" in name)
+    elif strategy.name == "top-k":
+        if strategy.layers > layers:
+            raise PalavraError(f"strategy.layers is {strategy.layers}, the model has only {layers}: lower it")
+        yield Thaw(until=1.0, trainable=_from_layer(layers - strategy.layers, layers))
+    else:
+        for thawed in range(layers + 1):
+            done = (thawed + 1) * strategy.thaw_share
+            if done >= 1:
+                break
+            yield Thaw(until=done, trainable=_from_layer(layers - thawed, layers))
+        yield Thaw(until=1.0, trainable=lambda name: True)
+
+
+def _from_layer(lowest: int, layers: int) -> Callable[[str], bool]:
+    """Whether a name is of the head, of a layer from `lowest` (from 0) on, or of the norm after the last one."""
+
+    def trainable(name: str) -> bool:
+        place = depth(name, layers)
+        return place > lowest or (place == layers and lowest < layers) or is_head(name)
+
+    return trainable
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter is of a task's own head, or weighs the tasks."""
+    return not name.startswith("transformer.")
+
+
+def depth(name: str, layers: int) -> int:
+    """How far up a parameter is: 0 for the embeddings, n for the n-th layer, the last layer's for the norm after it,
+    one more for a head."""
+    if is_head(name):
+        return layers + 1
+    found = _LAYER.match(name)
+    if found:
+        return int(found[1]) + 1
+    return layers if name.startswith("transformer.final_norm") else 0
+
+
+def rate_share(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
+    """The share of the learning rate that the parameter of a name takes."""
+
+    def share(name: str) -> float:
+        if is_head(name):
+            return strategy.head_ratio
+        return float(strategy.layer_decay ** (layers - depth(name, layers)))
+
+    return share
