@@ -1,0 +1,386 @@
+"""Output layers of a classification head: from a vector to a distribution over few or very many classes.
+
+`Softmax` compares every class with every row. The others make learning cheaper where classes are many:
+`Hierarchical` by a tree of yes-or-no decisions, `Sampled` by a sample of the classes, `Adaptive` by small vectors
+for the rare ones. All give exact probabilities. Legend: M rows, D width, K classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palavra.errors import PalavraError
+from palavra.model.trees import TREES, Int64Array, TreeName, check_tree, tree_paths
+
+OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
+
+INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
+TOP_ELEMENTS = 2**24  # of the probabilities that `top` holds at once
+COVERAGES = (0.8, 0.95)  # shares of the training rows whose classes end the head and the first tail of Adaptive
+ADAPTIVE_CLASSES = 100  # fewer leave nothing to gain
+ADAPTIVE_DIVISOR = 4  # each tail's vectors have this share of the width of the part before (Grave et al. 2017)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step, on
+    average."""
+
+    name: OutputName = "softmax"
+    tree: TreeName = "huffman"
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(OutputName):
+            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
+        if self.tree not in TREES:
+            raise PalavraError(f"output.tree is {self.tree!r}: use {' or '.join(TREES)}")
+        if self.samples < 1:
+            raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
+
+
+class Output(nn.Module, ABC):
+    """What all output layers do. `counts` (K,) int64 is kept with the parameters: whoever loads an output builds
+    one from the saved counts first.
+
+    Products run in the autocast dtype where autocast is on; all else in float32, or float64 for float64 input.
+    """
+
+    counts: Tensor
+
+    def __init__(self, counts: Int64Array):
+        super().__init__()
+        self.register_buffer("counts", torch.from_numpy(counts.copy()))
+        cast(Any, self).register_load_state_dict_post_hook(_derive_again)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.counts)
+
+    def total_loss(
+        self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+    ) -> Tensor:
+        """The summed loss of M rows in nats, a scalar in float32 or wider; the rows themselves are the count.
+
+        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the classes. They are
+        brought to a mean of 1 over the training rows, so that total / count over all of training is torch's
+        weighted mean and the learning rate keeps its meaning. `smoothing` is the share of each target spread
+        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567), with the weights where torch's
+        `cross_entropy` has them. It costs a pass over all K classes, whatever the layer.
+
+        A sum over rows, so any split of a batch gives the same gradient. Raises PalavraError for weights of
+        another length and for a smoothing outside [0, 1).
+        """
+        if not 0 <= smoothing < 1:
+            raise PalavraError(f"label smoothing is {smoothing}: it must be at least 0 and below 1")
+        wide = _wide(hidden)
+        return self._total(wide, labels, None if weights is None else self.balanced(weights.to(wide)), smoothing)
+
+    def balanced(self, weights: Tensor) -> Tensor:
+        """Class weights (K,) scaled to a mean of 1 over the training rows, or over the classes where there are no
+        rows."""
+        if weights.shape != self.counts.shape:
+            raise PalavraError(f"there are {len(weights)} class weights for {self.classes} classes: give one for each")
+        rows = (self.counts + (self.counts.sum() == 0)).to(weights.dtype)
+        return weights * (rows.sum() / (rows @ weights))
+
+    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        right = self._right_losses(hidden, labels)
+        spread = None
+        if smoothing:
+            log_p = self.log_probabilities(hidden)
+            spread = -(log_p.mean(1) if weights is None else log_p @ weights / self.classes)
+        return _mixed(right, spread, labels, weights, smoothing)
+
+    @abstractmethod
+    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """-log p of each row's label (M,), in float32 or wider like `hidden` (M, D)."""
+
+    @abstractmethod
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """log p of every class: hidden (M, D) -> (M, K), float32 or wider. Exact."""
+
+    def derive(self) -> None:
+        """Work out again what follows from the saved buffers; called when they have been loaded."""
+
+    @torch.no_grad()
+    def top(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k most probable classes of each row, best first: probabilities (M, k) and ids (M, k) int64.
+
+        Made from all K probabilities of a few rows at a time. Raises PalavraError unless 1 <= k <= K.
+        """
+        if not 1 <= k <= self.classes:
+            raise PalavraError(f"the top {k} of {self.classes} classes were asked for: ask for 1 to {self.classes}")
+        parts = hidden.split(max(1, TOP_ELEMENTS // self.classes))
+        found = [self.log_probabilities(part).topk(k, dim=1) for part in parts]
+        return torch.cat([best.values for best in found]).exp(), torch.cat([best.indices for best in found])
+
+
+def _derive_again(module: nn.Module, _: object) -> None:
+    assert isinstance(module, Output)
+    module.derive()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32, or wider as it came."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _mixed(right: Tensor, spread: Tensor | None, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Sum over rows of (1 - smoothing) w[label] right + smoothing spread; right, spread (M,)."""
+    right = right if weights is None else right * weights[labels]
+    return right.sum() if spread is None else ((1 - smoothing) * right + smoothing * spread).sum()
+
+
+class Softmax(Output):
+    """A linear layer, D K + K parameters, and the softmax over all classes."""
+
+    def __init__(self, width: int, counts: Int64Array):
+        super().__init__(counts)
+        self.linear = nn.Linear(width, len(counts))
+        nn.init.normal_(self.linear.weight, std=INITIALIZER_RANGE)
+        nn.init.zeros_(self.linear.bias)
+
+    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        logits = _wide(self.linear(hidden))
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+
+    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(_wide(self.linear(hidden)), labels, reduction="none")
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """As in `Output`."""
+        return torch.log_softmax(_wide(self.linear(_wide(hidden))), 1)
+
+
+class Sampled(Softmax):
+    """Trains `Softmax`'s layer on a sample of the classes (Bengio and Senecal 2008; Jean et al. 2015,
+    arXiv:1412.2007); in evaluation it is `Softmax`, the loss included.
+
+    All rows of a step share the negatives. Class k is among them with probability pi_k = min(1, c (n_k + 1)) for
+    its n_k training rows, independently of the others, c such that `samples` are expected. With each negative's
+    logit lowered by log pi_k, its expected count, and a row's own class counted once and exactly,
+    the sum of exponentials is unbiased. Its logarithm, and so the gradient, is not: that bias falls as samples
+    grow, and is gone where all classes are drawn. Torch's global generator draws.
+    """
+
+    inclusion: Tensor
+
+    def __init__(self, width: int, counts: Int64Array, samples: int):
+        super().__init__(width, counts)
+        self.samples = samples
+        self.derive()
+
+    def derive(self) -> None:
+        """`inclusion` (K,) float32: pi."""
+        found = inclusion_probabilities(self.counts.cpu().numpy() + 1.0, self.samples)
+        # Rounded up to what 24 random bits can tell apart: pi is then exactly the chance of being drawn.
+        exact = torch.from_numpy(np.ceil(found * 2**24) / 2**24)
+        self.register_buffer("inclusion", exact.to(self.counts.device, torch.float32), persistent=False)
+
+    def draw(self) -> Tensor:
+        """Ids of a step's negatives, ascending; about `samples` of them."""
+        chances = torch.rand(self.classes, device=self.inclusion.device)
+        return (chances < self.inclusion).nonzero().squeeze(1)
+
+    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        if not self.training:
+            return super()._total(hidden, labels, weights, smoothing)
+        weight, bias = self.linear.weight, self.linear.bias
+        drawn = self.draw()
+        # One gather for both: the gradient of each is as large as the layer.
+        ids = torch.cat([labels, drawn])
+        parts = len(labels), len(drawn)
+        right_vectors, vectors = F.embedding(ids, weight).split(parts)
+        right_bias, biases = bias.index_select(0, ids).split(parts)
+        right = (hidden * right_vectors).sum(1) + right_bias
+        logits = _wide(F.linear(hidden, vectors)) + (biases - self.inclusion[drawn].to(hidden).log())
+        logits = logits.masked_fill(labels[:, None] == drawn, -torch.inf)
+        log_sum = torch.logsumexp(torch.cat([right[:, None], logits], 1), 1)
+        spread = None
+        if smoothing:
+            share = (bias.new_ones(self.classes) if weights is None else weights) / self.classes
+            spread = share.sum() * log_sum - hidden @ (share.to(weight) @ weight) - share @ bias
+        return _mixed(log_sum - right, spread, labels, weights, smoothing)
+
+
+def inclusion_probabilities(sizes: npt.NDArray[np.float64], samples: int) -> npt.NDArray[np.float64]:
+    """min(1, c sizes) with c such that they sum to `samples`, or all 1 where there are no more; sizes (K,) > 0."""
+    if samples >= len(sizes):
+        return np.ones(len(sizes))
+    ordered = np.sort(sizes)[::-1]
+    rest = np.cumsum(ordered[::-1])[::-1]
+    scales = (samples - np.arange(samples)) / rest[:samples]
+    # The largest are certain; c spreads what is left, as soon as it makes none of the others more than certain.
+    certain = np.argmax(scales * ordered[:samples] <= 1)
+    found: npt.NDArray[np.float64] = np.minimum(1.0, scales[certain] * sizes)
+    return found
+
+
+class Hierarchical(Output):
+    """A binary tree whose leaves are the classes (Morin and Bengio 2005): K - 1 nodes of D + 1 parameters.
+
+    p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) where it turns left at node n
+    and sigmoid(-v_n h - b_n) where it turns right. The loss of a row touches only its path: about log2 K nodes
+    in a balanced tree, and at most one more than the entropy of the classes, on average, in Huffman's (Mikolov
+    et al. 2013, arXiv:1310.4546). The gradient of the nodes is dense all the same, because torch's Adam and
+    AdamW take no other, and filling and applying it is what a training step costs where K is large.
+
+    `tree` (2K - 1,) int64 is as `palavra.model.trees` has it.
+    """
+
+    tree: Tensor
+    paths: Tensor
+    offsets: Tensor
+    leaves: Tensor
+
+    def __init__(self, width: int, counts: Int64Array, tree: TreeName):
+        super().__init__(counts)
+        self.weight = nn.Parameter(torch.empty(len(counts) - 1, width))
+        self.bias = nn.Parameter(torch.zeros(len(counts) - 1))
+        nn.init.normal_(self.weight, std=INITIALIZER_RANGE)
+        self.register_buffer("tree", torch.from_numpy(TREES[tree](counts)))
+        self.derive()
+
+    def derive(self) -> None:
+        """`paths` and `offsets` (K + 1,): the vertices below the root on the way from each class up, flat;
+        `leaves` (K,): each class's place among the leaves. Raises PalavraError for a damaged tree."""
+        tree = self.tree.cpu().numpy()
+        check_tree(tree)
+        paths, offsets = tree_paths(tree)
+        derived = {"paths": paths, "offsets": offsets, "leaves": np.argsort(tree[tree >= 0])}
+        for name, values in derived.items():
+            self.register_buffer(name, torch.from_numpy(values).to(self.tree.device), persistent=False)
+
+    @property
+    def depths(self) -> Tensor:
+        """Decisions on the path of each class (K,) int64."""
+        return self.offsets.diff()
+
+    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        starts, lengths = self.offsets[labels], self.depths[labels]
+        rows = torch.repeat_interleave(lengths)
+        firsts = lengths.cumsum(0) - lengths
+        vertices = self.paths[torch.arange(len(rows), device=rows.device) + (starts - firsts)[rows]]
+        nodes, signs = (vertices - 1) // 2, 2 * (vertices % 2) - 1
+        # As products of gathered vectors: one matrix product of all rows and all touched nodes computes mostly
+        # what no row asks for.
+        products = (F.embedding(nodes, self.weight) * F.embedding(rows, hidden)).sum(1)
+        decisions = F.softplus(-signs * (products + self.bias.index_select(0, nodes)))
+        return decisions.new_zeros(len(labels)).index_add(0, rows, decisions)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """As in `Output`, level by level: O(M K D), like `Softmax`."""
+        logits = _wide(F.linear(_wide(hidden), self.weight, self.bias))
+        left, right = F.logsigmoid(logits), F.logsigmoid(-logits)
+        level = logits.new_zeros(len(hidden), 1)
+        inside = self.tree < 0
+        found, start, node = [], 0, 0
+        while level.shape[1]:
+            nodes = inside[start : start + level.shape[1]]
+            start += level.shape[1]
+            found.append(level[:, ~nodes])
+            parents = level[:, nodes]
+            here = slice(node, node + parents.shape[1])
+            node += parents.shape[1]
+            level = torch.stack([parents + left[:, here], parents + right[:, here]], 2).flatten(1)
+        return torch.cat(found, 1)[:, self.leaves]
+
+
+class Adaptive(Output):
+    """torch's `AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309) over classes sorted by frequency.
+
+    The head holds the classes of 80% of the training rows; two tails hold the next 15% and the rest, with vectors
+    of D / 4 and D / 16. Where all classes are equally frequent, four fifths of them are in the head, and little
+    is gained. `ids` (K,) int64 are the classes from frequent to rare.
+    """
+
+    ids: Tensor
+    ranks: Tensor
+
+    def __init__(self, width: int, counts: Int64Array):
+        super().__init__(counts)
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+            width, len(counts), adaptive_cutoffs(counts, width), div_value=ADAPTIVE_DIVISOR, head_bias=True
+        )
+        self.register_buffer("ids", torch.from_numpy(np.argsort(-counts, kind="stable")))
+        self.derive()
+
+    def derive(self) -> None:
+        """`ranks` (K,): the place of each class in `ids`. Raises PalavraError for damaged ids."""
+        ranks = torch.argsort(self.ids)
+        if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
+            raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")
+        self.register_buffer("ranks", ranks, persistent=False)
+
+    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        # As torch's forward, except that a tail without rows gets a gradient of zeros, not none: which
+        # parameters an optimizer or a sum over ranks sees must not depend on the batch.
+        ranks = self.ranks[labels]
+        column = ranks.clone()
+        total = _wide(hidden).new_zeros(len(labels))
+        for number, (low, high) in enumerate(pairwise(self.softmax.cutoffs)):
+            rows = ((ranks >= low) & (ranks < high)).nonzero().squeeze(1)
+            column[rows] = self.softmax.shortlist_size + number
+            inside = torch.log_softmax(_wide(self.softmax.tail[number](hidden[rows])), 1)
+            total = total.index_add(0, rows, inside.gather(1, (ranks[rows] - low)[:, None]).squeeze(1))
+        head = torch.log_softmax(_wide(self.softmax.head(hidden)), 1)
+        return -(total + head.gather(1, column[:, None]).squeeze(1))
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """As in `Output`, over all tails."""
+        wide = _wide(hidden)
+        short = self.softmax.shortlist_size
+        head = torch.log_softmax(_wide(self.softmax.head(wide)), 1)
+        tails = [torch.log_softmax(_wide(tail(wide)), 1) for tail in self.softmax.tail]
+        found = [head[:, :short], *(head[:, short + i, None] + tail for i, tail in enumerate(tails))]
+        return torch.cat(found, 1)[:, self.ranks]
+
+
+def adaptive_cutoffs(counts: Int64Array, width: int) -> list[int]:
+    """Ranks at which head and first tail end: the fewest classes with the `COVERAGES` of the training rows.
+
+    Raises PalavraError for classes too few or vectors too short to be divided.
+    """
+    classes, narrowest = len(counts), ADAPTIVE_DIVISOR ** len(COVERAGES)
+    if classes < ADAPTIVE_CLASSES or width < narrowest:
+        raise PalavraError(
+            f"output.name is 'adaptive' for {classes} classes of width {width}: it needs {ADAPTIVE_CLASSES} classes "
+            f"and width {narrowest} at least; use 'softmax'"
+        )
+    rows = np.sort(counts if counts.any() else np.ones_like(counts))[::-1].cumsum()
+    first, second = (int(np.searchsorted(rows, share * rows[-1])) + 1 for share in COVERAGES)
+    first = min(first, classes - 2)
+    return [first, min(max(second, first + 1), classes - 1)]
+
+
+def build_output(config: OutputConfig, width: int, counts: npt.NDArray[np.integer]) -> Output:
+    """A new output layer for vectors of `width` D and classes with these training frequencies (K,).
+
+    A count may be 0; where all are, the classes are taken as equally frequent. Raises PalavraError for fewer than
+    two classes, for negative counts, and where the adaptive softmax has too few classes.
+    """
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"counts are {counts.dtype} of shape {counts.shape}, not integers of shape (K,)")
+    if len(counts) < 2:
+        raise PalavraError(f"there are {len(counts)} classes: classification needs at least 2 different labels")
+    if counts.min() < 0:
+        raise PalavraError(f"class {int(counts.argmin())} has the count {counts.min()}: counts must not be negative")
+    frequencies = counts.astype(np.int64)
+    match config.name:
+        case "softmax":
+            return Softmax(width, frequencies)
+        case "hierarchical":
+            return Hierarchical(width, frequencies, config.tree)
+        case "sampled":
+            return Sampled(width, frequencies, config.samples)
+        case "adaptive":
+            return Adaptive(width, frequencies)

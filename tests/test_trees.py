@@ -1,0 +1,71 @@
+"""Trees over classes: what they are, how deep, and that damaged ones are refused."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from palavra.errors import PalavraError
+from palavra.model.trees import balanced_tree, check_tree, huffman_tree, tree_paths
+
+
+def test_a_tree_and_its_paths() -> None:
+    """Class 2 hangs left from the root, 0 and 1 from the node on the right."""
+    tree = np.array([-1, 2, -1, 0, 1])
+    check_tree(tree)
+    paths, offsets = tree_paths(tree)
+    assert paths.tolist() == [3, 2, 4, 2, 1]
+    assert offsets.tolist() == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize("tree", [[0, -1, 1], [-1, 0, 0], [-1, 0, -1, -1, 2], [0, 1, -1]])
+def test_what_is_no_tree_is_refused(tree: list[int]) -> None:
+    with pytest.raises(PalavraError, match="damaged"):
+        check_tree(np.array(tree))
+
+
+def test_a_bottomless_tree_is_refused() -> None:
+    chain = np.array([-1, *(x for k in range(298) for x in (k, -1)), 298, 299])
+    check_tree(chain)
+    with pytest.raises(PalavraError, match="damaged"):
+        tree_paths(chain)
+
+
+@given(counts=st.lists(st.one_of(st.integers(0, 50), st.sampled_from([0, 1, 10**6])), min_size=2, max_size=40))
+def test_huffman_is_within_a_bit_of_the_entropy(counts: list[int]) -> None:
+    frequencies = np.array(counts)
+    tree = huffman_tree(frequencies)
+    check_tree(tree)
+    depths = np.diff(tree_paths(tree)[1])
+    assert sum(0.5 ** int(depth) for depth in depths) == 1  # Kraft: a full binary tree
+    if any(counts):
+        shares = frequencies / frequencies.sum()
+        bits = entropy(shares, base=2)
+        assert bits - 1e-9 <= shares @ depths <= bits + 1
+        balanced = np.diff(tree_paths(balanced_tree(frequencies))[1])
+        assert shares @ depths <= shares @ balanced + 1e-9
+
+
+@given(classes=st.integers(2, 300))
+def test_balanced_depth_is_log_k(classes: int) -> None:
+    tree = balanced_tree(np.zeros(classes, dtype=np.int64))
+    check_tree(tree)
+    depths = np.diff(tree_paths(tree)[1])
+    assert {int(depth) for depth in depths} <= {math.floor(math.log2(classes)), math.ceil(math.log2(classes))}
+    assert (np.diff(depths) <= 0).all()  # ids from left to right, the deepest leaves on the left
+
+
+def test_classes_without_rows_share_a_balanced_part() -> None:
+    counts = np.array([100, 50] + [0] * 64)
+    assert np.diff(tree_paths(huffman_tree(counts))[1]).tolist() == [1, 2] + [2 + 6] * 64
+
+
+def test_a_huge_count_fits_the_deepest_tree() -> None:
+    fibonacci = [1, 1]
+    while len(fibonacci) < 90:
+        fibonacci.append(sum(fibonacci[-2:]))
+    depths = np.diff(tree_paths(huffman_tree(np.array(fibonacci)))[1])
+    assert depths.max() == 89
