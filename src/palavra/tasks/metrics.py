@@ -1,0 +1,403 @@
+"""Scores of labels, label sets, numbers and spans, as the published scorers count them.
+
+All shares are between 0 and 1. A ratio without anything in its denominator is 0, as with scikit-learn's
+zero_division=0, and never a warning; a score that is not defined at all is None, never NaN.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from palavra.errors import PalavraError
+from palavra.tasks.spans import Span
+
+# Beyond these many classes a K x K table cannot be read, and one sort for each class takes long.
+MANY_CLASSES = 200
+# Elements of the probabilities that are compared at once.
+COMPARED_AT_ONCE = 2**22
+
+Floats = npt.NDArray[np.floating]
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One class or type: `precision` of what was found, `recall` of the `support` examples that have it, their
+    harmonic mean `f1`. A row of little support is mostly chance. `auroc` only of classes of label sets."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    auroc: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationScores:
+    """How well one class of several was chosen.
+
+    accuracy: share of right answers; flatters whoever always says the most frequent class.
+    accuracy_at_5: share with the right class among the five most probable (ties: the first classes); None up to
+        five classes.
+    macro_f1: mean F1 of the classes that occur or were predicted; rare classes weigh as much as frequent ones,
+        so a few examples can move it far.
+    weighted_f1: mean F1 by support; hides bad rare classes, and may lie outside precision and recall.
+    matthews: correlation of labels and predictions, -1 to 1, 0 for chance (Gorodkin 2004); 0 also where one of
+        the two is constant, which is not defined.
+    auroc: probability that an example of the class gets a higher score than another; of class 1 where there are
+        two, else the mean of each class against the rest. It looks at order only, flatters where positives are
+        rare, and is None where a class is absent and above 200 classes.
+    loss: mean cross-entropy in nats, probabilities clipped at their dtype's epsilon as scikit-learn does; one
+        confident mistake can outweigh many right answers.
+    per_class: all classes, above 200 only those with support. confusion: counts, rows labels and columns
+        predictions; None above 200 classes.
+    """
+
+    examples: int
+    accuracy: float
+    accuracy_at_5: float | None
+    macro_f1: float
+    weighted_f1: float
+    matthews: float
+    auroc: float | None
+    loss: float
+    per_class: tuple[Row, ...]
+    confusion: tuple[tuple[int, ...], ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultilabelScores:
+    """How well sets of labels were chosen, each label by its own probability against a threshold.
+
+    micro_f1: F1 over all decisions together; frequent labels rule it. macro_f1: mean F1 of all labels, a label
+    that never occurs counting 0. weighted_f1: mean by support. samples_f1: mean F1 of the examples' sets, where an
+    example without labels counts 0 even if rightly left without. subset_accuracy: share of sets that are right as
+    a whole, which punishes one mistake as much as many. auroc: mean over labels, None where one never or always
+    occurs (see the rows). loss: mean binary cross-entropy of all decisions in nats, low where most labels are rare.
+    """
+
+    examples: int
+    micro_f1: float
+    macro_f1: float
+    weighted_f1: float
+    samples_f1: float
+    subset_accuracy: float
+    auroc: float | None
+    loss: float
+    per_class: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetScores:
+    """How close predicted numbers are to one target.
+
+    mse, rmse, mae: mean squared error, its root, and mean absolute error, in the target's units (squared for mse);
+    one far miss rules the first two. r2: share of the target's variance that is explained, 1 at best and negative
+    where its mean would do better; it depends on how much the test varies. pearson and spearman: correlation of
+    values and of ranks, blind to offset and scale. None where the target is constant, and for the correlations
+    also where the predictions are.
+    """
+
+    name: str
+    mse: float
+    rmse: float
+    mae: float
+    r2: float | None
+    pearson: float | None
+    spearman: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionScores:
+    """`per_target`, and `mean`, the plain mean of each score over targets: it adds up units where they differ,
+    and is None where one of the targets' is."""
+
+    examples: int
+    mean: TargetScores
+    per_target: tuple[TargetScores, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanScores:
+    """How many spans were found with exactly their boundaries and type, over all sentences together, as conlleval
+    counts. A span that misses one word is one false and one missing span, so near misses cost twice.
+
+    macro_f1 is the mean over types that occur or were found. token_accuracy is the share of words with the right
+    tag, as handed in; it flatters, for most words are outside of spans. `gold`, `found` and `correct` count spans.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    macro_f1: float
+    gold: int
+    found: int
+    correct: int
+    token_accuracy: float | None
+    per_type: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+def classification_scores(labels: Integers, probabilities: Floats, names: Sequence[str]) -> ClassificationScores:
+    """Scores of single labels (E,) by probabilities (E, K) of the classes `names` (K,); no K x K for many classes.
+
+    Raises:
+        PalavraError: a probability is not a finite number.
+        ValueError: no examples, shapes that differ, or labels outside 0 to K - 1.
+    """
+    _check(len(labels), probabilities, len(names))
+    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError("labels are one class for each example, counted from 0")
+    labels = labels.astype(np.int64)  # label * classes overflows a narrow dtype
+    classes, examples = len(names), len(labels)
+    predicted = probabilities.argmax(1)
+    support = np.bincount(labels, minlength=classes)
+    found = np.bincount(predicted, minlength=classes)
+    correct = np.bincount(labels[labels == predicted], minlength=classes)
+    rows = _rows(names, correct, found, support)
+    f1 = _ratio(2 * correct, found + support)
+    right = probabilities[np.arange(examples), labels]
+    few = classes <= MANY_CLASSES
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, -1) if few else None
+    return ClassificationScores(
+        examples=examples,
+        accuracy=int(correct.sum()) / examples,
+        accuracy_at_5=_accuracy_at(5, labels, probabilities) if classes > 5 else None,
+        macro_f1=float(f1[support + found > 0].mean()),
+        weighted_f1=float(f1 @ support) / examples,
+        matthews=_matthews(int(correct.sum()), found, support),
+        auroc=_class_auroc(labels, probabilities) if few else None,
+        loss=-float(np.log(_clipped(right)).mean(dtype=np.float64)),
+        per_class=tuple(row for row in rows if few or row.support),
+        confusion=None if confusion is None else tuple(tuple(line) for line in confusion.tolist()),
+    )
+
+
+def multilabel_scores(
+    labels: BoolArray, probabilities: Floats, names: Sequence[str], threshold: float = 0.5
+) -> MultilabelScores:
+    """Scores of label sets (E, K) bool by a probability (E, K) for each label; those of `threshold` or more are chosen.
+
+    Raises:
+        PalavraError: a probability is not a finite number.
+        ValueError: no examples, or shapes that differ.
+    """
+    _check(len(labels), probabilities, len(names))
+    if labels.shape != probabilities.shape:
+        raise ValueError("label sets are (E, K), as their probabilities")
+    gold, chosen = labels.astype(bool), probabilities >= threshold
+    support, found, correct = gold.sum(0), chosen.sum(0), (gold & chosen).sum(0)
+    f1 = _ratio(2 * correct, found + support)
+    aurocs = [_auroc(gold[:, k], probabilities[:, k]) for k in range(len(names))]
+    clipped = _clipped(probabilities)
+    log_right = np.where(gold, np.log(clipped), np.log1p(-clipped))
+    return MultilabelScores(
+        examples=len(labels),
+        micro_f1=_f1(int(correct.sum()), int(found.sum()), int(support.sum())),
+        macro_f1=float(f1.mean()),
+        weighted_f1=float(f1 @ support) / max(1, int(support.sum())),
+        samples_f1=float(_ratio(2 * (gold & chosen).sum(1), gold.sum(1) + chosen.sum(1)).mean()),
+        subset_accuracy=float((gold == chosen).all(1).mean()),
+        auroc=_mean(aurocs),
+        loss=-float(log_right.mean(dtype=np.float64)),
+        per_class=_rows(names, correct, found, support, aurocs),
+    )
+
+
+def regression_scores(targets: Floats, values: Floats, names: Sequence[str]) -> RegressionScores:
+    """Scores of predicted values (E, T) for targets (E, T) called `names` (T,).
+
+    Raises:
+        PalavraError: a value is not a finite number.
+        ValueError: no examples, or shapes that differ.
+    """
+    _check(len(targets), values, len(names))
+    if targets.shape != values.shape:
+        raise ValueError("targets are (E, T), as the values")
+    columns = zip(names, targets.astype(np.float64).T, values.astype(np.float64).T, strict=True)
+    per_target = tuple(_target_scores(*column) for column in columns)
+    return RegressionScores(examples=len(targets), mean=_mean_target(per_target), per_target=per_target)
+
+
+def span_scores(
+    gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Span]], *, token_accuracy: float | None = None
+) -> SpanScores:
+    """Scores of the spans found in each sentence against the gold ones, in the order of sentences.
+
+    Raises:
+        ValueError: another number of sentences.
+    """
+    if len(gold) != len(found):
+        raise ValueError(f"spans of {len(found)} sentences were found, and {len(gold)} have gold ones")
+    of_gold, of_found, of_both = Counter[str](), Counter[str](), Counter[str]()
+    for expected, given in zip(map(set, gold), map(set, found), strict=True):
+        of_gold.update(span.label for span in expected)
+        of_found.update(span.label for span in given)
+        of_both.update(span.label for span in expected & given)
+    types = sorted(of_gold | of_found)
+    correct, given_count, support = (np.array([one[t] for t in types], int) for one in (of_both, of_found, of_gold))
+    rows = _rows(types, correct, given_count, support)
+    total, found_total, gold_total = of_both.total(), of_found.total(), of_gold.total()
+    return SpanScores(
+        precision=total / found_total if found_total else 0.0,
+        recall=total / gold_total if gold_total else 0.0,
+        f1=_f1(total, found_total, gold_total),
+        macro_f1=sum(row.f1 for row in rows) / len(rows) if rows else 0.0,
+        gold=gold_total,
+        found=found_total,
+        correct=total,
+        token_accuracy=token_accuracy,
+        per_type=rows,
+    )
+
+
+def _check(examples: int, outputs: Floats, names: int) -> None:
+    if examples == 0 or outputs.shape != (examples, names):
+        raise ValueError(f"{examples} examples and {names} names do not fit outputs of shape {outputs.shape}")
+    wrong = int((~np.isfinite(outputs)).any(1).sum())
+    if wrong:
+        raise PalavraError(
+            f"the model's outputs for {wrong} of {examples} examples are not finite: it has diverged; "
+            "train with a lower rate"
+        )
+
+
+def _ratio(numerator: Integers, denominator: Integers) -> Doubles:
+    """Elementwise; 0 where the denominator is."""
+    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+
+
+def _f1(correct: int, found: int, support: int) -> float:
+    return 2 * correct / (found + support) if found + support else 0.0
+
+
+def _rows(
+    names: Sequence[str],
+    correct: Integers,
+    found: Integers,
+    support: Integers,
+    aurocs: Sequence[float | None] | None = None,
+) -> tuple[Row, ...]:
+    columns = (_ratio(correct, found), _ratio(correct, support), _ratio(2 * correct, found + support), support)
+    return tuple(
+        Row(name=name, precision=precision, recall=recall, f1=f1, support=count, auroc=auroc)
+        for name, precision, recall, f1, count, auroc in zip(
+            names, *(column.tolist() for column in columns), aurocs or [None] * len(names), strict=True
+        )
+    )
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """None where one of them is."""
+    defined = [score for score in scores if score is not None]
+    return sum(defined) / len(defined) if len(defined) == len(scores) else None
+
+
+def _clipped(probabilities: Floats) -> Floats:
+    epsilon = np.finfo(probabilities.dtype).eps
+    return np.clip(probabilities, epsilon, 1 - epsilon)
+
+
+def _accuracy_at(count: int, labels: Integers, probabilities: Floats) -> float:
+    """Share of examples with fewer than `count` classes before the right one, by probability and then by index."""
+    rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
+    classes = np.arange(probabilities.shape[1])
+    hits = 0
+    for start in range(0, len(labels), rows):
+        part, label = probabilities[start : start + rows], labels[start : start + rows, None]
+        right = np.take_along_axis(part, label, 1)
+        before = (part > right) | ((part == right) & (classes < label))
+        hits += int((before.sum(1) < count).sum())
+    return hits / len(labels)
+
+
+def _matthews(correct: int, found: Integers, support: Integers) -> float:
+    """R_K of Gorodkin 2004 from the margins of the confusion matrix, in whole numbers that cannot overflow."""
+    given, gold = found.tolist(), support.tolist()
+    examples = sum(gold)
+    covariance = correct * examples - sum(g * f for g, f in zip(gold, given, strict=True))
+    variances = (examples**2 - sum(f * f for f in given)) * (examples**2 - sum(g * g for g in gold))
+    return covariance / math.sqrt(variances) if variances else 0.0
+
+
+def _auroc(positive: BoolArray, scores: Floats) -> float | None:
+    """Area under the ROC curve as Mann and Whitney's U over the pairs; None without both kinds of examples."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(scores)[positive].sum()
+    return (float(ranks) - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _class_auroc(labels: Integers, probabilities: Floats) -> float | None:
+    if probabilities.shape[1] == 2:
+        return _auroc(labels == 1, probabilities[:, 1])
+    return _mean([_auroc(labels == k, probabilities[:, k]) for k in range(probabilities.shape[1])])
+
+
+def _target_scores(name: str, target: Doubles, value: Doubles) -> TargetScores:
+    error = value - target
+    mse = float(error @ error) / len(error)
+    deviation = _deviation(target)
+    return TargetScores(
+        name=name,
+        mse=mse,
+        rmse=math.sqrt(mse),
+        mae=float(np.abs(error).mean()),
+        r2=None if deviation is None else 1 - float(error @ error) / float(deviation @ deviation),
+        pearson=_correlation(target, value),
+        spearman=_correlation(rankdata(target), rankdata(value)),
+    )
+
+
+def _mean_target(rows: Sequence[TargetScores]) -> TargetScores:
+    return TargetScores(
+        name="mean",
+        mse=sum(row.mse for row in rows) / len(rows),
+        rmse=sum(row.rmse for row in rows) / len(rows),
+        mae=sum(row.mae for row in rows) / len(rows),
+        r2=_mean([row.r2 for row in rows]),
+        pearson=_mean([row.pearson for row in rows]),
+        spearman=_mean([row.spearman for row in rows]),
+    )
+
+
+def _deviation(values: Doubles) -> Doubles | None:
+    """Values less their mean; None where they are constant, if only within what a square can tell from 0."""
+    # Equality first: the mean of equal numbers may differ from them in the last bit.
+    deviation: Doubles = values - values.mean()
+    return None if (values == values[0]).all() or deviation @ deviation == 0 else deviation
+
+
+def _correlation(one: Doubles, other: Doubles) -> float | None:
+    """Pearson's r; None where one of the two is constant."""
+    x, y = _deviation(one), _deviation(other)
+    if x is None or y is None:
+        return None
+    r = float(x @ y) / math.sqrt(float(x @ x)) / math.sqrt(float(y @ y))
+    return min(1.0, max(-1.0, r))

@@ -1,0 +1,293 @@
+"""Scores equal scikit-learn's, scipy's and seqeval's, and hand-counted ones where those say nothing."""
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from seqeval.metrics import classification_report
+from seqeval.scheme import IOB2, IOBES
+from sklearn import metrics as sk
+
+from palavra.errors import PalavraError
+from palavra.tasks import metrics as module
+from palavra.tasks.metrics import (
+    classification_scores,
+    multilabel_scores,
+    regression_scores,
+    span_scores,
+)
+from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"class {k}" for k in range(count))
+
+
+def guesses(examples: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(classes, size=examples)
+    logits = random.normal(size=(examples, classes)).round(1) * 2  # rounded, so that scores tie
+    logits[np.arange(examples), labels] += random.integers(3)
+    exponentials = np.exp(logits)
+    return labels, exponentials / exponentials.sum(1, keepdims=True)
+
+
+@given(examples=st.integers(1, 40), classes=st.integers(2, 9), seed=st.integers(0, 10_000))
+def test_classification_equals_sklearn(examples: int, classes: int, seed: int) -> None:
+    labels, probabilities = guesses(examples, classes, seed)
+    predicted = probabilities.argmax(1)
+    found = classification_scores(labels, probabilities, names(classes))
+    every = list(range(classes))
+    assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted), rel=1e-9)
+    assert found.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro"), rel=1e-9)
+    assert found.weighted_f1 == pytest.approx(sk.f1_score(labels, predicted, average="weighted"), rel=1e-9)
+    if len(np.union1d(labels, predicted)) > 1:  # else sklearn warns
+        assert found.matthews == pytest.approx(sk.matthews_corrcoef(labels, predicted), rel=1e-9)
+    assert found.loss == pytest.approx(sk.log_loss(labels, probabilities, labels=every), rel=1e-9)
+    assert found.confusion == tuple(map(tuple, sk.confusion_matrix(labels, predicted, labels=every).tolist()))
+    expected = sk.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
+    rows = [(row.precision, row.recall, row.f1, row.support) for row in found.per_class]
+    np.testing.assert_allclose(np.array(rows).T, np.array(expected), rtol=1e-9)
+    if len(np.unique(labels)) < classes:
+        assert found.auroc is None
+    elif classes == 2:
+        assert found.auroc == pytest.approx(sk.roc_auc_score(labels, probabilities[:, 1]), rel=1e-9)
+    else:
+        assert found.auroc == pytest.approx(sk.roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-9)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_loss_of_certain_and_wrong_float32_equals_sklearns() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.25, 0.75]], dtype=np.float32)
+    found = classification_scores(np.array([1, 1]), probabilities, names(2))
+    assert found.loss == pytest.approx(sk.log_loss([1, 1], probabilities, labels=[0, 1]), rel=1e-6)
+    assert found.loss == pytest.approx((-np.log(np.finfo(np.float32).eps) - np.log(0.75)) / 2, rel=1e-6)
+
+
+def test_always_the_most_frequent_class() -> None:
+    labels = np.array([0] * 9 + [1])
+    found = classification_scores(labels, np.tile([0.9, 0.1], (10, 1)), names(2))
+    assert (found.accuracy, found.matthews, found.auroc) == (0.9, 0.0, 0.5)
+    assert found.macro_f1 == pytest.approx((18 / 19 + 0) / 2)
+    assert (found.per_class[1].precision, found.per_class[1].recall, found.per_class[1].f1) == (0.0, 0.0, 0.0)
+
+
+def test_labels_may_be_of_a_narrow_dtype() -> None:
+    labels, probabilities = guesses(300, 150, 0)
+    wide, narrow = (classification_scores(one, probabilities, names(150)) for one in (labels, labels.astype(np.uint8)))
+    assert narrow == wide
+
+
+@pytest.mark.parametrize("compared", [1, module.COMPARED_AT_ONCE])
+def test_the_five_most_probable(compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPARED_AT_ONCE", compared)
+    random = np.random.default_rng(0)
+    labels, probabilities = random.integers(12, size=100), random.random((100, 12))
+    found = classification_scores(labels, probabilities, names(12))
+    expected = sk.top_k_accuracy_score(labels, probabilities, k=5, labels=list(range(12)))
+    assert found.accuracy_at_5 == pytest.approx(expected)
+    # A model that finds all alike is right for five classes of twelve, not for all.
+    alike = classification_scores(np.arange(12), np.full((12, 12), 1 / 12), names(12))
+    assert alike.accuracy_at_5 == pytest.approx(5 / 12)
+    assert classification_scores(np.arange(5), np.eye(5), names(5)).accuracy_at_5 is None
+
+
+def test_ten_thousand_classes() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(10_000, size=300)
+    probabilities = random.random((300, 10_000), dtype=np.float32)
+    probabilities[np.arange(150), labels[:150]] = 2.0
+    probabilities /= probabilities.sum(1, keepdims=True)
+    found = classification_scores(labels, probabilities, names(10_000))
+    predicted = probabilities.argmax(1)
+    assert found.confusion is None
+    assert found.auroc is None
+    assert [row.name for row in found.per_class] == [f"class {k}" for k in np.unique(labels)]
+    assert found.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro"), rel=1e-9)
+    assert found.matthews == pytest.approx(sk.matthews_corrcoef(labels, predicted), rel=1e-9)
+    assert found.accuracy_at_5 is not None
+    assert 0.5 <= found.accuracy_at_5 < 0.52
+
+
+@given(examples=st.integers(1, 30), classes=st.integers(1, 6), seed=st.integers(0, 10_000), rate=st.floats(0, 1))
+def test_label_sets_equal_sklearn(examples: int, classes: int, seed: int, rate: float) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.random((examples, classes)) < rate
+    probabilities = random.random((examples, classes)).round(2)
+    found = multilabel_scores(labels, probabilities, names(classes))
+    # Where there is one label, sklearn takes it for the two classes of a binary task.
+    gold, chosen = labels.astype(int), (probabilities >= 0.5).astype(int)
+    if classes > 1:
+        for average in ("micro", "macro", "weighted", "samples"):
+            expected = sk.f1_score(gold, chosen, average=average, zero_division=0)
+            assert getattr(found, f"{average}_f1") == pytest.approx(expected, rel=1e-9)
+        assert found.subset_accuracy == pytest.approx(sk.accuracy_score(gold, chosen))
+    losses = [sk.log_loss(gold[:, k], probabilities[:, k], labels=[0, 1]) for k in range(classes)]
+    assert found.loss == pytest.approx(np.mean(losses), rel=1e-9)
+    both = [0 < gold[:, k].sum() < examples for k in range(classes)]
+    for k, row in enumerate(found.per_class):
+        expected_row = sk.precision_recall_fscore_support(gold[:, k], chosen[:, k], average="binary", zero_division=0)
+        assert (row.precision, row.recall, row.f1) == pytest.approx(expected_row[:3], rel=1e-9)
+        assert row.support == gold[:, k].sum()
+        assert (row.auroc is None) == (not both[k])
+    if all(both):
+        expected_auroc = np.mean([sk.roc_auc_score(gold[:, k], probabilities[:, k]) for k in range(classes)])
+        assert found.auroc == pytest.approx(expected_auroc, rel=1e-9)
+    else:
+        assert found.auroc is None
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_threshold_is_chosen_at_and_above() -> None:
+    labels, probabilities = np.array([[True, False]]), np.array([[0.5, 0.49]])
+    assert multilabel_scores(labels, probabilities, names(2)).subset_accuracy == 1
+    assert multilabel_scores(labels, probabilities, names(2), threshold=0.4).subset_accuracy == 0
+
+
+@given(examples=st.integers(2, 30), targets=st.integers(1, 3), seed=st.integers(0, 10_000), offset=st.floats(-1e3, 1e3))
+def test_regression_equals_sklearn_and_scipy(examples: int, targets: int, seed: int, offset: float) -> None:
+    random = np.random.default_rng(seed)
+    gold = random.normal(size=(examples, targets)).round(1) + offset
+    values = (gold + random.normal(size=gold.shape)).round(1)
+    found = regression_scores(gold, values, names(targets))
+    assert found.mean.mse == pytest.approx(sk.mean_squared_error(gold, values))
+    assert found.mean.rmse == pytest.approx(sk.root_mean_squared_error(gold, values))
+    assert found.mean.mae == pytest.approx(sk.mean_absolute_error(gold, values))
+    for k, row in enumerate(found.per_target):
+        x, y = gold[:, k], values[:, k]
+        if np.ptp(x) < 0.05:
+            continue
+        assert row.r2 == pytest.approx(sk.r2_score(x, y), rel=1e-6)
+        if np.ptp(y) >= 0.05:
+            assert row.pearson == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-9)
+            assert row.spearman == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_constants_have_no_correlation() -> None:
+    varied, constant = np.array([1.0, 2.0, 4.0]), np.full(3, 0.1)
+    found = regression_scores(np.stack([constant, varied], 1), np.stack([varied, constant], 1), names(2))
+    one, other = found.per_target
+    assert (one.r2, one.pearson, one.spearman) == (None, None, None)
+    assert (other.pearson, other.spearman) == (None, None)
+    assert other.r2 is not None
+    assert (found.mean.r2, found.mean.pearson) == (None, None)
+    assert found.mean.mae == pytest.approx((one.mae + other.mae) / 2)
+
+
+def test_numbers_whose_squares_vanish_count_as_constant() -> None:
+    x = np.array([[1.0], [2.0], [3.0]])
+    assert regression_scores(x * 1e-200, x, ("y",)).mean.r2 is None
+    small = regression_scores(x * 1e-100, x * 1e-100, ("y",)).mean
+    assert [small.pearson, small.spearman] == pytest.approx([1.0, 1.0])
+    assert regression_scores(x[:1], x[:1], ("y",)).mean.r2 is None  # one example does not vary
+
+
+TAGS = ["O", "O", *(f"{role}-{label}" for role in "BI" for label in ("LOC", "PER"))]
+
+
+def report(gold: list[list[str]], found: list[list[str]], **settings: Any) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # seqeval divides by zero where a sentence has no span
+        result: dict[str, Any] = classification_report(gold, found, output_dict=True, zero_division=0, **settings)
+    return result
+
+
+def spans_of(sentences: list[list[str]], scheme: Scheme) -> list[list[Span]]:
+    return [decode_tags(tags, scheme) for tags in sentences]
+
+
+@given(
+    pairs=st.lists(
+        st.integers(1, 8).flatmap(
+            lambda n: st.tuples(*[st.lists(st.sampled_from(TAGS), min_size=n, max_size=n) for _ in range(2)])
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=150)
+def test_spans_of_any_tags_equal_seqeval(pairs: list[tuple[list[str], list[str]]]) -> None:
+    gold, guessed = [one for one, _ in pairs], [other for _, other in pairs]
+    found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"))
+    if not found.per_type:
+        assert (found.precision, found.recall, found.f1, found.macro_f1) == (0, 0, 0, 0)
+        return
+    expected = report(gold, guessed)
+    assert_equal_to_report(found, expected)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def assert_equal_to_report(found: module.SpanScores, expected: dict[str, Any]) -> None:
+    micro = expected["micro avg"]
+    assert (found.precision, found.recall) == pytest.approx((micro["precision"], micro["recall"]))
+    assert found.f1 == pytest.approx(micro["f1-score"])
+    assert found.macro_f1 == pytest.approx(expected["macro avg"]["f1-score"])
+    assert [row.name for row in found.per_type] == [name for name in expected if not name.endswith(" avg")]
+    for row in found.per_type:
+        one = expected[row.name]
+        assert (row.precision, row.recall, row.f1) == pytest.approx((one["precision"], one["recall"], one["f1-score"]))
+        assert row.support == one["support"]
+
+
+@pytest.mark.parametrize(("scheme", "strict"), [("bio", IOB2), ("bioes", IOBES)])
+@pytest.mark.parametrize("seed", range(8))
+def test_spans_of_valid_tags_equal_seqevals_strict_mode(scheme: Scheme, strict: type, seed: int) -> None:
+    # In strict mode seqeval does not read malformed tags as conlleval does; on valid ones all agree.
+    random = np.random.default_rng(seed)
+
+    def sentence() -> list[Span]:
+        cuts = np.flatnonzero(random.random(11) < 0.5).tolist()
+        labels = random.choice(["LOC", "PER", ""], size=len(cuts)).tolist()
+        return [Span(a, b, label) for a, b, label in zip(cuts, cuts[1:], labels, strict=False) if label]
+
+    gold, guessed = [sentence() for _ in range(6)], [sentence() for _ in range(6)]
+    tags = [[encode_tags(spans, 10, scheme) for spans in side] for side in (gold, guessed)]
+    expected = report(tags[0], tags[1], mode="strict", scheme=strict)
+    assert_equal_to_report(span_scores(gold, guessed), expected)
+
+
+def test_spans_by_hand_as_conlleval_counts() -> None:
+    gold = [tags.split() for tags in ("B-PER I-PER O B-LOC O", "B-PER O", "I-LOC I-LOC")]
+    guessed = [tags.split() for tags in ("B-PER I-PER O B-PER O", "I-PER O", "B-LOC B-LOC")]
+    # Gold: PER 0-2, LOC 3-4; PER 0-1; LOC 0-2 (begun by a stray I-). Found: PER 0-2, PER 3-4 (a wrong type);
+    # PER 0-1 (a stray I-, right all the same); LOC 0-1 and LOC 1-2 (wrong boundaries). Right: two PER.
+    found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"), token_accuracy=6 / 9)
+    assert (found.gold, found.found, found.correct) == (4, 5, 2)
+    assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 5, 2 / 4, 4 / 9))
+    location, person = found.per_type
+    assert (location.name, location.precision, location.recall, location.support) == ("LOC", 0.0, 0.0, 2)
+    assert (person.name, person.recall, person.support) == ("PER", 1.0, 2)
+    assert person.precision == pytest.approx(2 / 3)
+    assert person.f1 == pytest.approx(4 / 5)
+    assert found.macro_f1 == pytest.approx(2 / 5)
+    assert found.token_accuracy == 6 / 9
+
+
+def test_what_cannot_be_scored_is_an_error() -> None:
+    nothing = np.array([[np.nan, 0.5], [0.5, 0.5]])
+    calls = (
+        lambda: classification_scores(np.array([0, 1]), nothing, names(2)),
+        lambda: multilabel_scores(np.ones((2, 2), dtype=bool), nothing, names(2)),
+        lambda: regression_scores(np.ones((2, 2)), nothing, names(2)),
+    )
+    for call in calls:
+        with pytest.raises(PalavraError, match="1 of 2 examples are not finite"):
+            call()
+    with pytest.raises(ValueError, match="labels"):
+        classification_scores(np.array([2]), np.ones((1, 2)), names(2))
+    with pytest.raises(ValueError, match="do not fit"):
+        classification_scores(np.array([0]), np.ones((1, 2)), names(3))
+    with pytest.raises(ValueError, match="do not fit"):
+        classification_scores(np.array([], dtype=int), np.ones((0, 2)), names(2))
+    with pytest.raises(ValueError, match=r"\(E, K\)"):
+        multilabel_scores(np.ones((2, 3), dtype=bool), np.ones((2, 2)), names(2))
+    with pytest.raises(ValueError, match=r"\(E, T\)"):
+        regression_scores(np.ones((2, 3)), np.ones((2, 2)), names(2))
+    with pytest.raises(ValueError, match="2 sentences were found, and 1"):
+        span_scores([[]], [[], []])
