@@ -74,9 +74,12 @@ class VocabularyModel(nn.Module):
         self.config = config
         self.transformer = Transformer(config)
 
-    def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None) -> Tensor:
-        """Packed batch -> contextual vectors (N, D), or (M, D) where only `rows` (M,) are wanted."""
-        out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows)
+    def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None, causal: bool | None = None) -> Tensor:
+        """Packed batch -> contextual vectors (N, D), or (M, D) where only `rows` (M,) are wanted.
+
+        `causal` says whether a token sees only what precedes it; None: as the configuration has it.
+        """
+        out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows, causal)
         return out
 
     @property

@@ -1,0 +1,44 @@
+"""Causal language modelling: predict each token from those before it, all of a text in one pass."""
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.batch import Batch, from_arrays
+from palavra.data.loader import Packed
+from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
+from palavra.model.attention import Layout
+from palavra.model.heads import VocabularyModel
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def next_tokens(input_ids: Int64Array, lengths: Int64Array) -> Batch:
+    """A batch in which every token but the last of its sequence is labelled with the one that follows it.
+
+    input_ids (N,), lengths (S,) of the sequences. Teacher forcing (Williams and Zipser 1989): the true tokens are
+    the input at every step, so that one causal pass predicts them all. No label crosses from one sequence to the next.
+    """
+    followed = np.ones(len(input_ids), dtype=bool)
+    followed[np.cumsum(lengths) - 1] = False
+    rows = np.flatnonzero(followed)
+    return from_arrays(input_ids, lengths, rows, input_ids[rows + 1])
+
+
+class CausalObjective:
+    """Scores the prediction of each next token."""
+
+    def __init__(self, kernel: SoftmaxGradient = softmax_gradient):
+        self.kernel = kernel
+
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
+        """The batch of a step: `packed` with its next tokens as labels. Nothing is random, whatever the progress."""
+        del random, progress
+        return next_tokens(packed.input_ids, packed.lengths)
+
+    def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:
+        """The summed -log P(next token | those before it in its sequence) over the labelled rows, and their number.
+
+        Attention is causal here whatever the model's family is.
+        """
+        hidden = model(batch, layout, batch.label_rows, causal=True)
+        return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)
