@@ -101,6 +101,11 @@ def test_scores_by_hand() -> None:
     assert found.best_exact is None
 
 
+def test_gold_answers_of_which_nothing_is_left_count_only_where_there_are_no_others() -> None:
+    found = question_scores({"a": "", "b": ""}, {"a": ("the", "cat"), "b": ("the", ".")})
+    assert (found.has_answer, found.exact, found.f1) == (2, 0.5, 0.5)
+
+
 def test_squad_1_has_no_questions_without_answer() -> None:
     found = question_scores({"a": "x"}, {"a": ("x",)})
     assert (found.exact, found.no_answer, found.no_answer_exact, found.no_answer_f1) == (1.0, 0, None, None)

@@ -104,6 +104,10 @@ def test_never_worse_than_without(examples: int, scale: float, seed: int) -> Non
     assert negative_log_likelihood(logits, labels, temperature) <= negative_log_likelihood(logits, labels)
 
 
+def test_logits_that_no_temperature_improves_keep_theirs() -> None:
+    assert fit_temperature(np.zeros((4, 3)), np.array([0, 1, 2, 0])) == 1.0
+
+
 def test_the_likelihood_equals_torchs() -> None:
     logits, labels = drawn(50, 6, 3.0)
     expected = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
