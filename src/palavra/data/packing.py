@@ -29,7 +29,7 @@ FULL_ENOUGH = 0.995
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
 
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finalizer of splitmix64 (Steele et al. 2014): spreads every input bit over the output."""
     x = x + _MIX[0]
     x = (x ^ (x >> np.uint64(30))) * _MIX[1]
@@ -47,14 +47,14 @@ def shuffled(positions: Int64Array, size: int, seed: int, epoch: int) -> Int64Ar
     low, shift = np.uint64((1 << half) - 1), np.uint64(half)
     with np.errstate(over="ignore"):
         start = np.array([(seed * 1_000_003 + epoch) % 2**64], dtype=np.uint64)
-        keys = _mix(np.add(_mix(start), np.arange(1, 5, dtype=np.uint64), dtype=np.uint64))
+        keys = mix(np.add(mix(start), np.arange(1, 5, dtype=np.uint64), dtype=np.uint64))
         out = positions.astype(np.uint64)
         outside = np.ones(len(out), dtype=bool)
         while outside.any():
             x = out[outside]
             left, right = x >> shift, x & low
             for key in keys:
-                left, right = right, left ^ (_mix(right + key) & low)
+                left, right = right, left ^ (mix(right + key) & low)
             out[outside] = (left << shift) | right
             outside = out >= size
     return out.astype(np.int64)

@@ -15,12 +15,11 @@ from palavra.batch import Batch
 from palavra.data.loader import Documents, assemble
 from palavra.data.packing import Cursor, Int64Array, Pieces, one_pass
 from palavra.errors import PalavraError
+from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, FixedCorruption
 from palavra.model.compute import Compute, eager
 from palavra.model.heads import MaskedLanguageModel, lay_out
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.objectives.masked import Vocabulary
 
-CORRUPTION = MaskingConfig(share=0.15, mask=0.8, random=0.1, unit="token")
-CORRUPTION_SEED = 15
 BATCH_TOKENS = 8192
 # Ranks by frequency in the training text, 1 the most frequent.
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
@@ -51,7 +50,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """As written to `evaluation.json`."""
-        corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED}
+        corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED, "drawn": "document"}
         return {"corruption": corruption, **asdict(self)}
 
 
@@ -65,15 +64,17 @@ class HeldOut:
     sep_id: int
 
     def batches(self, vocabulary: Vocabulary, context: int, limit: int | None) -> Iterator[Batch]:
-        """Packed batches under the fixed corruption; about `limit` tokens, or all. The same ones every time."""
-        objective = MaskedObjective(CORRUPTION, vocabulary)
-        seen = 0
-        for number, pieces in enumerate(self._pieces(context, limit)):
-            packed = assemble(self.documents, pieces, self.cls_id, self.sep_id, Cursor())
-            random = np.random.default_rng([CORRUPTION_SEED, number])
-            yield objective.corrupt(packed.input_ids, packed.lengths, random)
-            seen += len(packed.input_ids)
-            if limit is not None and seen >= limit:
+        """Packed batches under the fixed corruption; about `limit` tokens, or all. The same ones every time.
+
+        What is hidden of a document does not depend on `context`; which documents make up `limit` tokens does.
+        """
+        corruption = FixedCorruption(self.documents, self.lengths, vocabulary)
+        seen = labelled = 0
+        for pieces in self._pieces(context, limit):
+            batch = corruption.apply(assemble(self.documents, pieces, self.cls_id, self.sep_id, Cursor()))
+            yield batch
+            seen, labelled = seen + batch.tokens, labelled + batch.labelled
+            if limit is not None and seen >= limit and labelled:
                 return
 
     def _pieces(self, context: int, limit: int | None) -> Iterator[Pieces]:
