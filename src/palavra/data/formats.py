@@ -1,32 +1,23 @@
 """One reader for each kind of file: a stream of texts with the lines they start at, in bounded memory."""
 
-import bz2
-import codecs
 import csv
-import gzip
-import io
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from palavra.data.decoding import text_blocks, text_lines
+from palavra.data.tables import DELIMITERS, SAMPLE_LINES, allow_long_fields, is_quoted, table_rows
 from palavra.errors import PalavraError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
-_BLOCK = 1 << 20  # bytes read at once
-_LONGEST_RECORD = 1 << 26  # characters of one JSON line or CSV field; a longer one is no record
 _PARQUET_ROWS = 256
-_TSV_SAMPLE = 5000  # lines
-_DELIMITERS = ",;\t|"
 
 
 class Row(NamedTuple):
@@ -63,13 +54,13 @@ def read_rows(place: Place) -> Iterator[Row]:
     return readers[place.documents](place)
 
 
-def kind_of(path: Path) -> str | None:
-    """The format that the name says, without the compression; None when it is none of the known ones."""
+def kind_of(path: Path, kinds: tuple[str, ...] = FORMATS) -> str | None:
+    """The format that the name says, without the compression; None when it is none of `kinds`."""
     name = path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
     kind = Path(name).suffix
-    if kind not in FORMATS or (kind == ".parquet" and name != path.name.lower()):
+    if kind not in kinds or (kind == ".parquet" and name != path.name.lower()):
         return None
     return kind
 
@@ -89,76 +80,13 @@ def cut_text(text: str, longest: int) -> list[str]:
     return [*pieces, text[start:]]
 
 
-# Bytes to characters
-
-
-def _blocks(place: Place) -> Iterator[str]:
-    """The decoded text in blocks, line ends as "\\n", without a byte order mark."""
-    path, encoding = place.path, place.encoding
-    try:
-        "".encode(encoding)
-        name = codecs.lookup(encoding).name
-    except LookupError:
-        raise PalavraError(f"unknown encoding '{encoding}': use for example utf-8, latin-1 or cp1252") from None
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
-    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    lines = 1
-    with _open(path) as file:
-        while True:
-            block = _read(file, path)
-            try:
-                text = newlines.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                _not_in_encoding(place, lines, error)
-            yield text
-            lines += text.count("\n")
-            if not block:
-                return
-
-
-def _open(path: Path) -> IO[bytes]:
-    openers: dict[str, Callable[[str], Any]] = {
-        ".gz": gzip.open,
-        ".bz2": bz2.open,
-        ".xz": lzma.open,
-        ".zst": partial(pa.CompressedInputStream, compression="zstd"),
-    }
-    opener = openers.get(path.suffix.lower(), partial(open, mode="rb"))
-    try:
-        file: IO[bytes] = opener(str(path))
-    except OSError as error:
-        raise PalavraError(f"{path}: cannot be opened ({error.strerror or error})") from None
-    return file
-
-
-def _read(file: IO[bytes], path: Path) -> bytes:
-    try:
-        return file.read(_BLOCK)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        raise PalavraError(f"{path}: cannot be read to its end, the file is damaged or cut off ({error})") from None
-
-
-def _not_in_encoding(place: Place, lines: int, error: UnicodeDecodeError) -> NoReturn:
-    """Say which line, and which encoding it probably is."""
-    before = error.object[: error.start].decode(place.encoding, "replace")
-    wrong = error.object[error.start : error.start + 1]
-    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        guess = "utf-16"
-    else:  # Windows has letters and quotes where latin-1 has control characters
-        guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
-    raise PalavraError(
-        f"{place.path}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {place.encoding}; "
-        f"if the text is {guess}, say so with the encoding option (--encoding {guess})"
-    ) from None
-
-
 # Plain text
 
 
 def _read_whole(place: Place) -> Iterator[Row]:
     """The whole file as one text, cut where it is longer than `longest`."""
     rest, line = "", 1
-    for block in _blocks(place):
+    for block in text_blocks(place.path, place.encoding):
         *pieces, rest = cut_text(rest + block, place.longest)
         for piece in pieces:
             yield Row(piece, line, cut=True)
@@ -169,7 +97,7 @@ def _read_whole(place: Place) -> Iterator[Row]:
 def _read_lines(place: Place) -> Iterator[Row]:
     """Every line a text, without its line end."""
     rest, line = "", 1
-    for block in _blocks(place):
+    for block in text_blocks(place.path, place.encoding):
         *whole, rest = (rest + block).split("\n")
         for text in whole:
             yield from _pieces(text, line, place.longest)
@@ -214,26 +142,10 @@ def _read_paragraphs(place: Place) -> Iterator[Row]:
 # Records
 
 
-def _records(place: Place) -> Iterator[str]:
-    """Lines with their line ends; a line too long for a record is an error."""
-    rest, line = "", 1
-    for block in _blocks(place):
-        *whole, rest = (rest + block).split("\n")
-        for text in whole:
-            yield text + "\n"
-        line += len(whole)
-        if len(rest) > _LONGEST_RECORD:
-            raise PalavraError(
-                f"{place.path}:{line}: a line of more than {_LONGEST_RECORD:,} characters; is it one record a line?"
-            )
-    if rest:
-        yield rest
-
-
 def _read_jsonl(place: Place) -> Iterator[Row]:
     """One JSON object a line; blank lines are passed over."""
     checked = False
-    for line, text in enumerate(_records(place), 1):
+    for line, text in enumerate(text_lines(place.path, place.encoding), 1):
         if text.isspace():
             continue
         try:
@@ -241,7 +153,7 @@ def _read_jsonl(place: Place) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise PalavraError(f"{place.path}:{line}: not valid JSON ({error})") from None
         if not isinstance(record, dict):
-            raise PalavraError(f"{place.path}:{line}: a JSON {_kind(record)}, not an object with columns")
+            raise PalavraError(f"{place.path}:{line}: a JSON {json_kind(record)}, not an object with columns")
         if not checked:
             check_column(str(place.path), line, place.column, record)
             checked = True
@@ -250,8 +162,8 @@ def _read_jsonl(place: Place) -> Iterator[Row]:
 
 def _read_table(place: Place, kind: str) -> Iterator[Row]:
     """CSV or TSV with a header line; CSV's delimiter is the one that shows the column in the header."""
-    csv.field_size_limit(_LONGEST_RECORD)  # of the whole process, whose default is 131,072 characters
-    lines = iter(_records(place))
+    allow_long_fields()
+    lines = iter(text_lines(place.path, place.encoding))
     numbered = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
     first, header = next(numbered, (0, ""))
     if not header:
@@ -260,49 +172,23 @@ def _read_table(place: Place, kind: str) -> Iterator[Row]:
     if kind == ".csv":
         options["delimiter"] = _delimiter(header, place.column)
     else:
-        sample = list(islice(lines, _TSV_SAMPLE))
+        sample = list(islice(lines, SAMPLE_LINES))
         lines = chain(sample, lines)
-        if not _is_quoted([header, *sample]):
+        if not is_quoted([header, *sample]):
             options["quoting"] = csv.QUOTE_NONE
     columns = next(csv.reader([header], **options))
     check_column(str(place.path), first, place.column, columns)
     wanted = columns.index(place.column)
-    ended = False
-
-    def marked() -> Iterator[str]:
-        nonlocal ended
-        yield from lines
-        ended = True
-
-    reader = csv.reader(marked(), **options)
-    while True:
-        line = first + reader.line_num + 1
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            raise PalavraError(f"{place.path}:{line}: not valid {kind[1:].upper()} ({error})") from None
-        if record is None:
-            return
-        if ended:  # the reader wanted more lines to end this record
-            raise PalavraError(f"{place.path}:{line}: a quote that opens in this record is never closed")
+    for line, record in table_rows(place.path, lines, first + 1, options):
         if record:
             yield Row(record[wanted] if wanted < len(record) else None, line)
 
 
 def _delimiter(header: str, column: str) -> str:
     """The delimiter under which the header has the column; else the one that gives the most columns."""
-    columns = {delimiter: next(csv.reader([header], delimiter=delimiter)) for delimiter in _DELIMITERS}
-    with_column = [delimiter for delimiter in _DELIMITERS if column in columns[delimiter]]
-    return with_column[0] if with_column else max(_DELIMITERS, key=lambda delimiter: len(columns[delimiter]))
-
-
-def _is_quoted(sample: list[str]) -> bool:
-    """Whether quotes enclose fields: many tab-separated files use the quote as any other character."""
-    try:
-        records = list(csv.reader(sample, delimiter="\t", strict=True))
-    except csv.Error:
-        return False
-    return all(len(record) == len(records[0]) for record in records[:-1])
+    columns = {delimiter: next(csv.reader([header], delimiter=delimiter)) for delimiter in DELIMITERS}
+    with_column = [delimiter for delimiter in DELIMITERS if column in columns[delimiter]]
+    return with_column[0] if with_column else max(DELIMITERS, key=lambda delimiter: len(columns[delimiter]))
 
 
 def _read_parquet(place: Place) -> Iterator[Row]:
@@ -326,19 +212,26 @@ def check_column(where: str, line: int, column: str, columns: Iterable[str]) -> 
     """Raise `PalavraError` naming the columns there are, unless `column` is one of them."""
     columns = list(columns)
     if column not in columns:
-        shown = ", ".join(repr(name[:60]) for name in columns[:20]) + (", ..." if len(columns) > 20 else "")
         raise PalavraError(
-            f"{where}:{line}: no column {column!r}; name the one with the text (--column), there are: {shown or 'none'}"
+            f"{where}:{line}: no column {column!r}; name the one with the text (--column), "
+            f"there are: {shown_columns(columns)}"
         )
+
+
+def shown_columns(columns: list[str]) -> str:
+    """The first names for a message, quoted and on one line."""
+    shown = ", ".join(repr(name[:60]) for name in columns[:20]) + (", ..." if len(columns) > 20 else "")
+    return shown or "none"
 
 
 def text_value(where: str, line: int, column: str, value: Any) -> str | None:
     """The text of a record, None where it is absent; anything but text is an error."""
     if value is None or isinstance(value, str):
         return value
-    raise PalavraError(f"{where}:{line}: column {column!r} holds a {_kind(value)}, not text")
+    raise PalavraError(f"{where}:{line}: column {column!r} holds a {json_kind(value)}, not text")
 
 
-def _kind(value: Any) -> str:
+def json_kind(value: Any) -> str:
+    """What JSON calls a value, for messages."""
     names = {dict: "object", list: "list", bool: "truth value", int: "number", float: "number", str: "text"}
     return names.get(type(value), type(value).__name__ if value is not None else "null")

@@ -1,0 +1,95 @@
+"""From the bytes of a file, compressed or not, to its characters and lines, in bounded memory."""
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import pyarrow as pa
+
+from palavra.errors import PalavraError
+
+LONGEST_RECORD = 1 << 26  # characters of one JSON line or CSV field; a longer one is no record
+
+_BLOCK = 1 << 20  # bytes read at once
+
+
+def text_blocks(path: Path, encoding: str) -> Iterator[str]:
+    """The decoded text in blocks, line ends as "\\n", without a byte order mark."""
+    try:
+        "".encode(encoding)
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise PalavraError(f"unknown encoding '{encoding}': use for example utf-8, latin-1 or cp1252") from None
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    lines = 1
+    with _open(path) as file:
+        while True:
+            block = _read(file, path)
+            try:
+                text = newlines.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                _not_in_encoding(path, encoding, lines, error)
+            yield text
+            lines += text.count("\n")
+            if not block:
+                return
+
+
+def text_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Lines with their line ends; a line too long for a record is an error."""
+    rest, line = "", 1
+    for block in text_blocks(path, encoding):
+        *whole, rest = (rest + block).split("\n")
+        for text in whole:
+            yield text + "\n"
+        line += len(whole)
+        if len(rest) > LONGEST_RECORD:
+            raise PalavraError(
+                f"{path}:{line}: a line of more than {LONGEST_RECORD:,} characters; is it one record a line?"
+            )
+    if rest:
+        yield rest
+
+
+def _open(path: Path) -> IO[bytes]:
+    openers: dict[str, Callable[[str], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        ".zst": partial(pa.CompressedInputStream, compression="zstd"),
+    }
+    opener = openers.get(path.suffix.lower(), partial(open, mode="rb"))
+    try:
+        file: IO[bytes] = opener(str(path))
+    except OSError as error:
+        raise PalavraError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    return file
+
+
+def _read(file: IO[bytes], path: Path) -> bytes:
+    try:
+        return file.read(_BLOCK)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        raise PalavraError(f"{path}: cannot be read to its end, the file is damaged or cut off ({error})") from None
+
+
+def _not_in_encoding(path: Path, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:
+    """Say which line, and which encoding it probably is."""
+    before = error.object[: error.start].decode(encoding, "replace")
+    wrong = error.object[error.start : error.start + 1]
+    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        guess = "utf-16"
+    else:  # Windows has letters and quotes where latin-1 has control characters
+        guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
+    raise PalavraError(
+        f"{path}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {encoding}; "
+        f"if the text is {guess}, say so with the encoding option (--encoding {guess})"
+    ) from None
