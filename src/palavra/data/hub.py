@@ -17,14 +17,22 @@ def read_hub(source: str, column: str) -> Iterator[Row]:
     the extra `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no
     scripts.
     """
-    stream = _open(source)
-    for line, record in enumerate(stream, 1):
+    for line, record in enumerate(hub_records(source, open_hub(source)), 1):
         if line == 1:
             check_column(source, line, column, record)
         yield Row(text_value(source, line, column, record.get(column)), line)
 
 
-def _open(source: str) -> Any:
+def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
+    """The records of an opened data set; whatever stops the stream is a `PalavraError`."""
+    try:
+        yield from stream
+    except Exception as error:  # whatever a reader of any format may raise, and the network
+        raise PalavraError(f"{source}: cannot be read to its end ({_first_line(error)})") from None
+
+
+def open_hub(source: str) -> Any:
+    """The `datasets.IterableDataset` that `hf://dataset[/config]:split` names."""
     place, colon, split = source.removeprefix(PREFIX).rpartition(":")
     if not colon or not place or not split or "/" in split:
         raise PalavraError(f"{source}: write hf://dataset:split or hf://dataset/config:split")

@@ -1,0 +1,228 @@
+"""Labelled records: every column of tables, JSON, Parquet and hub data sets, with the place each comes from."""
+
+import difflib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from palavra.data.decoding import text_lines
+from palavra.data.formats import COMPRESSIONS, kind_of, shown_columns
+from palavra.data.hub import PREFIX, hub_records, open_hub
+from palavra.data.json_text import checked_object, list_items, parse_object, read_whole, refuse_nul
+from palavra.data.tables import SAMPLE_LINES, allow_long_fields, dialect, table_rows
+from palavra.errors import PalavraError
+
+RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+
+_SAMPLE_CHARACTERS = 1 << 22
+_PARQUET_ROWS = 256
+
+T = TypeVar("T")
+
+
+class Record(NamedTuple):
+    """One labelled record.
+
+    `values`: column -> value; text in tables, JSON's types in JSON, Python's in Parquet and hub data sets, where
+    numbers that stand for the names of classes are those names. `where`: "file:line", the line (1 is the first)
+    that it starts at, or "file:row 12".
+    """
+
+    values: dict[str, Any]
+    where: str
+
+
+def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
+    """The records of one file or of `hf://dataset[/config]:split`, in order.
+
+    `.csv` and `.tsv` have a header; the delimiter is found out, quoted fields may hold line ends, a byte order
+    mark and blanks around names are taken away, values stay as they are. `.jsonl` has one object a line, `.json`
+    one list of objects, and is held in memory. These may have `.gz`, `.bz2`, `.xz` or `.zst` behind. `encoding`
+    is of the text files. Raises `PalavraError`, with file and line, for anything else, for rows that do not
+    have the header's number of fields, and for a source without records.
+    """
+    return at_least_one(_read(source, encoding), source, "records")
+
+
+def column(record: Record, name: str, *, option: str = "--column") -> Any:
+    """The value in the column `name`; where there is none, a `PalavraError` that says which `option` to mend."""
+    if name in record.values:
+        return record.values[name]
+    near = difflib.get_close_matches(name.casefold(), [each.casefold() for each in record.values], n=1)
+    meant = next((each for each in record.values if near and each.casefold() == near[0]), None)
+    hint = "" if meant is None else f" (is it {meant[:60]!r}?)"
+    raise PalavraError(
+        f"{record.where}: no column {name!r}{hint}; there are: {shown_columns(list(record.values))}; "
+        f"name the right one with {option}"
+    )
+
+
+def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
+    """The file that `source` names and its kind, one of `kinds`; an error says what else it is."""
+    path = Path(os.path.expanduser(source))
+    known = f"{', '.join(kinds)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
+    if os.path.isdir(path):
+        raise PalavraError(f"{source}: this is a folder; name one file in it, {known}")
+    if not os.path.exists(path):
+        raise PalavraError(f"{source}: no such file")
+    kind = kind_of(path, kinds)
+    if kind is None:
+        raise PalavraError(f"{source}: unknown kind of file; it must be {known}")
+    return path, kind
+
+
+def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
+    """The items; an error where there are none."""
+    first = next(items, None)
+    if first is None:
+        raise PalavraError(f"{source}: holds no {what}; is it the right file?")
+    yield first
+    yield from items
+
+
+def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """Lines with their line ends and numbers; a NUL character is an error."""
+    for line, text in enumerate(text_lines(path, encoding), 1):
+        if "\0" in text:
+            refuse_nul(f"{path}:{line}")
+        yield line, text.removeprefix("\ufeff") if line == 1 else text
+
+
+def _read(source: str, encoding: str) -> Iterator[Record]:
+    if source.startswith(PREFIX):
+        return _from_hub(source)
+    path, kind = data_file(source, RECORD_KINDS)
+    if kind == ".parquet":
+        return _from_parquet(path)
+    if kind == ".json":
+        return records_of_list(read_whole(path, encoding), path)
+    return _from_jsonl(path, encoding) if kind == ".jsonl" else _from_table(path, kind, encoding)
+
+
+# Text files
+
+
+def records_of_list(text: str, path: Path) -> Iterator[Record]:
+    """The records of a JSON list of objects, which is the whole `text` of a file."""
+    for line, value in list_items(text, path):
+        yield Record(checked_object(value, f"{path}:{line}"), f"{path}:{line}")
+
+
+def _from_jsonl(path: Path, encoding: str) -> Iterator[Record]:
+    for line, text in numbered_lines(path, encoding):
+        if not text.isspace():
+            yield Record(parse_object(text, path, line), f"{path}:{line}")
+
+
+def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
+    allow_long_fields()
+    numbered = numbered_lines(path, encoding)
+    first, header = next(((line, text) for line, text in numbered if not text.isspace()), (0, ""))
+    if not header:
+        return
+    lines = (text for _, text in numbered)
+    sample = _sample(header, lines)
+    rows = table_rows(path, chain(sample, lines), first, dialect(sample, kind == ".tsv"))
+    names = _names(next(rows)[1], f"{path}:{first}")
+    for line, row in rows:
+        if len(names) > 1 and not "".join(row).strip() and len(row) <= 1:
+            continue  # a blank line
+        if len(row) == len(names):
+            yield Record(dict(zip(names, row, strict=True)), f"{path}:{line}")
+        elif row:
+            raise PalavraError(
+                f"{path}:{line}: {_counted(len(row), 'field')}, where the header has {_counted(len(names), 'column')}; "
+                f"a field with the delimiter or a line end inside needs quotes around it"
+            )
+
+
+def _sample(header: str, lines: Iterator[str]) -> list[str]:
+    """The header and the lines behind it that show how the table is written."""
+    sample, size = [header], len(header)
+    while len(sample) < SAMPLE_LINES and size < _SAMPLE_CHARACTERS and (text := next(lines, "")):
+        sample.append(text)
+        size += len(text)
+    return sample
+
+
+def _names(header: list[str], where: str) -> list[str]:
+    """The names of the columns, without blanks around them; each must be there, and once."""
+    names = [name.strip() for name in header]
+    if "" in names:
+        raise PalavraError(
+            f"{where}: column {names.index('') + 1} of the header has no name; name it or take the column out"
+        )
+    (name, times), *_ = Counter(names).most_common(1)
+    if times > 1:
+        raise PalavraError(f"{where}: {times} columns of the header are named {name[:60]!r}; give each its own name")
+    return names
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+# Parquet and the hub
+
+
+def _from_parquet(path: Path) -> Iterator[Record]:
+    row = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            _names(file.schema_arrow.names, str(path))
+            names = _class_names(_features(file.schema_arrow.metadata or {}))
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield Record(_named(values, names), f"{path}:row {row}")
+    except UnicodeDecodeError as error:
+        raise PalavraError(f"{path}: a text after row {row} is not valid UTF-8 ({error})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise PalavraError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _from_hub(source: str) -> Iterator[Record]:
+    stream = open_hub(source)
+    names = _class_names(stream.features.to_dict() if stream.features else {})
+    for row, values in enumerate(hub_records(source, stream), 1):
+        yield Record(_named(values, names), f"{source}:row {row}")
+
+
+def _features(metadata: dict[bytes, bytes]) -> Any:
+    """What the `datasets` library writes into Parquet about its columns; empty where another program wrote it."""
+    try:
+        return json.loads(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
+    """Column -> names of its classes, for the columns of class numbers or of lists of them."""
+    found = {}
+    for name, feature in features.items() if isinstance(features, dict) else ():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
+        inner = inner[0] if isinstance(inner, list) and inner else inner
+        names = inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
+        if isinstance(names, list) and all(isinstance(each, str) for each in names):
+            found[name] = names
+    return found
+
+
+def _named(values: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
+    return {name: _class_name(value, names[name]) if name in names else value for name, value in values.items()}
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    """The name of a class number, or of each in a list; -1, which stands for none, is None."""
+    if isinstance(value, list):
+        return [_class_name(each, names) for each in value]
+    if isinstance(value, int) and -1 <= value < len(names):
+        return None if value == -1 else names[value]
+    return value
