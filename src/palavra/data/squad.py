@@ -1,0 +1,229 @@
+"""Questions with the passages that answer them: SQuAD's JSON, and records of one question each."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from palavra.data.formats import json_kind
+from palavra.data.hub import PREFIX
+from palavra.data.json_text import checked_object, parse_whole, read_whole
+from palavra.data.records import (
+    RECORD_KINDS,
+    Record,
+    at_least_one,
+    column,
+    data_file,
+    read_records,
+    records_of_list,
+)
+from palavra.errors import PalavraError
+
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # 12.0 is how a table with empty cells writes 12
+
+
+class Answer(NamedTuple):
+    """An answer as it stands in the passage: `text` is `context[start : start + len(text)]`, in characters."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about a passage, `context`; without `answers`, the passage does not answer it.
+
+    `where`: "file:line", or in SQuAD's JSON "file:data[0].paragraphs[2].qas[1]".
+    """
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+    where: str
+
+
+class _Given(NamedTuple):
+    """An answer as the file has it; `start` may be missing."""
+
+    text: Any
+    start: Any
+
+
+def read_questions(source: str, *, encoding: str = "utf-8") -> Iterator[Question]:
+    """The questions of one file, or of `hf://dataset[/config]:split`, in order.
+
+    SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`, held in memory. Any
+    other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers`
+    (texts, objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`.
+    An empty or missing answer means that the passage has none; without `answer_start` the first occurrence is
+    taken. Raises `PalavraError`, with the place and the question's id, for an answer that is not in the passage
+    where the file says, missing keys, an id twice, and a source without questions.
+    """
+    return at_least_one(_unique(_read(source, encoding)), source, "questions")
+
+
+def _read(source: str, encoding: str) -> Iterator[Question]:
+    if not source.startswith(PREFIX):
+        path, kind = data_file(source, RECORD_KINDS)
+        if kind == ".json":
+            text = read_whole(path, encoding)
+            if text.lstrip().startswith("{"):
+                return _of_squad(parse_whole(text, path), path)
+            return map(_of_record, records_of_list(text, path))
+    return map(_of_record, read_records(source, encoding=encoding))
+
+
+def _unique(questions: Iterator[Question]) -> Iterator[Question]:
+    seen: dict[str, str] = {}
+    for question in questions:
+        first = seen.setdefault(question.id, question.where)
+        if first != question.where:
+            raise PalavraError(
+                f"{question.where}: the id {question.id!r} is also at {first}; every question needs its own"
+            )
+        yield question
+
+
+# SQuAD's JSON
+
+
+def _of_squad(value: Any, path: Path) -> Iterator[Question]:
+    document = checked_object(value, str(path))
+    for at_article, article in _items(document, "data", f"{path}:"):
+        for at_paragraph, paragraph in _items(article, "paragraphs", f"{at_article}."):
+            context = _text(paragraph, "context", at_paragraph)
+            for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
+                yield _question(
+                    asked,
+                    context=context,
+                    given=_of_asked(asked, where),
+                    where=where,
+                )
+
+
+def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of the list `key` and the place of each."""
+    place = f"{where}{key}"
+    if key not in parent:
+        raise PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")
+    if not isinstance(parent[key], list):
+        raise PalavraError(f"{place}: a JSON {json_kind(parent[key])}, not a list")
+    for number, item in enumerate(parent[key]):
+        if not isinstance(item, dict):
+            raise PalavraError(f"{place}[{number}]: a JSON {json_kind(item)}, not an object")
+        yield f"{place}[{number}]", item
+
+
+def _of_asked(asked: dict[str, Any], where: str) -> list[_Given]:
+    if asked.get("is_impossible") is True:
+        if asked.get("answers"):
+            raise PalavraError(f"{where}: is_impossible is true, but there are answers; take one of the two out")
+        return []
+    if "answers" not in asked:
+        raise PalavraError(f"{where}: 'answers' is missing; a question without any has an empty list")
+    return _given(asked["answers"], where)
+
+
+# Records
+
+
+def _of_record(record: Record) -> Question:
+    key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
+    value = column(record, key, option="the header or key 'answers' or 'answer'")
+    if isinstance(value, str):
+        given = [_Given(value, record.values.get("answer_start"))] if value.strip() else []
+    else:
+        given = _given(value, record.where)
+    return _question(
+        record.values,
+        context=_text(record.values, "context", record.where),
+        given=given,
+        where=record.where,
+    )
+
+
+def _given(value: Any, where: str) -> list[_Given]:
+    """The answers of any of the known forms."""
+    if value is None:
+        return []
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        texts = value["text"]
+        starts = value.get("answer_start")
+        starts = [None] * len(texts) if starts is None else starts
+        if not isinstance(starts, list) or len(starts) != len(texts):
+            raise PalavraError(f"{where}: {len(texts)} texts of answers, but not as many answer_start")
+        return [_Given(*pair) for pair in zip(texts, starts, strict=True)]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise PalavraError(f"{where}: the answers are a JSON {json_kind(value)}, not a list")
+    given = []
+    for item in value:
+        if isinstance(item, dict) and "text" not in item:
+            raise PalavraError(f"{where}: an answer without 'text'")
+        given.append(_Given(item["text"], item.get("answer_start")) if isinstance(item, dict) else _Given(item, None))
+    return given
+
+
+# Both
+
+
+def _question(values: dict[str, Any], *, context: str, given: list[_Given], where: str) -> Question:
+    number = values.get("id")
+    id = str(number) if type(number) is int else _text(values, "id", where)
+    return Question(
+        id=id,
+        question=_text(values, "question", where),
+        context=context,
+        answers=tuple(_answer(each, context, f"{where}: question {id!r}") for each in given),
+        where=where,
+    )
+
+
+def _text(values: dict[str, Any], key: str, where: str) -> str:
+    if key not in values:
+        raise PalavraError(f"{where}: {key!r} is missing")
+    value = values[key]
+    if not isinstance(value, str):
+        raise PalavraError(f"{where}: {key!r} is a JSON {json_kind(value)}, not text")
+    if not value.strip():
+        raise PalavraError(f"{where}: {key!r} is empty")
+    return value
+
+
+def _answer(given: _Given, context: str, where: str) -> Answer:
+    """The answer at its place in the passage."""
+    text = given.text
+    if not isinstance(text, str) or not text.strip():
+        shown = "empty" if isinstance(text, str) else f"a JSON {json_kind(text)}, not text"
+        raise PalavraError(f"{where}: an answer is {shown}; a question without one has no answers at all")
+    start = _start(given.start, where)
+    first = context.find(text)
+    if start is None and first >= 0:
+        return Answer(text, first)
+    if start is not None and start >= 0 and context.startswith(text, start):
+        return Answer(text, start)
+    shown = f"the answer {text[:40]!r}{'...' if len(text) > 40 else ''}"
+    if first < 0:
+        raise PalavraError(f"{where}: {shown} is nowhere in the context; copy it from there, letter by letter")
+    remedy = f"it is at {first}; mend answer_start, or leave it out for the first occurrence"
+    if start is not None and _in_utf16(context, text, start):
+        remedy = "answer_start counts UTF-16 units, as JavaScript does; count characters (code points)"
+    raise PalavraError(f"{where}: {shown} is not at character {start} of the context; {remedy}")
+
+
+def _start(value: Any, where: str) -> int | None:
+    """answer_start as a number, None where it is missing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if type(value) is int:
+        return value
+    if isinstance(value, str | float) and (found := _WHOLE_NUMBER.match(str(value).strip())):
+        return int(found[1])
+    raise PalavraError(f"{where}: answer_start is {str(value)[:40]!r}, not a whole number")
+
+
+def _in_utf16(context: str, text: str, start: int) -> bool:
+    return start >= 0 and context.encode("utf-16-le")[2 * start :].startswith(text.encode("utf-16-le"))
