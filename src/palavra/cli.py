@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -239,10 +240,10 @@ def fill(
 ) -> None:
     """Fill the blanks: the most probable tokens for every [MASK], best first."""
     from palavra.inference.model import LanguageModel
+    from palavra.inference.streaming import fill_all
 
-    wanted = _texts(texts, file)
-    filled = LanguageModel.load(model, device=device).fill(wanted, top=top)
-    for text, blanks in zip(wanted, filled, strict=True):
+    wanted, name = _texts(texts, file)
+    for text, blanks in fill_all(LanguageModel.load(model, device=device), wanted, top, name):
         if as_json:
             masks = [[{"token": f.token, "probability": f.probability} for f in blank.fills] for blank in blanks]
             typer.echo(json.dumps({"text": text, "fills": masks}, ensure_ascii=False))
@@ -272,20 +273,22 @@ def embed(
     """Contextual vectors of texts or of their tokens."""
     from palavra.inference.export import check_target, json_lines, write_embeddings
     from palavra.inference.model import LanguageModel
+    from palavra.inference.streaming import Embedded
 
-    wanted = _texts(texts, file)
+    wanted, _ = _texts(texts, file)
     if out is not None:
         check_target(out, pooling)
-    found = LanguageModel.load(model, device=device).embed(wanted, pooling=pooling)
-    cut = sum(one.truncated for one in found)
-    if cut:
-        typer.echo(f"warning: {cut} of {len(found)} texts were longer than the context and were cut", err=True)
-    if out is None:
-        for line in json_lines(found):
-            typer.echo(line)
-    else:
+    found = Embedded(LanguageModel.load(model, device=device), wanted, pooling)
+    if out is not None:
         write_embeddings(found, out)
-        typer.echo(f"{len(found)} texts -> {out}", err=True)
+    else:
+        for some in found:
+            for line in json_lines(some):
+                typer.echo(line)
+    if found.cut:
+        typer.echo(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut", err=True)
+    if out is not None:
+        typer.echo(f"{found.texts} texts -> {out}", err=True)
 
 
 @app.command()
@@ -326,26 +329,21 @@ def _documents(documents: DocumentsKind | None, lines: bool) -> DocumentsKind | 
     return "line" if lines else documents
 
 
-def _texts(texts: list[str] | None, file: Path | None) -> list[str]:
-    """The texts of the arguments, or the lines of a file."""
+def _texts(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str], str | None]:
+    """The texts of the arguments, or the lines of a file as they are asked for, and the name of that."""
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file with one text a line (- for standard input), one of the two")
-    if texts:
-        return texts
-    assert file is not None
+    if file is None:
+        return texts or [], None
+
+    from palavra.inference.streaming import read_texts
+
+    if str(file) == "-":
+        return read_texts(sys.stdin.buffer, "standard input"), "standard input"
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        found = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
+        return read_texts(file.open("rb"), str(file)), str(file)
     except OSError as error:
         raise PalavraError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise PalavraError(f"{file}:{line} is not UTF-8: convert the file first") from None
-    if not found[-1]:
-        found.pop()  # what follows the last line end is no line
-    if not any(line.strip() for line in found):
-        raise PalavraError(f"{file} has no text: write one text a line")
-    return found
 
 
 def _print_json(values: Any) -> None:

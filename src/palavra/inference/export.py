@@ -1,8 +1,9 @@
 """Writing embeddings where other programs can read them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -41,46 +42,78 @@ def _numbers(vector: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> lis
     return [float(f"{value:.9g}") for value in vector.tolist()]
 
 
-def write_embeddings(embeddings: Sequence[Embedding], path: Path) -> None:
-    """Write atomically in the format of the file's ending.
+def write_embeddings(chunks: Iterable[Sequence[Embedding]], path: Path) -> None:
+    """Write atomically in the format of the file's ending, holding one list of embeddings at a time.
 
     `.npy` (texts, D) float32 in the order of the texts; `.parquet` text and vector columns (and one row a token
-    with `start` and `end` where vectors are per token); `.jsonl` as `json_lines`.
+    with `start` and `end` where vectors are per token), a row group a list; `.jsonl` as `json_lines`.
     """
+    writers = {".npy": _write_array, ".parquet": _write_parquet, ".jsonl": _write_lines}
     try:
-        _write(embeddings, path)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            writers[path.suffix](chunks, file)
     except OSError as error:
         raise PalavraError(f"{path} cannot be written ({error.strerror}): choose another --out") from None
 
 
-def _write(embeddings: Sequence[Embedding], path: Path) -> None:
-    with atomic_path(path) as temporary:
-        if path.suffix == ".npy":
-            with temporary.open("wb") as file:
-                np.save(file, np.stack([found.vectors for found in embeddings]), allow_pickle=False)
-        elif path.suffix == ".parquet":
-            pq.write_table(_table(embeddings), temporary)
-        else:
-            temporary.write_text("".join(f"{line}\n" for line in json_lines(embeddings)), encoding="utf-8")
+def _write_array(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
+    """The number of rows is known at the end: the header, in which numpy leaves room for it, is written twice."""
+    rows = width = 0
+    for chunk in chunks:
+        vectors = np.stack([found.vectors for found in chunk]).astype("<f4")
+        if not rows:
+            width = vectors.shape[1]
+            _write_header(file, 0, width)
+        file.write(vectors.tobytes())
+        rows += len(vectors)
+    file.seek(0)
+    _write_header(file, rows, width)
 
 
-def _table(embeddings: Sequence[Embedding]) -> pa.Table:
-    if embeddings and embeddings[0].vectors.ndim == 1:
+def _write_header(file: IO[bytes], rows: int, width: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, width)})
+
+
+def _write_parquet(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
+    writer = None
+    done = 0
+    try:
+        for chunk in chunks:
+            table = _table(chunk, done)
+            writer = writer or pq.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+            done += len(chunk)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_lines(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
+    for chunk in chunks:
+        for line in json_lines(chunk):
+            file.write(f"{line}\n".encode())
+
+
+def _table(embeddings: Sequence[Embedding], first: int) -> pa.Table:
+    """The rows of some embeddings, of which the first has the number `first`."""
+    width = embeddings[0].vectors.shape[-1]
+    if embeddings[0].vectors.ndim == 1:
         vectors = [found.vectors for found in embeddings]
-        return pa.table({"text": [found.text for found in embeddings], "vector": _vectors(vectors)})
-    rows = [(i, found, j) for i, found in enumerate(embeddings) for j in range(len(found.offsets))]
-    return pa.table(
-        {
-            "text": [found.text for _, found, _ in rows],
-            "number": [i for i, _, _ in rows],
-            "start": [found.offsets[j][0] for _, found, j in rows],
-            "end": [found.offsets[j][1] for _, found, j in rows],
-            "vector": _vectors([found.vectors[j] for _, found, j in rows]),
-        }
-    )
+        return pa.table({"text": [found.text for found in embeddings], "vector": _vectors(vectors, width)})
+    rows = [(i, found, j) for i, found in enumerate(embeddings, first) for j in range(len(found.offsets))]
+    columns = {
+        "text": pa.array([found.text for _, found, _ in rows], pa.string()),
+        "number": pa.array([i for i, _, _ in rows], pa.int64()),
+        "start": pa.array([found.offsets[j][0] for _, found, j in rows], pa.int64()),
+        "end": pa.array([found.offsets[j][1] for _, found, j in rows], pa.int64()),
+        "vector": _vectors([found.vectors for found in embeddings], width),
+    }
+    return pa.table(columns)
 
 
-def _vectors(vectors: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]) -> pa.FixedSizeListArray:
-    width = len(vectors[0]) if vectors else 1
-    flat = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
+def _vectors(
+    vectors: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"], width: int
+) -> pa.FixedSizeListArray:
+    """All vectors of texts (D,) or of their tokens (L, D), a row each."""
+    flat = np.concatenate([each.reshape(-1) for each in vectors])
     return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), width)

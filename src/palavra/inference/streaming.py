@@ -1,0 +1,91 @@
+"""Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
+
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from palavra.errors import PalavraError
+from palavra.inference.embedding import Embedding, Pooling
+from palavra.inference.filling import Blank, blanks_of
+from palavra.inference.model import LanguageModel
+
+# Enough for full batches of texts of like length, few enough for a vector of each of their tokens to fit.
+CHUNK_TEXTS = 4096
+CHUNK_CHARACTERS = 1 << 19
+
+
+def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
+    """The lines of a file in UTF-8, without their line ends; the file is closed at its end.
+
+    Raises PalavraError, with file and line, for what is not UTF-8, and when no line has any text.
+    """
+    blank: list[str] | None = []
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError:
+                raise PalavraError(f"{name}:{number} is not UTF-8: convert the file first") from None
+            if blank is None:
+                yield text
+                continue
+            blank.append(text)
+            if text.strip():
+                yield from blank
+                blank = None
+    if blank is not None:
+        raise PalavraError(f"{name} has no text: write one text a line")
+
+
+def chunked(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in order, in lists of so many texts and characters as are worked on together."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if len(chunk) >= CHUNK_TEXTS or size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def fill_all(
+    model: LanguageModel, texts: Iterable[str], top: int = 5, name: str | None = None
+) -> Iterator[tuple[str, list[Blank]]]:
+    """Each text with its blanks, as `LanguageModel.fill`; where the texts are lines of the file `name`, an error
+    in one of them says in which."""
+    done = 0
+    for chunk in chunked(texts):
+        try:
+            filled = model.fill(chunk, top)
+        except PalavraError:
+            if name is not None:
+                _check_lines(model, chunk, name, done + 1)
+            raise
+        yield from zip(chunk, filled, strict=True)
+        done += len(chunk)
+
+
+def _check_lines(model: LanguageModel, texts: list[str], name: str, first: int) -> None:
+    """Raise PalavraError for the first text that cannot be filled, with its line."""
+    for line, text in enumerate(texts, first):
+        try:
+            blanks_of(text, model.tokenizer, model.model.config.context)
+        except PalavraError as error:
+            raise PalavraError(f"{name}:{line}: {error}") from None
+
+
+class Embedded:
+    """The embeddings of many texts, in their order, a list at a time; `texts` and `cut` count what has passed."""
+
+    def __init__(self, model: LanguageModel, texts: Iterable[str], pooling: Pooling = "mean"):
+        self._model, self._source, self._pooling = model, texts, pooling
+        self.texts = self.cut = 0
+
+    def __iter__(self) -> Iterator[list[Embedding]]:
+        for chunk in chunked(self._source):
+            found = self._model.embed(chunk, self._pooling)
+            self.texts += len(found)
+            self.cut += sum(one.truncated for one in found)
+            yield found
