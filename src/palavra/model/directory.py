@@ -7,11 +7,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_bytes, atomic_write_text
+from palavra.files import atomic_path, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
@@ -46,15 +46,19 @@ def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any]
 def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> None:
     """Write the parameters of `module` as `model.safetensors` (float32), atomically, making the folder if needed.
 
-    `keys` says under which names each is stored; `repeats` maps names that hold a second copy to that of the first.
+    `keys` says under which names each is stored, what is not in it is left out; `repeats` maps names that hold a
+    second copy to that of the first.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
+        if name not in keys:
+            continue
         parts = stored(keys[name]).split(tensor.detach().to("cpu", torch.float32))
         tensors |= {key: part.contiguous() for key, part in parts.items()}
     tensors |= {repeat: tensors[original].clone() for repeat, original in repeats.items()}
-    atomic_write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    with atomic_path(directory / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:

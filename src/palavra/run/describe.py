@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from palavra.data.shards import Corpus, Manifest
+from palavra.model.compute import Compute
 from palavra.run.budget import Candidate, parameters_without_embeddings
 from palavra.run.pretraining import Pretraining
 from palavra.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(job: Pretraining) -> dict[str, Any]:
+def environment(compute: Compute, matmul_peak: float) -> dict[str, Any]:
     """Versions, machine and the choices of arithmetic."""
     return {
         "palavra": version("palavra"),
@@ -39,11 +40,11 @@ def environment(job: Pretraining) -> dict[str, Any]:
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(job.compute.device),
-        "precision": str(job.compute.dtype).removeprefix("torch."),
-        "attention": job.compute.backend.name,
-        "compile": job.compute.compiled,
-        "matrix product peak (GFLOP/s)": round(job.matmul_peak / 1e9),
+        "device": str(compute.device),
+        "precision": str(compute.dtype).removeprefix("torch."),
+        "attention": compute.backend.name,
+        "compile": compute.compiled,
+        "matrix product peak (GFLOP/s)": round(matmul_peak / 1e9),
     }
 
 
@@ -54,7 +55,7 @@ def describe_run(
     config = job.model.config
     return {
         "palavra": version("palavra"),
-        "environment": environment(job),
+        "environment": environment(job.compute, job.matmul_peak),
         "model": {
             "family": config.family,
             "layers": config.layers,

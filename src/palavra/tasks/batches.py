@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from palavra.data.packing import Cursor, best_fit, shuffled
 from palavra.errors import PalavraError
@@ -39,11 +40,12 @@ class MixingConfig:
         if self.temperature < 1:
             raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
 
-    def shares(self, sizes: Sequence[int]) -> np.ndarray:  # type: ignore[type-arg]
+    def shares(self, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
         """The probability of each task, of so many examples."""
         power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.sampling]
         weights = np.array(sizes, dtype=np.float64) ** power
-        return weights / weights.sum()
+        total: float = weights.sum()
+        return weights / total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,4 +120,5 @@ def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:
     own = lengths[sequences]
     order = np.argsort(-own, kind="stable")
     rows = best_fit(own[order].tolist(), int(own.max()))
-    return sequences[order[np.concatenate([np.array(row, dtype=np.int64) for row in rows])]]
+    arranged: Int64Array = order[np.concatenate([np.array(row, dtype=np.int64) for row in rows])]
+    return sequences[arranged]

@@ -33,7 +33,8 @@ class Features:
     `example` (S,) int64 ascending: the example that each sequence is of (a window of it, or one of its choices);
     `rows` (R,) int64: places inside their sequences that are read, `row_counts` (S,) of each sequence; `labels`
     (L, ...): targets, `label_counts` (S,) of each sequence (0 for all where the examples are not labelled);
-    `together`: sequences of one example must stay in one batch; `truncated`: examples that lost text.
+    `together`: sequences of one example must stay in one batch; `truncated`: examples that lost text; `row_starts`
+    (R,): whether a row is the first of its word, None where every row is.
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -46,6 +47,7 @@ class Features:
     label_counts: Int64Array
     together: bool = False
     truncated: int = 0
+    row_starts: npt.NDArray[np.bool_] | None = None
 
     @property
     def sequences(self) -> int:
@@ -105,7 +107,7 @@ def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int
     specials, segment 1 the second.
     """
     own = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
-    lengths = np.sum(own, axis=0, dtype=np.int64)
+    lengths: Int64Array = np.stack(own).sum(0)
     ends = np.cumsum(lengths)
     starts = ends - lengths
     input_ids = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint32)

@@ -110,6 +110,10 @@ class Task(ABC, Generic[Example]):
     def build_output(self, width: int) -> nn.Module:
         """The output layer, from vectors of this width."""
 
+    def start(self, output: nn.Module) -> None:
+        """Put into a new output layer what the labels alone tell."""
+        del output
+
     @abstractmethod
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """The loss of x (M, D'), what the head made of the batch's rows."""
@@ -150,5 +154,6 @@ def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, coun
         return values
     total = np.zeros((count, values.shape[1]), dtype=np.float32)
     np.add.at(total, example, values)
-    seen = np.bincount(example, minlength=count)
-    return total / seen[:, None].astype(np.float32)
+    seen = np.bincount(example, minlength=count).astype(np.float32)
+    total /= seen[:, None]
+    return total

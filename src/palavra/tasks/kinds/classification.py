@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_inpu
 from palavra.tokenizer import Tokenizer
 
 Labels = tuple[str, ...]
+Probabilities = npt.NDArray[np.floating]
 SHOWN_LABELS = 20
 SHOWN_ERRORS = 20
 LISTED = 5
@@ -39,7 +40,7 @@ class Classification(Task[TextExample]):
     by (Guo et al. 2017; 1 unless fitted)."""
 
     kinds = ("classification", "pairs")
-    level: Level = "sequence"
+    level: ClassVar[Level] = "sequence"
 
     def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], temperature: float = 1.0):
         super().__init__(spec)
@@ -168,11 +169,11 @@ class Classification(Task[TextExample]):
 
     # Predictions
 
-    def probabilities(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> metrics.Array:
+    def probabilities(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Probabilities:
         """Of each class (E, K), averaged over the windows of an example."""
         (logits,) = inferred
         if self.multilabel:
-            values = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            values: Probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
         else:
             values = calibration.apply_temperature(logits, self.temperature)
         return mean_over_windows(values.astype(np.float32), features.example, len(examples))
@@ -208,10 +209,7 @@ class Classification(Task[TextExample]):
         targets = self._targets(examples)
         if self.multilabel:
             several = metrics.multilabel_scores(targets > 0, probabilities, self.labels, threshold=THRESHOLD)
-            p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
-            loss = -(targets * np.log(p) + (1 - targets) * np.log1p(-p)).mean()
-            return Scores(main="micro_f1", values={**_numbers(several), "loss": float(loss)},
-                          details=several.to_json())  # fmt: skip
+            return Scores(main="micro_f1", values=_numbers(several), details=several.to_json())
         found = metrics.classification_scores(targets, probabilities, self.labels)
         chosen = probabilities.argmax(1)
         confidence, correct = probabilities.max(1), chosen == targets
@@ -229,7 +227,7 @@ class Classification(Task[TextExample]):
         )
 
     def _confident_errors(
-        self, examples: Sequence[TextExample], probabilities: metrics.Array, targets: npt.NDArray[np.int64]
+        self, examples: Sequence[TextExample], probabilities: Probabilities, targets: npt.NDArray[np.int64]
     ) -> list[dict[str, Any]]:
         """The wrong predictions that the model was surest of."""
         chosen = probabilities.argmax(1)
@@ -275,7 +273,11 @@ def label_map(labels: Labels) -> dict[str, Any]:
 
 def _numbers(scores: Any) -> dict[str, float]:
     """The plain numbers of some scores."""
-    return {key: float(value) for key, value in scores.to_json().items() if isinstance(value, int | float)}
+    return {
+        key: float(value)
+        for key, value in scores.to_json().items()
+        if isinstance(value, int | float) and key != "examples"
+    }
 
 
 def _label_column(spec: TaskSpec) -> str:

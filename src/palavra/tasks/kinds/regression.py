@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ class Regression(Task[TextExample]):
     bias begins."""
 
     kinds = ("regression",)
-    level: Level = "sequence"
+    level: ClassVar[Level] = "sequence"
 
     def __init__(self, spec: TaskSpec, names: tuple[str, ...], mean: Sequence[float]):
         super().__init__(spec)
@@ -94,8 +94,9 @@ class Regression(Task[TextExample]):
     def build_output(self, width: int) -> nn.Module:
         return nn.Linear(width, len(self.names))
 
-    def start(self, output: nn.Linear) -> None:
+    def start(self, output: nn.Module) -> None:
         """Let a new output layer guess the mean, instead of 0: the first steps then learn what differs."""
+        assert isinstance(output, nn.Linear)
         with torch.no_grad():
             output.bias.copy_(torch.tensor(self.mean))
 
@@ -120,9 +121,9 @@ class Regression(Task[TextExample]):
         values = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
         targets = np.array([example.label for example in examples], dtype=np.float64)
         found = metrics.regression_scores(targets, values, self.names)
-        numbers = {k: float(v) for k, v in found.to_json().items() if isinstance(v, int | float)}
         # Where every target or every value is the same there is no correlation: none was found.
-        numbers = {"pearson": 0.0, "spearman": 0.0, **numbers, "loss": numbers["mse"]}
+        numbers = {name: getattr(found.mean, name) or 0.0 for name in self.metrics[:-1]}
+        numbers["loss"] = found.mean.mse
         details = {**found.to_json(), "errors": self._largest_errors(examples, targets, values)}
         return Scores(main="pearson", values=numbers, details=details)
 

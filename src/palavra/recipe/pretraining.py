@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what a run computes, in one short TOML file."""
+"""What a pretraining run computes, and the one dial of sizes."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal

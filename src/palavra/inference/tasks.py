@@ -1,0 +1,152 @@
+"""A fine-tuned model ready for use, and what it makes of encoded examples."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palavra.batch import Batch
+from palavra.data.packing import best_fit
+from palavra.errors import PalavraError
+from palavra.model.attention import Layout
+from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
+from palavra.model.heads import lay_out
+from palavra.model.task_heads import TaskModel
+from palavra.tasks.directory import load_task_model
+from palavra.tasks.features import Features, Int64Array, offsets_of, ranges
+from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tokenizer import Tokenizer
+
+BATCH_TOKENS = 8192
+Vectors = npt.NDArray[np.float32]
+
+
+def batches_of(features: Features, name: str, vectors: Vectors | None = None) -> Iterator[tuple[Int64Array, Batch]]:
+    """Packed batches of all sequences, like lengths together: the sequences in each, and the batch; `vectors` (R, D)
+    as in `body_vectors`, where they are known."""
+    order = np.argsort(-features.lengths, kind="stable")
+    lengths = features.lengths[order]
+    for group in best_fit(lengths.tolist(), max(BATCH_TOKENS, int(lengths[0]))) if len(order) else ():
+        sequences = order[group]
+        yield sequences, features.batch(sequences, name, vectors)
+
+
+def body_vectors(model: TaskModel, name: str, features: Features, compute: Compute) -> Vectors:
+    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the features' order."""
+
+    def pooled(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
+        return (model.pooled(batch, layout).float(),)
+
+    return _collect(model, batches_of(features, name), features, compute, pooled)[0]
+
+
+def infer(
+    model: TaskModel, name: str, task: Task[Any], features: Features, compute: Compute, vectors: Vectors | None = None
+) -> Inferred:
+    """What the task's output layer says of every row that is read, in the features' order."""
+    output = model.head(name).output
+
+    def inferred(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
+        return task.infer(output, model(batch, layout), batch)
+
+    return _collect(model, batches_of(features, name, vectors), features, compute, inferred)
+
+
+def _collect(
+    model: TaskModel,
+    batches: Iterator[tuple[Int64Array, Batch]],
+    features: Features,
+    compute: Compute,
+    run: Callable[[Batch, Layout], tuple[Tensor, ...]],
+) -> Inferred:
+    """The results of `run` on batches of all sequences, put in the order of the features' rows."""
+    row_starts = offsets_of(features.row_counts)
+    found: list[npt.NDArray[Any]] = []
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), compute.autocast(), eager():
+        for sequences, batch in batches:
+            layout = lay_out(batch, compute.backend, compute.device)
+            parts = [part.cpu().numpy() for part in run(batch.to(compute.device), layout)]
+            if not found:
+                found = [np.empty((int(row_starts[-1]), *part.shape[1:]), dtype=part.dtype) for part in parts]
+            rows = ranges(row_starts[sequences], features.row_counts[sequences])
+            for whole, part in zip(found, parts, strict=True):
+                whole[rows] = part
+    model.train(was_training)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class FineTunedModel:
+    """A model fine-tuned to one task or several."""
+
+    model: TaskModel
+    tasks: Mapping[str, Task[Any]]
+    tokenizer: Tokenizer
+    compute: Compute
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, device: str = "auto", precision: Precision = "float32",
+        compile: Choice = "off",
+    ) -> "FineTunedModel":  # fmt: skip
+        """Load a directory that `palavra finetune` wrote, or `transformers` with a head for a task."""
+        path = Path(directory)
+        loaded = load_task_model(path)
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.vocab_size > loaded.model.config.vocab_size:
+            raise PalavraError(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
+                f"{loaded.model.config.vocab_size}: they do not belong together"
+            )
+        compute = choose_compute(device, precision, compile)
+        return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
+
+    def task(self, name: str | None = None) -> tuple[str, Task[Any]]:
+        """The task of a name, or the only one. Raises PalavraError for a name that is none."""
+        if name is None and len(self.tasks) == 1:
+            return next(iter(self.tasks.items()))
+        if name is None or name not in self.tasks:
+            asked = "this model has several tasks" if name is None else f"there is no task {name!r}"
+            raise PalavraError(f"{asked}: name one of {', '.join(self.tasks)} (--task)")
+        return name, self.tasks[name]
+
+    def predict(self, inputs: Sequence[Any], *, task: str | None = None, long: str | None = None) -> list[Prediction]:
+        """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities.
+
+        Inputs are texts, pairs of texts, or mappings with the task's columns; `long` "split" or "truncate" says what
+        becomes of texts beyond the context (as the task was trained, unless given).
+        """
+        name, chosen = self.task(task)
+        wanted = [inputs] if isinstance(inputs, str) else list(inputs)
+        examples = chosen.inputs(wanted)
+        if not examples:
+            return []
+        features = self.encode(chosen, examples, long)
+        return chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
+
+    def score(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
+        """How good the model is on labelled examples (as `Task.read` gives them), and what it predicts for each."""
+        name, chosen = self.task(task)
+        chosen.check(examples)
+        features = self.encode(chosen, examples, None)
+        inferred = infer(self.model, name, chosen, features, self.compute)
+        return chosen.score(examples, features, inferred), chosen.predict(examples, features, inferred)
+
+    def encode(self, task: Task[Any], examples: Sequence[Any], long: str | None) -> Features:
+        """The examples as the model reads them."""
+        split = (long or task.spec.long) == "split"
+        return task.encode(
+            examples, self.tokenizer, context_of(self.model, task), self.model.config.segments > 1, split=split
+        )
+
+
+def context_of(model: TaskModel, task: Task[Any]) -> int:
+    """The most tokens a sequence of the task may have."""
+    return min(model.config.context, task.spec.longest or model.config.context)

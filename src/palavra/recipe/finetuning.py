@@ -1,0 +1,93 @@
+"""What a fine-tuning run computes."""
+
+from dataclasses import dataclass, field, replace
+
+from palavra.errors import PalavraError
+from palavra.model.compute import Choice, Precision
+from palavra.tasks.batches import MixingConfig
+from palavra.tasks.spec import TaskSpec
+from palavra.training.optimizers import OptimizerConfig, OptimizerName
+from palavra.training.schedules import ScheduleConfig
+from palavra.training.strategies import StrategyConfig
+
+# AdamW's rate for a body of 384 units, measured good on the tasks of docs/results.md; wider bodies take less
+# (Yang et al. 2022, arXiv:2203.03466).
+REFERENCE_RATE, REFERENCE_WIDTH = 1e-4, 384
+HIGHEST_RATE, LOWEST_RATE = 1e-3, 1e-5
+# A frozen body leaves a small head to learn from scratch.
+FROZEN_RATIO = 20.0
+RATE_RATIOS: dict[OptimizerName, float] = {"adamw": 1.0, "adam": 1.0, "muon": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
+    examples a step; `micro_batch_tokens` tokens of one forward pass. `log_every`, `eval_every` (None: each epoch),
+    `save_every` in steps. `metric` decides which weights are kept (None: the task's own); `patience`: stop after so
+    many validations without a better one. `temperature`: fit a temperature on the validation examples, so that
+    probabilities can be taken at their word. `keep`, `threads` and the rest as in pretraining."""
+
+    steps: int | None = None
+    epochs: float = 3.0
+    batch_size: int = 32
+    micro_batch_tokens: int = 8192
+    log_every: int = 10
+    eval_every: int | None = None
+    save_every: int | None = None
+    keep: int = 1
+    metric: str | None = None
+    patience: int | None = None
+    temperature: bool = False
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    precision: Precision = "auto"
+    compile: Choice = "auto"
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "epochs", "batch_size", "micro_batch_tokens", "log_every", "eval_every", "save_every",
+                    "keep", "patience", "threads")  # fmt: skip
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        if not 0 <= self.seed < 2**63:
+            raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """A whole fine-tuning run: the pretrained `model`'s directory, the `tasks`, and how they are learned. With
+    `scratch` the model's sizes and tokenizer are taken, not its weights."""
+
+    model: str = ""
+    scratch: bool = False
+    tasks: tuple[TaskSpec, ...] = ()
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    optimizer: OptimizerConfig | None = None
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(name="linear", warmup=0.1))
+    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise PalavraError(f"two tasks are called {name!r}: give each a name of its own")
+
+    def settled(self, width: int, pretrained_with: OptimizerName | None) -> "FinetuneRecipe":
+        """The recipe with the optimizer filled in: the one that pretrained the model where that is known, else AdamW,
+        at a rate that suits a body of this width."""
+        optimizer = self.optimizer or OptimizerConfig(name=pretrained_with or "adamw", learning_rate=None, beta2=0.999)
+        if optimizer.learning_rate is None:
+            if optimizer.name not in RATE_RATIOS:
+                raise PalavraError(
+                    f"optimizer.learning_rate must be given for {optimizer.name}: none was measured for it"
+                )
+            rate = REFERENCE_RATE * REFERENCE_WIDTH / width * RATE_RATIOS[optimizer.name]
+            rate = min(HIGHEST_RATE, max(LOWEST_RATE, rate))
+            if self.strategy.name == "frozen":
+                rate *= FROZEN_RATIO
+            optimizer = replace(optimizer, learning_rate=rate)
+        return replace(self, optimizer=optimizer)

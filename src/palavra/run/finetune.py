@@ -1,0 +1,486 @@
+"""finetune(): from a pretrained model and labelled data to a model for a task. The wiring, from top to bottom."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+from palavra.inference.tasks import body_vectors, context_of, infer
+from palavra.log import Log
+from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
+from palavra.model.directory import read_config
+from palavra.model.lora import merge_lora
+from palavra.model.task_heads import TaskModel
+from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.report import write_report
+from palavra.run.describe import environment
+from palavra.run.directory import RunDirectory
+from palavra.run.finetuning import FineTuning, Labelled
+from palavra.run.training import Outcome, Training
+from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
+from palavra.tasks.features import Features
+from palavra.tasks.intervals import Interval, bootstrap_mean_interval
+from palavra.tasks.kinds import KINDS
+from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Scores, Task
+from palavra.tokenizer import Tokenizer
+from palavra.training.checkpoint import damage, load_weights, newest_whole
+from palavra.training.optimizers import OptimizerName
+from palavra.training.strategies import prepare_model
+
+# A shorter run would not earn its compilation back.
+WORTH_COMPILING_TOKENS = 6e6
+# Vectors of a frozen body are kept for reuse up to so many bytes.
+LARGEST_VECTORS = 2**31
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The examples of one task by what they are for."""
+
+    task: Task[Any]
+    train: Sequence[Any]
+    valid: Sequence[Any]
+    test: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """A finished fine-tuning run: where it is, `scores` by task and by "valid" and "test", what it took."""
+
+    directory: Path
+    report: Path
+    scores: Mapping[str, Mapping[str, Scores]]
+    steps: int
+    seconds: float
+    examples_per_second: float
+    stopped: str | None
+
+
+def run_finetuning(recipe: FinetuneRecipe, out: Path, log: Log) -> FineTuned:
+    """Fine-tune from the start."""
+    check_recipe(recipe)
+    return finetune_splits(recipe, [read_split(spec, recipe.train.seed) for spec in recipe.tasks], out, log)
+
+
+def finetune_splits(recipe: FinetuneRecipe, splits: Sequence[Split], out: Path, log: Log) -> FineTuned:
+    """Fine-tune on examples that are read already."""
+    run = RunDirectory(out)
+    run.check_free()
+    with run.locked():
+        log.open_file(run.log)
+        pretrained = Path(recipe.model)
+        tokenizer = Tokenizer.load(pretrained)
+        width = read_config(pretrained).width
+        recipe = recipe.settled(width, optimizer_of(pretrained))
+        job = _job(recipe, splits, tokenizer, log)
+        recipe = replace(job.recipe, train=replace(job.recipe.train, steps=job.steps))
+        job = replace(job, recipe=recipe)
+        _describe(job, splits, log)
+        run.write_json("run.json", describe(job, splits))
+        _write_split(run, splits)
+        # Last, for a folder with a recipe is a run that can be resumed.
+        atomic_write_text(run.recipe, configuration.to_toml(recipe))
+        return _train(Training(job, run, log), job, splits, tokenizer)
+
+
+def resume_finetuning(out: Path, overrides: Sequence[str], log: Log) -> FineTuned:
+    """Go on with an interrupted run, exactly, with its own recipe (changed only by `overrides`)."""
+    run = RunDirectory(out)
+    run.check_present()
+    with run.locked():
+        log.open_file(run.log)
+        recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
+        splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+        if run.read_json("run.json").get("examples_hash") != _hash_of(splits):
+            raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
+        tokenizer = Tokenizer.load(Path(recipe.model))
+        job = _job(recipe, splits, tokenizer, log)
+        whole, skipped = newest_whole(run.checkpoints)
+        training = Training(job, run, log)
+        training.resume(whole, skipped)
+        return _train(training, job, splits, tokenizer)
+
+
+def check_recipe(recipe: FinetuneRecipe) -> None:
+    """Raise PalavraError for what no data could make right."""
+    if not recipe.tasks:
+        raise PalavraError("no task was given: name a kind and a file of labelled examples")
+    if not recipe.model:
+        raise PalavraError("--model is missing: name the folder of a pretrained model to fine-tune")
+    for task in recipe.tasks:
+        if not task.train:
+            raise PalavraError(f"task {task.name} has no training file: set train to one")
+    metric = recipe.train.metric
+    for spec in recipe.tasks:
+        known = METRICS_OF[spec.kind]
+        if metric is not None and metric not in known and metric != "loss":
+            raise PalavraError(f"train.metric {metric!r} is none of {spec.kind}: use one of {', '.join(known)}")
+
+
+METRICS_OF: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1", "weighted_f1", "matthews", "micro_f1", "subset_accuracy", "loss"),
+    "pairs": ("accuracy", "macro_f1", "weighted_f1", "matthews", "micro_f1", "subset_accuracy", "loss"),
+    "regression": ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss"),
+    "labelling": ("f1", "precision", "recall", "accuracy", "macro_f1", "loss"),
+    "qa": ("f1", "exact_match", "loss"),
+    "choice": ("accuracy", "loss"),
+}
+
+
+def optimizer_of(pretrained: Path) -> OptimizerName | None:
+    """The optimizer that a model of Palavra was pretrained with; None for models from elsewhere."""
+    recipe = pretrained / "palavra.toml"
+    if not recipe.is_file():
+        return None
+    try:
+        return configuration.from_toml(Recipe, recipe).optimizer.name
+    except PalavraError:
+        return None  # the recipe of another kind of run
+
+
+# Data
+
+
+def read_split(spec: TaskSpec, seed: int) -> Split:
+    """Read the examples of a task; what has no validation file gives a share of its training examples."""
+    kind = KINDS[spec.kind]
+    train = kind.read(spec, spec.train)
+    task = kind.fit(spec, train)
+    valid = kind.read(task.spec, spec.valid) if spec.valid else []
+    test = kind.read(task.spec, spec.test) if spec.test else []
+    for examples in (valid, test):
+        task.check(examples)
+    if not spec.valid:
+        order = stratified_order(task, train, seed)
+        held = _spread(len(train), spec.valid_share)
+        valid = [train[i] for i in order[held].tolist()]
+        train = [train[i] for i in np.sort(order[~held]).tolist()]
+    if not train:
+        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
+    return Split(task=task, train=train, valid=valid, test=test)
+
+
+def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Any:
+    """The examples' numbers (E,), at random, but like labels together: every n-th of them has the shares of all."""
+    strata = np.unique([task.stratum(example) for example in examples], return_inverse=True)[1]
+    return np.lexsort((np.random.default_rng([seed, 11]).random(len(examples)), strata))
+
+
+def _spread(count: int, share: float) -> Any:
+    """(count,) bool: an evenly spread share of places, at least one, never all."""
+    places = np.arange(count)
+    chosen = np.floor((places + 1) * share) > np.floor(places * share)
+    if not chosen.any() and count > 1:
+        chosen[count // 2] = True
+    return chosen
+
+
+def _hash_of(splits: Sequence[Split]) -> str:
+    """A digest of all examples: equal when a resumed run would learn from the same."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for name in SPLITS:
+            for example in getattr(split, name):
+                digest.update(repr(example).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _write_split(run: RunDirectory, splits: Sequence[Split]) -> None:
+    """Which examples were held out, by file and line, so that anybody can look."""
+    held = {s.task.spec.name: [e.where for e in s.valid] for s in splits if not s.task.spec.valid}
+    if held:
+        run.write_json("held_out.json", held)
+
+
+# The job
+
+
+def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, log: Log) -> FineTuning:
+    """Model, features and arithmetic for a recipe whose optimizer is settled."""
+    tasks = {split.task.spec.name: split.task for split in splits}
+    torch.manual_seed(recipe.train.seed)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    model = build_task_model(
+        read_config(Path(recipe.model)), tasks, learned_weights=recipe.mixing.weighting == "uncertainty"
+    )
+    _start(model, tasks, recipe)
+    encoded = {name: _encode_split(model, split, tokenizer) for name, split in zip(tasks, splits, strict=True)}
+    tokens = sum(int(found[0].lengths.sum()) for found in encoded.values()) * recipe.train.epochs
+    compute = choose_compute(
+        recipe.train.device, recipe.train.precision, recipe.train.compile, tokens >= WORTH_COMPILING_TOKENS
+    )
+    compute = for_dropout(compute, model.config.attention_dropout)
+    for line in compute.reasons:
+        log.line(line)
+    model.to(compute.device)
+    prepare_model(model, recipe.strategy)
+    compile_layers(model.transformer.layers, compute)
+    return FineTuning(
+        recipe=_with_compute(recipe, compute),
+        model=model,
+        tasks=tasks,
+        train={
+            name: _labelled(model, name, split.train, encoded[name][0], compute)
+            for name, split in zip(tasks, splits, strict=True)
+        },
+        valid={
+            name: _labelled(model, name, split.valid, encoded[name][1], compute)
+            for name, split in zip(tasks, splits, strict=True)
+            if split.valid
+        },
+        compute=compute,
+    )
+
+
+def _start(model: TaskModel, tasks: Mapping[str, Task[Any]], recipe: FinetuneRecipe) -> None:
+    """The weights to begin with: the pretrained body's and new heads."""
+    if not recipe.scratch:
+        load_pretrained(model, Path(recipe.model))
+    for name, task in tasks.items():
+        task.start(model.head(name).output)
+
+
+def _encode_split(model: TaskModel, split: Split, tokenizer: Tokenizer) -> tuple[Features, Features]:
+    """Training and validation examples as features."""
+
+    def encode(examples: Sequence[Any]) -> Features:
+        return split.task.encode(examples, tokenizer, context_of(model, split.task), model.config.segments > 1)
+
+    return encode(split.train), encode(split.valid)
+
+
+def _labelled(model: TaskModel, name: str, examples: Sequence[Any], features: Features, compute: Compute) -> Labelled:
+    """Examples and features, with the body's vectors where the body never moves."""
+    frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
+    size = 4 * int(features.row_counts.sum()) * model.config.width
+    if not frozen or not examples or size > LARGEST_VECTORS:
+        return Labelled(examples=examples, features=features)
+    return Labelled(examples=examples, features=features, vectors=body_vectors(model, name, features, compute))
+
+
+def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
+    """The recipe with what was chosen for this machine, so that it computes the same when resumed or repeated."""
+    train = replace(
+        recipe.train,
+        precision="bfloat16" if compute.dtype == torch.bfloat16 else "float32",
+        compile="on" if compute.compiled else "off",
+        threads=torch.get_num_threads(),
+    )
+    return replace(recipe, train=train)
+
+
+def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
+    """Say what will be trained on what."""
+    for split in splits:
+        task, name = split.task, split.task.spec.name
+        sizes = ", ".join(f"{len(getattr(split, kind)):,} {kind}" for kind in SPLITS if getattr(split, kind))
+        log.line(f"{name}: {task.spec.kind}, {sizes}")
+        for line in summary_lines(task.summary(split.train)):
+            log.line(f"{name}: {line}")
+        features = job.train[name].features
+        if features.truncated:
+            log.warn(
+                f"{name}: {features.truncated:,} of {len(split.train):,} training examples are longer than the "
+                f"model's {context_of(job.model, task)} tokens and were cut"
+            )
+        head = describe_head(job.model, name)
+        log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
+    moving = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
+    log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {parameters(job.model):,} parameters move")
+    log.line(
+        f"{job.steps:,} steps of {job.recipe.train.batch_size} examples, {job.optimizer.name} at "
+        f"{job.optimizer.peak_rate:.3g}"
+    )
+
+
+def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The counts of labels, and the like, in a line or two."""
+    labels = summary.get("labels")
+    if isinstance(labels, dict):
+        shown = ", ".join(f"{label} {count:,}" for label, count in list(labels.items())[:12])
+        more = f" and {len(labels) - 12:,} more labels" if len(labels) > 12 else ""
+        yield f"labels: {shown}{more}"
+    for name, of in dict(summary.get("targets", {})).items():
+        yield f"{name}: from {of['lowest']:g} to {of['highest']:g}, mean {of['mean']:.4g}"
+
+
+def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
+    """The content of `run.json` before training."""
+    config = job.model.config
+    return {
+        "run": "fine-tuning",
+        "environment": environment(job.compute, 0.0),
+        "model": {
+            "pretrained": job.recipe.model,
+            "family": config.family,
+            "layers": config.layers,
+            "width": config.width,
+            "heads": config.heads,
+            "context": config.context,
+            "vocab_size": config.vocab_size,
+            "parameters": parameters(job.model),
+        },
+        "tasks": [
+            {
+                "name": split.task.spec.name,
+                "kind": split.task.spec.kind,
+                "examples": {kind: len(getattr(split, kind)) for kind in SPLITS},
+                "data": split.task.summary(split.train),
+                "truncated": job.train[split.task.spec.name].features.truncated,
+                "head": describe_head(job.model, split.task.spec.name),
+            }
+            for split in splits
+        ],
+        "strategy": asdict(job.recipe.strategy),
+        "examples_hash": _hash_of(splits),
+    }
+
+
+# Training and what comes after
+
+
+def _train(training: Training, job: FineTuning, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
+    began = time.perf_counter()
+    outcome = training.go()
+    took = time.perf_counter() - began
+    training.log.line(f"trained in {took:.0f} s")
+    return _finish(training, job, splits, tokenizer, outcome)
+
+
+def _finish(
+    training: Training, job: FineTuning, splits: Sequence[Split], tokenizer: Tokenizer, outcome: Outcome
+) -> FineTuned:
+    """Take the best weights, save them as an ordinary model directory, evaluate, write the report."""
+    run, log, state = training.run, training.log, outcome.state
+    if state.best_step is not None and state.best_step != state.step:
+        checkpoint = run.checkpoints / f"step-{state.best_step}"
+        problem = damage(checkpoint)
+        if problem is None:
+            log.line(f"validation was best at step {state.best_step} of {state.step}: those weights are kept")
+            load_weights(checkpoint, job.model)
+        else:
+            log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
+    merge_lora(job.model)
+    job = replace(job, tasks=_calibrated(job))
+    save_finished(job.model, job.tasks, tokenizer, run.path, log)
+    scores = {split.task.spec.name: dict(_scores(job, split, tokenizer)) for split in splits}
+    run.write_json("evaluation.json", evaluation_json(job.tasks, scores))
+    for name, of in scores.items():
+        for kind, found in of.items():
+            log.line(f"{name}, {kind}: {scores_line(found)}")
+    described = run.read_json("run.json")
+    seen = state.step * job.recipe.train.batch_size
+    described["training"] = {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "tokens_per_second": outcome.tokens_per_second,
+        "examples_per_second": seen / max(state.seconds, 1e-9),
+        "best_step": state.best_step,
+        "final_loss": state.smoothed_loss,
+        "stopped": outcome.stopped,
+    }
+    run.write_json("run.json", described)
+    report = write_report(run.path)
+    log.line(f"model: {run.path}   report: {report}")
+    return FineTuned(
+        directory=run.path,
+        report=report,
+        scores=scores,
+        steps=state.step,
+        seconds=state.seconds,
+        examples_per_second=seen / max(state.seconds, 1e-9),
+        stopped=outcome.stopped,
+    )
+
+
+def _calibrated(job: FineTuning) -> Mapping[str, Task[Any]]:
+    """The tasks, with a temperature fitted on the validation examples where that was asked for."""
+    if not job.recipe.train.temperature:
+        return job.tasks
+    tasks = dict(job.tasks)
+    for name, labelled in job.valid.items():
+        task = tasks[name]
+        if isinstance(task, Classification) and not task.multilabel:
+            inferred = infer(job.model, name, task, labelled.features, job.compute, labelled.vectors)
+            tasks[name] = task.calibrated(labelled.features, inferred)
+    return tasks
+
+
+def save_finished(
+    model: TaskModel, tasks: Mapping[str, Task[Any]], tokenizer: Tokenizer, directory: Path, log: Log
+) -> None:
+    """An ordinary Hugging Face directory, as far as `transformers` has such a head; says so where it has not."""
+    tokenizer.save(directory, context=model.config.context, segments=bool(model.config.segments))
+    ids = {"pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
+           "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}  # fmt: skip
+    if not save_task_model(model, tasks, directory, ids):
+        log.line(
+            "transformers has no class with such a head: there AutoModel loads the body only; in Palavra everything "
+            "works"
+        )
+
+
+def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer) -> Iterator[tuple[str, Scores]]:
+    """The scores on validation and test examples, as far as there are any."""
+    name, task = split.task.spec.name, job.tasks[split.task.spec.name]
+    if name in job.valid:
+        yield "valid", job.score(name, job.valid[name])
+    if split.test:
+        features = task.encode(
+            split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
+            split=task.spec.long == "split",
+        )  # fmt: skip
+        yield "test", job.score(name, Labelled(examples=split.test, features=features))
+
+
+def interval_of(scores: Scores) -> Interval | None:
+    """The bootstrap interval of the main number, where it is a mean over examples."""
+    if scores.correct is None or len(scores.correct) < 2:
+        return None
+    return bootstrap_mean_interval(scores.correct)
+
+
+def scores_line(scores: Scores) -> str:
+    """The main number with its interval, then the others, in one line."""
+    interval = interval_of(scores)
+    between = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
+    others = ", ".join(f"{key} {value:.4f}" for key, value in scores.values.items() if key != scores.main)
+    return f"{scores.main} {scores.values[scores.main]:.4f}{between}, {others}"
+
+
+def evaluation_json(tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+    """As written to `evaluation.json`."""
+    return {
+        "tasks": [
+            {
+                "name": name,
+                "kind": tasks[name].spec.kind,
+                "splits": {kind: scores_json(found) for kind, found in of.items()},
+            }
+            for name, of in scores.items()
+        ]
+    }
+
+
+def scores_json(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON."""
+    interval = interval_of(scores)
+    return {
+        "main": scores.main,
+        "values": dict(scores.values),
+        "interval": None if interval is None else interval.to_json(),
+        "details": dict(scores.details),
+    }

@@ -1,0 +1,169 @@
+"""What fine-tuning trains: a model with a head for each task, everything resolved."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from palavra.data.packing import Cursor
+from palavra.inference.tasks import Vectors, infer
+from palavra.model.compute import Compute
+from palavra.model.task_heads import TaskModel
+from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.run.training import Stage, Validation
+from palavra.tasks.batches import Chosen, Plan
+from palavra.tasks.features import Features
+from palavra.tasks.objective import TaskObjective
+from palavra.tasks.task import Scores, Task, is_error
+from palavra.training.loop import LoopConfig, StepReport
+from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
+from palavra.training.schedules import ScheduleConfig
+from palavra.training.strategies import apply_thaw, rate_share, thaws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Labelled examples of one task and what they are to the model; `vectors` as in `TaskObjective`."""
+
+    examples: Sequence[Any]
+    features: Features
+    vectors: Vectors | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """The job of a fine-tuning run (see `training.Job`). `train` and `valid` hold the examples of each task."""
+
+    recipe: FinetuneRecipe
+    model: TaskModel
+    tasks: Mapping[str, Task[Any]]
+    train: Mapping[str, Labelled]
+    valid: Mapping[str, Labelled]
+    compute: Compute
+    matmul_peak: float = 0.0
+    title: str = "fine-tuning"
+    budget: int | None = None
+    plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        train = self.recipe.train
+        plan = Plan(
+            features={name: labelled.features for name, labelled in self.train.items()},
+            batch_size=train.batch_size,
+            micro_batch_tokens=train.micro_batch_tokens,
+            seed=train.seed,
+            mixing=self.recipe.mixing,
+        )
+        object.__setattr__(self, "plan", plan)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        train = self.recipe.train
+        return train.steps or max(1, math.ceil(train.epochs * self.plan.epoch_steps))
+
+    @property
+    def objective(self) -> TaskObjective:
+        """The tasks' losses."""
+        vectors = {name: one.vectors for name, one in self.train.items() if one.vectors is not None}
+        return TaskObjective(self.tasks, {name: one.features for name, one in self.train.items()}, vectors)
+
+    @property
+    def loop(self) -> LoopConfig:
+        """What the loop needs of the recipe."""
+        return LoopConfig(steps=self.steps, clip=self.optimizer.clip, seed=self.recipe.train.seed, row_width=0)
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """The recipe's."""
+        return self.recipe.schedule
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The recipe's, settled."""
+        assert self.recipe.optimizer is not None
+        return self.recipe.optimizer
+
+    @property
+    def pace(self) -> FinetuneConfig:
+        """The recipe's."""
+        return self.recipe.train
+
+    @property
+    def patience(self) -> int | None:
+        """The recipe's."""
+        return self.recipe.train.patience
+
+    @property
+    def guessing(self) -> float:
+        """What a blind guess could cost: the logarithm of the number of choices, or the mean square of the targets."""
+        return max(_blind(labelled.features) for labelled in self.train.values())
+
+    def optimizers(self) -> Optimizers:
+        """New optimizers of everything that will ever move."""
+        share = rate_share(self.recipe.strategy, self.model.config.layers)
+        return build_optimizers(self.model.named_parameters(), self.optimizer, share)
+
+    def stages(self) -> Sequence[Stage]:
+        """The strategy's thaws."""
+        return [
+            Stage(until=max(1, round(thaw.until * self.steps)), begin=partial(apply_thaw, self.model, thaw))
+            for thaw in thaws(self.model, self.recipe.strategy)
+        ]
+
+    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Chosen]]:
+        """The plan's."""
+        return self.plan.micro_batches(cursor)
+
+    def validate(self) -> Validation | None:
+        """The scores of every task on its validation examples; the mean of the deciding ones decides."""
+        if not self.valid:
+            return None
+        found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
+        metrics = {name: self.recipe.train.metric or scores.main for name, scores in found.items()}
+        goodness = [
+            -scores.values[metrics[name]] if is_error(metrics[name]) else scores.values[metrics[name]]
+            for name, scores in found.items()
+        ]
+        values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
+        if len(found) == 1:
+            values = dict(next(iter(found.values())).values)
+        line = ", ".join(
+            f"{name if len(found) > 1 else 'validation'} {metrics[name]} {scores.values[metrics[name]]:.4f}, loss "
+            f"{scores.values['loss']:.4f}"
+            for name, scores in found.items()
+        )
+        return Validation(score=-float(np.mean(goodness)), values=values, line=line)
+
+    def score(self, name: str, labelled: Labelled) -> Scores:
+        """How good the model is now on labelled examples of a task."""
+        task = self.tasks[name]
+        inferred = infer(self.model, name, task, labelled.features, self.compute, labelled.vectors)
+        return task.score(labelled.examples, labelled.features, inferred)
+
+    def step_values(self, report: StepReport) -> Mapping[str, float]:
+        """Nothing more."""
+        del report
+        return {}
+
+    def flops(self, report: StepReport) -> float:
+        """Not counted: what a step costs depends on what moves."""
+        del report
+        return 0.0
+
+    def name_document(self, number: int) -> str:
+        """File and line of an example; of several tasks, of the first that has so many."""
+        for labelled in self.train.values():
+            if number < len(labelled.examples):
+                return str(labelled.examples[number].where)
+        return str(number)
+
+
+def _blind(features: Features) -> float:
+    labels = features.labels
+    if np.issubdtype(labels.dtype, np.integer):
+        return math.log(float(labels.max()) + 2)
+    return float(np.square(labels).mean()) + 1.0
