@@ -140,31 +140,30 @@ def source_stamp(config: SourceConfig) -> str:
 def _documents(source: str, rows: Iterator[Row], longest: int, tally: Tally) -> Iterator[Document]:
     """Clean texts, cut where too long, with what was out of the ordinary counted."""
     whole, piece = None, 0
-    for row in rows:
-        where = f"{source}:{row.line}"
-        text = _clean(row.text, where, tally)
-        if row.cut and text:
-            tally.note("cuts", where)
-        for number, part in enumerate(cut_text(text, longest) if text else ()):
-            if number:
-                tally.note("cuts", where)
-            document = _document(part, source, row.line, whole, piece, tally)
-            yield document
-            whole, piece = document.whole, piece + 1
-        if not row.cut:
+    for raw, line, cut in rows:
+        text = _clean(raw, source, line, tally)
+        if text:
+            parts = cut_text(text, longest) if len(text) > longest else (text,)
+            for _ in range(len(parts) - 1 + cut):
+                tally.note("cuts", f"{source}:{line}")
+            for part in parts:
+                document = _document(part, source, line, whole, piece, tally)
+                yield document
+                whole, piece = document.whole, piece + 1
+        if not cut:
             whole, piece = None, 0
 
 
-def _clean(text: str | None, where: str, tally: Tally) -> str:
+def _clean(text: str | None, source: str, line: int, tally: Tally) -> str:
     """The text without NUL characters; empty where there is nothing to read, which is counted."""
     if text is None:
-        tally.note("missing", where)
+        tally.note("missing", f"{source}:{line}")
         return ""
     if "\0" in text:
-        text = _without_nul(text, where)
-        tally.note("nul", where)
+        text = _without_nul(text, f"{source}:{line}")
+        tally.note("nul", f"{source}:{line}")
     if not text or text.isspace():
-        tally.note("empty", where)
+        tally.note("empty", f"{source}:{line}")
         return ""
     return text
 

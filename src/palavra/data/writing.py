@@ -38,9 +38,9 @@ class Rows:
 
     def add(self, batch: list[Document], ids: npt.NDArray[np.uint32], lengths: Int64Array) -> None:
         """Take in documents, their ids (N,) end to end and their lengths (documents,)."""
-        both = np.array([(document.hash, document.whole) for document in batch], dtype=np.uint64)
-        hashes, wholes = both.T
-        self.digest.update(both.astype(">u8").tobytes())
+        hashes = np.fromiter((document.hash for document in batch), dtype=np.uint64, count=len(batch))
+        wholes = np.fromiter((document.whole for document in batch), dtype=np.uint64, count=len(batch))
+        self.digest.update(np.stack([hashes, wholes], axis=1).astype(">u8").tobytes())
         self.read += len(batch)
         self.blank += int((lengths == 0).sum())
         self.tokens += len(ids)
