@@ -1,0 +1,350 @@
+"""Extractive question answering: the answer is a span of the passage (Devlin et al. 2019, sections 4.2 and 4.3)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.data.squad import Question, read_questions
+from palavra.errors import PalavraError
+from palavra.losses import Loss
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks.answers import QuestionScores, question_scores, withhold
+from palavra.tasks.features import Features, Int64Array, offsets_of
+from palavra.tasks.questions import QuestionFeatures, encode_questions
+from palavra.tasks.segments import group_log_softmax
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tokenizer import Tokenizer
+
+SHOWN_ERRORS = 20
+# Spans of each window that are looked at, and answers whose probabilities add up to 1: the `n_best_size` of the
+# published programs.
+CANDIDATES = 20
+COLUMNS = ("question", "context", "answers")
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A possible answer: `text` is `context[start:end]`, `score` the sum of two logits."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Of one question the best `candidates`, in order, each text once, and the score of "no answer"."""
+
+    candidates: tuple[Candidate, ...]
+    no_answer: float
+
+    @property
+    def text(self) -> str:
+        """The best answer; empty where the passage has no text for any."""
+        return self.candidates[0].text if self.candidates else ""
+
+    @property
+    def refusal(self) -> float:
+        """How much better "no answer" is than the best answer, in logits."""
+        return self.no_answer - self.candidates[0].score if self.candidates else 0.0
+
+
+class QuestionAnswering(Task[Question]):
+    """Each passage token, and [CLS] for "not in this window", gets a score as the first and as the last one.
+
+    The softmax is over [CLS] and the passage's tokens only, so that neither the question nor [SEP] is ever part of an
+    answer; that of `transformers` is over all tokens of the window. Logits are the same, losses a little lower here.
+    `unanswerable`: training had questions without answer; `threshold`: fitted on validation data, by `calibrated`.
+    """
+
+    kinds = ("qa",)
+    level: ClassVar[Level] = "token"
+
+    def __init__(self, spec: TaskSpec, unanswerable: bool, threshold: float | None = None):
+        super().__init__(spec)
+        self.unanswerable, self.threshold = unanswerable, threshold
+
+    @property
+    def form(self) -> Form:
+        return "QuestionAnswering"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        if self.unanswerable:
+            return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
+                    "best_exact", "loss")  # fmt: skip
+        return ("f1", "exact", "loss")
+
+    @property
+    def limit(self) -> float:
+        """How much better than the best answer "no answer" must be to be given, in logits: as the specification says,
+        else as fitted, else 0 where training had questions without answer; never where it had none."""
+        for value in (self.spec.qa.threshold, self.threshold):
+            if value is not None:
+                return value
+        return 0.0 if self.unanswerable else np.inf
+
+    # Data
+
+    @classmethod
+    def read(cls, spec: TaskSpec, source: str) -> list[Question]:
+        columns = spec.columns
+        for name, given in zip(COLUMNS, (columns.question, columns.context, columns.answers), strict=True):
+            if given not in (None, name):
+                raise PalavraError(f"{source}: questions are read from the columns {', '.join(COLUMNS)} and id: rename "
+                                   f"{given!r} to {name!r} in the file")  # fmt: skip
+        return list(read_questions(source, encoding=spec.encoding))
+
+    @classmethod
+    def fit(cls, spec: TaskSpec, examples: Sequence[Question]) -> "QuestionAnswering":
+        answered = sum(bool(example.answers) for example in examples)
+        if not answered:
+            raise PalavraError(
+                f"{spec.train or 'the training data'}: no question has an answer, so there is nothing to learn: check "
+                "the answers"
+            )
+        task = cls(spec, answered < len(examples))
+        task.check(examples)
+        return task
+
+    def check(self, examples: Sequence[Question]) -> None:
+        """Raise PalavraError for an answer that is not in its passage where it says."""
+        for example in examples:
+            for answer in example.answers:
+                here = answer.start >= 0 and example.context.startswith(answer.text, answer.start)
+                if not here or not answer.text.strip():
+                    raise PalavraError(
+                        f"{example.where}: the answer {answer.text[:40]!r} is not at character {answer.start} of the "
+                        "context: mend its start"
+                    )
+
+    def inputs(self, raw: Sequence[Any]) -> list[Question]:
+        return [self._input(one, number) for number, one in enumerate(raw, start=1)]
+
+    def _input(self, one: Any, number: int) -> Question:
+        names = (self.spec.columns.question or "question", self.spec.columns.context or "context")
+        where = f"input {number}"
+        if isinstance(one, Mapping):
+            texts = [one.get(name) for name in names]
+        else:
+            texts = list(one) if isinstance(one, list | tuple) else []
+        if len(texts) != 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise PalavraError(
+                f"{where}: wanted are a mapping with {names[0]} and {names[1]}, or a pair of these texts"
+            )
+        return Question(id=str(number), question=str(texts[0]), context=str(texts[1]), answers=(), where=where)
+
+    def summary(self, examples: Sequence[Question]) -> dict[str, Any]:
+        return {
+            "examples": len(examples),
+            "contexts": len({example.context for example in examples}),
+            "unanswerable": sum(not example.answers for example in examples),
+        }
+
+    def stratum(self, example: Question) -> str:
+        return "answer" if example.answers else "no answer"
+
+    # The model
+
+    def encode(
+        self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *, split: bool = False
+    ) -> QuestionFeatures:
+        """Passages always become as many windows as they need, whatever `split` says."""
+        del split
+        return encode_questions(examples, tokenizer, context, segments, self.spec.qa.stride)
+
+    def build_output(self, width: int) -> nn.Module:
+        return nn.Linear(width, 2)
+
+    def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The mean of the cross-entropies of the first and of the last token, summed over the windows."""
+        bounds = batch.cu_seqlens.to(x.device, torch.int64, non_blocking=True)
+        window = torch.searchsorted(bounds[1:], batch.label_rows, right=True)
+        # [CLS] is the first token of its sequence and the first row that is read of it.
+        first = torch.searchsorted(batch.label_rows, bounds[:-1])
+        return Loss(window_losses(output(x), window, first, batch.labels).sum(), batch.labelled)
+
+    def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Scores (R, 2) of each row as the first and the last token of the answer."""
+        return (output(x).float(),)
+
+    # Predictions
+
+    def find(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Iterator[Found]:
+        """What each question's windows hold. The score of "no answer" is that of the window which doubts it most
+        (Devlin et al. 2019, section 4.3): a window without the answer says "not here" with good reason."""
+        assert isinstance(features, QuestionFeatures)
+        rows = offsets_of(features.row_counts)
+        windows = np.searchsorted(features.example, np.arange(len(examples) + 1))
+        scores = inferred[0].astype(np.float64)
+        count = max(CANDIDATES, self.spec.qa.best)
+        for number, example in enumerate(examples):
+            candidates: list[Candidate] = []
+            no_answer = np.inf
+            for window in range(windows[number], windows[number + 1]):
+                own = scores[rows[window] : rows[window + 1]]
+                no_answer = min(no_answer, float(own[0].sum()))
+                first, last, values = best_spans(own[1:, 0], own[1:, 1], self.spec.qa.longest_answer, count)
+                starts, ends = features.window_spans(window)
+                spans = zip(starts[first].tolist(), ends[last].tolist(), values.tolist(), strict=True)
+                candidates += [_candidate(example.context, *span) for span in spans]
+            yield Found(candidates=_distinct(candidates)[:count], no_answer=no_answer)
+
+    def predict(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> list[Prediction]:
+        return [self._prediction(found) for found in self.find(examples, features, inferred)]
+
+    def _prediction(self, found: Found) -> Prediction:
+        """`start` and `end` are characters of the context, None for no answer. Probabilities are shares among the
+        answers found, at most `CANDIDATES`, and where "no answer" can be one, that."""
+        may_refuse = bool(np.isfinite(self.limit))
+        scores = [candidate.score for candidate in found.candidates]
+        shares = softmax([*scores, found.no_answer] if may_refuse or not scores else scores).tolist()
+        best = [
+            {"answer": one.text, "probability": share, "start": one.start, "end": one.end}
+            for one, share in zip(found.candidates, shares, strict=False)
+        ]
+        refused = not best or found.refusal > self.limit
+        chosen = {"answer": "", "probability": shares[-1], "start": None, "end": None} if refused else best[0]
+        refusal = {"no_answer_probability": shares[-1]} if may_refuse else {}
+        return {**chosen, **refusal, "best": best[: self.spec.qa.best]}
+
+    def score(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Scores:
+        """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
+        and the best threshold, which was chosen with the right answers at hand."""
+        found = list(self.find(examples, features, inferred))
+        refusals = {str(number): one.refusal for number, one in enumerate(found)}
+        raw = {str(number): one.text for number, one in enumerate(found)}
+        gold = _gold(examples)
+        given = withhold(raw, refusals, self.limit)
+        scores = question_scores(given, gold)
+        values = {"f1": scores.f1, "exact": scores.exact}
+        details = scores.to_json()
+        if scores.no_answer:
+            best = question_scores(raw, gold, no_answer_scores=refusals)
+            values |= _sorts(scores, best)
+            details |= {name: best.to_json()[name] for name in ("best_f1", "best_exact")}
+        correct = np.array([question_scores({name: given[name]}, {name: gold[name]}).f1 for name in gold])
+        details["errors"] = _errors(examples, found, given, correct)
+        return Scores(
+            main="f1", values={**values, "loss": _mean_loss(features, inferred)}, details=details, correct=correct
+        )
+
+    def calibrated(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> "QuestionAnswering":
+        """The task with the threshold that gives labelled validation examples the best F1; as it is where not both
+        sorts of questions are among them."""
+        if len({self.stratum(example) for example in examples}) < 2:
+            return self
+        found = list(self.find(examples, features, inferred))
+        raw = {str(number): one.text for number, one in enumerate(found)}
+        refusals = {str(number): one.refusal for number, one in enumerate(found)}
+        best = question_scores(raw, _gold(examples), no_answer_scores=refusals).best_f1
+        assert best is not None
+        return QuestionAnswering(self.spec, self.unanswerable, best.value)
+
+    # Storage
+
+    def labels_to_json(self) -> dict[str, Any]:
+        return {"unanswerable": self.unanswerable, "threshold": self.threshold}
+
+    @classmethod
+    def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "QuestionAnswering":
+        unanswerable, threshold = labels.get("unanswerable", False), labels.get("threshold")
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if not isinstance(unanswerable, bool) or not (threshold is None or number):
+            raise PalavraError(f"task {spec.name}: unanswerable is {unanswerable!r} and threshold {threshold!r}, not a "
+                               "truth value and a number: fetch the model anew")  # fmt: skip
+        return cls(spec, unanswerable, None if threshold is None else float(threshold))
+
+
+def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the two cross-entropies of each window (S,), in nats: scores (R, 2) of the rows, the `window` (R,) of
+    each, the `first` row (S,) of each window, labels (S, 2)."""
+    ends = [
+        group_log_softmax(scores[:, end], window, len(first)).index_select(0, first + labels[:, end]) for end in (0, 1)
+    ]
+    return -(ends[0] + ends[1]) / 2
+
+
+def _mean_loss(features: Features, inferred: Inferred) -> float:
+    """`QuestionAnswering.loss` a window, in float64."""
+    window = np.repeat(np.arange(features.sequences), features.row_counts)
+    arrays = (inferred[0].astype(np.float64), window, offsets_of(features.row_counts)[:-1], features.labels)
+    scores, group, first, labels = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    return float(window_losses(scores, group, first, labels).mean())
+
+
+def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[Int64Array, Int64Array, Doubles]:
+    """First and last place and score of the `count` best spans of at most `longest` places, the best first; equal ones
+    in their order. start, end (n,): scores of the places; that of a span is the sum of its two."""
+    n = len(start)
+    longest = min(longest, n)
+    if n == 0:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
+    # (n, longest): the span that begins at i and is d + 1 long.
+    sums = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)).ravel()
+    kept = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
+    kept = kept[np.lexsort((kept, -sums[kept]))]
+    kept = kept[np.isfinite(sums[kept])]
+    first, further = np.divmod(kept, longest)
+    return first, first + further, sums[kept]
+
+
+def _candidate(context: str, start: int, end: int, score: float) -> Candidate:
+    """The span without the blanks at its ends, which a token can stand for."""
+    text = context[start:end]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return Candidate(text=text, start=start, end=start + len(text), score=score)
+
+
+def _distinct(candidates: list[Candidate]) -> tuple[Candidate, ...]:
+    """The best of each text, best first: windows overlap, and passages repeat themselves."""
+    seen: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda one: (-one.score, one.start)):
+        if candidate.text:
+            seen.setdefault(candidate.text, candidate)
+    return tuple(seen.values())
+
+
+def _gold(examples: Sequence[Question]) -> dict[str, tuple[str, ...]]:
+    """All right answers by number; ids of questions that were handed in need not be distinct."""
+    return {str(number): tuple(answer.text for answer in one.answers) for number, one in enumerate(examples)}
+
+
+def _sorts(scores: QuestionScores, best: QuestionScores) -> dict[str, float]:
+    """The numbers of questions with and without an answer, as far as there are such."""
+    numbers = {name: getattr(scores, name) for name in
+               ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact")}  # fmt: skip
+    for name, threshold in (("best_f1", best.best_f1), ("best_exact", best.best_exact)):
+        if threshold is not None:
+            numbers |= {name: threshold.score, f"{name}_threshold": threshold.value}
+    return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+def _errors(
+    examples: Sequence[Question], found: Sequence[Found], given: Mapping[str, str], correct: Doubles
+) -> list[dict[str, Any]]:
+    """The wrong predictions whose score is furthest from that of the other choice."""
+    wrong = np.flatnonzero(correct == 0)
+    margins = np.array([abs(found[i].refusal) for i in wrong.tolist()])
+    return [
+        {
+            "where": examples[i].where,
+            "text": examples[i].question[:300],
+            "label": examples[i].answers[0].text if examples[i].answers else "",
+            "predicted": given[str(i)],
+        }
+        for i in wrong[np.argsort(-margins, kind="stable")][:SHOWN_ERRORS].tolist()
+    ]

@@ -1,0 +1,385 @@
+"""Question answering: windows, answers as exact slices, the search for spans, no answer, and learning."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import scramble
+from tiny_tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, overfit, trained
+
+from palavra.data.squad import Answer, Question
+from palavra.errors import PalavraError
+from palavra.tasks.features import offsets_of
+from palavra.tasks.kinds.qa import QuestionAnswering, best_spans
+from palavra.tasks.questions import LONGEST_QUESTION, QuestionFeatures, encode_questions, taught_answer
+from palavra.tasks.spec import Columns, QuestionOptions, TaskSpec
+from palavra.tokenizer import Tokenizer
+
+transformers.utils.logging.set_verbosity_error()
+
+WORDPIECE = trained()
+TOKENIZERS = {"wordpiece": WORDPIECE, "bpe": trained("bpe", 400), "unigram": trained("unigram", 120)}
+each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+# Accents apart from their letters, characters of several bytes, code points and widths, what normalizers drop.
+AWKWARD = "ab 1.,(-\t\n\u00a0éñßİ\u0301\u200bçaão日本語👩\u200d🚀\ufb01Ω\x01\u3000'"
+
+
+def spec(**options: Any) -> TaskSpec:
+    return TaskSpec(kind="qa", qa=QuestionOptions(**options))
+
+
+def ask(question: str, context: str, *answers: str) -> Question:
+    found = tuple(Answer(answer, context.index(answer)) for answer in answers)
+    return Question(id=question, question=question, context=context, answers=found, where="t.json:1")
+
+
+QUESTIONS = [
+    ask("when was the harbour built?", TEXTS[0], "1834", "in 1834", "1834"),
+    ask("what was built in 1834?", TEXTS[0], "The old harbour".lower()),
+    ask("what stands beside the harbour?", TEXTS[0], "lighthouse"),
+    ask("who ran?", TEXTS[1], "um gato"),
+    ask("who did not see it?", TEXTS[1], "menina"),
+    ask("who sold a boat?", TEXTS[2], "maria"),
+    ask("what did it cost?", TEXTS[2], "300 coins"),
+    ask("who is john's sister?", TEXTS[2]),
+]
+
+
+def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> QuestionFeatures:
+    return QuestionAnswering(spec(**options), True).encode(questions, WORDPIECE, context, True)
+
+
+def labelled_slice(features: QuestionFeatures, question: Question, window: int = 0) -> str | None:
+    """What the labels of a window stand for."""
+    first, last = features.labels[window]
+    if first == 0:
+        return None
+    starts, ends = features.window_spans(window)
+    return question.context[starts[first - 1] : ends[last - 1]]
+
+
+# Encoding
+
+
+@given(
+    words=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    asked=st.integers(1, 90),
+    context=st.integers(4, 48),
+    stride=st.integers(1, 50),
+)
+def test_windows_cover_every_token_of_the_context(words: list[int], asked: int, context: int, stride: int) -> None:
+    questions = [ask("gato " * asked, " ".join([TEXTS[0]] * 4)[:size]) for size in words]
+    features = encode_questions(questions, WORDPIECE, context, True, stride)
+    assert features.segment_ids is not None
+    kept = min(len(WORDPIECE.encode("gato " * asked)), LONGEST_QUESTION, (context - 3) // 2)
+    room = context - 3 - kept
+    assert features.lengths.max() <= context
+    assert features.truncated == len(words) * (len(WORDPIECE.encode("gato " * asked)) > kept)
+    tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
+    for number, question in enumerate(questions):
+        passage = WORDPIECE.encode(question.context)
+        begin = features.first[features.example == number].min()
+        seen: list[int] = []
+        for window in np.flatnonzero(features.example == number).tolist():
+            ids = features.input_ids[tokens[window] : tokens[window + 1]]
+            segments = features.segment_ids[tokens[window] : tokens[window + 1]]
+            own = features.rows[rows[window] : rows[window + 1]]
+            at = int(features.first[window] - begin)
+            assert own[0] == 0
+            assert ids[0] == WORDPIECE.cls_id
+            assert ids[kept + 1] == ids[-1] == WORDPIECE.sep_id
+            assert ids[own[1:]].tolist() == passage[at : at + room]
+            assert segments.tolist() == [0] * (kept + 2) + [1] * (len(ids) - kept - 2)
+            if seen:
+                assert at == seen[-1] + 1 - min(stride, room // 2)  # neighbours share so much
+            seen += range(at, at + len(own) - 1)
+        assert sorted(set(seen)) == list(range(len(passage)))
+
+
+@each_tokenizer
+@given(context=st.text(AWKWARD, min_size=1, max_size=30), cut=st.tuples(st.integers(0, 29), st.integers(1, 30)))
+def test_labels_are_the_fewest_tokens_around_the_answer(
+    tokenizer: Tokenizer, context: str, cut: tuple[int, int]
+) -> None:
+    text = context[cut[0] : sum(cut)]
+    if not text.strip():
+        return
+    start = cut[0] + len(text) - len(text.lstrip())
+    stop = start + len(text.strip())
+    question = Question(id="", question="?", context=context, answers=(Answer(text, cut[0]),), where="")
+    features = encode_questions([question], tokenizer, 512, False, 8)
+    assert features.sequences == 1
+    _, offsets = tokenizer.encode_with_offsets(context)
+    standing = [at for at in range(start, stop) if any(a <= at < b for a, b in offsets)]
+    found = labelled_slice(features, question)
+    if not standing:
+        assert found is None
+        return
+    begin = max(a for a, b in offsets if a <= standing[0] < b)
+    end = min(b for a, b in offsets if a <= standing[-1] < b)
+    assert found == context[begin:end]
+    if any(a == start for a, _ in offsets) and any(b == stop for _, b in offsets):
+        assert found == text.strip()
+
+
+def test_each_context_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = Tokenizer.encode_with_offsets
+
+    def counted(self: Tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        calls.append(text)
+        return original(self, text)
+
+    monkeypatch.setattr(Tokenizer, "encode_with_offsets", counted)
+    assert encode(QUESTIONS).sequences == len(QUESTIONS)
+    assert sorted(calls) == sorted(TEXTS)
+
+
+def test_the_most_frequent_answer_is_taught_and_a_window_without_it_says_so() -> None:
+    taught = taught_answer(QUESTIONS[0])
+    assert taught is not None
+    assert taught.text == "1834"
+    whole = encode(QUESTIONS)
+    expected = ["1834", "the old harbour", "lighthouse", "um gato", "menina", "maria", "300 coins", None]
+    assert [labelled_slice(whole, question, i) for i, question in enumerate(QUESTIONS)] == expected
+    windows = encode(QUESTIONS, 30, stride=6)
+    found = [labelled_slice(windows, QUESTIONS[e], w) for w, e in enumerate(windows.example.tolist())]
+    for number, answer in enumerate(expected):
+        own = {text for text, e in zip(found, windows.example, strict=True) if e == number}
+        assert own == {answer} or own == {answer, None}
+    assert None in found[: (windows.example == 0).sum()]
+
+
+# The model
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_packed_windows_score_as_alone(family: str) -> None:
+    task = QuestionAnswering(spec(stride=6), True)
+    features = task.encode(QUESTIONS, WORDPIECE, 40, family == "bert")
+    model = build(task, WORDPIECE.vocab_size, family).double()
+    scramble(model)
+    (packed,) = inferred(model, task, batch_of(features))
+    alone = [batch_of(features, np.array([i])) for i in range(features.sequences)]
+    np.testing.assert_allclose(packed, np.concatenate([inferred(model, task, one)[0] for one in alone]), atol=1e-6)
+    with torch.inference_mode():
+        whole, parts = loss_of(model, task, batch_of(features)), [loss_of(model, task, one) for one in alone]
+    assert whole.count == sum(part.count for part in parts) == features.sequences
+    assert float(whole.total) == pytest.approx(sum(float(part.total) for part in parts))
+    # The same loss by torch, window by window, and from the scores that evaluation keeps.
+    rows = offsets_of(features.row_counts)
+    each = [
+        (F.cross_entropy(x[:, 0], y[0]) + F.cross_entropy(x[:, 1], y[1])) / 2
+        for x, y in (
+            (torch.from_numpy(packed[rows[i] : rows[i + 1]]).double(), torch.from_numpy(features.labels[i]))
+            for i in range(features.sequences)
+        )
+    ]
+    mean = float(torch.stack(each).mean())
+    assert float(whole.mean) == pytest.approx(mean)
+    assert task.score(QUESTIONS, features, (packed,)).values["loss"] == pytest.approx(mean)
+
+
+def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
+    config = transformers.BertConfig(
+        vocab_size=WORDPIECE.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=64,
+    )  # fmt: skip
+    theirs: Any = transformers.BertForQuestionAnswering(config).eval()
+    scramble(theirs)
+    theirs.save_pretrained(tmp_path)
+    task = QuestionAnswering(spec(), True)
+    features = task.encode(QUESTIONS, WORDPIECE, 64, True)
+    (found,) = inferred(load_theirs(task, tmp_path), task, batch_of(features))
+    assert features.segment_ids is not None
+    tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
+    for window in range(features.sequences):
+        part = slice(tokens[window], tokens[window + 1])
+        ids, segments = (torch.from_numpy(a[part].astype(np.int64))[None] for a in
+                         (features.input_ids, features.segment_ids))  # fmt: skip
+        with torch.inference_mode():
+            out = theirs(input_ids=ids, token_type_ids=segments)
+        own = features.rows[rows[window] : rows[window + 1]]
+        expected = torch.stack([out.start_logits[0], out.end_logits[0]], 1)[own]
+        np.testing.assert_allclose(found[rows[window] : rows[window + 1]], expected.numpy(), atol=1e-5)
+
+
+def test_eight_questions_are_learned_by_heart() -> None:
+    task = QuestionAnswering.fit(spec(stride=6), QUESTIONS)
+    assert task.unanswerable
+    features = task.encode(QUESTIONS, WORDPIECE, 40, True)
+    assert features.sequences > len(QUESTIONS)
+    model = build(task, WORDPIECE.vocab_size, width=32, intermediate=64)
+    assert overfit(model, task, features, 80) < 0.1
+    result = inferred(model, task, batch_of(features))
+    predictions = task.predict(QUESTIONS, features, result)
+    assert [one["answer"] for one in predictions] == ["1834", "the old harbour", "lighthouse", "um gato", "menina",
+                                                      "maria", "300 coins", ""]  # fmt: skip
+    scores = task.score(QUESTIONS, features, result)
+    assert scores.values["f1"] == scores.values["exact"] == 1.0
+    assert set(scores.values) >= set(task.metrics)
+    assert scores.main == task.metrics[0] == "f1"
+    assert scores.details["errors"] == []
+
+
+# Spans
+
+
+@given(data=st.data(), n=st.integers(0, 12), longest=st.integers(1, 15), count=st.integers(1, 30))
+def test_best_spans_are_the_best_of_all(data: st.DataObject, n: int, longest: int, count: int) -> None:
+    values = st.lists(st.integers(-5, 5).map(float), min_size=n, max_size=n).map(np.array)
+    start, end = data.draw(values), data.draw(values)
+    every = {(i, j): start[i] + end[j] for i in range(n) for j in range(i, min(n, i + longest))}
+    first, last, scores = best_spans(start, end, longest, count)
+    assert scores.tolist() == sorted(every.values(), reverse=True)[:count]
+    pairs = list(zip(first.tolist(), last.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert [every[pair] for pair in pairs] == scores.tolist()
+
+
+def random_scores(features: QuestionFeatures, seed: int) -> tuple[npt.NDArray[np.float32]]:
+    return (np.random.default_rng(seed).normal(0, 3, (len(features.rows), 2)).astype(np.float32),)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 999), context=st.integers(24, 64), longest=st.integers(1, 12))
+def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, context: int, longest: int) -> None:
+    features = encode(QUESTIONS, context, stride=7)
+    task = QuestionAnswering(spec(stride=7, longest_answer=longest, best=4), False)
+    scores = random_scores(features, seed)
+    rows = offsets_of(features.row_counts)
+    for number, made in enumerate(task.predict(QUESTIONS, features, scores)):
+        text = QUESTIONS[number].context
+        every: dict[str, float] = {}
+        for window in np.flatnonzero(features.example == number).tolist():
+            own = scores[0][rows[window] : rows[window + 1]].astype(np.float64)
+            starts, ends = features.window_spans(window)
+            spans = [
+                (own[i + 1, 0] + own[j + 1, 1], text[starts[i] : ends[j]])
+                for i in range(len(starts))
+                for j in range(i, min(len(starts), i + longest))
+            ]
+            for score, answer in sorted(spans, reverse=True)[:20]:
+                every[answer] = max(score, every.get(answer, -np.inf))
+        expected = sorted(every, key=lambda one: -every[one])
+        assert [one["answer"] for one in made["best"]] == expected[:4]
+        shares = [one["probability"] for one in made["best"]]
+        total = sum(math.exp(every[one]) for one in expected[:20])
+        assert shares == pytest.approx([math.exp(every[one]) / total for one in expected[:4]])
+        for one in made["best"]:
+            assert text[one["start"] : one["end"]] == one["answer"] == one["answer"].strip() != ""
+        assert {key: made[key] for key in made["best"][0]} == made["best"][0]
+        assert "no_answer_probability" not in made
+
+
+def test_no_answer_is_given_above_the_threshold_only() -> None:
+    features = encode(QUESTIONS, 40, stride=6)
+    scores = np.zeros((len(features.rows), 2), dtype=np.float32)
+    first = offsets_of(features.row_counts)[:-1]
+    scores[first] = [2.0, 3.0]
+    least = int(np.flatnonzero(features.example == 0)[-1])
+    scores[first[least]] = [0.5, 0.25]  # one window of question 0 doubts that there is none
+    found = list(QuestionAnswering(spec(), True).find(QUESTIONS, features, (scores,)))
+    assert found[0].no_answer == found[0].refusal == 0.75
+    assert found[1].no_answer == found[1].refusal == 5.0
+
+    def answers(task: QuestionAnswering) -> list[bool]:
+        made = task.predict(QUESTIONS, features, (scores,))
+        for one in made:
+            assert ("no_answer_probability" in one) == math.isfinite(task.limit)
+            if one["answer"] == "":
+                assert one["start"] is one["end"] is None
+                assert one["probability"] == one["no_answer_probability"]
+        return [one["answer"] != "" for one in made]
+
+    none, some = [False] * 8, [True] + [False] * 7
+    assert answers(QuestionAnswering(spec(), True)) == none
+    assert answers(QuestionAnswering(spec(), True, 0.75)) == some
+    assert answers(QuestionAnswering(spec(threshold=0.7), True, 9.0)) == none  # what the specification says goes first
+    assert answers(QuestionAnswering(spec(threshold=5.0), False)) == [True] * 8
+    assert answers(QuestionAnswering(spec(), False)) == [True] * 8
+    assert list(QuestionAnswering(spec(), True).predict(QUESTIONS, features, (scores,))[1]["best"][0]) == [
+        "answer", "probability", "start", "end",
+    ]  # fmt: skip
+
+
+def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
+    task = QuestionAnswering(spec(), True)
+    features = encode(QUESTIONS)
+    (scores,) = random_scores(features, 0)
+    scores[:] = 0
+    first = offsets_of(features.row_counts)[:-1]
+    for window in range(7):
+        scores[first[window] + features.labels[window], [0, 1]] = 5
+        scores[first[window]] = 6  # too sure that there is none: 12 against 10
+    scores[first[7]] = 8
+    before = task.score(QUESTIONS, features, (scores,))
+    assert before.values["has_answer_f1"] == 0
+    assert before.values["no_answer_f1"] == 1
+    assert before.values["best_f1"] == 1
+    assert before.values["f1"] == 1 / 8
+    fitted = task.calibrated(QUESTIONS, features, (scores,))
+    assert fitted.threshold == before.values["best_f1_threshold"] == 2.0
+    after = fitted.score(QUESTIONS, features, (scores,))
+    assert after.values["f1"] == after.values["exact"] == 1
+    assert after.correct is not None
+    assert after.correct.mean() == after.values["f1"]
+    only = QUESTIONS[:7]
+    assert task.calibrated(only, encode(only), (scores[: first[7]],)) is task
+    plain = QuestionAnswering(spec(), False)
+    assert set(plain.score(only, encode(only), (scores[: first[7]],)).values) == set(plain.metrics)
+
+
+def test_a_context_without_tokens_has_no_answer() -> None:
+    for text in ("\x01\x02", TEXTS[0]):
+        questions = [ask("who?", "\x01\x02"), ask("who?", text)]
+        features = encode(questions)
+        made = QuestionAnswering(spec(), False).predict(questions, features, random_scores(features, 0))
+        assert made[0] == {"answer": "", "probability": 1.0, "start": None, "end": None, "best": []}
+        assert (made[1]["answer"] != "") == (text == TEXTS[0])
+
+
+# Data
+
+
+def test_inputs_are_mappings_or_pairs() -> None:
+    task = QuestionAnswering(spec(), False)
+    made = task.inputs([{"question": "who?", "context": "me", "more": 1}, ("who?", "me"), ["who?", "me"]])
+    assert {(one.question, one.context, one.answers) for one in made} == {("who?", "me", ())}
+    for wrong in ("who?", {"question": "who?"}, ("who?", " "), ("a", "b", "c"), ("a", 1)):
+        with pytest.raises(PalavraError, match="input 2: wanted are a mapping with question and context"):
+            task.inputs([("who?", "me"), wrong])
+
+
+def test_read_fit_and_summary(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": 1, "question": "who?", "context": "it is me", "answers": ["me"]}\n')
+    examples = QuestionAnswering.read(spec(), str(path))
+    task = QuestionAnswering.fit(spec(), examples)
+    assert (task.unanswerable, task.summary(examples)) == (False, {"examples": 1, "contexts": 1, "unanswerable": 0})
+    assert [task.stratum(one) for one in QUESTIONS[-2:]] == ["answer", "no answer"]
+    with pytest.raises(PalavraError, match="rename 'q' to 'question'"):
+        QuestionAnswering.read(replace(spec(), columns=Columns(question="q")), str(path))
+    with pytest.raises(PalavraError, match="no question has an answer"):
+        QuestionAnswering.fit(spec(), [replace(examples[0], answers=())])
+    for wrong in (Answer("me", 5), Answer("you", 0), Answer("me", -2), Answer(" ", 2)):
+        with pytest.raises(PalavraError, match=r"q.jsonl:1: the answer '.*' is not at character -?\d of the context"):
+            task.check([replace(examples[0], answers=(wrong,))])
+
+
+def test_labels_survive_json() -> None:
+    for task in (QuestionAnswering(spec(), True, 1.5), QuestionAnswering(spec(), False)):
+        again = QuestionAnswering.from_json(task.spec, task.labels_to_json())
+        assert (again.unanswerable, again.threshold, again.limit) == (task.unanswerable, task.threshold, task.limit)
+    with pytest.raises(PalavraError, match="task task: unanswerable is 1"):
+        QuestionAnswering.from_json(spec(), {"unanswerable": 1})
