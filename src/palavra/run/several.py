@@ -1,0 +1,158 @@
+"""The same fine-tuning several times, over seeds or folds: how sure a score is."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palavra.errors import PalavraError
+from palavra.log import Log
+from palavra.recipe import FinetuneRecipe
+from palavra.report import write_report
+from palavra.run.directory import RunDirectory
+from palavra.run.finetune import Split, check_recipe, finetune_splits, read_split, resume_finetuning, stratified_order
+from palavra.tasks.intervals import mean_interval
+from palavra.tasks.task import is_error
+
+# What a finished run leaves that makes up the model.
+MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
+               "palavra.toml", "run.json", "metrics.jsonl")  # fmt: skip
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralRuns:
+    """Finished runs: `directory` holds the best model, `rows` each run's values by task and split ("task/valid"),
+    `summary` their mean, standard deviation (`sd`) and interval (`low`, `high`)."""
+
+    directory: Path
+    report: Path
+    rows: Mapping[str, Values]
+    summary: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+
+
+def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: Log) -> SeveralRuns:
+    """Fine-tune with `seeds` seeds, the recipe's and those after it, on the same examples."""
+    check_recipe(recipe)
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+
+    def one(number: int, folder: Path) -> None:
+        seeded = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + number))
+        finetune_splits(seeded, splits, folder, log)
+
+    return _run(one, seeds, "seed", recipe.train.seed, out, resume, log)
+
+
+def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: Log) -> SeveralRuns:
+    """Cross-validate: train on all training examples but a fold, validate on the fold."""
+    check_recipe(recipe)
+    if folds < 2:
+        raise PalavraError(f"--folds is {folds}: it must be at least 2")
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    for split in splits:
+        if split.task.spec.valid:
+            raise PalavraError("--folds makes its own validation examples: leave --valid out, or use --seeds")
+
+    def one(number: int, folder: Path) -> None:
+        finetune_splits(recipe, [_fold(split, folds, number, recipe.train.seed) for split in splits], folder, log)
+
+    return _run(one, folds, "fold", 0, out, resume, log)
+
+
+def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
+    """The split whose validation examples are the `number`-th fold."""
+    examples = [*split.train, *split.valid]
+    if len(examples) < folds:
+        raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
+    order = stratified_order(split.task, examples, seed)
+    held = np.zeros(len(examples), dtype=bool)
+    held[order[number::folds]] = True
+    train = [example for example, out in zip(examples, held, strict=True) if not out]
+    valid = [example for example, out in zip(examples, held, strict=True) if out]
+    return replace(split, train=train, valid=valid)
+
+
+def _run(
+    one: Callable[[int, Path], None], count: int, over: str, first: int, out: Path, resume: bool, log: Log
+) -> SeveralRuns:
+    """Run each, or take what an interrupted start finished, and sum up."""
+    run = RunDirectory(out)
+    if not resume:
+        run.check_free()
+        if any(out.glob(f"{over}-*")):
+            raise PalavraError(f"{out} already holds runs: add --resume to go on with them, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    folders = [out / f"{over}-{first + number}" for number in range(count)]
+    for number, folder in enumerate(folders):
+        log.line(f"{over} {first + number} ({number + 1} of {count})")
+        if (folder / "evaluation.json").exists():
+            log.line(f"{folder} is finished already")
+        elif over == "seed" and (folder / "palavra.toml").exists():
+            resume_finetuning(folder, (), log)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            one(number, folder)
+    return _sum_up(folders, over, run, log)
+
+
+def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> SeveralRuns:
+    """The mean of the runs, and the best of them as the model in `run`."""
+    evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
+    rows = {folder.name: _values(found) for folder, found in zip(folders, evaluations, strict=True)}
+    summary = {
+        split: {metric: _mean([row[split][metric] for row in rows.values()]) for metric in metrics}
+        for split, metrics in next(iter(rows.values())).items()
+    }
+    best = folders[int(np.argmax([_goodness(found) for found in evaluations]))]
+    for name in MODEL_FILES:
+        if (best / name).exists():
+            shutil.copyfile(best / name, run.path / name)
+    content = {
+        **RunDirectory(best).read_json("evaluation.json"),
+        "runs": {
+            "over": f"{over}s",
+            "best": best.name,
+            "rows": [{"name": name, "directory": name, "values": values} for name, values in rows.items()],
+            "summary": summary,
+        },
+    }
+    run.write_json("evaluation.json", content)
+    for split, metrics in summary.items():
+        said = ", ".join(f"{name} {of['mean']:.4f}{_spread(of)}" for name, of in metrics.items())
+        log.line(f"{split}, {len(folders)} {over}s: {said}")
+    report = write_report(run.path)
+    log.line(f"best: {best.name}   model: {run.path}   report: {report}")
+    return SeveralRuns(directory=run.path, report=report, rows=rows, summary=summary)
+
+
+def _values(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The plain numbers of an evaluation, by "task/split"."""
+    return {
+        f"{task['name']}/{split}": dict(found["values"])
+        for task in evaluation["tasks"]
+        for split, found in task["splits"].items()
+    }
+
+
+def _mean(values: Sequence[float]) -> dict[str, float | None]:
+    mean, sd, interval = mean_interval(values)
+    return {
+        "mean": mean, "sd": sd, "low": interval.low if interval else None, "high": interval.high if interval else None
+    }  # fmt: skip
+
+
+def _spread(of: Mapping[str, float | None]) -> str:
+    return "" if of["sd"] is None else f" ± {of['sd']:.4f}"
+
+
+def _goodness(evaluation: Mapping[str, Any]) -> float:
+    """The mean of the tasks' main numbers on validation examples, errors counted down."""
+    mains = []
+    for task in evaluation["tasks"]:
+        found = task["splits"].get("valid") or next(iter(task["splits"].values()))
+        value = found["values"][found["main"]]
+        mains.append(-value if is_error(found["main"]) else value)
+    return float(np.mean(mains))

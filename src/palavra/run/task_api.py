@@ -1,0 +1,261 @@
+"""The Python functions of labelled tasks, with the names of the commands."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+from palavra.inference.tasks import FineTunedModel
+from palavra.log import Log
+from palavra.model.outputs import OutputName
+from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
+from palavra.recipe import FinetuneRecipe
+from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning, scores_json
+from palavra.run.several import SeveralRuns, run_folds, run_seeds
+from palavra.tasks.spec import Columns, LongTexts, Scheme, TaskSpec
+from palavra.tasks.task import Prediction, Scores
+from palavra.training.optimizers import OptimizerConfig, OptimizerName
+from palavra.training.strategies import StrategyName
+
+Kind = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
+# Inputs that are encoded and predicted at a time when a file is read as a stream.
+PREDICTED_AT_ONCE = 2048
+
+
+def build_finetune_recipe(
+    kind: Kind,
+    train: str | Path,
+    *,
+    model: str | Path,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    valid_share: float | None = None,
+    text: str | None = None,
+    text_a: str | None = None,
+    text_b: str | None = None,
+    label: str | Sequence[str] | None = None,
+    words: str | None = None,
+    question: str | None = None,
+    context: str | None = None,
+    answers: str | None = None,
+    choices: Sequence[str] | None = None,
+    encoding: str | None = None,
+    multilabel: bool | None = None,
+    separator: str | None = None,
+    class_weights: Literal["none", "balanced"] | None = None,
+    label_smoothing: float | None = None,
+    longest: int | None = None,
+    long: LongTexts | None = None,
+    scheme: Scheme | None = None,
+    subwords: Literal["first", "all"] | None = None,
+    pooling: Pooling | None = None,
+    hidden: Sequence[int] | None = None,
+    activation: HeadActivation | None = None,
+    norm: HeadNorm | None = None,
+    dropout: float | None = None,
+    output: OutputName | None = None,
+    strategy: StrategyName | None = None,
+    layers: int | None = None,
+    optimizer: OptimizerName | None = None,
+    learning_rate: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    metric: str | None = None,
+    patience: int | None = None,
+    temperature: bool | None = None,
+    scratch: bool | None = None,
+    seed: int | None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
+) -> FinetuneRecipe:
+    """A recipe from a file (or the defaults), changed by what is given here, then by `set` ("key=value"; keys under
+    `task.` change every task).
+
+    `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
+    several (files in it are looked for beside it). Arguments left None change nothing. Raises PalavraError for an
+    unknown key or a wrong value.
+    """
+    if epochs is not None and steps is not None:
+        raise PalavraError("give one of --epochs and --steps: they both set the length")
+    base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
+    columns = _present(
+        text=text, text_a=text_a, text_b=text_b, words=words, question=question, context=context, answers=answers,
+        label=None if label is None else (label,) if isinstance(label, str) else tuple(label),
+        choices=None if choices is None else tuple(choices),
+    )  # fmt: skip
+    head = _present(
+        pooling=pooling, hidden=None if hidden is None else tuple(hidden), activation=activation, norm=norm,
+        dropout=dropout,
+    )  # fmt: skip
+    values = _present(
+        valid=None if valid is None else str(valid), test=None if test is None else str(test), valid_share=valid_share,
+        encoding=encoding, multilabel=multilabel, separator=separator, class_weights=class_weights,
+        label_smoothing=label_smoothing, longest=longest, long=long,
+    )  # fmt: skip
+    tasks = tuple(
+        replace(
+            task,
+            columns=replace(task.columns, **columns),
+            head=replace(task.head, **head),
+            output=replace(task.output, **_present(name=output)),
+            labelling=replace(task.labelling, **_present(scheme=scheme, subwords=subwords)),
+            **values,
+        )
+        for task in _tasks(kind, Path(train), base)
+    )
+    built = replace(
+        base,
+        model=str(model),
+        tasks=tasks,
+        strategy=replace(base.strategy, **_present(name=strategy, layers=layers)),
+        optimizer=_optimizer(base.optimizer, optimizer, learning_rate),
+        train=replace(
+            base.train,
+            **_present(
+                epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, patience=patience,
+                temperature=temperature, seed=seed,
+            ),
+        ),
+        **_present(scratch=scratch),
+    )  # fmt: skip
+    return _overridden(built, set)
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _tasks(kind: Kind, train: Path, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
+    """The tasks that a training file stands for."""
+    if train.suffix != ".toml":
+        if kind == "multitask":
+            raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")
+        known = base.tasks[0] if len(base.tasks) == 1 else TaskSpec(kind=kind)
+        return (replace(known, kind=kind, train=str(train)),)
+    if kind == "multitask":
+        specs = configuration.from_toml(FinetuneRecipe, train).tasks
+    else:
+        specs = (configuration.from_toml(TaskSpec, train),)
+        if specs[0].kind != kind:
+            raise PalavraError(f"{train} describes a task of kind {specs[0].kind}, not {kind}: change one of the two")
+    return tuple(_beside(spec, train.parent) for spec in specs)
+
+
+def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
+    """The specification with its files looked for in the folder of the file it was read from."""
+
+    def found(name: str | None) -> str | None:
+        return name if name is None or name.startswith("hf://") else str(folder / name)
+
+    return replace(spec, train=found(spec.train) or "", valid=found(spec.valid), test=found(spec.test))
+
+
+def _optimizer(
+    base: OptimizerConfig | None, name: OptimizerName | None, learning_rate: float | None
+) -> OptimizerConfig | None:
+    if name is None and learning_rate is None:
+        return base
+    start = base or OptimizerConfig(learning_rate=None, beta2=0.999)
+    return replace(start, **_present(name=name, learning_rate=learning_rate))
+
+
+def _overridden(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
+    """The recipe with `key=value` assignments made; what begins with `task.` goes to every task."""
+    of_tasks = [one.removeprefix("task.") for one in assignments if one.startswith("task.")]
+    others = [one for one in assignments if not one.startswith("task.")]
+    if recipe.optimizer is None and any(one.startswith("optimizer.") for one in others):
+        recipe = replace(recipe, optimizer=OptimizerConfig(learning_rate=None, beta2=0.999))
+    recipe = configuration.override(recipe, others)
+    return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))
+
+
+def finetune(
+    kind: Kind,
+    train: str | Path,
+    *,
+    out: str | Path,
+    seeds: int = 1,
+    folds: int | None = None,
+    resume: bool = False,
+    log: Log | None = None,
+    **options: Any,
+) -> FineTuned | SeveralRuns:
+    """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
+
+    `kind`, `train` and `options` are those of `build_finetune_recipe`. With `seeds` above 1 the run is repeated with
+    as many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out`
+    holds the best of the models. With `resume` an interrupted run goes on exactly. Raises PalavraError for wrong
+    input, Interrupted after a signal, Diverged when the loss is lost.
+    """
+    log = log or Log(quiet=True)
+    target = Path(out)
+    if seeds > 1 and folds is not None:
+        raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
+    if seeds > 1 or folds is not None:
+        recipe = build_finetune_recipe(kind, train, **options)
+        if folds is not None:
+            return run_folds(recipe, folds, target, resume, log)
+        return run_seeds(recipe, seeds, target, resume, log)
+    if resume:
+        return resume_finetuning(target, tuple(options.get("set") or ()), log)
+    return run_finetuning(build_finetune_recipe(kind, train, **options), target, log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvaluation:
+    """How good a fine-tuned model is on a labelled file, and what it predicts for each example."""
+
+    task: str
+    scores: Scores
+    predictions: list[Prediction]
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as JSON."""
+        return {"task": self.task, **scores_json(self.scores)}
+
+
+def evaluate_task(
+    model: str | Path,
+    data: str | Path,
+    *,
+    task: str | None = None,
+    predictions: str | Path | None = None,
+    device: str = "auto",
+    columns: Columns | None = None,
+) -> TaskEvaluation:
+    """Evaluate a fine-tuned model on labelled examples.
+
+    `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
+    example to. Raises PalavraError for examples that do not fit the task.
+    """
+    loaded = FineTunedModel.load(model, device=device)
+    name, chosen = loaded.task(task)
+    spec = chosen.spec if columns is None else replace(chosen.spec, columns=columns)
+    examples = type(chosen).read(spec, str(data))
+    scores, found = loaded.score(examples, task=name)
+    if predictions is not None:
+        lines = [
+            json.dumps({"where": example.where, **one}, ensure_ascii=False)
+            for example, one in zip(examples, found, strict=True)
+        ]
+        atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
+    return TaskEvaluation(task=name, scores=scores, predictions=found)
+
+
+def predict_all(
+    model: FineTunedModel, inputs: Iterable[Any], *, task: str | None = None, long: LongTexts | None = None
+) -> Iterator[Prediction]:
+    """Predictions for a stream of inputs, in order, a few thousand at a time."""
+    waiting: list[Any] = []
+    for one in inputs:
+        waiting.append(one)
+        if len(waiting) == PREDICTED_AT_ONCE:
+            yield from model.predict(waiting, task=task, long=long)
+            waiting = []
+    if waiting:
+        yield from model.predict(waiting, task=task, long=long)
