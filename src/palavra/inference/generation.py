@@ -1,0 +1,300 @@
+"""Continuing texts: tokens one after another, and their text as far as it is certain."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palavra.batch import Sample, pack
+from palavra.errors import PalavraError
+from palavra.inference.sampling import SamplingConfig, choose
+from palavra.model.cache import Decoder
+from palavra.model.compute import Compute
+from palavra.model.heads import CausalLanguageModel
+
+Overflow = Literal["error", "slide"]
+Reason = Literal["end", "stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How far and how to go on.
+
+    At most `max_tokens` new tokens (None: as many as the context has room for). `sampling` chooses each, with the
+    randomness of `seed`; `samples` independent continuations of each prompt. A text ends before the first of the
+    `stop` strings. `overflow`: a text longer than the model's context is an "error", or the model goes on ("slide")
+    with the first token and the last half of the context, read anew whenever the context is full.
+    """
+
+    max_tokens: int | None = None
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    samples: int = 1
+    overflow: Overflow = "error"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise PalavraError(f"max_tokens is {self.max_tokens}: it must be at least 1")
+        if self.samples < 1:
+            raise PalavraError(f"samples is {self.samples}: it must be at least 1")
+        if self.seed < 0:
+            raise PalavraError(f"seed is {self.seed}: it must not be negative")
+        if "" in self.stop:
+            raise PalavraError("a stop string is empty: every text would end at once")
+        if self.overflow not in ("error", "slide"):
+            raise PalavraError(f"overflow is {self.overflow!r}: it must be error or slide")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """`text` that follows a prompt and its `tokens`; `reason` it ended: the model's "end" token, a "stop" string
+    (which `text` leaves out, not `tokens`), or its "length"."""
+
+    text: str
+    tokens: tuple[int, ...]
+    reason: Reason
+
+
+class Generator:
+    """Continues token sequences side by side: sample s of prompt p is row p x samples + s.
+
+    `prompts` are token ids with the opening token in front. `end_id` ends a row; `banned` tokens are never chosen.
+    What a row becomes does not depend on the rows beside it. Raises PalavraError for a prompt without room.
+    """
+
+    def __init__(
+        self, model: CausalLanguageModel, compute: Compute, prompts: Sequence[Sequence[int]], config: GenerationConfig,
+        *, end_id: int | None = None, banned: Sequence[int] = (),
+    ):  # fmt: skip
+        self.config, self.context = config, model.config.context
+        self._end_id, self._banned = end_id, list(banned)
+        self.limits = [self._limit(len(prompt)) for prompt in prompts for _ in range(config.samples)]
+        self._prompts = prompts
+        self._texts = [list(prompt) for prompt in prompts for _ in range(config.samples)]
+        self._random = [
+            np.random.default_rng([config.seed, sample]) for _ in prompts for sample in range(config.samples)
+        ]
+        self._rows = list(range(len(self._texts)))
+        capacity = min(
+            self.context, max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
+        )
+        self._decoder = Decoder(model, len(self._rows), capacity, compute)
+        self._vocab_size = model.config.vocab_size
+
+    def _limit(self, length: int) -> int:
+        """The most new tokens after a prompt of this length."""
+        room = self.context - length
+        wanted = self.config.max_tokens
+        if self.config.overflow == "slide":
+            return self.context if wanted is None else wanted
+        if room < 1 or (wanted is not None and wanted > room):
+            raise PalavraError(
+                f"a prompt of {length} tokens and {wanted or 1} new ones pass the model's context of {self.context}: "
+                'shorten the prompt, lower max_tokens, or let the context slide with overflow="slide"'
+            )
+        return room if wanted is None else wanted
+
+    def finish(self, row: int) -> None:
+        """Generate no further tokens for a row."""
+        self.limits[row] = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """One token for each row that goes on: (row, token)."""
+        logits = self._prefill()
+        seen = self._seen(logits) if self.config.sampling.repetition_penalty != 1 else None
+        while True:
+            tokens = self._choose(logits, seen)
+            new = list(zip(self._rows, tokens.tolist(), strict=True))
+            for row, token in new:
+                self._texts[row].append(token)
+                self.limits[row] = 0 if token == self._end_id else self.limits[row] - 1
+            yield new
+            going = np.array([i for i, row in enumerate(self._rows) if self.limits[row] > 0], dtype=np.int64)
+            if not len(going):
+                return
+            if seen is not None:
+                seen[torch.arange(len(tokens)), torch.from_numpy(tokens)] = True
+            if len(going) < len(self._rows):
+                self._rows = [self._rows[i] for i in going]
+                self._decoder.keep(going)
+                tokens = tokens[going]
+                seen = None if seen is None else seen[torch.from_numpy(going)]
+            self._slide()
+            logits = self._decoder.step(tokens)
+
+    def _prefill(self) -> Tensor:
+        """Read every prompt once; logits (R, V)."""
+        samples = [Sample(input_ids=np.array(self._window(prompt), dtype=np.int64)) for prompt in self._prompts]
+        logits = self._decoder.prefill(pack(samples), np.arange(len(samples)))
+        if self.config.samples > 1:
+            prompt_of = np.repeat(np.arange(len(samples)), self.config.samples)
+            self._decoder.keep(prompt_of)
+            logits = logits[torch.from_numpy(prompt_of).to(logits.device)]
+        return logits
+
+    def _window(self, text: Sequence[int]) -> list[int]:
+        """What the model reads of a text: all of it, or its first token and the last half of the context."""
+        if len(text) < self.context:
+            return list(text)
+        return [text[0], *text[-max(1, self.context // 2 - 1) :]]
+
+    def _slide(self) -> None:
+        """Read anew what a full row keeps, all but the token that comes next."""
+        full = np.flatnonzero(self._decoder.lengths >= self.context)
+        for index in full:
+            kept = self._window(self._texts[self._rows[index]][:-1])
+            self._decoder.prefill(pack([Sample(input_ids=np.array(kept, dtype=np.int64))]), np.array([index]))
+
+    def _seen(self, logits: Tensor) -> Tensor:
+        """(R, V) bool: the tokens of each row so far."""
+        seen = torch.zeros(len(self._rows), self._vocab_size, dtype=torch.bool, device=logits.device)
+        for i, row in enumerate(self._rows):
+            seen[i, self._texts[row]] = True
+        return seen
+
+    @torch.inference_mode()
+    def _choose(self, logits: Tensor, seen: Tensor | None) -> npt.NDArray[np.int64]:
+        if self._banned:
+            logits[:, self._banned] = -torch.inf
+        greedy = self.config.sampling.temperature == 0
+        uniforms = None if greedy else np.array([self._random[row].random() for row in self._rows])
+        return choose(logits, seen, self.config.sampling, uniforms)
+
+
+class Detokenizes(Protocol):
+    """What turning tokens into text needs of a tokenizer."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`."""
+
+
+class Detokenizer:
+    """The text of tokens that come one by one after those of a prompt, never half a character."""
+
+    def __init__(self, tokenizer: Detokenizes, prompt: Sequence[int]):
+        # Whether a first word begins with a space depends on what stands before it.
+        self._tokenizer, self._ids = tokenizer, list(prompt[-8:])
+        self._start, self._stop = 0, len(self._ids)
+
+    def push(self, token: int) -> str:
+        """The text that one more token makes certain; empty while a character is incomplete."""
+        self._ids.append(token)
+        return self._new_text(complete=False)
+
+    def flush(self) -> str:
+        """What is left at the end, with U+FFFD for what never became a character."""
+        return self._new_text(complete=True)
+
+    def _new_text(self, complete: bool) -> str:
+        before = self._tokenizer.decode(self._ids[self._start : self._stop])
+        text = self._tokenizer.decode(self._ids[self._start :])
+        if len(text) <= len(before) or (text.endswith("\ufffd") and not complete):
+            return ""
+        self._start, self._stop = self._stop, len(self._ids)
+        return text[len(before) :]
+
+
+class StopFilter:
+    """Lets text through up to the first stop string, holding back what may yet become one."""
+
+    def __init__(self, stop: Sequence[str]):
+        self._stop, self._held, self.stopped = tuple(stop), "", False
+
+    def push(self, text: str) -> str:
+        """The part of the text so far that no stop string can take back."""
+        if self.stopped or not self._stop:
+            return "" if self.stopped else text
+        self._held += text
+        found = [at for string in self._stop if (at := self._held.find(string)) >= 0]
+        if found:
+            self.stopped = True
+            kept, self._held = self._held[: min(found)], ""
+            return kept
+        held = max(
+            (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size])),
+            default=0,
+        )
+        safe = len(self._held) - held
+        kept, self._held = self._held[:safe], self._held[safe:]
+        return kept
+
+    def flush(self) -> str:
+        """What was held back and became no stop string."""
+        kept, self._held = self._held, ""
+        return kept
+
+
+class _Row:
+    """One continuation as it grows."""
+
+    def __init__(self, tokenizer: Detokenizes, prompt: Sequence[int], config: GenerationConfig, end_id: int | None):
+        self._detokenizer, self._filter = Detokenizer(tokenizer, prompt[1:]), StopFilter(config.stop)
+        self._end_id, self.text = end_id, ""
+        self.tokens: list[int] = []
+        self.reason: Reason = "length"
+
+    def push(self, token: int) -> str:
+        """New certain text."""
+        self.tokens.append(token)
+        if token == self._end_id:
+            self.reason = "end"
+            return ""
+        return self._let_through(self._detokenizer.push(token))
+
+    def flush(self) -> str:
+        """What is certain now that nothing follows."""
+        return "" if self._filter.stopped else self._let_through(self._detokenizer.flush()) + self._rest()
+
+    def _rest(self) -> str:
+        rest = self._filter.flush()
+        self.text += rest
+        return rest
+
+    def _let_through(self, text: str) -> str:
+        text = self._filter.push(text)
+        if self._filter.stopped:
+            self.reason = "stop"
+        self.text += text
+        return text
+
+
+def continuations(
+    model: CausalLanguageModel, compute: Compute, tokenizer: Detokenizes, prompts: Sequence[Sequence[int]],
+    config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
+) -> list[list[Continuation]]:  # fmt: skip
+    """`config.samples` continuations of each prompt (token ids). Arguments and errors as `Generator`'s."""
+    generator = Generator(model, compute, prompts, config, end_id=end_id, banned=banned)
+    rows = [_Row(tokenizer, prompt, config, end_id) for prompt in prompts for _ in range(config.samples)]
+    for step in generator:
+        for number, token in step:
+            rows[number].push(token)
+            if rows[number].reason == "stop":
+                generator.finish(number)
+    for row in rows:
+        row.flush()
+    done = [Continuation(row.text, tuple(row.tokens), row.reason) for row in rows]
+    bounds = range(0, len(done) + 1, config.samples)
+    return [done[start:stop] for start, stop in pairwise(bounds)]
+
+
+def stream(
+    model: CausalLanguageModel, compute: Compute, tokenizer: Detokenizes, prompt: Sequence[int],
+    config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
+) -> Iterator[str]:  # fmt: skip
+    """Pieces of the (first) continuation of one prompt as they become certain; together they are its text."""
+    config = replace(config, samples=1)
+    generator = Generator(model, compute, [prompt], config, end_id=end_id, banned=banned)
+    row = _Row(tokenizer, prompt, config, end_id)
+    for ((_, token),) in generator:
+        if text := row.push(token):
+            yield text
+        if row.reason == "stop":
+            return
+    if text := row.flush():
+        yield text
