@@ -1,0 +1,325 @@
+"""Token labelling: a label for every word, which may spell spans (names, dates, prices) or stand alone (parts of
+speech) (Devlin et al. 2019, section 5.3)."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, chain, pairwise
+from typing import Any, ClassVar, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.errors import PalavraError
+from palavra.losses import Loss
+from palavra.model.families.tasks import Form
+from palavra.model.outputs import Output, build_output
+from palavra.model.task_heads import Level
+from palavra.tasks import metrics
+from palavra.tasks.features import Features, Int64Array
+from palavra.tasks.kinds.classification import label_map
+from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_inputs
+from palavra.tasks.spans import (
+    ROLES,
+    Scheme,
+    decode_tags,
+    detect_scheme,
+    encode_tags,
+    parse_tag,
+    transitions,
+    viterbi_packed,
+)
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tasks.words import encode_sentences, word_texts
+from palavra.tokenizer import Tokenizer
+
+LogProbabilities = npt.NDArray[np.floating]
+SHOWN_LABELS = 20
+SHOWN_ERRORS = 20
+SHOWN_WORDS = 8  # on either side of an error
+# Has all the roles there are: with it `decode_tags` reads tags of every scheme.
+ANY: Scheme = "bioes"
+
+
+class Labelling(Task[Tagged]):
+    """`labels` are the classes in order, `counts` how many words of each were in training, `scheme` how the labels
+    spell spans.
+
+    Whatever scheme the data are written in, the model learns its own: `scheme` of the specification, or the one that
+    was found. A tag that its scheme does not allow at its place is read as conlleval reads it, which keeps every span.
+    """
+
+    kinds = ("labelling",)
+    level: ClassVar[Level] = "token"
+
+    def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], scheme: Scheme):
+        super().__init__(spec)
+        self.labels, self.counts, self.scheme = labels, tuple(counts), scheme
+        self._number = {label: number for number, label in enumerate(labels)}
+        # Data may write the types in any scheme.
+        self._readable = set(labels) if scheme == "plain" else set(_tags_of(_types(labels), ANY))
+
+    @property
+    def spells_spans(self) -> bool:
+        """Whether labels of several words make a span."""
+        return self.scheme != "plain"
+
+    @property
+    def form(self) -> Form:
+        return "TokenClassification"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        if self.spells_spans:
+            return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "loss")
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+
+    # Data
+
+    @classmethod
+    def read(cls, spec: TaskSpec, source: str) -> list[Tagged]:
+        return read_sentences(spec, source)
+
+    @classmethod
+    def fit(cls, spec: TaskSpec, examples: Sequence[Tagged]) -> "Labelling":
+        """Every type that was seen gets every tag of the scheme: a longer span of a known type, first met in the test
+        data, is no new label, and any sequence of valid tags can be spelled. O is always there."""
+        source = spec.train or "the training data"
+        try:
+            found = detect_scheme(_labels(example) for example in examples)
+        except PalavraError as error:
+            raise PalavraError(f"{source}: {error}") from None
+        scheme: Scheme = spec.labelling.scheme or found
+        counted = Counter(chain.from_iterable(_normalized(example, scheme) for example in examples))
+        labels = tuple(sorted(counted))
+        if scheme != "plain":
+            labels = _tags_of(_types(counted), scheme)
+        if len(labels) < 2:
+            only = f"only one label, {labels[0]!r}" if labels else "no label at all"
+            raise PalavraError(f"{source} has {only}: labelling needs at least two; check the label column")
+        return cls(spec, labels, [counted[label] for label in labels], scheme)
+
+    def check(self, examples: Sequence[Tagged]) -> None:
+        for example in examples:
+            number = next((n for n, label in enumerate(_labels(example)) if label not in self._readable), None)
+            if number is None:
+                # Labels from elsewhere may lack a tag of a type that they have.
+                tags = _normalized(example, self.scheme)
+                number = next((n for n, tag in enumerate(tags) if tag not in self._number), None)
+            if number is not None:
+                raise self._unseen(example, number)
+
+    def _unseen(self, example: Tagged, number: int) -> PalavraError:
+        known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
+        more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
+        return PalavraError(
+            f"{example.where}: word {number + 1}, {example.words[number]!r}, has the label "
+            f"{_labels(example)[number]!r}, which was not in training, which has {known}{more}: mend the label, or "
+            "train with examples of it"
+        )
+
+    def inputs(self, raw: Sequence[Any]) -> list[Tagged]:
+        """Texts, which are divided into words; lists of words; or mappings with `text`, `words` or both (the words are
+        then those of the text)."""
+        return sentence_inputs(self.spec, raw)
+
+    def summary(self, examples: Sequence[Tagged]) -> dict[str, Any]:
+        labels = Counter(chain.from_iterable(_labels(example) for example in examples))
+        found = {"examples": len(examples), "words": labels.total(), "labels": dict(labels.most_common())}
+        if not self.spells_spans:
+            return found
+        spans = Counter(span.label for example in examples for span in decode_tags(_labels(example), ANY))
+        mended = sum(_normalized(example, self.scheme) != example.labels for example in examples)
+        return {**found, "scheme": self.scheme, "spans": dict(spans.most_common()), "tags_rewritten": mended}
+
+    # The model
+
+    def encode(
+        self, examples: Sequence[Tagged], tokenizer: Tokenizer, context: int, segments: bool, *, split: bool = False
+    ) -> Features:
+        """See `encode_sentences`. Long sentences are always split: every word needs its label."""
+        del segments, split
+        texts = [word_texts(example.text, example.words, example.spans) for example in examples]
+        features, row_words = encode_sentences(texts, tokenizer, context, self.spec.labelling.subwords)
+        if not examples or examples[0].labels is None:
+            return features
+        return replace(features, labels=self._gold(examples)[row_words], label_counts=features.row_counts)
+
+    def _gold(self, examples: Sequence[Tagged]) -> Int64Array:
+        """The classes of all words (W,)."""
+        names = chain.from_iterable(_normalized(example, self.scheme) for example in examples)
+        return np.fromiter((self._number[name] for name in names), dtype=np.int64)
+
+    def build_output(self, width: int) -> nn.Module:
+        return build_output(self.spec.output, width, np.array(self.counts))
+
+    def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """Cross-entropy of the rows: of words, or of subwords where all carry their word's label."""
+        assert isinstance(output, Output)
+        weights = None
+        if self.spec.class_weights != "none":
+            # A tag that was never seen has no row to weigh.
+            weights = 1 / torch.tensor(self.counts, dtype=torch.float32, device=x.device).clamp(min=1)
+        return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
+
+    def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Log-probabilities (R, K) of the classes."""
+        assert isinstance(output, Output)
+        return (output.log_probabilities(x).float(),)
+
+    # Predictions
+
+    def decode(self, examples: Sequence[Tagged], log_p: LogProbabilities) -> Int64Array:
+        """The class of every word (W,) by the log-probabilities (W, K) of words."""
+        if self.spells_spans and self.spec.labelling.constrained:
+            lengths = np.array([len(example.words) for example in examples if example.words], dtype=np.int64)
+            return viterbi_packed(log_p, lengths, *transitions(self.labels, self.scheme))
+        best: Int64Array = log_p.argmax(1).astype(np.int64)
+        return best
+
+    def predict(self, examples: Sequence[Tagged], features: Features, inferred: Inferred) -> list[Prediction]:
+        """`words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`:
+        `text[start:end]` is the span. Labels that spell no spans make a span of every word.
+
+        The probability of a span is that of its least certain word: it is right only if all its words are, and these
+        are right or wrong together far too often to be multiplied.
+        """
+        log_p = _of_words(features, inferred)
+        chosen = self.decode(examples, log_p)
+        certain = np.exp(log_p[np.arange(len(chosen)), chosen]).tolist()
+        labels = [self.labels[number] for number in chosen.tolist()]
+        return [
+            self._prediction(example, labels[start:stop], certain[start:stop])
+            for example, (start, stop) in zip(examples, _bounds(examples), strict=True)
+        ]
+
+    def _prediction(self, example: Tagged, labels: list[str], certain: list[float]) -> Prediction:
+        found = [(number, number + 1, label) for number, label in enumerate(labels)]
+        if self.spells_spans:
+            found = [(span.start, span.end, span.label) for span in decode_tags(labels, self.scheme)]
+        spans = []
+        for first, last, label in found:
+            start, end = example.spans[first][0], example.spans[last - 1][1]
+            probability = min(certain[first:last])
+            text = example.text[start:end]
+            spans.append({"label": label, "text": text, "start": start, "end": end, "probability": probability})
+        words = list(example.words)
+        return {"text": example.text, "words": words, "labels": labels, "probabilities": certain, "spans": spans}
+
+    def score(self, examples: Sequence[Tagged], features: Features, inferred: Inferred) -> Scores:
+        """Spans as conlleval counts them; where labels spell none, the labels of words. `loss` is the mean over the
+        rows, -log p of the right class in nats."""
+        log_p = _of_words(features, inferred)
+        chosen, gold = self.decode(examples, log_p), self._gold(examples)
+        right = inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)]
+        loss = -float(right.mean(dtype=np.float64))
+        errors = {"errors": self._confident_errors(examples, log_p, chosen, gold)}
+        if not self.spells_spans:
+            found = metrics.classification_scores(gold, np.exp(log_p), self.labels).to_json()
+            values = {name: float(found[name]) for name in self.metrics[:-1]}
+            return Scores(main="accuracy", values={**values, "loss": loss}, details={**found, "loss": loss, **errors})
+        labels = [self.labels[number] for number in chosen.tolist()]
+        predicted = [decode_tags(labels[start:stop], self.scheme) for start, stop in _bounds(examples)]
+        expected = [decode_tags(_labels(example), ANY) for example in examples]
+        accuracy = float((chosen == gold).mean())
+        table = metrics.span_scores(expected, predicted, token_accuracy=accuracy).to_json()
+        values = {name: float(table[name]) for name in self.metrics[:-1]}
+        details = {**table, "per_class": table.pop("per_type"), **errors}
+        return Scores(main="f1", values={**values, "loss": loss}, details=details)
+
+    def _confident_errors(
+        self, examples: Sequence[Tagged], log_p: LogProbabilities, chosen: Int64Array, gold: Int64Array
+    ) -> list[dict[str, Any]]:
+        """The wrong words whose label the model was surest of."""
+        wrong = np.flatnonzero(chosen != gold)
+        worst = wrong[np.argsort(-log_p[wrong, chosen[wrong]], kind="stable")][:SHOWN_ERRORS]
+        starts = np.array([start for start, _ in _bounds(examples)], dtype=np.int64)
+        owners = np.searchsorted(starts, worst, side="right") - 1
+        errors = []
+        for word, owner in zip(worst.tolist(), owners.tolist(), strict=True):
+            example, place = examples[owner], word - int(starts[owner])
+            errors.append(
+                {
+                    "where": example.where,
+                    "text": _excerpt(example, place),
+                    "word": example.words[place],
+                    "label": self.labels[gold[word]],
+                    "predicted": self.labels[chosen[word]],
+                    "probability": float(np.exp(log_p[word, chosen[word]])),
+                }
+            )
+        return errors
+
+    # Storage
+
+    def labels_to_json(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "counts": list(self.counts), "scheme": self.scheme}
+
+    @classmethod
+    def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Labelling":
+        """A model from elsewhere has no scheme: its labels show which."""
+        names, counts = tuple(labels["labels"]), tuple(labels["counts"])
+        scheme = labels.get("scheme") or _scheme_of(names)
+        if len(names) != len(counts) or len(set(names)) != len(names) or scheme not in get_args(Scheme):
+            raise PalavraError(f"the labels of task {spec.name!r} are damaged: take the model from another copy")
+        return cls(spec, names, counts, cast(Scheme, scheme))
+
+    def config_values(self) -> dict[str, Any]:
+        return label_map(self.labels)
+
+
+def _types(tags: Iterable[str]) -> list[str]:
+    return sorted({parse_tag(tag)[1] for tag in tags if tag != "O"})
+
+
+def _tags_of(types: Iterable[str], scheme: Scheme) -> Labels:
+    """O, and every tag that the scheme has for these types."""
+    roles = ROLES[scheme].replace("O", "")
+    return ("O", *(f"{role}-{name}" if name else role for name in types for role in roles))
+
+
+def _scheme_of(names: Labels) -> Scheme:
+    """IOB1 where some I- has no B- of its type: only there can it begin a span."""
+    scheme = detect_scheme([names])
+    begun = {parse_tag(name)[1] for name in names if parse_tag(name)[0] == "B"}
+    inside = {parse_tag(name)[1] for name in names if parse_tag(name)[0] == "I"}
+    return "iob1" if scheme == "bio" and inside - begun else scheme
+
+
+def _labels(example: Tagged) -> Labels:
+    assert example.labels is not None
+    return example.labels
+
+
+def _normalized(example: Tagged, scheme: Scheme) -> Labels:
+    """The labels as `scheme` writes the spans that they spell. Raises PalavraError, with file and line, for one that is
+    no tag."""
+    labels = _labels(example)
+    if scheme == "plain":
+        return labels
+    try:
+        return tuple(encode_tags(decode_tags(labels, ANY), len(labels), scheme))
+    except PalavraError as error:
+        raise PalavraError(f"{example.where}: {error}") from None
+
+
+def _bounds(examples: Sequence[Tagged]) -> Iterable[tuple[int, int]]:
+    """Where the words of each example begin and end among those of all."""
+    return pairwise(accumulate((len(example.words) for example in examples), initial=0))
+
+
+def _of_words(features: Features, inferred: Inferred) -> LogProbabilities:
+    """The log-probabilities (W, K) of words: where all subwords are read, those of the first one."""
+    (rows,) = inferred
+    return rows if features.row_starts is None else rows[features.row_starts]
+
+
+def _excerpt(example: Tagged, place: int) -> str:
+    """A word of a sentence and those around it."""
+    first, last = max(0, place - SHOWN_WORDS), min(len(example.words), place + SHOWN_WORDS + 1)
+    text = example.text[example.spans[first][0] : example.spans[last - 1][1]]
+    return f"{'... ' if first else ''}{text}{' ...' if last < len(example.words) else ''}"
