@@ -132,6 +132,27 @@ def test_labels_are_the_fewest_tokens_around_the_answer(
         assert found == text.strip()
 
 
+def test_all_bytes_of_the_outer_characters_belong_to_the_answer() -> None:
+    tokenizer = TOKENIZERS["bpe"]
+    for context in ("é日é", "日é日"):
+        ids, offsets = tokenizer.encode_with_offsets(context)
+        features = encode_questions([ask("?", context, context[1])] * 2, tokenizer, 64, False, 8)
+        own = [number for number, (start, end) in enumerate(offsets) if start < 2 and end > 1]
+        assert len(own) > 1 < len(ids)
+        assert features.labels.tolist() == [[own[0] + 1, own[-1] + 1]] * 2
+
+
+@given(context=st.integers(12, 64), stride=st.integers(1, 20))
+def test_a_window_has_the_answer_whole_or_not_at_all(context: int, stride: int) -> None:
+    features = encode(QUESTIONS, context, stride=stride)
+    for window, example in enumerate(features.example.tolist()):
+        question = QUESTIONS[example]
+        starts, ends = features.window_spans(window)
+        answer = taught_answer(question)
+        inside = answer is not None and answer.start in starts and answer.start + len(answer.text) in ends
+        assert labelled_slice(features, question, window) == (answer.text if answer and inside else None)
+
+
 def test_each_context_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     original = Tokenizer.encode_with_offsets

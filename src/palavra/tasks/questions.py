@@ -111,7 +111,7 @@ def _windows(lengths: Int64Array, room: Int64Array, stride: int) -> tuple[Int64A
 class Passages:
     """Distinct texts as tokens, end to end: `input_ids` (T,) uint32, `lengths` (C,) int64, and `starts` and `ends` (T,)
     of the characters that a token stands for in its text. `number` (E,) is the text of each that was given, `bases`
-    (C,) are places on one line for all texts, with a gap between each two."""
+    (C,) where it begins if all are laid end to end."""
 
     number: Int64Array
     input_ids: npt.NDArray[np.uint32]
@@ -159,5 +159,5 @@ def read_passages(texts: Sequence[str], tokenizer: Tokenizer) -> Passages:
         lengths=lengths,
         starts=np.ascontiguousarray(offsets[:, 0]),
         ends=np.ascontiguousarray(offsets[:, 1]),
-        bases=offsets_of(np.array([len(text) + 1 for text in place], dtype=np.int64))[:-1],
+        bases=offsets_of(np.array([len(text) for text in place], dtype=np.int64))[:-1],
     )
