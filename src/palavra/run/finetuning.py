@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from palavra.data.packing import Cursor
+from palavra.errors import PalavraError
 from palavra.inference.tasks import Vectors, infer
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
@@ -58,6 +59,11 @@ class FineTuning:
             mixing=self.recipe.mixing,
         )
         object.__setattr__(self, "plan", plan)
+        for name, task in self.tasks.items():
+            if train.metric is not None and train.metric not in task.metrics:
+                raise PalavraError(
+                    f"train.metric {train.metric!r} is none of task {name}: use one of {', '.join(task.metrics)}"
+                )
 
     @property
     def steps(self) -> int:
@@ -89,8 +95,9 @@ class FineTuning:
 
     @property
     def pace(self) -> FinetuneConfig:
-        """The recipe's."""
-        return self.recipe.train
+        """The recipe's; validation is due after each epoch unless it says otherwise."""
+        train = self.recipe.train
+        return replace(train, eval_every=train.eval_every or self.plan.epoch_steps)
 
     @property
     def patience(self) -> int | None:
@@ -124,6 +131,12 @@ class FineTuning:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
         metrics = {name: self.recipe.train.metric or scores.main for name, scores in found.items()}
+        for name, scores in found.items():
+            if metrics[name] not in scores.values:
+                raise PalavraError(
+                    f"the validation examples of {name} have no {metrics[name]}, for a class is absent from them: "
+                    "choose another train.metric"
+                )
         goodness = [
             -scores.values[metrics[name]] if is_error(metrics[name]) else scores.values[metrics[name]]
             for name, scores in found.items()
