@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.model.attention import Layout
-from palavra.model.config import ModelConfig
+from palavra.model.config import Activation, ModelConfig
+from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
 from palavra.model.transformer import Transformer
 
 Pooling = Literal["cls", "mean", "max"]
-HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu"]
+HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
 HeadNorm = Literal["none", "batch", "layer"]
 # What a head reads: the whole sequence as one vector, or each of its labelled tokens.
 Level = Literal["sequence", "token"]
 
 ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    # Those of bodies, for a family's own head may have any of them.
+    **{name: LAYER_ACTIVATIONS[name] for name in get_args(Activation)},
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "gelu": F.gelu,
 }
 LARGEST_HIDDEN = 2**16
 

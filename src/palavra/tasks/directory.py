@@ -110,7 +110,7 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
         known = TASK_FORMATS[model.config.family]
         values |= {"architectures": [f"{known.prefix}For{task.form}"], **task.config_values()}
         values |= known.config(resolved_head(model.config, task))
-    else:
+    elif model.config.family in TASK_FORMATS:
         values |= {"architectures": [f"{TASK_FORMATS[model.config.family].prefix}Model"]}
     write_config(model.config, directory, values)
     entries = [

@@ -41,7 +41,9 @@ def _bert_config(head: HeadConfig) -> dict[str, Any]:
 
 def _modernbert_own(config: ModelConfig, form: Form) -> HeadConfig:
     del form
-    return HeadConfig(pooling="cls", hidden=(config.width,), activation="gelu", norm="layer", bias=config.head_bias)
+    return HeadConfig(
+        pooling="cls", hidden=(config.width,), activation=config.head_activation, norm="layer", bias=config.head_bias
+    )
 
 
 def _modernbert_keys(form: Form) -> dict[str, str]:
