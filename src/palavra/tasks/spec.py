@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import nn
+
 from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
@@ -92,6 +94,8 @@ class TaskSpec:
         # The name becomes part of parameter names, which have dots of their own.
         if not self.name.isidentifier():
             raise PalavraError(f"task name {self.name!r}: use letters, digits and _ only, a letter first")
+        if hasattr(nn.ModuleDict(), self.name) or hasattr(nn.ParameterDict(), self.name):
+            raise PalavraError(f"task name {self.name!r} means something to torch: try {self.name}_, or choose another")
         if not 0 < self.valid_share < 1:
             raise PalavraError(f"valid_share is {self.valid_share}: it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:

@@ -28,7 +28,7 @@ class TextExample:
 
 
 def text_columns(spec: TaskSpec) -> tuple[str, ...]:
-    """The columns of the one text or the two."""
+    """The names of the columns of the one text or the two."""
     columns = spec.columns
     if spec.kind == "pairs" or columns.text_b is not None:
         return columns.text_a or "text_a", columns.text_b or "text_b"
@@ -49,7 +49,7 @@ def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -
 
 
 def _text(record: Record, name: str) -> str:
-    value = column(record, name)
+    value = column(record, name, option="--text, or --text-a and --text-b of pairs")
     if not isinstance(value, str):
         raise PalavraError(f"{record.where}: {name} is {_shown(value)}, not text: put it in quotes or leave it out")
     if not value.strip():
@@ -69,10 +69,12 @@ def text_inputs(spec: TaskSpec, raw: Sequence[Any]) -> list[TextExample]:
 
 
 def _input(one: Any, names: tuple[str, ...], where: str) -> TextExample:
-    if isinstance(one, Mapping):
+    if isinstance(one, Record):
+        texts, where = [_text(one, name) for name in names], one.where
+    elif isinstance(one, Mapping):
         texts = [_text(Record(dict(one), where), name) for name in names]
     else:
-        texts = [one] if isinstance(one, str) else list(one)
+        texts = list(one) if isinstance(one, list | tuple) else [one]
     if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
         wanted = "one text" if len(names) == 1 else "two texts"
         raise PalavraError(f"{where}: {wanted} wanted, or a mapping with {', '.join(names)}")

@@ -1,5 +1,6 @@
 """Sequence classification, of one text or a pair, with one label or several (Devlin et al. 2019, section 4.1)."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_inputs
 from palavra.tokenizer import Tokenizer
 
 Labels = tuple[str, ...]
@@ -33,17 +34,25 @@ LISTED = 5
 THRESHOLD = 0.5
 # Tables with a row or a column for each class are kept up to so many.
 TABLE_CLASSES = 200
+# A class so rare that it would weigh more is learned from noise.
+LARGEST_RATIO = 100.0
 
 
 class Classification(Task[TextExample]):
     """`labels` are the classes in order, `counts` how often each was in training, `temperature` what logits are divided
-    by (Guo et al. 2017; 1 unless fitted)."""
+    by (Guo et al. 2017; 1 unless fitted), `examples` of training (None: one for each label counted)."""
 
     kinds = ("classification", "pairs")
     level: ClassVar[Level] = "sequence"
 
-    def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], temperature: float = 1.0):
+    def __init__(
+        self, spec: TaskSpec, labels: Labels, counts: Sequence[int], temperature: float = 1.0,
+        examples: int | None = None,
+    ):  # fmt: skip
         super().__init__(spec)
+        if len(counts) != len(labels):
+            raise ValueError(f"{len(labels)} labels, but {len(counts)} counts")
+        self.examples = sum(counts) if examples is None else examples
         self.labels, self.counts, self.temperature = labels, tuple(counts), temperature
         self._number = {label: number for number, label in enumerate(labels)}
         if self.multilabel and spec.output.name != "softmax":
@@ -66,6 +75,10 @@ class Classification(Task[TextExample]):
             return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss")
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", "auroc", "calibration_error", "loss")
 
+    @property
+    def input_parts(self) -> int:
+        return len(text_columns(self.spec))
+
     # Data
 
     @classmethod
@@ -86,7 +99,8 @@ class Classification(Task[TextExample]):
                 f"{spec.train or 'the training data'} has {only}: classification needs at least two; check the label "
                 "column"
             )
-        task = cls(replace(spec, multilabel=several), labels, [counted[label] for label in labels])
+        counts = [counted[label] for label in labels]
+        task = cls(replace(spec, multilabel=several), labels, counts, examples=len(examples))
         task.check(examples)
         return task
 
@@ -158,7 +172,7 @@ class Classification(Task[TextExample]):
             return None
         counts = torch.tensor(self.counts, dtype=torch.float32, device=x.device).clamp(min=1)
         if self.multilabel:
-            return (counts.sum() / counts).clamp(max=100)
+            return ((self.examples - counts) / counts).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
         return 1 / counts
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
@@ -247,16 +261,24 @@ class Classification(Task[TextExample]):
     def calibrated(self, features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits labelled validation examples best."""
         temperature = calibration.fit_temperature(inferred[0], features.labels.astype(np.int64))
-        return Classification(self.spec, self.labels, self.counts, float(temperature))
+        return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)
 
     # Storage
 
     def labels_to_json(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "counts": list(self.counts), "temperature": self.temperature}
+        return {
+            "labels": list(self.labels),
+            "counts": list(self.counts),
+            "temperature": self.temperature,
+            "examples": self.examples,
+        }
 
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Classification":
-        return cls(spec, tuple(labels["labels"]), labels["counts"], labels.get("temperature", 1.0))
+        return cls(
+            spec, tuple(labels["labels"]), labels["counts"], float(labels.get("temperature", 1.0)),
+            labels.get("examples"),
+        )  # fmt: skip
 
     def config_values(self) -> dict[str, Any]:
         problem = "multi_label_classification" if self.multilabel else "single_label_classification"
@@ -289,7 +311,7 @@ def _label_column(spec: TaskSpec) -> str:
 
 def _labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
     """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
-    value = column(record, name)
+    value = column(record, name, option="--label")
     if isinstance(value, list | tuple):
         return tuple(dict.fromkeys(_label(record, name, item) for item in value))
     if spec.multilabel and isinstance(value, str):
@@ -300,18 +322,18 @@ def _labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
 def _label(record: Record, name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value == int(value):
-        value = int(value)
     if isinstance(value, str) and value.strip():
         return value.strip()
-    if isinstance(value, int | float):
-        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(int(value) if value == int(value) else value)
     raise PalavraError(f"{record.where}: {name} is {value!r}, not a label: fill it in or remove the line")
 
 
 def _natural(label: str) -> tuple[int, float, str]:
-    """Numbers in their order, before words in theirs."""
+    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
+    numbers."""
     try:
-        return 0, float(label), label
+        number = float(label)
     except ValueError:
-        return 1, 0.0, label
+        number = math.nan
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
