@@ -27,7 +27,7 @@ from palavra.inference.generation import (
     stream,
 )
 from palavra.inference.sampling import SamplingConfig, choose, draw, penalize_repetition, restrict
-from palavra.model.cache import Decoder
+from palavra.model.cache import Decoder, StepModel
 from palavra.model.directory import save_model
 from palavra.model.heads import CausalLanguageModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -53,7 +53,7 @@ def tokens_of(
     model: CausalLanguageModel, texts: Sequence[Sequence[int]], config: GenerationConfig, **options: Any
 ) -> list[list[int]]:
     rows: list[list[int]] = [[] for _ in range(len(texts) * config.samples)]
-    for step in Generator(model, CPU, texts, config, **options):
+    for step in Generator(StepModel(model, CPU), texts, config, **options):
         for row, token in step:
             rows[row].append(token)
     return rows
@@ -74,7 +74,7 @@ def test_cached_logits_equal_uncached_ones(family: str, changes: dict[str, Any])
     """Sequences of different lengths side by side, after every token."""
     model = causal_model(family, **changes)
     texts = prompts(*LENGTHS)
-    decoder = Decoder(model, len(texts), 40, CPU)
+    decoder = Decoder(StepModel(model, CPU), len(texts), 40)
     logits = decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(len(texts)))
     for token in range(5, 25):
         expected = torch.stack([uncached(model, text) for text in texts])
@@ -88,7 +88,7 @@ def test_cached_logits_equal_uncached_ones(family: str, changes: dict[str, Any])
 def test_rows_can_be_dropped_repeated_and_read_anew() -> None:
     model = causal_model(heads=4)
     texts = prompts(*LENGTHS)
-    decoder = Decoder(model, 4, 40, CPU)
+    decoder = Decoder(StepModel(model, CPU), 4, 40)
     decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(4))
     decoder.keep(np.array([2, 0, 2]))
     fresh = prompts(6, seed=1)[0]
@@ -99,7 +99,7 @@ def test_rows_can_be_dropped_repeated_and_read_anew() -> None:
 
 
 def test_a_full_cache_takes_no_more() -> None:
-    decoder = Decoder(causal_model(), 1, 4, CPU)
+    decoder = Decoder(StepModel(causal_model(), CPU), 1, 4)
     decoder.prefill(pack([Sample(input_ids=np.array([5, 6, 7]))]), np.array([0]))
     decoder.step(np.array([8]))
     with pytest.raises(ValueError, match="full"):
@@ -178,7 +178,7 @@ def test_banned_tokens_never_come() -> None:
 @pytest.mark.parametrize(("length", "new"), [(64, 1), (70, 1), (60, 5), (64, None)])
 def test_a_text_longer_than_the_context_is_an_error(length: int, new: int | None) -> None:
     with pytest.raises(PalavraError, match=r"context of 64.*slide") as caught:
-        Generator(causal_model(), CPU, prompts(length), GenerationConfig(max_tokens=new))
+        Generator(StepModel(causal_model(), CPU), prompts(length), GenerationConfig(max_tokens=new))
     assert "\n" not in str(caught.value)
 
 
@@ -348,11 +348,11 @@ def test_text_goes_through_up_to_the_first_stop_string(pieces: list[str], stop: 
 
 
 def generated(tokenizer: Tokenizer, **changes: Any) -> tuple[list[list[Continuation]], list[str]]:
-    model = causal_model(vocab_size=tokenizer.vocab_size)
+    steps = StepModel(causal_model(vocab_size=tokenizer.vocab_size), CPU)
     texts = [[tokenizer.cls_id, *tokenizer.encode(text)] for text in ("O rato", "", "A águia voa")]
     config = GenerationConfig(**{"max_tokens": 25, "seed": 5} | changes)
-    together = continuations(model, CPU, tokenizer, texts, config, end_id=tokenizer.sep_id)
-    return together, ["".join(stream(model, CPU, tokenizer, t, config, end_id=tokenizer.sep_id)) for t in texts]
+    together = continuations(steps, tokenizer, texts, config, end_id=tokenizer.sep_id)
+    return together, ["".join(stream(steps, tokenizer, t, config, end_id=tokenizer.sep_id)) for t in texts]
 
 
 def test_a_stream_is_the_text_of_the_whole(tokenizer: Tokenizer) -> None:

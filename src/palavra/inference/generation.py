@@ -13,9 +13,7 @@ from torch import Tensor
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
 from palavra.inference.sampling import SamplingConfig, choose
-from palavra.model.cache import Decoder
-from palavra.model.compute import Compute
-from palavra.model.heads import CausalLanguageModel
+from palavra.model.cache import Decoder, StepModel
 
 Overflow = Literal["error", "slide"]
 Reason = Literal["end", "stop", "length"]
@@ -69,10 +67,10 @@ class Generator:
     """
 
     def __init__(
-        self, model: CausalLanguageModel, compute: Compute, prompts: Sequence[Sequence[int]], config: GenerationConfig,
-        *, end_id: int | None = None, banned: Sequence[int] = (),
+        self, steps: StepModel, prompts: Sequence[Sequence[int]], config: GenerationConfig, *,
+        end_id: int | None = None, banned: Sequence[int] = (),
     ):  # fmt: skip
-        self.config, self.context = config, model.config.context
+        self.config, self.context = config, steps.model.config.context
         self._end_id, self._banned = end_id, list(banned)
         self.limits = [self._limit(len(prompt)) for prompt in prompts for _ in range(config.samples)]
         self._prompts = prompts
@@ -84,8 +82,8 @@ class Generator:
         capacity = min(
             self.context, max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
         )
-        self._decoder = Decoder(model, len(self._rows), capacity, compute)
-        self._vocab_size = model.config.vocab_size
+        self._decoder = Decoder(steps, len(self._rows), capacity)
+        self._vocab_size = steps.model.config.vocab_size
 
     def _limit(self, length: int) -> int:
         """The most new tokens after a prompt of this length."""
@@ -265,11 +263,11 @@ class _Row:
 
 
 def continuations(
-    model: CausalLanguageModel, compute: Compute, tokenizer: Detokenizes, prompts: Sequence[Sequence[int]],
+    steps: StepModel, tokenizer: Detokenizes, prompts: Sequence[Sequence[int]],
     config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
 ) -> list[list[Continuation]]:  # fmt: skip
     """`config.samples` continuations of each prompt (token ids). Arguments and errors as `Generator`'s."""
-    generator = Generator(model, compute, prompts, config, end_id=end_id, banned=banned)
+    generator = Generator(steps, prompts, config, end_id=end_id, banned=banned)
     rows = [_Row(tokenizer, prompt, config, end_id) for prompt in prompts for _ in range(config.samples)]
     for step in generator:
         for number, token in step:
@@ -284,12 +282,12 @@ def continuations(
 
 
 def stream(
-    model: CausalLanguageModel, compute: Compute, tokenizer: Detokenizes, prompt: Sequence[int],
+    steps: StepModel, tokenizer: Detokenizes, prompt: Sequence[int],
     config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
 ) -> Iterator[str]:  # fmt: skip
     """Pieces of the (first) continuation of one prompt as they become certain; together they are its text."""
     config = replace(config, samples=1)
-    generator = Generator(model, compute, [prompt], config, end_id=end_id, banned=banned)
+    generator = Generator(steps, [prompt], config, end_id=end_id, banned=banned)
     row = _Row(tokenizer, prompt, config, end_id)
     for ((_, token),) in generator:
         if text := row.push(token):

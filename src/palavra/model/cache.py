@@ -1,12 +1,13 @@
 """Reading on: a causal transformer that keeps the keys and values of what it has read, and takes a token at a time."""
 
+import copy
 from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
@@ -27,23 +28,22 @@ class Decoder:
     """R sequences that are read side by side, each as far as it has come.
 
     Sequences of different lengths stand next to one another without padding: each has its own positions, and a
-    mask over what it has not read. Memory is allocated once: 2 x layers x R x shared heads x `capacity` x d numbers,
-    and a copy of the vocabulary matrix in the order in which a few rows are multiplied fastest.
+    mask over what it has not read. Memory is allocated once: 2 x layers x R x shared heads x `capacity` x d numbers.
     """
 
-    def __init__(self, model: CausalLanguageModel, rows: int, capacity: int, compute: Compute):
-        config = model.config
+    def __init__(self, steps: "StepModel", rows: int, capacity: int):
+        model, compute, config = steps.model, steps.compute, steps.model.config
         if "local" in config.layer_kinds:
             raise PalavraError(f"a {config.family} model with local layers cannot generate: use a causal family")
         self.model, self.compute, self.capacity = model, compute, capacity
-        self._modules = [cast(Layer, layer) for layer in model.transformer.layers]
+        self._whole = [cast(Layer, layer) for layer in model.transformer.layers]
+        self._stepwise, self._unembedding = steps.for_rows(rows)
         shape = (rows, config.shared_heads, capacity, config.head_width)
         self._layers = [
             _Layer(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
             for _ in range(config.layers)
         ]
         self.lengths: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
-        self._unembedding = _Unembedding(model, compute, rows)
 
     @torch.inference_mode()
     def prefill(self, batch: Batch, rows: npt.NDArray[np.integer]) -> Tensor:
@@ -56,14 +56,14 @@ class Decoder:
         with self.compute.autocast():
             x = self._read(batch, layout, row, last)
         self.lengths[rows] = lengths
-        return self._unembedding(x)
+        return self._logits(x)
 
     def _read(self, batch: Batch, layout: Layout, row: Tensor, last: Tensor) -> Tensor:
         """All layers over packed sequences: vectors (S, D) of their `last` (S,) tokens; fills the cache."""
         transformer = self.model.transformer
         x = transformer.embeddings(batch.input_ids, batch.position_ids, batch.segment_ids)
         rotary = self._rotary(batch.position_ids)
-        for number, (layer, cache) in enumerate(zip(self._modules, self._layers, strict=True), start=1):
+        for number, (layer, cache) in enumerate(zip(self._whole, self._layers, strict=True), start=1):
             q, k, v = layer.attention.project(layer.attended(x), rotary)
             cache.keys[row, :, batch.position_ids] = k.to(cache.keys.dtype)
             cache.values[row, :, batch.position_ids] = v.to(cache.values.dtype)
@@ -82,21 +82,24 @@ class Decoder:
         transformer, positions = self.model.transformer, self._tensor(self.lengths)
         seen = int(self.lengths.max()) + 1
         place, mask = self._place(positions, seen)
-        with self.compute.autocast():
-            x = transformer.embeddings(self._tensor(tokens), positions, None)
-            rotary = self._rotary(positions)
-            for layer, cache in zip(self._modules, self._layers, strict=True):
-                q, k, v = layer.attention.project(layer.attended(x), rotary)
-                cache.keys[place] = k.to(cache.keys.dtype)
-                cache.values[place] = v.to(cache.values.dtype)
-                mixed = F.scaled_dot_product_attention(
-                    q.to(cache.keys.dtype)[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], mask,
-                    enable_gqa=q.shape[1] != k.shape[1],
-                )  # fmt: skip
-                x = layer.finish(x, mixed.flatten(1))
-            x = transformer.final_norm(x)
+        x = transformer.embeddings(self._tensor(tokens), positions, None)
+        rotary = self._rotary(positions)
+        for layer, cache in zip(self._stepwise, self._layers, strict=True):
+            q, k, v = layer.attention.project(layer.attended(x), rotary)
+            cache.keys[place], cache.values[place] = k, v
+            mixed = F.scaled_dot_product_attention(
+                q[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], mask,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )  # fmt: skip
+            x = layer.finish(x, mixed.flatten(1))
+        x = transformer.final_norm(x)
         self.lengths += 1
-        return self._unembedding(x)
+        return self._logits(x)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Vectors (R, D) -> logits (R, V) float32."""
+        out: Tensor = self._unembedding(self.model.head(hidden))
+        return out.float()
 
     def _place(self, positions: Tensor, seen: int) -> tuple[tuple[slice | Tensor, slice, int | Tensor], Tensor | None]:
         """Where the next keys go, and which of the first `seen` places each sequence sees (None: all)."""
@@ -125,25 +128,70 @@ class Decoder:
         return torch.from_numpy(array.astype(np.int64)).to(self.compute.device)
 
 
-class _Unembedding:
-    """Vectors (R, D) -> logits (R, V) float32, from a copy of the matrix laid out for few rows.
+class StepModel:
+    """A model made ready to be read a few rows at a time: it holds a second copy of the weights (a third one where
+    both one row and several are read), laid out for that (`FewRows`). The model must not change any more."""
 
-    On CPUs the product with a row-major (V, D) matrix is three times slower than memory allows, and it is most of a
-    step's time; oneDNN's own layout reaches it.
+    def __init__(self, model: CausalLanguageModel, compute: Compute):
+        self.model, self.compute = model, compute
+        self._laid_out: dict[bool, tuple[list[Layer], FewRows]] = {}
+
+    def for_rows(self, rows: int) -> "tuple[list[Layer], FewRows]":
+        """The layers and the unembedding for that many rows."""
+        single = rows == 1
+        if single not in self._laid_out:
+            dtype = self.compute.dtype
+            layers = [_for_few_rows(cast(Layer, layer), single, dtype) for layer in self.model.transformer.layers]
+            self._laid_out[single] = layers, FewRows(*self.model.unembedding, single, dtype)
+        return self._laid_out[single]
+
+
+# How many rows oneDNN lays weights out for where there are several; right for others too.
+USUAL_ROWS = 8
+
+
+class FewRows(nn.Module):
+    """x (R, in) -> (R, out): a linear map whose weights are laid out anew for a `single` row, or for a few.
+
+    Such a product only reads its weights once, and on CPUs it reads those of `nn.Linear` (out, in) at a third of the
+    memory's speed: one row wants them transposed, a few rows in oneDNN's own layout.
     """
 
-    def __init__(self, model: CausalLanguageModel, compute: Compute, rows: int):
-        weight, bias = model.unembedding
-        self._weight, self._dtype = weight.detach().to(compute.dtype), compute.dtype
-        self._bias = None if bias is None else bias.detach().to(compute.dtype)
-        self._packed = compute.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        if self._packed:
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, rows)
+    def __init__(self, weight: Tensor, bias: Tensor | None, single: bool, dtype: torch.dtype):
+        super().__init__()
+        weight = weight.detach().to(dtype)
+        self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
+        self._product = _in_rows
+        if weight.device.type == "cpu" and single:
+            self._product, weight = _transposed, weight.T.contiguous()
+        elif weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+            self._product, weight = _packed, torch.ops.mkldnn._reorder_linear_weight(weight, USUAL_ROWS)
+        self._weight = weight
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        x = hidden.to(self._dtype)
-        if self._packed:
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        else:
-            out = F.linear(x, self._weight, self._bias)
-        return out.float()
+    def forward(self, x: Tensor) -> Tensor:
+        """x (R, in) -> (R, out) in the compute dtype."""
+        return self._product(x.to(self._dtype), self._weight, self._bias)
+
+
+def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+
+
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def _for_few_rows(module: Layer, single: bool, dtype: torch.dtype) -> Layer:
+    """A copy of a layer with its linear maps laid out anew; it shares all other parameters."""
+    shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
+    copied = copy.deepcopy(module, shared)
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, FewRows(child.weight, child.bias, single, dtype))
+    return copied

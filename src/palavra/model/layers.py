@@ -56,8 +56,9 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, D) -> queries (N, H, d), keys and values (N, shared heads, d)."""
         heads = self.qkv(x).view(x.shape[0], self.heads + 2 * self.shared_heads, -1)
-        q, k, v = heads.split((self.heads, self.shared_heads, self.shared_heads), dim=1)
-        return (q, k, v) if rotary is None else (rotate(q, *rotary), rotate(k, *rotary), v)
+        both, v = heads.split((self.heads + self.shared_heads, self.shared_heads), dim=1)
+        q, k = (both if rotary is None else rotate(both, *rotary)).split((self.heads, self.shared_heads), dim=1)
+        return q, k, v
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, causal: bool = False) -> Tensor:
         """x (N, D) -> (N, D), what the heads gathered side by side, still to go through `out`."""
