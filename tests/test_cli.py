@@ -15,7 +15,7 @@ import pytest
 
 GOLDEN = Path(__file__).parent / "golden" / "help.txt"
 COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "evaluate", "fill", "embed", "report", "demo")
-PUBLIC = ["PalavraError", "build_recipe", "evaluate", "load", "plan", "prepare", "pretrain", "tokenizer_train"]
+PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "finetune", "load", "plan", "prepare", "pretrain", "tokenizer_train"]
 
 
 def palavra(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -149,15 +149,15 @@ def test_wrong_input_gives_one_line_and_code_2(model: Path, tmp_path: Path, argu
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "error: no such command 'nothing' (python -m palavra --help shows the options)"),
-        (["--nothing"], "error: no such option: --nothing (python -m palavra --help"),
+        (["nothing"], "palavra: no such command 'nothing' (python -m palavra --help shows the options)"),
+        (["--nothing"], "palavra: no such option: --nothing (python -m palavra --help"),
         (["fill", "m", "--tip", "3"], "(python -m palavra fill --help shows the options)"),
-        (["fill"], "error: missing argument 'model' (python -m palavra fill --help shows the options)"),
-        (["fill", "m", "--top", "many"], "error: invalid value for '--top': "),
-        (["tokenizer", "train", "a.txt"], "error: missing option '--out' (python -m palavra tokenizer train --help"),
+        (["fill"], "palavra: missing argument 'model' (python -m palavra fill --help shows the options)"),
+        (["fill", "m", "--top", "many"], "palavra: invalid value for '--top': "),
+        (["tokenizer", "train", "a.txt"], "palavra: missing option '--out' (python -m palavra tokenizer train --help"),
         (["embed", "m", "a", "--pooling", "sum"], "'mean', 'cls', 'token'"),
-        (["report"], "error: missing argument 'run'"),
-        (["pretrain", "--steps"], "error: "),
+        (["report"], "palavra: missing argument 'run'"),
+        (["pretrain", "--steps"], "palavra: "),
     ],
 )
 def test_a_command_line_without_meaning_gives_one_line_and_code_2(arguments: list[str], said: str) -> None:
@@ -165,7 +165,7 @@ def test_a_command_line_without_meaning_gives_one_line_and_code_2(arguments: lis
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith("palavra: ")
     assert line.endswith("--help shows the options)")
     assert said in line
 

@@ -6,6 +6,10 @@ palavra.pretrain("texts/", out="model", minutes=10)
 model = palavra.load("model")
 model.fill("O gato [MASK] correu.")
 model.embed(["uma frase"])
+
+palavra.finetune("classification", "reviews.csv", model="model", out="classifier")
+classifier = palavra.load("classifier")
+classifier.predict(["Um filme e tanto."])
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,14 +18,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from palavra.errors import PalavraError
-    from palavra.inference.model import load
+    from palavra.inference.loading import load
     from palavra.run.api import build_recipe, evaluate, plan, prepare, pretrain, tokenizer_train
+    from palavra.run.task_api import build_finetune_recipe, finetune
 
 _HOMES = {
     "PalavraError": "palavra.errors",
+    "build_finetune_recipe": "palavra.run.task_api",
     "build_recipe": "palavra.run.api",
     "evaluate": "palavra.run.api",
-    "load": "palavra.inference.model",
+    "finetune": "palavra.run.task_api",
+    "load": "palavra.inference.loading",
     "plan": "palavra.run.api",
     "prepare": "palavra.run.api",
     "pretrain": "palavra.run.api",
@@ -30,8 +37,10 @@ _HOMES = {
 
 __all__ = [
     "PalavraError",
+    "build_finetune_recipe",
     "build_recipe",
     "evaluate",
+    "finetune",
     "load",
     "plan",
     "prepare",

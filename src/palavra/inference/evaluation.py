@@ -48,6 +48,21 @@ class Evaluation:
     accuracy_at_5: float
     bands: tuple[Band, ...] = ()
 
+    def lines(self) -> list[str]:
+        """As people read it."""
+        return [
+            f"masked tokens     {self.tokens:,}",
+            f"loss              {self.loss:.4f} nats a token",
+            f"perplexity        {self.perplexity:.2f}",
+            f"accuracy          {self.accuracy:.1%}",
+            f"accuracy at 5     {self.accuracy_at_5:.1%}",
+            *(
+                f"  rank {band.band:<13} {band.accuracy:6.1%}   at 5 {band.accuracy_at_5:6.1%}   "
+                f"({band.tokens:,} tokens)"
+                for band in self.bands
+            ),
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """As written to `evaluation.json`."""
         corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED, "drawn": "document"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, top_fills
+from palavra.inference.kinds import AnyModel
 from palavra.model.compute import Choice, Compute, Precision, choose_compute
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
@@ -36,11 +37,14 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 
 @dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(AnyModel):
     """A pretrained masked language model.
 
     `missing` names parameters that the directory did not have, such as the head of a bare encoder.
     """
+
+    kind: ClassVar[str] = "a masked language model"
+    offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "evaluate")
 
     model: MaskedLanguageModel
     tokenizer: Tokenizer
@@ -160,10 +164,3 @@ class LanguageModel:
                 moved = batch.to(self.compute.device)
                 vectors = self.model(moved, layout)
             yield rows, vectors, moved
-
-
-def load(
-    directory: str | Path, *, device: str = "auto", precision: Precision = "float32", compile: Choice = "off"
-) -> LanguageModel:
-    """Load a model directory written by Palavra or `transformers`, ready to fill and embed."""
-    return LanguageModel.load(directory, device=device, precision=precision, compile=compile)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
+from palavra.inference.kinds import AnyModel
 from palavra.model.attention import Layout
 from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
 from palavra.model.heads import lay_out
@@ -83,8 +84,11 @@ def _collect(
 
 
 @dataclass(frozen=True)
-class FineTunedModel:
+class FineTunedModel(AnyModel):
     """A model fine-tuned to one task or several."""
+
+    kind: ClassVar[str] = "a fine-tuned model"
+    offers: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
 
     model: TaskModel
     tasks: Mapping[str, Task[Any]]

@@ -7,11 +7,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_path, atomic_write_text
+from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
@@ -57,8 +56,7 @@ def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dir
         parts = stored(keys[name]).split(tensor.detach().to("cpu", torch.float32))
         tensors |= {key: part.contiguous() for key, part in parts.items()}
     tensors |= {repeat: tensors[original].clone() for repeat, original in repeats.items()}
-    with atomic_path(directory / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    atomic_write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
 
 
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:

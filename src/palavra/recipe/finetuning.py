@@ -24,8 +24,7 @@ class FinetuneConfig:
     """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
     examples a step; `micro_batch_tokens` tokens of one forward pass. `log_every`, `eval_every` (None: each epoch),
     `save_every` in steps. `metric` decides which weights are kept (None: the task's own); `patience`: stop after so
-    many validations without a better one. `temperature`: fit a temperature on the validation examples, so that
-    probabilities can be taken at their word. `keep`, `threads` and the rest as in pretraining."""
+    many validations without a better one. `keep`, `threads` and the rest as in pretraining."""
 
     steps: int | None = None
     epochs: float = 3.0
@@ -37,7 +36,6 @@ class FinetuneConfig:
     keep: int = 1
     metric: str | None = None
     patience: int | None = None
-    temperature: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None

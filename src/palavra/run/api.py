@@ -15,6 +15,8 @@ from palavra.log import Log
 from palavra.recipe import DataConfig, FamilyName, Recipe, SizeName
 from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
 from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
+from palavra.run.task_api import evaluate_task
+from palavra.tasks.directory import is_task_directory
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 Documents = Literal["file", "line", "blank-line"]
@@ -144,23 +146,54 @@ def evaluate(
     column: str | None = None,
     documents: Documents | None = None,
     encoding: str | None = None,
+    task: str | None = None,
+    text: str | None = None,
+    text_a: str | None = None,
+    text_b: str | None = None,
+    label: str | Sequence[str] | None = None,
+    predictions: str | Path | None = None,
     device: str = "auto",
     log: Log | None = None,
-) -> Evaluation:
-    """Evaluate a masked model on text under the fixed corruption (15%, fixed seed).
+) -> Any:
+    """How good a model is: an `Evaluation` or a `TaskEvaluation`, as the model is.
 
-    Without sources: on the text that its own run held out, with accuracy by frequency band.
+    A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
+    held out, with accuracy by frequency band. A fine-tuned model: on a file of labelled examples, whose columns `text`,
+    `text_a`, `text_b` and `label` name where they are not those of training, for one `task` where it has several; what
+    it predicts for each example goes to the file `predictions`.
     """
+    of_text = {"column": column, "documents": documents}
+    columns = {"text": text, "text_a": text_a, "text_b": text_b, "label": (label,) if isinstance(label, str) else label}
+    of_tasks = {"task": task, "predictions": predictions, **columns}
+    if is_task_directory(Path(model)):
+        if len(sources) != 1:
+            raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
+        _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
+        return evaluate_task(
+            model, sources[0], task=task, columns=_present(columns), encoding=encoding, predictions=predictions,
+            device=device,
+        )  # fmt: skip
+    _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
+    return _evaluate_text(model, sources, _present({**of_text, "encoding": encoding}), device, log or Log(quiet=True))
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise PalavraError for options that mean nothing here."""
+    given = sorted(_present(options))
+    if given:
+        raise PalavraError(f"--{given[0].replace('_', '-')} means nothing here: {why}; leave it out")
+
+
+def _evaluate_text(
+    model: str | Path, sources: Sequence[str | Path], reading: dict[str, Any], device: str, log: Log
+) -> Evaluation:
     loaded = LanguageModel.load(model, device=device)
     loaded.check_head()
     tokenizer = loaded.tokenizer
     counts = None
     if sources:
-        source = replace(
-            SourceConfig(sources=tuple(str(s) for s in sources)),
-            **_present({"column": column, "documents": documents, "encoding": encoding}),
-        )
-        held_out: Any = in_memory(source, tokenizer, log or Log(quiet=True))
+        source = replace(SourceConfig(sources=tuple(str(s) for s in sources)), **reading)
+        held_out: Any = in_memory(source, tokenizer, log)
     else:
         folder = Path(model) / "data"
         if not folder.is_dir():

@@ -29,7 +29,6 @@ from palavra.tasks.directory import build_task_model, describe_head, load_pretra
 from palavra.tasks.features import Features
 from palavra.tasks.intervals import Interval, bootstrap_mean_interval
 from palavra.tasks.kinds import KINDS
-from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
@@ -66,6 +65,21 @@ class FineTuned:
     examples_per_second: float
     stopped: str | None
 
+    def to_json(self) -> dict[str, Any]:
+        """As the command line prints it."""
+        return {
+            "model": str(self.directory),
+            "report": str(self.report),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "examples_per_second": self.examples_per_second,
+            "stopped": self.stopped,
+            "scores": {
+                name: {kind: {"main": found.main, **found.values} for kind, found in of.items()}
+                for name, of in self.scores.items()
+            },
+        }
+
 
 def run_finetuning(recipe: FinetuneRecipe, out: Path, log: Log) -> FineTuned:
     """Fine-tune from the start."""
@@ -76,8 +90,8 @@ def run_finetuning(recipe: FinetuneRecipe, out: Path, log: Log) -> FineTuned:
 def finetune_splits(recipe: FinetuneRecipe, splits: Sequence[Split], out: Path, log: Log) -> FineTuned:
     """Fine-tune on examples that are read already."""
     run = RunDirectory(out)
-    run.check_free()
     with run.locked():
+        run.check_free()
         log.open_file(run.log)
         pretrained = Path(recipe.model)
         tokenizer = Tokenizer.load(pretrained)
@@ -407,15 +421,12 @@ def _finish(
 
 
 def _calibrated(job: FineTuning) -> Mapping[str, Task[Any]]:
-    """The tasks, with a temperature fitted on the validation examples where that was asked for."""
-    if not job.recipe.train.temperature:
-        return job.tasks
+    """The tasks, with what is settled on the validation examples: temperatures, thresholds."""
     tasks = dict(job.tasks)
     for name, labelled in job.valid.items():
         task = tasks[name]
-        if isinstance(task, Classification) and not task.multilabel:
-            inferred = infer(job.model, name, task, labelled.features, job.compute, labelled.vectors)
-            tasks[name] = task.calibrated(labelled.features, inferred)
+        inferred = infer(job.model, name, task, labelled.features, job.compute, labelled.vectors)
+        tasks[name] = task.calibrated(labelled.examples, labelled.features, inferred)
     return tasks
 
 

@@ -89,51 +89,53 @@ class Ready:
 def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     """Pretrain from the start: tokenizer, text, size, steps, training, evaluation, report."""
     run = RunDirectory(out)
-    run.check_free()
-    _check(recipe)
-    log.open_file(run.log)
-    ready = _prepare(recipe, run, log)
-    began = time.perf_counter()
-    text = _text_of(ready)
-    recipe, threads = settle_threads(recipe, text, _uncompiled(recipe))
-    choice = choose(recipe, text, _uncompiled(recipe))
-    compute = _compute(choice.recipe, text.epoch_tokens(choice.recipe))
-    for line in (*choice.rule, *compute.reasons, threads):
+    with run.locked():
+        run.check_free()
+        _check(recipe)
+        log.open_file(run.log)
+        ready = _prepare(recipe, run, log)
+        began = time.perf_counter()
+        text = _text_of(ready)
+        recipe, threads = settle_threads(recipe, text, _uncompiled(recipe))
+        choice = choose(recipe, text, _uncompiled(recipe))
+        compute = _compute(choice.recipe, text.epoch_tokens(choice.recipe))
+        for line in (*choice.rule, *compute.reasons, threads):
+            log.line(line)
+        recipe = _with_compute(choice.recipe, compute)
+        job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
+        steps, line = fix_steps(job.recipe, job.model, job.objective, text, compute, began)
         log.line(line)
-    recipe = _with_compute(choice.recipe, compute)
-    job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
-    steps, line = fix_steps(job.recipe, job.model, job.objective, text, compute, began)
-    log.line(line)
-    job = replace(job, recipe=with_steps(job.recipe, steps))
-    rule = (*choice.rule, line)
-    run.write_json("run.json", describe_run(job, ready.manifest, rule, choice.candidates))
-    write_config(job.model.config, run.path)
-    # Last, for a folder with a recipe is a run that can be resumed.
-    atomic_write_text(run.recipe, configuration.to_toml(job.recipe))
-    return _train(Training(job, run, log), job, ready)
+        job = replace(job, recipe=with_steps(job.recipe, steps))
+        rule = (*choice.rule, line)
+        run.write_json("run.json", describe_run(job, ready.manifest, rule, choice.candidates))
+        write_config(job.model.config, run.path)
+        # Last, for a folder with a recipe is a run that can be resumed.
+        atomic_write_text(run.recipe, configuration.to_toml(job.recipe))
+        return _train(Training(job, run, log), job, ready)
 
 
 def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finished:
     """Go on with an interrupted run, exactly, with its own recipe (changed only by `overrides`)."""
     run = RunDirectory(out)
     run.check_present()
-    log.open_file(run.log)
-    recipe = configuration.override(configuration.from_toml(Recipe, run.recipe), overrides)
-    if recipe.train.steps is None:
-        raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
-    ready = _prepared(run)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    compute = _compute(recipe, 0)
-    for line in compute.reasons:
-        log.line(line)
-    whole, skipped = newest_whole(run.checkpoints)
-    # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
-    model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
-    job = _job(recipe, model, ready, compute)
-    training = Training(job, run, log)
-    training.resume(whole, skipped)
-    return _train(training, job, ready)
+    with run.locked():
+        log.open_file(run.log)
+        recipe = configuration.override(configuration.from_toml(Recipe, run.recipe), overrides)
+        if recipe.train.steps is None:
+            raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
+        ready = _prepared(run)
+        if recipe.train.threads is not None:
+            torch.set_num_threads(recipe.train.threads)
+        compute = _compute(recipe, 0)
+        for line in compute.reasons:
+            log.line(line)
+        whole, skipped = newest_whole(run.checkpoints)
+        # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
+        model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
+        job = _job(recipe, model, ready, compute)
+        training = Training(job, run, log)
+        training.resume(whole, skipped)
+        return _train(training, job, ready)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:

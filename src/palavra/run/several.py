@@ -33,6 +33,15 @@ class SeveralRuns:
     rows: Mapping[str, Values]
     summary: Mapping[str, Mapping[str, Mapping[str, float | None]]]
 
+    def to_json(self) -> dict[str, Any]:
+        """As the command line prints it."""
+        return {
+            "model": str(self.directory),
+            "report": str(self.report),
+            "runs": {name: dict(values) for name, values in self.rows.items()},
+            "summary": {name: dict(of) for name, of in self.summary.items()},
+        }
+
 
 def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: Log) -> SeveralRuns:
     """Fine-tune with `seeds` seeds, the recipe's and those after it, on the same examples."""

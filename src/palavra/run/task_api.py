@@ -1,12 +1,14 @@
 """The Python functions of labelled tasks, with the names of the commands."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from palavra import config as configuration
+from palavra.data.formats import kind_of
+from palavra.data.records import RECORD_KINDS
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.inference.tasks import FineTunedModel
@@ -16,7 +18,7 @@ from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
 from palavra.recipe import FinetuneRecipe
 from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning, scores_json
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
-from palavra.tasks.spec import Columns, LongTexts, Scheme, TaskSpec
+from palavra.tasks.spec import LongTexts, Scheme, TaskSpec
 from palavra.tasks.task import Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import StrategyName
@@ -95,7 +97,7 @@ def build_finetune_recipe(
     values = _present(
         valid=None if valid is None else str(valid), test=None if test is None else str(test), valid_share=valid_share,
         encoding=encoding, multilabel=multilabel, separator=separator, class_weights=class_weights,
-        label_smoothing=label_smoothing, longest=longest, long=long,
+        label_smoothing=label_smoothing, longest=longest, long=long, temperature=temperature,
     )  # fmt: skip
     tasks = tuple(
         replace(
@@ -117,8 +119,7 @@ def build_finetune_recipe(
         train=replace(
             base.train,
             **_present(
-                epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, patience=patience,
-                temperature=temperature, seed=seed,
+                epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, patience=patience, seed=seed,
             ),
         ),
         **_present(scratch=scratch),
@@ -214,6 +215,19 @@ class TaskEvaluation:
     scores: Scores
     predictions: list[Prediction]
 
+    def lines(self) -> list[str]:
+        """As people read it."""
+        found = scores_json(self.scores)
+        interval = found["interval"]
+        between = f"   [{interval['low']:.4f}, {interval['high']:.4f}] with 95% confidence" if interval else ""
+        return [
+            f"examples            {len(self.predictions):,}",
+            *(
+                f"{name.replace('_', ' '):<19} {value:.4f}{between if name == self.scores.main else ''}"
+                for name, value in self.scores.values.items()
+            ),
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The scores as JSON."""
         return {"task": self.task, **scores_json(self.scores)}
@@ -226,7 +240,8 @@ def evaluate_task(
     task: str | None = None,
     predictions: str | Path | None = None,
     device: str = "auto",
-    columns: Columns | None = None,
+    columns: Mapping[str, Any] | None = None,
+    encoding: str | None = None,
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
@@ -235,7 +250,8 @@ def evaluate_task(
     """
     loaded = FineTunedModel.load(model, device=device)
     name, chosen = loaded.task(task)
-    spec = chosen.spec if columns is None else replace(chosen.spec, columns=columns)
+    columns = {key: tuple(value) if key == "label" else value for key, value in (columns or {}).items()}
+    spec = replace(chosen.spec, columns=replace(chosen.spec.columns, **columns), **_present(encoding=encoding))
     examples = type(chosen).read(spec, str(data))
     scores, found = loaded.score(examples, task=name)
     if predictions is not None:
@@ -259,3 +275,21 @@ def predict_all(
             waiting = []
     if waiting:
         yield from model.predict(waiting, task=task, long=long)
+
+
+def in_parts(model: FineTunedModel, texts: Iterable[str], task: str | None = None) -> Iterator[Any]:
+    """Texts given one by one as inputs: of pairs the first and the second in turn."""
+    parts = model.task(task)[1].input_parts
+    waiting: list[str] = []
+    for text in texts:
+        waiting.append(text)
+        if len(waiting) == parts:
+            yield text if parts == 1 else tuple(waiting)
+            waiting = []
+    if waiting:
+        raise PalavraError(f"{parts} texts are wanted for each prediction, {len(waiting)} are left over: give all")
+
+
+def has_records(file: Path) -> bool:
+    """Whether a file's name says that it holds records with columns, not a text a line."""
+    return kind_of(file, RECORD_KINDS) is not None

@@ -68,6 +68,11 @@ class Task(ABC, Generic[Example]):
     def metrics(self) -> tuple[str, ...]:
         """Names of the numbers in `Scores.values`, the deciding one first."""
 
+    @property
+    def input_parts(self) -> int:
+        """How many texts one input of `predict` is made of."""
+        return 1
+
     # Data
 
     @classmethod
@@ -131,6 +136,11 @@ class Task(ABC, Generic[Example]):
     @abstractmethod
     def score(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
         """How good the predictions for labelled examples are."""
+
+    def calibrated(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> "Task[Example]":
+        """The task with what can only be settled on labelled examples that were not trained on."""
+        del examples, features, inferred
+        return self
 
     # Storage
 

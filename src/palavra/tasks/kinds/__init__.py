@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from palavra.tasks.kinds.choice import MultipleChoice
 from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.kinds.labelling import Labelling
+from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.kinds.regression import Regression
 from palavra.tasks.spec import KindName
 from palavra.tasks.task import Task
@@ -11,4 +14,7 @@ KINDS: dict[KindName, type[Task[Any]]] = {
     "classification": Classification,
     "pairs": Classification,
     "regression": Regression,
+    "labelling": Labelling,
+    "qa": QuestionAnswering,
+    "choice": MultipleChoice,
 }

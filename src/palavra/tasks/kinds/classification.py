@@ -258,8 +258,13 @@ class Classification(Task[TextExample]):
             for i in worst.tolist()
         ]
 
-    def calibrated(self, features: Features, inferred: Inferred) -> "Classification":
-        """The task with the temperature that fits labelled validation examples best."""
+    def calibrated(
+        self, examples: Sequence[TextExample], features: Features, inferred: Inferred
+    ) -> "Classification":
+        """The task with the temperature that fits these examples best, where that was asked for."""
+        del examples
+        if not self.spec.temperature or self.multilabel:
+            return self
         temperature = calibration.fit_temperature(inferred[0], features.labels.astype(np.int64))
         return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)
 

@@ -95,6 +95,10 @@ class QuestionAnswering(Task[Question]):
                 return value
         return 0.0 if self.unanswerable else np.inf
 
+    @property
+    def input_parts(self) -> int:
+        return 2
+
     # Data
 
     @classmethod

@@ -19,7 +19,7 @@ from palavra.tasks import metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_inputs
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
@@ -44,6 +44,10 @@ class Regression(Task[TextExample]):
     @property
     def metrics(self) -> tuple[str, ...]:
         return ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss")
+
+    @property
+    def input_parts(self) -> int:
+        return len(text_columns(self.spec))
 
     # Data
 
@@ -163,7 +167,7 @@ def _targets(spec: TaskSpec) -> tuple[str, ...]:
 
 
 def _number(record: Record, name: str) -> float:
-    value = column(record, name)
+    value = column(record, name, option="--label")
     try:
         number = float(str(value).strip().replace(",", ".")) if isinstance(value, str) else float(value)
     except (TypeError, ValueError):

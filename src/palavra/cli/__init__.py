@@ -1,0 +1,10 @@
+"""The command line: parse, call one function, print. Results go to stdout, everything else to stderr."""
+
+from palavra.cli import finetuning, pretraining, using
+from palavra.cli.app import app, main
+
+__all__ = ["app", "finetuning", "main", "pretraining", "using"]
+
+# The help lists commands in the order of a model's life.
+_ORDER = ("prepare", "pretrain", "finetune", "evaluate", "fill", "embed", "predict", "report", "demo")
+app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback.__name__ if command.callback else ""))

@@ -1,0 +1,90 @@
+"""The command line's frame: the application, options before the command, and how errors are said."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from palavra.errors import PalavraError
+
+app = typer.Typer(
+    name="palavra",
+    help="From raw text to a language model that works for you: tokenizer, pretraining, fine-tuning, use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+tokenizer_app = typer.Typer(help="Train a tokenizer.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(tokenizer_app, name="tokenizer")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("palavra"))
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options before the command."""
+    del version  # told before a command is asked for
+    del debug  # read by `main`, which has to know it before anything can fail
+
+
+def main() -> None:
+    """Entry point: one line for errors that people can mend, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    # Accepted anywhere on the line, not only before the command.
+    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
+    try:
+        code = app(standalone_mode=False)
+    except PalavraError as error:
+        _fail(error, 2, debug)
+    except KeyboardInterrupt as error:
+        _fail(error, 130, debug, "stopped")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(error, 1, debug, f"{where}{error.strerror or error}")
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:
+        if isinstance(error, _USAGE_ERROR):
+            _fail_usage(error, debug)
+        code = getattr(error, "exit_code", 1)
+        known = type(error).__module__.startswith("palavra.")
+        _fail(error, code, debug or not known)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+# The library's base of everything that is wrong with a command line has no public name of its own.
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+
+
+def _fail_usage(error: Any, debug: bool) -> None:
+    """One line for what no command line can mean; the help itself where nothing was asked for."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    command = context.command_path if context is not None else "palavra"
+    line = f"{said[:1].lower()}{said[1:]} ({command} --help shows the options)"
+    _fail(error, error.exit_code, debug, line)
+
+
+def _fail(error: BaseException, code: int, debug: bool, message: str | None = None) -> None:
+    if debug:
+        raise error
+    lines = (message or str(error)).splitlines() or [type(error).__name__]
+    typer.echo(f"palavra: {' '.join(line.strip() for line in lines)}", err=True)
+    sys.exit(code)

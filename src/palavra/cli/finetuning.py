@@ -1,0 +1,133 @@
+"""Commands from labelled examples to a fine-tuned model."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from palavra.cli.app import app
+from palavra.cli.options import Encoding, Json, Quiet, Set, print_json
+from palavra.errors import PalavraError
+
+KindChoice = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    """ "256,128" as widths; "" as none."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise PalavraError(f"--hidden {text}: write the widths of the layers as 256,128") from None
+
+
+@app.command()
+def finetune(
+    kind: Annotated[KindChoice, typer.Argument(help="What is learned.", show_default=False)],
+    train: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
+            "that describes the task (multitask: the tasks).",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the finished model.", show_default=False)],
+    valid: Annotated[Path | None, typer.Option(help="Validation examples. [a share of the training ones]")] = None,
+    test: Annotated[Path | None, typer.Option(help="Test examples, looked at once, at the end.")] = None,
+    valid_share: Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text. [text]")] = None,
+    text_a: Annotated[str | None, typer.Option(help="Column of a pair's first text. [text_a]")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of a pair's second text. [text_b]")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; repeatable for several targets. [label]")
+    ] = None,
+    words: Annotated[str | None, typer.Option(help="labelling: column of the words, by number or name.")] = None,
+    question: Annotated[str | None, typer.Option(help="qa: column of the question. [question]")] = None,
+    context: Annotated[str | None, typer.Option(help="qa: column of the context. [context]")] = None,
+    answers: Annotated[str | None, typer.Option(help="qa: column of the answers. [answers]")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option(help="choice: column with a list, or one column each. [choices]")
+    ] = None,
+    encoding: Encoding = None,
+    multilabel: Annotated[
+        bool | None, typer.Option("--multilabel/--one-label", help="Several labels an example. [found out]")
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="What parts several labels in one field. [,]")] = None,
+    class_weights: Annotated[
+        Literal["none", "balanced"] | None, typer.Option(help="Weigh rare classes up. [none]")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of each label spread over all. [0]")] = None,
+    longest: Annotated[int | None, typer.Option(help="Tokens of a sequence. [the model's context]")] = None,
+    long: Annotated[
+        Literal["truncate", "split"] | None, typer.Option(help="What prediction does with longer texts. [truncate]")
+    ] = None,
+    scheme: Annotated[
+        Literal["bio", "bioes", "plain"] | None, typer.Option(help="labelling: how spans are written. [found out]")
+    ] = None,
+    subwords: Annotated[
+        Literal["first", "all"] | None, typer.Option(help="labelling: which subwords carry the label. [first]")
+    ] = None,
+    pooling: Annotated[
+        Literal["cls", "mean", "max"] | None, typer.Option(help="How a text becomes one vector. [the family's]")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of the head's hidden layers: 256,128; '' for none. [the family's]")
+    ] = None,
+    activation: Annotated[
+        Literal["relu", "tanh", "sigmoid", "gelu"] | None, typer.Option(help="Of the hidden layers. [the family's]")
+    ] = None,
+    norm: Annotated[
+        Literal["none", "batch", "layer"] | None, typer.Option(help="Of the hidden layers. [the family's]")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Of the head. [0.1]")] = None,
+    output: Annotated[
+        Literal["softmax", "hierarchical", "sampled", "adaptive"] | None,
+        typer.Option(help="The last layer; the others are for very many classes. [softmax]"),
+    ] = None,
+    strategy: Annotated[
+        Literal["full", "frozen", "top-k", "gradual", "lora"] | None, typer.Option(help="What moves. [full]")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="top-k: how many layers move. [2]")] = None,
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None,
+        typer.Option(help="[the one that pretrained the model, else adamw]"),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate. [fits the model's width]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training examples. [3]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length in steps instead.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step. [32]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which number decides on the best weights. [the kind's]")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many validations without a better one.")] = None,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Calibrate probabilities on the validation examples.")
+    ] = False,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Take the model's sizes, not its weights.")] = False,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; mean and interval.")] = 1,
+    folds: Annotated[int | None, typer.Option(help="Cross-validate with so many folds.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Read a recipe (TOML).")] = None,
+    set_: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [0]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a pretrained model to labelled examples: training, best weights, evaluation, report."""
+    from palavra.log import Log
+    from palavra.run import task_api
+
+    finished = task_api.finetune(
+        kind, train, model=model, out=out, valid=valid, test=test, valid_share=valid_share, text=text, text_a=text_a,
+        text_b=text_b, label=tuple(label) if label else None, words=words, question=question, context=context,
+        answers=answers, choices=tuple(choices) if choices else None, encoding=encoding, multilabel=multilabel,
+        separator=separator, class_weights=class_weights, label_smoothing=label_smoothing, longest=longest, long=long,
+        scheme=scheme, subwords=subwords, pooling=pooling, hidden=_numbers(hidden), activation=activation, norm=norm,
+        dropout=dropout, output=output, strategy=strategy, layers=layers, optimizer=optimizer,
+        learning_rate=learning_rate, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric,
+        patience=patience, temperature=temperature or None, scratch=scratch or None, seed=seed, seeds=seeds,
+        folds=folds, recipe=recipe, set=tuple(set_ or ()), resume=resume, log=Log(quiet=quiet),
+    )  # fmt: skip
+    if as_json:
+        print_json(finished.to_json())

@@ -1,0 +1,32 @@
+"""What a model can be asked depends on how it was trained: asked for something else, it says what to use instead."""
+
+from typing import ClassVar
+
+from palavra.errors import PalavraError
+
+# Everything that some kind of model can be asked, and what makes a model that can.
+ASKED = {
+    "fill": "a masked language model (palavra pretrain)",
+    "distribution": "a masked language model (palavra pretrain)",
+    "embed": "a pretrained model (palavra pretrain)",
+    "generate": "a causal language model (palavra pretrain --objective causal)",
+    "score": "a language model (palavra pretrain)",
+    "predict": "a fine-tuned model (palavra finetune)",
+}
+
+
+class WrongKindError(PalavraError, AttributeError):
+    """A model was asked for what its kind does not do."""
+
+
+class AnyModel:
+    """The base of models ready for use. `kind` names what it is in words, `offers` what it can be asked."""
+
+    kind: ClassVar[str]
+    offers: ClassVar[tuple[str, ...]]
+
+    def __getattr__(self, name: str) -> object:
+        if name not in ASKED:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        own = ", ".join(self.offers)
+        raise WrongKindError(f"this is {self.kind}, which cannot {name}: use {own}, or {ASKED[name]}")
