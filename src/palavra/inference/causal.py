@@ -1,0 +1,254 @@
+"""A causal model ready for use: continue texts, score them, and say how good it is on held-out text."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.batch import Sample
+from palavra.errors import PalavraError
+from palavra.inference.evaluation import HeldOut
+from palavra.inference.generation import Continuation, GenerationConfig, Overflow, continuations, stream
+from palavra.inference.sampling import SamplingConfig
+from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
+from palavra.model.cache import StepModel
+from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
+from palavra.model.directory import load_causal_model
+from palavra.model.heads import CausalLanguageModel, VocabularyModel
+from palavra.tokenizer import Tokenizer
+
+# Rows that are generated side by side.
+ROWS_AT_ONCE = 32
+# Tokens of held-out documents that are scored between two looks at the limit.
+TOKENS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class CausalModel:
+    """A pretrained causal language model."""
+
+    model: CausalLanguageModel
+    tokenizer: Tokenizer
+    compute: Compute
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, device: str = "auto", precision: Precision = "float32",
+        compile: Choice = "off",
+    ) -> "CausalModel":  # fmt: skip
+        """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
+        path = Path(directory)
+        if not path.is_dir():
+            raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
+        model, missing = load_causal_model(path)
+        if missing:
+            raise PalavraError(
+                f"{path} is a bare body without its vocabulary head: it cannot predict; use a whole model"
+            )
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise PalavraError(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
+                f"{model.config.vocab_size}: they do not belong together"
+            )
+        compute = choose_compute(device, precision, compile)
+        return cls(model.to(compute.device).eval(), tokenizer, compute)
+
+    @cached_property
+    def _steps(self) -> StepModel:
+        return StepModel(self.model, self.compute)
+
+    @cached_property
+    def _banned(self) -> list[int]:
+        """Special tokens that a text cannot hold."""
+        tokenizer = self.tokenizer
+        return sorted(
+            tokenizer.special_ids - {tokenizer.sep_id} - ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
+        )
+
+    def generate(
+        self, prompts: str | Sequence[str], *, max_tokens: int | None = None, temperature: float = 1.0,
+        top_k: int | None = None, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (), seed: int = 0, samples: int = 1, overflow: Overflow = "error",
+    ) -> list[list[Continuation]]:  # fmt: skip
+        """For each prompt (a single string is a list of one) its `samples` continuations.
+
+        The settings are those of `GenerationConfig` and `SamplingConfig`; temperature 0 is greedy. Each result is
+        the one its prompt has alone. An empty prompt gives a text from its beginning. Raises PalavraError for
+        settings out of bounds, or a prompt without room in the context.
+        """
+        sampling = SamplingConfig(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        )
+        config = GenerationConfig(
+            max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), seed=seed, samples=samples, overflow=overflow
+        )
+        encoded = [self._prompt(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        together = max(1, ROWS_AT_ONCE // samples)
+        found: list[list[Continuation]] = []
+        for start in range(0, len(encoded), together):
+            some = encoded[start : start + together]
+            found += continuations(
+                self._steps, self.tokenizer, some, config, end_id=self.tokenizer.sep_id, banned=self._banned
+            )
+        return found
+
+    def stream(
+        self, prompt: str, *, max_tokens: int | None = None, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop: Sequence[str] = (),
+        seed: int = 0, overflow: Overflow = "error",
+    ) -> Iterator[str]:  # fmt: skip
+        """The pieces of one continuation as they come; together the text that `generate` gives."""
+        sampling = SamplingConfig(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        )
+        config = GenerationConfig(
+            max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), seed=seed, overflow=overflow
+        )
+        ids = self._prompt(prompt)
+        return stream(self._steps, self.tokenizer, ids, config, end_id=self.tokenizer.sep_id, banned=self._banned)
+
+    def _prompt(self, text: str) -> list[int]:
+        return [self.tokenizer.cls_id, *self.tokenizer.encode(text)]
+
+    def score(self, texts: str | Sequence[str], per_token: bool = False) -> list[Score]:
+        """The log-likelihood of each text: the sum of log P(token | those before it), the first after the opening
+        token; the end of the text is not predicted.
+
+        Of a text longer than the context, each token is predicted from at least the half context before it.
+        """
+        wanted = [texts] if isinstance(texts, str) else list(texts)
+        encoded = [self.tokenizer.encode_with_offsets(text) for text in wanted]
+        documents = [np.array(ids, dtype=np.int64) for ids, _ in encoded]
+        losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=True)
+        return [
+            score_of(text, -own, ids, offsets, self.tokenizer, per_token)
+            for text, own, (ids, offsets) in zip(wanted, losses, encoded, strict=True)
+        ]
+
+    def evaluate(self, texts: Sequence[str], *, sliding: bool = True) -> "CausalEvaluation":
+        """How well the model predicts whole documents, their ends included; see `evaluate_causal`."""
+        documents = [np.array([*ids, self.tokenizer.sep_id]) for ids in self.tokenizer.encode_many(texts)]
+        losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=sliding)
+        size = TextSize(
+            sum(len(text.split()) for text in texts), sum(len(text.encode(errors="replace")) for text in texts)
+        )
+        return _evaluation(losses, size, sliding)
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """How much text: `words` between blanks, and UTF-8 `bytes`."""
+
+    words: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalEvaluation:
+    """Results over `tokens` predicted ones, the end of each document among them: `loss` in nats a token, `perplexity`
+    its exponential; per word and in bits per byte, which do not depend on the tokenizer, where the text is known.
+    `sliding` says how texts longer than the context were read."""
+
+    tokens: int
+    loss: float
+    perplexity: float
+    perplexity_per_word: float | None
+    bits_per_byte: float | None
+    sliding: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a file."""
+        return asdict(self)
+
+
+def evaluate_causal(
+    model: VocabularyModel, held_out: HeldOut, compute: Compute, *, limit: int | None = None, sliding: bool = False,
+    decode: Callable[[Sequence[int]], str] | None = None,
+) -> CausalEvaluation:  # fmt: skip
+    """How well a model predicts the next tokens of held-out documents, about `limit` of them, or all.
+
+    Texts longer than the context are cut into pieces that are read apart, as in training; `sliding` lets the pieces
+    overlap by half, so that each token is predicted from at least half a context, at twice the cost. `decode` gives
+    the text of a document, to count its words and bytes: exact where the tokenizer is byte-level. Raises
+    PalavraError when there is nothing to predict.
+    """
+    was_training = model.training
+    model.eval()
+    losses: list[Float64Array] = []
+    words = size = seen = 0
+    with eager():
+        for documents in _documents(held_out):
+            losses += next_token_losses(model, documents, compute, held_out.cls_id, sliding=sliding)
+            if decode is not None:
+                texts = [decode(ids[:-1].tolist()) for ids in documents]
+                words += sum(len(text.split()) for text in texts)
+                size += sum(len(text.encode(errors="replace")) for text in texts)
+            seen += sum(map(len, documents))
+            if limit is not None and seen >= limit:
+                break
+    model.train(was_training)
+    return _evaluation(losses, None if decode is None else TextSize(words, size), sliding)
+
+
+def _documents(held_out: HeldOut) -> Iterator[list[npt.NDArray[np.int64]]]:
+    """Some whole documents at a time, the closing token behind each."""
+    ends = np.cumsum(held_out.lengths)
+    bounds = np.searchsorted(ends, np.arange(0, int(ends[-1]) if len(ends) else 0, TOKENS_AT_ONCE), side="right")
+    for start, stop in pairwise([*np.unique(bounds).tolist(), len(ends)]):
+        lengths = held_out.lengths[start:stop]
+        if len(lengths):
+            flat = held_out.documents.gather(np.arange(start, stop), np.zeros_like(lengths), lengths)
+            parts = np.split(flat.astype(np.int64), np.cumsum(lengths)[:-1])
+            yield [np.append(part, held_out.sep_id) for part in parts]
+
+
+def _evaluation(losses: Sequence[Float64Array], size: TextSize | None, sliding: bool) -> CausalEvaluation:
+    tokens, nats = sum(map(len, losses)), float(sum(own.sum() for own in losses))
+    if not tokens:
+        raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
+    return CausalEvaluation(
+        tokens=tokens,
+        loss=nats / tokens,
+        perplexity=perplexity(nats, tokens),
+        perplexity_per_word=None if size is None else perplexity(nats, size.words),
+        bits_per_byte=None if size is None else bits_per_byte(nats, size.bytes),
+        sliding=sliding,
+    )
+
+
+def next_token_losses(
+    model: VocabularyModel, documents: Sequence[npt.NDArray[np.int64]], compute: Compute, opening_id: int, *,
+    sliding: bool,
+) -> list[Float64Array]:  # fmt: skip
+    """-log P(token | those before it), in nats, for every token (L,) of each document; `opening_id` stands before
+    each document, and before each piece of one that is longer than the context."""
+    pieces: list[Sample] = []
+    counts = []
+    for ids in documents:
+        own = windows(len(ids), model.config.context, sliding)
+        counts.append(len(own))
+        for start, scored, stop in own:
+            rows = np.arange(scored - start, stop - start)
+            input_ids = np.concatenate([[opening_id], ids[start : stop - 1]]).astype(np.int64)
+            pieces.append(Sample(input_ids=input_ids, label_rows=rows, labels=ids[scored:stop]))
+    losses = labelled_losses(model, pieces, compute, causal=True)
+    ends = np.cumsum(counts)
+    return [np.concatenate([np.empty(0), *losses[end - count : end]]) for count, end in zip(counts, ends, strict=True)]
+
+
+def windows(length: int, context: int, sliding: bool) -> list[tuple[int, int, int]]:
+    """How a text of `length` tokens is read: (first token read, first token predicted, end) of each window.
+
+    A window predicts at most `context` tokens. Each token is predicted once.
+    """
+    if not sliding or length <= context:
+        return [(start, start, min(start + context, length)) for start in range(0, length, context)]
+    stride = max(1, context // 2)
+    later = range(context, length, stride)
+    return [(0, 0, context), *((min(at + stride, length) - context, at, min(at + stride, length)) for at in later)]

@@ -1,0 +1,276 @@
+"""How likely a model finds texts, token by token; and which of two sentences it prefers."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palavra.batch import Batch, Sample, pack
+from palavra.data.packing import best_fit
+from palavra.errors import PalavraError
+from palavra.losses import token_losses
+from palavra.model.compute import Compute
+from palavra.model.heads import MaskedLanguageModel, VocabularyModel, lay_out
+from palavra.tokenizer import Tokenizer
+
+Masking = Literal["token", "word"]
+Float64Array = npt.NDArray[np.float64]
+
+BATCH_TOKENS = 8192
+# Rows whose logits are held at once.
+SCORED_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token of a text: its `token` text, where it stands (`start`, `stop` in characters), and the natural
+    logarithm of the probability it was given."""
+
+    token: str
+    start: int
+    stop: int
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model says of a text: `log_likelihood` in nats (a pseudo-log-likelihood for a masked model), over so
+    many `tokens`, `words` (between blanks) and UTF-8 `bytes`; `per_token` where it was asked for.
+
+    The numbers per something are NaN where there is none of it.
+    """
+
+    text: str
+    log_likelihood: float
+    tokens: int
+    words: int
+    bytes: int
+    per_token: tuple[TokenScore, ...] = ()
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log-likelihood / tokens). Comparable between models of one tokenizer."""
+        return perplexity(-self.log_likelihood, self.tokens)
+
+    @property
+    def perplexity_per_word(self) -> float:
+        """exp(-log-likelihood / words). Comparable between tokenizers."""
+        return perplexity(-self.log_likelihood, self.words)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """-log-likelihood / (bytes ln 2). Comparable between tokenizers and languages."""
+        return bits_per_byte(-self.log_likelihood, self.bytes)
+
+
+def perplexity(nats: float, count: int) -> float:
+    """exp(nats / count), without overflow; NaN for nothing."""
+    return math.exp(min(nats / count, 700.0)) if count else math.nan
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """nats / (size ln 2); NaN for nothing."""
+    return nats / (size * math.log(2)) if size else math.nan
+
+
+def score_of(
+    text: str, log_probabilities: Float64Array, ids: Sequence[int], offsets: Sequence[tuple[int, int]],
+    tokenizer: Tokenizer, per_token: bool,
+) -> Score:  # fmt: skip
+    """The score of a text from the log-probabilities (L,) of its tokens."""
+    detail = [
+        TokenScore(tokenizer.token(id), start, stop, value)
+        for id, (start, stop), value in zip(ids, offsets, log_probabilities.tolist(), strict=True)
+    ] if per_token else []  # fmt: skip
+    total = float(log_probabilities.sum())
+    return Score(text, total, len(ids), len(text.split()), len(text.encode(errors="replace")), tuple(detail))
+
+
+def labelled_losses(
+    model: VocabularyModel, samples: Sequence[Sample], compute: Compute, causal: bool | None = None
+) -> list[Float64Array]:
+    """-log P(label) of the labelled rows of each sample, in nats, packed into batches.
+
+    Only labelled rows go through what follows the last layer's attention and through the head.
+    """
+    lengths = [len(sample.input_ids) for sample in samples]
+    # Like lengths together: attention rows are as wide as the longest sequence of their batch.
+    order = sorted(range(len(samples)), key=lambda i: -lengths[i])
+    found: dict[int, Float64Array] = {}
+    with torch.inference_mode(), compute.autocast():
+        for group in best_fit([lengths[i] for i in order], max([BATCH_TOKENS, *lengths])):
+            numbers = [order[i] for i in group]
+            batch = pack([samples[i] for i in numbers])
+            losses = _losses(model, batch, compute, causal).double().cpu().numpy()
+            cuts = np.searchsorted(batch.label_rows.numpy(), batch.cu_seqlens.numpy()).tolist()
+            found |= {number: losses[a:b] for number, (a, b) in zip(numbers, pairwise(cuts), strict=True)}
+    return [found[i] for i in range(len(samples))]
+
+
+def _losses(model: VocabularyModel, batch: Batch, compute: Compute, causal: bool | None) -> Tensor:
+    """(M,) float32."""
+    layout = lay_out(batch, compute.backend, compute.device)
+    batch = batch.to(compute.device)
+    hidden = model.head(model(batch, layout, batch.label_rows, causal))
+    rows = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
+    # Not in half precision: a probability near 1 would lose its digits.
+    with torch.autocast(compute.device.type, enabled=False):
+        weight, bias = (None if t is None else t.float() for t in model.unembedding)
+        assert weight is not None
+        parts = [token_losses(part.float(), weight, bias, labels) for part, labels in rows]
+    return torch.cat(parts) if parts else hidden.new_empty(0)
+
+
+def score_masked(
+    model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, texts: Sequence[str], *,
+    masking: Masking = "word", per_token: bool = False,
+) -> list[Score]:  # fmt: skip
+    """Pseudo-log-likelihood: the sum over a text's tokens of log P(token | the others), each masked in turn.
+
+    `masking` "token" hides one token at a time (Salazar et al. 2020, arXiv:1910.14659). "word" hides the rest of
+    its word to the right too (Kauf and Ivanova 2023, arXiv:2305.10588): a word of several tokens is then not likely
+    merely because its end gives away its beginning. Raises PalavraError for a text longer than the context.
+    """
+    encoded = [tokenizer.encode_with_offsets(text) for text in texts]
+    chunks = _masked_chunks(model, tokenizer, texts, [ids for ids, _ in encoded], masking)
+    losses: list[Float64Array] = []
+    for samples in chunks:
+        losses += labelled_losses(model, samples, compute)
+    flat = np.concatenate(losses) if losses else np.empty(0)
+    ends = np.cumsum([len(ids) for ids, _ in encoded])
+    return [
+        score_of(text, -flat[end - len(ids) : end], ids, offsets, tokenizer, per_token)
+        for text, (ids, offsets), end in zip(texts, encoded, ends, strict=True)
+    ]
+
+
+def _masked_chunks(
+    model: MaskedLanguageModel, tokenizer: Tokenizer, texts: Sequence[str], encoded: Sequence[Sequence[int]],
+    masking: Masking,
+) -> Iterator[list[Sample]]:  # fmt: skip
+    """The masked copies of all texts, some hundred batches at a time: a long text has as many as it has tokens."""
+    held: list[Sample] = []
+    tokens = 0
+    for text, ids in zip(texts, encoded, strict=True):
+        if len(ids) + 2 > model.config.context:
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            raise PalavraError(
+                f'"{shown}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score its '
+                "sentences one by one"
+            )
+        held += masked_copies(ids, tokenizer, masking)
+        tokens += len(ids) * (len(ids) + 2)
+        if tokens > 64 * BATCH_TOKENS:
+            yield held
+            held, tokens = [], 0
+    yield held
+
+
+def masked_copies(ids: Sequence[int], tokenizer: Tokenizer, masking: Masking) -> list[Sample]:
+    """[CLS] text [SEP] once for each of the text's tokens (L,), which is masked in it and labelled."""
+    length = len(ids)
+    whole = np.array([tokenizer.cls_id, *ids, tokenizer.sep_id], dtype=np.int64)
+    place = np.arange(length)
+    last = place
+    if masking == "word" and length:
+        starts = tokenizer.starts_word[whole[1:-1]]
+        starts[0] = True
+        ends = np.append(np.flatnonzero(starts)[1:], length) - 1
+        last = ends[np.cumsum(starts) - 1]
+    hidden = (place >= place[:, None]) & (place <= last[:, None])
+    copies = np.tile(whole, (length, 1))
+    copies[:, 1:-1][hidden] = tokenizer.mask_id
+    return [
+        Sample(input_ids=copy, label_rows=np.array([i + 1]), labels=whole[i + 1 : i + 2])
+        for i, copy in enumerate(copies)
+    ]
+
+
+# Minimal pairs
+
+
+@dataclass(frozen=True)
+class MinimalPair:
+    """Two sentences that differ in one thing, of which the `good` one is right; `phenomenon` says what is tested."""
+
+    good: str
+    bad: str
+    phenomenon: str
+
+
+@dataclass(frozen=True)
+class PairAccuracy:
+    """The share of `pairs` whose good sentence is likelier; ties count half."""
+
+    phenomenon: str
+    pairs: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """`accuracy` over all `pairs`, and `phenomena` one by one, by name."""
+
+    pairs: int
+    accuracy: float
+    phenomena: tuple[PairAccuracy, ...]
+
+
+def read_pairs(path: Path) -> list[MinimalPair]:
+    """Minimal pairs in the layout of BLiMP (Warstadt et al. 2020, arXiv:1912.00582): JSON lines with `sentence_good`,
+    `sentence_bad` and, for the phenomenon, `UID`, `linguistics_term` or `field`, the first there is.
+
+    Raises PalavraError with file and line.
+    """
+    if not path.is_file():
+        raise PalavraError(f"{path} does not exist: give a JSONL file with sentence_good and sentence_bad")
+    pairs = []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    pairs.append(_pair(line, f"{path}:{number}"))
+    except UnicodeDecodeError as error:
+        raise PalavraError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from None
+    if not pairs:
+        raise PalavraError(f"{path} holds no pairs: each line needs sentence_good and sentence_bad")
+    return pairs
+
+
+def _pair(line: str, where: str) -> MinimalPair:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PalavraError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise PalavraError(f"{where}: not a JSON object with sentence_good and sentence_bad")
+    for key in ("sentence_good", "sentence_bad"):
+        if not isinstance(values.get(key), str):
+            raise PalavraError(f"{where}: {key} is missing or not a string")
+    names = (values.get(key) for key in ("UID", "linguistics_term", "field"))
+    phenomenon = next((name for name in names if isinstance(name, str) and name), "all")
+    return MinimalPair(values["sentence_good"], values["sentence_bad"], phenomenon)
+
+
+def compare_pairs(pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]], Sequence[Score]]) -> PairComparison:
+    """How often the good sentence is likelier, by phenomenon; `score` is that of a model of either kind."""
+    if not pairs:
+        raise PalavraError("there are no pairs to compare")
+    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
+    # Each distinct sentence once: pairs of one paradigm share them.
+    distinct = list(dict.fromkeys(texts))
+    likelihood = {text: found.log_likelihood for text, found in zip(distinct, score(distinct), strict=True)}
+    right: dict[str, list[float]] = {}
+    for pair in pairs:
+        difference = likelihood[pair.good] - likelihood[pair.bad]
+        right.setdefault(pair.phenomenon, []).append(0.5 + 0.5 * float(np.sign(difference)))
+    phenomena = tuple(PairAccuracy(name, len(own), float(np.mean(own))) for name, own in sorted(right.items()))
+    return PairComparison(len(pairs), float(np.mean([value for own in right.values() for value in own])), phenomena)
