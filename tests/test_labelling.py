@@ -115,6 +115,7 @@ def test_words_behind_blanks_have_the_tokens_of_the_sentence_in_sentencepiece() 
 
 @each_tokenizer
 @pytest.mark.parametrize("context", [256, 9, 4])
+@settings(max_examples=30)
 @given(texts=st.lists(AWKWARD, min_size=1, max_size=4))
 def test_a_row_is_the_first_token_of_its_word_or_all_are(tokenizer: Tokenizer, context: int, texts: list[str]) -> None:
     examples = task_of().inputs(texts)
@@ -301,6 +302,7 @@ def test_tags_that_no_scheme_has_name_their_place() -> None:
 
 @pytest.mark.parametrize("spec", [SPEC, ALL], ids=["first", "all"])
 @each_tokenizer
+@settings(max_examples=30)
 @given(
     texts=st.lists(AWKWARD, min_size=1, max_size=4), seed=st.integers(0, 1000), context=st.sampled_from([5, 12, 200])
 )
