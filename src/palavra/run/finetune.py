@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,14 @@ def run_finetuning(recipe: FinetuneRecipe, out: Path, log: Log) -> FineTuned:
     return finetune_splits(recipe, [read_split(spec, recipe.train.seed) for spec in recipe.tasks], out, log)
 
 
-def finetune_splits(recipe: FinetuneRecipe, splits: Sequence[Split], out: Path, log: Log) -> FineTuned:
-    """Fine-tune on examples that are read already."""
+def finetune_splits(
+    recipe: FinetuneRecipe,
+    splits: Sequence[Split],
+    out: Path,
+    log: Log,
+    as_job: Callable[[FineTuning], FineTuning] = lambda job: job,
+) -> FineTuned:
+    """Fine-tune on examples that are read already; `as_job` may put another job in the place of what is trained."""
     run = RunDirectory(out)
     with run.locked():
         run.check_free()
@@ -99,7 +105,7 @@ def finetune_splits(recipe: FinetuneRecipe, splits: Sequence[Split], out: Path, 
         recipe = recipe.settled(width, optimizer_of(pretrained))
         job = _job(recipe, splits, tokenizer, log)
         recipe = replace(job.recipe, train=replace(job.recipe.train, steps=job.steps))
-        job = replace(job, recipe=recipe)
+        job = as_job(replace(job, recipe=recipe))
         _describe(job, splits, log)
         run.write_json("run.json", describe(job, splits))
         _write_split(run, splits)
@@ -116,7 +122,7 @@ def resume_finetuning(out: Path, overrides: Sequence[str], log: Log) -> FineTune
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
         splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
-        if run.read_json("run.json").get("examples_hash") != _hash_of(splits):
+        if run.read_json("run.json").get("examples_hash") != examples_hash(splits):
             raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
         tokenizer = Tokenizer.load(Path(recipe.model))
         job = _job(recipe, splits, tokenizer, log)
@@ -200,7 +206,7 @@ def _spread(count: int, share: float) -> Any:
     return chosen
 
 
-def _hash_of(splits: Sequence[Split]) -> str:
+def examples_hash(splits: Sequence[Split]) -> str:
     """A digest of all examples: equal when a resumed run would learn from the same."""
     digest = hashlib.sha256()
     for split in splits:
@@ -358,7 +364,7 @@ def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
             for split in splits
         ],
         "strategy": asdict(job.recipe.strategy),
-        "examples_hash": _hash_of(splits),
+        "examples_hash": examples_hash(splits),
     }
 
 

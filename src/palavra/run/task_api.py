@@ -124,7 +124,7 @@ def build_finetune_recipe(
         ),
         **_present(scratch=scratch),
     )  # fmt: skip
-    return _overridden(built, set)
+    return override_recipe(built, set)
 
 
 def _present(**values: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _optimizer(
     return replace(start, **_present(name=name, learning_rate=learning_rate))
 
 
-def _overridden(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
+def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
     """The recipe with `key=value` assignments made; what begins with `task.` goes to every task."""
     of_tasks = [one.removeprefix("task.") for one in assignments if one.startswith("task.")]
     others = [one for one in assignments if not one.startswith("task.")]
