@@ -51,13 +51,14 @@ def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -
 def _text(record: Record, name: str) -> str:
     value = column(record, name, option="--text, or --text-a and --text-b of pairs")
     if not isinstance(value, str):
-        raise PalavraError(f"{record.where}: {name} is {_shown(value)}, not text: put it in quotes or leave it out")
+        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not text: put it in quotes or leave it out")
     if not value.strip():
         raise PalavraError(f"{record.where}: {name} is empty: fill it in or remove the line")
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in few enough characters for a message of one line."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -89,11 +90,11 @@ def encode_texts(
     first, first_lengths = tokenizer.encode_flat([example.first for example in examples])
     pair = bool(examples) and examples[0].second is not None
     number = np.arange(len(examples))
-    truncated = 0
+    cut = None
     if pair:
         second, second_lengths = tokenizer.encode_flat([example.second or "" for example in examples])
         kept = share_room(first_lengths, second_lengths, context - 3)
-        truncated = int(((kept[0] < first_lengths) | (kept[1] < second_lengths)).sum())
+        cut = (kept[0] < first_lengths) | (kept[1] < second_lengths)
         parts = [
             (head_of(first, first_lengths, kept[0]), kept[0]),
             (head_of(second, second_lengths, kept[1]), kept[1]),
@@ -103,7 +104,7 @@ def encode_texts(
         parts = [(first[ranges(starts, lengths)], lengths)]
     else:
         kept_one = np.minimum(first_lengths, context - 2)
-        truncated = int((kept_one < first_lengths).sum())
+        cut = kept_one < first_lengths
         parts = [(head_of(first, first_lengths, kept_one), kept_one)]
     wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
     count = len(wrapped.lengths)
@@ -116,7 +117,7 @@ def encode_texts(
         row_counts=np.ones(count, dtype=np.int64),
         labels=np.empty(0, dtype=np.int64),
         label_counts=np.zeros(count, dtype=np.int64),
-        truncated=truncated,
+        cut=cut,
     )
 
 

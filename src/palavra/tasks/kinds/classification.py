@@ -23,7 +23,7 @@ from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_inputs
 from palavra.tokenizer import Tokenizer
 
 Labels = tuple[str, ...]
@@ -258,9 +258,7 @@ class Classification(Task[TextExample]):
             for i in worst.tolist()
         ]
 
-    def calibrated(
-        self, examples: Sequence[TextExample], features: Features, inferred: Inferred
-    ) -> "Classification":
+    def calibrated(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits these examples best, where that was asked for."""
         del examples
         if not self.spec.temperature or self.multilabel:
@@ -331,7 +329,7 @@ def _label(record: Record, name: str, value: Any) -> str:
         return value.strip()
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(int(value) if value == int(value) else value)
-    raise PalavraError(f"{record.where}: {name} is {value!r}, not a label: fill it in or remove the line")
+    raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
 
 
 def _natural(label: str) -> tuple[int, float, str]:

@@ -19,10 +19,12 @@ from palavra.tasks import metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_inputs
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
+# The square of a larger one has no place in float32.
+LARGEST_TARGET = 1e15
 
 
 class Regression(Task[TextExample]):
@@ -170,8 +172,15 @@ def _number(record: Record, name: str) -> float:
     value = column(record, name, option="--label")
     try:
         number = float(str(value).strip().replace(",", ".")) if isinstance(value, str) else float(value)
+    except OverflowError:
+        number = float("inf")
     except (TypeError, ValueError):
         number = float("nan")
-    if isinstance(value, bool) or not np.isfinite(number):
-        raise PalavraError(f"{record.where}: {name} is {value!r}, not a number: mend it or remove the line")
+    if isinstance(value, bool) or np.isnan(number):
+        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a number: mend it or remove the line")
+    if abs(number) > LARGEST_TARGET:
+        raise PalavraError(
+            f"{record.where}: {name} is {shown(value)}, not a number up to {LARGEST_TARGET:g}: mend it, or divide the "
+            "whole column"
+        )
     return number
