@@ -162,3 +162,11 @@ def test_every_answer_is_found_where_it_is(
     answer = {"text": context[start:end], "answer_start": start}
     path = written(tmp_path_factory.mktemp("squad") / "a.json", squad({"answers": [answer]}, context=context))
     assert answers(path) == [(Answer(context[start:end], start),)]
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "perguntas.csv"
+    path.write_text("id;pergunta;texto;resposta\n1;Quem?;Foi o gato.;gato\n", encoding="utf-8")
+    columns = {"question": "pergunta", "context": "texto", "answers": "resposta"}
+    (found,) = read_questions(str(path), columns=columns)
+    assert (found.question, found.context, found.answers) == ("Quem?", "Foi o gato.", (Answer("gato", 6),))

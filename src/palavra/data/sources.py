@@ -177,8 +177,13 @@ def _document(text: str, source: str, line: int, whole: int | None, piece: int, 
         content = text.encode()
     tally.documents += 1
     tally.bytes += len(content)
-    hash = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+    hash = content_hash(content)
     return Document(text, source, line, len(content), hash, hash if whole is None else whole, piece)
+
+
+def content_hash(content: bytes) -> int:
+    """The 64-bit hash that duplicates and the split into training and validation go by."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def _without_nul(text: str, where: str) -> str:

@@ -1,7 +1,7 @@
 """Questions with the passages that answer them: SQuAD's JSON, and records of one question each."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,28 +51,35 @@ class _Given(NamedTuple):
     start: Any
 
 
-def read_questions(source: str, *, encoding: str = "utf-8") -> Iterator[Question]:
+def read_questions(
+    source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None
+) -> Iterator[Question]:
     """The questions of one file, or of `hf://dataset[/config]:split`, in order.
 
     SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`, held in memory. Any
     other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers`
     (texts, objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`.
     An empty or missing answer means that the passage has none; without `answer_start` the first occurrence is
-    taken. Raises `PalavraError`, with the place and the question's id, for an answer that is not in the passage
-    where the file says, missing keys, an id twice, and a source without questions.
+    taken. `columns` maps these names to those that a file of records has instead. Raises `PalavraError`, with the
+    place and the question's id, for an answer that is not in the passage where the file says, missing keys, an id
+    twice, and a source without questions.
     """
-    return at_least_one(_unique(_read(source, encoding)), source, "questions")
+    return at_least_one(_unique(_read(source, encoding, columns or {})), source, "questions")
 
 
-def _read(source: str, encoding: str) -> Iterator[Question]:
+def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Question]:
+    def of_record(record: Record) -> Question:
+        named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in columns.items()}
+        return _of_record(Record({**record.values, **named}, record.where))
+
     if not source.startswith(PREFIX):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
             text = read_whole(path, encoding)
             if text.lstrip().startswith("{"):
                 return _of_squad(parse_whole(text, path), path)
-            return map(_of_record, records_of_list(text, path))
-    return map(_of_record, read_records(source, encoding=encoding))
+            return map(of_record, records_of_list(text, path))
+    return map(of_record, read_records(source, encoding=encoding))
 
 
 def _unique(questions: Iterator[Question]) -> Iterator[Question]:

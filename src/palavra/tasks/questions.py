@@ -69,7 +69,7 @@ def encode_questions(
         row_counts=lengths + 1,
         labels=_labels(questions, passages, question, first, lengths),
         label_counts=np.ones(len(question), dtype=np.int64),
-        truncated=int((kept < asked_lengths).sum()),
+        cut=kept < asked_lengths,
         first=first,
         token_starts=passages.starts,
         token_ends=passages.ends,

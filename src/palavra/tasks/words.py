@@ -111,14 +111,15 @@ def encode_sentences(
     all of them. Returns the features, not labelled, and the word (over all sentences) of each row (R,).
 
     Sentences longer than `context` become several sequences, so that no word is lost; only a word that is longer by
-    itself is cut, and `truncated` counts the sentences with one.
+    itself is cut, and `Features.cut` tells the sentences with one.
     """
     room = context - 2
     words = np.fromiter(map(len, texts), np.int64, count=len(texts))
     ids, counts = encode_words([word for sentence in texts for word in sentence], tokenizer)
     cut = counts > room
-    truncated = len(np.unique(np.repeat(np.arange(len(words)), words)[cut]))
-    if truncated:
+    sentence = np.repeat(np.arange(len(words)), words)
+    damaged = np.bincount(sentence[cut], minlength=len(words)) > 0
+    if damaged.any():
         kept = np.minimum(counts, room)
         ids, counts = head_of(ids, counts, kept), kept
     tokens, shown = offsets_of(counts), windows(counts, words, room)
@@ -141,7 +142,7 @@ def encode_sentences(
         row_counts=row_counts,
         labels=np.empty(0, dtype=np.int64),
         label_counts=np.zeros(len(wrapped.lengths), dtype=np.int64),
-        truncated=truncated,
+        cut=damaged,
         row_starts=np.diff(row_words, prepend=-1) > 0 if subwords == "all" else None,
     )
     return features, row_words

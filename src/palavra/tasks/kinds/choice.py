@@ -121,7 +121,7 @@ class MultipleChoice(Task[ChoiceExample]):
             labels=labels,
             label_counts=label_counts,
             together=True,
-            truncated=len(np.unique(example[cut])),
+            cut=np.bincount(example[cut], minlength=len(examples)) > 0,
         )
 
     def build_output(self, width: int) -> nn.Module:

@@ -103,12 +103,9 @@ class QuestionAnswering(Task[Question]):
 
     @classmethod
     def read(cls, spec: TaskSpec, source: str) -> list[Question]:
-        columns = spec.columns
-        for name, given in zip(COLUMNS, (columns.question, columns.context, columns.answers), strict=True):
-            if given not in (None, name):
-                raise PalavraError(f"{source}: questions are read from the columns {', '.join(COLUMNS)} and id: rename "
-                                   f"{given!r} to {name!r} in the file")  # fmt: skip
-        return list(read_questions(source, encoding=spec.encoding))
+        given = (spec.columns.question, spec.columns.context, spec.columns.answers)
+        columns = {name: theirs for name, theirs in zip(COLUMNS, given, strict=True) if theirs is not None}
+        return list(read_questions(source, encoding=spec.encoding, columns=columns))
 
     @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[Question]) -> "QuestionAnswering":
