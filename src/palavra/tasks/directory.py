@@ -238,7 +238,10 @@ def _foreign_labels(values: Mapping[str, Any], directory: Path) -> list[str]:
     names = values.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
         raise PalavraError(f"{directory / CONFIG}: id2label does not number its labels from 0: mend it")
-    return [str(names[str(number)]) for number in range(len(names))]
+    labels = [str(names[str(number)]) for number in range(len(names))]
+    if len(set(labels)) != len(labels):
+        raise PalavraError(f"{directory / CONFIG}: id2label gives two classes one name: mend it")
+    return labels
 
 
 def _foreign_head(values: Mapping[str, Any]) -> HeadConfig:

@@ -50,8 +50,10 @@ class Classification(Task[TextExample]):
         examples: int | None = None,
     ):  # fmt: skip
         super().__init__(spec)
-        if len(counts) != len(labels):
-            raise ValueError(f"{len(labels)} labels, but {len(counts)} counts")
+        if len(counts) != len(labels) or len(set(labels)) != len(labels):
+            raise ValueError(f"{len(labels)} labels, {len(set(labels))} different ones, with {len(counts)} counts")
+        if temperature <= 0:
+            raise ValueError(f"a temperature of {temperature}")
         self.examples = sum(counts) if examples is None else examples
         self.labels, self.counts, self.temperature = labels, tuple(counts), temperature
         self._number = {label: number for number, label in enumerate(labels)}
@@ -278,10 +280,9 @@ class Classification(Task[TextExample]):
 
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Classification":
-        return cls(
-            spec, tuple(labels["labels"]), labels["counts"], float(labels.get("temperature", 1.0)),
-            labels.get("examples"),
-        )  # fmt: skip
+        counts = [int(count) for count in labels["counts"]]
+        temperature = float(labels.get("temperature", 1.0))
+        return cls(spec, tuple(labels["labels"]), counts, temperature, labels.get("examples"))
 
     def config_values(self) -> dict[str, Any]:
         problem = "multi_label_classification" if self.multilabel else "single_label_classification"
