@@ -1,0 +1,569 @@
+"""Fine-tuning on the whole path: files and a pretrained directory in, a model that is used out."""
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import build_model, layout_of, model_config
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.inference.tasks import FineTunedModel
+from palavra.log import Log
+from palavra.losses import Loss
+from palavra.model.directory import save_model
+from palavra.model.outputs import OutputConfig
+from palavra.model.task_heads import HeadConfig
+from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
+from palavra.run.finetune import FineTuned, read_split, resume_finetuning, run_finetuning
+from palavra.run.finetuning import FineTuning
+from palavra.run.training import Validation
+from palavra.tasks.batches import MixingConfig
+from palavra.tasks.directory import build_task_model
+from palavra.tasks.objective import TaskObjective, combined
+from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.training.interrupts import Interrupted
+from palavra.training.optimizers import OptimizerConfig
+from palavra.training.strategies import StrategyConfig
+
+GOOD = ["bom", "lindo", "adorei", "genial"]
+BAD = ["mau", "feio", "detestei", "fraco"]
+REST = ["filme", "o", "um", "actor", "muito", "este", "final", "a"]
+FAST = FinetuneConfig(epochs=2, batch_size=8, log_every=1, device="cpu", precision="float32", compile="off", threads=1)
+RATE = OptimizerConfig(learning_rate=3e-3)
+
+
+@dataclass
+class Kept(Log):
+    """Keeps what the run says."""
+
+    def __post_init__(self) -> None:
+        super().__init__(quiet=True)
+        self.said: list[str] = []
+
+    def line(self, text: str, style: str = "") -> None:
+        self.said.append(text)
+        super().line(text, style)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained directory of each family."""
+    folder = tmp_path_factory.mktemp("models")
+    texts = [" ".join([word, *REST]) for word in GOOD + BAD]
+    tokenizer = Tokenizer.train(texts * 5, TokenizerConfig(algorithm="wordpiece", vocab_size=100))
+    for family, changes in (("bert", {"dropout": 0.1}), ("modernbert", {})):
+        config = model_config(family, vocab_size=tokenizer.vocab_size, **changes)
+        save_model(build_model(config), folder / family)
+        tokenizer.save(folder / family, context=config.context, segments=bool(config.segments))
+    return folder
+
+
+def reviews(number: int, seed: int = 0) -> list[tuple[str, str, float]]:
+    """Texts, whether they praise, and by how much."""
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(number):
+        words = random.choice(REST, size=int(random.integers(1, 7))).tolist()
+        words.insert(int(random.integers(len(words) + 1)), str(random.choice(GOOD if i % 2 else BAD)))
+        found.append((" ".join(words), "fresh" if i % 2 else "rotten", float(i % 2) + len(words) / 100))
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of reviews with a label, a number and a second text."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, number, seed in (("train", 64, 0), ("valid", 20, 1), ("test", 20, 2)):
+        rows = reviews(number, seed)
+        lines = [f"{text},{label},{stars},{REST[i % 8]}" for i, (text, label, stars) in enumerate(rows)]
+        write(folder / f"{name}.csv", "text,label,stars,text_b\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def write(path: Path, text: str) -> str:
+    path.write_bytes(text.encode("utf-8"))
+    return str(path)
+
+
+def spec(data: Path, kind: Any = "classification", **changes: Any) -> TaskSpec:
+    values = {"train": str(data / "train.csv"), "valid": str(data / "valid.csv"), **changes}
+    if kind == "regression":
+        values |= {"columns": Columns(label=("stars",))}
+    if kind == "pairs":
+        values |= {"columns": Columns(text_a="text", text_b="text_b")}
+    return TaskSpec(kind=kind, **values)
+
+
+def recipe(
+    models: Path, *tasks: TaskSpec, family: str = "modernbert", train: Any = None, **changes: Any
+) -> FinetuneRecipe:
+    settings = replace(FAST, **(train or {}))
+    values: dict[str, Any] = {"optimizer": RATE, "train": settings, **changes}
+    return FinetuneRecipe(model=str(models / family), tasks=tasks, **values)
+
+
+def run(what: FinetuneRecipe, out: Path, log: Log | None = None) -> FineTuned:
+    return run_finetuning(what, out, log or Log(quiet=True))
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    """What was measured, without what a clock says."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Drawing the report takes longer than all the rest of a small run; it has tests of its own."""
+    if request.node.name != "test_a_run_leaves_the_named_files":
+        monkeypatch.setattr("palavra.run.finetune.write_report", lambda folder: folder / "report.html")
+
+
+# The whole path
+
+
+def test_a_run_leaves_the_named_files(models: Path, data: Path, tmp_path: Path) -> None:
+    finished = run(recipe(models, spec(data), train={"steps": 2}), tmp_path / "out")
+    for name in ("model.safetensors", "config.json", "task.json", "tokenizer.json", "palavra.toml", "metrics.jsonl",
+                 "run.json", "evaluation.json", "report.html", "train.log"):  # fmt: skip
+        assert (tmp_path / "out" / name).is_file(), name
+    assert finished.directory == tmp_path / "out"
+    assert finished.report == tmp_path / "out" / "report.html"
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("kind", ["classification", "pairs", "regression"])
+def test_a_run_learns_and_leaves_a_model_that_is_used(
+    models: Path, data: Path, tmp_path: Path, family: str, kind: str
+) -> None:
+    out, log = tmp_path / "out", Kept()
+    wanted = spec(data, kind, test=str(data / "test.csv"), head=HeadConfig(dropout=0.0))
+    finished = run(
+        recipe(models, wanted, family=family, train={"epochs": 12 if family == "modernbert" else 1}), out, log
+    )
+    scores = finished.scores["task"]
+    main = scores["test"].main
+    if family == "modernbert":  # two random layers of BERT that normalize what they add up learn too slowly
+        assert scores["test"].values[main] > 0.85
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert evaluation["tasks"][0]["splits"]["test"]["values"] == dict(scores["test"].values)
+    # The directory alone gives the same scores, and transformers the same numbers.
+    loaded = FineTunedModel.load(out, device="cpu")
+    task = loaded.task()[1]
+    again, predictions = loaded.score(task.read(task.spec, str(data / "test.csv")))
+    assert again.values == pytest.approx(dict(scores["test"].values), abs=1e-5)
+    rows = [line.split(",") for line in (data / "test.csv").read_text().splitlines()[1:]]
+    texts = [[row[0] for row in rows], [row[3] for row in rows]][: 2 if kind == "pairs" else 1]
+    theirs = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    with torch.inference_mode():
+        logits = theirs(**AutoTokenizer.from_pretrained(out)(*texts, padding=True, return_tensors="pt")).logits
+    if kind == "regression":
+        ours, expected = [one["value"] for one in predictions], logits[:, 0]
+    else:
+        ours, expected = [one["probability"] for one in predictions], torch.softmax(logits, 1).amax(1)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert any("strategy full" in line for line in log.said)
+
+
+def test_validation_comes_after_each_epoch_and_the_best_weights_are_kept(
+    models: Path, data: Path, tmp_path: Path
+) -> None:
+    finished = run(recipe(models, spec(data), train={"epochs": 4, "keep": 9, "metric": "loss"}), tmp_path / "out")
+    looks = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
+    assert [line["step"] for line in looks] == [8, 16, 24, 32]
+    best = min(looks, key=lambda line: line["loss"])
+    assert finished.scores["task"]["valid"].values["loss"] == pytest.approx(best["loss"], rel=1e-4)
+
+
+# Early stopping
+
+LOSSES = [0.85, 0.72, 0.65, 0.58, 0.55, 0.53, 0.52, 0.53, 0.55, 0.6, 0.1]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
+    """Validations that find these, one after the other."""
+    numbers = count()
+
+    def validate(self: FineTuning) -> Validation:
+        score = scores[next(numbers)]
+        return Validation(score=score, values={"loss": score}, line="scripted")
+
+    monkeypatch.setattr(FineTuning, "validate", validate)
+
+
+@pytest.mark.parametrize(("patience", "epochs", "last", "best"), [(1, 11, 8, 7), (2, 11, 9, 7), (3, 11, 10, 7),
+                                                                   (4, 11, 11, 11), (None, 9, 9, 7)])  # fmt: skip
+def test_a_run_stops_when_patience_ends_with_its_best_weights(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int | None, epochs: int,
+    last: int, best: int,
+) -> None:  # fmt: skip
+    scripted(monkeypatch, LOSSES)
+    settings = {"epochs": epochs, "batch_size": 64, "patience": patience, "keep": 20}
+    finished = run(recipe(models, spec(data), train=settings), tmp_path / "out")
+    described = json.loads((tmp_path / "out" / "run.json").read_text())["training"]
+    assert (finished.steps, described["best_step"]) == (last, best)
+    assert (finished.stopped is not None) == (last < epochs)
+    kept = load_file(tmp_path / "out" / "checkpoints" / f"step-{best}" / "weights.safetensors")
+    stored = weights(tmp_path / "out")
+    assert torch.equal(stored["classifier.weight"], kept["heads.task.output.linear.weight"])
+    assert torch.equal(stored["head.dense.weight"], kept["heads.task.layers.0.dense.weight"])
+    if best != last:
+        other = load_file(tmp_path / "out" / "checkpoints" / f"step-{last}" / "weights.safetensors")
+        assert not torch.equal(stored["classifier.weight"], other["heads.task.output.linear.weight"])
+
+
+# Interrupting and going on
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process a SIGTERM in the middle of a step."""
+
+    def step_values(self: FineTuning, report: Any) -> dict[str, float]:
+        if report.step == step:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr(FineTuning, "step_values", step_values)
+
+
+def both(data: Path) -> tuple[TaskSpec, TaskSpec]:
+    return spec(data, name="mood"), spec(data, "regression", name="stars", weight=2.0)
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "full": {"family": "bert"},
+    "gradual": {"strategy": StrategyConfig(name="gradual", thaw_share=0.3, layer_decay=0.9)},
+    "lora": {"strategy": StrategyConfig(name="lora", rank=2), "family": "bert"},
+    "frozen": {"strategy": StrategyConfig(name="frozen", head_ratio=5.0)},
+    "muon": {"optimizer": OptimizerConfig(name="muon", learning_rate=1e-3)},
+    "sgd": {"optimizer": OptimizerConfig(name="sgd", learning_rate=1e-2)},
+    "several": {"mixing": MixingConfig(weighting="uncertainty", sampling="temperature")},
+    "batch-norm": {},
+    "sampled": {},
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_interrupted_and_resumed_equals_straight_through_bit_for_bit(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tasks: tuple[TaskSpec, ...] = (spec(data),)
+    if name == "several":
+        tasks = both(data)
+    if name == "batch-norm":
+        tasks = (spec(data, head=HeadConfig(hidden=(8,), norm="batch")),)
+    if name == "sampled":
+        tasks = (spec(data, output=OutputConfig(name="sampled", samples=1)),)
+    wanted = recipe(models, *tasks, train={"steps": 10, "eval_every": 4, "keep": 9}, **RESUMED[name])
+    straight = run(wanted, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 5)
+        with pytest.raises(Interrupted) as stopped:
+            run(wanted, tmp_path / "resumed")
+    assert stopped.value.exit_code == 143
+    assert not (tmp_path / "resumed" / "model.safetensors").exists()
+    resumed = resume_finetuning(tmp_path / "resumed", (), Log(quiet=True))
+    one, other = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+    assert metrics(tmp_path / "straight") == metrics(tmp_path / "resumed")
+    assert resumed.steps == straight.steps == 10
+    for task, of in straight.scores.items():
+        assert resumed.scores[task]["valid"].values == of["valid"].values
+
+
+def test_a_run_is_not_resumed_on_other_data(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (data / "train.csv").read_text()
+    source = write(tmp_path / "t.csv", content)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        with pytest.raises(Interrupted):
+            run(recipe(models, spec(data, train=source)), tmp_path / "out")
+    write(tmp_path / "t.csv", content.replace("fresh", "rotten", 1))
+    with pytest.raises(PalavraError, match=r"^[^\n]*out: the labelled files changed since the run began: [^\n]*$"):
+        resume_finetuning(tmp_path / "out", (), Log(quiet=True))
+    write(tmp_path / "t.csv", content)
+    assert resume_finetuning(tmp_path / "out", (), Log(quiet=True)).steps == 16
+
+
+def test_a_run_is_never_overwritten_and_repeats_itself(models: Path, data: Path, tmp_path: Path) -> None:
+    wanted = recipe(models, spec(data), family="bert")
+    run(wanted, tmp_path / "one")
+    with pytest.raises(PalavraError, match=r"^[^\n]*already holds a run[^\n]*$"):
+        run(wanted, tmp_path / "one")
+    # The recipe that a run leaves says all of it.
+    run(configuration.from_toml(FinetuneRecipe, tmp_path / "one" / "palavra.toml"), tmp_path / "two")
+    for key, value in weights(tmp_path / "one").items():
+        assert torch.equal(value, weights(tmp_path / "two")[key]), key
+
+
+# Strategies, on the whole path
+
+
+def test_a_frozen_body_is_computed_once_and_gives_the_same(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe(models, spec(data), family="bert", strategy=StrategyConfig(name="frozen"))
+    cached = run(wanted, tmp_path / "cached")
+    monkeypatch.setattr("palavra.run.finetune.LARGEST_VECTORS", 0)
+    plain = run(wanted, tmp_path / "plain")
+    one, other = weights(tmp_path / "cached"), weights(tmp_path / "plain")
+    before = load_file(models / "bert" / "model.safetensors")
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-5)
+        if not key.startswith(("classifier", "bert.pooler")):
+            assert torch.equal(value, before[key]), key
+    for key, number in cached.scores["task"]["valid"].values.items():
+        assert plain.scores["task"]["valid"].values[key] == pytest.approx(number, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_lora_is_saved_merged(models: Path, data: Path, tmp_path: Path, family: str) -> None:
+    finished = run(
+        recipe(models, spec(data), family=family, strategy=StrategyConfig(name="lora", rank=2)), tmp_path / "out"
+    )
+    assert not [key for key in weights(tmp_path / "out") if "lora" in key]
+    loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
+    task = loaded.task()[1]
+    again = loaded.score(task.read(task.spec, str(data / "valid.csv")))[0]
+    assert again.values == pytest.approx(dict(finished.scores["task"]["valid"].values), abs=1e-5)
+    before = load_file(models / family / "model.safetensors")
+    moved = {
+        key for key, value in weights(tmp_path / "out").items() if key in before and not torch.equal(value, before[key])
+    }
+    assert any("0" in key for key in moved)
+    assert not [key for key in moved if "embeddings" in key or ("norm" in key.lower() and "layers" in key)]
+
+
+def test_from_scratch_takes_sizes_but_no_weights(models: Path, data: Path, tmp_path: Path) -> None:
+    settings = {"steps": 1, "epochs": 1.0}
+    run(recipe(models, spec(data), scratch=True, train=settings), tmp_path / "scratch")
+    run(recipe(models, spec(data), train=settings), tmp_path / "init")
+    before = load_file(models / "modernbert" / "model.safetensors")
+    key = "model.embeddings.tok_embeddings.weight"
+    distance = [float((weights(tmp_path / name)[key] - before[key]).abs().max()) for name in ("scratch", "init")]
+    assert distance[0] > 0.3
+    assert distance[1] < 0.01
+
+
+def test_heads_that_transformers_has_not_are_said(models: Path, data: Path, tmp_path: Path) -> None:
+    log = Kept()
+    run(recipe(models, spec(data, head=HeadConfig(hidden=(8,), norm="batch"))), tmp_path / "out", log)
+    assert [line for line in log.said if line.startswith("transformers has no class with such a head")]
+    assert FineTunedModel.load(tmp_path / "out", device="cpu").predict(["bom filme"])[0]["label"] in ("fresh", "rotten")
+    plain = Kept()
+    run(recipe(models, spec(data)), tmp_path / "plain", plain)
+    assert not [line for line in plain.said if line.startswith("transformers")]
+
+
+def test_what_is_too_long_is_counted_and_said(models: Path, data: Path, tmp_path: Path) -> None:
+    log = Kept()
+    run(recipe(models, spec(data, longest=5)), tmp_path / "out", log)
+    (line,) = [line for line in log.said if "longer than" in line]
+    truncated = json.loads((tmp_path / "out" / "run.json").read_text())["tasks"][0]["truncated"]
+    assert 0 < truncated < 64
+    assert line.startswith(f"warning: task: {truncated} of 64 training examples are longer than the model's 5 tokens")
+
+
+# The optimizer
+
+
+def test_the_optimizer_is_that_of_pretraining_unless_given(models: Path, data: Path, tmp_path: Path) -> None:
+    own = tmp_path / "model"
+    own.mkdir()
+    for path in (models / "modernbert").iterdir():
+        (own / path.name).write_bytes(path.read_bytes())
+    written = configuration.to_toml(Recipe(optimizer=OptimizerConfig(name="muon")))
+    (own / "palavra.toml").write_text(written)
+    for given, expected in ((None, "muon"), (RATE, "adamw")):
+        out = tmp_path / expected
+        run(FinetuneRecipe(model=str(own), tasks=(spec(data),), optimizer=given, train=replace(FAST, steps=1)), out)
+        found = configuration.from_toml(FinetuneRecipe, out / "palavra.toml").optimizer
+        assert found is not None
+        assert found.name == expected
+        assert found.learning_rate is not None
+    with pytest.raises(PalavraError, match=r"^optimizer\.learning_rate must be given for sgd: [^\n]*$"):
+        run(recipe(models, spec(data), optimizer=OptimizerConfig(name="sgd", learning_rate=None)), tmp_path / "sgd")
+
+
+# Several tasks
+
+
+def objective_of(models: Path, data: Path, weighting: Literal["fixed", "uncertainty"]) -> tuple[Any, Any, Any, Any]:
+    splits = [read_split(each, 0) for each in both(data)]
+    tasks = {split.task.spec.name: split.task for split in splits}
+    tokenizer = Tokenizer.load(models / "bert")
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
+    features = {name: task.encode(split.train, tokenizer, 64, True)
+                for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
+    return TaskObjective(tasks, features), model, tasks, features
+
+
+def test_losses_are_weighed_as_they_are_told(models: Path, data: Path) -> None:
+    objective, model, tasks, features = objective_of(models, data, "fixed")
+    parts = {}
+    for name, weight in (("mood", 1.0), ("stars", 2.0)):
+        batch = features[name].batch(np.arange(6), name)
+        layout = layout_of(batch)
+        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
+        found = objective.loss(model, batch, layout)
+        torch.testing.assert_close(found.total, weight * plain.total)
+        assert found.count == plain.count == 6
+        parts[name] = plain
+    whole = combined(parts, {"mood": 1.0, "stars": 2.0})
+    torch.testing.assert_close(whole, parts["mood"].mean + 2 * parts["stars"].mean)
+
+
+def test_learned_weights_are_kendalls(models: Path, data: Path) -> None:
+    objective, model, tasks, features = objective_of(models, data, "uncertainty")
+    s = model.log_variances["stars"]
+    with torch.no_grad():
+        s.fill_(0.7)
+    batch = features["stars"].batch(np.arange(6), "stars")
+    plain = tasks["stars"].loss(model.head("stars").output, model(batch, layout_of(batch)), batch)
+    found: Loss = objective.loss(model, batch, layout_of(batch))
+    torch.testing.assert_close(found.mean, 2 * plain.mean * torch.exp(torch.tensor(-0.7)) + 0.35)
+    found.mean.backward()
+    # At its optimum the log-variance is the logarithm of twice the loss.
+    torch.testing.assert_close(s.grad, (0.5 - 2 * plain.mean * torch.exp(torch.tensor(-0.7))).detach())
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+def test_tasks_share_a_body_and_are_evaluated_apart(models: Path, data: Path, tmp_path: Path, weighting: Any) -> None:
+    tasks = [replace(each, test=str(data / "test.csv")) for each in both(data)]
+    wanted = recipe(models, *tasks, mixing=MixingConfig(sampling="uniform", weighting=weighting), train={"epochs": 8})
+    finished = run(wanted, tmp_path / "out")
+    assert finished.scores["mood"]["test"].values["accuracy"] > 0.8
+    assert finished.scores["stars"]["test"].values["pearson"] > 0.8
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [one["name"] for one in evaluation["tasks"]] == ["mood", "stars"]
+    loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
+    for name in ("mood", "stars"):
+        task = loaded.tasks[name]
+        again, _ = loaded.score(task.read(task.spec, str(data / "test.csv")), task=name)
+        assert again.values == pytest.approx(dict(finished.scores[name]["test"].values), abs=1e-5)
+    last = tmp_path / "out" / "checkpoints" / f"step-{finished.steps}" / "weights.safetensors"
+    learned = {key: float(value) for key, value in load_file(last).items() if "log_variances" in key}
+    assert len(learned) == (2 if weighting == "uncertainty" else 0)
+    assert all(value != 0 for value in learned.values())
+    values = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
+    assert {"mood/accuracy", "stars/pearson"} <= set(values[0])
+
+
+# What people do wrong: one line that says where
+
+ROWS = "text,label\nbom,a\nmau,b\nlindo,a\nfeio,b\n"
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "says"),
+    [
+        ("train", "text,label\nbom,a\nmau,a\n", r"t\.csv has only one label, 'a'"),
+        ("train", "text,label\n", r"t\.csv: holds no records"),
+        ("train", "text,label\nbom,a\n,b\n", r"t\.csv:3: text is empty"),
+        ("train", "texto,label\nbom,a\nmau,b\n", r"t\.csv:2: no column 'text' \(is it 'texto'\?\)"),
+        ("valid", "text,label\nbom,a\nmau,c\n", r"t\.csv:3: label 'c' was not in training, which has 'a', 'b'"),
+        ("test", 'text,label\nbom,a\n"m\nau",b\nx,C\n', r"t\.csv:5: label 'C' was not in training"),
+        ("test", "text,label\n", r"t\.csv: holds no records"),
+        ("test", "", r"t\.csv: holds no records"),
+        ("test", "text\nbom\n", r"t\.csv:2: no column 'label'"),
+    ],
+)
+def test_a_file_with_a_mistake_stops_the_run_before_it_begins(
+    models: Path, tmp_path: Path, which: str, content: str, says: str
+) -> None:
+    files = {name: write(tmp_path / f"{name}.csv", ROWS) for name in ("train", "valid", "test")}
+    files[which] = write(tmp_path / "t.csv", content)
+    with pytest.raises(PalavraError, match=rf"^[^\n]*{says}[^\n]*$"):
+        run(recipe(models, TaskSpec(kind="classification", **files)), tmp_path / "out")  # type: ignore[arg-type]
+    assert not (tmp_path / "out" / "palavra.toml").exists()
+
+
+def test_a_nan_target_names_its_line(models: Path, data: Path, tmp_path: Path) -> None:
+    bad = write(tmp_path / "t.csv", "text,stars\nbom,1\nmau,nan\n")
+    with pytest.raises(PalavraError, match=r"^[^\n]*t\.csv:3: stars is 'nan', not a number[^\n]*$"):
+        run(recipe(models, spec(data, "regression", train=bad)), tmp_path / "out")
+
+
+def test_a_spreadsheet_with_everything_in_it_is_trained_on(models: Path, tmp_path: Path) -> None:
+    """A byte order mark, semicolons, quotes and line ends in fields, labels with blanks and accents, one seen once."""
+    rows = [f'"bom; ""muito""\r\nfilme {n}";não é mau\r\n' for n in range(9)]
+    rows += [f"mau filme, {n};Péssimo de todo\r\n" for n in range(9)] + ["a;visto só uma vez\r\n"]
+    source = write(tmp_path / "folha.csv", "\ufefftext;label\r\n" + "".join(rows))
+    for seed in range(2):
+        out = tmp_path / f"out{seed}"
+        finished = run(recipe(models, TaskSpec(kind="classification", train=source), train={"seed": seed}), out)
+        assert finished.scores["task"]["valid"].values["accuracy"] >= 0
+        prediction = FineTunedModel.load(out, device="cpu").predict(["mau"])[0]
+        assert {one["label"] for one in prediction["best"]} == {"não é mau", "Péssimo de todo", "visto só uma vez"}
+        held = json.loads((out / "held_out.json").read_text())["task"]
+        assert len(held) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes"),
+    [("f1", {}), ("pearson", {}), ("subset_accuracy", {"multilabel": False}), ("accuracy", {"multilabel": True})],
+)
+def test_a_metric_that_the_task_has_not_is_refused(
+    models: Path, data: Path, tmp_path: Path, metric: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(PalavraError, match=rf"^train\.metric '{metric}' is none of [^\n]*$"):
+        run(recipe(models, spec(data, **changes), train={"metric": metric}), tmp_path / "out")
+
+
+def test_what_no_data_could_make_right_is_refused(models: Path, data: Path, tmp_path: Path) -> None:
+    for wrong, says in (
+        (recipe(models), "no task was given"),
+        (replace(recipe(models, spec(data)), model=""), "--model is missing"),
+        (recipe(models, spec(data, train="")), "task task has no training file"),
+    ):
+        with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):
+            run(wrong, tmp_path / "out")
+    with pytest.raises(PalavraError, match=r"^two tasks are called 'task'[^\n]*$"):
+        recipe(models, spec(data), spec(data))
+
+
+# What is held out
+
+
+def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
+    lines = [f"w{n},{'abc'[0 if n % 10 < 6 else 1 if n % 10 < 9 else 2]}" for n in range(200)]
+    source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
+    wanted = TaskSpec(kind="classification", train=source, valid_share=0.2)
+    split = read_split(wanted, 0)
+    assert [len(split.train), len(split.valid), len(split.test)] == [160, 40, 0]
+    assert {one.where for one in split.train}.isdisjoint(one.where for one in split.valid)
+    found = [sum(one.label == (label,) for one in split.valid) for label in "abc"]
+    assert np.abs(np.array(found) - [24, 12, 4]).max() <= 1
+    order = [int(one.where.rpartition(":")[2]) for one in split.train]
+    assert order == sorted(order)
+    again, other = read_split(wanted, 0), read_split(wanted, 1)
+    assert again.valid == split.valid
+    assert other.valid != split.valid
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_smallest_data_can_be_held_out_of(tmp_path: Path, size: int) -> None:
+    lines = [f"w{n},{'ab'[n % 2]}" for n in range(size)]
+    source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
+    split = read_split(TaskSpec(kind="classification", train=source), 0)
+    assert (len(split.train), len(split.valid)) == (size - 1, 1)
