@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden" / "help.txt"
-COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "evaluate", "fill", "embed", "report", "demo")
-PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "finetune", "load", "plan", "prepare", "pretrain", "tokenizer_train"]
+COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill", "embed",
+            "predict", "report", "demo")  # fmt: skip
+PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "finetune", "load", "plan", "prepare",
+          "pretrain", "sweep", "tokenizer_train"]  # fmt: skip
 
 
 def palavra(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from palavra.errors import PalavraError
     from palavra.inference.loading import load
     from palavra.run.api import build_recipe, evaluate, plan, prepare, pretrain, tokenizer_train
+    from palavra.run.sweep import sweep
     from palavra.run.task_api import build_finetune_recipe, finetune
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "plan": "palavra.run.api",
     "prepare": "palavra.run.api",
     "pretrain": "palavra.run.api",
+    "sweep": "palavra.run.sweep",
     "tokenizer_train": "palavra.run.api",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "plan",
     "prepare",
     "pretrain",
+    "sweep",
     "tokenizer_train",
 ]
 

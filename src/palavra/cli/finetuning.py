@@ -131,3 +131,57 @@ def finetune(
     )  # fmt: skip
     if as_json:
         print_json(finished.to_json())
+
+
+@app.command()
+def sweep(
+    kind: Annotated[KindChoice, typer.Argument(help="What is learned.", show_default=False)],
+    train: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled examples, or a .toml that describes the task, as in finetune.", show_default=False
+        ),
+    ],
+    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the trials and the best model.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="How many settings to try.")] = 20,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A recipe field (keys as in --set) to search: key=low..high, key=low..high:log or key=a,b,c; whole "
+            "ends give whole numbers. Repeatable. [learning rate, strategy and epochs around the recipe's]"
+        ),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Start no further trial after so long.")] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation examples, which judge trials. [a share of the training ones]")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Test examples: no trial sees them, the best one does once, at the end.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text. [text]")] = None,
+    text_a: Annotated[str | None, typer.Option(help="Column of a pair's first text. [text_a]")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of a pair's second text. [text_b]")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; repeatable for several targets. [label]")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Read a recipe (TOML).")] = None,
+    set_: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [0]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in --out; finished trials stand.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for good settings of finetune with Optuna; the best trial's model is kept, with a report on all."""
+    from palavra.log import Log
+    from palavra.run import sweep as sweeping
+
+    found = sweeping.sweep(
+        kind, train, model=model, out=out, trials=trials, search=tuple(search or ()), minutes=minutes, valid=valid,
+        test=test, text=text, text_a=text_a, text_b=text_b, label=tuple(label) if label else None, recipe=recipe,
+        set=tuple(set_ or ()), seed=seed, resume=resume, log=Log(quiet=quiet),
+    )  # fmt: skip
+    if as_json:
+        print_json(found.to_json())
