@@ -102,7 +102,7 @@ def main() -> None:
             rates[name] = sum(map(len, sentences)) / (time.perf_counter() - begin)
     apart = max(abs(a - b) for a, b in zip(scores["transformers, loop"], scores["palavra"], strict=True))
     for name, rate in rates.items():
-        print(f"{name:24} {rate:7.0f} tokens scored a second, palavra {rates["palavra"] / rate:5.2f} x")
+        print(f"{name:24} {rate:7.0f} tokens scored a second, palavra {rates['palavra'] / rate:5.2f} x")
     print(f"largest difference of a sentence's score: {apart:.1e} nats")
 
 

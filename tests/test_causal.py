@@ -103,10 +103,10 @@ def test_any_split_of_a_batch_gives_the_same_gradient(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("backend", "width"), [("rows", 0), ("rows", 192)])
+@pytest.mark.parametrize(("backend", "width"), [("rows", 0), ("rows", 192), ("rows", 515)])
 def test_gradients_equal_those_of_the_reference_attention(family: str, backend: str, width: int) -> None:
     model = build_causal_model(model_config(family, context=192), torch.float64)
-    batch = labelled(150, 40, 90, 1)
+    batch = labelled(150, 40, 90, 1, 129)
     found = gradients(model, CausalObjective().loss(model, batch, layout_of(batch, backend, width)).total)
     expected = gradients(model, CausalObjective().loss(model, batch, layout_of(batch, "reference")).total)
     for ours, theirs in zip(found, expected, strict=True):

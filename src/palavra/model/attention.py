@@ -166,6 +166,22 @@ def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: floa
     return weights @ v
 
 
+# Causal rows from this width on are worth cutting in two; in shorter ones the cut costs more than it saves.
+TRIANGLE = 128
+
+
+def _attend_triangle(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """`_softmax_attend` where no query sees a later key: the first half of the queries meets the first half of the
+    keys only, three quarters of the square in all.
+
+    More parts save little more (5/8 with four), and a compiler takes several times as long for them.
+    """
+    half = q.shape[2] // 2
+    first = _softmax_attend(q[:, :, :half], k[:, :, :half], v[:, :, :half], mask[:, :, :half, :half], dropout)
+    second = _softmax_attend(q[:, :, half:], k, v, mask[:, :, half:], dropout)
+    return torch.cat((first, second), dim=2)
+
+
 class _Gather(torch.autograd.Function):
     """`x[index]`, whose gradient is gathered from the places each token went to instead of scattered and added.
 
@@ -252,7 +268,8 @@ def _attend_rows(
 
     mask = blocks.query_sequence[:, None, :, None] == blocks.key_sequence[:, None, None, :]
     mask = mask & _visible(blocks.distance, window, causal)
-    mixed = _softmax_attend(
+    attend_blocks = _attend_triangle if causal and window is None and width >= TRIANGLE else _softmax_attend
+    mixed = attend_blocks(
         gather(q, blocks.queries, layout.place[None]),
         gather(k, blocks.keys, blocks.places),
         gather(v, blocks.keys, blocks.places),
