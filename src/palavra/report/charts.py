@@ -64,7 +64,7 @@ class Series:
         return type(self)(steps=self.steps[index], values=(sums[stop] - sums[start]) / (stop - start))
 
 
-def _along_training(axes: Axes, *series: Series, last_panel: bool = True) -> None:
+def along_training(axes: Axes, *series: Series, last_panel: bool = True) -> None:
     """The horizontal axis that all curves share, from 0 to the last step of any of them, labelled once."""
     last = max((one.steps[-1] for one in series if len(one)), default=1.0)
     axes.set_xlim(0, max(float(last), 1.0) * 1.02)
@@ -74,20 +74,20 @@ def _along_training(axes: Axes, *series: Series, last_panel: bool = True) -> Non
     axes.set_xlabel("step" if last_panel else "")
 
 
-def _line(axes: Axes, series: Series, colour: str, label: str | None = None, *, dots: bool = False) -> None:
+def line(axes: Axes, series: Series, colour: str, label: str | None = None, *, dots: bool = False) -> None:
     """A line; dots too where asked for or where one point alone would not show."""
     marker = "o" if dots or len(series) == 1 else ""
     axes.plot(series.steps, series.values, color=colour, label=label, marker=marker, markersize=5, markeredgewidth=0)
 
 
-def _raw_and_smooth(axes: Axes, series: Series, colour: str, label: str | None = None) -> None:
+def raw_and_smooth(axes: Axes, series: Series, colour: str, label: str | None = None) -> None:
     """Every log line faint, their moving mean strong."""
     raw = series.thinned()
     axes.plot(raw.steps, raw.values, color=colour, alpha=0.4, linewidth=1)
-    _line(axes, series.smoothed(), colour, label)
+    line(axes, series.smoothed(), colour, label)
 
 
-def _first_and_last(name: str, series: Series, text: Any) -> str:
+def first_and_last(name: str, series: Series, text: Any) -> str:
     """What a screen reader says of a curve."""
     if not len(series):
         return f"{name}: no values."
@@ -100,9 +100,9 @@ def loss(figure: Figure, train: Series, valid: Series) -> str:
     """Training loss, raw and smoothed, and validation loss, in nats per labelled token."""
     axes = figure.subplots()
     if len(train):
-        _raw_and_smooth(axes, train, FIRST, "training, smoothed")
+        raw_and_smooth(axes, train, FIRST, "training, smoothed")
     if len(valid):
-        _line(axes, valid.thinned(), SECOND, "validation", dots=len(valid) <= 50)
+        line(axes, valid.thinned(), SECOND, "validation", dots=len(valid) <= 50)
     everything = np.concatenate([train.smoothed().values, train.values, valid.values])
     low, high = float(everything.min()), float(everything.max())
     usual = float(np.quantile(everything, 0.99))
@@ -112,8 +112,8 @@ def loss(figure: Figure, train: Series, valid: Series) -> str:
     axes.set_ylim(low - margin, high + margin)
     axes.set_title("nats per token")
     axes.legend(loc="upper right")
-    _along_training(axes, train, valid)
-    return f"Loss. {_first_and_last('Training', train, formatting.loss)} " + _first_and_last(
+    along_training(axes, train, valid)
+    return f"Loss. {first_and_last('Training', train, formatting.loss)} " + first_and_last(
         "Validation", valid, formatting.loss
     )
 
@@ -122,14 +122,14 @@ def loss(figure: Figure, train: Series, valid: Series) -> str:
 def accuracy(figure: Figure, first: Series, fifth: Series) -> str:
     """Masked accuracy at 1 and at 5 on the validation documents."""
     axes = figure.subplots()
-    _line(axes, fifth.thinned(), THIRD, "in the first five", dots=len(fifth) <= 50)
-    _line(axes, first.thinned(), FIRST, "first choice", dots=len(first) <= 50)
+    line(axes, fifth.thinned(), THIRD, "in the first five", dots=len(fifth) <= 50)
+    line(axes, first.thinned(), FIRST, "first choice", dots=len(first) <= 50)
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_title("share of masked tokens")
     axes.legend(loc="lower right")
-    _along_training(axes, first, fifth)
-    return f"Masked accuracy. {_first_and_last('First choice', first, percent)} " + _first_and_last(
+    along_training(axes, first, fifth)
+    return f"Masked accuracy. {first_and_last('First choice', first, percent)} " + first_and_last(
         "Among the first five", fifth, percent
     )
 
@@ -138,19 +138,19 @@ def accuracy(figure: Figure, first: Series, fifth: Series) -> str:
 def learning_rate(figure: Figure, rate: Series) -> str:
     """The learning rate's schedule."""
     axes = figure.subplots()
-    _line(axes, rate.thinned(), FIRST)
+    line(axes, rate.thinned(), FIRST)
     axes.set_ylim(0, max(float(rate.values.max()), 1e-12) * 1.08)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    _along_training(axes, rate)
+    along_training(axes, rate)
     peak = f"Greatest value {rate.values.max():.3g}."
-    return f"{_first_and_last('Learning rate', rate, '{:.3g}'.format)} {peak}"
+    return f"{first_and_last('Learning rate', rate, '{:.3g}'.format)} {peak}"
 
 
 @picture("gradient", height=230)
 def gradient_norm(figure: Figure, norm: Series) -> str:
     """The gradient's norm before clipping, on a logarithmic axis where it spans more than a decade."""
     axes = figure.subplots()
-    _raw_and_smooth(axes, norm, FIRST)
+    raw_and_smooth(axes, norm, FIRST)
     low = float(norm.values.min())
     if low > 0 and norm.values.max() > 10 * low:
         axes.set_yscale("log")
@@ -158,25 +158,25 @@ def gradient_norm(figure: Figure, norm: Series) -> str:
         axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title("Euclidean norm, all parameters")
-    _along_training(axes, norm)
-    return _first_and_last("Norm of the gradient", norm, "{:.3g}".format)
+    along_training(axes, norm)
+    return first_and_last("Norm of the gradient", norm, "{:.3g}".format)
 
 
 @picture("throughput", height=300)
 def throughput(figure: Figure, speed: Series, share: Series) -> str:
     """Tokens per second and, where it was measured, the share of the machine's peak in matrix products."""
     panels = [(speed, "tokens per second")] + [(share, "share of peak")] * bool(len(share))
-    label = _first_and_last("Tokens per second", speed, formatting.count)
+    label = first_and_last("Tokens per second", speed, formatting.count)
     for index, (series, title) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, index + 1)
-        _raw_and_smooth(axes, series, (FIRST, THIRD)[index])
+        raw_and_smooth(axes, series, (FIRST, THIRD)[index])
         axes.set_ylim(0, max(float(np.quantile(series.values, 0.995)), 1e-9) * 1.12)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_title(title)
-        _along_training(axes, speed, share, last_panel=index == len(panels) - 1)
+        along_training(axes, speed, share, last_panel=index == len(panels) - 1)
         if series is share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            label += " " + _first_and_last("Share of peak", share, percent)
+            label += " " + first_and_last("Share of peak", share, percent)
         else:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formatting.count(y, exact_below=1e4)))
     return label
@@ -185,21 +185,21 @@ def throughput(figure: Figure, speed: Series, share: Series) -> str:
 @picture("packing", height=300)
 def packing(figure: Figure, efficiency: Series, masked: Series) -> str:
     """How full the batches were and which share of their tokens was sampled for prediction."""
-    label = _first_and_last("Packing efficiency", efficiency, percent)
+    label = first_and_last("Packing efficiency", efficiency, percent)
     panels = [(efficiency, "share of the token budget filled")] * bool(len(efficiency))
     panels += [(masked, "share of tokens sampled for prediction")] * bool(len(masked))
     for index, (series, title) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, index + 1)
-        _raw_and_smooth(axes, series, FIRST if series is efficiency else THIRD)
+        raw_and_smooth(axes, series, FIRST if series is efficiency else THIRD)
         if series is efficiency:
             axes.set_ylim(min(0.9, float(series.values.min()) - 0.01), 1.005)
         else:
             axes.set_ylim(0, max(0.2, float(series.values.max()) * 1.15))
-            label += " " + _first_and_last("Masked share", masked, percent)
+            label += " " + first_and_last("Masked share", masked, percent)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_title(title)
-        _along_training(axes, efficiency, masked, last_panel=index == len(panels) - 1)
+        along_training(axes, efficiency, masked, last_panel=index == len(panels) - 1)
     return label
 
 

@@ -1,62 +1,16 @@
 """From the records of a run to `report.html`: one self-contained page, without network or script."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from palavra.files import atomic_write_text
-from palavra.report import charts
-from palavra.report.charts import Band, Series
-from palavra.report.formatting import (
-    ABSENT,
-    count,
-    duration,
-    loss,
-    number,
-    percent,
-    perplexity,
-    plain,
-    size,
-    visible,
-)
-from palavra.report.records import JsonObject, Records, mapping, objects, read_records
-
-MASKS = ("[MASK]", "<mask>")  # the second is what tokenizers in the manner of RoBERTa write
-FAMILIES = {"modernbert": "ModernBERT", "bert": "BERT"}
-Format = Callable[[object], str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One headline number."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fill:
-    """One filled token; `share` is its probability in percent for the bar, between 0 and 100."""
-
-    token: str
-    share: str
-    probability: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A sentence cut at its masks: one more piece than masks; a mask holds its fills, best first."""
-
-    mask: str
-    pieces: tuple[str, ...]
-    masks: tuple[tuple[Fill, ...], ...]
+from palavra.report.finetuning import finetuning_page
+from palavra.report.formatting import count, plain
+from palavra.report.pretraining import pretraining_page
+from palavra.report.records import Records, read_records
 
 
 def write_report(run_directory: Path) -> Path:
@@ -74,265 +28,31 @@ def write_report(run_directory: Path) -> Path:
 def render(records: Records) -> str:
     """The page's HTML. Text from the run is escaped; characters that HTML forbids become U+FFFD."""
     # Made here, not at import: a template is read once a report.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = files("palavra.report").joinpath("template.html").read_text(encoding="utf-8")
-    run = records.run
-    rows = _bands(records.evaluation)
-    budget = mapping(run.get("budget"))
-    html = environment.from_string(source).render(
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_template),
+    )
+    page, content = (
+        ("finetuning.html", finetuning_page) if is_finetuning(records) else ("pretraining.html", pretraining_page)
+    )
+    html = environment.get_template(page).render(
         name=records.name,
-        version=plain(run["palavra"]) if run.get("palavra") else "",
-        subtitle=_subtitle(run),
-        tiles=_tiles(records),
-        notices=_notices(records),
-        figures=_figures(records, rows),
-        examples=[_example(row) for row in records.examples],
-        band_rows=_band_table(objects(records.evaluation.get("bands"))),
-        evaluation=_evaluation_sentence(records.evaluation),
-        packing=[Tile(label=k, value=v) for k, v in _table(mapping(run.get("packing")), PACKING)],
-        data=_table(mapping(run.get("data")), DATA),
-        warnings=_texts(mapping(run.get("data")).get("warnings")),
-        model=_table(mapping(run.get("model")), MODEL),
-        minutes=number(budget.get("minutes")),
-        rule=_texts(budget.get("rule")),
-        candidates=_candidates(budget),
+        version=plain(records.run["palavra"]) if records.run.get("palavra") else "",
         recipe=records.recipe,
-        environment=[(_label(key), plain(value)) for key, value in mapping(run.get("environment")).items()],
         events=[(count(event.get("step")), plain(event.get("message"))) for event in records.events[-200:]],
+        **content(records),
     )
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", html)
 
 
-# --- the head of the page -----------------------------------------------------------------------------------
+def is_finetuning(records: Records) -> bool:
+    """Whether a run learned tasks, which its records say in one place or another, however few there are."""
+    evaluated = records.evaluation.get("tasks") or records.evaluation.get("runs")
+    return records.run.get("run") == "fine-tuning" or bool(evaluated or records.sweep or records.learning_curve)
 
 
-def _subtitle(run: JsonObject) -> str:
-    model, environment = mapping(run.get("model")), mapping(run.get("environment"))
-    parts = []
-    if model.get("family"):
-        shape = f"{count(model.get('layers'))} layers of width {count(model.get('width'))}"
-        parts.append(f"{_family(model['family'])}, {shape}")
-    if environment.get("processor"):
-        device = f" ({plain(environment['device'])})" if environment.get("device") else ""
-        parts.append(f"trained on {plain(environment['processor'])}{device}")
-    if environment.get("precision"):
-        parts.append(f"in {plain(environment['precision'])}")
-    return ", ".join(parts)
-
-
-def _tiles(records: Records) -> list[Tile]:
-    evaluation, model = records.evaluation, mapping(records.run.get("model"))
-    training = mapping(records.run.get("training"))
-    last = records.train[-1] if records.train else {}
-    source, note = evaluation, "whole validation set"
-    if number(evaluation.get("loss")) is None and records.valid:
-        source = records.valid[-1]
-        note = f"at step {count(source.get('step'))}, the last validation"
-    tokens = training.get("tokens", last.get("tokens"))
-    steps = training.get("steps", last.get("step"))
-    train_tokens = number(mapping(records.run.get("data")).get("train_tokens"))
-    passes = f"{(number(tokens) or 0) / train_tokens:.2g} passes over the text" if train_tokens else ""
-    seconds = training.get("seconds", last.get("seconds"))
-    vocabulary = f"vocabulary of {count(model['vocab_size'])}" if model.get("vocab_size") else ""
-    share = [value for row in records.train if (value := number(row.get("peak_share"))) is not None]
-    peak = f"{percent(sum(share) / len(share), 0)} of the machine’s peak" if share else ""
-    speed = training.get("tokens_per_second", last.get("tokens_per_second"))
-    accuracy = "of masked tokens, first choice right"
-    tiles = [
-        Tile(label="Validation loss", value=loss(source.get("loss")), note=f"nats per token, {note}"),
-        Tile(label="Perplexity", value=perplexity(source.get("perplexity")), note="exp of the loss"),
-        Tile(label="Masked accuracy", value=percent(source.get("accuracy")), note=accuracy),
-        Tile(label="Accuracy at 5", value=percent(source.get("accuracy_at_5")), note="right one among five"),
-        Tile(label="Tokens seen", value=count(tokens), note=passes),
-        Tile(label="Training time", value=duration(seconds), note=f"{count(steps)} steps"),
-        Tile(label="Tokens per second", value=count(speed), note=peak),
-        Tile(label="Parameters", value=count(model.get("parameters")), note=vocabulary),
-    ]
-    return [tile if tile.value != ABSENT else replace(tile, note="") for tile in tiles]
-
-
-def _notices(records: Records) -> list[str]:
-    training = mapping(records.run.get("training"))
-    notices = []
-    absent = [*records.absent, *["run.json has no summary of the training"] * bool(records.run and not training)]
-    if absent:
-        notices.append(f"Parts are missing, as from a run that goes on or was cut short: {'; '.join(absent)}.")
-    if training.get("stopped"):
-        notices.append(f"Training stopped early: {plain(training['stopped'])}")
-    return notices
-
-
-# --- pictures -----------------------------------------------------------------------------------------------
-
-
-def _figures(records: Records, rows: Sequence[Band]) -> dict[str, Markup]:
-    """The pictures that the records allow, by name; charts escape their own text."""
-    train, valid = records.train, records.valid
-    losses, valid_losses = Series.of(train, "loss"), Series.of(valid, "loss")
-    first, fifth = Series.of(valid, "accuracy"), Series.of(valid, "accuracy_at_5")
-    rate, norm = Series.of(train, "learning_rate"), Series.of(train, "gradient_norm")
-    speed, share = Series.of(train, "tokens_per_second"), Series.of(train, "peak_share")
-    efficiency, masked = Series.of(train, "packing_efficiency"), Series.of(train, "masked_share")
-    svg = {"probability": _loss_against_probability(records, rows)}
-    if len(losses) or len(valid_losses):
-        svg["loss"] = charts.loss(losses, valid_losses)
-    if len(first) or len(fifth):
-        svg["accuracy"] = charts.accuracy(first, fifth)
-    if len(rate):
-        svg["rate"] = charts.learning_rate(rate)
-    if len(norm):
-        svg["gradient"] = charts.gradient_norm(norm)
-    if len(speed):
-        svg["throughput"] = charts.throughput(speed, share)
-    if len(efficiency) or len(masked):
-        svg["packing"] = charts.packing(efficiency, masked)
-    if rows:
-        svg["bands"] = charts.bands(rows)
-    return {name: Markup(text) for name, text in svg.items()}
-
-
-def _loss_against_probability(records: Records, rows: Sequence[Band]) -> str:
-    best = [fills[0].get("probability") for row in records.examples for fills in _fills(row) if fills]
-    return charts.loss_against_probability(
-        rows,
-        [probability for value in best if (probability := number(value)) is not None],
-        number(records.evaluation.get("loss")),
-        number(mapping(records.run.get("model")).get("vocab_size")),
-    )
-
-
-def _bands(evaluation: JsonObject) -> list[Band]:
-    return [
-        Band(
-            # The pictures' font is not the page's, so names are held to what every font has.
-            name=plain(row.get("band")).encode("ascii", "replace").decode().replace("\n", " ")[:24],
-            accuracy=number(row.get("accuracy")),
-            accuracy_at_5=number(row.get("accuracy_at_5")),
-            loss=number(row.get("loss")),
-        )
-        for row in objects(evaluation.get("bands"))[:12]
-    ]
-
-
-# --- tables and lists ---------------------------------------------------------------------------------------
-
-
-def _family(name: object) -> str:
-    return FAMILIES.get(plain(name), plain(name))
-
-
-DATA: tuple[tuple[str, str, Format], ...] = (
-    ("sources", "Sources", plain),
-    ("documents", "Documents", count),
-    ("duplicates", "Exact duplicates dropped", count),
-    ("empty", "Empty documents", count),
-    ("bytes", "Text", size),
-    ("tokens", "Tokens", count),
-    ("train_documents", "Training documents", count),
-    ("train_tokens", "Training tokens", count),
-    ("valid_documents", "Validation documents", count),
-    ("valid_tokens", "Validation tokens", count),
-    ("mean_tokens", "Mean document, tokens", count),
-    ("longest_document", "Longest document, tokens", count),
-)
-PACKING: tuple[tuple[str, str, Format], ...] = (
-    ("efficiency", "Budget filled", percent),
-    ("batch_tokens", "Tokens in a batch", count),
-    ("context", "Context, tokens", count),
-    ("pieces", "Pieces packed", count),
-    ("cut_documents", "Documents cut to fit", count),
-)
-MODEL: tuple[tuple[str, str, Format], ...] = (
-    ("family", "Family", _family),
-    ("layers", "Layers", count),
-    ("width", "Width", count),
-    ("heads", "Attention heads", count),
-    ("intermediate", "Feed-forward width", count),
-    ("vocab_size", "Vocabulary", count),
-    ("context", "Context, tokens", count),
-    ("parameters", "Parameters", count),
-    ("parameters_without_embeddings", "Without embeddings", count),
-)
-
-
-def _table(values: JsonObject, rows: Iterable[tuple[str, str, Format]]) -> list[tuple[str, str]]:
-    """Label and value of what is there: first what `rows` name, then numbers and texts that they do not."""
-    known = [(label, form(values[key])) for key, label, form in rows if key in values]
-    named = {key for key, _, _ in rows}
-    others = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
-    return known + [(_label(key), plain(value)) for key, value in others.items() if key not in named]
-
-
-def _band_table(rows: Iterable[JsonObject]) -> list[tuple[str, ...]]:
-    return [
-        (
-            plain(row.get("band")),
-            count(row.get("tokens")),
-            percent(row.get("accuracy")),
-            percent(row.get("accuracy_at_5")),
-            loss(row.get("loss")),
-        )
-        for row in rows
-    ]
-
-
-def _candidates(budget: JsonObject) -> list[tuple[bool, tuple[str, ...]]]:
-    return [
-        (
-            row.get("chosen") is True,
-            (
-                plain(row.get("size")),
-                count(row.get("tokens_per_second")),
-                count(row.get("steps")),
-                loss(row.get("predicted_loss")),
-            ),
-        )
-        for row in objects(budget.get("candidates"))
-    ]
-
-
-def _evaluation_sentence(evaluation: JsonObject) -> str:
-    if not evaluation:
-        return ""
-    share = percent(mapping(evaluation.get("corruption")).get("share"), 0)
-    return (
-        f"Measured on {count(evaluation.get('tokens'))} hidden tokens of validation text, {share} of it, with "
-        "one fixed corruption, so these numbers compare between runs whatever share training used."
-    )
-
-
-def _texts(value: object) -> list[str]:
-    return [plain(item) for item in value] if isinstance(value, list) else []
-
-
-def _label(key: str) -> str:
-    return key[:1].upper() + key[1:].replace("_", " ")
-
-
-# --- examples -----------------------------------------------------------------------------------------------
-
-
-def _fills(row: JsonObject) -> list[list[JsonObject]]:
-    value: Any = row.get("fills")
-    return [objects(fills) for fills in value] if isinstance(value, list) else []
-
-
-def _example(row: JsonObject) -> Example:
-    """Join a sentence with its fills; a mask without fills stays open, fills without a mask are not shown."""
-    text, fills = plain(row.get("text")), _fills(row)
-    mask = next((name for name in MASKS if text.count(name) == len(fills)), MASKS[0])
-    pieces = text.split(mask)
-    fills = fills[: len(pieces) - 1]
-    fills += [[]] * (len(pieces) - 1 - len(fills))
-    return Example(mask=mask, pieces=tuple(pieces), masks=tuple(tuple(map(_fill, part)) for part in fills))
-
-
-def _fill(row: JsonObject) -> Fill:
-    probability = number(row.get("probability"))
-    share = min(max(probability or 0.0, 0.0), 1.0)
-    token = row.get("token")
-    return Fill(
-        token=visible(token) if isinstance(token, str) else ABSENT,
-        share=f"{100 * share:.2f}",
-        probability=percent(probability),
-    )
+def _template(name: str) -> str:
+    return files("palavra.report").joinpath(name).read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ from typing import Any
 from palavra.errors import PalavraError
 
 JsonObject = dict[str, Any]
+# What only some runs have: a search for good settings, and scores by the number of examples.
+SUMMARIES = ("sweep", "learning_curve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Records:
     run: JsonObject = field(default_factory=dict)
     evaluation: JsonObject = field(default_factory=dict)
     examples: list[JsonObject] = field(default_factory=list)
+    sweep: JsonObject = field(default_factory=dict)
+    learning_curve: JsonObject = field(default_factory=dict)
     absent: tuple[str, ...] = ()
 
 
@@ -43,10 +47,12 @@ def read_records(run_directory: Path) -> Records:
     """Read the run in `run_directory`.
 
     Raises:
-        PalavraError: the directory holds neither `palavra.toml` nor `metrics.jsonl`.
+        PalavraError: the directory holds neither `palavra.toml` nor `metrics.jsonl`, nor any of the summaries of
+            several runs.
     """
     recipe_path, metrics_path = run_directory / "palavra.toml", run_directory / "metrics.jsonl"
-    if not recipe_path.is_file() and not metrics_path.is_file():
+    summaries = [run_directory / f"{name}.json" for name in SUMMARIES if (run_directory / f"{name}.json").is_file()]
+    if not recipe_path.is_file() and not metrics_path.is_file() and not summaries:
         raise PalavraError(
             f"{run_directory} is not a run: it has neither palavra.toml nor metrics.jsonl; "
             "give the directory that `palavra pretrain --out` wrote"
@@ -63,6 +69,7 @@ def read_records(run_directory: Path) -> Records:
         run=mapping(_read_json(run_directory / "run.json", dict, absent)),
         evaluation=mapping(_read_json(run_directory / "evaluation.json", dict, absent)),
         examples=objects(_read_json(run_directory / "examples.json", list, absent)),
+        **{path.stem: mapping(_read_json(path, dict, absent)) for path in summaries},
         absent=tuple(absent),
     )
 

@@ -30,6 +30,7 @@ VARIABLES = {
     THIRD: "var(--third)",
     PAPER: "var(--card)",
 }
+LATIN = 0x250  # the end of the letters that the pictures' font and the page's both have
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "palavra",
@@ -83,6 +84,17 @@ def picture(name: str, *, height: float) -> Callable[[Draw[Arguments]], Callable
         return render
 
     return decorate
+
+
+def placed(svg: str, place: str) -> str:
+    """The picture with ids of its own for one place of the page, where others by the same function stand too."""
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{place}-", tag[0]), svg)
+
+
+def drawable(text: str, longest: int = 28) -> str:
+    """A name that pictures can show: of letters that every font has, on one line, not longer than `longest`."""
+    shown = "".join(c if ord(c) < LATIN and c.isprintable() else "?" for c in " ".join(text.split()))
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def _inline(document: str, name: str, label: str) -> str:

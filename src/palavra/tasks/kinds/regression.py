@@ -23,6 +23,7 @@ from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, te
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
+SHOWN_POINTS = 2000
 # The square of a larger one has no place in float32.
 LARGEST_TARGET = 1e15
 
@@ -130,8 +131,20 @@ class Regression(Task[TextExample]):
         # Where every target or every value is the same there is no correlation: none was found.
         numbers = {name: getattr(found.mean, name) or 0.0 for name in self.metrics[:-1]}
         numbers["loss"] = found.mean.mse
-        details = {**found.to_json(), "errors": self._largest_errors(examples, targets, values)}
+        details = {
+            **found.to_json(),
+            "points": self._points(targets, values),
+            "errors": self._largest_errors(examples, targets, values),
+        }
         return Scores(main="pearson", values=numbers, details=details)
+
+    def _points(
+        self, targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+    ) -> dict[str, list[list[float]]]:
+        """True and predicted values of each target, for a picture: of many examples an even choice."""
+        chosen = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), SHOWN_POINTS)).astype(int))
+        pairs = np.stack([targets[chosen], values[chosen]], 2)
+        return {name: pairs[:, number].tolist() for number, name in enumerate(self.names)}
 
     def _largest_errors(
         self, examples: Sequence[TextExample], targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
