@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ def test_rows_can_be_dropped_repeated_and_read_anew() -> None:
     logits = decoder.step(np.array([7, 8, 9]))
     expected = [uncached(model, text) for text in ([*texts[2], 7], [*fresh, 8], [*texts[2], 9])]
     torch.testing.assert_close(logits, torch.stack(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_half_precision_is_close(rows: int) -> None:
+    """Weights, keys and values in bfloat16, for one row and for several."""
+    model, texts = causal_model(heads=4), prompts(*LENGTHS)[:rows]
+    decoder = Decoder(StepModel(model, replace(CPU, dtype=torch.bfloat16)), rows, 40)
+    decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(rows))
+    found = decoder.step(np.arange(7, 7 + rows))
+    expected = torch.stack([uncached(model, [*text, 7 + row]) for row, text in enumerate(texts)])
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
 def test_a_full_cache_takes_no_more() -> None:

@@ -227,6 +227,32 @@ def test_a_directory_generates_streams_and_scores(tokenizer: Tokenizer, tmp_path
     assert model.generate("漢字 never seen ☃", max_tokens=3, temperature=0)[0][0].tokens
     with pytest.raises(PalavraError, match="context of 64"):
         model.generate("rato " * 100, max_tokens=3)
+    with pytest.raises(PalavraError, match="context of 64"):
+        model.stream("rato " * 100, max_tokens=3)
+
+
+def test_nothing_gives_nothing(tokenizer: Tokenizer) -> None:
+    model = causal_model(tokenizer)
+    assert model.generate([]) == []
+    assert model.score([]) == []
+    assert score_masked(masked_model(tokenizer), tokenizer, CPU, []) == []
+
+
+def test_a_vocabulary_padded_by_the_model_is_never_left(tokenizer: Tokenizer) -> None:
+    """Some models have more rows than their tokenizer has entries."""
+    config = model_config("llama", vocab_size=tokenizer.vocab_size + 200)
+    model = CausalModel(build_causal_model(config), tokenizer, CPU)
+    for (found,) in model.generate(["", "O rato"], max_tokens=40):
+        assert max(found.tokens) < tokenizer.vocab_size
+
+
+def test_one_stop_string_is_one(tokenizer: Tokenizer) -> None:
+    model = causal_model(tokenizer)
+    free = model.generate("O rato", max_tokens=30)[0][0].text
+    stop = free[2:5]
+    found = model.generate("O rato", max_tokens=30, stop=stop)[0][0]
+    assert found.text == free.split(stop)[0]
+    assert found.reason == "stop"
 
 
 def test_directories_that_cannot_generate_say_what_they_can(tokenizer: Tokenizer, tmp_path: Path) -> None:

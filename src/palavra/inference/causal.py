@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from palavra.batch import Sample
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import HeldOut
 from palavra.inference.generation import Continuation, GenerationConfig, Overflow, continuations, stream
+from palavra.inference.kinds import AnyModel
 from palavra.inference.sampling import SamplingConfig
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
 from palavra.model.cache import StepModel
@@ -29,8 +30,11 @@ TOKENS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
-class CausalModel:
+class CausalModel(AnyModel):
     """A pretrained causal language model."""
+
+    kind: ClassVar[str] = "a causal language model"
+    offers: ClassVar[tuple[str, ...]] = ("generate", "score", "evaluate")
 
     model: CausalLanguageModel
     tokenizer: Tokenizer
@@ -65,16 +69,15 @@ class CausalModel:
 
     @cached_property
     def _banned(self) -> list[int]:
-        """Special tokens that a text cannot hold."""
-        tokenizer = self.tokenizer
-        return sorted(
-            tokenizer.special_ids - {tokenizer.sep_id} - ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
-        )
+        """What a text cannot hold: special tokens but the closing and the unknown one, ids without a token."""
+        tokenizer, beyond = self.tokenizer, range(self.tokenizer.vocab_size, self.model.config.vocab_size)
+        allowed = {tokenizer.sep_id} | ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
+        return [*sorted(tokenizer.special_ids - allowed), *beyond]
 
     def generate(
         self, prompts: str | Sequence[str], *, max_tokens: int | None = None, temperature: float = 1.0,
         top_k: int | None = None, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
-        stop: Sequence[str] = (), seed: int = 0, samples: int = 1, overflow: Overflow = "error",
+        stop: str | Sequence[str] = (), seed: int = 0, samples: int = 1, overflow: Overflow = "error",
     ) -> list[list[Continuation]]:  # fmt: skip
         """For each prompt (a single string is a list of one) its `samples` continuations.
 
@@ -86,7 +89,12 @@ class CausalModel:
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
         )
         config = GenerationConfig(
-            max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), seed=seed, samples=samples, overflow=overflow
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=seed,
+            samples=samples,
+            overflow=overflow,
         )
         encoded = [self._prompt(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         together = max(1, ROWS_AT_ONCE // samples)
@@ -100,7 +108,7 @@ class CausalModel:
 
     def stream(
         self, prompt: str, *, max_tokens: int | None = None, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop: Sequence[str] = (),
+        top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop: str | Sequence[str] = (),
         seed: int = 0, overflow: Overflow = "error",
     ) -> Iterator[str]:  # fmt: skip
         """The pieces of one continuation as they come; together the text that `generate` gives."""
@@ -108,7 +116,11 @@ class CausalModel:
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
         )
         config = GenerationConfig(
-            max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), seed=seed, overflow=overflow
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=seed,
+            overflow=overflow,
         )
         ids = self._prompt(prompt)
         return stream(self._steps, self.tokenizer, ids, config, end_id=self.tokenizer.sep_id, banned=self._banned)
@@ -161,6 +173,19 @@ class CausalEvaluation:
     perplexity_per_word: float | None
     bits_per_byte: float | None
     sliding: bool
+
+    def lines(self) -> list[str]:
+        """As people read it."""
+        found = [
+            f"tokens            {self.tokens:,}",
+            f"loss              {self.loss:.4f} nats a token",
+            f"perplexity        {self.perplexity:.2f}",
+        ]
+        if self.perplexity_per_word is not None:
+            found.append(f"  per word        {self.perplexity_per_word:.2f}")
+        if self.bits_per_byte is not None:
+            found.append(f"bits per byte     {self.bits_per_byte:.4f}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """As written to a file."""

@@ -288,7 +288,10 @@ def stream(
     """Pieces of the (first) continuation of one prompt as they become certain; together they are its text."""
     config = replace(config, samples=1)
     generator = Generator(steps, [prompt], config, end_id=end_id, banned=banned)
-    row = _Row(tokenizer, prompt, config, end_id)
+    return _pieces(generator, _Row(tokenizer, prompt, config, end_id))
+
+
+def _pieces(generator: Generator, row: _Row) -> Iterator[str]:
     for ((_, token),) in generator:
         if text := row.push(token):
             yield text
