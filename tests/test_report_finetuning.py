@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import ATTACK, Structure
+from test_report import ATTACK, Structure, make_run
 
 from palavra.report import metrics, run_charts, task_charts, tasks, write_report
 from palavra.report.run_charts import Trial
@@ -346,6 +346,17 @@ def test_ill_typed_records_become_dashes(tmp_path: Path, value: object) -> None:
     for name in ("sweep", "learning_curve", "evaluation"):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     assert "fine-tuning report" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_pretraining_page_shows_what_its_model_brings(tmp_path: Path) -> None:
+    make_run(tmp_path, steps=40)
+    (tmp_path / "learning_curve.json").write_text(json.dumps(curve_records()))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    text = said(page)
+    assert "pretraining report" in text
+    assert text.index("What it brings to a task with labels") < text.index("What it fills in")
+    assert page.count("<figure") == len(Structure(page).all("svg"))
+    assert "from scratch" in text
 
 
 def test_run_that_has_just_begun(tmp_path: Path) -> None:

@@ -49,9 +49,11 @@ def render(records: Records) -> str:
 
 
 def is_finetuning(records: Records) -> bool:
-    """Whether a run learned tasks, which its records say in one place or another, however few there are."""
+    """Whether a run learned tasks, which run.json says or, where there is none, what other records there are."""
+    if records.run:
+        return records.run.get("run") == "fine-tuning"
     evaluated = records.evaluation.get("tasks") or records.evaluation.get("runs")
-    return records.run.get("run") == "fine-tuning" or bool(evaluated or records.sweep or records.learning_curve)
+    return bool(evaluated or records.sweep or records.learning_curve)
 
 
 def _template(name: str) -> str:

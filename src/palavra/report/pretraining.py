@@ -22,6 +22,7 @@ from palavra.report.formatting import (
     visible,
 )
 from palavra.report.records import JsonObject, Records, mapping, objects
+from palavra.report.summaries import learning_curve_pictures
 
 MASKS = ("[MASK]", "<mask>")  # the second is what tokenizers in the manner of RoBERTa write
 
@@ -53,6 +54,7 @@ def pretraining_page(records: Records) -> dict[str, Any]:
         "subtitle": _subtitle(run),
         "tiles": _tiles(records),
         "notices": _notices(records),
+        "curve": learning_curve_pictures(records.learning_curve),
         "figures": _figures(records, rows),
         "examples": [_example(row) for row in records.examples],
         "band_rows": _band_table(objects(records.evaluation.get("bands"))),

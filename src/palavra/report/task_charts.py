@@ -47,12 +47,15 @@ def task_scores(figure: Figure, scores: Mapping[str, Series]) -> str:
     """Validation scores along training by their names: all of them are shares, or none."""
     axes = figure.subplots()
     for (name, series), (colour, dash) in zip(scores.items(), _styles(LINES), strict=False):
-        line(axes, series.thinned(), colour, drawable(name), dots=len(series) <= 50)
+        line(axes, series.thinned(), colour, drawable(metric_name(name)), dots=len(series) <= 50)
         axes.lines[-1].set_linestyle(dash)
     values = np.concatenate([series.values for series in scores.values()])
     _room(axes, values, all(is_share(name) for name in scores))
     axes.set_title("on the validation examples")
-    axes.legend(loc="lower right")
+    if len(scores) > 3:  # inside, so many names would lie over the curves
+        figure.legend(loc="outside lower center", ncols=2, handlelength=2.2)
+    else:
+        axes.legend(loc="lower right")
     along_training(axes, *scores.values())
     return "Scores. " + " ".join(
         first_and_last(metric_name(name), series, format_of(name)) for name, series in scores.items()
