@@ -3,6 +3,7 @@ own."""
 
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -242,9 +243,10 @@ class Trials:
             self.log.line(f"trial {number} is stopped: others were better after as many validations")
         except (Diverged, torch.OutOfMemoryError) as error:
             self._fail(trial, number, str(error))
-        except Interrupted as stopped:
+        except (Interrupted, KeyboardInterrupt) as stopped:
             raise Interrupted(
-                f"stopped in trial {number}; {number} trials are finished: go on with --resume", stopped.exit_code
+                f"stopped in trial {number}; {number} trials are finished: go on with --resume",
+                getattr(stopped, "exit_code", 128 + signal.SIGINT),
             ) from None
         except PalavraError as error:
             raise PalavraError(f"trial {number} ({shown(typed(self.recipe, values))}): {error}") from error
