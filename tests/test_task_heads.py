@@ -205,11 +205,11 @@ def test_a_batch_of_one_is_normalized_as_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("config", "family", "expected"),
     [
-        (HeadConfig(), "bert", ("cls", (16,), "tanh", "none", True)),
+        (HeadConfig(), "bert", ("cls", (16,), "tanh", "off", True)),
         (HeadConfig(), "modernbert", ("cls", (16,), "gelu", "layer", False)),
         (HeadConfig(pooling="mean"), "modernbert", ("mean", (16,), "gelu", "layer", False)),
-        (HeadConfig(hidden=()), "bert", ("cls", (), "relu", "none", True)),
-        (HeadConfig(hidden=(8, 4)), "modernbert", ("cls", (8, 4), "relu", "none", True)),
+        (HeadConfig(hidden=()), "bert", ("cls", (), "relu", "off", True)),
+        (HeadConfig(hidden=(8, 4)), "modernbert", ("cls", (8, 4), "relu", "off", True)),
         (HeadConfig(hidden=(8,), norm="batch", activation="tanh"), "bert", ("cls", (8,), "tanh", "batch", True)),
         (HeadConfig(norm="batch"), "bert", ("cls", (16,), "tanh", "batch", True)),
     ],

@@ -80,7 +80,7 @@ def finetune(
         Literal["relu", "tanh", "sigmoid", "gelu"] | None, typer.Option(help="Of the hidden layers. [the family's]")
     ] = None,
     norm: Annotated[
-        Literal["none", "batch", "layer"] | None, typer.Option(help="Of the hidden layers. [the family's]")
+        Literal["off", "batch", "layer"] | None, typer.Option(help="Of the hidden layers. [the family's]")
     ] = None,
     dropout: Annotated[float | None, typer.Option(help="Of the head. [0.1]")] = None,
     output: Annotated[

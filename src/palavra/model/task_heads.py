@@ -18,7 +18,7 @@ from palavra.model.transformer import Transformer
 
 Pooling = Literal["cls", "mean", "max"]
 HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
-HeadNorm = Literal["none", "batch", "layer"]
+HeadNorm = Literal["off", "batch", "layer"]
 # What a head reads: the whole sequence as one vector, or each of its labelled tokens.
 Level = Literal["sequence", "token"]
 
@@ -37,8 +37,8 @@ class HeadConfig:
 
     `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden` widths of the hidden
     layers, each followed by `activation`; `norm` "batch" normalizes before the activation (Ioffe and Szegedy 2015),
-    "layer" after it (as ModernBERT has it). `bias` of the hidden layers. `dropout` before the output layer, and after
-    each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
+    "layer" after it (as ModernBERT has it), "off" not at all. `bias` of the hidden layers. `dropout` before the output
+    layer, and after each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
     `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens.
     """
 
@@ -59,7 +59,7 @@ class HeadConfig:
     def resolved(self, own: "HeadConfig") -> "HeadConfig":
         """With the family's `own` values where this one says nothing. A head that names its hidden layers starts
         from a plain one (ReLU, no normalization, with biases), not from the family's."""
-        plain = HeadConfig(activation="relu", norm="none", bias=True)
+        plain = HeadConfig(activation="relu", norm="off", bias=True)
         base = own if self.hidden is None else replace(plain, pooling=own.pooling, hidden=self.hidden)
         given = {
             name: value

@@ -26,8 +26,8 @@ class TaskFormat:
 
 def _bert_own(config: ModelConfig, form: Form) -> HeadConfig:
     if form in ("SequenceClassification", "MultipleChoice"):
-        return HeadConfig(pooling="cls", hidden=(config.width,), activation="tanh", norm="none", bias=True)
-    return HeadConfig(pooling="cls", hidden=(), activation="tanh", norm="none", bias=True)
+        return HeadConfig(pooling="cls", hidden=(config.width,), activation="tanh", norm="off", bias=True)
+    return HeadConfig(pooling="cls", hidden=(), activation="tanh", norm="off", bias=True)
 
 
 def _bert_keys(form: Form) -> dict[str, str]:
@@ -65,7 +65,7 @@ def own_head(config: ModelConfig, form: Form) -> HeadConfig:
     """The head of the model's family; a plain one on [CLS] for families that have none."""
     known = TASK_FORMATS.get(config.family)
     if known is None:
-        return HeadConfig(pooling="mean", hidden=(), activation="relu", norm="none", bias=True)
+        return HeadConfig(pooling="mean", hidden=(), activation="relu", norm="off", bias=True)
     return known.own(config, form)
 
 
