@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 
 from palavra import config
 from palavra.cli import app
-from palavra.recipe import SIZES, Recipe
+from palavra.recipe import SIZES, FinetuneRecipe, Recipe
+from palavra.tasks.spec import KindName, TaskSpec
+from palavra.training.strategies import StrategyName
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -97,7 +99,8 @@ def test_options_named_in_the_text_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_overrides_in_the_text_name_recipe_fields(page: Path) -> None:
     settings = re.findall(r"--set ([a-z_]+\.[a-z_]+=[^\s`]+)", text_of(page))
-    assert config.override(Recipe(), settings) is not None
+    known = FinetuneRecipe() if page.name == "finetuning.md" else Recipe()
+    assert config.override(known, settings) is not None
 
 
 def test_the_example_recipe_is_one(tmp_path: Path) -> None:
@@ -255,6 +258,21 @@ def test_the_recipe_page_has_every_field_with_its_default() -> None:
     for key, value in defaults.items():
         if value is not None or rows[key] == "none":
             assert rows[key] == shown_default(value), key
+
+
+def test_the_page_of_finetuning_has_every_field_with_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) ?\| ", text_of("docs/finetuning.md"), re.MULTILINE)
+    kinds = [*typing.get_args(KindName), "multitask"]
+    shown = [(key, default) for key, default in rows if key not in (*kinds, *typing.get_args(StrategyName))]
+    recipe = {key: value for key, value in fields(FinetuneRecipe) if not key.startswith(("tasks.", "optimizer."))}
+    recipe = {"model": "", "scratch": False, **recipe, "schedule.warmup": FinetuneRecipe().schedule.warmup}
+    keys = [*recipe, *dict(fields(TaskSpec))]
+    keys.insert(keys.index("schedule.name"), "optimizer")
+    assert [key for key, _ in shown] == keys
+    for (key, default), value in zip(
+        [(k, d) for k, d in shown if k != "optimizer"], [*recipe.values(), *dict(fields(TaskSpec)).values()], strict=True
+    ):
+        assert default == ("" if value is dataclasses.MISSING else shown_default(value)), key
 
 
 def test_the_recipe_page_has_every_size() -> None:

@@ -117,7 +117,7 @@ def test_ten_thousand_classes() -> None:
     assert 0.5 <= found.accuracy_at_5 < 0.52
 
 
-@given(examples=st.integers(1, 30), classes=st.integers(1, 6), seed=st.integers(0, 10_000), rate=st.floats(0, 1))
+@given(examples=st.integers(1, 30), classes=st.integers(2, 6), seed=st.integers(0, 10_000), rate=st.floats(0, 1))
 def test_label_sets_equal_sklearn(examples: int, classes: int, seed: int, rate: float) -> None:
     random = np.random.default_rng(seed)
     labels = random.random((examples, classes)) < rate

@@ -256,6 +256,7 @@ _RUN_FILES = frozenset(
     [
         *("palavra.toml", "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log"),
         *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.stamp"),
+        *("task.json", "held_out.json", "sweep.json", "learning_curve.json"),
         *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"),
     ]
 )

@@ -13,6 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    mean_absolute_error,
+    mean_squared_error,
+    precision_recall_fscore_support,
+    r2_score,
+    roc_auc_score,
+)
 
 from palavra.errors import PalavraError
 from palavra.tasks.spans import Span
@@ -172,24 +182,21 @@ def classification_scores(labels: Integers, probabilities: Floats, names: Sequen
     _check(len(labels), probabilities, len(names))
     if labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(names):
         raise ValueError("labels are one class for each example, counted from 0")
-    labels = labels.astype(np.int64)  # label * classes overflows a narrow dtype
-    classes, examples = len(names), len(labels)
+    classes, examples = np.arange(len(names)), len(labels)
     predicted = probabilities.argmax(1)
-    support = np.bincount(labels, minlength=classes)
-    found = np.bincount(predicted, minlength=classes)
-    correct = np.bincount(labels[labels == predicted], minlength=classes)
-    rows = _rows(names, correct, found, support)
-    f1 = _ratio(2 * correct, found + support)
+    found = np.bincount(predicted, minlength=len(names))
+    columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
+    rows, f1, support = _rows(names, *columns), columns[2], columns[3]
     right = probabilities[np.arange(examples), labels]
-    few = classes <= MANY_CLASSES
-    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, -1) if few else None
+    few = len(names) <= MANY_CLASSES
+    confusion = confusion_matrix(labels, predicted, labels=classes) if few else None
     return ClassificationScores(
         examples=examples,
-        accuracy=int(correct.sum()) / examples,
-        accuracy_at_5=_accuracy_at(5, labels, probabilities) if classes > 5 else None,
+        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy_at_5=_accuracy_at(5, labels, probabilities) if len(names) > 5 else None,
         macro_f1=float(f1[support + found > 0].mean()),
         weighted_f1=float(f1 @ support) / examples,
-        matthews=_matthews(int(correct.sum()), found, support),
+        matthews=_matthews(int((labels == predicted).sum()), found, support),
         auroc=_class_auroc(labels, probabilities) if few else None,
         loss=-float(np.log(_clipped(right)).mean(dtype=np.float64)),
         per_class=tuple(row for row in rows if few or row.support),
@@ -210,21 +217,20 @@ def multilabel_scores(
     if labels.shape != probabilities.shape:
         raise ValueError("label sets are (E, K), as their probabilities")
     gold, chosen = labels.astype(bool), probabilities >= threshold
-    support, found, correct = gold.sum(0), chosen.sum(0), (gold & chosen).sum(0)
-    f1 = _ratio(2 * correct, found + support)
+    precision, recall, f1, support = precision_recall_fscore_support(gold, chosen, zero_division=0)
     aurocs = [_auroc(gold[:, k], probabilities[:, k]) for k in range(len(names))]
     clipped = _clipped(probabilities)
     log_right = np.where(gold, np.log(clipped), np.log1p(-clipped))
     return MultilabelScores(
         examples=len(labels),
-        micro_f1=_f1(int(correct.sum()), int(found.sum()), int(support.sum())),
+        micro_f1=float(f1_score(gold, chosen, average="micro", zero_division=0)),
         macro_f1=float(f1.mean()),
         weighted_f1=float(f1 @ support) / max(1, int(support.sum())),
         samples_f1=float(_ratio(2 * (gold & chosen).sum(1), gold.sum(1) + chosen.sum(1)).mean()),
-        subset_accuracy=float((gold == chosen).all(1).mean()),
+        subset_accuracy=float(accuracy_score(gold, chosen)),
         auroc=_mean(aurocs),
         loss=-float(log_right.mean(dtype=np.float64)),
-        per_class=_rows(names, correct, found, support, aurocs),
+        per_class=_rows(names, precision, recall, f1, support, aurocs),
     )
 
 
@@ -260,7 +266,8 @@ def span_scores(
         of_both.update(span.label for span in expected & given)
     types = sorted(of_gold | of_found)
     correct, given_count, support = (np.array([one[t] for t in types], int) for one in (of_both, of_found, of_gold))
-    rows = _rows(types, correct, given_count, support)
+    columns = (_ratio(correct, given_count), _ratio(correct, support), _ratio(2 * correct, given_count + support))
+    rows = _rows(types, *columns, support)
     total, found_total, gold_total = of_both.total(), of_found.total(), of_gold.total()
     return SpanScores(
         precision=total / found_total if found_total else 0.0,
@@ -297,18 +304,17 @@ def _f1(correct: int, found: int, support: int) -> float:
 
 def _rows(
     names: Sequence[str],
-    correct: Integers,
-    found: Integers,
+    precision: Doubles,
+    recall: Doubles,
+    f1: Doubles,
     support: Integers,
     aurocs: Sequence[float | None] | None = None,
 ) -> tuple[Row, ...]:
-    columns = (_ratio(correct, found), _ratio(correct, support), _ratio(2 * correct, found + support), support)
-    return tuple(
-        Row(name=name, precision=precision, recall=recall, f1=f1, support=count, auroc=auroc)
-        for name, precision, recall, f1, count, auroc in zip(
-            names, *(column.tolist() for column in columns), aurocs or [None] * len(names), strict=True
-        )
-    )
+    columns = zip(
+        names, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), aurocs or [None] * len(names),
+        strict=True,
+    )  # fmt: skip
+    return tuple(Row(name=n, precision=p, recall=r, f1=f, support=int(c), auroc=a) for n, p, r, f, c, a in columns)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
@@ -345,13 +351,8 @@ def _matthews(correct: int, found: Integers, support: Integers) -> float:
 
 
 def _auroc(positive: BoolArray, scores: Floats) -> float | None:
-    """Area under the ROC curve as Mann and Whitney's U over the pairs; None without both kinds of examples."""
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(scores)[positive].sum()
-    return (float(ranks) - positives * (positives + 1) / 2) / (positives * negatives)
+    """Area under the ROC curve; None without both kinds of examples."""
+    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))
 
 
 def _class_auroc(labels: Integers, probabilities: Floats) -> float | None:
@@ -361,15 +362,13 @@ def _class_auroc(labels: Integers, probabilities: Floats) -> float | None:
 
 
 def _target_scores(name: str, target: Doubles, value: Doubles) -> TargetScores:
-    error = value - target
-    mse = float(error @ error) / len(error)
-    deviation = _deviation(target)
+    mse = float(mean_squared_error(target, value))
     return TargetScores(
         name=name,
         mse=mse,
         rmse=math.sqrt(mse),
-        mae=float(np.abs(error).mean()),
-        r2=None if deviation is None else 1 - float(error @ error) / float(deviation @ deviation),
+        mae=float(mean_absolute_error(target, value)),
+        r2=None if _is_constant(target) else float(r2_score(target, value)),
         pearson=_correlation(target, value),
         spearman=_correlation(rankdata(target), rankdata(value)),
     )
@@ -387,17 +386,15 @@ def _mean_target(rows: Sequence[TargetScores]) -> TargetScores:
     )
 
 
-def _deviation(values: Doubles) -> Doubles | None:
-    """Values less their mean; None where they are constant, if only within what a square can tell from 0."""
+def _is_constant(values: Doubles) -> bool:
+    """Whether values are all alike, if only within what a square can tell from 0."""
     # Equality first: the mean of equal numbers may differ from them in the last bit.
-    deviation: Doubles = values - values.mean()
-    return None if (values == values[0]).all() or deviation @ deviation == 0 else deviation
+    deviation = values - values.mean()
+    return bool((values == values[0]).all() or deviation @ deviation == 0)
 
 
 def _correlation(one: Doubles, other: Doubles) -> float | None:
     """Pearson's r; None where one of the two is constant."""
-    x, y = _deviation(one), _deviation(other)
-    if x is None or y is None:
+    if _is_constant(one) or _is_constant(other):
         return None
-    r = float(x @ y) / math.sqrt(float(x @ x)) / math.sqrt(float(y @ y))
-    return min(1.0, max(-1.0, r))
+    return float(np.clip(np.corrcoef(one, other)[0, 1], -1, 1))
