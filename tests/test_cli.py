@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden" / "help.txt"
-COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill", "embed",
-            "predict", "report", "demo")  # fmt: skip
+COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill",
+            "generate", "score", "compare-pairs", "embed", "predict", "report", "demo")  # fmt: skip
 PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "finetune", "load", "plan", "prepare",
           "pretrain", "sweep", "tokenizer_train"]  # fmt: skip
 

@@ -6,5 +6,8 @@ from palavra.cli.app import app, main
 __all__ = ["app", "finetuning", "main", "pretraining", "using"]
 
 # The help lists commands in the order of a model's life.
-_ORDER = ("prepare", "pretrain", "finetune", "sweep", "evaluate", "fill", "embed", "predict", "report", "demo")
+_ORDER = (
+    "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill", "generate", "score", "compare_pairs", "embed",
+    "predict", "report", "demo",
+)  # fmt: skip
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback.__name__ if command.callback else ""))

@@ -95,7 +95,14 @@ def pretrain(
     tokens: Annotated[int | None, typer.Option(help="Length: tokens seen.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length: passes over the text.")] = None,
     size: Annotated[SizeChoice | None, typer.Option(help="The one dial. auto lets the budget decide. [auto]")] = None,
-    family: Annotated[Literal["modernbert", "bert"] | None, typer.Option(help="Architecture. [modernbert]")] = None,
+    objective: Annotated[
+        Literal["masked", "causal"] | None,
+        typer.Option(help="What is learned: hidden words (masked), or each next one (causal). [masked]"),
+    ] = None,
+    family: Annotated[
+        Literal["modernbert", "bert", "llama", "gpt2"] | None,
+        typer.Option(help="Architecture. [modernbert; llama for causal]"),
+    ] = None,
     column: Column = None,
     documents: DocumentsOption = None,
     lines: Lines = False,
@@ -114,15 +121,16 @@ def pretrain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain a masked language model: tokenizer, text, training, evaluation, report, in one command."""
+    """Pretrain a language model: tokenizer, text, training, evaluation, report, in one command."""
     from palavra.log import Log
     from palavra.run import api
 
     options = {
         "recipe": recipe, "minutes": minutes, "steps": steps, "tokens": tokens, "epochs": epochs, "size": size,
-        "family": family, "column": column, "documents": documents_kind(documents, lines), "encoding": encoding,
-        "valid_share": valid_share, "deduplicate": deduplicate, "vocab_size": vocab_size,
-        "tokenizer": tokenizer, "init": init, "seed": seed, "tensorboard": tensorboard or None,
+        "objective": objective, "family": family, "column": column,
+        "documents": documents_kind(documents, lines), "encoding": encoding, "valid_share": valid_share,
+        "deduplicate": deduplicate, "vocab_size": vocab_size, "tokenizer": tokenizer, "init": init, "seed": seed,
+        "tensorboard": tensorboard or None,
         "set": tuple(set_ or ()),
     }  # fmt: skip
     if dry_run:

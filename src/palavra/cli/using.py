@@ -1,6 +1,8 @@
 """Commands that use a model."""
 
 import json
+import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,18 +48,21 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
     ] = None,
+    sliding: Annotated[
+        bool, typer.Option("--sliding", help="Causal: windows of long documents overlap by half. [cut apart]")
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How good a model is: under one fixed corruption (15%, fixed seed), or on labelled examples."""
+    """How good a model is: at hidden words (15%, fixed seed), next words, or labelled examples."""
     from palavra.log import Log
     from palavra.run import api
 
     found = api.evaluate(
         model, *(sources or ()), column=column, documents=documents_kind(documents, lines), encoding=encoding,
         task=task, text=text, text_a=text_a, text_b=text_b, label=tuple(label) if label else None,
-        predictions=predictions, device=device, log=Log(quiet=quiet),
+        predictions=predictions, sliding=sliding or None, device=device, log=Log(quiet=quiet),
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())
@@ -79,8 +84,10 @@ def fill(
     from palavra.inference.loading import load
     from palavra.inference.streaming import fill_all
 
+    loaded = load(model, device=device)
+    loaded.check_offers("fill")
     wanted, name = texts_of(texts, file)
-    for text, blanks in fill_all(load(model, device=device), wanted, top, name):
+    for text, blanks in fill_all(loaded, wanted, top, name):
         if as_json:
             masks = [[{"token": f.token, "probability": f.probability} for f in blank.fills] for blank in blanks]
             typer.echo(json.dumps({"text": text, "fills": masks}, ensure_ascii=False))
@@ -91,6 +98,134 @@ def fill(
                 typer.echo(f"  blank {blank.index + 1}")
             for found in blank.fills:
                 typer.echo(f"  {found.probability:6.1%}  {found.token}")
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to go on with. [a text from its beginning]", show_default=False)
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="One prompt a line; - for standard input.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [what the context has room for]")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher varies more.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this probability together.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Least share of the likeliest token's probability.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens seen before less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this string. Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    samples: Annotated[int, typer.Option(help="Continuations of each prompt.")] = 1,
+    overflow: Annotated[
+        Literal["error", "slide"],
+        typer.Option(help="When the context is full: stop with an error, or go on with its last half."),
+    ] = "error",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Go on with a text, token by token (causal models)."""
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import generate_all
+
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "stop": tuple(stop or ()), "seed": seed, "overflow": overflow,
+    }  # fmt: skip
+    loaded = load(model, device=device)
+    loaded.check_offers("generate")
+    if file is None and samples == 1 and not as_json:
+        _stream(loaded, prompt or "", options)
+        return
+    prompts, name = ([prompt or ""], None) if file is None else texts_of([prompt] if prompt else None, file)
+    for text, found in generate_all(loaded, prompts, {**options, "samples": samples}, name):
+        for number, one in enumerate(found, start=1):
+            if as_json:
+                typer.echo(json.dumps({"prompt": text, "sample": number, **vars(one)}, ensure_ascii=False))
+            else:
+                typer.echo(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
+
+
+def _stream(model: Any, prompt: str, options: dict[str, Any]) -> None:
+    """Show a prompt and its continuation as it comes."""
+    pieces = iter(model.stream(prompt, **options))
+    first = next(pieces, "")  # before anything is shown, for this may fail
+    typer.echo(prompt + first, nl=False)
+    try:
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    finally:
+        typer.echo()
+
+
+@app.command()
+def score(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to score.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    per_token: Annotated[bool, typer.Option("--per-token", help="Show every token's log-probability too.")] = False,
+    masking: Annotated[
+        Literal["token", "word"] | None,
+        typer.Option(help="Masked models: hide one token at a time, or the rest of its word too. [word]"),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """How likely a model finds texts: log-likelihood, perplexity, bits per byte."""
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import score_all
+
+    loaded = load(model, device=device)
+    loaded.check_offers("score")
+    wanted, name = texts_of(texts, file)
+    found = score_all(loaded, wanted, per_token=per_token, masking=masking, name=name)
+    for number, one in enumerate(found):
+        if as_json:
+            typer.echo(json.dumps(_score_json(one, per_token), ensure_ascii=False))
+            continue
+        if number == 0:
+            typer.echo("log-likelihood  tokens  perplexity  bits per byte  text")
+        typer.echo(
+            f"{one.log_likelihood:14.2f}  {one.tokens:6}  {one.perplexity:10.2f}  {one.bits_per_byte:13.3f}  {one.text}"
+        )
+        for token in one.per_token:
+            typer.echo(f"{token.log_probability:14.2f}  {one.text[token.start : token.stop] or token.token}")
+
+
+def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
+    """A score as JSON; what is per something that a text has none of is null."""
+    values = {"text": one.text, "log_likelihood": one.log_likelihood, "tokens": one.tokens, "words": one.words,
+              "bytes": one.bytes}  # fmt: skip
+    for key in ("perplexity", "perplexity_per_word", "bits_per_byte"):
+        value = getattr(one, key)
+        values[key] = None if math.isnan(value) else value
+    return values | ({"per_token": [vars(token) for token in one.per_token]} if per_token else {})
+
+
+@app.command()
+def compare_pairs(
+    model: Model,
+    file: Annotated[
+        Path,
+        typer.Argument(help="Minimal pairs: JSON lines with sentence_good, sentence_bad, UID.", show_default=False),
+    ],
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    from palavra.inference.loading import load
+    from palavra.inference.scoring import compare_pairs as compare
+    from palavra.inference.scoring import read_pairs
+
+    loaded = load(model, device=device)
+    loaded.check_offers("score")
+    found = compare(read_pairs(file), loaded.score)
+    if as_json:
+        print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
+        return
+    for one in found.phenomena:
+        typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
+    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs")
 
 
 @app.command()
@@ -112,10 +247,11 @@ def embed(
     from palavra.inference.loading import load
     from palavra.inference.streaming import Embedded
 
-    wanted, _ = texts_of(texts, file)
     if out is not None:
         check_target(out, pooling)
-    found = Embedded(load(model, device=device), wanted, pooling)
+    loaded = load(model, device=device)
+    loaded.check_offers("embed")
+    found = Embedded(loaded, texts_of(texts, file)[0], pooling)
     if out is not None:
         write_embeddings(found, out)
     else:
@@ -150,6 +286,7 @@ def predict(
     from palavra.run.task_api import has_records, in_parts, predict_all
 
     loaded = load(model, device=device)
+    loaded.check_offers("predict")
     if file is not None and not texts and has_records(file):
         from palavra.data.records import read_records
 

@@ -8,8 +8,9 @@ from palavra.errors import PalavraError
 ASKED = {
     "fill": "a masked language model (palavra pretrain)",
     "distribution": "a masked language model (palavra pretrain)",
-    "embed": "a pretrained model (palavra pretrain)",
+    "embed": "a masked language model (palavra pretrain)",
     "generate": "a causal language model (palavra pretrain --objective causal)",
+    "stream": "a causal language model (palavra pretrain --objective causal)",
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }
@@ -28,5 +29,13 @@ class AnyModel:
     def __getattr__(self, name: str) -> object:
         if name not in ASKED:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise self._cannot(name)
+
+    def check_offers(self, name: str) -> None:
+        """Raise WrongKindError unless this kind of model does `name`, as the others that do would understand it."""
+        if name not in self.offers:
+            raise self._cannot(name)
+
+    def _cannot(self, name: str) -> WrongKindError:
         own = ", ".join(self.offers)
-        raise WrongKindError(f"this is {self.kind}, which cannot {name}: use {own}, or {ASKED[name]}")
+        return WrongKindError(f"this is {self.kind}, which cannot {name}: use {own}, or {ASKED[name]}")

@@ -17,6 +17,7 @@ from palavra.errors import PalavraError
 from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, top_fills
 from palavra.inference.kinds import AnyModel
+from palavra.inference.scoring import Masking, Score, score_masked
 from palavra.model.compute import Choice, Compute, Precision, choose_compute
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
@@ -44,7 +45,7 @@ class LanguageModel(AnyModel):
     """
 
     kind: ClassVar[str] = "a masked language model"
-    offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "evaluate")
+    offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "score", "evaluate")
 
     model: MaskedLanguageModel
     tokenizer: Tokenizer
@@ -140,6 +141,19 @@ class LanguageModel(AnyModel):
             Embedding(text=text, vectors=found[i], offsets=tuple(surfaces[i]), truncated=truncated[i])
             for i, text in enumerate(wanted)
         ]
+
+    def score(
+        self, texts: str | Sequence[str], per_token: bool = False, masking: Masking = "word"
+    ) -> list[Score]:  # fmt: skip
+        """The pseudo-log-likelihood of each text, its tokens masked one after the other; see `score_masked`.
+
+        Raises PalavraError for a text longer than the context, or a model without a masked-language-model head.
+        """
+        self.check_head()
+        if masking not in ("token", "word"):
+            raise PalavraError(f"masking is {masking!r}: it must be token or word")
+        wanted = [texts] if isinstance(texts, str) else list(texts)
+        return score_masked(self.model, self.tokenizer, self.compute, wanted, masking=masking, per_token=per_token)
 
     def _sample(self, ids: Sequence[int]) -> Sample:
         whole = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]

@@ -1,16 +1,21 @@
 """Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
 
-from collections.abc import Iterable, Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 from palavra.errors import PalavraError
+from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
 from palavra.inference.filling import Blank, blanks_of
+from palavra.inference.generation import Continuation
 from palavra.inference.model import LanguageModel
+from palavra.inference.scoring import Masking, Score
 
 # Enough for full batches of texts of like length, few enough for a vector of each of their tokens to fit.
 CHUNK_TEXTS = 4096
 CHUNK_CHARACTERS = 1 << 19
+# Prompts that are continued together: results are to be seen before all are done.
+CHUNK_PROMPTS = 32
 
 
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
@@ -36,14 +41,14 @@ def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
         raise PalavraError(f"{name} has no text: write one text a line")
 
 
-def chunked(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in order, in lists of so many texts and characters as are worked on together."""
+def chunked(texts: Iterable[str], most: int | None = None) -> Iterator[list[str]]:
+    """The texts in order, in lists of so many texts (`most`, where given) and characters as are worked on together."""
     chunk: list[str] = []
     size = 0
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if len(chunk) >= CHUNK_TEXTS or size >= CHUNK_CHARACTERS:
+        if len(chunk) >= (most or CHUNK_TEXTS) or size >= CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -55,10 +60,10 @@ def fill_all(
 ) -> Iterator[tuple[str, list[Blank]]]:
     """Each text with its blanks, as `LanguageModel.fill`; where the texts are lines of the file `name`, an error
     in one of them says in which."""
-    done = 0
+    done, fill = 0, model.fill
     for chunk in chunked(texts):
         try:
-            filled = model.fill(chunk, top)
+            filled = fill(chunk, top)
         except PalavraError:
             if name is not None:
                 _check_lines(model, chunk, name, done + 1)
@@ -74,6 +79,49 @@ def _check_lines(model: LanguageModel, texts: list[str], name: str, first: int) 
             blanks_of(text, model.tokenizer, model.model.config.context)
         except PalavraError as error:
             raise PalavraError(f"{name}:{line}: {error}") from None
+
+
+def score_all(
+    model: LanguageModel | CausalModel, texts: Iterable[str], *, per_token: bool = False,
+    masking: Masking | None = None, name: str | None = None,
+) -> Iterator[Score]:  # fmt: skip
+    """The score of each text, as the model's `score`; `masking` None is its default. Where the texts are lines of the
+    file `name`, an error in one of them says in which."""
+    if isinstance(model, CausalModel) and masking is not None:
+        raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
+    options: dict[str, Any] = {"per_token": per_token} | ({} if masking is None else {"masking": masking})
+    done, score = 0, model.score
+    for chunk in chunked(texts):
+        if name is not None and isinstance(model, LanguageModel):
+            room = model.model.config.context - 2
+            _check_lengths(model, chunk, room, f"the model reads at most {room}: split it", name, done + 1)
+        yield from score(chunk, **options)
+        done += len(chunk)
+
+
+def generate_all(
+    model: CausalModel, prompts: Iterable[str], options: Mapping[str, Any], name: str | None = None
+) -> Iterator[tuple[str, list[Continuation]]]:
+    """Each prompt with its continuations, as `CausalModel.generate` with these options; where the prompts are lines of
+    the file `name`, an error in one of them says in which."""
+    done, generate = 0, model.generate
+    for chunk in chunked(prompts, CHUNK_PROMPTS):
+        if name is not None and options.get("overflow", "error") == "error":
+            new = options.get("max_tokens") or 1
+            room = model.model.config.context - 1 - new
+            why = f"with {new} new ones the context has room for {max(room, 0)}: shorten it, or use --overflow slide"
+            _check_lengths(model, chunk, room, why, name, done + 1)
+        yield from zip(chunk, generate(chunk, **options), strict=True)
+        done += len(chunk)
+
+
+def _check_lengths(
+    model: LanguageModel | CausalModel, texts: list[str], room: int, why: str, name: str, first: int
+) -> None:
+    """Raise PalavraError for the first text of more than `room` tokens, with its line."""
+    for line, ids in enumerate(model.tokenizer.encode_many(texts), first):
+        if len(ids) > room:
+            raise PalavraError(f"{name}:{line} has {len(ids)} tokens, {why}")
 
 
 class Embedded:

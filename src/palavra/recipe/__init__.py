@@ -2,11 +2,13 @@
 
 from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe
 from palavra.recipe.pretraining import (
+    FAMILIES_OF,
     SIZES,
     UNKNOWN_BYTES,
     DataConfig,
     FamilyName,
     ModelRecipe,
+    ObjectiveName,
     Recipe,
     Size,
     SizeName,
@@ -15,6 +17,7 @@ from palavra.recipe.pretraining import (
 )
 
 __all__ = [
+    "FAMILIES_OF",
     "SIZES",
     "UNKNOWN_BYTES",
     "DataConfig",
@@ -22,6 +25,7 @@ __all__ = [
     "FinetuneConfig",
     "FinetuneRecipe",
     "ModelRecipe",
+    "ObjectiveName",
     "Recipe",
     "Size",
     "SizeName",

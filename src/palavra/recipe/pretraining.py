@@ -14,7 +14,14 @@ from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.schedules import ScheduleConfig
 
 SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
-FamilyName = Literal["modernbert", "bert"]
+FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
+ObjectiveName = Literal["masked", "causal"]
+
+# The families that an objective can train; the first where none is named.
+FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
+    "masked": ("modernbert", "bert"),
+    "causal": ("llama", "gpt2"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +65,12 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """The model to make. `size` "auto" lets the budget decide; any field below it overrides the size's own.
+    """The model to make. `family` None is the objective's own (`FAMILIES_OF`). `size` "auto" lets the budget decide;
+    any field below it overrides the size's own.
 
     Dropout rates as in `ModelConfig`."""
 
-    family: FamilyName = "modernbert"
+    family: FamilyName | None = None
     size: SizeName | Literal["auto"] = "auto"
     width: int | None = None
     layers: int | None = None
@@ -76,6 +84,8 @@ class ModelRecipe:
         """The configuration of a new model. Every size must be resolved."""
         if self.width is None or self.layers is None or self.heads is None or self.context is None:
             raise ValueError("sizes are not resolved")
+        if self.family is None:
+            raise ValueError("the family is not resolved")
         return family_named(self.family, "model.family").new(
             vocab_size=vocab_size,
             width=self.width,
@@ -139,9 +149,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run. `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues
-    from a model directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
+    """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), or each next one ("causal",
+    where `masking` means nothing). `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init`
+    continues from a model directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
 
+    objective: ObjectiveName = "masked"
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(vocab_size=None))
     tokenizer_from: str | None = None
@@ -154,12 +166,18 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    @property
+    def family(self) -> FamilyName:
+        """The model's family: the one named, or the objective's own."""
+        return self.model.family or FAMILIES_OF[self.objective][0]
+
     def of_size(self, name: SizeName) -> "Recipe":
         """The recipe with everything that was left open filled in from a size."""
         size = SIZES[name]
         model, train = self.model, self.train
         model = replace(
             model,
+            family=self.family,
             size=name,
             width=model.width or size.width,
             layers=model.layers or size.layers,

@@ -9,11 +9,14 @@ from palavra import config as configuration
 from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
-from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
+from palavra.inference.causal import CausalModel, evaluate_causal
+from palavra.inference.evaluation import HeldOut, evaluate_masked
+from palavra.inference.loading import load
 from palavra.inference.model import LanguageModel
 from palavra.log import Log
-from palavra.recipe import DataConfig, FamilyName, Recipe, SizeName
+from palavra.recipe import DataConfig, FamilyName, ObjectiveName, Recipe, SizeName
 from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
+from palavra.run.learning import Findings
 from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
 from palavra.run.task_api import evaluate_task
 from palavra.tasks.directory import is_task_directory
@@ -26,6 +29,7 @@ def build_recipe(
     sources: Sequence[str] = (),
     *,
     recipe: str | Path | None = None,
+    objective: ObjectiveName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     tokens: int | None = None,
@@ -66,7 +70,7 @@ def build_recipe(
         train = replace(train, minutes=minutes, steps=steps, tokens=tokens, epochs=epochs)
     train = replace(train, **_present({"seed": seed, "tensorboard": tensorboard}))
     model = replace(base.model, **_present({"size": size, "family": family}))
-    built = replace(base, data=data, train=train, model=model)
+    built = replace(base, data=data, train=train, model=model, objective=objective or base.objective)
     if vocab_size is not None:
         built = replace(built, tokenizer=replace(built.tokenizer, vocab_size=vocab_size))
     if tokenizer is not None:
@@ -83,7 +87,7 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
 def pretrain(
     *sources: str | Path, out: str | Path, resume: bool = False, log: Log | None = None, **options: Any
 ) -> Finished:
-    """Pretrain a masked language model on text and leave a finished model directory in `out`.
+    """Pretrain a language model on text and leave a finished model directory in `out`.
 
     `sources` are files, folders, globs or "hf://dataset[/config]:split"; `options` are those of
     `build_recipe`. With `resume` an interrupted run in `out` goes on exactly, with its own recipe (only `set`
@@ -152,17 +156,19 @@ def evaluate(
     text_b: str | None = None,
     label: str | Sequence[str] | None = None,
     predictions: str | Path | None = None,
+    sliding: bool | None = None,
     device: str = "auto",
     log: Log | None = None,
 ) -> Any:
-    """How good a model is: an `Evaluation` or a `TaskEvaluation`, as the model is.
+    """How good a model is: an `Evaluation`, a `CausalEvaluation` or a `TaskEvaluation`, as the model is.
 
     A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
-    held out, with accuracy by frequency band. A fine-tuned model: on a file of labelled examples, whose columns `text`,
-    `text_a`, `text_b` and `label` name where they are not those of training, for one `task` where it has several; what
-    it predicts for each example goes to the file `predictions`.
+    held out, with accuracy by frequency band. A causal model: the same text, as perplexity and bits per byte; with
+    `sliding` the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
+    labelled examples, whose columns `text`, `text_a`, `text_b` and `label` name where they are not those of training,
+    for one `task` where it has several; what it predicts for each example goes to the file `predictions`.
     """
-    of_text = {"column": column, "documents": documents}
+    of_text = {"column": column, "documents": documents, "sliding": sliding}
     columns = {"text": text, "text_a": text_a, "text_b": text_b, "label": (label,) if isinstance(label, str) else label}
     of_tasks = {"task": task, "predictions": predictions, **columns}
     if is_task_directory(Path(model)):
@@ -174,7 +180,8 @@ def evaluate(
             device=device,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
-    return _evaluate_text(model, sources, _present({**of_text, "encoding": encoding}), device, log or Log(quiet=True))
+    reading = _present({"column": column, "documents": documents, "encoding": encoding})
+    return _evaluate_text(model, sources, reading, sliding, device, log or Log(quiet=True))
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -185,10 +192,13 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _evaluate_text(
-    model: str | Path, sources: Sequence[str | Path], reading: dict[str, Any], device: str, log: Log
-) -> Evaluation:
-    loaded = LanguageModel.load(model, device=device)
-    loaded.check_head()
+    model: str | Path, sources: Sequence[str | Path], reading: dict[str, Any], sliding: bool | None, device: str,
+    log: Log,
+) -> Findings:  # fmt: skip
+    loaded: LanguageModel | CausalModel = load(model, device=device)
+    if isinstance(loaded, LanguageModel):
+        loaded.check_head()
+        _refuse({"sliding": sliding}, f"{model} is a masked language model")
     tokenizer = loaded.tokenizer
     counts = None
     if sources:
@@ -199,6 +209,8 @@ def _evaluate_text(
         if not folder.is_dir():
             raise PalavraError(f"{model} holds no text of its own run: name the files to evaluate on")
         corpus = Corpus.open(folder, tokenizer.fingerprint)
-        held_out, counts = corpus.valid, corpus.train.token_counts(loaded.vocabulary.size)
+        held_out, counts = corpus.valid, corpus.train.token_counts(tokenizer.vocab_size)
     text = HeldOut(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
+    if isinstance(loaded, CausalModel):
+        return evaluate_causal(loaded.model, text, loaded.compute, sliding=bool(sliding), decode=tokenizer.decode)
     return evaluate_masked(loaded.model, text, loaded.vocabulary, loaded.compute, counts=counts)

@@ -15,10 +15,9 @@ import torch
 
 from palavra.data.loader import Packed
 from palavra.model.compute import Compute
-from palavra.model.config import ModelConfig
-from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, Recipe, SizeName
+from palavra.run.learning import TextObjective, learning_of
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import build_optimizers
 
@@ -56,16 +55,15 @@ def worth(tokens: float, unique_tokens: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a measurement needs besides a model: the recipe, packed text and the vocabulary."""
+    """What a measurement needs besides a model: the recipe, packed text and the objective (uncompiled)."""
 
     recipe: Recipe
     packed: Iterator[Packed]
-    vocabulary: Vocabulary
-    masking: MaskingConfig
+    objective: TextObjective
 
 
 def step_seconds(
-    model: MaskedLanguageModel, objective: MaskedObjective, trial: Trial, compute: Compute, *, steps: int = 8,
+    model: VocabularyModel, objective: TextObjective, trial: Trial, compute: Compute, *, steps: int = 8,
     patience: float = math.inf,
 ) -> float:  # fmt: skip
     """Seconds of one optimizer step of this recipe, the median of a few after the first two (which compile and
@@ -107,18 +105,16 @@ def available_memory(compute: Compute) -> float:
         return 8e9
 
 
-def memory_estimate(config: ModelConfig, micro_batch_tokens: int) -> float:
-    """Bytes of one training step: parameters, gradients, two moments in float32, and the activations kept."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in MaskedLanguageModel(config).parameters())
+def memory_estimate(model: VocabularyModel, micro_batch_tokens: int) -> float:
+    """Bytes of one training step: parameters, gradients, two moments in float32, and the activations kept. The model
+    may be on the meta device."""
+    config, parameters = model.config, sum(p.numel() for p in model.parameters())
     layer = 2 * (10 * config.width + 4 * config.intermediate) + 4 * config.heads * config.context
     return 16.0 * parameters + micro_batch_tokens * (config.layers * layer + 16.0 * config.width) + 2**28
 
 
-def parameters_without_embeddings(config: ModelConfig) -> int:
+def parameters_without_embeddings(model: VocabularyModel) -> int:
     """N of the rule: every parameter but the vocabulary's and the positions' vectors."""
-    with torch.device("meta"):
-        model = MaskedLanguageModel(config)
     skipped = ("embeddings.token", "embeddings.position", "head.bias", "head.weight")
     return sum(p.numel() for name, p in model.named_parameters() if not any(s in name for s in skipped))
 
@@ -136,21 +132,23 @@ def choose_size(
     Stops where a size no longer fits in memory, could not make `FEWEST_STEPS` steps, or two in a row rank worse.
     """
     found: list[Candidate] = []
+    learning = learning_of(recipe)
     for name in SIZES:
         sized = recipe.of_size(name)
         config = sized.model.build(vocab_size, None)
         assert sized.train.batch_tokens and sized.train.micro_batch_tokens
-        if found and memory_estimate(config, sized.train.micro_batch_tokens) > 0.7 * available_memory(compute):
+        with torch.device("meta"):
+            claimed = learning.new(config)
+        if found and memory_estimate(claimed, sized.train.micro_batch_tokens) > 0.7 * available_memory(compute):
             break
         torch.manual_seed(sized.train.seed)
-        model = MaskedLanguageModel(config).to(compute.device)
+        model = learning.new(config).to(compute.device)
         trial = trial_of(sized)
-        objective = MaskedObjective(trial.masking, trial.vocabulary)
-        each = step_seconds(model, objective, trial, compute, steps=4, patience=0.02 * seconds)
+        each = step_seconds(model, trial.objective, trial, compute, steps=4, patience=0.02 * seconds)
         if found and seconds / each < FEWEST_STEPS:
             break
         rate = sized.train.batch_tokens / each
-        size = parameters_without_embeddings(config)
+        size = parameters_without_embeddings(model)
         tokens = rate * seconds
         loss = predicted_loss(size, tokens, unique_tokens)
         found.append(Candidate(size=name, parameters=size, tokens_per_second=rate, tokens=tokens, predicted_loss=loss))

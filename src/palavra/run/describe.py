@@ -1,4 +1,4 @@
-"""What the report says about a run besides its curves: environment, model, data, examples."""
+"""What the report says about a run besides its curves: environment, model, data."""
 
 import os
 import platform
@@ -10,15 +10,10 @@ from typing import Any
 
 import torch
 
-from palavra.data.shards import Corpus, Manifest
+from palavra.data.shards import Manifest
 from palavra.model.compute import Compute
 from palavra.run.budget import Candidate, parameters_without_embeddings
 from palavra.run.pretraining import Pretraining
-from palavra.tokenizer import Tokenizer
-
-EXAMPLES = 8
-EXAMPLES_LOOKED_AT = 1000
-LONGEST_EXAMPLE = 40
 
 
 def processor_name() -> str:
@@ -58,6 +53,7 @@ def describe_run(
         "environment": environment(job.compute, job.matmul_peak),
         "model": {
             "family": config.family,
+            "objective": job.recipe.objective,
             "layers": config.layers,
             "width": config.width,
             "heads": config.heads,
@@ -65,7 +61,7 @@ def describe_run(
             "vocab_size": config.vocab_size,
             "context": config.context,
             "parameters": sum(p.numel() for p in job.model.parameters()),
-            "parameters_without_embeddings": parameters_without_embeddings(config),
+            "parameters_without_embeddings": parameters_without_embeddings(job.model),
         },
         "data": manifest.summary(),
         "budget": {
@@ -76,27 +72,3 @@ def describe_run(
             ],
         },
     }
-
-
-def example_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
-    """Short held-out (or else training) documents with one whole word replaced by the mask."""
-    documents = corpus.valid if len(corpus.valid) else corpus.train
-    found: list[str] = []
-    longest = min(LONGEST_EXAMPLE, context - 2)
-    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
-        length = int(documents.lengths[index])
-        ids = documents.tokens(index, 0, min(length, longest)).tolist()
-        starts = [i for i, token in enumerate(ids) if tokenizer.starts_word[token]]
-        if len(starts) < 5:
-            continue
-        # The word in the middle: seldom a name, never the first.
-        middle = len(starts) // 2
-        begin, end = starts[middle], starts[middle + 1]
-        text = f"{tokenizer.decode(ids[:begin])} {tokenizer.mask_token}{tokenizer.decode(ids[end:])}"
-        one_line = "\n" not in text and text.count(tokenizer.mask_token) == 1
-        # Encoded anew, a text cut in the middle of a word may need another token or two.
-        if one_line and end - begin == 1 and len(tokenizer.encode_prompt(text)) <= context - 2:
-            found.append(text)
-        if len(found) == EXAMPLES:
-            break
-    return found

@@ -3,11 +3,9 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from palavra import config as configuration
@@ -17,19 +15,19 @@ from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import source_bytes, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.inference.evaluation import Evaluation, HeldOut
-from palavra.inference.model import LanguageModel, vocabulary_of
+from palavra.inference.evaluation import HeldOut
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout, matmul_peak
-from palavra.model.directory import load_model, read_config, save_model, write_config
-from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
-from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
+from palavra.model.directory import read_config, write_config
+from palavra.model.heads import VocabularyModel
+from palavra.objectives.masked import softmax_kernel
+from palavra.recipe import FAMILIES_OF, UNKNOWN_BYTES, Recipe, vocabulary_for
 from palavra.report import write_report
 from palavra.run.budget import memory_estimate, step_seconds
 from palavra.run.corpus import prepare_shards, train_tokenizer
-from palavra.run.describe import describe_run, example_texts
+from palavra.run.describe import describe_run
 from palavra.run.directory import RunDirectory
+from palavra.run.learning import Findings, learning_of
 from palavra.run.pretraining import Pretraining
 from palavra.run.sizing import (
     RESERVE,
@@ -58,7 +56,7 @@ class Finished:
 
     directory: Path
     report: Path
-    evaluation: Evaluation | None
+    evaluation: Findings | None
     steps: int
     tokens: int
     seconds: float
@@ -131,7 +129,8 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
             log.line(line)
         whole, skipped = newest_whole(run.checkpoints)
         # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
-        model = MaskedLanguageModel(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
+        learning = learning_of(recipe)
+        model = learning.new(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
         job = _job(recipe, model, ready, compute)
         training = Training(job, run, log)
         training.resume(whole, skipped)
@@ -142,32 +141,32 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
     _check(recipe)
     size = source_bytes(recipe.data) or UNKNOWN_BYTES
-    given = recipe.init or recipe.tokenizer_from
-    if given:
-        vocabulary = vocabulary_of(Tokenizer.load(given))
-    else:
-        entries = recipe.tokenizer.vocab_size or vocabulary_for(size)
-        vocabulary = Vocabulary(entries, 4, frozenset(range(5)), np.ones(entries, dtype=bool))
+    given, learning = recipe.init or recipe.tokenizer_from, learning_of(recipe)
+    tokenizer = Tokenizer.load(given) if given else None
+    if tokenizer is not None:
+        learning.check(tokenizer)
+    entries = tokenizer.vocab_size if tokenizer else recipe.tokenizer.vocab_size or vocabulary_for(size)
     text = Text(
-        vocabulary=vocabulary,
+        vocab_size=entries,
+        tokenizer=tokenizer,
         unique_tokens=max(1, size // 4),
         epoch_tokens=lambda recipe: max(1, size // 4),
-        packed=synthetic(vocabulary),
+        packed=synthetic(entries),
     )
     compute = _uncompiled(recipe)
     recipe, _ = settle_threads(recipe, text, compute)
     choice = choose(recipe, text, compute)
     chosen = choice.recipe
     assert chosen.train.batch_tokens and chosen.train.micro_batch_tokens
-    config = read_config(Path(chosen.init)) if chosen.init else chosen.model.build(vocabulary.size, 0)
-    model = MaskedLanguageModel(config).to(compute.device)
-    objective = MaskedObjective(chosen.masking, vocabulary)
-    each = step_seconds(model, objective, text.trial(chosen), compute, steps=3)
+    config = read_config(Path(chosen.init)) if chosen.init else chosen.model.build(entries, 0)
+    model = learning.new(config).to(compute.device)
+    trial = text.trial(chosen)
+    each = step_seconds(model, trial.objective, trial, compute, steps=3)
     steps = steps_of_length(chosen, text.epoch_tokens(chosen)) or max(1, int(seconds_of(chosen) * (1 - RESERVE) / each))
     return Plan(
         recipe=with_steps(chosen, steps),
         parameters=sum(p.numel() for p in model.parameters()),
-        memory_bytes=memory_estimate(config, chosen.train.micro_batch_tokens),
+        memory_bytes=memory_estimate(model, chosen.train.micro_batch_tokens),
         steps=steps,
         tokens=steps * chosen.train.batch_tokens,
         seconds=steps * each,
@@ -179,6 +178,7 @@ def _check(recipe: Recipe) -> None:
     """Raise PalavraError for what no text could make right, before any of it is read."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
+    _check_objective(recipe)
     own = recipe.tokenizer.vocab_size is not None or recipe.tokenizer_from or recipe.model.size != "auto"
     if recipe.init and own:
         raise PalavraError(
@@ -191,6 +191,21 @@ def _check(recipe: Recipe) -> None:
             f"a batch of {sized.train.micro_batch_tokens} tokens cannot hold a sequence of {sized.model.context}: "
             "raise train.batch_tokens or lower model.context"
         )
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Raise PalavraError for what does not go with the recipe's objective."""
+    families = FAMILIES_OF[recipe.objective]
+    if recipe.family not in families:
+        suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
+        raise PalavraError(
+            f"--objective {recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
+            f"--family, or --objective {suited}"
+        )
+    if recipe.objective == "causal" and recipe.masking != Recipe().masking:
+        raise PalavraError("masking means nothing to --objective causal, which hides no token: leave it out")
+    if recipe.init:
+        learning_of(recipe).check_config(read_config(Path(recipe.init)), recipe.init)
 
 
 def _uncompiled(recipe: Recipe) -> Compute:
@@ -229,8 +244,7 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
         tokenizer.save(run.path)  # the run stands on its own: its tokenizer is needed to go on with it
     else:
         tokenizer = _own_tokenizer(recipe, run, log)
-    for role in (tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id):
-        del role  # each raises a clear error when the tokenizer lacks it, before hours of work
+    learning_of(recipe).check(tokenizer)
     manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
 
@@ -264,7 +278,8 @@ def _text_of(ready: Ready) -> Text:
         return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id)
 
     return Text(
-        vocabulary=vocabulary_of(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer,
         unique_tokens=_tokens(ready),
         epoch_tokens=lambda recipe: _packer(recipe, ready).epoch_tokens,
         packed=packed,
@@ -278,15 +293,19 @@ def _packer(recipe: Recipe, ready: Ready) -> Packer:
         context=recipe.model.context,
         batch_tokens=recipe.train.micro_batch_tokens,
         seed=recipe.train.seed,
+        special=learning_of(recipe).special,
     )
 
 
-def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> MaskedLanguageModel:
+def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> VocabularyModel:
     """The model to begin with: the one of `init`, or a fresh one of the recipe's size."""
     torch.manual_seed(recipe.train.seed)
+    learning = learning_of(recipe)
     if not recipe.init:
-        return MaskedLanguageModel(recipe.model.build(tokenizer.vocab_size, tokenizer.pad_id))
-    model = load_model(Path(recipe.init)).model
+        pad_id = tokenizer.pad_id if "pad" in tokenizer.roles else None
+        fresh: VocabularyModel = learning.new(recipe.model.build(tokenizer.vocab_size, pad_id))
+        return fresh
+    model: VocabularyModel = learning.load(Path(recipe.init))
     if tokenizer.vocab_size > model.config.vocab_size:
         raise PalavraError(
             f"{recipe.init}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
@@ -295,13 +314,13 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> MaskedLanguageModel:
     return model
 
 
-def _job(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Compute) -> Pretraining:
+def _job(recipe: Recipe, model: VocabularyModel, ready: Ready, compute: Compute) -> Pretraining:
     """Objective and data for a model and a recipe whose sizes are resolved."""
     tokenizer = ready.tokenizer
     model.to(compute.device)
     compute = for_dropout(compute, model.config.attention_dropout)
     compile_layers(model.transformer.layers, compute)
-    vocabulary = vocabulary_of(tokenizer)
+    learning = learning_of(recipe)
     held_out = None
     if len(ready.corpus.valid):
         held_out = HeldOut(
@@ -312,14 +331,13 @@ def _job(recipe: Recipe, model: MaskedLanguageModel, ready: Ready, compute: Comp
         )
     return Pretraining(
         recipe=recipe,
+        learning=learning,
         model=model,
-        objective=MaskedObjective(recipe.masking, vocabulary, softmax_kernel(compute)),
-        vocabulary=vocabulary,
+        objective=learning.objective(recipe, tokenizer.vocab_size, tokenizer, softmax_kernel(compute)),
+        tokenizer=tokenizer,
         compute=compute,
         documents=ready.corpus.train,
         packer=_packer(recipe, ready),
-        cls_id=tokenizer.cls_id,
-        sep_id=tokenizer.sep_id,
         held_out=held_out,
         where=ready.corpus.train.where,
         matmul_peak=matmul_peak(compute),
@@ -350,18 +368,12 @@ def _finish(job: Pretraining, ready: Ready, run: RunDirectory, outcome: Outcome,
             load_weights(checkpoint, job.model)
         else:
             log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
-    save_finished(job.model, ready.tokenizer, run.path)
-    evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.vocabulary.size))
+    save_finished(job, run.path)
+    evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.tokenizer.vocab_size))
     if evaluation is not None:
         run.write_json("evaluation.json", evaluation.to_json())
-        log.line(
-            f"held-out text: loss {evaluation.loss:.4f}, perplexity {evaluation.perplexity:.2f}, masked accuracy "
-            f"{evaluation.accuracy:.1%} (first five guesses {evaluation.accuracy_at_5:.1%})"
-        )
-    model = LanguageModel(job.model.eval(), ready.tokenizer, job.compute)
-    run.write_json(
-        "examples.json", examples(model, example_texts(ready.corpus, ready.tokenizer, job.model.config.context))
-    )
+        log.line(job.learning.summary(evaluation))
+    run.write_json("examples.json", job.learning.examples(job.model.eval(), ready.tokenizer, job.compute, ready.corpus))
     described = run.read_json("run.json")
     described["packing"] = {
         "efficiency": outcome.packing.efficiency,
@@ -392,18 +404,12 @@ def _finish(job: Pretraining, ready: Ready, run: RunDirectory, outcome: Outcome,
     )
 
 
-def save_finished(model: MaskedLanguageModel, tokenizer: Tokenizer, directory: Path) -> None:
+def save_finished(job: Pretraining, directory: Path) -> None:
     """An ordinary Hugging Face directory: weights, configuration with the roles' ids, tokenizer."""
-    tokenizer.save(directory, context=model.config.context, segments=bool(model.config.segments))
-    ids = {"pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
+    config, tokenizer = job.model.config, job.tokenizer
+    tokenizer.save(directory, context=config.context, segments=bool(config.segments), continues=config.causal)
+    ids = {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
            "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}  # fmt: skip
-    save_model(model, directory, ids)
-
-
-def examples(model: LanguageModel, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Sentences with a blank and what the model would put there, for the report."""
-    filled = model.fill(list(texts), top=5) if texts else []
-    return [
-        {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
-        for text, blanks in zip(texts, filled, strict=True)
-    ]
+    if "pad" in tokenizer.roles:
+        ids["pad_token_id"] = tokenizer.pad_id
+    job.learning.save(job.model, directory, ids)

@@ -1,4 +1,4 @@
-"""What pretraining trains: a masked language model on packed text, everything resolved."""
+"""What pretraining trains: a language model on packed text, everything resolved."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +10,14 @@ import numpy.typing as npt
 from palavra import distributed
 from palavra.data.loader import Documents, Packed, load
 from palavra.data.packing import Cursor, Packer
-from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
+from palavra.inference.evaluation import HeldOut
 from palavra.model.compute import Compute
-from palavra.model.heads import MaskedLanguageModel
+from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
-from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.recipe import Recipe, TrainConfig
+from palavra.run.learning import Findings, Learning, TextObjective
 from palavra.run.training import Stage, Validation
+from palavra.tokenizer import Tokenizer
 from palavra.training.loop import LoopConfig, StepReport, in_steps
 from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
 from palavra.training.schedules import ScheduleConfig
@@ -27,14 +28,13 @@ class Pretraining:
     """The job of a pretraining run (see `training.Job`)."""
 
     recipe: Recipe
-    model: MaskedLanguageModel
-    objective: MaskedObjective
-    vocabulary: Vocabulary
+    learning: Learning
+    model: VocabularyModel
+    objective: TextObjective
+    tokenizer: Tokenizer
     compute: Compute
     documents: Documents
     packer: Packer
-    cls_id: int
-    sep_id: int
     held_out: HeldOut | None
     where: Callable[[int], str]
     matmul_peak: float
@@ -69,7 +69,7 @@ class Pretraining:
     @property
     def guessing(self) -> float:
         """The loss of a blind guess, in nats."""
-        return math.log(self.vocabulary.size)
+        return math.log(self.tokenizer.vocab_size)
 
     @property
     def budget(self) -> int | None:
@@ -87,37 +87,36 @@ class Pretraining:
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
         """This rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
-        packed = load(
-            self.documents, self.packer, self.cls_id, self.sep_id, cursor, rank=distributed.rank(), ranks=ranks
-        )
+        cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
+        packed = load(self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks)
         return in_steps(packed, self.recipe.train.micro_batches(ranks))
 
     def validate(self) -> Validation | None:
-        """Part of the held-out text, under the fixed corruption."""
+        """A look at part of the held-out text."""
         found = self.evaluate(self.recipe.train.eval_tokens)
-        if found is None:
-            return None
-        values = {"loss": found.loss, "perplexity": found.perplexity, "accuracy": found.accuracy,
-                  "accuracy_at_5": found.accuracy_at_5}  # fmt: skip
-        line = f"validation loss {found.loss:.4f}, masked accuracy {found.accuracy:.1%}"
-        return Validation(score=found.loss, values=values, line=line)
+        return None if found is None else self.learning.validation(found)
 
-    def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> Evaluation | None:
+    def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> Findings | None:
         """Evaluate on about `limit` tokens of the held-out text (None: on all), if there is any."""
         if self.held_out is None:
             return None
-        return evaluate_masked(self.model, self.held_out, self.vocabulary, self.compute, limit=limit, counts=counts)
+        return self.learning.evaluate(
+            self.model, self.held_out, self.tokenizer, self.compute, limit=limit, counts=counts
+        )
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """The share of tokens that was masked."""
-        return {"masked_share": self.recipe.masking.share_at((report.step - 1) / self.loop.steps)}
+        """What the objective has to say of the step."""
+        return self.learning.step_values(self.recipe, (report.step - 1) / self.loop.steps)
 
     def flops(self, report: StepReport) -> float:
         """Floating-point operations of the step's matrix products."""
         assert self.recipe.model.context
         # A token of a global layer attends to the piece it is in, whose length is taken as the mean one.
         piece = max(1, self.packer.epoch_tokens // self.packer.epoch_pieces)
-        return matmul_flops(self.model.config, report.tokens, report.labelled, min(self.recipe.model.context, piece))
+        attended = min(self.recipe.model.context, piece)
+        if self.model.config.causal:
+            attended = (attended + 1) // 2  # on average: the first token only to itself, the last to all
+        return matmul_flops(self.model.config, report.tokens, report.labelled, attended)
 
     def name_document(self, number: int) -> str:
         """File and line of a document."""

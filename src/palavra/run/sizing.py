@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
 from palavra.model.compute import Compute
 from palavra.model.directory import read_config
-from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, Vocabulary
-from palavra.recipe import SIZES, Recipe, SizeName
+from palavra.model.heads import VocabularyModel
+from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
 from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
+from palavra.run.learning import TextObjective, learning_of
+from palavra.tokenizer import Tokenizer
 
 DEFAULT_MINUTES = 10.0
 VALIDATIONS = 10
@@ -30,16 +32,19 @@ WORTH_FEWER_THREADS = 1.25
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """What choosing a size needs of the text: how much there is, with the special tokens of a
-    recipe's pieces too (`epoch_tokens`), and batches of it for a recipe."""
+    recipe's pieces too (`epoch_tokens`), and batches of it for a recipe; a vocabulary of so many entries, and its
+    tokenizer where there is one yet."""
 
-    vocabulary: Vocabulary
+    vocab_size: int
+    tokenizer: Tokenizer | None
     unique_tokens: int
     epoch_tokens: Callable[[Recipe], int]
     packed: Callable[[Recipe], Iterator[Packed]]
 
     def trial(self, recipe: Recipe) -> Trial:
         """A measurement of this recipe on this text."""
-        return Trial(recipe=recipe, packed=self.packed(recipe), vocabulary=self.vocabulary, masking=recipe.masking)
+        objective = learning_of(recipe).objective(recipe, self.vocab_size, self.tokenizer)
+        return Trial(recipe=recipe, packed=self.packed(recipe), objective=objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ class Choice:
     candidates: tuple[Candidate, ...] = ()
 
 
-def synthetic(vocabulary: Vocabulary) -> Callable[[Recipe], Iterator[Packed]]:
+def synthetic(vocab_size: int) -> Callable[[Recipe], Iterator[Packed]]:
     """Batches of random tokens in full contexts: as expensive as text, for a machine that has not read it yet."""
 
     def packed(recipe: Recipe) -> Iterator[Packed]:
@@ -61,7 +66,7 @@ def synthetic(vocabulary: Vocabulary) -> Callable[[Recipe], Iterator[Packed]]:
         random = np.random.default_rng(0)
         none = Pieces.from_table(np.zeros((count, 3), dtype=np.int64))
         while True:
-            ids = random.integers(vocabulary.size, size=count * context)
+            ids = random.integers(vocab_size, size=count * context)
             yield Packed(input_ids=ids, lengths=np.full(count, context), pieces=none, cursor=Cursor())
 
     return packed
@@ -97,9 +102,9 @@ def _seconds_with(threads: int, recipe: Recipe, text: Text, compute: Compute) ->
     """Seconds of a step of the smallest size with so many threads."""
     torch.set_num_threads(threads)
     sized = recipe.of_size("nano")
-    model = MaskedLanguageModel(sized.model.build(text.vocabulary.size, None))
-    objective = MaskedObjective(sized.masking, text.vocabulary)
-    return step_seconds(model, objective, text.trial(sized), compute, steps=5, patience=5.0)
+    model = learning_of(sized).new(sized.model.build(text.vocab_size, None))
+    trial = text.trial(sized)
+    return step_seconds(model, trial.objective, trial, compute, steps=5, patience=5.0)
 
 
 def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
@@ -120,7 +125,7 @@ def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
         recipe,
         seconds_of(recipe) * (1 - RESERVE),
         text.unique_tokens,
-        text.vocabulary.size,
+        text.vocab_size,
         compute,
         text.trial,
     )
@@ -156,7 +161,7 @@ def _sizes_of_init(recipe: Recipe) -> Choice:
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
     )
-    if config.family in ("bert", "modernbert"):
+    if config.family in get_args(FamilyName):
         model = replace(model, family=config.family)  # type: ignore[arg-type]
     optimizer = sized.optimizer
     if recipe.optimizer.learning_rate is None:
@@ -196,7 +201,7 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def fix_steps(
-    recipe: Recipe, model: MaskedLanguageModel, objective: MaskedObjective, text: Text, compute: Compute, began: float,
+    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, compute: Compute, began: float,
 ) -> tuple[int, str]:  # fmt: skip
     """The number of steps of this run and a line that says where it comes from.
 

@@ -40,8 +40,9 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_directory(
-    directory: Path, content: Mapping[str, Any], roles: Mapping[str, str], context: int | None, segments: bool
-) -> None:
+    directory: Path, content: Mapping[str, Any], roles: Mapping[str, str], context: int | None, segments: bool,
+    continues: bool,
+) -> None:  # fmt: skip
     """Write `tokenizer.json` (its `content`) and `tokenizer_config.json`.
 
     `PreTrainedTokenizerFast` is the class of `transformers` that takes `tokenizer.json` as it is, whatever
@@ -55,8 +56,20 @@ def write_directory(
     if context is not None:
         settings["model_max_length"] = context
     settings |= {f"{role}_token": token for role, token in roles.items()}
+    if continues:
+        content = {**content, "post_processor": _unclosed(content.get("post_processor"))}
+        settings |= {key: roles[role] for key, role in (("bos_token", "cls"), ("eos_token", "sep")) if role in roles}
     for name, value in (("tokenizer.json", content), ("tokenizer_config.json", settings)):
         atomic_write_text(directory / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def _unclosed(processor: Any) -> Any:
+    """A template of `[CLS] text [SEP]` without the closing token; anything else as it is."""
+    if not isinstance(processor, dict) or processor.get("type") != "TemplateProcessing":
+        return processor
+    single, pair = processor.get("single") or [], processor.get("pair") or []
+    closed = len(single) == 3 and "SpecialToken" in single[-1]
+    return {**processor, "single": single[:-1], "pair": pair[:-1]} if closed else processor
 
 
 def _read_json(path: Path) -> dict[str, Any]:

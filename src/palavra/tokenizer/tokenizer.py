@@ -81,13 +81,16 @@ class Tokenizer:
         except Exception as error:  # the tokenizers library raises bare Exception
             raise PalavraError(f"{directory}: the tokenizers library cannot read it ({error})") from None
 
-    def save(self, directory: Path | str, *, context: int | None = None, segments: bool = False) -> None:
+    def save(
+        self, directory: Path | str, *, context: int | None = None, segments: bool = False, continues: bool = False
+    ) -> None:  # fmt: skip
         """Write `tokenizer.json` and `tokenizer_config.json`, for `transformers.AutoTokenizer` too.
 
         `context` is the model's longest sequence, special tokens included (without it the length is left
-        open); `segments` says that the model takes `token_type_ids`.
+        open); `segments` says that the model takes `token_type_ids`, `continues` that it goes on where a text
+        ends: then nothing closes the text.
         """
-        write_directory(Path(directory), self._content, self.roles, context, segments)
+        write_directory(Path(directory), self._content, self.roles, context, segments, continues)
 
     # Vocabulary and roles
 
