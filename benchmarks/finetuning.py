@@ -26,26 +26,23 @@ BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One task: its files, kind, and how many training examples are taken (None: all)."""
+    """One task: its kind, the suffix of its files, and how many of its training examples are taken at random."""
 
     name: str
     kind: str
-    train: str
-    test: str
     metric: str
-    examples: int | None = None
+    examples: int
+    suffix: str = "jsonl"
     learning_rate: float = 1e-4
 
 
 SETTINGS = (
-    Setting(name="trec", kind="classification", train="train.jsonl.gz", test="test.jsonl.gz", metric="accuracy"),
-    Setting(name="mrpc", kind="pairs", train="train.jsonl.gz", test="test.jsonl.gz", metric="accuracy"),
-    Setting(name="stsb", kind="regression", train="train.jsonl.gz", test="test.jsonl.gz", metric="pearson"),
-    Setting(name="sst2", kind="classification", train="train.jsonl.gz", test="test.jsonl.gz", metric="accuracy",
-            examples=5000),
-    Setting(name="conll2003", kind="labelling", train="train.conll.gz", test="test.conll.gz", metric="f1",
-            examples=4000),
-)  # fmt: skip
+    Setting(name="trec", kind="classification", metric="accuracy", examples=2000),
+    Setting(name="mrpc", kind="pairs", metric="accuracy", examples=1000),
+    Setting(name="stsb", kind="regression", metric="pearson", examples=1000),
+    Setting(name="sst2", kind="classification", metric="accuracy", examples=2000),
+    Setting(name="conll2003", kind="labelling", metric="f1", examples=1000, suffix="conll"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +66,12 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
     folder = Path(job.data) / job.setting.name
     pair = job.setting.name == "stsb"
     columns = Columns(text_a="text_a", text_b="text_b", label=("score",)) if pair else Columns()
-    spec = TaskSpec(kind=job.setting.kind, train=str(folder / job.setting.train), columns=columns)  # type: ignore[arg-type]
+    spec = TaskSpec(kind=job.setting.kind, train=str(folder / f"train.{job.setting.suffix}.gz"), columns=columns)  # type: ignore[arg-type]
     train = KINDS[spec.kind].read(spec, spec.train)
-    if job.setting.examples is not None:
-        order = np.random.default_rng(0).permutation(len(train))[: job.setting.examples]
-        train = [train[i] for i in sorted(order.tolist())]
+    order = np.random.default_rng(0).permutation(len(train))[: job.setting.examples]
+    train = [train[i] for i in sorted(order.tolist())]
     task = KINDS[spec.kind].fit(spec, train)
-    test = KINDS[spec.kind].read(task.spec, str(folder / job.setting.test))
+    test = KINDS[spec.kind].read(task.spec, str(folder / f"test.{job.setting.suffix}.gz"))
     if job.setting.kind == "labelling":  # a rare tag of the test set that the sample lacks
         known = set(task.labels)
         test = [example for example in test if set(example.labels) <= known]
@@ -86,7 +82,8 @@ def palavra(job: Job) -> dict[str, float]:
     """The run in Palavra."""
     from palavra.log import Log
     from palavra.recipe import FinetuneConfig, FinetuneRecipe
-    from palavra.run.finetune import Split, finetune_splits
+    from palavra.run.finetune import finetune_splits
+    from palavra.run.splits import Split
     from palavra.training.optimizers import OptimizerConfig
     from palavra.training.schedules import ScheduleConfig
 
@@ -119,7 +116,7 @@ def peer(job: Job) -> dict[str, float]:
         options = transformers.TrainingArguments(
             output_dir=out, use_cpu=True, bf16=True, optim="adamw_torch_fused", learning_rate=job.setting.learning_rate,
             weight_decay=DECAY, max_grad_norm=CLIP, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
-            lr_scheduler_type="linear", warmup_ratio=WARMUP, seed=job.seed, dataloader_pin_memory=False,
+            lr_scheduler_type="linear", warmup_steps=WARMUP, seed=job.seed, dataloader_pin_memory=False,
             logging_strategy="no", save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
         )  # fmt: skip
         labelling = job.setting.kind == "labelling"
@@ -197,7 +194,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not ours or not theirs:
             continue
         rates = [statistics.median(row["rate"] for row in side) for side in (ours, theirs)]
-        name = setting.name if setting.examples is None else f"{setting.name} ({setting.examples:,} examples)"
+        name = f"{setting.name} ({setting.examples:,} examples)"
         yield (
             f"| {name} | {setting.metric} | {min(len(ours), len(theirs))} | {_mean(ours)} | {_mean(theirs)} | "
             f"{rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.1f} |"

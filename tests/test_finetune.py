@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny import build_model, layout_of, model_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import palavra
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
@@ -24,8 +25,10 @@ from palavra.model.directory import save_model
 from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
 from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
-from palavra.run.finetune import FineTuned, read_split, resume_finetuning, run_finetuning
+from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.finetuning import FineTuning
+from palavra.run.several import _fold, run_folds, run_seeds
+from palavra.run.splits import read_split
 from palavra.run.training import Validation
 from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import build_task_model
@@ -567,3 +570,40 @@ def test_the_smallest_data_can_be_held_out_of(tmp_path: Path, size: int) -> None
     source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
     split = read_split(TaskSpec(kind="classification", train=source), 0)
     assert (len(split.train), len(split.valid)) == (size - 1, 1)
+
+
+@pytest.mark.parametrize("over", ["seed", "fold"])
+def test_interrupted_repetitions_go_on(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
+    """What is held out is settled once for all repetitions, so the second is resumed on the examples it began with."""
+    monkeypatch.setattr("palavra.run.several.write_report", lambda folder: folder / "report.html")
+    wanted = recipe(models, spec(data, valid=None), train={"steps": 6, "eval_every": 3})
+    repeat = run_seeds if over == "seed" else run_folds
+    straight = repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
+    with monkeypatch.context() as patch:
+        interrupt(patch, 4)
+        with pytest.raises(Interrupted):
+            repeat(wanted, 2, tmp_path / "resumed", False, Log(quiet=True))
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2)
+        with pytest.raises(Interrupted):
+            repeat(wanted, 2, tmp_path / "resumed", True, Log(quiet=True))
+    resumed = repeat(wanted, 2, tmp_path / "resumed", True, Log(quiet=True))
+    assert resumed.rows == straight.rows
+    assert list(straight.rows) == [f"{over}-0", f"{over}-1"]
+    accuracies = [row["task/valid"]["accuracy"] for row in straight.rows.values()]
+    assert straight.summary["task/valid"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert palavra.load(tmp_path / "straight").predict(["good"])[0]["label"]
+    with pytest.raises(PalavraError, match="already holds"):
+        repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
+
+
+def test_folds_hold_out_each_example_once(models: Path, data: Path, tmp_path: Path) -> None:
+    split = read_split(spec(data, valid=None), 0)
+    folds = [_fold(split, 5, number, 0) for number in range(5)]
+    held = [example.where for fold in folds for example in fold.valid]
+    assert sorted(held) == sorted(example.where for example in [*split.train, *split.valid])
+    for fold in folds:
+        assert not {e.where for e in fold.valid} & {e.where for e in fold.train}
+        assert {e.label for e in fold.valid} == {e.label for e in fold.train}

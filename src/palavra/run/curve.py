@@ -8,8 +8,10 @@ import numpy as np
 
 from palavra.log import Log
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.run.describe_tasks import interval_of
 from palavra.run.directory import RunDirectory
-from palavra.run.finetune import Split, finetune_splits, interval_of
+from palavra.run.finetune import finetune_splits
+from palavra.run.splits import Split
 
 # Few examples need more than the usual passes: a run makes at least so many steps.
 FEWEST_STEPS = 150

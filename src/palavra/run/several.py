@@ -13,7 +13,8 @@ from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
-from palavra.run.finetune import Split, check_recipe, finetune_splits, read_split, resume_finetuning, stratified_order
+from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
+from palavra.run.splits import Split, read_split, stratified_order
 from palavra.tasks.intervals import mean_interval
 from palavra.tasks.task import is_error
 
@@ -49,8 +50,11 @@ def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: 
     splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
 
     def one(number: int, folder: Path) -> None:
-        seeded = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + number))
-        finetune_splits(seeded, splits, folder, log)
+        if (folder / "palavra.toml").exists():
+            resume_finetuning(folder, (), log, splits)
+        else:
+            seeded = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + number))
+            finetune_splits(seeded, splits, folder, log)
 
     return _run(one, seeds, "seed", recipe.train.seed, out, resume, log)
 
@@ -66,7 +70,11 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
             raise PalavraError("--folds makes its own validation examples: leave --valid out, or use --seeds")
 
     def one(number: int, folder: Path) -> None:
-        finetune_splits(recipe, [_fold(split, folds, number, recipe.train.seed) for split in splits], folder, log)
+        parts = [_fold(split, folds, number, recipe.train.seed) for split in splits]
+        if (folder / "palavra.toml").exists():
+            resume_finetuning(folder, (), log, parts)
+        else:
+            finetune_splits(recipe, parts, folder, log)
 
     return _run(one, folds, "fold", 0, out, resume, log)
 
@@ -87,7 +95,7 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
 def _run(
     one: Callable[[int, Path], None], count: int, over: str, first: int, out: Path, resume: bool, log: Log
 ) -> SeveralRuns:
-    """Run each, or take what an interrupted start finished, and sum up."""
+    """Run each, go on with it, or take what an interrupted start finished, and sum up."""
     run = RunDirectory(out)
     if not resume:
         run.check_free()
@@ -99,10 +107,7 @@ def _run(
         log.line(f"{over} {first + number} ({number + 1} of {count})")
         if (folder / "evaluation.json").exists():
             log.line(f"{folder} is finished already")
-        elif over == "seed" and (folder / "palavra.toml").exists():
-            resume_finetuning(folder, (), log)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
             one(number, folder)
     return _sum_up(folders, over, run, log)
 

@@ -14,18 +14,12 @@ from palavra.log import Log
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
+from palavra.run.describe_tasks import scores_json, scores_line
 from palavra.run.directory import RunDirectory
-from palavra.run.finetune import (
-    Split,
-    check_recipe,
-    examples_hash,
-    optimizer_of,
-    read_split,
-    scores_json,
-    scores_line,
-)
+from palavra.run.finetune import check_recipe, optimizer_of
 from palavra.run.search import default_searches, read_space
 from palavra.run.several import MODEL_FILES
+from palavra.run.splits import Split, examples_hash, read_split
 from palavra.run.task_api import Kind, build_finetune_recipe
 from palavra.run.trials import Direction, SweepTrial, Trials, open_study, shown
 from palavra.tasks.task import is_error

@@ -16,7 +16,8 @@ from palavra.log import Log
 from palavra.model.outputs import OutputName
 from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
 from palavra.recipe import FinetuneRecipe
-from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning, scores_json
+from palavra.run.describe_tasks import scores_json
+from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
 from palavra.tasks.spec import LongTexts, Scheme, TaskSpec
 from palavra.tasks.task import Prediction, Scores

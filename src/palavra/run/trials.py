@@ -17,9 +17,10 @@ from palavra.errors import PalavraError
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory
-from palavra.run.finetune import Split, finetune_splits, read_split
+from palavra.run.finetune import finetune_splits
 from palavra.run.finetuning import FineTuning
 from palavra.run.search import Dimension, apply, typed
+from palavra.run.splits import Split, read_split
 from palavra.run.training import Validation
 from palavra.training.interrupts import Interrupted
 from palavra.training.monitor import Diverged

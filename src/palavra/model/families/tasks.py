@@ -42,7 +42,7 @@ def _bert_config(head: HeadConfig) -> dict[str, Any]:
 def _modernbert_own(config: ModelConfig, form: Form) -> HeadConfig:
     del form
     return HeadConfig(
-        pooling="cls", hidden=(config.width,), activation=config.head_activation, norm="layer", bias=config.head_bias
+        pooling="mean", hidden=(config.width,), activation=config.head_activation, norm="layer", bias=config.head_bias
     )
 
 

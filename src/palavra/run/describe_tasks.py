@@ -1,0 +1,101 @@
+"""What fine-tuning says of itself: lines for the log, JSON for the report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from palavra.model.task_heads import TaskModel
+from palavra.run.describe import environment
+from palavra.run.finetuning import FineTuning
+from palavra.run.splits import SPLITS, Split, examples_hash
+from palavra.tasks.directory import describe_head, parameters
+from palavra.tasks.intervals import Interval, bootstrap_mean_interval
+from palavra.tasks.task import Scores, Task
+
+
+def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The counts of labels, and the like, in a line or two."""
+    labels = summary.get("labels")
+    if isinstance(labels, dict):
+        shown = ", ".join(f"{label} {count:,}" for label, count in list(labels.items())[:12])
+        more = f" and {len(labels) - 12:,} more labels" if len(labels) > 12 else ""
+        yield f"labels: {shown}{more}"
+    for name, of in dict(summary.get("targets", {})).items():
+        yield f"{name}: from {of['lowest']:g} to {of['highest']:g}, mean {of['mean']:.4g}"
+
+
+def moving_parameters(model: TaskModel) -> int:
+    """Numbers that the strategy moves, sooner or later."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
+    """The content of `run.json` before training."""
+    config = job.model.config
+    return {
+        "run": "fine-tuning",
+        "environment": environment(job.compute, 0.0),
+        "model": {
+            "pretrained": job.recipe.model,
+            "family": config.family,
+            "layers": config.layers,
+            "width": config.width,
+            "heads": config.heads,
+            "context": config.context,
+            "vocab_size": config.vocab_size,
+            "parameters": parameters(job.model),
+        },
+        "tasks": [
+            {
+                "name": split.task.spec.name,
+                "kind": split.task.spec.kind,
+                "examples": {kind: len(getattr(split, kind)) for kind in SPLITS},
+                "data": split.task.summary(split.train),
+                "truncated": job.train[split.task.spec.name].features.truncated,
+                "head": describe_head(job.model, split.task.spec.name),
+            }
+            for split in splits
+        ],
+        "strategy": {**asdict(job.recipe.strategy), "moving": moving_parameters(job.model)},
+        "examples_hash": examples_hash(splits),
+    }
+
+
+def interval_of(scores: Scores) -> Interval | None:
+    """The bootstrap interval of the main number, where it is a mean over examples."""
+    if scores.correct is None or len(scores.correct) < 2:
+        return None
+    return bootstrap_mean_interval(scores.correct)
+
+
+def scores_line(scores: Scores) -> str:
+    """The main number with its interval, then the others, in one line."""
+    interval = interval_of(scores)
+    between = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
+    others = ", ".join(f"{key} {value:.4f}" for key, value in scores.values.items() if key != scores.main)
+    return f"{scores.main} {scores.values[scores.main]:.4f}{between}, {others}"
+
+
+def evaluation_json(tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+    """As written to `evaluation.json`."""
+    return {
+        "tasks": [
+            {
+                "name": name,
+                "kind": tasks[name].spec.kind,
+                "splits": {kind: scores_json(found) for kind, found in of.items()},
+            }
+            for name, of in scores.items()
+        ]
+    }
+
+
+def scores_json(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON."""
+    interval = interval_of(scores)
+    return {
+        "main": scores.main,
+        "values": dict(scores.values),
+        "interval": None if interval is None else interval.to_json(),
+        "details": dict(scores.details),
+    }
