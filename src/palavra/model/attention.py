@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from palavra.model.dropout import drop
+
 # Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
 MASKED = -1e30
 
@@ -162,7 +164,7 @@ def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: floa
     scores = (scores * q.shape[-1] ** -0.5).masked_fill(~mask, MASKED)
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
     if dropout:
-        weights = F.dropout(weights, dropout)
+        weights = drop(weights, dropout)
     return weights @ v
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from palavra.model.attention import Layout, attend
 from palavra.model.config import Activation, LayerKind, ModelConfig
+from palavra.model.dropout import Dropout
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ class Layer(nn.Module):
         self.attention_norm: nn.Module = normalization(config)
         self.mlp_norm = normalization(config)
         self.mlp = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, rows: Tensor | None = None,

@@ -13,6 +13,7 @@ from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.model.attention import Layout
 from palavra.model.config import Activation, ModelConfig
+from palavra.model.dropout import Dropout
 from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
 from palavra.model.transformer import Transformer
 
@@ -120,7 +121,7 @@ class Head(nn.Module):
         self.config, self.level = config, level
         widths = (body.width, *(config.hidden or ()))
         self.layers = nn.ModuleList(HiddenLayer(inputs, width, config, body) for inputs, width in pairwise(widths))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = output
         if isinstance(output, nn.Linear):
             _initialize(output, body)

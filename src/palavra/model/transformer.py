@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from palavra.model.attention import Layout
 from palavra.model.config import ModelConfig
+from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
 
 
@@ -20,7 +21,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.context, config.width) if learned else None
         self.segment = nn.Embedding(config.segments, config.width) if config.segments else None
         self.norm = normalization(config) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
         """(N,) ids -> (N, D)."""
