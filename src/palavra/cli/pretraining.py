@@ -96,12 +96,15 @@ def pretrain(
     epochs: Annotated[float | None, typer.Option(help="Length: passes over the text.")] = None,
     size: Annotated[SizeChoice | None, typer.Option(help="The one dial. auto lets the budget decide. [auto]")] = None,
     objective: Annotated[
-        Literal["masked", "causal"] | None,
-        typer.Option(help="What is learned: hidden words (masked), or each next one (causal). [masked]"),
+        Literal["masked", "causal", "masked+nsp"] | None,
+        typer.Option(
+            help="What is learned: hidden words (masked), each next one (causal), or hidden words and whether "
+            "the next sentence follows (masked+nsp). [masked]"
+        ),
     ] = None,
     family: Annotated[
         Literal["modernbert", "bert", "llama", "gpt2"] | None,
-        typer.Option(help="Architecture. [modernbert; llama for causal]"),
+        typer.Option(help="Architecture. [modernbert; llama for causal, bert for masked+nsp]"),
     ] = None,
     column: Column = None,
     documents: DocumentsOption = None,

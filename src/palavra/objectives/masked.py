@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from palavra.batch import Batch, from_arrays
 from palavra.data.loader import Packed
@@ -116,8 +117,11 @@ class MaskedObjective:
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """The summed -log P(original) over the sampled rows, and their number. No other row reaches the head."""
-        hidden = model(batch, layout, batch.label_rows)
-        return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)
+        return self.loss_of(model, model(batch, layout, batch.label_rows), batch.labels)
+
+    def loss_of(self, model: MaskedLanguageModel, hidden: Tensor, labels: Tensor) -> Loss:
+        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,)."""
+        return linear_cross_entropy(model.head(hidden), *model.unembedding, labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
         """What stands in the place of the sampled tokens: exact shares, in random places."""

@@ -15,12 +15,13 @@ from palavra.training.schedules import ScheduleConfig
 
 SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
-ObjectiveName = Literal["masked", "causal"]
+ObjectiveName = Literal["masked", "causal", "masked+nsp"]
 
 # The families that an objective can train; the first where none is named.
 FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
     "masked": ("modernbert", "bert"),
     "causal": ("llama", "gpt2"),
+    "masked+nsp": ("bert",),
 }
 
 
@@ -149,9 +150,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), or each next one ("causal",
-    where `masking` means nothing). `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init`
-    continues from a model directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
+    """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), each next one ("causal", where
+    `masking` means nothing), or hidden ones and whether a text goes on with its next sentence ("masked+nsp").
+    `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues from a model
+    directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
 
     objective: ObjectiveName = "masked"
     data: DataConfig = field(default_factory=DataConfig)

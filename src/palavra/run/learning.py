@@ -12,13 +12,16 @@ from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
 from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
 from palavra.inference.model import LanguageModel, vocabulary_of
+from palavra.inference.next_sentence import NextSentenceEvaluation, evaluate_next_sentence
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
 from palavra.model.directory import load_causal_model, load_model, save_model
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
+from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.causal import CausalObjective
-from palavra.objectives.masked import MaskedObjective, Vocabulary
+from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, plain_sentences
 from palavra.recipe import ObjectiveName, Recipe
 from palavra.run import examples
 from palavra.run.training import Validation
@@ -68,9 +71,11 @@ class Learning(Protocol):
         """Write weights and configuration; `ids` of roles go to `config.json`."""
 
     def objective(
-        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, kernel: SoftmaxGradient = softmax_gradient
-    ) -> TextObjective:
-        """The loss, with sizes resolved; without a tokenizer, for a vocabulary of so many entries: as expensive."""
+        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
+        kernel: SoftmaxGradient = softmax_gradient,
+    ) -> TextObjective:  # fmt: skip
+        """The loss, with sizes resolved, for texts of `piece` tokens on average; without a tokenizer, for a vocabulary
+        of so many entries: as expensive."""
 
     def evaluate(
         self, model: Any, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
@@ -121,9 +126,11 @@ class MaskedLearning:
         save_model(model, directory, ids)
 
     def objective(
-        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, kernel: SoftmaxGradient = softmax_gradient
-    ) -> TextObjective:
+        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
+        kernel: SoftmaxGradient = softmax_gradient,
+    ) -> TextObjective:  # fmt: skip
         """Masking as the recipe has it."""
+        del piece
         return MaskedObjective(recipe.masking, vocabulary_for_masking(vocab_size, tokenizer), kernel)
 
     def evaluate(
@@ -188,10 +195,11 @@ class CausalLearning:
         save_model(model, directory, ids)
 
     def objective(
-        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, kernel: SoftmaxGradient = softmax_gradient
-    ) -> TextObjective:
+        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
+        kernel: SoftmaxGradient = softmax_gradient,
+    ) -> TextObjective:  # fmt: skip
         """Nothing of it depends on recipe or vocabulary."""
-        del recipe, vocab_size, tokenizer
+        del recipe, vocab_size, tokenizer, piece
         return CausalObjective(kernel)
 
     def evaluate(
@@ -227,7 +235,86 @@ class CausalLearning:
         return examples.continued(CausalModel(model, tokenizer, compute), corpus)
 
 
-LEARNINGS: dict[ObjectiveName, Learning] = {"masked": MaskedLearning(), "causal": CausalLearning()}
+class NextSentenceLearning:
+    """Tokens that were hidden, and whether the second part of a text follows the first."""
+
+    special = 3
+    _masked = MaskedLearning()
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """As for masking alone."""
+        self._masked.check(tokenizer)
+
+    def new(self, config: ModelConfig) -> NextSentenceModel:
+        """A fresh model."""
+        return NextSentenceModel(config)
+
+    def load(self, directory: Path) -> NextSentenceModel:
+        """The masked language model of a directory, with a new second head where it has none."""
+        return load_next_sentence_model(directory)
+
+    def check_config(self, config: ModelConfig, name: str) -> None:
+        """Raise PalavraError for a family without segments."""
+        self._masked.check_config(config, name)
+        if config.family != "bert":
+            raise PalavraError(f"{name} is of family {config.family}: next-sentence prediction is for bert alone")
+
+    def save(self, model: NextSentenceModel, directory: Path, ids: dict[str, Any]) -> None:
+        """Write a directory with both heads."""
+        save_next_sentence_model(model, directory, ids)
+
+    def objective(
+        self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
+        kernel: SoftmaxGradient = softmax_gradient,
+    ) -> NextSentenceObjective:  # fmt: skip
+        """Masking as the recipe has it, and pairs."""
+        assert recipe.model.context
+        sentences = plain_sentences(vocab_size) if tokenizer is None else Sentences.of(tokenizer)
+        vocabulary = vocabulary_for_masking(vocab_size, tokenizer)
+        return NextSentenceObjective(
+            recipe.masking, vocabulary, sentences, context=recipe.model.context, tokens=piece, kernel=kernel
+        )
+
+    def evaluate(
+        self, model: NextSentenceModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *,
+        limit: int | None, counts: Counts | None,
+    ) -> NextSentenceEvaluation:  # fmt: skip
+        """Both heads."""
+        vocabulary, context = vocabulary_of(tokenizer), model.config.context
+        objective = NextSentenceObjective(
+            MaskingConfig(), vocabulary, Sentences.of(tokenizer), context=context, tokens=0.0
+        )
+        return evaluate_next_sentence(model, held_out, vocabulary, objective, compute, limit=limit, counts=counts)
+
+    def validation(self, found: NextSentenceEvaluation) -> Validation:
+        """As without pairs, and the share of pairs told rightly."""
+        known, accuracy = self._masked.validation(found.masked), found.next_sentence.accuracy
+        if accuracy is None:
+            return known
+        values = {**known.values, "next_sentence_accuracy": accuracy}
+        return Validation(score=known.score, values=values, line=f"{known.line}, next sentence {accuracy:.1%}")
+
+    def summary(self, found: NextSentenceEvaluation) -> str:
+        """As without pairs, and the share of pairs told rightly."""
+        accuracy = found.next_sentence.accuracy
+        return self._masked.summary(found.masked) + ("" if accuracy is None else f", next sentence {accuracy:.1%}")
+
+    def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
+        """As for masking alone."""
+        return self._masked.step_values(recipe, progress)
+
+    def examples(
+        self, model: NextSentenceModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
+    ) -> list[dict[str, Any]]:
+        """Blanks that are filled."""
+        return self._masked.examples(model, tokenizer, compute, corpus)
+
+
+LEARNINGS: dict[ObjectiveName, Learning] = {
+    "masked": MaskedLearning(),
+    "causal": CausalLearning(),
+    "masked+nsp": NextSentenceLearning(),
+}
 
 
 def learning_of(recipe: Recipe) -> Learning:

@@ -246,6 +246,11 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
         tokenizer = _own_tokenizer(recipe, run, log)
     learning_of(recipe).check(tokenizer)
     manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
+    if recipe.objective == "masked+nsp" and manifest.train.documents < 2:
+        raise PalavraError(
+            "next-sentence prediction needs several documents to take other sentences from: split the text by "
+            "--documents line or blank-line"
+        )
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
 
 
@@ -329,15 +334,17 @@ def _job(recipe: Recipe, model: VocabularyModel, ready: Ready, compute: Compute)
             cls_id=tokenizer.cls_id,
             sep_id=tokenizer.sep_id,
         )
+    packer = _packer(recipe, ready)
+    piece = _tokens(ready) / packer.epoch_pieces
     return Pretraining(
         recipe=recipe,
         learning=learning,
         model=model,
-        objective=learning.objective(recipe, tokenizer.vocab_size, tokenizer, softmax_kernel(compute)),
+        objective=learning.objective(recipe, tokenizer.vocab_size, tokenizer, piece, softmax_kernel(compute)),
         tokenizer=tokenizer,
         compute=compute,
         documents=ready.corpus.train,
-        packer=_packer(recipe, ready),
+        packer=packer,
         held_out=held_out,
         where=ready.corpus.train.where,
         matmul_peak=matmul_peak(compute),

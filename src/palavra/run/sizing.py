@@ -43,7 +43,9 @@ class Text:
 
     def trial(self, recipe: Recipe) -> Trial:
         """A measurement of this recipe on this text."""
-        objective = learning_of(recipe).objective(recipe, self.vocab_size, self.tokenizer)
+        objective = learning_of(recipe).objective(
+            recipe, self.vocab_size, self.tokenizer, float(recipe.model.context or 0)
+        )
         return Trial(recipe=recipe, packed=self.packed(recipe), objective=objective)
 
 

@@ -1,0 +1,56 @@
+"""BERT's second head: whether the second part of a text follows the first (`BertForPreTraining`)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from palavra.model.config import ModelConfig
+from palavra.model.directory import load_model, load_weights_into, write_config, write_weights
+from palavra.model.families import family_named
+from palavra.model.heads import MaskedLanguageModel
+
+# Our parameter names -> those of `BertForPreTraining` and `BertForNextSentencePrediction`.
+KEYS = {
+    f"{ours}.{leaf}": (f"{theirs}.{leaf}",)
+    for ours, theirs in (("pooler", "bert.pooler.dense"), ("next_sentence", "cls.seq_relationship"))
+    for leaf in ("weight", "bias")
+}
+
+
+class NextSentenceModel(MaskedLanguageModel):
+    """A masked language model that also classifies the vector of [CLS]: a dense layer, tanh, and two logits."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.pooler = nn.Linear(config.width, config.width)
+        self.next_sentence = nn.Linear(config.width, 2)
+        for layer in (self.pooler, self.next_sentence):
+            std = config.initializer_range
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(layer.bias)
+
+    def follows(self, openings: Tensor) -> Tensor:
+        """Vectors of [CLS] (P, D) -> logits (P, 2): the second part follows the first, or it does not."""
+        out: Tensor = self.next_sentence(torch.tanh(self.pooler(openings)))
+        return out
+
+
+def save_next_sentence_model(model: NextSentenceModel, directory: Path, extra: dict[str, Any]) -> None:
+    """Write a directory that `BertForPreTraining` reads; `extra` as in `save_model`."""
+    family = family_named(model.config.family, str(directory))
+    write_weights(model, {**family.keys(model.config), **KEYS}, family.repeats(model.config), directory)
+    write_config(model.config, directory, {"architectures": ["BertForPreTraining"], **extra})
+
+
+def load_next_sentence_model(directory: Path) -> NextSentenceModel:
+    """Load a masked language model to train both heads of: the second one is new where the directory has none.
+
+    Errors as `load_model`'s.
+    """
+    masked = load_model(directory).model
+    model = NextSentenceModel(masked.config)
+    model.load_state_dict(masked.state_dict(), strict=False)
+    load_weights_into(model, KEYS, {}, directory)
+    return model

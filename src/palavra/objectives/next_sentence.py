@@ -1,0 +1,258 @@
+"""Next-sentence prediction beside masking (Devlin et al. 2019, section 3.1, task 2).
+
+Every piece of text is cut in two between sentences: [CLS] first part [SEP] second part [SEP]. For half of the pieces
+the second parts change places with those of other documents in the micro-batch, and [CLS] tells which. No text is
+drawn twice for it, and none is lost but what an exchanged part has too much for the context.
+
+A sentence begins where a word does (`Tokenizer.starts_word`) after one of `.!?…` and their like in other scripts,
+with closing quotes and brackets after it or not; and after a line break or a full-width mark such as `。` in any case.
+The rule looks at tokens alone, so it is the same in every language; it takes "Dr. Silva" for two sentences. A piece
+with no such place is cut where the word nearest its middle begins; a piece of one token stays whole and tells nothing.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from palavra.batch import Batch, from_arrays, positions
+from palavra.data.loader import Packed
+from palavra.losses import Loss, SoftmaxGradient, softmax_gradient
+from palavra.model.attention import Layout
+from palavra.model.next_sentence import NextSentenceModel
+from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.tokenizer import Tokenizer
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+FOLLOWS, RANDOM = 0, 1
+# Where words are set apart by blanks, a sentence ends only if a word begins next: not in "3.5".
+ENDING = frozenset(".!?…‽؟۔।॥።፧։។៕᠃᠉")
+# Where they are not, the mark alone ends it.
+ENDING_ALWAYS = frozenset("。！？｡\n")
+CLOSING = frozenset("\"'”’»)]}›」』）")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """What finding sentences needs to know of each entry of a vocabulary, (V,) bool each: whether a sentence `ends`
+    with it if a word begins next, or `ends_always`; whether it only `closes` (a quote); whether it `starts_word`."""
+
+    ends: BoolArray
+    ends_always: BoolArray
+    closes: BoolArray
+    starts_word: BoolArray
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Sentences":
+        """Those of a tokenizer's entries."""
+        texts = ["" if id in tokenizer.special_ids else _text(tokenizer, id) for id in range(tokenizer.vocab_size)]
+        bare = [text.rstrip("".join(CLOSING)) for text in texts]
+        return cls(
+            ends=np.array([text[-1:] in ENDING and text != "" for text in bare]),
+            ends_always=np.array([text[-1:] in ENDING_ALWAYS and text != "" for text in bare]),
+            closes=np.array([text != "" and set(text) <= CLOSING for text in texts]),
+            starts_word=tokenizer.starts_word,
+        )
+
+    def begin(self, input_ids: Int64Array) -> BoolArray:
+        """(N,) bool: a sentence begins at this token, going by the tokens before it."""
+        ends, always = self.ends[input_ids], self.ends_always[input_ids]
+        closed = self.closes[input_ids] & np.append(False, ends[:-1])
+        before = np.append(False, (ends | closed)[:-1]) & self.starts_word[input_ids]
+        marks = ends | always | self.closes[input_ids]
+        found: BoolArray = (before | np.append(False, always[:-1])) & ~marks
+        return found
+
+
+def _text(tokenizer: Tokenizer, id: int) -> str:
+    text = tokenizer.token(id)
+    return "\n" if text.strip(" \r\t") == "" and "\n" in text else text.strip(" ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(Batch):
+    """A batch whose sequences are pairs of text: `pair_rows` (P,) int64 the rows of their [CLS], ascending;
+    `pair_labels` (P,) int64, 0 where the second part follows the first and 1 where it is of another document;
+    `pair_weight` how many masked tokens a pair counts as in the loss."""
+
+    pair_rows: Tensor
+    pair_labels: Tensor
+    pair_weight: float
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        moved = super().to(device)
+        assert isinstance(moved, PairBatch)
+        rows, labels = (t.pin_memory().to(device, non_blocking=True) for t in (self.pair_rows, self.pair_labels))
+        return replace(moved, pair_rows=rows, pair_labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Pieces of text as pairs: `input_ids` (N,) with special tokens, `lengths` (S,), `segment_ids` (N,) 0 or 1;
+    `labelled` (S,) bool where there are two parts, and `label` (S,) which ones."""
+
+    input_ids: Int64Array
+    lengths: Int64Array
+    segment_ids: Int64Array
+    labelled: BoolArray
+    label: Int64Array
+
+
+class NextSentenceObjective:
+    """Masking and next-sentence prediction in one pass, their mean losses added.
+
+    The loss of a step is one sum over one count: the masked tokens' loss, plus that of each pair times the masked
+    tokens there are to a pair on average, `tokens` (of a piece of text, without special ones) times the share that
+    is masked. This number does not depend on the micro-batch, so any split of a step gives the same gradient; the
+    mean over the count is the masked mean plus the pairs' mean, up to how far the step's pieces are from average.
+    """
+
+    def __init__(
+        self, masking: MaskingConfig, vocabulary: Vocabulary, sentences: Sentences, *, context: int, tokens: float,
+        kernel: SoftmaxGradient = softmax_gradient,
+    ):  # fmt: skip
+        self.masked = MaskedObjective(masking, vocabulary, kernel)
+        self.sentences, self.context, self.tokens = sentences, context, tokens
+
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> PairBatch:
+        """The batch of a step: `packed` in pairs, corrupted."""
+        pairs = pair_up(packed, self.sentences, self.context, random)
+        batch = self.masked.corrupt(pairs.input_ids, pairs.lengths, random, progress)
+        return _with_pairs(batch, pairs, self.masked.masking.share_at(progress) * self.tokens)
+
+    def uncorrupted(self, packed: Packed, random: np.random.Generator) -> PairBatch:
+        """The pairs alone, no token of them masked: for an evaluation."""
+        pairs = pair_up(packed, self.sentences, self.context, random)
+        nothing = np.empty(0, dtype=np.int64)
+        return _with_pairs(from_arrays(pairs.input_ids, pairs.lengths, nothing, nothing), pairs, 0.0)
+
+    def loss(self, model: NextSentenceModel, batch: Batch, layout: Layout) -> Loss:
+        """The masked tokens' loss plus the weighted loss of the pairs, and the number of masked tokens. The batch is
+        one that `prepare` made."""
+        assert isinstance(batch, PairBatch)
+        vectors = model(batch, layout, torch.cat([batch.pair_rows, batch.label_rows]))
+        openings, hidden = vectors.split([len(batch.pair_rows), len(batch.label_rows)])
+        masked = self.masked.loss_of(model, hidden, batch.labels)
+        pairs = F.cross_entropy(model.follows(openings).float(), batch.pair_labels, reduction="sum")
+        return Loss(masked.total + batch.pair_weight * pairs, masked.count)
+
+
+def _with_pairs(batch: Batch, pairs: Pairs, weight: float) -> PairBatch:
+    labelled = np.flatnonzero(pairs.labelled)
+    starts = np.cumsum(pairs.lengths) - pairs.lengths
+    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    parts |= {"segment_ids": torch.from_numpy(pairs.segment_ids)}
+    rows, labels = torch.from_numpy(starts[labelled]), torch.from_numpy(pairs.label[labelled])
+    return PairBatch(**parts, pair_rows=rows, pair_labels=labels, pair_weight=weight)
+
+
+def pair_up(packed: Packed, sentences: Sentences, context: int, random: np.random.Generator) -> Pairs:
+    """Cut every sequence of `packed` ([CLS] piece [SEP], at most `context` - 1 long) in two, and exchange half of the
+    second parts between documents. All randomness comes from `random`.
+
+    Where one document has more than half of the pieces that were drawn to exchange, fewer are exchanged.
+    """
+    starts = np.cumsum(packed.lengths) - packed.lengths + 1
+    stops = starts + packed.lengths - 2
+    cuts = _cuts(packed.input_ids, starts, stops, sentences, random)
+    labelled = (cuts > starts) & (cuts < stops)
+    label = np.zeros(len(starts), dtype=np.int64)
+    second_start, second_length = cuts.copy(), stops - cuts
+    chosen = _exchanged(np.flatnonzero(labelled), packed.documents, random)
+    donors = _rotated(chosen, packed.documents)
+    label[chosen] = RANDOM
+    second_start[chosen], second_length[chosen] = cuts[donors], (stops - cuts)[donors]
+    second_length = np.minimum(second_length, context - 3 - (cuts - starts))
+    return _assembled(packed.input_ids, starts, cuts - starts, second_start, second_length, labelled, label)
+
+
+def _cuts(
+    input_ids: Int64Array, starts: Int64Array, stops: Int64Array, sentences: Sentences, random: np.random.Generator
+) -> Int64Array:
+    """Where the second part of each piece begins (S,): at any of its sentences but the first, each as likely; else
+    at the word nearest the middle; else at the middle. At `stops` in a piece of fewer than two tokens."""
+    lengths = np.maximum(stops - starts - 1, 0)  # a part is never empty
+    piece = np.repeat(np.arange(len(starts)), lengths)
+    place = _ranges(starts + 1, lengths)
+    middle = (starts + stops) / 2
+    far = np.abs(place - middle[piece]) / (stops - starts)[piece]
+    key = np.where(sentences.starts_word[input_ids[place]], 1 + far, 2 + far)
+    key = np.where(sentences.begin(input_ids)[place], random.random(len(place)), key)
+    order = np.lexsort((key, piece))
+    _, first = np.unique(piece[order], return_index=True)
+    cuts = stops.copy()
+    cuts[piece[order[first]]] = place[order[first]]
+    return cuts
+
+
+def _exchanged(labelled: Int64Array, documents: Int64Array, random: np.random.Generator) -> Int64Array:
+    """Half of the pieces with two parts, so drawn that each can get a second part from another document."""
+    count = int(len(labelled) / 2 + random.random())  # an odd one out is rounded at random
+    chosen = labelled[random.permutation(len(labelled))[:count]]
+    _, group, sizes = np.unique(documents[chosen], return_inverse=True, return_counts=True)
+    if not len(chosen) or 2 * sizes.max() <= len(chosen):
+        return chosen
+    largest = group == sizes.argmax()
+    others = len(chosen) - int(sizes.max())
+    kept: Int64Array = np.concatenate([chosen[largest][:others], chosen[~largest]])
+    return kept
+
+
+def _rotated(chosen: Int64Array, documents: Int64Array) -> Int64Array:
+    """For each of the chosen pieces another of them, of another document; each is given once.
+
+    Sorted by document and moved on by the size of the largest group, no piece meets its own.
+    """
+    if not len(chosen):
+        return chosen
+    order = np.argsort(documents[chosen], kind="stable")
+    _, sizes = np.unique(documents[chosen], return_counts=True)
+    donors = np.empty_like(chosen)
+    donors[order] = chosen[np.roll(order, -int(sizes.max()))]
+    return donors
+
+
+def _assembled(
+    input_ids: Int64Array, first_start: Int64Array, first_length: Int64Array, second_start: Int64Array,
+    second_length: Int64Array, labelled: BoolArray, label: Int64Array,
+) -> Pairs:  # fmt: skip
+    """[CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first [SEP] where there is no second part."""
+    second_length = np.where(labelled, second_length, 0)
+    lengths = first_length + second_length + 2 + labelled
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    separators = begins + 1 + first_length
+    special = np.unique(np.concatenate([begins, separators, ends - 1]))
+    inside = np.ones(int(ends[-1]), dtype=bool)
+    inside[special] = False
+    parts = _interleaved(first_start, second_start), _interleaved(first_length, second_length)
+    out = np.full(int(ends[-1]), input_ids[-1])  # the last token of a batch is a [SEP]
+    out[begins] = input_ids[0]
+    out[inside] = input_ids[_ranges(*parts)]
+    segments = (positions(lengths) > np.repeat(first_length + 1, lengths)).astype(np.int64)
+    return Pairs(input_ids=out, lengths=lengths, segment_ids=segments, labelled=labelled, label=label)
+
+
+def _interleaved(first: Int64Array, second: Int64Array) -> Int64Array:
+    return np.stack([first, second], axis=1).ravel()
+
+
+def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
+    """starts[i], .. starts[i] + lengths[i] - 1, for each i, end to end."""
+    ends = np.cumsum(lengths)
+    counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    return counted
+
+
+def plain_sentences(vocab_size: int) -> Sentences:
+    """For a vocabulary that nobody knows yet: every token is a word, and none ends a sentence."""
+    nothing = np.zeros(vocab_size, dtype=bool)
+    return Sentences(ends=nothing, ends_always=nothing, closes=nothing, starts_word=~nothing)
