@@ -96,10 +96,11 @@ def pretrain(
     epochs: Annotated[float | None, typer.Option(help="Length: passes over the text.")] = None,
     size: Annotated[SizeChoice | None, typer.Option(help="The one dial. auto lets the budget decide. [auto]")] = None,
     objective: Annotated[
-        Literal["masked", "causal", "masked+nsp"] | None,
+        Literal["masked", "causal", "masked+nsp", "causal+masked"] | None,
         typer.Option(
-            help="What is learned: hidden words (masked), each next one (causal), or hidden words and whether "
-            "the next sentence follows (masked+nsp). [masked]"
+            help="What is learned: hidden words (masked), each next one (causal), hidden words and whether "
+            "the next sentence follows (masked+nsp), or next words at first and then hidden ones (causal+masked). "
+            "[masked]"
         ),
     ] = None,
     family: Annotated[

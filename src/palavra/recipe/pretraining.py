@@ -9,19 +9,21 @@ from palavra.model.compute import Choice, Precision
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.objectives.masked import MaskingConfig
+from palavra.objectives.mixture import MixtureConfig
 from palavra.tokenizer import TokenizerConfig
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.schedules import ScheduleConfig
 
 SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
-ObjectiveName = Literal["masked", "causal", "masked+nsp"]
+ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
 
 # The families that an objective can train; the first where none is named.
 FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
     "masked": ("modernbert", "bert"),
     "causal": ("llama", "gpt2"),
     "masked+nsp": ("bert",),
+    "causal+masked": ("modernbert", "bert"),
 }
 
 
@@ -151,7 +153,8 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), each next one ("causal", where
-    `masking` means nothing), or hidden ones and whether a text goes on with its next sentence ("masked+nsp").
+    `masking` means nothing), hidden ones and whether a text goes on with its next sentence ("masked+nsp"), or next
+    ones and hidden ones in turn ("causal+masked", as `mixture` has it).
     `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues from a model
     directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
 
@@ -162,6 +165,7 @@ class Recipe:
     init: str | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.4, final_share=0.2))
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, rest_ratio=0.5)
     )

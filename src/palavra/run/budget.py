@@ -17,7 +17,8 @@ from palavra.data.loader import Packed
 from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, Recipe, SizeName
-from palavra.run.learning import TextObjective, learning_of
+from palavra.run.learning import learning_of
+from palavra.run.single_objectives import TextObjective
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import build_optimizers
 
@@ -67,7 +68,8 @@ def step_seconds(
     patience: float = math.inf,
 ) -> float:  # fmt: skip
     """Seconds of one optimizer step of this recipe, the median of a few after the first two (which compile and
-    allocate). Gives up on more after `patience` seconds. The model's weights are restored."""
+    allocate); their mean where steps differ. Gives up on more after `patience` seconds. The model's weights are
+    restored."""
     recipe, train_config = trial.recipe, trial.recipe.train
     assert recipe.model.context and train_config.batch_tokens
     assert train_config.micro_batch_tokens
@@ -90,6 +92,8 @@ def step_seconds(
     optimizers.zero_grad()
     model.load_state_dict(before)
     settled = sorted(times[2:] or times[-1:])
+    if learning_of(recipe).steps_differ:
+        return sum(settled) / len(settled)
     return settled[len(settled) // 2]
 
 

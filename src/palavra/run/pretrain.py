@@ -21,9 +21,10 @@ from palavra.model.compute import Compute, choose_compute, compile_layers, for_d
 from palavra.model.directory import read_config, write_config
 from palavra.model.heads import VocabularyModel
 from palavra.objectives.masked import softmax_kernel
-from palavra.recipe import FAMILIES_OF, UNKNOWN_BYTES, Recipe, vocabulary_for
+from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
 from palavra.report import write_report
 from palavra.run.budget import memory_estimate, step_seconds
+from palavra.run.checks import check_documents, check_recipe
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run
 from palavra.run.directory import RunDirectory
@@ -89,7 +90,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
     run = RunDirectory(out)
     with run.locked():
         run.check_free()
-        _check(recipe)
+        check_recipe(recipe)
         log.open_file(run.log)
         ready = _prepare(recipe, run, log)
         began = time.perf_counter()
@@ -139,7 +140,7 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
 
 def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
-    _check(recipe)
+    check_recipe(recipe)
     size = source_bytes(recipe.data) or UNKNOWN_BYTES
     given, learning = recipe.init or recipe.tokenizer_from, learning_of(recipe)
     tokenizer = Tokenizer.load(given) if given else None
@@ -172,40 +173,6 @@ def plan_pretraining(recipe: Recipe) -> Plan:
         seconds=steps * each,
         rule=choice.rule,
     )
-
-
-def _check(recipe: Recipe) -> None:
-    """Raise PalavraError for what no text could make right, before any of it is read."""
-    if not recipe.data.sources:
-        raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
-    _check_objective(recipe)
-    own = recipe.tokenizer.vocab_size is not None or recipe.tokenizer_from or recipe.model.size != "auto"
-    if recipe.init and own:
-        raise PalavraError(
-            "--init continues a model with its own size and tokenizer: leave out --size, --vocab-size and --tokenizer"
-        )
-    sized = recipe.of_size("nano" if recipe.model.size == "auto" else recipe.model.size)
-    assert sized.train.micro_batch_tokens and sized.model.context
-    if sized.train.micro_batch_tokens < sized.model.context:
-        raise PalavraError(
-            f"a batch of {sized.train.micro_batch_tokens} tokens cannot hold a sequence of {sized.model.context}: "
-            "raise train.batch_tokens or lower model.context"
-        )
-
-
-def _check_objective(recipe: Recipe) -> None:
-    """Raise PalavraError for what does not go with the recipe's objective."""
-    families = FAMILIES_OF[recipe.objective]
-    if recipe.family not in families:
-        suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
-        raise PalavraError(
-            f"--objective {recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
-            f"--family, or --objective {suited}"
-        )
-    if recipe.objective == "causal" and recipe.masking != Recipe().masking:
-        raise PalavraError("masking means nothing to --objective causal, which hides no token: leave it out")
-    if recipe.init:
-        learning_of(recipe).check_config(read_config(Path(recipe.init)), recipe.init)
 
 
 def _uncompiled(recipe: Recipe) -> Compute:
@@ -246,11 +213,7 @@ def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
         tokenizer = _own_tokenizer(recipe, run, log)
     learning_of(recipe).check(tokenizer)
     manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
-    if recipe.objective == "masked+nsp" and manifest.train.documents < 2:
-        raise PalavraError(
-            "next-sentence prediction needs several documents to take other sentences from: split the text by "
-            "--documents line or blank-line"
-        )
+    check_documents(recipe, manifest.train.documents)
     return Ready(tokenizer=tokenizer, manifest=manifest, corpus=Corpus.open(run.data, tokenizer.fingerprint))
 
 

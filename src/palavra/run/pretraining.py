@@ -15,7 +15,8 @@ from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
 from palavra.recipe import Recipe, TrainConfig
-from palavra.run.learning import Findings, Learning, TextObjective
+from palavra.run.learning import Findings, Learning
+from palavra.run.single_objectives import TextObjective
 from palavra.run.training import Stage, Validation
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import LoopConfig, StepReport, in_steps

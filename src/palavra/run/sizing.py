@@ -18,7 +18,8 @@ from palavra.model.directory import read_config
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
 from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
-from palavra.run.learning import TextObjective, learning_of
+from palavra.run.learning import learning_of
+from palavra.run.single_objectives import TextObjective
 from palavra.tokenizer import Tokenizer
 
 DEFAULT_MINUTES = 10.0

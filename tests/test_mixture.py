@@ -1,0 +1,152 @@
+"""Two objectives in one run: which steps are whose, what each computes, and a switch that a resumed run makes too."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CLS, SEP, build_model, layout_of, model_config, vocabulary
+
+import palavra
+from palavra.data.loader import Packed
+from palavra.data.packing import Cursor, Pieces
+from palavra.errors import PalavraError
+from palavra.model.heads import CausalLanguageModel
+from palavra.objectives.causal import CausalObjective
+from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.mixture import MixedObjective, MixtureConfig
+
+
+def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
+    random = np.random.default_rng(0)
+    ids = np.concatenate([np.array([CLS, *random.integers(5, 50, size=n - 2), SEP]) for n in lengths])
+    pieces = Pieces.from_table(np.array([[i, 0, n - 2] for i, n in enumerate(lengths)]))
+    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor())
+
+
+def objective(**config: Any) -> MixedObjective:
+    masked = MaskedObjective(MaskingConfig(share=0.4, final_share=0.2), vocabulary())
+    return MixedObjective(CausalObjective(), masked, MixtureConfig(**config))
+
+
+def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
+    found = [objective().prepare(packed(), np.random.default_rng(1), step / 10).task for step in range(10)]
+    assert found == ["causal"] * 6 + [""] * 4
+    assert not any(MixtureConfig(causal_share=0).is_causal(step / 10) for step in range(10))
+    assert all(MixtureConfig(causal_share=1).is_causal(step / 10) for step in range(10))
+
+
+@settings(max_examples=30)
+@given(st.floats(0, 1), st.integers(200, 2000))
+def test_steps_spread_throughout_have_their_share_and_depend_on_nothing_else(share: float, steps: int) -> None:
+    config = MixtureConfig(causal_share=share, when="throughout")
+    found = [config.is_causal(step / steps) for step in range(steps)]
+    assert found == [config.is_causal(step / steps) for step in range(steps)]
+    assert abs(np.mean(found) - share) < 5 / np.sqrt(steps)
+    halves = np.mean(found[: steps // 2]), np.mean(found[steps // 2 :])
+    assert abs(halves[0] - halves[1]) < 10 / np.sqrt(steps)
+
+
+def test_each_step_computes_what_its_objective_does() -> None:
+    mixed, model = objective(), build_model(model_config())
+    for progress, single in ((0.2, mixed.causal), (0.8, mixed.masked)):
+        batch = mixed.prepare(packed(), np.random.default_rng(3), progress)
+        alone = single.prepare(packed(), np.random.default_rng(3), progress)
+        assert torch.equal(batch.input_ids, alone.input_ids)
+        assert torch.equal(batch.label_rows, alone.label_rows)
+        found, expected = mixed.loss(model, batch, layout_of(batch)), single.loss(model, alone, layout_of(alone))
+        assert torch.equal(found.total, expected.total)
+        assert found.count == expected.count
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
+def test_a_causal_step_of_an_encoder_sees_nothing_to_the_right(family: str) -> None:
+    mixed, model = objective(), build_model(model_config(family))
+    batch = mixed.prepare(packed(), np.random.default_rng(3), 0.0)
+    changed = batch.input_ids.clone()
+    changed[6:9] = torch.tensor([40, 41, 42])
+    seen = [model(replace(batch, input_ids=ids), layout_of(batch), causal=True) for ids in (batch.input_ids, changed)]
+    torch.testing.assert_close(seen[0][:6], seen[1][:6])
+    assert not torch.allclose(seen[0][6:9], seen[1][6:9])
+    loss = mixed.loss(model, batch, layout_of(batch))
+    logits = torch.log_softmax(model.logits(seen[0]), -1)[batch.label_rows]
+    torch.testing.assert_close(loss.total, -logits.gather(1, batch.labels[:, None]).sum(), atol=1e-3, rtol=1e-5)
+    assert not isinstance(model, CausalLanguageModel)
+
+
+# Whole runs
+
+TINY = (
+    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
+    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    words = ["gato", "rei", "mar", "livro", "sol", "rato"]
+    path.write_text("".join(f"O {a} viu o {b} e o {c}.\n" for a in words for b in words for c in words))
+    return path
+
+
+def run(corpus: Path, out: Path, steps: int, *extra: str, **options: Any) -> list[dict[str, Any]]:
+    """A small run; its lines of metrics."""
+    palavra.pretrain(
+        corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *extra),
+        **{"objective": "causal+masked", **options},
+    )  # fmt: skip
+    return lines_of(out)
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("when", ["first", "throughout"])
+def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path: Path, when: str) -> None:
+    out = tmp_path / "m"
+    lines = run(corpus, out, 12, f"mixture.when={when}", "mixture.causal_share=0.5")
+    causal = [line["causal"] for line in lines if line["kind"] == "train"]
+    assert {0.0, 1.0} == set(causal)
+    if when == "first":
+        assert causal == [1.0] * 6 + [0.0] * 6
+    expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json")}
+    for checkpoint in (out / "checkpoints").iterdir():
+        if checkpoint.name != "step-4":
+            shutil.rmtree(checkpoint)
+    palavra.pretrain(out=out, resume=True)  # from step 4, over the switch
+    assert {name: (out / name).read_bytes() for name in expected} == expected
+    again = lines_of(out)
+    assert [line["loss"] for line in again if "loss" in line] == [line["loss"] for line in lines if "loss" in line]
+
+
+def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    lines = run(corpus, tmp_path / "m", 50, "optimizer.learning_rate=0.02", "mixture.causal_share=0.3")
+    valid = [line for line in lines if line["kind"] == "valid"]
+    assert {"loss", "accuracy", "causal_loss"} <= set(valid[0])
+    assert min(line["causal_loss"] for line in valid) < np.log(300) - 2
+    assert valid[-1]["loss"] < valid[0]["loss"] - 2
+    evaluation = json.loads((tmp_path / "m" / "evaluation.json").read_text())
+    assert {"loss", "accuracy", "bands", "corruption", "causal"} <= set(evaluation)
+    assert evaluation["causal"]["bits_per_byte"] > 0
+    assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
+    AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
+
+
+def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
+        run(corpus, tmp_path / "m", 1, "mixture.causal_share=0.5", objective="masked")
+    with pytest.raises(PalavraError, match=r"mixture.causal_share is 2"):
+        run(corpus, tmp_path / "m", 1, "mixture.causal_share=2")
+    with pytest.raises(PalavraError, match="not llama"):
+        run(corpus, tmp_path / "m", 1, family="llama")
