@@ -9,7 +9,8 @@ Needs `transformers` and `accelerate` beside the package. What is compared, and 
   bf16, fused AdamW, no logging, saving or evaluation; once eager and once with `torch_compile`. Short trials
   choose its attention (sdpa or eager) and its data loader's workers; the best is what is measured.
 - Palavra runs what `palavra pretrain` runs: loader, packer, objective, prefetch and loop, compiled. It sees the
-  same blocks as the peer, and in one more row documents of mixed lengths packed without padding.
+  same blocks as the peer; in one more row documents of mixed lengths packed without padding, and in another each
+  step in two micro-batches, which gives the same gradient with less memory.
 - Both: same architecture, same tokens a batch, no dropout, gradients clipped at 1, 15% of the tokens sampled.
 - A round measures every side once, each in a process of its own. Its rate is tokens a step over the median
   seconds of a step after the warm-up; the table has the median of the rounds. Memory is the process's own peak
@@ -52,13 +53,14 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One measurement: who ("palavra" or "peer"), on what, and how long."""
+    """One measurement: who ("palavra" or "peer"), on what, and how long; `micro_batches` of a step (palavra only)."""
 
     setting: Setting
     side: str
     warmup: int
     steps: int
     mixed: bool = False
+    micro_batches: int = 1
     compiled: bool = False
     attention: str = "sdpa"
     workers: int = 0
@@ -154,10 +156,12 @@ def palavra(job: Job) -> Result:
     compile_layers(model.transformer.layers, compute)
     vocabulary = Vocabulary(VOCABULARY, MASK, frozenset(range(5)), np.ones(VOCABULARY, dtype=bool))
     objective = MaskedObjective(MaskingConfig(share=0.15), vocabulary, softmax_kernel(compute))
-    packer = Packer(lengths=lengths, context=context, batch_tokens=setting.batch_tokens, seed=0)
+    part = setting.batch_tokens // job.micro_batches
+    packer = Packer(lengths=lengths, context=context, batch_tokens=part, seed=0)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
     config = LoopConfig(steps=job.warmup + job.steps, clip=1.0, seed=0, row_width=context)
-    steps = prefetch(prepare_steps(in_steps(load(documents, packer, CLS, SEP), 1), objective, config, compute, 0))
+    packed = in_steps(load(documents, packer, CLS, SEP), job.micro_batches)
+    steps = prefetch(prepare_steps(packed, objective, config, compute, 0))
     clock = Clock(job.warmup)
     flops = []
     for report in train(model, objective, steps, optimizers, ScheduleConfig(), config, compute):
@@ -262,7 +266,8 @@ def best_peer(setting: Setting, *, compiled: bool) -> Job:
 
 def _label(job: Job) -> str:
     if job.side == "palavra":
-        return "Palavra, mixed lengths" if job.mixed else "Palavra"
+        halves = f", {job.micro_batches} micro-batches" if job.micro_batches > 1 else ""
+        return ("Palavra, mixed lengths" if job.mixed else "Palavra") + halves
     return f"Trainer, {'compiled' if job.compiled else 'eager'} ({job.attention}, {job.workers} workers)"
 
 
@@ -287,7 +292,8 @@ def compare(setting: Setting, *, quick: bool) -> list[str]:
     if peers[0].workers:
         peers[1] = replace(peers[1], workers=peers[0].workers)
     ours = Job(setting=setting, side="palavra", warmup=warmup, steps=3 * steps)
-    medians = dict(rounds([*peers, ours, replace(ours, mixed=True)], 1 if quick else 3))
+    sides = [*peers, ours, replace(ours, mixed=True), replace(ours, micro_batches=2)]
+    medians = dict(rounds(sides, 1 if quick else 3))
     eager, compiled = (medians[job] for job in peers)
     return [
         f"| {setting.name} | {_label(job)} | {result.rate:,.0f} | {result.rate / eager.rate:.1f} | "

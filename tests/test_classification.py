@@ -26,7 +26,7 @@ from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig, Softmax
 from palavra.model.task_heads import HeadConfig
 from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec, check_fields
 from palavra.tasks.texts import TextExample
 from palavra.tokenizer import Tokenizer
 
@@ -445,3 +445,16 @@ def test_each_output_layer_learns_and_gives_probabilities(tokenizer: Tokenizer, 
     (log_p,) = inferred(model, task, batch_of(features))
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-4)
     assert [one["label"] for one in task.predict(examples, features, (log_p,))] == list("abcde")
+
+
+def test_a_field_of_another_kind_is_refused() -> None:
+    check_fields(TaskSpec(kind="pairs", label_smoothing=0.1, temperature=True))
+    for spec in (
+        TaskSpec(kind="regression", temperature=True),
+        TaskSpec(kind="qa", head=HeadConfig(pooling="mean")),
+        TaskSpec(kind="choice", long="split"),
+        TaskSpec(kind="classification", labelling=LabellingOptions(scheme="bio")),
+    ):
+        with pytest.raises(PalavraError, match=f"means nothing for {spec.kind}") as caught:
+            check_fields(spec)
+        assert "\n" not in str(caught.value)

@@ -521,3 +521,27 @@ def test_no_value_breaks_a_number(value: object) -> None:
     for form in (formatting.count, formatting.size, formatting.duration, formatting.percent, formatting.loss):
         assert form(value)
     assert formatting.perplexity(value)
+
+
+def test_a_causal_run_shows_how_it_goes_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "reviews")
+    (run / "examples.json").write_text(json.dumps([{"prompt": "Era <uma>", "text": " vez & so on", "reason": "end"}]))
+    (run / "evaluation.json").write_text(
+        json.dumps({"tokens": 9, "loss": 2.0, "perplexity": 7.4, "bits_per_byte": 1.5})
+    )
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "How it goes on" in page
+    assert "Era &lt;uma&gt;</mark> vez &amp; so on" in page
+    assert "Bits per byte" in page
+    assert "next tokens of validation text" in page
+    assert "What it fills in" not in page
+
+
+def test_a_switch_of_objectives_is_marked(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "reviews")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train":
+            line["causal"] = int(line["step"] <= 700)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "The objective changes at step" in write_report(run).read_text(encoding="utf-8")

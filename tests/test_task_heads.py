@@ -206,10 +206,10 @@ def test_a_batch_of_one_is_normalized_as_in_evaluation() -> None:
     ("config", "family", "expected"),
     [
         (HeadConfig(), "bert", ("cls", (16,), "tanh", "off", True)),
-        (HeadConfig(), "modernbert", ("cls", (16,), "gelu", "layer", False)),
-        (HeadConfig(pooling="mean"), "modernbert", ("mean", (16,), "gelu", "layer", False)),
+        (HeadConfig(), "modernbert", ("mean", (16,), "gelu", "layer", False)),
+        (HeadConfig(pooling="cls"), "modernbert", ("cls", (16,), "gelu", "layer", False)),
         (HeadConfig(hidden=()), "bert", ("cls", (), "relu", "off", True)),
-        (HeadConfig(hidden=(8, 4)), "modernbert", ("cls", (8, 4), "relu", "off", True)),
+        (HeadConfig(hidden=(8, 4)), "modernbert", ("mean", (8, 4), "relu", "off", True)),
         (HeadConfig(hidden=(8,), norm="batch", activation="tanh"), "bert", ("cls", (8,), "tanh", "batch", True)),
         (HeadConfig(norm="batch"), "bert", ("cls", (16,), "tanh", "batch", True)),
     ],

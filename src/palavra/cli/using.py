@@ -283,15 +283,14 @@ def predict(
 ) -> None:
     """What a fine-tuned model says of texts: JSON lines in the order of the input."""
     from palavra.inference.loading import load
-    from palavra.run.task_api import has_records, in_parts, predict_all
+    from palavra.run.task_api import in_parts, inputs_of_file, predict_all
 
     loaded = load(model, device=device)
     loaded.check_offers("predict")
-    if file is not None and not texts and has_records(file):
-        from palavra.data.records import read_records
-
-        inputs: Iterable[Any] = read_records(str(file))
-    else:
-        inputs = in_parts(loaded, texts_of(texts, file)[0], task)
+    inputs: Iterable[Any] | None = None
+    if file is not None and not texts:
+        inputs = inputs_of_file(loaded, file, task)
+    if inputs is None:
+        inputs = in_parts(loaded, *texts_of(texts, file), task)
     for one in predict_all(loaded, inputs, task=task, long=long):
         typer.echo(json.dumps(one, ensure_ascii=False))

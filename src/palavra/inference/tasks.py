@@ -83,6 +83,13 @@ def _collect(
     return tuple(found)
 
 
+def _marked(predictions: list[Prediction], features: Features) -> list[Prediction]:
+    """The predictions, those of inputs that lost text marked as such."""
+    for number in () if features.cut is None else np.flatnonzero(features.cut).tolist():
+        predictions[number]["truncated"] = True
+    return predictions
+
+
 @dataclass(frozen=True)
 class FineTunedModel(AnyModel):
     """A model fine-tuned to one task or several."""
@@ -135,9 +142,7 @@ class FineTunedModel(AnyModel):
             return []
         features = self.encode(chosen, examples, long)
         predictions = chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
-        for number in () if features.cut is None else np.flatnonzero(features.cut).tolist():
-            predictions[number]["truncated"] = True
-        return predictions
+        return _marked(predictions, features)
 
     def score(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
         """How good the model is on labelled examples (as `Task.read` gives them), and what it predicts for each."""
@@ -145,7 +150,8 @@ class FineTunedModel(AnyModel):
         chosen.check(examples)
         features = self.encode(chosen, examples, None)
         inferred = infer(self.model, name, chosen, features, self.compute)
-        return chosen.score(examples, features, inferred), chosen.predict(examples, features, inferred)
+        predictions = _marked(chosen.predict(examples, features, inferred), features)
+        return chosen.score(examples, features, inferred), predictions
 
     def encode(self, task: Task[Any], examples: Sequence[Any], long: str | None) -> Features:
         """The examples as the model reads them."""

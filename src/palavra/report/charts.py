@@ -96,9 +96,13 @@ def first_and_last(name: str, series: Series, text: Any) -> str:
 
 
 @picture("loss", height=300)
-def loss(figure: Figure, train: Series, valid: Series) -> str:
-    """Training loss, raw and smoothed, and validation loss, in nats per labelled token."""
+def loss(figure: Figure, train: Series, valid: Series, switches: Sequence[float] = ()) -> str:
+    """Training loss, raw and smoothed, and validation loss, in nats per labelled token; `switches` are the steps from
+    which on something else was learned."""
     axes = figure.subplots()
+    for step in switches:
+        first = "the objective changes" if step == switches[0] else None
+        axes.axvline(step, color=MUTED, linewidth=1, linestyle=":", label=first)
     if len(train):
         raw_and_smooth(axes, train, FIRST, "training, smoothed")
     if len(valid):
@@ -113,8 +117,10 @@ def loss(figure: Figure, train: Series, valid: Series) -> str:
     axes.set_title("nats per token")
     axes.legend(loc="upper right")
     along_training(axes, train, valid)
-    return f"Loss. {first_and_last('Training', train, formatting.loss)} " + first_and_last(
-        "Validation", valid, formatting.loss
+    changes = "".join(f" The objective changes at step {formatting.count(step)}." for step in switches)
+    return (
+        f"Loss. {first_and_last('Training', train, formatting.loss)} "
+        f"{first_and_last('Validation', valid, formatting.loss)}{changes}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from palavra.report import charts
@@ -56,7 +57,10 @@ def pretraining_page(records: Records) -> dict[str, Any]:
         "notices": _notices(records),
         "curve": learning_curve_pictures(records.learning_curve),
         "figures": _figures(records, rows),
-        "examples": [_example(row) for row in records.examples],
+        "examples": [_example(row) for row in records.examples if "fills" in row],
+        "continuations": [
+            (plain(row.get("prompt")), plain(row.get("text"))) for row in records.examples if "prompt" in row
+        ],
         "band_rows": _band_table(objects(records.evaluation.get("bands"))),
         "evaluation": _evaluation_sentence(records.evaluation),
         "packing": [Tile(label=k, value=v) for k, v in facts(mapping(run.get("packing")), PACKING)],
@@ -104,18 +108,31 @@ def _tiles(records: Records) -> list[Tile]:
     share = [value for row in records.train if (value := number(row.get("peak_share"))) is not None]
     peak = f"{percent(sum(share) / len(share), 0)} of the machine’s peak" if share else ""
     speed = training.get("tokens_per_second", last.get("tokens_per_second"))
-    accuracy = "of masked tokens, first choice right"
     tiles = [
         Tile(label="Validation loss", value=loss(source.get("loss")), note=f"nats per token, {note}"),
         Tile(label="Perplexity", value=perplexity(source.get("perplexity")), note="exp of the loss"),
-        Tile(label="Masked accuracy", value=percent(source.get("accuracy")), note=accuracy),
-        Tile(label="Accuracy at 5", value=percent(source.get("accuracy_at_5")), note="right one among five"),
+        *_quality_tiles(source),
         Tile(label="Tokens seen", value=count(tokens), note=passes),
         Tile(label="Training time", value=duration(seconds), note=f"{count(steps)} steps"),
         Tile(label="Tokens per second", value=count(speed), note=peak),
         Tile(label="Parameters", value=count(model.get("parameters")), note=vocabulary),
     ]
     return [tile if tile.value != ABSENT else replace(tile, note="") for tile in tiles]
+
+
+def _quality_tiles(found: JsonObject) -> list[Tile]:
+    """What else is known of the predictions: of hidden tokens, or of next ones."""
+    if number(found.get("bits_per_byte")) is not None:
+        words = perplexity(found.get("perplexity_per_word"))
+        return [
+            Tile(label="Bits per byte", value=loss(found.get("bits_per_byte")), note="whatever the tokenizer"),
+            Tile(label="Perplexity per word", value=words, note="whatever the tokenizer"),
+        ]
+    accuracy = "of masked tokens, first choice right"
+    return [
+        Tile(label="Masked accuracy", value=percent(found.get("accuracy")), note=accuracy),
+        Tile(label="Accuracy at 5", value=percent(found.get("accuracy_at_5")), note="right one among five"),
+    ]
 
 
 def _notices(records: Records) -> list[str]:
@@ -142,7 +159,7 @@ def _figures(records: Records, rows: Sequence[Band]) -> dict[str, Markup]:
     efficiency, masked = Series.of(train, "packing_efficiency"), Series.of(train, "masked_share")
     svg = {"probability": _loss_against_probability(records, rows)}
     if len(losses) or len(valid_losses):
-        svg["loss"] = charts.loss(losses, valid_losses)
+        svg["loss"] = charts.loss(losses, valid_losses, _switches(Series.of(train, "causal")))
     if len(first) or len(fifth):
         svg["accuracy"] = charts.accuracy(first, fifth)
     if len(rate):
@@ -156,6 +173,16 @@ def _figures(records: Records, rows: Sequence[Band]) -> dict[str, Markup]:
     if rows:
         svg["bands"] = charts.bands(rows)
     return {name: Markup(text) for name, text in svg.items()}
+
+
+# More changes than these are a mixture throughout the run, not a switch to be marked.
+MARKED_SWITCHES = 4
+
+
+def _switches(causal: Series) -> list[float]:
+    """The logged steps at which a run went over from one objective to the other."""
+    changed = np.flatnonzero(np.diff(causal.values)) + 1
+    return causal.steps[changed].tolist() if len(changed) <= MARKED_SWITCHES else []
 
 
 def _loss_against_probability(records: Records, rows: Sequence[Band]) -> str:
@@ -249,6 +276,11 @@ def _candidates(budget: JsonObject) -> list[tuple[bool, tuple[str, ...]]]:
 def _evaluation_sentence(evaluation: JsonObject) -> str:
     if not evaluation:
         return ""
+    if "corruption" not in evaluation:
+        return (
+            f"Measured on {count(evaluation.get('tokens'))} next tokens of validation text, the end of each document "
+            "among them. Bits per byte and perplexity per word do not depend on the tokenizer."
+        )
     share = percent(mapping(evaluation.get("corruption")).get("share"), 0)
     return (
         f"Measured on {count(evaluation.get('tokens'))} hidden tokens of validation text, {share} of it, with "

@@ -26,10 +26,11 @@ from palavra.run.splits import SPLITS, Split, examples_hash, read_split, write_h
 from palavra.run.training import Outcome, Training
 from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.features import Features
+from palavra.tasks.spec import check_fields
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import damage, load_weights, newest_whole
-from palavra.training.optimizers import OptimizerName
+from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import prepare_model
 
 # A shorter run would not earn its compilation back.
@@ -129,6 +130,12 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
     for task in recipe.tasks:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
+        check_fields(task)
+
+
+def own_optimizer(pretrained: Path) -> OptimizerConfig:
+    """The optimizer of a fine-tuning that names none: the pretrained model's own, else AdamW; the rate still open."""
+    return OptimizerConfig(name=optimizer_of(pretrained) or "adamw", learning_rate=None, beta2=0.999)
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
@@ -220,6 +227,15 @@ def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
     return replace(recipe, train=train)
 
 
+def _warn_of_cuts(features: Features, name: str, kind: str, context: int, log: Log) -> None:
+    """Say how many examples lost text."""
+    if features.truncated:
+        log.warn(
+            f"{name}{features.truncated:,} {kind} examples are longer than the {context} tokens that are read, and "
+            "were cut"
+        )
+
+
 def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
     """Say what will be trained on what."""
     for split in splits:
@@ -228,12 +244,9 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
         log.line(f"{name}: {task.spec.kind}, {sizes}")
         for line in summary_lines(task.summary(split.train)):
             log.line(f"{name}: {line}")
-        features = job.train[name].features
-        if features.truncated:
-            log.warn(
-                f"{name}: {features.truncated:,} of {len(split.train):,} training examples are longer than the "
-                f"model's {context_of(job.model, task)} tokens and were cut"
-            )
+        for kind, labelled in (("training", job.train), ("validation", job.valid)):
+            if name in labelled:
+                _warn_of_cuts(labelled[name].features, f"{name}: ", kind, context_of(job.model, task), log)
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     moving, every = moving_parameters(job.model), parameters(job.model)
@@ -271,13 +284,13 @@ def _finish(
     merge_lora(job.model)
     job = replace(job, tasks=_calibrated(job))
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
-    scores = {split.task.spec.name: dict(_scores(job, split, tokenizer)) for split in splits}
+    scores = {split.task.spec.name: dict(_scores(job, split, tokenizer, log)) for split in splits}
     run.write_json("evaluation.json", evaluation_json(job.tasks, scores))
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
     described = run.read_json("run.json")
-    seen = state.step * job.recipe.train.batch_size
+    seen = state.documents
     described["training"] = {
         "steps": state.step,
         "tokens": state.tokens,
@@ -326,7 +339,7 @@ def save_finished(
         )
 
 
-def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer) -> Iterator[tuple[str, Scores]]:
+def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer, log: Log) -> Iterator[tuple[str, Scores]]:
     """The scores on validation and test examples, as far as there are any."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
     if name in job.valid:
@@ -336,4 +349,5 @@ def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer) -> Iterator[tup
             split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
             split=task.spec.long == "split",
         )  # fmt: skip
+        _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log)
         yield "test", job.score(name, Labelled(examples=split.test, features=features))

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from palavra import config as configuration
 from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
-from palavra.run.splits import Split, read_split, stratified_order
+from palavra.run.splits import Split, groups_of, read_split, stratified_order
 from palavra.tasks.intervals import mean_interval
 from palavra.tasks.task import is_error
 
@@ -56,7 +58,7 @@ def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: 
             seeded = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + number))
             finetune_splits(seeded, splits, folder, log)
 
-    return _run(one, seeds, "seed", recipe.train.seed, out, resume, log)
+    return _run(one, seeds, "seed", recipe, out, resume, log)
 
 
 def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: Log) -> SeveralRuns:
@@ -76,7 +78,7 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
         else:
             finetune_splits(recipe, parts, folder, log)
 
-    return _run(one, folds, "fold", 0, out, resume, log)
+    return _run(one, folds, "fold", recipe, out, resume, log)
 
 
 def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
@@ -84,24 +86,32 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
     examples = [*split.train, *split.valid]
     if len(examples) < folds:
         raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
-    order = stratified_order(split.task, examples, seed)
-    held = np.zeros(len(examples), dtype=bool)
-    held[order[number::folds]] = True
+    group = groups_of(split.task, examples)
+    if folds <= group.max() + 1 < len(examples):
+        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
+        held = np.isin(group, order[number::folds])
+    else:
+        held = np.isin(np.arange(len(examples)), stratified_order(split.task, examples, seed)[number::folds])
     train = [example for example, out in zip(examples, held, strict=True) if not out]
     valid = [example for example, out in zip(examples, held, strict=True) if out]
     return replace(split, train=train, valid=valid)
 
 
 def _run(
-    one: Callable[[int, Path], None], count: int, over: str, first: int, out: Path, resume: bool, log: Log
+    one: Callable[[int, Path], None], count: int, over: str, recipe: FinetuneRecipe, out: Path, resume: bool, log: Log
 ) -> SeveralRuns:
     """Run each, go on with it, or take what an interrupted start finished, and sum up."""
     run = RunDirectory(out)
+    first = recipe.train.seed if over == "seed" else 0
+    began = out / "repeated.toml"
+    if resume and began.exists() and began.read_text(encoding="utf-8") != configuration.to_toml(recipe):
+        raise PalavraError(f"{began} is another recipe: resume with the options the runs began with")
     if not resume:
         run.check_free()
         if any(out.glob(f"{over}-*")):
             raise PalavraError(f"{out} already holds runs: add --resume to go on with them, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(began, configuration.to_toml(recipe))
     folders = [out / f"{over}-{first + number}" for number in range(count)]
     for number, folder in enumerate(folders):
         log.line(f"{over} {first + number} ({number + 1} of {count})")
@@ -116,10 +126,7 @@ def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> 
     """The mean of the runs, and the best of them as the model in `run`."""
     evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
     rows = {folder.name: _values(found) for folder, found in zip(folders, evaluations, strict=True)}
-    summary = {
-        split: {metric: _mean([row[split][metric] for row in rows.values()]) for metric in metrics}
-        for split, metrics in next(iter(rows.values())).items()
-    }
+    summary = {split: _summary([row[split] for row in rows.values()]) for split in next(iter(rows.values()))}
     best = folders[int(np.argmax([_goodness(found) for found in evaluations]))]
     for name in MODEL_FILES:
         if (best / name).exists():
@@ -151,10 +158,17 @@ def _values(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
+def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Each score's mean over the runs that have it: where a class is absent, some are not defined."""
+    names = dict.fromkeys(name for values in runs for name in values)
+    return {name: _mean([values[name] for values in runs if name in values]) for name in names}
+
+
 def _mean(values: Sequence[float]) -> dict[str, float | None]:
     mean, sd, interval = mean_interval(values)
     return {
-        "mean": mean, "sd": sd, "low": interval.low if interval else None, "high": interval.high if interval else None
+        "mean": mean, "sd": sd, "low": interval.low if interval else None, "high": interval.high if interval else None,
+        "runs": len(values),
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from palavra.errors import PalavraError
 from palavra.run.directory import RunDirectory
@@ -13,6 +14,8 @@ from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Task
 
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 SPLITS = ("train", "valid", "test")
 
 
@@ -36,25 +39,50 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     for examples in (valid, test):
         task.check(examples)
     if not spec.valid:
-        order = stratified_order(task, train, seed)
-        held = _spread(len(train), spec.valid_share)
-        valid = [train[i] for i in order[held].tolist()]
-        train = [train[i] for i in np.sort(order[~held]).tolist()]
-    if not train:
+        held = held_out(task, train, spec.valid_share, seed)
+        valid = [example for example, out in zip(train, held, strict=True) if out]
+        train = [example for example, out in zip(train, held, strict=True) if not out]
+    if not train or not (valid or spec.valid):
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
     return Split(task=task, train=train, valid=valid, test=test)
 
 
-def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Any:
+def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
+    """(E,) which examples to hold out: a share of each label, but never a label's only example; whole groups where
+    examples belong together, such as the questions on one passage."""
+    group = groups_of(task, examples)
+    if 1 < group.max() + 1 < len(examples):
+        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
+        return np.isin(group, order[_spread(len(order), share)])
+    order = stratified_order(task, examples, seed)
+    held = np.zeros(len(examples), dtype=bool)
+    held[order[_spread(len(examples), share)]] = True
+    strata, counts = np.unique(
+        [task.stratum(example) for example in examples], return_inverse=True, return_counts=True
+    )[1:]
+    return held & (counts[strata] > 1)
+
+
+def groups_of(task: Task[Any], examples: Sequence[Any]) -> Int64Array:
+    """(E,) the number of the group that each example is of; those without one are alone."""
+    names = [task.group(example) for example in examples]
+    found: Int64Array = np.unique(
+        [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)], return_inverse=True
+    )[1]
+    return found
+
+
+def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Int64Array:
     """The examples' numbers (E,), at random, but like labels together: every n-th of them has the shares of all."""
     strata = np.unique([task.stratum(example) for example in examples], return_inverse=True)[1]
-    return np.lexsort((np.random.default_rng([seed, 11]).random(len(examples)), strata))
+    order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(examples)), strata))
+    return order
 
 
-def _spread(count: int, share: float) -> Any:
+def _spread(count: int, share: float) -> BoolArray:
     """(count,) bool: an evenly spread share of places, at least one, never all."""
     places = np.arange(count)
-    chosen = np.floor((places + 1) * share) > np.floor(places * share)
+    chosen: BoolArray = np.floor((places + 1) * share) > np.floor(places * share)
     if not chosen.any() and count > 1:
         chosen[count // 2] = True
     return chosen

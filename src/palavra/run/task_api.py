@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from palavra import config as configuration
 from palavra.data.formats import kind_of
-from palavra.data.records import RECORD_KINDS
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.inference.tasks import FineTunedModel
@@ -17,10 +16,10 @@ from palavra.model.outputs import OutputName
 from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
 from palavra.recipe import FinetuneRecipe
 from palavra.run.describe_tasks import scores_json
-from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
+from palavra.run.finetune import FineTuned, own_optimizer, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
 from palavra.tasks.spec import LongTexts, Scheme, TaskSpec
-from palavra.tasks.task import Prediction, Scores
+from palavra.tasks.task import Located, Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import StrategyName
 
@@ -116,9 +115,9 @@ def build_finetune_recipe(
         model=str(model),
         tasks=tasks,
         strategy=replace(base.strategy, **_present(name=strategy, layers=layers)),
-        optimizer=_optimizer(base.optimizer, optimizer, learning_rate),
+        optimizer=_optimizer(base.optimizer, optimizer, learning_rate, Path(model)),
         train=replace(
-            base.train,
+            base.train if epochs is None else replace(base.train, steps=None),
             **_present(
                 epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, patience=patience, seed=seed,
             ),
@@ -158,12 +157,11 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
 
 
 def _optimizer(
-    base: OptimizerConfig | None, name: OptimizerName | None, learning_rate: float | None
+    base: OptimizerConfig | None, name: OptimizerName | None, learning_rate: float | None, model: Path
 ) -> OptimizerConfig | None:
     if name is None and learning_rate is None:
         return base
-    start = base or OptimizerConfig(learning_rate=None, beta2=0.999)
-    return replace(start, **_present(name=name, learning_rate=learning_rate))
+    return replace(base or own_optimizer(model), **_present(name=name, learning_rate=learning_rate))
 
 
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
@@ -171,7 +169,7 @@ def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> Finet
     of_tasks = [one.removeprefix("task.") for one in assignments if one.startswith("task.")]
     others = [one for one in assignments if not one.startswith("task.")]
     if recipe.optimizer is None and any(one.startswith("optimizer.") for one in others):
-        recipe = replace(recipe, optimizer=OptimizerConfig(learning_rate=None, beta2=0.999))
+        recipe = replace(recipe, optimizer=own_optimizer(Path(recipe.model)))
     recipe = configuration.override(recipe, others)
     return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))
 
@@ -204,6 +202,11 @@ def finetune(
             return run_folds(recipe, folds, target, resume, log)
         return run_seeds(recipe, seeds, target, resume, log)
     if resume:
+        ignored = sorted(
+            key for key, value in options.items() if key not in ("set", "model") and value not in (None, ())
+        )
+        if ignored:
+            log.warn(f"--resume goes on with the recipe in {out}: {', '.join(ignored)} given here changes nothing")
         return resume_finetuning(target, tuple(options.get("set") or ()), log)
     return run_finetuning(build_finetune_recipe(kind, train, **options), target, log)
 
@@ -216,6 +219,11 @@ class TaskEvaluation:
     scores: Scores
     predictions: list[Prediction]
 
+    @property
+    def truncated(self) -> int:
+        """How many examples were longer than what the model reads."""
+        return sum("truncated" in one for one in self.predictions)
+
     def lines(self) -> list[str]:
         """As people read it."""
         found = scores_json(self.scores)
@@ -223,6 +231,7 @@ class TaskEvaluation:
         between = f"   [{interval['low']:.4f}, {interval['high']:.4f}] with 95% confidence" if interval else ""
         return [
             f"examples            {len(self.predictions):,}",
+            *([f"cut to the context  {self.truncated:,}"] if self.truncated else []),
             *(
                 f"{name.replace('_', ' '):<19} {value:.4f}{between if name == self.scores.main else ''}"
                 for name, value in self.scores.values.items()
@@ -231,7 +240,7 @@ class TaskEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The scores as JSON."""
-        return {"task": self.task, **scores_json(self.scores)}
+        return {"task": self.task, "truncated": self.truncated, **scores_json(self.scores)}
 
 
 def evaluate_task(
@@ -278,19 +287,26 @@ def predict_all(
         yield from model.predict(waiting, task=task, long=long)
 
 
-def in_parts(model: FineTunedModel, texts: Iterable[str], task: str | None = None) -> Iterator[Any]:
-    """Texts given one by one as inputs: of pairs the first and the second in turn."""
+def inputs_of_file(model: FineTunedModel, file: Path, task: str | None = None) -> Iterator[Located] | None:
+    """The inputs of a file of records, or of the kind's own format; None where it holds a text a line."""
+    chosen = model.task(task)[1]
+    return chosen.read_inputs(str(file)) if kind_of(file, chosen.files) is not None else None
+
+
+def in_parts(
+    model: FineTunedModel, texts: Iterable[str], name: str | None = None, task: str | None = None
+) -> Iterator[Any]:
+    """Texts given one by one as inputs, of pairs the first and the second in turn; where they are lines of the file
+    `name`, with the line of each. Raises PalavraError for texts left over, and for empty lines."""
     parts = model.task(task)[1].input_parts
     waiting: list[str] = []
-    for text in texts:
+    for number, text in enumerate(texts, start=1):
+        if name is not None and not text.strip():
+            raise PalavraError(f"{name}:{number} is empty: fill the line in or remove it")
         waiting.append(text)
         if len(waiting) == parts:
-            yield text if parts == 1 else tuple(waiting)
+            value = text if parts == 1 else tuple(waiting)
+            yield value if name is None else Located(value, f"{name}:{number}")
             waiting = []
     if waiting:
         raise PalavraError(f"{parts} texts are wanted for each prediction, {len(waiting)} are left over: give all")
-
-
-def has_records(file: Path) -> bool:
-    """Whether a file's name says that it holds records with columns, not a text a line."""
-    return kind_of(file, RECORD_KINDS) is not None

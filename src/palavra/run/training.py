@@ -232,6 +232,7 @@ class Training:
             step=report.step,
             cursor=report.cursor,
             tokens=self.state.tokens + report.tokens * distributed.world_size(),
+            documents=self.state.documents + len(report.documents) * distributed.world_size(),
         )
 
     def _log_when_due(self, report: StepReport, live: LiveLine, tensorboard: Any) -> None:

@@ -14,7 +14,15 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.model.config import ModelConfig
-from palavra.model.directory import CONFIG, load_weights_into, read_config, read_json, write_config, write_weights
+from palavra.model.directory import (
+    CONFIG,
+    load_weights_into,
+    read_config,
+    read_json,
+    read_weights,
+    write_config,
+    write_weights,
+)
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head
@@ -164,9 +172,10 @@ def load_task_model(directory: Path) -> LoadedTasks:
     """
     config = read_config(directory)
     tasks, native = _read_tasks(directory)
+    # Read before anything is allocated: what a foreign task.json claims may not fit in memory.
     with torch.device("meta"):
         claimed = build_task_model(config, tasks)
-    del claimed  # sizes were checked before anything was allocated
+    read_weights(claimed, _keys(claimed, tasks, native), {}, directory)
     model = build_task_model(config, tasks)
     missing = load_weights_into(model, _keys(model, tasks, native), {}, directory)
     needed = {f"heads.{name}.{own}" for name in tasks for own in _stored_names(model.head(name))}

@@ -35,12 +35,6 @@ def read_sentences(spec: TaskSpec, source: str) -> list[Tagged]:
     ]
 
 
-def sentence_inputs(spec: TaskSpec, raw: Sequence[Any]) -> list[Tagged]:
-    """Sentences without labels: from texts, which are divided into words; lists of words; or mappings with `text`,
-    `words` or both (the words are then those of the text)."""
-    return [_input(one, spec, f"input {number}") for number, one in enumerate(raw, start=1)]
-
-
 def _label_column(spec: TaskSpec) -> str | None:
     names = spec.columns.label
     if names is not None and len(names) != 1:
@@ -55,7 +49,9 @@ def _column(name: str | None, default: int) -> int | str:
     return int(name) if name.removeprefix("-").isdecimal() else name
 
 
-def _input(one: Any, spec: TaskSpec, where: str) -> Tagged:
+def sentence_input(spec: TaskSpec, one: Any, where: str) -> Tagged:
+    """A sentence without labels: from a text, which is divided into words; a list of words; or a mapping with `text`,
+    `words` or both (the words are then those of the text)."""
     text, words = _text_and_words(one, spec, where)
     if words is None:
         assert text is not None

@@ -106,3 +106,32 @@ class TaskSpec:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.longest is not None and self.longest < 4:
             raise PalavraError(f"longest is {self.longest}: a sequence needs at least 4 tokens")
+
+
+_CLASSES: tuple[KindName, ...] = ("classification", "pairs")
+_SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "choice")
+# Fields that mean something to some kinds only.
+_FIELDS_OF: dict[str, tuple[KindName, ...]] = {
+    "multilabel": _CLASSES,
+    "temperature": _CLASSES,
+    "class_weights": (*_CLASSES, "labelling"),
+    "label_smoothing": (*_CLASSES, "labelling"),
+    "output": (*_CLASSES, "labelling"),
+    "long": (*_CLASSES, "regression"),
+    "labelling": ("labelling",),
+    "qa": ("qa",),
+    "head.pooling": _SEQUENCES,
+}
+
+
+def check_fields(spec: TaskSpec) -> None:
+    """Raise PalavraError for a field that was set and means nothing for the kind of task."""
+    plain = TaskSpec(kind=spec.kind)
+    for path, kinds in _FIELDS_OF.items():
+        value, default = spec, plain
+        for name in path.split("."):
+            value, default = getattr(value, name), getattr(default, name)
+        if spec.kind not in kinds and value != default:
+            raise PalavraError(
+                f"task {spec.name}: {path} means nothing for {spec.kind}, only for {', '.join(kinds)}: leave it out"
+            )

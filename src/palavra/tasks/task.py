@@ -6,15 +6,16 @@ It knows no optimizer, no loop and no file of a model.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from palavra.batch import Batch
+from palavra.data.records import RECORD_KINDS, read_records
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
@@ -49,6 +50,13 @@ def is_error(metric: str) -> bool:
     return metric in ("loss", "mse", "rmse", "mae", "calibration_error")
 
 
+class Located(NamedTuple):
+    """An input and where it is from, "file:line"."""
+
+    value: Any
+    where: str
+
+
 class Task(ABC, Generic[Example]):
     """A task whose labels are known."""
 
@@ -73,6 +81,11 @@ class Task(ABC, Generic[Example]):
         """How many texts one input of `predict` is made of."""
         return 1
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Suffixes of the files that `read_inputs` reads."""
+        return RECORD_KINDS
+
     # Data
 
     @classmethod
@@ -89,9 +102,21 @@ class Task(ABC, Generic[Example]):
     def check(self, examples: Sequence[Example]) -> None:
         """Raise PalavraError, naming file and line, for an example with a label that training did not have."""
 
-    @abstractmethod
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
-        """Unlabelled examples from what a person hands to `predict`: texts, pairs, or mappings with the columns."""
+        """Unlabelled examples from what a person hands to `predict`: texts, pairs, or mappings with the columns; as
+        `Located` where a file says where each is from."""
+        located = (
+            one if isinstance(one, Located) else Located(one, f"input {number}") for number, one in enumerate(raw, 1)
+        )
+        return [self.input_of(one.value, one.where) for one in located]
+
+    @abstractmethod
+    def input_of(self, value: Any, where: str) -> Example:
+        """One unlabelled example; `where` it is from. Raises PalavraError for what is none."""
+
+    def read_inputs(self, source: str) -> Iterator["Located"]:
+        """The inputs of a file of records."""
+        return (Located(record.values, record.where) for record in read_records(source, encoding=self.spec.encoding))
 
     @abstractmethod
     def summary(self, examples: Sequence[Example]) -> dict[str, Any]:
@@ -101,6 +126,11 @@ class Task(ABC, Generic[Example]):
         """What a split into training and validation should keep the shares of."""
         del example
         return ""
+
+    def group(self, example: Example) -> str | None:
+        """What must not stand on both sides of a split; None where an example stands alone."""
+        del example
+        return None
 
     # The model
 

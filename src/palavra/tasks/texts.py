@@ -63,19 +63,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def text_inputs(spec: TaskSpec, raw: Sequence[Any]) -> list[TextExample]:
-    """Examples to predict from texts, pairs of texts, or mappings with the columns."""
+def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
+    """An example to predict from a text, a pair of texts, or a mapping with the columns."""
     names = text_columns(spec)
-    return [_input(one, names, f"input {number}") for number, one in enumerate(raw, start=1)]
-
-
-def _input(one: Any, names: tuple[str, ...], where: str) -> TextExample:
-    if isinstance(one, Record):
-        texts, where = [_text(one, name) for name in names], one.where
-    elif isinstance(one, Mapping):
-        texts = [_text(Record(dict(one), where), name) for name in names]
+    if isinstance(value, Mapping):
+        texts = [_text(Record(dict(value), where), name) for name in names]
     else:
-        texts = list(one) if isinstance(one, list | tuple) else [one]
+        texts = list(value) if isinstance(value, list | tuple) else [value]
     if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
         wanted = "one text" if len(names) == 1 else "two texts"
         raise PalavraError(f"{where}: {wanted} wanted, or a mapping with {', '.join(names)}")

@@ -31,7 +31,8 @@ class RunState:
     """Where a run stands, apart from weights and optimizer.
 
     Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
-    is random state. `tokens` and `seconds` are totals; `best_*` the best validation so far (the lower the
+    is random state. `tokens`, `documents` (of
+    each step, those it saw) and `seconds` are totals; `best_*` the best validation so far (the lower the
     score the better), `*_loss` what the
     monitor compares with; `optimizer` names whose
     state the checkpoint holds; `threads` and `torch` are what bit-for-bit equality also depends on.
@@ -40,6 +41,7 @@ class RunState:
     step: int
     cursor: Cursor
     tokens: int = 0
+    documents: int = 0
     seconds: float = 0.0
     best_step: int | None = None
     best_score: float | None = None

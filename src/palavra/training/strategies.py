@@ -18,7 +18,8 @@ _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
     """`name`: "full" moves everything; "frozen" only the head; "top-k" the last `layers` layers and the head;
-    "gradual" starts with the head and thaws a layer from the top each `thaw_share` of the run, the embeddings last
+    "gradual" starts with the head and thaws a layer from the top each `thaw_share` of the run (sooner
+    where there are many), the embeddings last
     (Howard and Ruder 2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
 
     `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
@@ -83,10 +84,10 @@ def thaws(model: TaskModel, strategy: StrategyConfig) -> Iterator[Thaw]:
             raise PalavraError(f"strategy.layers is {strategy.layers}, the model has only {layers}: lower it")
         yield Thaw(until=1.0, trainable=_from_layer(layers - strategy.layers, layers))
     else:
+        # Deep models thaw faster, so that every layer has its turn.
+        share = min(strategy.thaw_share, 1 / (layers + 2))
         for thawed in range(layers + 1):
-            done = (thawed + 1) * strategy.thaw_share
-            if done >= 1:
-                break
+            done = (thawed + 1) * share
             yield Thaw(until=done, trainable=_from_layer(layers - thawed, layers))
         yield Thaw(until=1.0, trainable=lambda name: True)
 

@@ -77,8 +77,8 @@ class MultipleChoice(Task[ChoiceExample]):
                 raise PalavraError(f"{example.where}: label {example.label!r} is none of the {len(example.choices)} "
                                    "choices, which count from 0: mend it")  # fmt: skip
 
-    def inputs(self, raw: Sequence[Any]) -> list[ChoiceExample]:
-        return [_input(one, self.spec, f"input {number}") for number, one in enumerate(raw, start=1)]
+    def input_of(self, value: Any, where: str) -> ChoiceExample:
+        return _input(value, self.spec, where)
 
     def summary(self, examples: Sequence[ChoiceExample]) -> dict[str, Any]:
         counts = [len(example.choices) for example in examples]

@@ -23,7 +23,7 @@ from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
 Labels = tuple[str, ...]
@@ -122,8 +122,8 @@ class Classification(Task[TextExample]):
                         "label, or train with examples of it"
                     )
 
-    def inputs(self, raw: Sequence[Any]) -> list[TextExample]:
-        return text_inputs(self.spec, raw)
+    def input_of(self, value: Any, where: str) -> TextExample:
+        return text_input(self.spec, value, where)
 
     def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
         counted = Counter(label for example in examples for label in example.label)

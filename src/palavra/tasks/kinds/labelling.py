@@ -2,9 +2,10 @@
 speech) (Devlin et al. 2019, section 5.3)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
+from pathlib import Path
 from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.batch import Batch
+from palavra.data.formats import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
@@ -21,7 +23,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.features import Features, Int64Array
 from palavra.tasks.kinds.classification import label_map
-from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_inputs
+from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,
     Scheme,
@@ -33,12 +35,15 @@ from palavra.tasks.spans import (
     viterbi_packed,
 )
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
 from palavra.tasks.words import encode_sentences, word_texts
 from palavra.tokenizer import Tokenizer
 
 LogProbabilities = npt.NDArray[np.floating]
 SHOWN_LABELS = 20
+# Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
+TABLES = (".csv", ".jsonl", ".json", ".parquet")
+COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
 SHOWN_ERRORS = 20
 SHOWN_WORDS = 8  # on either side of an error
 # Has all the roles there are: with it `decode_tags` reads tags of every scheme.
@@ -77,6 +82,10 @@ class Labelling(Task[Tagged]):
         if self.spells_spans:
             return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "loss")
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*TABLES, *COLUMNS)
 
     # Data
 
@@ -122,10 +131,17 @@ class Labelling(Task[Tagged]):
             "train with examples of it"
         )
 
-    def inputs(self, raw: Sequence[Any]) -> list[Tagged]:
+    def read_inputs(self, source: str) -> Iterator[Located]:
+        """The records of a file, or the sentences of one of columns, whose labels are not looked at."""
+        if kind_of(Path(source), TABLES) is not None:
+            return super().read_inputs(source)
+        sentences = read_sentences(self.spec, source)
+        return (Located({"text": one.text, "words": list(one.words)}, one.where) for one in sentences)
+
+    def input_of(self, value: Any, where: str) -> Tagged:
         """Texts, which are divided into words; lists of words; or mappings with `text`, `words` or both (the words are
         then those of the text)."""
-        return sentence_inputs(self.spec, raw)
+        return sentence_input(self.spec, value, where)
 
     def summary(self, examples: Sequence[Tagged]) -> dict[str, Any]:
         labels = Counter(chain.from_iterable(_labels(example) for example in examples))
@@ -162,8 +178,9 @@ class Labelling(Task[Tagged]):
         assert isinstance(output, Output)
         weights = None
         if self.spec.class_weights != "none":
-            # A tag that was never seen has no row to weigh.
-            weights = 1 / torch.tensor(self.counts, dtype=torch.float32, device=x.device).clamp(min=1)
+            counts = torch.tensor(self.counts, dtype=torch.float32, device=x.device)
+            # A tag that was never seen has no row to weigh, and no part of what smoothing spreads.
+            weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0)
         return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:

@@ -21,7 +21,7 @@ from palavra.tasks.features import Features, Int64Array, offsets_of
 from palavra.tasks.questions import QuestionFeatures, encode_questions
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
@@ -103,9 +103,7 @@ class QuestionAnswering(Task[Question]):
 
     @classmethod
     def read(cls, spec: TaskSpec, source: str) -> list[Question]:
-        given = (spec.columns.question, spec.columns.context, spec.columns.answers)
-        columns = {name: theirs for name, theirs in zip(COLUMNS, given, strict=True) if theirs is not None}
-        return list(read_questions(source, encoding=spec.encoding, columns=columns))
+        return list(read_questions(source, encoding=spec.encoding, columns=_columns(spec)))
 
     @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[Question]) -> "QuestionAnswering":
@@ -130,12 +128,17 @@ class QuestionAnswering(Task[Question]):
                         "context: mend its start"
                     )
 
-    def inputs(self, raw: Sequence[Any]) -> list[Question]:
-        return [self._input(one, number) for number, one in enumerate(raw, start=1)]
+    def read_inputs(self, source: str) -> Iterator[Located]:
+        """The questions of a file, with or without answers."""
+        names = self._names()
+        for one in read_questions(source, encoding=self.spec.encoding, columns=_columns(self.spec)):
+            yield Located(dict(zip(names, (one.question, one.context), strict=True)), one.where)
 
-    def _input(self, one: Any, number: int) -> Question:
-        names = (self.spec.columns.question or "question", self.spec.columns.context or "context")
-        where = f"input {number}"
+    def _names(self) -> tuple[str, str]:
+        return self.spec.columns.question or "question", self.spec.columns.context or "context"
+
+    def input_of(self, one: Any, where: str) -> Question:
+        names = self._names()
         if isinstance(one, Mapping):
             texts = [one.get(name) for name in names]
         else:
@@ -144,7 +147,7 @@ class QuestionAnswering(Task[Question]):
             raise PalavraError(
                 f"{where}: wanted are a mapping with {names[0]} and {names[1]}, or a pair of these texts"
             )
-        return Question(id=str(number), question=str(texts[0]), context=str(texts[1]), answers=(), where=where)
+        return Question(id=where, question=str(texts[0]), context=str(texts[1]), answers=(), where=where)
 
     def summary(self, examples: Sequence[Question]) -> dict[str, Any]:
         return {
@@ -152,6 +155,9 @@ class QuestionAnswering(Task[Question]):
             "contexts": len({example.context for example in examples}),
             "unanswerable": sum(not example.answers for example in examples),
         }
+
+    def group(self, example: Question) -> str | None:
+        return example.context
 
     def stratum(self, example: Question) -> str:
         return "answer" if example.answers else "no answer"
@@ -349,3 +355,9 @@ def _errors(
         }
         for i in wrong[np.argsort(-margins, kind="stable")][:SHOWN_ERRORS].tolist()
     ]
+
+
+def _columns(spec: TaskSpec) -> dict[str, str]:
+    """The names that a file of records has instead of the kind's own."""
+    given = (spec.columns.question, spec.columns.context, spec.columns.answers)
+    return {name: theirs for name, theirs in zip(COLUMNS, given, strict=True) if theirs is not None}

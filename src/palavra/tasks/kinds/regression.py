@@ -1,5 +1,6 @@
 """Regression: one number or several from one text or a pair, by least squares."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -19,10 +20,12 @@ from palavra.tasks import metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_inputs
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
+# One comma with three digits behind: of a decimal number or of a thousand.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 SHOWN_POINTS = 2000
 # The square of a larger one has no place in float32.
 LARGEST_TARGET = 1e15
@@ -73,8 +76,8 @@ class Regression(Task[TextExample]):
     def check(self, examples: Sequence[TextExample]) -> None:
         del examples
 
-    def inputs(self, raw: Sequence[Any]) -> list[TextExample]:
-        return text_inputs(self.spec, raw)
+    def input_of(self, value: Any, where: str) -> TextExample:
+        return text_input(self.spec, value, where)
 
     def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
         targets = np.array([example.label for example in examples], dtype=np.float64)
@@ -128,9 +131,9 @@ class Regression(Task[TextExample]):
         values = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
         targets = np.array([example.label for example in examples], dtype=np.float64)
         found = metrics.regression_scores(targets, values, self.names)
-        # Where every target or every value is the same there is no correlation: none was found.
-        numbers = {name: getattr(found.mean, name) or 0.0 for name in self.metrics[:-1]}
-        numbers["loss"] = found.mean.mse
+        numbers = {name: value for name in self.metrics[:-1] if (value := getattr(found.mean, name)) is not None}
+        # Predictions that are all alike correlate with nothing; the deciding number has to be one.
+        numbers = {"pearson": 0.0, **numbers, "loss": found.mean.mse}
         details = {
             **found.to_json(),
             "points": self._points(targets, values),
@@ -183,6 +186,11 @@ def _targets(spec: TaskSpec) -> tuple[str, ...]:
 
 def _number(record: Record, name: str) -> float:
     value = column(record, name, option="--label")
+    if isinstance(value, str) and _THOUSANDS.fullmatch(value.strip()):
+        raise PalavraError(
+            f"{record.where}: {name} is {shown(value)}, which reads as a thousand or as one: write numbers without a "
+            "sign between thousands"
+        )
     try:
         number = float(str(value).strip().replace(",", ".")) if isinstance(value, str) else float(value)
     except OverflowError:
