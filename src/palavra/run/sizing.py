@@ -216,7 +216,7 @@ def fix_steps(
     if steps is not None:
         return steps, f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens"
     budget = seconds_of(recipe)
-    each = step_seconds(model, objective, text.trial(recipe), compute, steps=20, patience=0.1 * budget)
+    each = step_seconds(model, objective, text.trial(recipe), compute, steps=40, patience=0.1 * budget)
     left = budget * (1 - RESERVE) - (time.perf_counter() - began)
     steps = int(left / each)
     if steps < 1:
