@@ -1,6 +1,6 @@
 """Recipes: everything that decides what a run computes, in one short TOML file."""
 
-from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe
+from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe, open_optimizer
 from palavra.recipe.pretraining import (
     FAMILIES_OF,
     SIZES,
@@ -30,5 +30,6 @@ __all__ = [
     "Size",
     "SizeName",
     "TrainConfig",
+    "open_optimizer",
     "vocabulary_for",
 ]

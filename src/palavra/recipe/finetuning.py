@@ -19,6 +19,12 @@ FROZEN_RATIO = 20.0
 RATE_RATIOS: dict[OptimizerName, float] = {"adamw": 1.0, "adam": 1.0, "muon": 1.0}
 
 
+def open_optimizer(name: OptimizerName | None) -> OptimizerConfig:
+    """The optimizer of a fine-tuning that says nothing of it: the one that pretrained the model, else AdamW; the rate
+    still open."""
+    return OptimizerConfig(name=name or "adamw", learning_rate=None, beta2=0.999)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
@@ -77,7 +83,7 @@ class FinetuneRecipe:
     def settled(self, width: int, pretrained_with: OptimizerName | None) -> "FinetuneRecipe":
         """The recipe with the optimizer filled in: the one that pretrained the model where that is known, else AdamW,
         at a rate that suits a body of this width."""
-        optimizer = self.optimizer or OptimizerConfig(name=pretrained_with or "adamw", learning_rate=None, beta2=0.999)
+        optimizer = self.optimizer or open_optimizer(pretrained_with)
         if optimizer.learning_rate is None:
             if optimizer.name not in RATE_RATIOS:
                 raise PalavraError(

@@ -11,7 +11,7 @@ import torch
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.inference.tasks import body_vectors, context_of, infer
+from palavra.inference.tasks import body_vectors, context_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
 from palavra.model.directory import read_config
@@ -27,10 +27,10 @@ from palavra.run.training import Outcome, Training
 from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.features import Features
 from palavra.tasks.spec import check_fields
-from palavra.tasks.task import Scores, Task
+from palavra.tasks.task import Inferred, Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import damage, load_weights, newest_whole
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
+from palavra.training.optimizers import OptimizerName
 from palavra.training.strategies import prepare_model
 
 # A shorter run would not earn its compilation back.
@@ -131,11 +131,6 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
         check_fields(task)
-
-
-def own_optimizer(pretrained: Path) -> OptimizerConfig:
-    """The optimizer of a fine-tuning that names none: the pretrained model's own, else AdamW; the rate still open."""
-    return OptimizerConfig(name=optimizer_of(pretrained) or "adamw", learning_rate=None, beta2=0.999)
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
@@ -282,9 +277,10 @@ def _finish(
         else:
             log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
     merge_lora(job.model)
-    job = replace(job, tasks=_calibrated(job))
+    inferred = {name: job.infer(name, labelled) for name, labelled in job.valid.items()}
+    job = replace(job, tasks=_calibrated(job, inferred))
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
-    scores = {split.task.spec.name: dict(_scores(job, split, tokenizer, log)) for split in splits}
+    scores = {split.task.spec.name: dict(_scores(job, split, inferred, tokenizer, log)) for split in splits}
     run.write_json("evaluation.json", evaluation_json(job.tasks, scores))
     for name, of in scores.items():
         for kind, found in of.items():
@@ -315,14 +311,13 @@ def _finish(
     )
 
 
-def _calibrated(job: FineTuning) -> Mapping[str, Task[Any]]:
+def _calibrated(job: FineTuning, inferred: Mapping[str, Inferred]) -> Mapping[str, Task[Any]]:
     """The tasks, with what is settled on the validation examples: temperatures, thresholds."""
-    tasks = dict(job.tasks)
-    for name, labelled in job.valid.items():
-        task = tasks[name]
-        inferred = infer(job.model, name, task, labelled.features, job.compute, labelled.vectors)
-        tasks[name] = task.calibrated(labelled.examples, labelled.features, inferred)
-    return tasks
+    settled = {
+        name: job.tasks[name].calibrated(labelled.examples, labelled.features, inferred[name])
+        for name, labelled in job.valid.items()
+    }
+    return {**job.tasks, **settled}
 
 
 def save_finished(
@@ -339,11 +334,13 @@ def save_finished(
         )
 
 
-def _scores(job: FineTuning, split: Split, tokenizer: Tokenizer, log: Log) -> Iterator[tuple[str, Scores]]:
+def _scores(
+    job: FineTuning, split: Split, inferred: Mapping[str, Inferred], tokenizer: Tokenizer, log: Log
+) -> Iterator[tuple[str, Scores]]:
     """The scores on validation and test examples, as far as there are any."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
     if name in job.valid:
-        yield "valid", job.score(name, job.valid[name])
+        yield "valid", task.score(job.valid[name].examples, job.valid[name].features, inferred[name])
     if split.test:
         features = task.encode(
             split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,

@@ -18,7 +18,7 @@ from palavra.run.training import Stage, Validation
 from palavra.tasks.batches import Chosen, Plan
 from palavra.tasks.features import Features
 from palavra.tasks.objective import TaskObjective
-from palavra.tasks.task import Scores, Task, is_error
+from palavra.tasks.task import Inferred, Scores, Task, is_error
 from palavra.training.loop import LoopConfig, StepReport
 from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
 from palavra.training.schedules import ScheduleConfig
@@ -153,9 +153,11 @@ class FineTuning:
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
-        task = self.tasks[name]
-        inferred = infer(self.model, name, task, labelled.features, self.compute, labelled.vectors)
-        return task.score(labelled.examples, labelled.features, inferred)
+        return self.tasks[name].score(labelled.examples, labelled.features, self.infer(name, labelled))
+
+    def infer(self, name: str, labelled: Labelled) -> Inferred:
+        """What the model says now of a task's examples."""
+        return infer(self.model, name, self.tasks[name], labelled.features, self.compute, labelled.vectors)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """Nothing more."""

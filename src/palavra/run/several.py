@@ -125,12 +125,10 @@ def _run(
 def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> SeveralRuns:
     """The mean of the runs, and the best of them as the model in `run`."""
     evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
-    rows = {folder.name: _values(found) for folder, found in zip(folders, evaluations, strict=True)}
+    rows = {folder.name: values_of(found) for folder, found in zip(folders, evaluations, strict=True)}
     summary = {split: _summary([row[split] for row in rows.values()]) for split in next(iter(rows.values()))}
     best = folders[int(np.argmax([_goodness(found) for found in evaluations]))]
-    for name in MODEL_FILES:
-        if (best / name).exists():
-            shutil.copyfile(best / name, run.path / name)
+    take_model(best, run)
     content = {
         **RunDirectory(best).read_json("evaluation.json"),
         "runs": {
@@ -149,7 +147,14 @@ def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> 
     return SeveralRuns(directory=run.path, report=report, rows=rows, summary=summary)
 
 
-def _values(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def take_model(folder: Path, run: RunDirectory) -> None:
+    """Make the finished model of a folder that of `run`."""
+    for name in MODEL_FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, run.path / name)
+
+
+def values_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The plain numbers of an evaluation, by "task/split"."""
     return {
         f"{task['name']}/{split}": dict(found["values"])

@@ -1,7 +1,6 @@
 """sweep(): many fine-tunings of the same examples, in search of good settings. Optuna chooses, remembers and prunes;
 each trial is an ordinary fine-tuning run."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,18 +11,17 @@ from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.model.directory import read_config
-from palavra.recipe import FinetuneRecipe
+from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.report import write_report
 from palavra.run.describe_tasks import scores_json, scores_line
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, optimizer_of
 from palavra.run.search import default_searches, read_space
-from palavra.run.several import MODEL_FILES
+from palavra.run.several import take_model, values_of
 from palavra.run.splits import Split, examples_hash, read_split
 from palavra.run.task_api import Kind, build_finetune_recipe
 from palavra.run.trials import Direction, SweepTrial, Trials, open_study, shown
 from palavra.tasks.task import is_error
-from palavra.training.optimizers import OptimizerConfig
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -133,8 +131,7 @@ def _settled(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRecipe]:
     assert settled.optimizer is not None
     if recipe.optimizer is None:
         # Not settled for good: the rate that suits depends on the strategy, which may be searched.
-        name = settled.optimizer.name
-        recipe = replace(recipe, optimizer=OptimizerConfig(name=name, learning_rate=None, beta2=0.999))
+        recipe = replace(recipe, optimizer=open_optimizer(settled.optimizer.name))
     return recipe, settled
 
 
@@ -179,9 +176,7 @@ def _finish(work: Trials) -> Sweep:
             f"{run.path}: none of {len(trials)} trials came to an end ({failed} failed): search lower learning rates"
         )
     folder = work.folder(best.number)
-    for name in MODEL_FILES:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, run.path / name)
+    take_model(folder, run)
     log.line(f"best of {len(trials)} trials: {best.number}, {work.metric} {best.value:.4f} ({shown(best.params)})")
     importances = work.importances()
     if importances:
@@ -199,11 +194,7 @@ def _finish(work: Trials) -> Sweep:
         trials=trials,
         best=best,
         importances=importances,
-        scores={
-            f"{task['name']}/{split}": found["values"]
-            for task in evaluation["tasks"]
-            for split, found in task["splits"].items()
-        },
+        scores=values_of(evaluation),
     )
 
 

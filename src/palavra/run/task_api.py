@@ -14,9 +14,9 @@ from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.model.outputs import OutputName
 from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
-from palavra.recipe import FinetuneRecipe
+from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.run.describe_tasks import scores_json
-from palavra.run.finetune import FineTuned, own_optimizer, resume_finetuning, run_finetuning
+from palavra.run.finetune import FineTuned, optimizer_of, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
 from palavra.tasks.spec import LongTexts, Scheme, TaskSpec
 from palavra.tasks.task import Located, Prediction, Scores
@@ -161,7 +161,7 @@ def _optimizer(
 ) -> OptimizerConfig | None:
     if name is None and learning_rate is None:
         return base
-    return replace(base or own_optimizer(model), **_present(name=name, learning_rate=learning_rate))
+    return replace(base or open_optimizer(optimizer_of(model)), **_present(name=name, learning_rate=learning_rate))
 
 
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
@@ -169,7 +169,7 @@ def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> Finet
     of_tasks = [one.removeprefix("task.") for one in assignments if one.startswith("task.")]
     others = [one for one in assignments if not one.startswith("task.")]
     if recipe.optimizer is None and any(one.startswith("optimizer.") for one in others):
-        recipe = replace(recipe, optimizer=own_optimizer(Path(recipe.model)))
+        recipe = replace(recipe, optimizer=open_optimizer(optimizer_of(Path(recipe.model))))
     recipe = configuration.override(recipe, others)
     return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))
 

@@ -72,6 +72,11 @@ class Plan:
         """For each task, `Features.units`."""
         return {name: features.units for name, features in self.features.items()}
 
+    @cached_property
+    def unit_tokens(self) -> dict[str, Int64Array]:
+        """For each task, the tokens of each unit."""
+        return {name: np.add.reduceat(one.lengths, self.units[name][:-1]) for name, one in self.features.items()}
+
     def _size(self, name: str) -> int:
         return len(self.units[name]) - 1
 
@@ -96,12 +101,12 @@ class Plan:
 
     def _step(self, name: str, number: int, cursor: Cursor) -> list[Chosen]:
         """The `number`-th step of a task."""
-        features, units, size = self.features[name], self.units[name], self._size(name)
+        size = self._size(name)
         steps = -(-size // self.batch_size)
         epoch, place = divmod(number, steps)
         positions = np.arange(place * self.batch_size, min(size, (place + 1) * self.batch_size))
         drawn = shuffled(positions, size, self.seed, epoch)
-        tokens = np.add.reduceat(features.lengths, units[:-1])[drawn]
+        tokens = self.unit_tokens[name][drawn]
         order = np.argsort(-tokens, kind="stable")
         capacity = max(self.micro_batch_tokens, int(tokens.max()))
         groups = best_fit(tokens[order].tolist(), capacity)

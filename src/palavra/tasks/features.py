@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import torch
 from palavra.batch import Batch, from_arrays
 
 Int64Array = npt.NDArray[np.int64]
+# Neighbouring windows of what is too long share a quarter of their tokens.
+OVERLAP = 4
 
 
 def ranges(starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> Int64Array:
@@ -67,10 +70,14 @@ class Features:
         _, first = np.unique(self.example, return_index=True)
         return np.append(first, self.sequences)
 
+    @cached_property
+    def _starts(self) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Where each sequence's tokens, rows and labels begin."""
+        return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
+
     def batch(self, sequences: Int64Array, task: str, vectors: npt.NDArray[np.float32] | None = None) -> Batch:
         """The batch of these sequences, in this order; `vectors` (R, D) of all rows, where they are known."""
-        token_starts, row_starts = offsets_of(self.lengths), offsets_of(self.row_counts)
-        label_starts = offsets_of(self.label_counts)
+        token_starts, row_starts, label_starts = self._starts
         lengths, row_counts = self.lengths[sequences], self.row_counts[sequences]
         tokens = ranges(token_starts[sequences], lengths)
         rows = ranges(row_starts[sequences], row_counts)

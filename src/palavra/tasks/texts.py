@@ -8,12 +8,9 @@ import numpy as np
 
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
-from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.features import OVERLAP, Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
-
-# Neighbouring windows of a long text share a quarter of their tokens.
-OVERLAP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +121,3 @@ def _windows(lengths: Int64Array, room: int) -> tuple[Int64Array, Int64Array, In
     inside = order * step
     starts = offsets_of(lengths)[:-1][text] + inside
     return starts, np.minimum(room, lengths[text] - inside), text
-
-
-def text_lengths(features: Features) -> dict[str, int]:
-    """Tokens of the sequences, for the log and the report."""
-    lengths = features.lengths
-    return {"mean": int(lengths.mean()), "longest": int(lengths.max()), "truncated": features.truncated}

@@ -7,12 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, wrap
+from palavra.tasks.features import OVERLAP, Features, Int64Array, head_of, offsets_of, ranges, wrap
 from palavra.tokenizer import Tokenizer
 
 TokenIds = npt.NDArray[np.uint32]
-# Neighbouring windows of a long sentence share a quarter of their tokens.
-OVERLAP = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ra
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tasks.texts import shown
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
@@ -269,7 +270,7 @@ def _choices(record: Record, spec: TaskSpec) -> tuple[str, ...]:
     if len(names) == 1:
         value = column(record, names[0])
         if not isinstance(value, list | tuple):
-            raise PalavraError(f"{record.where}: {names[0]} is {_shown(value)}, not a list of choices: write a list, "
+            raise PalavraError(f"{record.where}: {names[0]} is {shown(value)}, not a list of choices: write a list, "
                                "or name one column for each choice")  # fmt: skip
         return _listed(value, record.where, names[0])
     values = [column(record, name) for name in names]
@@ -294,7 +295,7 @@ def _text(value: Any, where: str, name: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise PalavraError(f"{where}: {name} is {_shown(value)}, not text: fill it in or remove the line")
+        raise PalavraError(f"{where}: {name} is {shown(value)}, not text: fill it in or remove the line")
     return value
 
 
@@ -311,14 +312,9 @@ def _label(value: Any, choices: tuple[str, ...], where: str) -> int:
     if len(meant) == 1:
         return meant.pop()
     if meant:
-        raise PalavraError(f"{where} is {_shown(value)}, which may mean choice {' or '.join(map(str, sorted(meant)))} "
+        raise PalavraError(f"{where} is {shown(value)}, which may mean choice {' or '.join(map(str, sorted(meant)))} "
                            "(from 0 on), by number, letter or text: write it in another of these ways")  # fmt: skip
     last = len(choices) - 1
     letter = chr(ord("A") + min(last, 25))
-    raise PalavraError(f"{where} is {_shown(value)}, none of the choices: write its number, 0 to {last} (not 1 to "
+    raise PalavraError(f"{where} is {shown(value)}, none of the choices: write its number, 0 to {last} (not 1 to "
                        f"{last + 1}), its letter, A to {letter}, or its exact text")  # fmt: skip
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
