@@ -55,11 +55,7 @@ class CausalModel(AnyModel):
                 f"{path} is a bare body without its vocabulary head: it cannot predict; use a whole model"
             )
         tokenizer = Tokenizer.load(path)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise PalavraError(
-                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
-                f"{model.config.vocab_size}: they do not belong together"
-            )
+        tokenizer.check_fits(model.config.vocab_size, path)
         compute = choose_compute(device, precision, compile)
         return cls(model.to(compute.device).eval(), tokenizer, compute)
 

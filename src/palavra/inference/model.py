@@ -63,11 +63,7 @@ class LanguageModel(AnyModel):
             raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
         model, missing = load_model(path)
         tokenizer = Tokenizer.load(path)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise PalavraError(
-                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
-                f"{model.config.vocab_size}: they do not belong together"
-            )
+        tokenizer.check_fits(model.config.vocab_size, path)
         compute = choose_compute(device, precision, compile)
         return cls(model.to(compute.device).eval(), tokenizer, compute, missing)
 

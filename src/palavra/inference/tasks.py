@@ -111,11 +111,7 @@ class FineTunedModel(AnyModel):
         path = Path(directory)
         loaded = load_task_model(path)
         tokenizer = Tokenizer.load(path)
-        if tokenizer.vocab_size > loaded.model.config.vocab_size:
-            raise PalavraError(
-                f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
-                f"{loaded.model.config.vocab_size}: they do not belong together"
-            )
+        tokenizer.check_fits(loaded.model.config.vocab_size, path)
         compute = choose_compute(device, precision, compile)
         return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
 

@@ -29,6 +29,16 @@ class Compute:
     compiled: bool
     reasons: tuple[str, ...]
 
+    @property
+    def precision(self) -> Precision:
+        """What was chosen, as a recipe says it."""
+        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+
+    @property
+    def compile(self) -> Choice:
+        """What was chosen, as a recipe says it."""
+        return "on" if self.compiled else "off"
+
     def autocast(self) -> AbstractContextManager[None]:
         """Run matrix products in `dtype`."""
         enabled = self.dtype != torch.float32

@@ -29,7 +29,7 @@ from palavra.tasks.features import Features
 from palavra.tasks.spec import check_fields
 from palavra.tasks.task import Inferred, Scores, Task
 from palavra.tokenizer import Tokenizer
-from palavra.training.checkpoint import damage, load_weights, newest_whole
+from palavra.training.checkpoint import newest_whole
 from palavra.training.optimizers import OptimizerName
 from palavra.training.strategies import prepare_model
 
@@ -215,8 +215,8 @@ def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
     """The recipe with what was chosen for this machine, so that it computes the same when resumed or repeated."""
     train = replace(
         recipe.train,
-        precision="bfloat16" if compute.dtype == torch.bfloat16 else "float32",
-        compile="on" if compute.compiled else "off",
+        precision=compute.precision,
+        compile=compute.compile,
         threads=torch.get_num_threads(),
     )
     return replace(recipe, train=train)
@@ -268,14 +268,7 @@ def _finish(
 ) -> FineTuned:
     """Take the best weights, save them as an ordinary model directory, evaluate, write the report."""
     run, log, state = training.run, training.log, outcome.state
-    if state.best_step is not None and state.best_step != state.step:
-        checkpoint = run.checkpoints / f"step-{state.best_step}"
-        problem = damage(checkpoint)
-        if problem is None:
-            log.line(f"validation was best at step {state.best_step} of {state.step}: those weights are kept")
-            load_weights(checkpoint, job.model)
-        else:
-            log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
+    training.keep_best()
     merge_lora(job.model)
     inferred = {name: job.infer(name, labelled) for name, labelled in job.valid.items()}
     job = replace(job, tasks=_calibrated(job, inferred))
@@ -286,17 +279,8 @@ def _finish(
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
     described = run.read_json("run.json")
-    seen = state.documents
-    described["training"] = {
-        "steps": state.step,
-        "tokens": state.tokens,
-        "seconds": state.seconds,
-        "tokens_per_second": outcome.tokens_per_second,
-        "examples_per_second": seen / max(state.seconds, 1e-9),
-        "best_step": state.best_step,
-        "final_loss": state.smoothed_loss,
-        "stopped": outcome.stopped,
-    }
+    rate = state.documents / max(state.seconds, 1e-9)
+    described["training"] = {**outcome.to_json(), "examples_per_second": rate}
     run.write_json("run.json", described)
     report = write_report(run.path)
     log.line(f"model: {run.path}   report: {report}")
@@ -306,7 +290,7 @@ def _finish(
         scores=scores,
         steps=state.step,
         seconds=state.seconds,
-        examples_per_second=seen / max(state.seconds, 1e-9),
+        examples_per_second=rate,
         stopped=outcome.stopped,
     )
 
@@ -325,9 +309,7 @@ def save_finished(
 ) -> None:
     """An ordinary Hugging Face directory, as far as `transformers` has such a head; says so where it has not."""
     tokenizer.save(directory, context=model.config.context, segments=bool(model.config.segments))
-    ids = {"pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
-           "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}  # fmt: skip
-    if not save_task_model(model, tasks, directory, ids):
+    if not save_task_model(model, tasks, directory, tokenizer.config_ids()):
         log.line(
             "transformers has no class with such a head: there AutoModel loads the body only; in Palavra everything "
             "works"

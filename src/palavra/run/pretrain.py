@@ -44,7 +44,7 @@ from palavra.run.sizing import (
 )
 from palavra.run.training import Outcome, Training
 from palavra.tokenizer import Tokenizer
-from palavra.training.checkpoint import damage, load_weights, newest_whole
+from palavra.training.checkpoint import newest_whole
 
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_SECONDS = 100.0
@@ -195,15 +195,7 @@ def _compute(recipe: Recipe, epoch_tokens: int) -> Compute:
 
 def _with_compute(recipe: Recipe, compute: Compute) -> Recipe:
     """The recipe with what was chosen for this machine, so that it computes the same when resumed or repeated."""
-    half = compute.dtype == torch.bfloat16
-    return replace(
-        recipe,
-        train=replace(
-            recipe.train,
-            precision="bfloat16" if half else "float32",
-            compile="on" if compute.compiled else "off",
-        ),
-    )
+    return replace(recipe, train=replace(recipe.train, precision=compute.precision, compile=compute.compile))
 
 
 def _prepare(recipe: Recipe, run: RunDirectory, log: Log) -> Ready:
@@ -277,11 +269,7 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> VocabularyModel:
         fresh: VocabularyModel = learning.new(recipe.model.build(tokenizer.vocab_size, pad_id))
         return fresh
     model: VocabularyModel = learning.load(Path(recipe.init))
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise PalavraError(
-            f"{recipe.init}: the tokenizer has {tokenizer.vocab_size} entries, the model only "
-            f"{model.config.vocab_size}: they do not belong together"
-        )
+    tokenizer.check_fits(model.config.vocab_size, recipe.init)
     return model
 
 
@@ -327,20 +315,14 @@ def _train(training: Training, job: Pretraining, ready: Ready) -> Finished:
             "no text is held out, so nothing validates this run: give more documents, or split them by --documents line"
         )
     outcome = training.go()
-    return _finish(job, ready, training.run, outcome, log)
+    return _finish(training, job, ready, outcome)
 
 
-def _finish(job: Pretraining, ready: Ready, run: RunDirectory, outcome: Outcome, log: Log) -> Finished:
+def _finish(training: Training, job: Pretraining, ready: Ready, outcome: Outcome) -> Finished:
     """Save the best weights as an ordinary model directory, evaluate them, write the report."""
-    best, state = outcome.state.best_step, outcome.state
-    if best is not None and best != state.step:
-        checkpoint = run.checkpoints / f"step-{best}"
-        problem = damage(checkpoint)
-        if problem is None:
-            log.line(f"validation was best at step {best} of {state.step}: those weights are kept as the model")
-            load_weights(checkpoint, job.model)
-        else:
-            log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
+    run, log = training.run, training.log
+    state = outcome.state
+    training.keep_best()
     save_finished(job, run.path)
     evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.tokenizer.vocab_size))
     if evaluation is not None:
@@ -355,15 +337,7 @@ def _finish(job: Pretraining, ready: Ready, run: RunDirectory, outcome: Outcome,
         "context": job.packer.context,
         "batch_tokens": job.recipe.train.batch_tokens,
     }
-    described["training"] = {
-        "steps": state.step,
-        "tokens": state.tokens,
-        "seconds": state.seconds,
-        "tokens_per_second": outcome.tokens_per_second,
-        "best_step": best,
-        "final_loss": state.smoothed_loss,
-        "stopped": outcome.stopped,
-    }
+    described["training"] = outcome.to_json()
     run.write_json("run.json", described)
     report = write_report(run.path)
     log.line(f"model: {run.path}   report: {report}")
@@ -381,8 +355,4 @@ def save_finished(job: Pretraining, directory: Path) -> None:
     """An ordinary Hugging Face directory: weights, configuration with the roles' ids, tokenizer."""
     config, tokenizer = job.model.config, job.tokenizer
     tokenizer.save(directory, context=config.context, segments=bool(config.segments), continues=config.causal)
-    ids = {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
-           "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}  # fmt: skip
-    if "pad" in tokenizer.roles:
-        ids["pad_token_id"] = tokenizer.pad_id
-    job.learning.save(job.model, directory, ids)
+    job.learning.save(job.model, directory, tokenizer.config_ids())

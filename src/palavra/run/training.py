@@ -18,7 +18,15 @@ from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
 from palavra.model.compute import Compute
 from palavra.run.directory import Metrics, RunDirectory
-from palavra.training.checkpoint import RunState, load_checkpoint, prune, save_checkpoint, set_aside
+from palavra.training.checkpoint import (
+    RunState,
+    damage,
+    load_checkpoint,
+    load_weights,
+    prune,
+    save_checkpoint,
+    set_aside,
+)
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.loop import LoopConfig, Objective, PreparedStep, StepReport, prefetch, prepare_steps, train
 from palavra.training.monitor import Monitor
@@ -142,6 +150,18 @@ class Outcome:
     tokens_per_second: float
     stopped: str | None
 
+    def to_json(self) -> dict[str, Any]:
+        """As `training` in `run.json`."""
+        return {
+            "steps": self.state.step,
+            "tokens": self.state.tokens,
+            "seconds": self.state.seconds,
+            "tokens_per_second": self.tokens_per_second,
+            "best_step": self.state.best_step,
+            "final_loss": self.state.smoothed_loss,
+            "stopped": self.stopped,
+        }
+
 
 class Training:
     """One run of a job, from its start or its newest whole checkpoint to its last step."""
@@ -208,6 +228,19 @@ class Training:
             tokens_per_second=self.state.tokens / max(self.state.seconds, 1e-9),
             stopped=self._stopped,
         )
+
+    def keep_best(self) -> None:
+        """Give the model the weights of the best validation, where these are not the last ones and are whole."""
+        best, last = self.state.best_step, self.state.step
+        if best is None or best == last:
+            return
+        checkpoint = self.run.checkpoints / f"step-{best}"
+        problem = damage(checkpoint)
+        if problem is None:
+            self.log.line(f"validation was best at step {best} of {last}: those weights are kept as the model")
+            load_weights(checkpoint, self.job.model)
+        else:
+            self.log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
 
     def _reports(self, prepared: Iterator[PreparedStep]) -> Iterator[StepReport]:
         """The reports of all stages, one after the other."""

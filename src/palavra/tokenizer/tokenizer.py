@@ -142,6 +142,20 @@ class Tokenizer:
             )
         return self._vocabulary[self.roles[role]]
 
+    def check_fits(self, entries: int, where: object) -> None:
+        """Raise PalavraError when a model of so many entries, of the directory `where`, cannot take every id."""
+        if self.vocab_size > entries:
+            raise PalavraError(
+                f"{where}: the tokenizer has {self.vocab_size} entries, the model only {entries}: they do not belong "
+                "together"
+            )
+
+    def config_ids(self) -> dict[str, int]:
+        """The ids of roles under the names that `config.json` of `transformers` has for them."""
+        ids = {"cls_token_id": self.cls_id, "sep_token_id": self.sep_id, "bos_token_id": self.cls_id,
+               "eos_token_id": self.sep_id}  # fmt: skip
+        return ids | ({"pad_token_id": self.pad_id} if "pad" in self.roles else {})
+
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids that never stand for text of their own: the roles and every token marked special."""
