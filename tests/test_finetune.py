@@ -1,6 +1,7 @@
 """Fine-tuning on the whole path: files and a pretrained directory in, a model that is used out."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
 from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.finetuning import FineTuning
 from palavra.run.several import _fold, run_folds, run_seeds
-from palavra.run.splits import held_out, read_split
+from palavra.run.splits import examples_hash, held_out, read_split, with_absolute_paths
 from palavra.run.task_api import build_finetune_recipe, in_parts, inputs_of_file, predict_all
 from palavra.run.training import Validation
 from palavra.tasks.batches import MixingConfig
@@ -311,6 +312,59 @@ def test_a_run_is_not_resumed_on_other_data(
         resume_finetuning(tmp_path / "out", (), Log(quiet=True))
     write(tmp_path / "t.csv", content)
     assert resume_finetuning(tmp_path / "out", (), Log(quiet=True)).steps == 16
+
+
+def test_a_run_is_resumed_from_any_folder(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began with names that mean something only where it began."""
+    monkeypatch.chdir(data)
+    model = os.path.relpath(models / "modernbert")
+    task = TaskSpec(kind="classification", train="train.csv", valid="valid.csv", test="test.csv")
+    wanted = replace(recipe(models, task, train={"steps": 6}), model=model)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        with pytest.raises(Interrupted):
+            run(wanted, Path(os.path.relpath(out)))
+    monkeypatch.chdir(tmp_path)
+    resumed = resume_finetuning(Path("out"), (), Log(quiet=True))
+    straight = run(recipe(models, spec(data, test=str(data / "test.csv")), train={"steps": 6}), tmp_path / "straight")
+    assert resumed.scores["task"]["test"].values == straight.scores["task"]["test"].values
+
+
+def test_repetitions_are_resumed_from_any_folder(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palavra.run.several.write_report", lambda folder: folder / "report.html")
+    for folder in (data, tmp_path):
+        monkeypatch.chdir(folder)
+        names = (os.path.relpath(models / "bert"), os.path.relpath(data / "train.csv"))
+        task = TaskSpec(kind="classification", train=names[1])
+        wanted = replace(recipe(models, task, train={"steps": 2, "eval_every": 2}), model=names[0])
+        found = run_seeds(wanted, 2, Path(os.path.relpath(tmp_path / "out")), folder == tmp_path, Log(quiet=True))
+        assert list(found.rows) == ["seed-0", "seed-1"]
+
+
+def test_examples_are_told_apart_by_what_they_say_not_by_their_file(data: Path, tmp_path: Path) -> None:
+    moved = write(tmp_path / "other.csv", (data / "train.csv").read_text().replace("\n", "\n\n"))
+    here, there = read_split(spec(data), 0), read_split(spec(data, train=moved), 0)
+    assert here.train[5].where != there.train[5].where
+    assert examples_hash([here]) == examples_hash([there])
+    first = here.train[0]
+    others = [
+        replace(here, train=[replace(first, first="another"), *here.train[1:]]),
+        replace(here, train=[replace(first, label=("another",)), *here.train[1:]]),
+        replace(here, train=here.train[:-1], valid=[here.train[-1], *here.valid]),
+    ]
+    assert len({examples_hash([one]) for one in [here, *others]}) == 4
+
+
+def test_a_data_set_of_the_hub_has_no_folder(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = with_absolute_paths(recipe(models, TaskSpec(kind="qa", train="hf://squad:train", test="t.json")))
+    assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", None)
+    assert made.tasks[0].test == str(tmp_path / "t.json")
 
 
 def test_a_run_is_never_overwritten_and_repeats_itself(models: Path, data: Path, tmp_path: Path) -> None:

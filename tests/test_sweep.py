@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -240,6 +241,16 @@ def test_what_is_resumed_must_be_what_was_begun(run: Callable[..., Sweep], tmp_p
     (tmp_path / "sweep.db").write_bytes(b"not a data base " * 100)
     with pytest.raises(PalavraError, match=r"sweep\.db cannot be used"):
         run(trials=1, resume=True)
+
+
+def test_a_sweep_is_resumed_from_any_folder(
+    run: Callable[..., Sweep], places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, train, _ = places
+    for trials, folder in ((1, train.parent), (2, tmp_path)):
+        monkeypatch.chdir(folder)
+        names = {"model": os.path.relpath(model), "valid": os.path.relpath(train), "out": os.path.relpath(tmp_path)}
+        assert len(run(trials=trials, epochs=1, resume=trials > 1, **names).trials) == trials
 
 
 def test_a_trial_worse_than_most_is_pruned_and_its_time_saved(

@@ -22,7 +22,7 @@ from palavra.report import write_report
 from palavra.run.describe_tasks import describe, evaluation_json, moving_parameters, scores_line, summary_lines
 from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
-from palavra.run.splits import SPLITS, Split, examples_hash, read_split, write_held_out
+from palavra.run.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.run.training import Outcome, Training
 from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.features import Features
@@ -96,7 +96,7 @@ def finetune_splits(
         run.write_json("run.json", describe(job, splits))
         write_held_out(run, splits)
         # Last, for a folder with a recipe is a run that can be resumed.
-        atomic_write_text(run.recipe, configuration.to_toml(recipe))
+        atomic_write_text(run.recipe, configuration.to_toml(with_absolute_paths(recipe)))
         return _train(Training(job, run, log), job, splits, tokenizer)
 
 

@@ -16,7 +16,7 @@ from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
-from palavra.run.splits import Split, groups_of, read_split, stratified_order
+from palavra.run.splits import Split, groups_of, read_split, stratified_order, with_absolute_paths
 from palavra.tasks.intervals import mean_interval
 from palavra.tasks.task import is_error
 
@@ -103,15 +103,15 @@ def _run(
     """Run each, go on with it, or take what an interrupted start finished, and sum up."""
     run = RunDirectory(out)
     first = recipe.train.seed if over == "seed" else 0
-    began = out / "repeated.toml"
-    if resume and began.exists() and began.read_text(encoding="utf-8") != configuration.to_toml(recipe):
+    began, asked = out / "repeated.toml", configuration.to_toml(with_absolute_paths(recipe))
+    if resume and began.exists() and began.read_text(encoding="utf-8") != asked:
         raise PalavraError(f"{began} is another recipe: resume with the options the runs began with")
     if not resume:
         run.check_free()
         if any(out.glob(f"{over}-*")):
             raise PalavraError(f"{out} already holds runs: add --resume to go on with them, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(began, configuration.to_toml(recipe))
+    atomic_write_text(began, asked)
     folders = [out / f"{over}-{first + number}" for number in range(count)]
     for number, folder in enumerate(folders):
         log.line(f"{over} {first + number} ({number + 1} of {count})")

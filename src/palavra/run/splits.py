@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from palavra.data.hub import PREFIX
 from palavra.errors import PalavraError
+from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import TaskSpec
@@ -17,6 +20,7 @@ from palavra.tasks.task import Task
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 SPLITS = ("train", "valid", "test")
+Source = TypeVar("Source", str, str | None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +93,35 @@ def _spread(count: int, share: float) -> BoolArray:
 
 
 def examples_hash(splits: Sequence[Split]) -> str:
-    """A digest of all examples: equal when a resumed run would learn from the same."""
+    """A digest of what all examples say, wherever they were read: equal when a resumed run would learn from the
+    same."""
     digest = hashlib.sha256()
     for split in splits:
         for name in SPLITS:
-            for example in getattr(split, name):
-                digest.update(repr(example).encode("utf-8", "surrogatepass"))
+            examples = getattr(split, name)
+            digest.update(f"{name} {len(examples)}".encode())
+            said = [field.name for field in fields(examples[0]) if field.name != "where"] if examples else []
+            for example in examples:
+                values = [getattr(example, each) for each in said]
+                digest.update(repr(values).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """The recipe with its model and files named so that they are found from any working directory."""
+    tasks = tuple(
+        replace(task, train=_absolute(task.train), valid=_absolute(task.valid), test=_absolute(task.test))
+        for task in recipe.tasks
+    )
+    return replace(recipe, model=str(Path(recipe.model).resolve()), tasks=tasks)
+
+
+def _absolute(source: Source) -> Source:
+    if not source or source.startswith(PREFIX):
+        return source
+    path = Path(source).expanduser()
+    # A link keeps its name, which says what kind of file it is.
+    return str(path.parent.resolve() / path.name)
 
 
 def write_held_out(run: RunDirectory, splits: Sequence[Split]) -> None:

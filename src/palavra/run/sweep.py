@@ -18,7 +18,7 @@ from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, optimizer_of
 from palavra.run.search import default_searches, read_space
 from palavra.run.several import take_model, values_of
-from palavra.run.splits import Split, examples_hash, read_split
+from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.run.task_api import Kind, build_finetune_recipe
 from palavra.run.trials import Direction, SweepTrial, Trials, open_study, shown
 from palavra.tasks.task import is_error
@@ -150,7 +150,7 @@ def _check_same(
 ) -> None:
     """Remember what is searched on what, or raise PalavraError where a resumed sweep is not the same."""
     asked = {
-        "recipe": configuration.to_toml(recipe).splitlines(),
+        "recipe": configuration.to_toml(with_absolute_paths(recipe)).splitlines(),
         "search": sorted(searches),
         "examples": [examples_hash(splits)],
     }
