@@ -666,6 +666,20 @@ def test_interrupted_repetitions_go_on(
         repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
 
 
+def test_a_signal_in_the_last_step_of_a_repetition_stops_behind_it(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palavra.run.several.write_report", lambda folder: folder / "report.html")
+    wanted = recipe(models, spec(data), train={"steps": 2, "eval_every": 2})
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2)
+        with pytest.raises(Interrupted, match="stopped after seed 0, which is finished: go on with") as stopped:
+            run_seeds(wanted, 2, tmp_path / "out", False, Log(quiet=True))
+    assert stopped.value.exit_code == 143
+    assert not (tmp_path / "out" / "seed-1").exists()
+    assert len(run_seeds(wanted, 2, tmp_path / "out", True, Log(quiet=True)).rows) == 2
+
+
 def test_folds_hold_out_each_example_once(models: Path, data: Path, tmp_path: Path) -> None:
     split = read_split(spec(data, valid=None), 0)
     folds = [_fold(split, 5, number, 0) for number in range(5)]

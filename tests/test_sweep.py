@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,10 +23,11 @@ from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
 from palavra.run import trials as trials_module
 from palavra.run.finetune import finetune_splits
+from palavra.run.finetuning import FineTuning
 from palavra.run.search import Choices, Range, apply, default_searches, read_space, typed
 from palavra.run.sweep import Sweep, sweep
 from palavra.tasks.spec import TaskSpec
-from palavra.training.interrupts import Interrupted
+from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
 from palavra.training.optimizers import OptimizerConfig
 
@@ -226,6 +228,41 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     ]
     assert len(run(trials=4, out=out, epochs=1, resume=True).trials) == 4  # more may be asked for
     assert ran[5:] == ["trial-3"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
+    run: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    def step_values(self: FineTuning, report: Any) -> dict[str, float]:
+        if report.step == self.steps:
+            signal.raise_signal(number)
+        return {}
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuning, "step_values", step_values)
+        with pytest.raises(Interrupted, match="stopped after trial 0; 1 trials are finished: go on with") as caught:
+            run(trials=2, epochs=1)
+        assert caught.value.exit_code == code
+        with pytest.raises(Interrupted, match="stopped after trial 1; 2 trials are finished"):
+            run(trials=2, epochs=1, resume=True)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [trial["state"] for trial in stored(tmp_path)["trials"]] == ["complete", "complete"]
+    assert len(run(trials=2, epochs=1, resume=True).trials) == 2
+
+
+def test_what_an_inner_block_was_told_the_outer_one_knows() -> None:
+    with stop_on_signals() as outer:
+        with stop_on_signals() as inner:
+            signal.raise_signal(signal.SIGINT)
+            assert (inner.exit_code, outer.exit_code) == (130, 130)
+        with stop_on_signals() as later:
+            assert later  # begins with what was noted before it
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    with stop_on_signals() as anew:
+        assert not anew
 
 
 def test_what_is_resumed_must_be_what_was_begun(run: Callable[..., Sweep], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from palavra.run.finetune import check_recipe, finetune_splits, resume_finetunin
 from palavra.run.splits import Split, groups_of, read_split, stratified_order, with_absolute_paths
 from palavra.tasks.intervals import mean_interval
 from palavra.tasks.task import is_error
+from palavra.training.interrupts import Interrupted, stop_on_signals
 
 # What a finished run leaves that makes up the model.
 MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
@@ -113,12 +114,17 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(began, asked)
     folders = [out / f"{over}-{first + number}" for number in range(count)]
-    for number, folder in enumerate(folders):
-        log.line(f"{over} {first + number} ({number + 1} of {count})")
-        if (folder / "evaluation.json").exists():
-            log.line(f"{folder} is finished already")
-        else:
+    with stop_on_signals() as stop:
+        for number, folder in enumerate(folders):
+            log.line(f"{over} {first + number} ({number + 1} of {count})")
+            if (folder / "evaluation.json").exists():
+                log.line(f"{folder} is finished already")
+                continue
             one(number, folder)
+            if stop:  # in the last step of the run, or behind it
+                raise Interrupted(
+                    f"stopped after {over} {first + number}, which is finished: go on with --resume", stop.exit_code
+                )
     return _sum_up(folders, over, run, log)
 
 

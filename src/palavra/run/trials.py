@@ -22,7 +22,7 @@ from palavra.run.finetuning import FineTuning
 from palavra.run.search import Dimension, apply, typed
 from palavra.run.splits import Split, read_split
 from palavra.run.training import Validation
-from palavra.training.interrupts import Interrupted
+from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Trials:
         began, done = time.monotonic(), len(self._done())
         if done:
             self.log.line(f"{done} trials are finished already")
-        with self.log.live("sweep", trials) as live:
+        with stop_on_signals() as stop, self.log.live("sweep", trials) as live:
             for number in range(done, trials):
                 if minutes is not None and number > done and time.monotonic() - began > 60 * minutes:
                     self.log.line(f"{minutes:g} minutes are over after {number} of {trials} trials")
@@ -167,6 +167,11 @@ class Trials:
                 self._try(trial, number)
                 self._tidy()
                 live.update(number + 1)
+                if stop:  # in the last step of the trial, or behind it
+                    raise Interrupted(
+                        f"stopped after trial {number}; {number + 1} trials are finished: go on with --resume",
+                        stop.exit_code,
+                    )
 
     @property
     def direction(self) -> str:

@@ -2,9 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(Exception):
@@ -16,10 +17,24 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal arrived, and which."""
+    """Whether a signal arrived, and which. Handles signals in the place of `before`, by their numbers; where that is
+    the request of a block around this one, both know what either was told."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    def __init__(self, before: Mapping[int, Any]):
+        self._before = before
+        around = (handler.signal for handler in before.values() if isinstance(handler, StopRequest))
+        self.signal: int | None = next(around, None)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note a first signal; a second one acts as it always does."""
+        before = self._before[number]
+        if self.signal is not None:
+            signal.signal(number, before)
+            signal.raise_signal(number)
+            return
+        self.signal = number
+        if isinstance(before, StopRequest):
+            before(number, frame)
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -34,21 +49,17 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """While the block runs, SIGINT and SIGTERM only leave a note; a second one acts as it always does.
 
-    Outside the main thread, where Python allows no handlers, signals keep their usual effect.
+    Blocks may lie in one another: what the inner one was told and did not act on, such as a signal in the last step of
+    one run of several, the outer one knows. Outside the main thread, where Python allows no handlers, signals keep
+    their usual effect.
     """
-    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield StopRequest({})
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        request.signal = number
-        signal.signal(number, before[signal.Signals(number)])
-
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    request = StopRequest(before)
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, request)
     try:
         yield request
     finally:
