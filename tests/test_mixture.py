@@ -137,10 +137,28 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     assert min(line["causal_loss"] for line in valid) < np.log(300) - 2
     assert valid[-1]["loss"] < valid[0]["loss"] - 2
     evaluation = json.loads((tmp_path / "m" / "evaluation.json").read_text())
-    assert {"loss", "accuracy", "bands", "corruption", "causal"} <= set(evaluation)
+    assert set(evaluation) == {"masked", "causal"}
+    assert {"loss", "accuracy", "bands", "corruption"} <= set(evaluation["masked"])
     assert evaluation["causal"]["bits_per_byte"] > 0
+    shown = (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    assert all(
+        name in shown for name in ("Masked accuracy", "Causal loss", "Causal perplexity", "Causal bits per byte")
+    )
+    found = evaluated(tmp_path / "m", evaluation)
+    assert "causal" in found.lines()
+    assert any(line.startswith("  bits per byte") for line in found.lines())
     assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
+
+
+def evaluated(out: Path, written: dict[str, Any]) -> Any:
+    """What `palavra.evaluate` finds in a run's own folder, which is what its run wrote down."""
+    found = palavra.evaluate(out, device="cpu")
+    for name, part in written.items():
+        again = found.to_json()[name]
+        assert set(again) == set(part)
+        assert again["loss"] == pytest.approx(part["loss"], rel=1e-4)
+    return found
 
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:

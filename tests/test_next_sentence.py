@@ -262,6 +262,12 @@ def test_a_run_learns_what_follows_and_resumes_bit_for_bit(corpus: Path, tmp_pat
     evaluation = json.loads((out / "evaluation.json").read_text())
     assert evaluation["next_sentence"]["accuracy"] > 0.75, told
     assert evaluation["next_sentence"]["pairs"] > 5
+    assert {"corruption", "accuracy"} <= set(evaluation["masked"])
+    found = palavra.evaluate(out, device="cpu")
+    assert found.to_json()["next_sentence"] == pytest.approx(evaluation["next_sentence"], rel=1e-4)
+    assert found.to_json()["masked"]["loss"] == pytest.approx(evaluation["masked"]["loss"], rel=1e-4)
+    assert found.lines().count("next sentence") == 1
+    assert "Next-sentence accuracy" in (out / "report.html").read_text(encoding="utf-8")
     names = ("model.safetensors", "evaluation.json")
     expected = {name: (out / name).read_bytes() for name in names}
     shutil.rmtree(out / "checkpoints" / "step-80")
@@ -269,6 +275,12 @@ def test_a_run_learns_what_follows_and_resumes_bit_for_bit(corpus: Path, tmp_pat
     assert {name: (out / name).read_bytes() for name in names} == expected
     assert type(BertForPreTraining.from_pretrained(out)).__name__ == "BertForPreTraining"
     theirs = AutoModelForMaskedLM.from_pretrained(out, attn_implementation="eager").eval()
+    # Written again without its second head: a new one would only guess.
+    theirs.save_pretrained(tmp_path / "masked")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(out / name, tmp_path / "masked")
+    shutil.copytree(out / "data", tmp_path / "masked" / "data")
+    assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
     ours = palavra.load(out, device="cpu")
     ids = torch.tensor(
         [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]

@@ -170,6 +170,20 @@ class CausalEvaluation:
     bits_per_byte: float | None
     sliding: bool
 
+    def values(self) -> dict[str, float]:
+        """As each look during training writes them down."""
+        known = {} if self.bits_per_byte is None else {"bits_per_byte": self.bits_per_byte}
+        return {"loss": self.loss, "perplexity": self.perplexity, **known}
+
+    def brief(self) -> str:
+        """Loss, perplexity and bits per byte."""
+        known = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        return f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}{known}"
+
+    def summary(self) -> str:
+        """The same."""
+        return self.brief()
+
     def lines(self) -> list[str]:
         """As people read it."""
         found = [

@@ -1,10 +1,10 @@
 """How good a masked model is, under one corruption that never changes, so that runs can be compared."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,37 @@ from palavra.objectives.masked import Vocabulary
 BATCH_TOKENS = 8192
 # Ranks by frequency in the training text, 1 the most frequent.
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
+
+
+class Part(Protocol):
+    """What an evaluation on held-out text found of one thing that a model learned."""
+
+    def values(self) -> dict[str, float]:
+        """As each look during training writes them down."""
+
+    def brief(self) -> str:
+        """The same in a few words."""
+
+    def lines(self) -> list[str]:
+        """As people read it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a file."""
+
+
+class Findings(Part, Protocol):
+    """What an evaluation on held-out text found of a whole model."""
+
+    @property
+    def loss(self) -> float:
+        """Nats a predicted token; what decides which weights are best."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+
+    def summary(self) -> str:
+        """The end of a run in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +79,22 @@ class Evaluation:
     accuracy_at_5: float
     bands: tuple[Band, ...] = ()
 
+    def values(self) -> dict[str, float]:
+        """As each look during training writes them down."""
+        return {"loss": self.loss, "perplexity": self.perplexity, "accuracy": self.accuracy,
+                "accuracy_at_5": self.accuracy_at_5}  # fmt: skip
+
+    def brief(self) -> str:
+        """Loss and accuracy."""
+        return f"loss {self.loss:.4f}, masked accuracy {self.accuracy:.1%}"
+
+    def summary(self) -> str:
+        """Loss, perplexity and accuracy."""
+        return (
+            f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%} "
+            f"(first five guesses {self.accuracy_at_5:.1%})"
+        )
+
     def lines(self) -> list[str]:
         """As people read it."""
         return [
@@ -67,6 +114,53 @@ class Evaluation:
         """As written to `evaluation.json`."""
         corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED, "drawn": "document"}
         return {"corruption": corruption, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointEvaluation:
+    """One model's results at hidden tokens, and at what it learned `beside` them, by name."""
+
+    masked: Findings
+    beside: Mapping[str, Part]
+
+    @property
+    def loss(self) -> float:
+        """That of the hidden tokens."""
+        return self.masked.loss
+
+    @property
+    def perplexity(self) -> float:
+        """That of the hidden tokens."""
+        return self.masked.perplexity
+
+    def values(self) -> dict[str, float]:
+        """Those of the hidden tokens as they are, the others with their part's name before them."""
+        others = {f"{name}_{key}": value for name, part in self.beside.items() for key, value in part.values().items()}
+        return {**self.masked.values(), **others}
+
+    def brief(self) -> str:
+        """All parts, one after the other."""
+        return "; ".join([self.masked.brief(), *self._others()])
+
+    def summary(self) -> str:
+        """All parts, the hidden tokens at more length."""
+        return "; ".join([self.masked.summary(), *self._others()])
+
+    def _others(self) -> list[str]:
+        return [f"{_words(name)} {part.brief()}" for name, part in self.beside.items()]
+
+    def lines(self) -> list[str]:
+        """As people read it: each part under its name."""
+        parts = {"masked": self.masked, **self.beside}
+        return [line for name, part in parts.items() for line in (_words(name), *(f"  {x}" for x in part.lines()))]
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `evaluation.json`: each part under its name."""
+        return {"masked": self.masked.to_json(), **{name: part.to_json() for name, part in self.beside.items()}}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """How well a model tells which second part of a text follows the first."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from palavra.data.loader import assemble
 from palavra.data.packing import Cursor, one_pass
 from palavra.inference.corruption import CORRUPTION_SEED
-from palavra.inference.evaluation import BATCH_TOKENS, Evaluation, HeldOut, evaluate_masked
+from palavra.inference.evaluation import BATCH_TOKENS, HeldOut
 from palavra.model.compute import Compute, eager
 from palavra.model.heads import lay_out
 from palavra.model.next_sentence import NextSentenceModel
-from palavra.objectives.masked import Vocabulary
 from palavra.objectives.next_sentence import NextSentenceObjective
 
 
@@ -27,44 +26,35 @@ class PairEvaluation:
     loss: float | None
     accuracy: float | None
 
+    def values(self) -> dict[str, float]:
+        """As each look during training writes them down; nothing without pairs."""
+        known = {"loss": self.loss, "accuracy": self.accuracy}
+        return {name: value for name, value in known.items() if value is not None}
 
-@dataclass(frozen=True, kw_only=True)
-class NextSentenceEvaluation:
-    """A masked model's results, and those of its second head."""
-
-    masked: Evaluation
-    next_sentence: PairEvaluation
-
-    @property
-    def loss(self) -> float:
-        """That of the masked tokens."""
-        return self.masked.loss
-
-    @property
-    def perplexity(self) -> float:
-        """That of the masked tokens."""
-        return self.masked.perplexity
+    def brief(self) -> str:
+        """Accuracy."""
+        return "accuracy unknown: no pairs" if self.accuracy is None else f"accuracy {self.accuracy:.1%}"
 
     def lines(self) -> list[str]:
         """As people read it."""
-        found = self.next_sentence
-        told = "no pairs" if found.accuracy is None else f"{found.accuracy:.1%} of {found.pairs:,} pairs"
-        return [*self.masked.lines(), f"next sentence     {told}"]
+        found = [f"pairs             {self.pairs:,}"]
+        if self.loss is not None and self.accuracy is not None:
+            found += [f"loss              {self.loss:.4f} nats a pair", f"accuracy          {self.accuracy:.1%}"]
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`."""
-        return {**self.masked.to_json(), "next_sentence": vars(self.next_sentence)}
+        """As written to a file."""
+        return asdict(self)
 
 
 def evaluate_next_sentence(
-    model: NextSentenceModel, held_out: HeldOut, vocabulary: Vocabulary, objective: NextSentenceObjective,
-    compute: Compute, *, limit: int | None = None, counts: Any = None,
-) -> NextSentenceEvaluation:  # fmt: skip
-    """Both heads on about `limit` tokens of held-out text (None: all), the pairs without any masked token.
+    model: NextSentenceModel, held_out: HeldOut, objective: NextSentenceObjective, compute: Compute, *,
+    limit: int | None = None,
+) -> PairEvaluation:  # fmt: skip
+    """How well the second head tells pairs apart, on about `limit` tokens of held-out text (None: all), none masked.
 
     Pieces are exchanged among those of a batch, the same ones every time.
     """
-    masked = evaluate_masked(model, held_out, vocabulary, compute, limit=limit, counts=counts)
     was_training = model.training
     model.eval()
     losses, right = [], []
@@ -84,8 +74,7 @@ def evaluate_next_sentence(
     model.train(was_training)
     pairs = sum(map(len, losses))
     if not pairs:
-        return NextSentenceEvaluation(masked=masked, next_sentence=PairEvaluation(pairs=0, loss=None, accuracy=None))
-    found = PairEvaluation(
+        return PairEvaluation(pairs=0, loss=None, accuracy=None)
+    return PairEvaluation(
         pairs=pairs, loss=float(torch.cat(losses).double().mean()), accuracy=float(torch.cat(right).double().mean())
     )
-    return NextSentenceEvaluation(masked=masked, next_sentence=found)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_model, load_weights_into, write_config, write_weights
+from palavra.model.directory import load_model, load_weights_into, read_weights, write_config, write_weights
 from palavra.model.families import family_named
 from palavra.model.heads import MaskedLanguageModel
 
@@ -42,6 +42,13 @@ def save_next_sentence_model(model: NextSentenceModel, directory: Path, extra: d
     family = family_named(model.config.family, str(directory))
     write_weights(model, {**family.keys(model.config), **KEYS}, family.repeats(model.config), directory)
     write_config(model.config, directory, {"architectures": ["BertForPreTraining"], **extra})
+
+
+def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
+    """Whether the weights of a model directory, whose configuration is `config`, hold the whole second head."""
+    with torch.device("meta"):
+        claimed = NextSentenceModel(config)
+    return len(read_weights(claimed, KEYS, {}, directory)) == len(KEYS)
 
 
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:

@@ -48,8 +48,8 @@ class Example:
 
 def pretraining_page(records: Records) -> dict[str, Any]:
     """What `pretraining.html` shows, by the template's names."""
-    run = records.run
-    rows = _bands(records.evaluation)
+    run, predicted = records.run, _of_tokens(records.evaluation)
+    rows = _bands(predicted)
     budget = mapping(run.get("budget"))
     return {
         "subtitle": _subtitle(run),
@@ -61,7 +61,7 @@ def pretraining_page(records: Records) -> dict[str, Any]:
         "continuations": [
             (plain(row.get("prompt")), plain(row.get("text"))) for row in records.examples if "prompt" in row
         ],
-        "band_rows": _band_table(objects(records.evaluation.get("bands"))),
+        "band_rows": _band_table(objects(predicted.get("bands"))),
         "evaluation": _evaluation_sentence(records.evaluation),
         "packing": [Tile(label=k, value=v) for k, v in facts(mapping(run.get("packing")), PACKING)],
         "data": facts(mapping(run.get("data")), DATA),
@@ -92,7 +92,7 @@ def _subtitle(run: JsonObject) -> str:
 
 
 def _tiles(records: Records) -> list[Tile]:
-    evaluation, model = records.evaluation, mapping(records.run.get("model"))
+    evaluation, model = _of_tokens(records.evaluation), mapping(records.run.get("model"))
     training = mapping(records.run.get("training"))
     last = records.train[-1] if records.train else {}
     source, note = evaluation, "whole validation set"
@@ -112,6 +112,7 @@ def _tiles(records: Records) -> list[Tile]:
         Tile(label="Validation loss", value=loss(source.get("loss")), note=f"nats per token, {note}"),
         Tile(label="Perplexity", value=perplexity(source.get("perplexity")), note="exp of the loss"),
         *_quality_tiles(source),
+        *_tiles_beside(records.evaluation),
         Tile(label="Tokens seen", value=count(tokens), note=passes),
         Tile(label="Training time", value=duration(seconds), note=f"{count(steps)} steps"),
         Tile(label="Tokens per second", value=count(speed), note=peak),
@@ -133,6 +134,28 @@ def _quality_tiles(found: JsonObject) -> list[Tile]:
         Tile(label="Masked accuracy", value=percent(found.get("accuracy")), note=accuracy),
         Tile(label="Accuracy at 5", value=percent(found.get("accuracy_at_5")), note="right one among five"),
     ]
+
+
+def _of_tokens(evaluation: JsonObject) -> JsonObject:
+    """The part of an evaluation that is about tokens, hidden or next: the first, where a model has learned several
+    things at once."""
+    return mapping(evaluation.get("masked")) or evaluation
+
+
+def _tiles_beside(evaluation: JsonObject) -> list[Tile]:
+    """What is known of that which was learned beside hidden tokens."""
+    causal, pairs = mapping(evaluation.get("causal")), mapping(evaluation.get("next_sentence"))
+    note = "of next tokens, read from left to right"
+    tiles = [
+        Tile(label="Causal loss", value=loss(causal.get("loss")), note=f"nats per token, {note}"),
+        Tile(label="Causal perplexity", value=perplexity(causal.get("perplexity")), note=note),
+        Tile(label="Causal bits per byte", value=loss(causal.get("bits_per_byte")), note="whatever the tokenizer"),
+        Tile(
+            label="Next-sentence accuracy", value=percent(pairs.get("accuracy")),
+            note=f"of {count(pairs.get('pairs'))} pairs, half of them exchanged",
+        ),
+    ]  # fmt: skip
+    return [tile for tile in tiles if tile.value != ABSENT]
 
 
 def _notices(records: Records) -> list[str]:
@@ -190,7 +213,7 @@ def _loss_against_probability(records: Records, rows: Sequence[Band]) -> str:
     return charts.loss_against_probability(
         rows,
         [probability for value in best if (probability := number(value)) is not None],
-        number(records.evaluation.get("loss")),
+        number(_of_tokens(records.evaluation).get("loss")),
         number(mapping(records.run.get("model")).get("vocab_size")),
     )
 
@@ -274,6 +297,7 @@ def _candidates(budget: JsonObject) -> list[tuple[bool, tuple[str, ...]]]:
 
 
 def _evaluation_sentence(evaluation: JsonObject) -> str:
+    evaluation = _of_tokens(evaluation)
     if not evaluation:
         return ""
     if "corruption" not in evaluation:

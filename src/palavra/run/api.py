@@ -10,13 +10,14 @@ from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel, evaluate_causal
-from palavra.inference.evaluation import HeldOut, evaluate_masked
+from palavra.inference.evaluation import Findings, HeldOut
 from palavra.inference.loading import load
 from palavra.inference.model import LanguageModel
 from palavra.log import Log
 from palavra.recipe import DataConfig, FamilyName, ObjectiveName, Recipe, SizeName
 from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
-from palavra.run.learning import Findings
+from palavra.run.joint_objectives import NextSentenceLearning
+from palavra.run.learning import learning_in
 from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
 from palavra.run.task_api import evaluate_task
 from palavra.tasks.directory import is_task_directory
@@ -160,11 +161,12 @@ def evaluate(
     device: str = "auto",
     log: Log | None = None,
 ) -> Any:
-    """How good a model is: an `Evaluation`, a `CausalEvaluation` or a `TaskEvaluation`, as the model is.
+    """How good a model is: an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`, as it is.
 
     A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
-    held out, with accuracy by frequency band. A causal model: the same text, as perplexity and bits per byte; with
-    `sliding` the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
+    held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
+    its own. A causal model: the same text, as perplexity and bits per byte; with `sliding` the windows of documents
+    longer than the context overlap by half. A fine-tuned model: on a file of
     labelled examples, whose columns `text`, `text_a`, `text_b` and `label` name where they are not those of training,
     for one `task` where it has several; what it predicts for each example goes to the file `predictions`.
     """
@@ -213,4 +215,8 @@ def _evaluate_text(
     text = HeldOut(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
     if isinstance(loaded, CausalModel):
         return evaluate_causal(loaded.model, text, loaded.compute, sliding=bool(sliding), decode=tokenizer.decode)
-    return evaluate_masked(loaded.model, text, loaded.vocabulary, loaded.compute, counts=counts)
+    learning = learning_in(Path(model))
+    network: Any = loaded.model
+    if isinstance(learning, NextSentenceLearning):
+        network = learning.load(Path(model)).to(loaded.compute.device)  # with its second head
+    return learning.evaluate(network.eval(), text, tokenizer, loaded.compute, limit=None, counts=counts)

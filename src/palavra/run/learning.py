@@ -4,33 +4,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from palavra.data.shards import Corpus
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.evaluation import Findings, HeldOut
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
+from palavra.model.directory import CONFIG, read_config, read_json
+from palavra.model.next_sentence import holds_next_sentence_head
 from palavra.recipe import ObjectiveName, Recipe
 from palavra.run.joint_objectives import MixedLearning, NextSentenceLearning
 from palavra.run.single_objectives import CausalLearning, Counts, MaskedLearning, TextObjective
-from palavra.run.training import Validation
 from palavra.tokenizer import Tokenizer
-
-
-class Findings(Protocol):
-    """What an evaluation on held-out text found."""
-
-    @property
-    def loss(self) -> float:
-        """Nats a predicted token."""
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss)."""
-
-    def lines(self) -> list[str]:
-        """As people read it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`."""
 
 
 class Learning(Protocol):
@@ -68,12 +51,6 @@ class Learning(Protocol):
     ) -> Findings:  # fmt: skip
         """How good the model is on about `limit` held-out tokens (None: all); `counts` (V,) of the training text."""
 
-    def validation(self, found: Any) -> Validation:
-        """What a look at held-out text during training says."""
-
-    def summary(self, found: Any) -> str:
-        """The last look in one line."""
-
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """What a log line says beside loss, rate and speed."""
 
@@ -92,3 +69,18 @@ LEARNINGS: dict[ObjectiveName, Learning] = {
 def learning_of(recipe: Recipe) -> Learning:
     """The part of the recipe's objective."""
     return LEARNINGS[recipe.objective]
+
+
+# What `config.json` of a finished run calls its objective.
+OBJECTIVE_KEY = "pretraining_objective"
+
+
+def learning_in(directory: Path) -> Learning:
+    """The part of what the model of a directory has learned, as far as its configuration and weights tell."""
+    config = read_config(directory)
+    if config.causal:
+        return LEARNINGS["causal"]
+    if config.family == "bert" and holds_next_sentence_head(directory, config):
+        return LEARNINGS["masked+nsp"]
+    mixed = read_json(directory / CONFIG).get(OBJECTIVE_KEY) == "causal+masked"
+    return LEARNINGS["causal+masked" if mixed else "masked"]

@@ -15,7 +15,7 @@ from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import source_bytes, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.evaluation import Findings, HeldOut
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout, matmul_peak
 from palavra.model.directory import read_config, write_config
@@ -28,7 +28,7 @@ from palavra.run.checks import check_documents, check_recipe
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run
 from palavra.run.directory import RunDirectory
-from palavra.run.learning import Findings, learning_of
+from palavra.run.learning import OBJECTIVE_KEY, learning_of
 from palavra.run.pretraining import Pretraining
 from palavra.run.sizing import (
     RESERVE,
@@ -327,7 +327,7 @@ def _finish(training: Training, job: Pretraining, ready: Ready, outcome: Outcome
     evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.tokenizer.vocab_size))
     if evaluation is not None:
         run.write_json("evaluation.json", evaluation.to_json())
-        log.line(job.learning.summary(evaluation))
+        log.line(f"held-out text: {evaluation.summary()}")
     run.write_json("examples.json", job.learning.examples(job.model.eval(), ready.tokenizer, job.compute, ready.corpus))
     described = run.read_json("run.json")
     described["packing"] = {
@@ -355,4 +355,5 @@ def save_finished(job: Pretraining, directory: Path) -> None:
     """An ordinary Hugging Face directory: weights, configuration with the roles' ids, tokenizer."""
     config, tokenizer = job.model.config, job.tokenizer
     tokenizer.save(directory, context=config.context, segments=bool(config.segments), continues=config.causal)
-    job.learning.save(job.model, directory, tokenizer.config_ids())
+    known = {**tokenizer.config_ids(), OBJECTIVE_KEY: job.recipe.objective}
+    job.learning.save(job.model, directory, known)

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from palavra import distributed
 from palavra.data.loader import Documents, Packed, load
 from palavra.data.packing import Cursor, Packer
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.evaluation import Findings, HeldOut
 from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
 from palavra.recipe import Recipe, TrainConfig
-from palavra.run.learning import Findings, Learning
+from palavra.run.learning import Learning
 from palavra.run.single_objectives import TextObjective
 from palavra.run.training import Stage, Validation
 from palavra.tokenizer import Tokenizer
@@ -95,7 +95,9 @@ class Pretraining:
     def validate(self) -> Validation | None:
         """A look at part of the held-out text."""
         found = self.evaluate(self.recipe.train.eval_tokens)
-        return None if found is None else self.learning.validation(found)
+        if found is None:
+            return None
+        return Validation(score=found.loss, values=found.values(), line=f"validation {found.brief()}")
 
     def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> Findings | None:
         """Evaluate on about `limit` tokens of the held-out text (None: on all), if there is any."""

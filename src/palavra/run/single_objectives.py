@@ -10,7 +10,7 @@ from palavra.data.loader import Packed
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
-from palavra.inference.evaluation import Evaluation, HeldOut, evaluate_masked
+from palavra.inference.evaluation import Findings, HeldOut, evaluate_masked
 from palavra.inference.model import LanguageModel, vocabulary_of
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
@@ -21,7 +21,6 @@ from palavra.objectives.causal import CausalObjective
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.recipe import Recipe
 from palavra.run import examples
-from palavra.run.training import Validation
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import Objective
 
@@ -30,7 +29,7 @@ Counts = npt.NDArray[np.integer]
 
 
 class MaskedLearning:
-    """Tokens that were hidden."""
+    """Tokens that were hidden. What learns something beside them builds on it."""
 
     special = 2
     steps_differ = False
@@ -70,23 +69,9 @@ class MaskedLearning:
     def evaluate(
         self, model: MaskedLanguageModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *,
         limit: int | None, counts: Counts | None,
-    ) -> Evaluation:  # fmt: skip
+    ) -> Findings:  # fmt: skip
         """Under the fixed corruption."""
         return evaluate_masked(model, held_out, vocabulary_of(tokenizer), compute, limit=limit, counts=counts)
-
-    def validation(self, found: Evaluation) -> Validation:
-        """Loss and accuracy."""
-        values = {"loss": found.loss, "perplexity": found.perplexity, "accuracy": found.accuracy,
-                  "accuracy_at_5": found.accuracy_at_5}  # fmt: skip
-        line = f"validation loss {found.loss:.4f}, masked accuracy {found.accuracy:.1%}"
-        return Validation(score=found.loss, values=values, line=line)
-
-    def summary(self, found: Evaluation) -> str:
-        """Loss, perplexity and accuracy."""
-        return (
-            f"held-out text: loss {found.loss:.4f}, perplexity {found.perplexity:.2f}, masked accuracy "
-            f"{found.accuracy:.1%} (first five guesses {found.accuracy_at_5:.1%})"
-        )
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """The share of tokens that was masked."""
@@ -144,19 +129,6 @@ class CausalLearning:
         """Long documents are cut as in training."""
         del counts
         return evaluate_causal(model, held_out, compute, limit=limit, decode=tokenizer.decode)
-
-    def validation(self, found: CausalEvaluation) -> Validation:
-        """Loss, and bits per byte."""
-        values = {"loss": found.loss, "perplexity": found.perplexity}
-        line = f"validation loss {found.loss:.4f}, perplexity {found.perplexity:.2f}"
-        if found.bits_per_byte is not None:
-            values["bits_per_byte"] = found.bits_per_byte
-            line += f", {found.bits_per_byte:.3f} bits per byte"
-        return Validation(score=found.loss, values=values, line=line)
-
-    def summary(self, found: CausalEvaluation) -> str:
-        """Loss, perplexity and bits per byte."""
-        return self.validation(found).line.replace("validation", "held-out text:", 1)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """Nothing."""
