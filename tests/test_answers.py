@@ -15,9 +15,9 @@ from palavra.tasks.answers import (
     best_threshold,
     exact_match,
     f1,
+    grade,
     normalize_answer,
     question_scores,
-    withhold,
 )
 
 
@@ -153,10 +153,16 @@ def test_the_best_threshold_is_reached_and_nothing_is_better(
     found = question_scores(predictions, gold, no_answer_scores=refusal)
     assert found.best_exact is not None
     assert found.best_f1 is not None
-    every = [question_scores(withhold(predictions, refusal, at), gold) for at in {-9.0, *refusal.values()}]
+    grades = grade(list(predictions.values()), list(gold.values()))
+    assert grades.scores() == question_scores(predictions, gold)
+    scores = np.array(list(refusal.values()))
+    for at in {-9.0, *refusal.values()}:
+        silent = {name: "" if refusal[name] > at else text for name, text in predictions.items()}
+        assert grades.withheld(scores > at).scores() == question_scores(silent, gold)
+    every = [grades.withheld(scores > at).scores() for at in {-9.0, *refusal.values()}]
     assert found.best_exact.score == pytest.approx(max(one.exact for one in every))
     assert found.best_f1.score == pytest.approx(max(one.f1 for one in every))
-    reached = question_scores(withhold(predictions, refusal, found.best_f1.value), gold)
+    reached = grades.withheld(scores > found.best_f1.value).scores()
     assert reached.f1 == pytest.approx(found.best_f1.score)
 
 

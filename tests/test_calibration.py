@@ -14,6 +14,7 @@ from palavra.tasks.calibration import (
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
+    halves,
     negative_log_likelihood,
     reliability,
 )
@@ -122,6 +123,23 @@ def test_temperature_keeps_order_and_dtype_and_sums_to_one() -> None:
     np.testing.assert_array_equal(probabilities.argsort(1), logits.argsort(1))
     expected = torch.softmax(torch.from_numpy(logits) / 2.5, 1).numpy()
     np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+
+
+@given(strata=st.lists(st.sampled_from(["a", "b", "c\0d", ""]), max_size=40))
+def test_halves_are_halves_of_each_stratum(strata: list[str]) -> None:
+    second = halves(strata)
+    assert second.dtype == bool
+    assert second.sum() == len(strata) // 2
+    for stratum in set(strata):
+        own = second[[one == stratum for one in strata]]
+        assert abs(2 * int(own.sum()) - len(own)) <= 1
+    assert halves(strata).tolist() == second.tolist()
+
+
+def test_halves_do_not_follow_the_order() -> None:
+    second = halves(["a"] * 1000)
+    assert 150 < (second[1:] != second[:-1])[:500].sum() < 350
+    assert 200 < second[:500].sum() < 300
 
 
 def test_what_cannot_be_calibrated_is_an_error() -> None:

@@ -12,7 +12,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import scramble
-from tiny_tasks import batch_of, build, inferred, load_theirs, loss_of, overfit, trained
+from tiny_tasks import batch_of, build, inferred, load_theirs, loss_of, overfit, trained, with_intervals
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
@@ -167,9 +167,10 @@ def test_eight_examples_are_learned_by_heart() -> None:
     assert scores.main == TASK.metrics[0] == "accuracy"
     assert tuple(scores.values) == TASK.metrics
     assert scores.values["accuracy"] == 1.0
-    assert scores.correct is not None
-    assert scores.correct.tolist() == [1.0] * 8
+    assert with_intervals(scores) == {"accuracy", "loss"}
+    assert (scores.intervals["accuracy"].low, scores.intervals["accuracy"].high) == (1.0, 1.0)
     wrong = TASK.score(EXAMPLES, features, (-result[0],))
+    assert wrong.intervals["loss"].low < wrong.values["loss"] < wrong.intervals["loss"].high
     assert wrong.values["accuracy"] < 0.2
     assert wrong.details["errors"][0]["probability"] == max(e["probability"] for e in wrong.details["errors"])
     assert json.loads(json.dumps(wrong.details))["choices"] == {"2": 2, "3": 2, "4": 2, "5": 2}

@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.utils.class_weight import compute_class_weight
-from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained
+from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained, with_intervals
 from torch import Tensor
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig, Softmax
 from palavra.model.task_heads import HeadConfig
+from palavra.tasks.calibration import halves
 from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec, check_fields
 from palavra.tasks.texts import TextExample
@@ -388,8 +389,7 @@ def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
     assert scores.main == "accuracy"
     assert scores.values["accuracy"] == pytest.approx(accuracy_score(labels, chosen))
     assert scores.values["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
-    assert scores.correct is not None
-    assert scores.correct.tolist() == [float(a == b) for a, b in zip(labels, chosen, strict=True)]
+    assert with_intervals(scores) == set(task.metrics) - {"calibration_error"}
     assert set(task.metrics) >= {"accuracy", "macro_f1", "loss"}
     assert set(task.metrics) <= set(scores.values)
     errors = scores.details["errors"]
@@ -407,6 +407,21 @@ def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
     scores = task.score(examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
     assert scores.values["accuracy"] == 0.5
     assert "auroc" not in scores.values
+    assert with_intervals(scores) == {"accuracy", "macro_f1", "weighted_f1", "matthews", "loss"}
+    alone = task.score(
+        examples[:1], task.encode(examples[:1], tokenizer, 32, False), with_log_p(np.array([[0.9, 0.1]]))
+    )
+    assert alone.intervals == {}
+
+
+def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
+    examples = examples_of([("a",), ("a", "b"), (), ("b", "c"), ("c",), ("a", "c")] * 3)
+    task = Classification.fit(SEVERAL, examples)
+    features = task.encode(examples, tokenizer, 32, False)
+    logits = np.random.default_rng(0).normal(size=(18, 3)).astype(np.float32)
+    scores = task.score(examples, features, (logits,))
+    assert with_intervals(scores) == set(scores.values)
+    assert {"micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss"} <= set(scores.values)
 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
@@ -423,6 +438,35 @@ def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer:
     found = again.predict(examples, features, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
     assert [one["label"] for one in found] == ["a", "a", "b", "b"]
+
+
+def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tokenizer) -> None:
+    random = np.random.default_rng(0)
+    labels = ["abc"[i] for i in random.integers(3, size=30)]
+    examples = examples_of(labels)
+    task = Classification.fit(replace(SPEC, temperature=True), examples)
+    features = task.encode(examples, tokenizer, 32, False)
+    log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
+    fitted = task.calibrated(examples, features, log_p)
+    found = fitted.score_cross_fitted(examples, features, log_p)
+    told = found.details["fitted"]
+    assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.temperature, "cross-fitted")
+    second = halves(labels)
+    losses = []
+    for own, temperature in ((~second, told["halves"][1]), (second, told["halves"][0])):
+        other = [examples[i] for i in np.flatnonzero(~own)]
+        theirs = task.calibrated(other, task.encode(other, tokenizer, 32, False), (log_p[0][~own],))
+        assert theirs.temperature == temperature
+        here = [examples[i] for i in np.flatnonzero(own)]
+        losses.append(theirs.score(here, task.encode(here, tokenizer, 32, False), (log_p[0][own],)).values["loss"])
+    assert found.values["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found.values["accuracy"] == fitted.score(examples, features, log_p).values["accuracy"]
+    # What was fitted on the examples has the least loss there is, and so less than is honest.
+    assert fitted.score(examples, features, log_p).values["loss"] < found.values["loss"]
+    few = task.encode(examples[:9], tokenizer, 32, False)
+    told = fitted.score_cross_fitted(examples[:9], few, (log_p[0][:9],)).details["fitted"]
+    assert (told["scored"], told["halves"]) == ("fitted-on", [])
+    assert "fitted" not in Classification.fit(SPEC, examples).score_cross_fitted(examples, features, log_p).details
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])

@@ -15,12 +15,15 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import scramble
-from tiny_tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, overfit, trained
+from tiny_tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, overfit, trained, with_intervals
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
+from palavra.inference.tasks import FineTunedModel
+from palavra.tasks.calibration import halves
+from palavra.tasks.candidates import best_spans
 from palavra.tasks.features import offsets_of
-from palavra.tasks.kinds.qa import QuestionAnswering, best_spans
+from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.questions import LONGEST_QUESTION, QuestionFeatures, encode_questions, taught_answer
 from palavra.tasks.spec import Columns, QuestionOptions, TaskSpec
 from palavra.tokenizer import Tokenizer
@@ -353,12 +356,108 @@ def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
     assert fitted.threshold == before.values["best_f1_threshold"] == 2.0
     after = fitted.score(QUESTIONS, features, (scores,))
     assert after.values["f1"] == after.values["exact"] == 1
-    assert after.correct is not None
-    assert after.correct.mean() == after.values["f1"]
+    sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
+    assert with_intervals(after) == {"f1", "exact", "loss"} | sorts
+    assert (after.details["articles"], after.details["threshold"]) == ("en", 2.0)
     only = QUESTIONS[:7]
     assert task.calibrated(only, encode(only), (scores[: first[7]],)) is task
     plain = QuestionAnswering(spec(), False)
     assert set(plain.score(only, encode(only), (scores[: first[7]],)).values) == set(plain.metrics)
+
+
+def refusing_scores(features: QuestionFeatures, seed: int) -> tuple[npt.NDArray[np.float32]]:
+    """Scores that are right more often than not, for answers and for none."""
+    (scores,) = random_scores(features, seed)
+    first = offsets_of(features.row_counts)[:-1]
+    for window in range(features.sequences):
+        scores[first[window] + features.labels[window], [0, 1]] += 6
+    return (scores,)
+
+
+def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
+    questions = [QUESTIONS[0], QUESTIONS[7]] * 20
+    features = encode(questions)
+    scores = refusing_scores(features, 3)
+    task = QuestionAnswering(spec(), True).calibrated(questions, features, scores)
+    assert task.threshold is not None
+    found = task.score_cross_fitted(questions, features, scores)
+    told = found.details["fitted"]
+    assert (told["name"], told["value"], told["scored"]) == ("threshold", task.threshold, "cross-fitted")
+    second = halves([task.stratum(one) for one in questions])
+    assert [second[::2].sum(), second[1::2].sum()] == [10, 10]
+    expected, bounds = [], offsets_of(features.row_counts)
+    for half, threshold in ((~second, told["halves"][1]), (second, told["halves"][0])):
+        own, others = np.flatnonzero(half), np.flatnonzero(~half)
+        parts = {}
+        for name, numbers in (("own", own), ("others", others)):
+            chosen = [questions[i] for i in numbers]
+            rows = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in numbers])
+            parts[name] = (chosen, encode(chosen), (scores[0][rows],))
+        fitted = QuestionAnswering(spec(), True).calibrated(*parts["others"])
+        assert fitted.threshold == threshold
+        expected.append(fitted.score(*parts["own"]).values["f1"])
+    assert found.values["f1"] == pytest.approx(np.mean(expected))
+    assert found.values["f1"] < task.score(questions, features, scores).values["f1"]
+    few = QUESTIONS[:1] + QUESTIONS[7:]
+    features = encode(few)
+    told = task.score_cross_fitted(few, features, random_scores(features, 0)).details["fitted"]
+    assert (told["scored"], told["halves"]) == ("fitted-on", [])
+    given = QuestionAnswering(spec(threshold=1.0), True, 2.0)
+    assert "fitted" not in given.score_cross_fitted(few, features, random_scores(features, 0)).details
+
+
+def test_articles_are_those_that_are_asked_for() -> None:
+    question = ask("quem correu?", TEXTS[1], "gato")
+    features = encode([question])
+    scores = np.zeros((len(features.rows), 2), dtype=np.float32)
+    text, number = TEXTS[1], int(features.labels[0][1])
+    starts, ends = features.window_spans(0)
+    before = next(i for i in range(len(starts)) if text[starts[i] : ends[number - 1]] == "um gato")
+    scores[before + 1, 0] = scores[number, 1] = 9
+    values: dict[str, Any] = {}
+    for articles in ("en", "pt", "none"):
+        task = QuestionAnswering(spec(articles=articles), False)
+        assert task.predict([question], features, (scores,))[0]["answer"] == "um gato"
+        found = task.score([question], features, (scores,))
+        values[articles] = found.values["exact"], found.values["f1"]
+        assert found.details["articles"] == articles
+    assert values == {"en": (0.0, pytest.approx(2 / 3)), "pt": (1.0, 1.0), "none": (0.0, pytest.approx(2 / 3))}
+
+
+def answering(model: FineTunedModel, **options: Any) -> FineTunedModel:
+    (task,) = model.tasks.values()
+    assert isinstance(task, QuestionAnswering)
+    return replace(model, tasks={task.spec.name: task.answering(**options)})
+
+
+def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
+    config = transformers.BertConfig(
+        vocab_size=WORDPIECE.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=64,
+    )  # fmt: skip
+    theirs: Any = transformers.BertForQuestionAnswering(config)
+    scramble(theirs)
+    theirs.save_pretrained(tmp_path)
+    WORDPIECE.save(tmp_path, context=64, segments=True)
+    plain = FineTunedModel.load(tmp_path)
+    asked = [{"question": one.question, "context": one.context} for one in QUESTIONS]
+    assert all(one["answer"] and "no_answer_probability" not in one for one in plain.predict(asked))
+    before, _ = plain.score(QUESTIONS)
+    assert before.values["no_answer_f1"] == 0
+    assert {"has_answer_f1", "best_f1", "best_f1_threshold"} <= set(before.values)
+    assert "threshold" not in before.details
+    silent = answering(plain, threshold=-1e9).predict(asked)
+    assert all(one["answer"] == "" for one in silent)
+    refusal = np.array([math.log(one["no_answer_probability"] / one["best"][0]["probability"]) for one in silent])
+    for threshold in (0.0, float(np.median(refusal))):
+        refusing = answering(plain, threshold=threshold)
+        made = refusing.predict(asked)
+        assert [one["answer"] == "" for one in made] == (refusal > threshold).tolist()
+        after, _ = refusing.score(QUESTIONS)
+        assert (after.details["threshold"], after.details["articles"]) == (threshold, "en")
+        assert after.values["best_f1"] == before.values["best_f1"]
+    assert {one["answer"] == "" for one in made} == {True, False}
+    assert answering(plain, articles="pt").score(QUESTIONS)[0].details["articles"] == "pt"
 
 
 def test_a_context_without_tokens_has_no_answer() -> None:

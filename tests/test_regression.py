@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained
+from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained, with_intervals
 from torch import nn
 
 from palavra.errors import PalavraError
@@ -183,7 +183,8 @@ def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
     scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (values,))
     assert scores.main == "pearson"
     assert not scores.lower_is_better
-    assert set(scores.values) == set(task.metrics)
+    assert set(scores.values) == set(task.metrics) == with_intervals(scores)
+    assert scores.intervals["pearson"].low < scores.values["pearson"] < scores.intervals["pearson"].high
     assert scores.values["pearson"] == pytest.approx(pearsonr(targets[:, 0], values[:, 0])[0])
     assert scores.values["spearman"] == pytest.approx(spearmanr(targets[:, 0], values[:, 0])[0])
     mse = float(np.square(targets - values).mean())
@@ -201,6 +202,7 @@ def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targ
     scores = task.score(examples, features, (np.full((len(targets), 1), 1.5, dtype=np.float32),))
     assert scores.values["pearson"] == 0.0
     assert "spearman" not in scores.values
+    assert with_intervals(scores) <= {"mse", "rmse", "mae", "r2", "loss"}
     assert all(np.isfinite(value) for value in scores.values.values())
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from tiny import layout_of, model_config
 
@@ -14,7 +15,7 @@ from palavra.model.families import family_named
 from palavra.model.families.tasks import TASK_FORMATS, own_head
 from palavra.model.task_heads import Head, TaskModel, output_width
 from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.task import Task
+from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 TEXTS = [
@@ -66,6 +67,19 @@ def inferred(model: TaskModel, task: Task[Any], batch: Batch) -> tuple[npt.NDArr
 def loss_of(model: TaskModel, task: Task[Any], batch: Batch) -> Any:
     """The task's loss of a batch."""
     return task.loss(model.head("task").output, model(batch, layout_of(batch)), batch)
+
+
+def with_intervals(scores: Scores) -> set[str]:
+    """The numbers that have an interval. Of the examples as they are, each drawn once, their statistics are the numbers
+    themselves, where they are defined."""
+    once: dict[str, float] = {}
+    for statistic in scores.statistics():
+        once |= {name: float(value[0]) for name, value in statistic(np.ones((1, scores.examples))).items()}
+    for name in once.keys() & scores.values.keys():
+        assert once[name] == pytest.approx(scores.values[name], rel=1e-6, abs=1e-9) or np.isnan(once[name]), name
+    for interval in scores.intervals.values():
+        assert interval.low <= interval.high
+    return set(scores.intervals)
 
 
 def overfit(model: TaskModel, task: Task[Any], features: Features, steps: int, rate: float = 0.01) -> float:

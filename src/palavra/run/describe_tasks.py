@@ -9,7 +9,7 @@ from palavra.run.describe import environment
 from palavra.run.finetuning import FineTuning
 from palavra.run.splits import SPLITS, Split, examples_hash
 from palavra.tasks.directory import describe_head, parameters
-from palavra.tasks.intervals import Interval, bootstrap_mean_interval
+from palavra.tasks.intervals import Interval
 from palavra.tasks.task import Scores, Task
 
 
@@ -62,10 +62,8 @@ def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
 
 
 def interval_of(scores: Scores) -> Interval | None:
-    """The bootstrap interval of the main number, where it is a mean over examples."""
-    if scores.correct is None or len(scores.correct) < 2:
-        return None
-    return bootstrap_mean_interval(scores.correct)
+    """The bootstrap interval of the main number, where it has one."""
+    return scores.intervals.get(scores.main)
 
 
 def scores_line(scores: Scores) -> str:
@@ -97,5 +95,6 @@ def scores_json(scores: Scores) -> dict[str, Any]:
         "main": scores.main,
         "values": dict(scores.values),
         "interval": None if interval is None else interval.to_json(),
+        "intervals": {name: one.to_json() for name, one in scores.intervals.items()},
         "details": dict(scores.details),
     }

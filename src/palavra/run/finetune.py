@@ -322,7 +322,8 @@ def _scores(
     """The scores on validation and test examples, as far as there are any."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
     if name in job.valid:
-        yield "valid", task.score(job.valid[name].examples, job.valid[name].features, inferred[name])
+        # These are the examples that temperature and threshold were fitted on.
+        yield "valid", task.score_cross_fitted(job.valid[name].examples, job.valid[name].features, inferred[name])
     if split.test:
         features = task.encode(
             split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,

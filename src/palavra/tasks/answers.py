@@ -8,8 +8,8 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
+from palavra.tasks.spec import Articles
 
 ENGLISH_ARTICLES = frozenset({"a", "an", "the"})
 PORTUGUESE_ARTICLES = frozenset({"o", "a", "os", "as", "um", "uma", "uns", "umas"})
+ARTICLES: Mapping[Articles, frozenset[str]] = {
+    "en": ENGLISH_ARTICLES,
+    "pt": PORTUGUESE_ARTICLES,
+    "none": frozenset(),
+}
 
 # ASCII only, as published: quotation marks such as « and “ stay.
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -32,7 +38,7 @@ class Threshold:
     """Giving no answer where the no-answer score is above `value` makes `score` the best there is.
 
     It was chosen with the right answers at hand, so the score is an upper bound, not what to expect elsewhere:
-    choose it on validation data and use it, through `withhold`, on the test.
+    choose it on validation data and use it, through `Grades.withheld`, on the test.
     """
 
     value: float
@@ -103,9 +109,55 @@ def _overlap(prediction: list[str], gold: list[str]) -> float:
     return 2 * shared / (len(prediction) + len(gold))
 
 
-def withhold(predictions: Mapping[str, str], no_answer_scores: Mapping[str, float], threshold: float) -> dict[str, str]:
-    """The predictions, those with a no-answer score above `threshold` replaced by the empty one: no answer."""
-    return {name: "" if no_answer_scores[name] > threshold else text for name, text in predictions.items()}
+@dataclass(frozen=True, kw_only=True)
+class Grades:
+    """Of each question (E,) whether its answer is right, `exact` 0 or 1, its overlap `f1`, what no answer at all would
+    get, `silent`, by both measures, and whether the text has an answer, `answered`."""
+
+    exact: Floats
+    f1: Floats
+    silent: Floats
+    answered: npt.NDArray[np.bool_]
+
+    def withheld(self, refused: npt.NDArray[np.bool_]) -> "Grades":
+        """The grades with no answer given where `refused` (E,)."""
+        given = {name: np.where(refused, self.silent, getattr(self, name)) for name in ("exact", "f1")}
+        return replace(self, **given)
+
+    def scores(self, *, best_exact: Threshold | None = None, best_f1: Threshold | None = None) -> QuestionScores:
+        """Their means."""
+        return QuestionScores(
+            questions=len(self.exact),
+            exact=float(self.exact.mean()),
+            f1=float(self.f1.mean()),
+            has_answer=int(self.answered.sum()),
+            has_answer_exact=_mean(self.exact[self.answered]),
+            has_answer_f1=_mean(self.f1[self.answered]),
+            no_answer=int((~self.answered).sum()),
+            no_answer_exact=_mean(self.exact[~self.answered]),
+            no_answer_f1=_mean(self.f1[~self.answered]),
+            best_exact=best_exact,
+            best_f1=best_f1,
+        )
+
+
+def grade(
+    predictions: Sequence[str], gold: Sequence[tuple[str, ...]], articles: frozenset[str] = ENGLISH_ARTICLES
+) -> Grades:
+    """Exact match and F1 of each answer; the best of several gold answers counts.
+
+    A question without gold answers has none in the text, and the right prediction is "". Gold answers of nothing
+    but articles and punctuation are left out, as published.
+    """
+    exact, overlap, silent = np.zeros((3, len(gold)))
+    for row, (given, answers) in enumerate(zip(predictions, gold, strict=True)):
+        normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
+        prediction = normalize_answer(given, articles)
+        exact[row] = prediction in normalized
+        words = prediction.split()
+        overlap[row] = max(_overlap(words, answer.split()) for answer in normalized)
+        silent[row] = normalized == [""]
+    return Grades(exact=exact, f1=overlap, silent=silent, answered=np.array([bool(answers) for answers in gold]))
 
 
 def question_scores(
@@ -115,10 +167,7 @@ def question_scores(
     no_answer_scores: Mapping[str, float] | None = None,
     articles: frozenset[str] = ENGLISH_ARTICLES,
 ) -> QuestionScores:
-    """Exact match and F1 of answers by question id; the best of several gold answers counts.
-
-    A question without gold answers has none in the text, and the right prediction is "". Gold answers of nothing
-    but articles and punctuation are left out, as published. With `no_answer_scores` (higher: rather no answer;
+    """`grade` of answers by question id, and its means. With `no_answer_scores` (higher: rather no answer;
     probabilities or differences of logits) also the thresholds that make the best of them. Predictions of
     questions that are not in `gold` are not looked at.
 
@@ -135,39 +184,14 @@ def question_scores(
             raise PalavraError(
                 f"{len(missing)} questions have no {what}, the first is '{missing[0]}'; give one for each"
             )
-    exact, overlap = _each(predictions, gold, articles)
-    answered = np.array([bool(answers) for answers in gold.values()])
-    best_exact = best_f1 = None
-    if no_answer_scores is not None:
-        refusal = np.array([no_answer_scores[name] for name in gold], dtype=np.float64)
-        best_exact, best_f1 = (best_threshold(scores, answered, refusal) for scores in (exact, overlap))
-    return QuestionScores(
-        questions=len(gold),
-        exact=float(exact.mean()),
-        f1=float(overlap.mean()),
-        has_answer=int(answered.sum()),
-        has_answer_exact=_mean(exact[answered]),
-        has_answer_f1=_mean(overlap[answered]),
-        no_answer=int((~answered).sum()),
-        no_answer_exact=_mean(exact[~answered]),
-        no_answer_f1=_mean(overlap[~answered]),
-        best_exact=best_exact,
-        best_f1=best_f1,
+    grades = grade([predictions[name] for name in gold], list(gold.values()), articles)
+    if no_answer_scores is None:
+        return grades.scores()
+    refusal = np.array([no_answer_scores[name] for name in gold], dtype=np.float64)
+    return grades.scores(
+        best_exact=best_threshold(grades.exact, grades.answered, refusal),
+        best_f1=best_threshold(grades.f1, grades.answered, refusal),
     )
-
-
-def _each(
-    predictions: Mapping[str, str], gold: Mapping[str, tuple[str, ...]], articles: frozenset[str]
-) -> tuple[Floats, Floats]:
-    """Exact match and F1 of each question, in the order of `gold`."""
-    exact, overlap = np.zeros(len(gold)), np.zeros(len(gold))
-    for row, (name, answers) in enumerate(gold.items()):
-        normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
-        prediction = normalize_answer(predictions[name], articles)
-        exact[row] = prediction in normalized
-        words = prediction.split()
-        overlap[row] = max(_overlap(words, answer.split()) for answer in normalized)
-    return exact, overlap
 
 
 def _mean(scores: Floats) -> float | None:

@@ -4,6 +4,7 @@ Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ Floats = npt.NDArray[np.floating]
 
 # Where a temperature is looked for. Perfectly separated logits want 0, and logits that say nothing infinity.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
+# What is fitted on fewer examples (of each sort that it takes) says little of the other half.
+FEWEST_IN_HALF = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +122,21 @@ def apply_temperature(logits: Floats, temperature: float) -> Floats:
         raise ValueError(f"a temperature is positive, not {temperature}")
     probabilities: Floats = softmax(logits / temperature, axis=-1)
     return probabilities
+
+
+def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which examples (E,) are in the second of two halves, for cross-fitting: what is fitted on each is scored on the
+    other. The halves differ by one example at most, in all and of each stratum; chance that is always the same decides
+    which."""
+    _, numbers = np.unique(np.array(strata, dtype=object).astype(str), return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(strata)), numbers))
+    second = np.zeros(len(strata), dtype=bool)
+    second[order[1::2]] = True
+    return second
+
+
+def how_fitted(name: str, value: float, of_halves: Sequence[float] | None) -> dict[str, Any]:
+    """What the report says of a value that was fitted on the examples it is scored on: "cross-fitted" with those
+    `of_halves`, or, where these are too small, "fitted-on", which flatters."""
+    how = "fitted-on" if of_halves is None else "cross-fitted"
+    return {"name": name, "value": value, "scored": how, "halves": list(of_halves or ())}

@@ -1,7 +1,7 @@
 """How far a score can be trusted: intervals over the examples of one test, and over several runs."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -9,8 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-# Indices drawn at once: more do not go faster, and take memory.
+from palavra.tasks.statistics import Doubles, Statistic
+
+# Indices and resamples drawn at once: more do not go faster, and take memory.
 DRAWN_AT_ONCE = 2**18
+RESAMPLES_AT_ONCE = 256
+# Examples that all resamples of a statistic look at (about a second), and resamples that are made however many these
+# are.
+MOST_WORK = 5 * 10**7
+FEWEST_SAMPLES = 200
 
 IntArray = npt.NDArray[np.int64]
 
@@ -43,47 +50,49 @@ class Mean(NamedTuple):
 def resamples(examples: int, samples: int, seed: int) -> Iterator[IntArray]:
     """`samples` draws of `examples` indices with replacement, as arrays (some, examples) int64."""
     random = np.random.default_rng(seed)
-    rows = max(1, DRAWN_AT_ONCE // examples)
+    rows = max(1, min(RESAMPLES_AT_ONCE, DRAWN_AT_ONCE // examples))
     for start in range(0, samples, rows):
         yield random.integers(examples, size=(min(rows, samples - start), examples))
 
 
-def bootstrap_interval(
-    score: Callable[[IntArray], float | None],
+def bootstrap_intervals(
+    statistics: Sequence[Statistic],
     examples: int,
     *,
     level: float = 0.95,
     samples: int = 1000,
     seed: int = 0,
-) -> Interval:
-    """The percentile bootstrap of a score (Efron 1979): what it might have been on another test of the same size.
+) -> dict[str, Interval]:
+    """The percentile bootstrap of scores (Efron 1979): what each might have been on another test of the same size.
 
-    `score` is given indices (examples,) int64 with repetitions, and returns the score of those examples. Where it
-    is undefined on a resample (None or NaN, as the AUROC of one class alone), the resample is left out and not
-    counted in `Interval.samples`. The interval covers the choice of the test's examples, not of the training's
-    seed, and is too narrow below some 30 examples or where examples depend on each other. The same seed gives
-    the same resamples, so scores of two models can be compared on them.
+    An interval covers the choice of the test's examples, not of the training's seed, and is too narrow below some 30
+    examples or where examples depend on each other. Resamples on which a score is undefined (the AUROC of one class
+    alone) are left out and not counted in `Interval.samples`; where that is more than half of them, it has no
+    interval. Of a statistic that costs more than `MOST_WORK` fewer resamples are looked at, at least
+    `FEWEST_SAMPLES`. The same seed gives the same resamples, so scores of two models can be compared on them.
 
     Raises:
-        ValueError: no examples, a level outside (0, 1), or a score that is defined on no resample.
+        ValueError: no examples, no samples, or a level outside (0, 1).
     """
     _check(examples, level, samples)
-    drawn = (score(indices) for chunk in resamples(examples, samples, seed) for indices in chunk)
-    return _percentiles(np.array([math.nan if value is None else value for value in drawn], dtype=np.float64), level)
+    wanted = [min(samples, max(FEWEST_SAMPLES, MOST_WORK // max(1, one.cost))) for one in statistics]
+    drawn: dict[str, list[Doubles]] = {}
+    done = 0
+    for chunk in resamples(examples, max(wanted, default=0), seed):
+        counts = _counts(chunk, examples)
+        for statistic, most in zip(statistics, wanted, strict=True):
+            if done < most:
+                for name, values in statistic(counts[: most - done]).items():
+                    drawn.setdefault(name, []).append(values)
+        done += len(chunk)
+    intervals = {name: _percentiles(np.concatenate(parts), level) for name, parts in drawn.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
-def bootstrap_mean_interval(
-    values: npt.ArrayLike, *, level: float = 0.95, samples: int = 1000, seed: int = 0
-) -> Interval:
-    """`bootstrap_interval` of the mean of values (E,), one an example: accuracy, exact match, a loss. Much quicker.
-
-    Raises:
-        ValueError: no values, or a level outside (0, 1).
-    """
-    array = np.asarray(values, dtype=np.float64)
-    _check(len(array), level, samples)
-    means = [array[chunk].mean(1) for chunk in resamples(len(array), samples, seed)]
-    return _percentiles(np.concatenate(means), level)
+def _counts(chunk: IntArray, examples: int) -> Doubles:
+    """How often each resample (B, E) of indices holds each example, (B, E)."""
+    places = chunk + examples * np.arange(len(chunk))[:, None]
+    return np.bincount(places.ravel(), minlength=len(chunk) * examples).reshape(-1, examples).astype(np.float64)
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Mean:
@@ -113,9 +122,10 @@ def _check(examples: int, level: float, samples: int) -> None:
         raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
 
 
-def _percentiles(drawn: npt.NDArray[np.float64], level: float) -> Interval:
-    drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0:
-        raise ValueError("the score is defined on no resample")
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high), level=level, samples=len(drawn))
+def _percentiles(drawn: Doubles, level: float) -> Interval | None:
+    """None where the score is undefined on more than half of what was drawn."""
+    defined = drawn[~np.isnan(drawn)]
+    if 2 * len(defined) < len(drawn):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), high=float(high), level=level, samples=len(defined))

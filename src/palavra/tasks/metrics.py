@@ -187,7 +187,6 @@ def classification_scores(labels: Integers, probabilities: Floats, names: Sequen
     found = np.bincount(predicted, minlength=len(names))
     columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     rows, f1, support = _rows(names, *columns), columns[2], columns[3]
-    right = probabilities[np.arange(examples), labels]
     few = len(names) <= MANY_CLASSES
     confusion = confusion_matrix(labels, predicted, labels=classes) if few else None
     return ClassificationScores(
@@ -198,7 +197,7 @@ def classification_scores(labels: Integers, probabilities: Floats, names: Sequen
         weighted_f1=float(f1 @ support) / examples,
         matthews=_matthews(int((labels == predicted).sum()), found, support),
         auroc=_class_auroc(labels, probabilities) if few else None,
-        loss=-float(np.log(_clipped(right)).mean(dtype=np.float64)),
+        loss=float(cross_entropies(labels, probabilities).mean(dtype=np.float64)),
         per_class=tuple(row for row in rows if few or row.support),
         confusion=None if confusion is None else tuple(tuple(line) for line in confusion.tolist()),
     )
@@ -219,8 +218,6 @@ def multilabel_scores(
     gold, chosen = labels.astype(bool), probabilities >= threshold
     precision, recall, f1, support = precision_recall_fscore_support(gold, chosen, zero_division=0)
     aurocs = [_auroc(gold[:, k], probabilities[:, k]) for k in range(len(names))]
-    clipped = _clipped(probabilities)
-    log_right = np.where(gold, np.log(clipped), np.log1p(-clipped))
     return MultilabelScores(
         examples=len(labels),
         micro_f1=float(f1_score(gold, chosen, average="micro", zero_division=0)),
@@ -229,7 +226,7 @@ def multilabel_scores(
         samples_f1=float(_ratio(2 * (gold & chosen).sum(1), gold.sum(1) + chosen.sum(1)).mean()),
         subset_accuracy=float(accuracy_score(gold, chosen)),
         auroc=_mean(aurocs),
-        loss=-float(log_right.mean(dtype=np.float64)),
+        loss=float(binary_cross_entropies(gold, probabilities).mean(dtype=np.float64)),
         per_class=_rows(names, precision, recall, f1, support, aurocs),
     )
 
@@ -280,6 +277,19 @@ def span_scores(
         token_accuracy=token_accuracy,
         per_type=rows,
     )
+
+
+def cross_entropies(labels: Integers, probabilities: Floats) -> Floats:
+    """-log p of each example's class (E,) in nats, as `ClassificationScores.loss` has it."""
+    losses: Floats = -np.log(_clipped(probabilities[np.arange(len(labels)), labels]))
+    return losses
+
+
+def binary_cross_entropies(labels: BoolArray, probabilities: Floats) -> Floats:
+    """-log p of each decision (E, K) in nats, as `MultilabelScores.loss` has it."""
+    clipped = _clipped(probabilities)
+    losses: Floats = -np.where(labels, np.log(clipped), np.log1p(-clipped))
+    return losses
 
 
 def _check(examples: int, outputs: Floats, names: int) -> None:

@@ -1,5 +1,6 @@
 """A labelled data set as data: files, columns and options, in a TOML table or from the command line."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,7 @@ from palavra.model.task_heads import HeadConfig
 KindName = Literal["classification", "pairs", "regression", "labelling", "qa", "choice"]
 LongTexts = Literal["truncate", "split"]
 Scheme = Literal["bio", "bioes", "plain"]
+Articles = Literal["en", "pt", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,19 @@ class LabellingOptions:
 class QuestionOptions:
     """Question answering. `stride`: tokens that neighbouring windows of a long context share; `longest_answer` in
     tokens; `best` how many answers a prediction lists; `threshold`: how much better "no answer" must score (logits)
-    than the best answer to be given, None: fitted on the validation data where some questions have none."""
+    than the best answer to be given, None: fitted on the validation data where some questions have none; `articles`:
+    those of which language scores leave out, "en" as published for SQuAD, "pt" or "none". It stands with the scores:
+    numbers with other articles are other numbers."""
 
     stride: int = 128
     longest_answer: int = 30
     best: int = 5
     threshold: float | None = None
+    articles: Articles = "en"
 
     def __post_init__(self) -> None:
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise PalavraError("qa.threshold is nan: give a number of logits, 0 for the published rule")
         for name in ("stride", "longest_answer", "best"):
             if getattr(self, name) < 1:
                 raise PalavraError(f"qa.{name} is {getattr(self, name)}: it must be at least 1")

@@ -6,8 +6,9 @@ It knows no optimizer, no loop and no file of a model.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,9 @@ from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.features import Features, Int64Array
+from palavra.tasks.intervals import Interval, bootstrap_intervals
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.statistics import Statistic
 from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
@@ -32,12 +35,22 @@ Inferred = tuple[npt.NDArray[Any], ...]
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """How good predictions are: `values` plain numbers by name, `main` the name of the one that decides; `details`
-    tables for the report, as JSON; `correct` (E,) what the main number is a mean of where it is one, for intervals."""
+    tables for the report, as JSON; `statistics` makes of the `examples` what their intervals take, when asked."""
 
     main: str
     values: Mapping[str, float]
+    examples: int
     details: Mapping[str, Any] = field(default_factory=dict)
-    correct: npt.NDArray[np.float64] | None = None
+    statistics: Callable[[], Sequence[Statistic]] = tuple
+
+    @cached_property
+    def intervals(self) -> Mapping[str, Interval]:
+        """The bootstrap intervals of the numbers, as far as they have one; none for a single example. Takes about a
+        second where examples are many."""
+        if self.examples < 2:
+            return {}
+        found = bootstrap_intervals(self.statistics(), self.examples)
+        return {name: found[name] for name in self.values if name in found}
 
     @property
     def lower_is_better(self) -> bool:
@@ -171,6 +184,12 @@ class Task(ABC, Generic[Example]):
         """The task with what can only be settled on labelled examples that were not trained on."""
         del examples, features, inferred
         return self
+
+    def score_cross_fitted(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
+        """`score` of the very examples that the task was `calibrated` on: each half of them with what was fitted on the
+        other, so that no example is scored by what it helped to fit; of too few examples with what was fitted on all.
+        `details` say which under "fitted"."""
+        return self.score(examples, features, inferred)
 
     # Storage
 

@@ -19,6 +19,7 @@ from palavra.tasks import calibration
 from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.statistics import means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task
 from palavra.tasks.texts import shown
 from palavra.tokenizer import Tokenizer
@@ -159,6 +160,7 @@ class MultipleChoice(Task[ChoiceExample]):
         confidence = np.array([own.max() for own in probabilities])
         correct = chosen == features.labels[:, 0]
         scores, labels = (torch.from_numpy(array) for array in (inferred[0][:, 0].astype(np.float64), features.labels))
+        losses = choice_losses(scores, labels).numpy()
         error = calibration.expected_calibration_error(confidence, correct)
         details = {
             **self.summary(examples),
@@ -170,10 +172,11 @@ class MultipleChoice(Task[ChoiceExample]):
             values={
                 "accuracy": float(correct.mean()),
                 "calibration_error": float(error),
-                "loss": float(choice_losses(scores, labels).mean()),
+                "loss": float(losses.mean()),
             },
+            examples=len(examples),
             details=details,
-            correct=correct.astype(np.float64),
+            statistics=lambda: [means({"accuracy": correct, "loss": losses})],
         )
 
     # Storage

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.statistics import Auroc, Statistic, class_statistics, label_set_statistics, means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
@@ -221,11 +223,33 @@ class Classification(Task[TextExample]):
         }
 
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
-        probabilities = self.probabilities(examples, features, inferred)
+        return self._scores(examples, self.probabilities(examples, features, inferred))
+
+    def score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
+        if not self.spec.temperature or self.multilabel:
+            return self.score(examples, features, inferred)
+        second = calibration.halves([self.stratum(example) for example in examples])
+        probabilities, own = self.probabilities(examples, features, inferred), None
+        if second.sum() >= calibration.FEWEST_IN_HALF:
+            fitted = [self._fitted(half[features.example], features, inferred) for half in (~second, second)]
+            own = [task.temperature for task in fitted]
+            of_halves = [task.probabilities(examples, features, inferred) for task in fitted]
+            probabilities = np.where(second[:, None], *of_halves)
+        scores = self._scores(examples, probabilities)
+        how = calibration.how_fitted("temperature", self.temperature, own)
+        return replace(scores, details={**scores.details, "fitted": how})
+
+    def _scores(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
         targets = self._targets(examples)
         if self.multilabel:
             several = metrics.multilabel_scores(targets > 0, probabilities, self.labels, threshold=THRESHOLD)
-            return Scores(main="micro_f1", values=_numbers(several), details=several.to_json())
+            return Scores(
+                main="micro_f1",
+                values=_numbers(several),
+                examples=len(examples),
+                details=several.to_json(),
+                statistics=partial(_set_statistics, targets > 0, probabilities),
+            )
         found = metrics.classification_scores(targets, probabilities, self.labels)
         chosen = probabilities.argmax(1)
         confidence, correct = probabilities.max(1), chosen == targets
@@ -238,8 +262,9 @@ class Classification(Task[TextExample]):
         return Scores(
             main="accuracy",
             values={**_numbers(found), "calibration_error": float(error)},
+            examples=len(examples),
             details=details,
-            correct=correct.astype(np.float64),
+            statistics=partial(_statistics, targets, probabilities),
         )
 
     def _confident_errors(
@@ -265,7 +290,11 @@ class Classification(Task[TextExample]):
         del examples
         if not self.spec.temperature or self.multilabel:
             return self
-        temperature = calibration.fit_temperature(inferred[0], features.labels.astype(np.int64))
+        return self._fitted(np.ones(features.sequences, dtype=bool), features, inferred)
+
+    def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
+        """The task with the temperature that fits the `chosen` sequences (S,) best."""
+        temperature = calibration.fit_temperature(inferred[0][chosen], features.labels[chosen].astype(np.int64))
         return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)
 
     # Storage
@@ -295,6 +324,31 @@ def label_map(labels: Labels) -> dict[str, Any]:
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
     }
+
+
+def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities) -> Sequence[Statistic]:
+    """What the intervals of single labels take. Calibration error has none: resampled, it is larger throughout."""
+    found: list[Statistic] = [
+        class_statistics(targets, probabilities.argmax(1)),
+        means({"loss": metrics.cross_entropies(targets, probabilities)}),
+    ]
+    classes = probabilities.shape[1]
+    if classes == 2:
+        found.append(Auroc(targets[:, None] == 1, probabilities[:, 1:]))
+    elif classes <= metrics.MANY_CLASSES:
+        found.append(Auroc(targets[:, None] == np.arange(classes), probabilities))
+    return found
+
+
+def _set_statistics(targets: npt.NDArray[np.bool_], probabilities: Probabilities) -> Sequence[Statistic]:
+    """What the intervals of label sets take."""
+    found: list[Statistic] = [
+        label_set_statistics(targets, probabilities >= THRESHOLD),
+        means({"loss": metrics.binary_cross_entropies(targets, probabilities).mean(1)}),
+    ]
+    if probabilities.shape[1] <= metrics.MANY_CLASSES:
+        found.append(Auroc(targets, probabilities))
+    return found
 
 
 def _numbers(scores: Any) -> dict[str, float]:

@@ -35,6 +35,7 @@ from palavra.tasks.spans import (
     viterbi_packed,
 )
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.statistics import Doubles, Statistic, class_statistics, means, span_statistics
 from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
 from palavra.tasks.words import encode_sentences, word_texts
 from palavra.tokenizer import Tokenizer
@@ -232,13 +233,20 @@ class Labelling(Task[Tagged]):
         rows, -log p of the right class in nats."""
         log_p = _of_words(features, inferred)
         chosen, gold = self.decode(examples, log_p), self._gold(examples)
-        right = inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)]
-        loss = -float(right.mean(dtype=np.float64))
+        losses = -inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)].astype(np.float64)
+        loss = float(losses.mean())
+        sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
         errors = {"errors": self._confident_errors(examples, log_p, chosen, gold)}
         if not self.spells_spans:
             found = metrics.classification_scores(gold, np.exp(log_p), self.labels).to_json()
             values = {name: float(found[name]) for name in self.metrics[:-1]}
-            return Scores(main="accuracy", values={**values, "loss": loss}, details={**found, "loss": loss, **errors})
+            return Scores(
+                main="accuracy",
+                values={**values, "loss": loss},
+                examples=len(examples),
+                details={**found, "loss": loss, **errors},
+                statistics=lambda: [class_statistics(gold, chosen, sizes), _mean_loss(features, losses, sizes)],
+            )
         labels = [self.labels[number] for number in chosen.tolist()]
         predicted = [decode_tags(labels[start:stop], self.scheme) for start, stop in _bounds(examples)]
         expected = [decode_tags(_labels(example), ANY) for example in examples]
@@ -246,7 +254,17 @@ class Labelling(Task[Tagged]):
         table = metrics.span_scores(expected, predicted, token_accuracy=accuracy).to_json()
         values = {name: float(table[name]) for name in self.metrics[:-1]}
         details = {**table, "per_class": table.pop("per_type"), **errors}
-        return Scores(main="f1", values={**values, "loss": loss}, details=details)
+        return Scores(
+            main="f1",
+            values={**values, "loss": loss},
+            examples=len(examples),
+            details=details,
+            statistics=lambda: [
+                span_statistics(expected, predicted),
+                means({"token_accuracy": _sums(chosen == gold, sizes)}, sizes),
+                _mean_loss(features, losses, sizes),
+            ],
+        )
 
     def _confident_errors(
         self, examples: Sequence[Tagged], log_p: LogProbabilities, chosen: Int64Array, gold: Int64Array
@@ -333,6 +351,19 @@ def _of_words(features: Features, inferred: Inferred) -> LogProbabilities:
     """The log-probabilities (W, K) of words: where all subwords are read, those of the first one."""
     (rows,) = inferred
     return rows if features.row_starts is None else rows[features.row_starts]
+
+
+def _sums(values: npt.ArrayLike, sizes: Int64Array) -> Doubles:
+    """The sum of the values of each example's words (E,)."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return np.bincount(owner, np.asarray(values, dtype=np.float64), len(sizes)).astype(np.float64)
+
+
+def _mean_loss(features: Features, losses: Doubles, sizes: Int64Array) -> Statistic:
+    """The mean loss of a row, of resampled sentences."""
+    sentence = np.repeat(features.example, features.row_counts)
+    rows = np.bincount(sentence, minlength=len(sizes))
+    return means({"loss": np.bincount(sentence, losses, len(sizes))}, rows)
 
 
 def _excerpt(example: Tagged, place: int) -> str:

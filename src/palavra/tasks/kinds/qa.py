@@ -1,8 +1,8 @@
 """Extractive question answering: the answer is a span of the passage (Devlin et al. 2019, sections 4.2 and 4.3)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,14 @@ from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.answers import QuestionScores, question_scores, withhold
-from palavra.tasks.features import Features, Int64Array, offsets_of
+from palavra.tasks.answers import ARTICLES, Grades, QuestionScores, Threshold, best_threshold, grade
+from palavra.tasks.calibration import FEWEST_IN_HALF, halves, how_fitted
+from palavra.tasks.candidates import Candidate, Found, best_spans, candidate_of, distinct
+from palavra.tasks.features import Features, offsets_of
 from palavra.tasks.questions import QuestionFeatures, encode_questions
 from palavra.tasks.segments import group_log_softmax
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.spec import Articles, TaskSpec
+from palavra.tasks.statistics import Statistic, means
 from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
@@ -30,34 +33,22 @@ SHOWN_ERRORS = 20
 CANDIDATES = 20
 COLUMNS = ("question", "context", "answers")
 Doubles = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A possible answer: `text` is `context[start:end]`, `score` the sum of two logits."""
+class Judged:
+    """What was found for questions, its `grades` with none withheld, and how much better "no answer" is, `refusal`."""
 
-    text: str
-    start: int
-    end: int
-    score: float
+    found: tuple[Found, ...]
+    grades: Grades
+    refusal: Doubles
 
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """Of one question the best `candidates`, in order, each text once, and the score of "no answer"."""
-
-    candidates: tuple[Candidate, ...]
-    no_answer: float
-
-    @property
-    def text(self) -> str:
-        """The best answer; empty where the passage has no text for any."""
-        return self.candidates[0].text if self.candidates else ""
-
-    @property
-    def refusal(self) -> float:
-        """How much better "no answer" is than the best answer, in logits."""
-        return self.no_answer - self.candidates[0].score if self.candidates else 0.0
+    def threshold(self, of_those: BoolArray | None = None, of: Literal["f1", "exact"] = "f1") -> Threshold:
+        """The threshold that is best for the questions `of_those` (E,), or for all."""
+        chosen = np.ones(len(self.refusal), dtype=bool) if of_those is None else of_those
+        scores: Doubles = getattr(self.grades, of)
+        return best_threshold(scores[chosen], self.grades.answered[chosen], self.refusal[chosen])
 
 
 class QuestionAnswering(Task[Question]):
@@ -205,8 +196,8 @@ class QuestionAnswering(Task[Question]):
                 first, last, values = best_spans(own[1:, 0], own[1:, 1], self.spec.qa.longest_answer, count)
                 starts, ends = features.window_spans(window)
                 spans = zip(starts[first].tolist(), ends[last].tolist(), values.tolist(), strict=True)
-                candidates += [_candidate(example.context, *span) for span in spans]
-            yield Found(candidates=_distinct(candidates)[:count], no_answer=no_answer)
+                candidates += [candidate_of(example.context, *span) for span in spans]
+            yield Found(candidates=distinct(candidates)[:count], no_answer=no_answer)
 
     def predict(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> list[Prediction]:
         return [self._prediction(found) for found in self.find(examples, features, inferred)]
@@ -229,22 +220,50 @@ class QuestionAnswering(Task[Question]):
     def score(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Scores:
         """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
         and the best threshold, which was chosen with the right answers at hand."""
-        found = list(self.find(examples, features, inferred))
-        refusals = {str(number): one.refusal for number, one in enumerate(found)}
-        raw = {str(number): one.text for number, one in enumerate(found)}
-        gold = _gold(examples)
-        given = withhold(raw, refusals, self.limit)
-        scores = question_scores(given, gold)
-        values = {"f1": scores.f1, "exact": scores.exact}
-        details = scores.to_json()
-        if scores.no_answer:
-            best = question_scores(raw, gold, no_answer_scores=refusals)
-            values |= _sorts(scores, best)
-            details |= {name: best.to_json()[name] for name in ("best_f1", "best_exact")}
-        correct = np.array([question_scores({name: given[name]}, {name: gold[name]}).f1 for name in gold])
-        details["errors"] = _errors(examples, found, given, correct)
+        judged = self._judged(examples, features, inferred)
+        return self._scores(examples, features, inferred, judged, np.full(len(examples), self.limit))
+
+    def score_cross_fitted(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Scores:
+        if self.threshold is None or self.spec.qa.threshold is not None:
+            return self.score(examples, features, inferred)
+        judged = self._judged(examples, features, inferred)
+        second = halves([self.stratum(example) for example in examples])
+        limits, own = np.full(len(examples), self.threshold), None
+        answered = judged.grades.answered
+        if min(answered[second].sum(), (~answered)[second].sum()) >= FEWEST_IN_HALF:
+            own = judged.threshold(~second).value, judged.threshold(second).value
+            limits = np.where(second, *own)
+        scores = self._scores(examples, features, inferred, judged, limits)
+        return replace(scores, details={**scores.details, "fitted": how_fitted("threshold", self.threshold, own)})
+
+    def _judged(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> "Judged":
+        found = tuple(self.find(examples, features, inferred))
+        gold = [tuple(answer.text for answer in one.answers) for one in examples]
+        return Judged(
+            found=found,
+            grades=grade([one.text for one in found], gold, ARTICLES[self.spec.qa.articles]),
+            refusal=np.array([one.refusal for one in found]),
+        )
+
+    def _scores(
+        self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged", limits: Doubles
+    ) -> Scores:
+        """The scores with a threshold for each question, `limits` (E,)."""
+        refused = judged.refusal > limits
+        given = judged.grades.withheld(refused)
+        best = {}
+        if not given.answered.all():
+            best = {"best_f1": judged.threshold(), "best_exact": judged.threshold(of="exact")}
+        scores = given.scores(**best)
+        of_windows = _losses(features, inferred)
+        threshold = {} if np.isinf(self.limit) else {"threshold": self.limit}
+        errors = _errors(examples, judged, refused, given.f1)
         return Scores(
-            main="f1", values={**values, "loss": _mean_loss(features, inferred)}, details=details, correct=correct
+            main="f1",
+            values={"f1": scores.f1, "exact": scores.exact, **_sorts(scores), "loss": float(of_windows.mean())},
+            examples=len(examples),
+            details={**scores.to_json(), "articles": self.spec.qa.articles, **threshold, "errors": errors},
+            statistics=lambda: _statistics(given, features, of_windows),
         )
 
     def calibrated(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> "QuestionAnswering":
@@ -252,12 +271,20 @@ class QuestionAnswering(Task[Question]):
         sorts of questions are among them."""
         if len({self.stratum(example) for example in examples}) < 2:
             return self
-        found = list(self.find(examples, features, inferred))
-        raw = {str(number): one.text for number, one in enumerate(found)}
-        refusals = {str(number): one.refusal for number, one in enumerate(found)}
-        best = question_scores(raw, _gold(examples), no_answer_scores=refusals).best_f1
-        assert best is not None
+        best = self._judged(examples, features, inferred).threshold()
         return QuestionAnswering(self.spec, self.unanswerable, best.value)
+
+    def answering(self, *, threshold: float | None = None, articles: Articles | None = None) -> "QuestionAnswering":
+        """The task with another `qa.threshold` and `qa.articles`, as far as given.
+
+        A threshold of 0 is the rule of SQuAD 2.0 where none was fitted: no answer where that scores better than the
+        best one. A directory of `transformers` does not say whether its model learned this, so unasked it never does.
+        """
+        own = self.spec.qa
+        options = replace(
+            own, threshold=own.threshold if threshold is None else threshold, articles=articles or own.articles
+        )
+        return QuestionAnswering(replace(self.spec, qa=options), self.unanswerable, self.threshold)
 
     # Storage
 
@@ -283,75 +310,49 @@ def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor)
     return -(ends[0] + ends[1]) / 2
 
 
-def _mean_loss(features: Features, inferred: Inferred) -> float:
-    """`QuestionAnswering.loss` a window, in float64."""
+def _losses(features: Features, inferred: Inferred) -> Doubles:
+    """`QuestionAnswering.loss` of each window (S,), in float64."""
     window = np.repeat(np.arange(features.sequences), features.row_counts)
     arrays = (inferred[0].astype(np.float64), window, offsets_of(features.row_counts)[:-1], features.labels)
     scores, group, first, labels = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    return float(window_losses(scores, group, first, labels).mean())
+    losses: Doubles = window_losses(scores, group, first, labels).numpy()
+    return losses
 
 
-def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[Int64Array, Int64Array, Doubles]:
-    """First and last place and score of the `count` best spans of at most `longest` places, the best first; equal ones
-    in their order. start, end (n,): scores of the places; that of a span is the sum of its two."""
-    n = len(start)
-    longest = min(longest, n)
-    if n == 0:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
-    padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
-    # (n, longest): the span that begins at i and is d + 1 long.
-    sums = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)).ravel()
-    kept = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
-    kept = kept[np.lexsort((kept, -sums[kept]))]
-    kept = kept[np.isfinite(sums[kept])]
-    first, further = np.divmod(kept, longest)
-    return first, first + further, sums[kept]
-
-
-def _candidate(context: str, start: int, end: int, score: float) -> Candidate:
-    """The span without the blanks at its ends, which a token can stand for."""
-    text = context[start:end]
-    start += len(text) - len(text.lstrip())
-    text = text.strip()
-    return Candidate(text=text, start=start, end=start + len(text), score=score)
-
-
-def _distinct(candidates: list[Candidate]) -> tuple[Candidate, ...]:
-    """The best of each text, best first: windows overlap, and passages repeat themselves."""
-    seen: dict[str, Candidate] = {}
-    for candidate in sorted(candidates, key=lambda one: (-one.score, one.start)):
-        if candidate.text:
-            seen.setdefault(candidate.text, candidate)
-    return tuple(seen.values())
-
-
-def _gold(examples: Sequence[Question]) -> dict[str, tuple[str, ...]]:
-    """All right answers by number; ids of questions that were handed in need not be distinct."""
-    return {str(number): tuple(answer.text for answer in one.answers) for number, one in enumerate(examples)}
-
-
-def _sorts(scores: QuestionScores, best: QuestionScores) -> dict[str, float]:
-    """The numbers of questions with and without an answer, as far as there are such."""
+def _sorts(scores: QuestionScores) -> dict[str, float]:
+    """The numbers of questions with and without an answer; nothing where all have one."""
+    if not scores.no_answer:
+        return {}
     numbers = {name: getattr(scores, name) for name in
                ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact")}  # fmt: skip
-    for name, threshold in (("best_f1", best.best_f1), ("best_exact", best.best_exact)):
+    for name, threshold in (("best_f1", scores.best_f1), ("best_exact", scores.best_exact)):
         if threshold is not None:
             numbers |= {name: threshold.score, f"{name}_threshold": threshold.value}
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
-def _errors(
-    examples: Sequence[Question], found: Sequence[Found], given: Mapping[str, str], correct: Doubles
-) -> list[dict[str, Any]]:
+def _statistics(given: Grades, features: Features, losses: Doubles) -> list[Statistic]:
+    """What the intervals take. The best thresholds have none: they are chosen with the right answers at hand."""
+    both = {"f1": given.f1, "exact": given.exact}
+    sorts = {"has_answer": given.answered, "no_answer": ~given.answered}
+    windows = np.bincount(features.example, minlength=len(given.f1))
+    return [
+        means(both),
+        *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
+        means({"loss": np.bincount(features.example, losses, len(given.f1))}, windows),
+    ]
+
+
+def _errors(examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles) -> list[dict[str, Any]]:
     """The wrong predictions whose score is furthest from that of the other choice."""
-    wrong = np.flatnonzero(correct == 0)
-    margins = np.array([abs(found[i].refusal) for i in wrong.tolist()])
+    wrong = np.flatnonzero(f1 == 0)
+    margins = np.abs(judged.refusal[wrong])
     return [
         {
             "where": examples[i].where,
             "text": examples[i].question[:300],
             "label": examples[i].answers[0].text if examples[i].answers else "",
-            "predicted": given[str(i)],
+            "predicted": "" if refused[i] else judged.found[i].text,
         }
         for i in wrong[np.argsort(-margins, kind="stable")][:SHOWN_ERRORS].tolist()
     ]

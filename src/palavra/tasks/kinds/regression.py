@@ -19,6 +19,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.features import Features
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.statistics import Spearman, means, regression_statistics
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
@@ -139,7 +140,17 @@ class Regression(Task[TextExample]):
             "points": self._points(targets, values),
             "errors": self._largest_errors(examples, targets, values),
         }
-        return Scores(main="pearson", values=numbers, details=details)
+        return Scores(
+            main="pearson",
+            values=numbers,
+            examples=len(examples),
+            details=details,
+            statistics=lambda: [
+                regression_statistics(targets, values),
+                Spearman(targets, values),
+                means({"loss": ((values - targets) ** 2).mean(1)}),
+            ],
+        )
 
     def _points(
         self, targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
