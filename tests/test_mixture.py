@@ -36,18 +36,19 @@ def objective(**config: Any) -> MixedObjective:
 
 
 def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
-    found = [objective().prepare(packed(), np.random.default_rng(1), step / 10).task for step in range(10)]
-    assert found == ["causal"] * 6 + [""] * 4
-    assert not any(MixtureConfig(causal_share=0).is_causal(step / 10) for step in range(10))
-    assert all(MixtureConfig(causal_share=1).is_causal(step / 10) for step in range(10))
+    found = [objective().prepare(packed(), np.random.default_rng(1), step / 10) for step in range(10)]
+    assert [batch.causal_sequences for batch in found] == [3] * 6 + [0] * 4
+    assert not any(MixtureConfig(causal_share=0).causal_share_at(step / 10) for step in range(10))
+    assert all(MixtureConfig(causal_share=1).causal_share_at(step / 10) for step in range(10))
 
 
 @settings(max_examples=30)
 @given(st.floats(0, 1), st.integers(200, 2000))
 def test_steps_spread_throughout_have_their_share_and_depend_on_nothing_else(share: float, steps: int) -> None:
     config = MixtureConfig(causal_share=share, when="throughout")
-    found = [config.is_causal(step / steps) for step in range(steps)]
-    assert found == [config.is_causal(step / steps) for step in range(steps)]
+    found = [config.causal_share_at(step / steps) for step in range(steps)]
+    assert set(found) <= {0.0, 1.0}
+    assert found == [config.causal_share_at(step / steps) for step in range(steps)]
     assert abs(np.mean(found) - share) < 5 / np.sqrt(steps)
     halves = np.mean(found[: steps // 2]), np.mean(found[steps // 2 :])
     assert abs(halves[0] - halves[1]) < 10 / np.sqrt(steps)

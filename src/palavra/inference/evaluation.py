@@ -231,7 +231,7 @@ SCORED_AT_ONCE = 512
 
 def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
     """(M, 3) float64: label, loss and how many entries of the vocabulary score higher than the label."""
-    hidden = model.head(model(batch, layout).index_select(0, batch.label_rows))
+    hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.shifted)))
     weight, bias = model.unembedding
     out = []
     pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)

@@ -156,9 +156,10 @@ class LanguageModel(AnyModel):
         return Sample(input_ids=np.array(whole, dtype=np.int64))
 
     def _logits(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """Logits (M, V) float32 of the labelled rows of vectors (N, D)."""
+        """Logits (M, V) float32 for the labelled rows, from vectors (N, D)."""
         with torch.inference_mode(), self.compute.autocast():
-            return self.model.logits(vectors.index_select(0, batch.label_rows)).float()
+            rows = batch.label_rows - int(self.model.config.shifted)
+            return self.model.logits(vectors.index_select(0, rows)).float()
 
     def _run(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], Tensor, Batch]]:
         """Vectors (N, D) of all samples, packed: (numbers of the samples in the batch, vectors, batch)."""

@@ -27,6 +27,8 @@ class ModelConfig:
     `embedding_norm` whether the embeddings are normalized before the first layer. `kv_heads` heads of keys and
     values are shared by groups of query heads (Ainslie et al. 2023, arXiv:2305.13245; None: one for each).
     `causal`: a token sees only itself and what precedes it.
+    `shifted`: a hidden token is predicted from the vector of the token before it (masked next-token prediction,
+    Charpentier and Samuel 2024, arXiv:2410.24159).
     Dropout rates are shares of units set to zero while training.
     """
 
@@ -43,6 +45,7 @@ class ModelConfig:
     layer_kinds: tuple[LayerKind, ...]
     kv_heads: int | None = None
     causal: bool = False
+    shifted: bool = False
     norm_kind: Literal["layer", "rms"] = "layer"
     embedding_norm: bool = True
     window: int = 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,10 +14,13 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
+from palavra.model.families.reading import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+# What `transformers` knows nothing of: there, such a model's logits belong to the token after their own.
+SHIFTED = "masked_next_token_prediction"
 LARGEST_JSON = 16 * 2**20
 # What a body is called inside a model with a head.
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
@@ -62,7 +66,8 @@ def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dir
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `config.json` atomically; `extra` as in `save_model`."""
     values = {**family_named(config.family, str(directory)).write(config), "dtype": "float32"}
-    values = {**values, "pad_token_id": config.pad_id, **(extra or {})}
+    shifted = {SHIFTED: True} if config.shifted else {}
+    values = {**values, "pad_token_id": config.pad_id, **shifted, **(extra or {})}
     atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
@@ -87,7 +92,7 @@ def read_config(directory: Path) -> ModelConfig:
     values = read_json(path)
     family = family_named(values.get("model_type"), str(path))
     try:
-        return family.read(values)
+        return replace(family.read(values), shifted=flag(values, SHIFTED, False))
     except PalavraError as error:
         raise PalavraError(f"{path}: {error}") from None
 

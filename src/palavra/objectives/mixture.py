@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 
 from palavra.batch import Batch
 from palavra.data.loader import Packed
@@ -12,55 +13,81 @@ from palavra.losses import Loss
 from palavra.model.attention import Layout
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
+from palavra.objectives.hybrid import HybridBatch, cut, joined, parted
 from palavra.objectives.masked import MaskedObjective
-
-CAUSAL = "causal"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """Which steps are causal: a share of `causal_share`, the `when` "first" ones, or spread "throughout" the run.
+    """How much is causal: `causal_share` of the steps, the `when` "first" ones, or spread "throughout" the run; or of
+    the sequences of every batch, both kinds "together".
 
     Causal steps first and masked ones after gave better encoders than masked ones alone at equal cost to
-    Gisserot-Boukhlef et al. (2025, arXiv:2507.00994).
+    Gisserot-Boukhlef et al. (2025, arXiv:2507.00994); both kinds together, in one model that can be used as either,
+    are the hybrid of Charpentier and Samuel (2024, arXiv:2410.24159). `shifted` is their masked next-token prediction:
+    a hidden token is predicted from the vector of the token before it, as the next one is, so that both objectives
+    use vectors and head alike.
     """
 
     causal_share: float = 0.6
-    when: Literal["first", "throughout"] = "first"
+    when: Literal["first", "throughout", "together"] = "first"
+    shifted: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.causal_share <= 1:
             raise PalavraError(f"mixture.causal_share is {self.causal_share}: it must be 0 to 1")
 
-    def is_causal(self, progress: float) -> bool:
-        """Whether the step at which `progress` (0 to 1) of the training is done is causal.
+    def causal_share_at(self, progress: float) -> float:
+        """The share of the sequences that are causal in the step at which `progress` (0 to 1) of the training is done.
 
         It depends on nothing else, so that a resumed run switches where a straight one does, and all micro-batches of
-        a step, on all ranks, are of one kind.
+        a step, on all ranks, are alike.
         """
+        if self.when == "together":
+            return self.causal_share
         if self.when == "first":
-            return progress < self.causal_share
-        return bool(np.random.default_rng(round(progress * 2**52)).random() < self.causal_share)
+            return float(progress < self.causal_share)
+        return float(np.random.default_rng(round(progress * 2**52)).random() < self.causal_share)
 
 
 class MixedObjective:
-    """Prepares each step for one of two objectives, and scores it with that one.
+    """Prepares the sequences of each step for one of two objectives, and scores them with that one.
 
-    An encoder reads causal steps from left to right only; both go through its vocabulary head. Every predicted token
-    counts alike, so that a causal step, in which nearly all are predicted, is worth no more than a masked one: the
-    loss of a step is the mean over its own.
+    An encoder reads causal sequences from left to right only; both go through its vocabulary head. Nearly all tokens of
+    a causal sequence are predicted, and few of a masked one; yet the loss of a step is the mean over its causal tokens
+    times the share of causal sequences, plus the mean over the masked ones times theirs, so that a sequence of either
+    kind is worth as much. For that each predicted token has a weight that depends only on the shares of causal
+    sequences and of masked tokens, and not on the micro-batch: any split of a step gives the same gradient.
     """
 
     def __init__(self, causal: CausalObjective, masked: MaskedObjective, config: MixtureConfig):
         self.causal, self.masked, self.config = causal, masked, config
 
-    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
-        """The batch of a step; its `task` says which objective it is for."""
-        if self.config.is_causal(progress):
-            return replace(self.causal.prepare(packed, random, progress), task=CAUSAL)
-        return self.masked.prepare(packed, random, progress)
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> HybridBatch:
+        """The batch of a step."""
+        share, hidden = self.config.causal_share_at(progress), self.masked.masking.share_at(progress)
+        first, second = parted(packed, share, random)
+        # Of each token of the step, so many are predicted on average.
+        labelled = share + (1 - share) * hidden
+        return joined(
+            None if first is None else self.causal.prepare(first, random, progress),
+            None if second is None else self._hide(second, random, progress),
+            causal_weight=labelled,
+            masked_weight=labelled / hidden,
+        )
+
+    def _hide(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
+        batch = self.masked.prepare(packed, random, progress)
+        # Never out of its sequence: each begins with [CLS], which is not hidden.
+        return replace(batch, label_rows=batch.label_rows - int(self.config.shifted))
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
-        """The loss of the objective that the batch was prepared for."""
-        objective = self.causal if batch.task == CAUSAL else self.masked
-        return objective.loss(model, batch, layout)
+        """The weighted loss of both kinds, and the number of labels. The batch is one that `prepare` made."""
+        assert isinstance(batch, HybridBatch)
+        first, second = cut(batch, layout)
+        totals = []
+        if first is not None:
+            totals.append(batch.causal_weight * self.causal.loss(model, *first).total)
+        if second is not None:
+            totals.append(batch.masked_weight * self.masked.loss(model, *second).total)
+        return Loss(torch.stack(totals).sum(), batch.labelled)

@@ -154,7 +154,7 @@ class TrainConfig:
 class Recipe:
     """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), each next one ("causal", where
     `masking` means nothing), hidden ones and whether a text goes on with its next sentence ("masked+nsp"), or next
-    ones and hidden ones in turn ("causal+masked", as `mixture` has it).
+    ones and hidden ones, in turn or together ("causal+masked", as `mixture` has it).
     `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues from a model
     directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
 
@@ -171,6 +171,11 @@ class Recipe:
     )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether hidden tokens are predicted from the vectors before them."""
+        return self.objective == "causal+masked" and self.mixture.shifted
 
     @property
     def family(self) -> FamilyName:

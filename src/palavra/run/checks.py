@@ -41,7 +41,13 @@ def _check_objective(recipe: Recipe) -> None:
     if recipe.objective != "causal+masked" and recipe.mixture != Recipe().mixture:
         raise PalavraError("mixture means something to --objective causal+masked only: choose that, or leave it out")
     if recipe.init:
-        learning_of(recipe).check_config(read_config(Path(recipe.init)), recipe.init)
+        config = read_config(Path(recipe.init))
+        learning_of(recipe).check_config(config, recipe.init)
+        if config.shifted and not recipe.shifted:
+            raise PalavraError(
+                f"{recipe.init} predicts a hidden token from the vector before it: add --objective causal+masked --set "
+                "mixture.shifted=true to continue it"
+            )
 
 
 def check_documents(recipe: Recipe, documents: int) -> None:

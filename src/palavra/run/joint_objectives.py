@@ -114,7 +114,6 @@ class MixedLearning(JointLearning):
         return evaluate_causal(model, held_out, compute, limit=limit, decode=tokenizer.decode)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
-        """Whether the step is causal (1 or 0), and the share of its tokens that was masked."""
-        if recipe.mixture.is_causal(progress):
-            return {"causal": 1.0, "masked_share": 0.0}
-        return {"causal": 0.0, **super().step_values(recipe, progress)}
+        """The share of the step's sequences that is causal, and that of its tokens that was masked."""
+        share = recipe.mixture.causal_share_at(progress)
+        return {"causal": share, "masked_share": (1 - share) * recipe.masking.share_at(progress)}

@@ -266,10 +266,12 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> VocabularyModel:
     learning = learning_of(recipe)
     if not recipe.init:
         pad_id = tokenizer.pad_id if "pad" in tokenizer.roles else None
-        fresh: VocabularyModel = learning.new(recipe.model.build(tokenizer.vocab_size, pad_id))
+        config = recipe.model.build(tokenizer.vocab_size, pad_id)
+        fresh: VocabularyModel = learning.new(replace(config, shifted=recipe.shifted))
         return fresh
     model: VocabularyModel = learning.load(Path(recipe.init))
     tokenizer.check_fits(model.config.vocab_size, recipe.init)
+    model.config = replace(model.config, shifted=recipe.shifted)
     return model
 
 
@@ -324,6 +326,11 @@ def _finish(training: Training, job: Pretraining, ready: Ready, outcome: Outcome
     state = outcome.state
     training.keep_best()
     save_finished(job, run.path)
+    if job.model.config.shifted:
+        log.warn(
+            "this model predicts a hidden token from the vector before it, which config.json says and only Palavra "
+            "knows: as a masked language model of transformers, read the logits one token before each mask"
+        )
     evaluation = job.evaluate(None, ready.corpus.train.token_counts(job.tokenizer.vocab_size))
     if evaluation is not None:
         run.write_json("evaluation.json", evaluation.to_json())

@@ -1,0 +1,309 @@
+"""Both kinds of sequences in every batch, and hidden tokens predicted from the vectors before them."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import CLS, CPU, SEP, Shelf, build_model, layout_of, model_config, vocabulary
+
+import palavra
+from palavra.batch import Batch
+from palavra.data.loader import Packed
+from palavra.data.packing import Cursor, Pieces
+from palavra.errors import PalavraError
+from palavra.inference.evaluation import HeldOut, evaluate_masked
+from palavra.inference.scoring import masked_copies
+from palavra.model.attention import VarlenLayout
+from palavra.model.heads import MaskedLanguageModel
+from palavra.objectives.causal import CausalObjective
+from palavra.objectives.hybrid import HybridBatch, cut, parted
+from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.mixture import MixedObjective, MixtureConfig
+
+LENGTHS = (9, 5, 12, 3, 7, 20, 4, 6, 11, 8)
+
+
+def packed(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Packed:
+    random = np.random.default_rng(seed)
+    ids = np.concatenate([np.array([CLS, *random.integers(5, 50, size=n - 2), SEP]) for n in lengths])
+    pieces = Pieces.from_table(np.array([[i, 0, n - 2] for i, n in enumerate(lengths)]))
+    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor())
+
+
+def objective(causal_share: float = 0.4, *, shifted: bool = True) -> MixedObjective:
+    masked = MaskedObjective(MaskingConfig(share=0.4), vocabulary())
+    config = MixtureConfig(causal_share=causal_share, when="together", shifted=shifted)
+    return MixedObjective(CausalObjective(), masked, config)
+
+
+def prepared(causal_share: float = 0.4, **options: Any) -> HybridBatch:
+    return objective(causal_share, **options).prepare(packed(), np.random.default_rng(3))
+
+
+@given(st.lists(st.integers(3, 12), min_size=1, max_size=20), st.floats(0, 1), st.integers(0, 99))
+def test_a_batch_is_parted_without_loss_near_its_share(lengths: list[int], share: float, seed: int) -> None:
+    whole = packed(lengths)
+    parts = [part for part in parted(whole, share, np.random.default_rng(seed)) if part is not None]
+    first = parted(whole, share, np.random.default_rng(seed))[0]
+    assert abs((0 if first is None else len(first.lengths)) - share * len(lengths)) < 1
+    bounds = np.cumsum([0, *lengths])
+    for part in parts:
+        ends = np.cumsum(part.lengths)
+        for document, start, stop in zip(part.documents, ends - part.lengths, ends, strict=True):
+            own = whole.input_ids[bounds[document] : bounds[document + 1]]
+            assert part.input_ids[start:stop].tolist() == own.tolist()
+    assert sorted(np.concatenate([part.documents for part in parts])) == list(range(len(lengths)))
+
+
+def test_every_sequence_is_causal_as_often_as_its_share() -> None:
+    counts = np.zeros(len(LENGTHS))
+    for seed in range(2000):
+        first, _ = parted(packed(), 0.37, np.random.default_rng(seed))
+        if first is not None:
+            counts[first.documents] += 1
+    assert np.abs(counts / 2000 - 0.37).max() < 0.05
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
+@pytest.mark.parametrize(("backend", "width"), [("rows", 0), ("rows", 20), ("rows", 64), ("reference", 0)])
+def test_each_sequence_is_read_in_its_own_way_as_if_it_were_alone(family: str, backend: str, width: int) -> None:
+    model, batch = build_model(model_config(family), torch.float64), prepared()
+    parts = cut(batch, layout_of(batch, backend, width))
+    bounds, done = batch.cu_seqlens.tolist(), 0
+    assert batch.causal_sequences == 4
+    for part, causal in zip(parts, (True, False), strict=True):
+        assert part is not None
+        found = model(*part, causal=causal)
+        for start, stop in pairwise(part[0].cu_seqlens.tolist()):
+            alone = alone_of(batch, bounds[done], bounds[done + 1])
+            torch.testing.assert_close(found[start:stop], model(alone, layout_of(alone), causal=causal))
+            done += 1
+    assert done == batch.sequences
+
+
+def test_the_layout_of_flash_attention_is_cut_between_sequences() -> None:
+    batch = prepared()
+    for part in cut(batch, layout_of(batch, "varlen")):
+        assert part is not None
+        own, layout = part
+        assert isinstance(layout, VarlenLayout)
+        assert torch.equal(layout.cu_seqlens, own.cu_seqlens)
+        assert layout.cu_seqlens.dtype == torch.int32
+        assert layout.max_seqlen >= own.cu_seqlens.diff().max()
+
+
+def alone_of(batch: Batch, start: int, stop: int) -> Batch:
+    ids, place = batch.input_ids[start:stop], batch.position_ids[start:stop]
+    none = torch.empty(0, dtype=torch.long)
+    bounds = torch.tensor([0, stop - start], dtype=torch.int32)
+    return Batch(
+        input_ids=ids, position_ids=place, cu_seqlens=bounds, max_seqlen=stop - start, label_rows=none, labels=none
+    )
+
+
+def test_labels_are_the_next_token_and_the_hidden_one_of_the_same_sequence() -> None:
+    mixed, whole = objective(), packed()
+    batch = prepared()
+    parts = parted(whole, 0.4, np.random.default_rng(3))
+    assert all(part is not None for part in parts)
+    originals = np.concatenate([part.input_ids for part in parts if part is not None])
+    rows, labels = batch.label_rows.numpy(), batch.labels.numpy()
+    # Shifted, both kinds predict the token after their row.
+    assert np.array_equal(labels, originals[rows + 1])
+    sequence = np.repeat(np.arange(batch.sequences), np.diff(batch.cu_seqlens.numpy()))
+    assert np.array_equal(sequence[rows], sequence[rows + 1])
+    hidden = rows[batch.causal_labels :]
+    changed = np.flatnonzero(batch.input_ids.numpy() != originals)
+    assert set(changed) <= set(hidden + 1)
+    assert not {CLS, SEP} & set(labels[batch.causal_labels :])
+    plain = prepared(shifted=False)
+    assert np.array_equal(plain.label_rows[batch.causal_labels :], hidden + 1)
+    assert torch.equal(plain.input_ids, batch.input_ids)
+    assert mixed.config.shifted
+
+
+def test_the_loss_is_the_means_of_both_kinds_by_their_shares() -> None:
+    model, share = build_model(model_config()), 0.25
+    lengths = [20] * 200  # so many that the step's numbers are near the average ones
+    batch = objective(share).prepare(packed(lengths), np.random.default_rng(0))
+    first, second = cut(batch, layout_of(batch))
+    assert first is not None
+    assert second is not None
+    causal, masked = CausalObjective().loss(model, *first), objective().masked.loss(model, *second)
+    found = objective(share).loss(model, batch, layout_of(batch))
+    expected = share * causal.mean + (1 - share) * masked.mean
+    torch.testing.assert_close(found.mean, expected, rtol=0.03, atol=0)
+    assert causal.count > 0.5 * masked.count, "counted alike, a causal sequence would be worth more"
+
+
+def some_of(batch: HybridBatch, first: int, last: int) -> HybridBatch:
+    """The sequences `first` to `last` of a batch."""
+    start, stop = int(batch.cu_seqlens[first]), int(batch.cu_seqlens[last])
+    labelled = (batch.label_rows >= start) & (batch.label_rows < stop)
+    return replace(
+        batch, input_ids=batch.input_ids[start:stop], position_ids=batch.position_ids[start:stop],
+        cu_seqlens=batch.cu_seqlens[first : last + 1] - start, label_rows=batch.label_rows[labelled] - start,
+        labels=batch.labels[labelled], causal_sequences=max(0, min(last, batch.causal_sequences) - first),
+        causal_labels=int(labelled[: batch.causal_labels].sum()),
+    )  # fmt: skip
+
+
+def gradients(model: MaskedLanguageModel, batches: list[HybridBatch]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    losses = [objective().loss(model, batch, layout_of(batch)) for batch in batches]
+    torch.autograd.backward([loss.total for loss in losses])
+    count = sum(loss.count for loss in losses)
+    assert count == sum(batch.labelled for batch in batches)
+    return {name: p.grad / count for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("cuts", [(4,), (2,), (7,), (1, 4, 9)])
+def test_any_split_of_a_batch_gives_the_same_gradient(cuts: tuple[int, ...]) -> None:
+    model, batch = build_model(model_config(), torch.float64), prepared()
+    whole = gradients(model, [batch])
+    split = gradients(model, [some_of(batch, a, b) for a, b in pairwise([0, *cuts, len(LENGTHS)])])
+    assert set(whole) == set(split)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(split[name], gradient, atol=1e-9, rtol=1e-6)
+
+
+def test_a_batch_of_one_sequence_is_of_one_kind() -> None:
+    model, kinds = build_model(model_config()), set()
+    for seed in range(20):
+        batch = objective().prepare(packed([9]), np.random.default_rng(seed))
+        kinds.add(batch.causal_sequences)
+        assert torch.isfinite(objective().loss(model, batch, layout_of(batch)).total)
+    assert kinds == {0, 1}
+
+
+# What reads a shifted model
+
+
+def test_an_evaluation_reads_the_row_before() -> None:
+    shelf = Shelf.random([20, 30, 9])
+    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    model = build_model(model_config(shifted=True))
+    found = evaluate_masked(model, held_out, vocabulary(), CPU)
+    losses = []
+    for batch in held_out.batches(vocabulary(), model.config.context, None):
+        scores = torch.log_softmax(model.logits(model(batch, layout_of(batch))), -1).detach()
+        losses += [-float(scores[row - 1, label]) for row, label in zip(batch.label_rows, batch.labels, strict=True)]
+    assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found.tokens == len(losses)
+
+
+TINY = (
+    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
+    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
+    "mixture.when=together", "mixture.causal_share=0.5", "mixture.shifted=true",
+)  # fmt: skip
+
+
+def run(corpus: Path, out: Path, steps: int, *extra: str, **options: Any) -> list[dict[str, Any]]:
+    """A small run; its lines of metrics."""
+    palavra.pretrain(
+        corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *extra),
+        **{"objective": "causal+masked", **options},
+    )  # fmt: skip
+    return lines_of(out)
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    words = ["gato", "rei", "mar", "livro", "sol", "rato"]
+    path.write_text("".join(f"O {a} viu o {b} e o {c}.\n" for a in words for b in words for c in words))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "m"
+    run(corpus, out, 60, "optimizer.learning_rate=0.02", "train.eval_every=60", "train.save_every=60")
+    return out
+
+
+def test_one_model_has_learned_both_kinds(trained: Path) -> None:
+    lines = lines_of(trained)
+    valid = [line for line in lines if line["kind"] == "valid"]
+    assert valid[-1]["loss"] < np.log(300) - 2.5
+    assert valid[-1]["causal_loss"] < np.log(300) - 2.5
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert {line["causal"] for line in steps} == {0.5}
+    assert steps[0]["masked_share"] == pytest.approx(0.2)
+    found = palavra.evaluate(trained, device="cpu").to_json()
+    written = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    assert found["masked"]["loss"] == pytest.approx(written["masked"]["loss"], rel=1e-4)
+    assert found["causal"]["loss"] == pytest.approx(written["causal"]["loss"], rel=1e-4)
+    best = palavra.load(trained, device="cpu").fill("O gato viu o rei e [MASK] mar.", top=1)[0].fills[0]
+    assert best.token.strip() == "o"
+    assert best.probability > 0.8
+
+
+def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_before(trained: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    assert config["masked_next_token_prediction"] is True
+    assert config["pretraining_objective"] == "causal+masked"
+    assert "only Palavra knows" in (trained / "train.log").read_text(encoding="utf-8")
+    ours = palavra.load(trained, device="cpu")
+    theirs = AutoModelForMaskedLM.from_pretrained(trained, attn_implementation="eager").eval()
+    tokenizer, text = ours.tokenizer, "[MASK] gato viu o [MASK] e o mar."
+    ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode_prompt(text), tokenizer.sep_id]])
+    masks = torch.nonzero(ids[0] == tokenizer.mask_id)[:, 0]
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits[0, masks - 1].softmax(-1)
+    assert masks[0] == 1
+    torch.testing.assert_close(ours.distribution(text), expected, atol=1e-4, rtol=1e-3)
+    (score,) = ours.score("O gato viu o rei.", per_token=True)
+    for i, sample in enumerate(masked_copies(tokenizer.encode("O gato viu o rei."), tokenizer, "word")):
+        assert sample.labels is not None
+        with torch.no_grad():
+            logits = theirs(input_ids=torch.from_numpy(sample.input_ids)[None]).logits[0, i].log_softmax(-1)
+        assert score.per_token[i].log_probability == pytest.approx(float(logits[sample.labels[0]]), abs=1e-3)
+
+
+def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    lines = run(corpus, out, 8)
+    expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json", "config.json")}
+    for checkpoint in (out / "checkpoints").iterdir():
+        if checkpoint.name != "step-4":
+            shutil.rmtree(checkpoint)
+    palavra.pretrain(out=out, resume=True)
+    assert {name: (out / name).read_bytes() for name in expected} == expected
+    assert [line["loss"] for line in lines_of(out) if "loss" in line] == [x["loss"] for x in lines if "loss" in x]
+
+
+def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_path: Path) -> None:
+    small = tuple(setting for setting in TINY if not setting.startswith(("mixture", "model")))
+    options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
+    for objective_name in ("masked", "causal+masked"):
+        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.shifted=true"):
+            palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
+    more = (*small, "mixture.shifted=true", "model.context=32")
+    palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)
+    assert lines_of(tmp_path / "more")[0]["loss"] < np.log(300) - 2
+    assert palavra.load(tmp_path / "more", device="cpu").model.config.shifted
+
+
+def test_what_config_json_says_of_shifting_must_be_true_or_false(trained: Path, tmp_path: Path) -> None:
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"masked_next_token_prediction": "yes"}))
+    with pytest.raises(PalavraError, match="masked_next_token_prediction is 'yes'"):
+        palavra.load(tmp_path, device="cpu")
