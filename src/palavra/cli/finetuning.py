@@ -6,10 +6,29 @@ from typing import Annotated, Literal
 import typer
 
 from palavra.cli.app import app
-from palavra.cli.options import Encoding, Json, Quiet, Set, print_json
+from palavra.cli.options import Json, Quiet, Set, print_json
+from palavra.cli.records import RecordOptions, reads_records
 from palavra.errors import PalavraError
 
-KindChoice = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
+# What finetune and sweep share.
+Kind = Annotated[
+    Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"],
+    typer.Argument(help="What is learned.", show_default=False),
+]
+Train = Annotated[
+    str,
+    typer.Argument(
+        help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
+        "that describes the task (multitask: the tasks).",
+        show_default=False,
+    ),
+]
+Pretrained = Annotated[Path, typer.Option("--model", help="Folder of the pretrained model.", show_default=False)]
+Valid = Annotated[str | None, typer.Option(help="Validation examples. [a share of the training ones]")]
+Test = Annotated[str | None, typer.Option(help="Test examples, looked at once, at the end.")]
+ValidShare = Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Read a recipe (TOML).")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [0]")]
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
@@ -23,39 +42,20 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 @app.command()
+@reads_records
 def finetune(
-    kind: Annotated[KindChoice, typer.Argument(help="What is learned.", show_default=False)],
-    train: Annotated[
-        Path,
-        typer.Argument(
-            help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
-            "that describes the task (multitask: the tasks).",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.", show_default=False)],
+    kind: Kind,
+    train: Train,
+    model: Pretrained,
     out: Annotated[Path, typer.Option(help="Folder for the finished model.", show_default=False)],
-    valid: Annotated[Path | None, typer.Option(help="Validation examples. [a share of the training ones]")] = None,
-    test: Annotated[Path | None, typer.Option(help="Test examples, looked at once, at the end.")] = None,
-    valid_share: Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text. [text]")] = None,
-    text_a: Annotated[str | None, typer.Option(help="Column of a pair's first text. [text_a]")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of a pair's second text. [text_b]")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Column of the label; repeatable for several targets. [label]")
-    ] = None,
-    words: Annotated[str | None, typer.Option(help="labelling: column of the words, by number or name.")] = None,
-    question: Annotated[str | None, typer.Option(help="qa: column of the question. [question]")] = None,
-    context: Annotated[str | None, typer.Option(help="qa: column of the context. [context]")] = None,
-    answers: Annotated[str | None, typer.Option(help="qa: column of the answers. [answers]")] = None,
-    choices: Annotated[
-        list[str] | None, typer.Option(help="choice: column with a list, or one column each. [choices]")
-    ] = None,
-    encoding: Encoding = None,
+    valid: Valid = None,
+    test: Test = None,
+    valid_share: ValidShare = None,
+    *,
+    records: RecordOptions,
     multilabel: Annotated[
         bool | None, typer.Option("--multilabel/--one-label", help="Several labels an example. [found out]")
     ] = None,
-    separator: Annotated[str | None, typer.Option(help="What parts several labels in one field. [,]")] = None,
     class_weights: Annotated[
         Literal["none", "balanced"] | None, typer.Option(help="Weigh rare classes up. [none]")
     ] = None,
@@ -107,9 +107,9 @@ def finetune(
     scratch: Annotated[bool, typer.Option("--scratch", help="Take the model's sizes, not its weights.")] = False,
     seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; mean and interval.")] = 1,
     folds: Annotated[int | None, typer.Option(help="Cross-validate with so many folds.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Read a recipe (TOML).")] = None,
+    recipe: RecipeFile = None,
     set_: Set = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [0]")] = None,
+    seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -119,10 +119,8 @@ def finetune(
     from palavra.run import task_api
 
     finished = task_api.finetune(
-        kind, train, model=model, out=out, valid=valid, test=test, valid_share=valid_share, text=text, text_a=text_a,
-        text_b=text_b, label=tuple(label) if label else None, words=words, question=question, context=context,
-        answers=answers, choices=tuple(choices) if choices else None, encoding=encoding, multilabel=multilabel,
-        separator=separator, class_weights=class_weights, label_smoothing=label_smoothing, longest=longest, long=long,
+        kind, train, model=model, out=out, valid=valid, test=test, valid_share=valid_share, **records.given(),
+        multilabel=multilabel, class_weights=class_weights, label_smoothing=label_smoothing, longest=longest, long=long,
         scheme=scheme, subwords=subwords, pooling=pooling, hidden=_numbers(hidden), activation=activation, norm=norm,
         dropout=dropout, output=output, strategy=strategy, layers=layers, optimizer=optimizer,
         learning_rate=learning_rate, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric,
@@ -134,15 +132,11 @@ def finetune(
 
 
 @app.command()
+@reads_records
 def sweep(
-    kind: Annotated[KindChoice, typer.Argument(help="What is learned.", show_default=False)],
-    train: Annotated[
-        Path,
-        typer.Argument(
-            help="Labelled examples, or a .toml that describes the task, as in finetune.", show_default=False
-        ),
-    ],
-    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.", show_default=False)],
+    kind: Kind,
+    train: Train,
+    model: Pretrained,
     out: Annotated[Path, typer.Option(help="Folder for the trials and the best model.", show_default=False)],
     trials: Annotated[int, typer.Option(help="How many settings to try.")] = 20,
     search: Annotated[
@@ -153,35 +147,30 @@ def sweep(
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Start no further trial after so long.")] = None,
-    valid: Annotated[
-        Path | None, typer.Option(help="Validation examples, which judge trials. [a share of the training ones]")
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="Test examples: no trial sees them, the best one does once, at the end.")
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text. [text]")] = None,
-    text_a: Annotated[str | None, typer.Option(help="Column of a pair's first text. [text_a]")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of a pair's second text. [text_b]")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Column of the label; repeatable for several targets. [label]")
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Read a recipe (TOML).")] = None,
+    valid: Valid = None,
+    test: Test = None,
+    valid_share: ValidShare = None,
+    *,
+    records: RecordOptions,
+    recipe: RecipeFile = None,
     set_: Set = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [0]")] = None,
+    seed: Seed = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --out; finished trials stand.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search for good settings of finetune with Optuna; the best trial's model is kept, with a report on all."""
+    """Search for good settings of finetune with Optuna; the best trial's model is kept, with a report on all.
+
+    Trials are judged by the validation examples and never see the test examples."""
     from palavra.log import Log
     from palavra.run import sweep as sweeping
 
     found = sweeping.sweep(
         kind, train, model=model, out=out, trials=trials, search=tuple(search or ()), minutes=minutes, valid=valid,
-        test=test, text=text, text_a=text_a, text_b=text_b, label=tuple(label) if label else None, recipe=recipe,
-        set=tuple(set_ or ()), seed=seed, resume=resume, log=Log(quiet=quiet),
+        test=test, valid_share=valid_share, **records.given(), recipe=recipe, set=tuple(set_ or ()), seed=seed,
+        resume=resume, log=Log(quiet=quiet),
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())

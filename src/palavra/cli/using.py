@@ -14,7 +14,6 @@ from palavra.cli.options import (
     Column,
     Device,
     DocumentsOption,
-    Encoding,
     Json,
     Lines,
     Model,
@@ -24,9 +23,11 @@ from palavra.cli.options import (
     print_json,
     texts_of,
 )
+from palavra.cli.records import InputOptions, RecordOptions, reads_records
 
 
 @app.command()
+@reads_records
 def evaluate(
     model: Model,
     sources: Annotated[
@@ -39,12 +40,9 @@ def evaluate(
     column: Column = None,
     documents: DocumentsOption = None,
     lines: Lines = False,
-    encoding: Encoding = None,
     task: Task = None,
-    text: Annotated[str | None, typer.Option(help="Fine-tuned: column of the text. [as trained]")] = None,
-    text_a: Annotated[str | None, typer.Option(help="Fine-tuned: column of a pair's first text. [as trained]")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Fine-tuned: column of a pair's second text. [as trained]")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Fine-tuned: column of the label. [as trained]")] = None,
+    *,
+    records: RecordOptions,
     predictions: Annotated[
         Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
     ] = None,
@@ -60,9 +58,8 @@ def evaluate(
     from palavra.run import api
 
     found = api.evaluate(
-        model, *(sources or ()), column=column, documents=documents_kind(documents, lines), encoding=encoding,
-        task=task, text=text, text_a=text_a, text_b=text_b, label=tuple(label) if label else None,
-        predictions=predictions, sliding=sliding or None, device=device, log=Log(quiet=quiet),
+        model, *(sources or ()), column=column, documents=documents_kind(documents, lines), task=task,
+        predictions=predictions, sliding=sliding or None, device=device, log=Log(quiet=quiet), **records.given(),
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())
@@ -265,6 +262,7 @@ def embed(
 
 
 @app.command()
+@reads_records
 def predict(
     model: Model,
     texts: Annotated[
@@ -275,6 +273,8 @@ def predict(
         typer.Option(help="One text a line, or records with columns (.csv .tsv .jsonl .json .parquet); - for stdin."),
     ] = None,
     task: Task = None,
+    *,
+    records: InputOptions,
     long: Annotated[
         Literal["truncate", "split"] | None,
         typer.Option(help="Texts beyond the context: cut them, or average over windows. [as trained]"),
@@ -287,6 +287,7 @@ def predict(
 
     loaded = load(model, device=device)
     loaded.check_offers("predict")
+    loaded = loaded.reading(task, **records.given())
     inputs: Iterable[Any] | None = None
     if file is not None and not texts:
         inputs = inputs_of_file(loaded, file, task)

@@ -1,9 +1,9 @@
 """A fine-tuned model ready for use, and what it makes of encoded examples."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
+from palavra.inference.columns import InputColumns, LabelledColumns, given_columns
 from palavra.inference.kinds import AnyModel
 from palavra.model.attention import Layout
 from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
@@ -124,13 +125,53 @@ class FineTunedModel(AnyModel):
             raise PalavraError(f"{asked}: name one of {', '.join(self.tasks)} (--task)")
         return name, self.tasks[name]
 
-    def predict(self, inputs: Sequence[Any], *, task: str | None = None, long: str | None = None) -> list[Prediction]:
+    def reading(
+        self,
+        task: str | None = None,
+        *,
+        encoding: str | None = None,
+        separator: str | None = None,
+        **columns: Unpack[LabelledColumns],
+    ) -> "FineTunedModel":
+        """The same model for records whose columns, or files whose encoding, are not those of training.
+
+        Raises PalavraError for columns that mean nothing to the task, or are not as many as it was trained with.
+        """
+        name, chosen = self.task(task)
+        before = chosen.spec
+        changes = {"encoding": encoding, "separator": separator}
+        spec = replace(
+            before,
+            columns=replace(before.columns, **given_columns(columns, (before.kind,))),
+            **cast(dict[str, Any], {key: value for key, value in changes.items() if value is not None}),
+        )
+        if spec == before:
+            return self
+        wanted, named = (len(each.columns.label or ("label",)) for each in (before, spec))
+        if named != wanted:
+            raise PalavraError(f"--label names {named} columns, {name} was trained with {wanted}: name as many")
+        other = type(chosen).from_json(spec, chosen.labels_to_json())
+        if other.input_parts != chosen.input_parts:
+            raise PalavraError(f"{name} was trained with single texts: leave --text-b out")
+        return replace(self, tasks={**self.tasks, name: other})
+
+    def predict(
+        self,
+        inputs: Sequence[Any],
+        *,
+        task: str | None = None,
+        long: str | None = None,
+        **columns: Unpack[InputColumns],
+    ) -> list[Prediction]:
         """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
         the input is longer than what the model reads.
 
-        Inputs are texts, pairs of texts, or mappings with the task's columns; `long` "split" or "truncate" says what
-        becomes of texts beyond the context (as the task was trained, unless given).
+        Inputs are texts, pairs of texts, or mappings with the task's columns, or with those named in `columns`
+        (`text`, `text_a`, ..., as in training); `long` "split" or "truncate" says what becomes of texts beyond the
+        context (as the task was trained, unless given).
         """
+        if columns:
+            return self.reading(task, **columns).predict(inputs, task=task, long=long)
         name, chosen = self.task(task)
         wanted = [inputs] if isinstance(inputs, str) else list(inputs)
         examples = chosen.inputs(wanted)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from palavra import config as configuration
 from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel, evaluate_causal
+from palavra.inference.columns import LabelledColumns
 from palavra.inference.evaluation import Findings, HeldOut
 from palavra.inference.loading import load
 from palavra.inference.model import LanguageModel
@@ -152,14 +153,12 @@ def evaluate(
     documents: Documents | None = None,
     encoding: str | None = None,
     task: str | None = None,
-    text: str | None = None,
-    text_a: str | None = None,
-    text_b: str | None = None,
-    label: str | Sequence[str] | None = None,
+    separator: str | None = None,
     predictions: str | Path | None = None,
     sliding: bool | None = None,
     device: str = "auto",
     log: Log | None = None,
+    **columns: Unpack[LabelledColumns],
 ) -> Any:
     """How good a model is: an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`, as it is.
 
@@ -167,19 +166,19 @@ def evaluate(
     held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
     its own. A causal model: the same text, as perplexity and bits per byte; with `sliding` the windows of documents
     longer than the context overlap by half. A fine-tuned model: on a file of
-    labelled examples, whose columns `text`, `text_a`, `text_b` and `label` name where they are not those of training,
-    for one `task` where it has several; what it predicts for each example goes to the file `predictions`.
+    labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
+    `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
+    several; what it predicts for each example goes to the file `predictions`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
-    columns = {"text": text, "text_a": text_a, "text_b": text_b, "label": (label,) if isinstance(label, str) else label}
-    of_tasks = {"task": task, "predictions": predictions, **columns}
+    of_tasks = {"task": task, "predictions": predictions, "separator": separator, **columns}
     if is_task_directory(Path(model)):
         if len(sources) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, sources[0], task=task, columns=_present(columns), encoding=encoding, predictions=predictions,
-            device=device,
+            model, sources[0], task=task, encoding=encoding, separator=separator, predictions=predictions,
+            device=device, **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
     reading = _present({"column": column, "documents": documents, "encoding": encoding})

@@ -1,15 +1,16 @@
 """The Python functions of labelled tasks, with the names of the commands."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from palavra import config as configuration
 from palavra.data.formats import kind_of
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.inference.columns import LabelledColumns, given_columns
 from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.model.outputs import OutputName
@@ -44,7 +45,7 @@ def build_finetune_recipe(
     question: str | None = None,
     context: str | None = None,
     answers: str | None = None,
-    choices: Sequence[str] | None = None,
+    choices: str | Sequence[str] | None = None,
     encoding: str | None = None,
     multilabel: bool | None = None,
     separator: str | None = None,
@@ -85,10 +86,13 @@ def build_finetune_recipe(
     if epochs is not None and steps is not None:
         raise PalavraError("give one of --epochs and --steps: they both set the length")
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
-    columns = _present(
-        text=text, text_a=text_a, text_b=text_b, words=words, question=question, context=context, answers=answers,
-        label=None if label is None else (label,) if isinstance(label, str) else tuple(label),
-        choices=None if choices is None else tuple(choices),
+    specs = _tasks(kind, str(train), base)
+    columns = given_columns(
+        {
+            "text": text, "text_a": text_a, "text_b": text_b, "label": label, "words": words, "question": question,
+            "context": context, "answers": answers, "choices": choices,
+        },
+        [spec.kind for spec in specs],
     )  # fmt: skip
     head = _present(
         pooling=pooling, hidden=None if hidden is None else tuple(hidden), activation=activation, norm=norm,
@@ -108,7 +112,7 @@ def build_finetune_recipe(
             labelling=replace(task.labelling, **_present(scheme=scheme, subwords=subwords)),
             **values,
         )
-        for task in _tasks(kind, Path(train), base)
+        for task in specs
     )
     built = replace(
         base,
@@ -131,20 +135,20 @@ def _present(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _tasks(kind: Kind, train: Path, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
+def _tasks(kind: Kind, train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
     """The tasks that a training file stands for."""
-    if train.suffix != ".toml":
+    if Path(train).suffix != ".toml":
         if kind == "multitask":
             raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")
         known = base.tasks[0] if len(base.tasks) == 1 else TaskSpec(kind=kind)
-        return (replace(known, kind=kind, train=str(train)),)
+        return (replace(known, kind=kind, train=train),)
     if kind == "multitask":
         specs = configuration.from_toml(FinetuneRecipe, train).tasks
     else:
         specs = (configuration.from_toml(TaskSpec, train),)
         if specs[0].kind != kind:
             raise PalavraError(f"{train} describes a task of kind {specs[0].kind}, not {kind}: change one of the two")
-    return tuple(_beside(spec, train.parent) for spec in specs)
+    return tuple(_beside(spec, Path(train).parent) for spec in specs)
 
 
 def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
@@ -250,8 +254,9 @@ def evaluate_task(
     task: str | None = None,
     predictions: str | Path | None = None,
     device: str = "auto",
-    columns: Mapping[str, Any] | None = None,
     encoding: str | None = None,
+    separator: str | None = None,
+    **columns: Unpack[LabelledColumns],
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
@@ -259,10 +264,9 @@ def evaluate_task(
     example to. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
+    loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
     name, chosen = loaded.task(task)
-    columns = {key: tuple(value) if key == "label" else value for key, value in (columns or {}).items()}
-    spec = replace(chosen.spec, columns=replace(chosen.spec.columns, **columns), **_present(encoding=encoding))
-    examples = type(chosen).read(spec, str(data))
+    examples = chosen.read(chosen.spec, str(data))
     scores, found = loaded.score(examples, task=name)
     if predictions is not None:
         lines = [

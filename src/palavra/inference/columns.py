@@ -1,0 +1,61 @@
+"""Names of columns that a person gives, where records do not have those that a task has."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypedDict, cast
+
+from palavra.errors import PalavraError
+from palavra.tasks.spec import KindName
+
+
+class InputColumns(TypedDict, total=False):
+    """The columns of what is given to a task; None and what is missing stand for the task's own. See `Columns`."""
+
+    text: str | None
+    text_a: str | None
+    text_b: str | None
+    words: str | None
+    question: str | None
+    context: str | None
+    choices: str | Sequence[str] | None
+
+
+class LabelledColumns(InputColumns, total=False):
+    """And those of what is right."""
+
+    label: str | Sequence[str] | None
+    answers: str | None
+
+
+_TEXTS = ("text", "text_a", "text_b")
+COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
+    "classification": (*_TEXTS, "label"),
+    "pairs": ("text_a", "text_b", "label"),
+    "regression": (*_TEXTS, "label"),
+    "labelling": ("text", "words", "label"),
+    "qa": ("question", "context", "answers"),
+    "choice": ("text", "text_a", "choices", "label"),
+}
+
+
+def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:
+    """The columns that were given, as `Columns` takes them, for tasks of these kinds.
+
+    Raises PalavraError for one that means nothing to any of them, TypeError for one that does not exist.
+    """
+    given = {name: value for name, value in columns.items() if value is not None}
+    for name in given:
+        if name not in LabelledColumns.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        if kinds and not any(name in COLUMNS_OF[kind] for kind in kinds):
+            known = ", ".join(option(each) for kind in dict.fromkeys(kinds) for each in COLUMNS_OF[kind])
+            raise PalavraError(f"{option(name)} means nothing for {', '.join(dict.fromkeys(kinds))}: use {known}")
+    return {name: _several(value) if name in ("label", "choices") else value for name, value in given.items()}
+
+
+def option(name: str) -> str:
+    """A column as the command line calls it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _several(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(cast(Sequence[str], value))

@@ -1,0 +1,185 @@
+"""Records that are read by a fine-tuned model: with other columns than in training, from files and standard input."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from test_docs import COMMAND
+from tiny import CPU, model_config
+from tiny_tasks import trained
+from typer.testing import CliRunner
+
+import palavra
+from palavra.cli import app
+from palavra.cli.records import InputOptions, RecordOptions
+from palavra.errors import PalavraError
+from palavra.inference.columns import COLUMNS_OF, LabelledColumns
+from palavra.inference.tasks import FineTunedModel
+from palavra.run.task_api import build_finetune_recipe, evaluate_task
+from palavra.tasks.directory import build_task_model, save_task_model
+from palavra.tasks.kinds import KINDS
+from palavra.tasks.spec import Columns, TaskSpec
+
+# What training settled of each kind, and an example under its usual columns.
+FITTED: dict[str, dict[str, Any]] = {
+    "classification": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
+    "pairs": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
+    "regression": {"names": ["label"], "mean": [0.0]},
+    "labelling": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
+    "qa": {"unanswerable": False, "threshold": None},
+    "choice": {},
+}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "classification": {"text": "the red boat", "label": "a"},
+    "pairs": {"text_a": "the red boat", "text_b": "a boat", "label": "b"},
+    "regression": {"text": "the red boat", "label": 1.5},
+    "labelling": {"words": ["the", "boat"], "label": ["O", "B-X"]},
+    "qa": {"question": "which boat?", "context": "the red boat", "answers": ["red boat"]},
+    "choice": {"text": "the red", "choices": ["boat", "blue"], "label": 0},
+}
+
+
+def model_of(kind: str, **spec: Any) -> FineTunedModel:
+    what = TaskSpec(kind=cast(Any, kind), multilabel=False if kind in ("classification", "pairs") else None, **spec)
+    task = KINDS[what.kind].from_json(what, FITTED[kind])
+    tokenizer = trained()
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    return FineTunedModel(build_task_model(config, {"task": task}).eval(), {"task": task}, tokenizer, CPU)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned model of each kind."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind in FITTED:
+        model = model_of(kind)
+        model.tokenizer.save(folder / kind, context=model.model.config.context, segments=True)
+        save_task_model(model.model, model.tasks, folder / kind, model.tokenizer.config_ids())
+    return folder
+
+
+def renamed(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An example under other names, and these."""
+    return {f"my_{name}": value for name, value in EXAMPLES[kind].items()}, {
+        name: f"my_{name}" for name in EXAMPLES[kind]
+    }
+
+
+def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path:
+    lines = [json.dumps({"id": str(n), **record}, ensure_ascii=False) for n, record in enumerate(records)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding=encoding)
+    return path
+
+
+def flags(columns: dict[str, Any]) -> list[str]:
+    return [part for name, value in columns.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+# The options
+
+
+def test_every_command_that_reads_records_has_the_same_options() -> None:
+    def options(command: str, kind: type[InputOptions]) -> dict[str, tuple[Any, ...]]:
+        names = kind.__dataclass_fields__
+        found = {each.name: each for each in COMMAND.commands[command].params}
+        return {name: (found[name].opts, found[name].help, found[name].multiple) for name in names}
+
+    labelled = options("finetune", RecordOptions)
+    assert all(said for _, said, _ in labelled.values())
+    assert options("sweep", RecordOptions) == options("evaluate", RecordOptions) == labelled
+    assert options("predict", InputOptions) == {name: labelled[name] for name in InputOptions.__dataclass_fields__}
+
+
+def test_the_columns_are_the_same_everywhere() -> None:
+    names = set(Columns.__dataclass_fields__)
+    assert set(LabelledColumns.__annotations__) == names
+    assert set(RecordOptions.__dataclass_fields__) == names | {"encoding", "separator"}
+    assert {name for known in COLUMNS_OF.values() for name in known} == names
+    assert set(COLUMNS_OF) == set(KINDS)
+
+
+@pytest.mark.parametrize("command", ["finetune", "sweep"])
+def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    home = {"finetune": "palavra.run.task_api.finetune", "sweep": "palavra.run.sweep.sweep"}[command]
+    monkeypatch.setattr(home, lambda kind, train, **options: given.update(options, train=train))
+    line = [command, "qa", "hf://squad:train", "--model", "m", "--out", str(tmp_path), "--valid", "hf://squad:valid"]
+    several = ["--label", "a", "--label", "b", "--choices", "x", "--choices", "y"]
+    one = {name: f"my {name}" for name in ("text", "text_a", "text_b", "words", "question", "context", "answers",
+                                           "encoding", "separator")}  # fmt: skip
+    done = CliRunner().invoke(app, [*line, *flags(one), *several], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert {name: given[name] for name in one} == one
+    assert (given["label"], given["choices"]) == (("a", "b"), ("x", "y"))
+    assert (given["train"], given["valid"]) == ("hf://squad:train", "hf://squad:valid")
+
+
+# Other columns than in training
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: Path, kind: str) -> None:
+    own = write(tmp_path / "own.jsonl", EXAMPLES[kind], EXAMPLES[kind])
+    record, columns = renamed(kind)
+    others = write(tmp_path / "others.jsonl", record, record)
+    expected = evaluate_task(folders / kind, own, **({} if kind != "labelling" else _named("labelling")))
+    found = palavra.evaluate(folders / kind, others, **columns)
+    assert found.scores.values == expected.scores.values
+    model = palavra.load(folders / kind)
+    inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}
+    said = model.predict([record], **inputs)
+    assert said == model.predict([EXAMPLES[kind]])
+    line = CliRunner().invoke(app, ["evaluate", str(folders / kind), str(others), "--json", *flags(columns)])
+    assert line.exit_code == 0, line.output
+    assert json.loads(line.stdout)["values"] == pytest.approx(dict(expected.scores.values))
+
+
+def _named(kind: str) -> dict[str, Any]:
+    return {name: name for name in EXAMPLES[kind]}
+
+
+def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes("título,outro\no barco é azul,x\n".encode("latin-1"))
+    line = ["predict", str(folders / "classification"), "--file", str(file), "--text", "título"]
+    done = CliRunner().invoke(app, [*line, "--encoding", "latin-1"], catch_exceptions=False)
+    assert json.loads(done.stdout) == palavra.load(folders / "classification").predict(["o barco é azul"])[0]
+    with pytest.raises(PalavraError, match=r"t\.csv:1: .*--encoding"):
+        CliRunner().invoke(app, line, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "said"),
+    [
+        ("classification", {"question": "q"}, r"^--question means nothing for classification: use --text, [^\n]*$"),
+        ("qa", {"text_a": "q"}, r"^--text-a means nothing for qa: use --question, --context, --answers$"),
+        ("regression", {"label": ("a", "b")}, r"^--label names 2 columns, task was trained with 1: name as many$"),
+        ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave --text-b out$"),
+    ],
+)
+def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
+    with pytest.raises(PalavraError, match=said):
+        model_of(kind).reading(**columns)
+
+
+def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PalavraError, match="--choices means nothing for pairs: use --text-a, --text-b, --label"):
+        build_finetune_recipe("pairs", "t.csv", model="m", choices="c")
+    tasks = tmp_path / "tasks.toml"
+    tables = [f'[[tasks]]\nname = "{kind}"\nkind = "{kind}"\ntrain = "t.csv"\n' for kind in ("pairs", "choice")]
+    tasks.write_text("\n".join(tables), encoding="utf-8")
+    made = build_finetune_recipe("multitask", tasks, model="m", choices="c")
+    assert made.tasks[1].columns.choices == ("c",)
+    with pytest.raises(PalavraError, match="--words means nothing for pairs, choice"):
+        build_finetune_recipe("multitask", tasks, model="m", words="w")
+
+
+def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
+    with pytest.raises(TypeError, match="'txt'"):
+        model_of("classification").predict(["a"], txt="t")  # type: ignore[call-arg]
+
+
+def test_a_data_set_of_the_hub_keeps_its_name() -> None:
+    made = build_finetune_recipe("qa", "hf://squad:train", model="m", valid="hf://squad:validation")
+    assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", "hf://squad:validation")
