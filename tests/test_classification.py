@@ -26,9 +26,10 @@ from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig, Softmax
 from palavra.model.task_heads import HeadConfig
 from palavra.tasks.calibration import halves
+from palavra.tasks.features import Features
 from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec, check_fields
-from palavra.tasks.texts import TextExample
+from palavra.tasks.texts import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
 
 SPEC = TaskSpec(kind="classification", train="train.csv")
@@ -347,6 +348,72 @@ def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     features = task.encode(examples, tokenizer, 12, False, split=True)
     assert features.labels.tolist() == [0] * (features.sequences - 1) + [1]
     assert features.sequences > 3
+
+
+def parts_of(features: Features, sep: int) -> list[tuple[int, list[int], list[int]]]:
+    """Example, first text and second text of each sequence."""
+    found = []
+    for number, ids in zip(features.example.tolist(), np.split(features.input_ids, np.cumsum(features.lengths)[:-1]),
+                           strict=True):  # fmt: skip
+        tokens = ids.tolist()
+        middle = tokens.index(sep)
+        found.append((number, tokens[1:middle], tokens[middle + 1 : -1]))
+    return found
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=5),
+    context=st.integers(4, 40),
+)
+def test_of_a_pair_the_longer_text_is_read_in_windows(
+    tokenizer: Tokenizer, sizes: list[tuple[int, int]], context: int
+) -> None:
+    words = " ".join(TEXTS * 4).split()
+    examples = [
+        TextExample(first=" ".join(words[:a]), second=" ".join(words[-b:]), label=("a",), where="") for a, b in sizes
+    ]
+    features = encode_texts(examples, tokenizer, context, True, True)
+    assert features.lengths.max() <= context
+    assert features.cut is not None
+    found = parts_of(features, tokenizer.sep_id)
+    room = context - 3
+    for number, example in enumerate(examples):
+        texts = [tokenizer.encode(text or "") for text in (example.first, example.second)]
+        windows = [pair for owner, *pair in found if owner == number]
+        longer = int(len(texts[1]) > len(texts[0]))
+        whole, other = texts[longer], texts[1 - longer]
+        kept = {tuple(pair[1 - longer]) for pair in windows}
+        assert kept == {tuple(other[: len(windows[0][1 - longer])])}
+        if len(whole) + len(other) <= room:
+            assert windows == [texts]
+        assert features.cut[number] == (len(next(iter(kept))) < len(other))
+        if features.cut[number]:
+            assert len(other) > room - max(1, room // 4)
+        # The windows cover the longer text, in order.
+        covered, stop = 0, 0
+        for pair in windows:
+            own = pair[longer]
+            start = next(s for s in range(stop, -1, -1) if whole[s : s + len(own)] == own and s + len(own) > covered)
+            covered = stop = max(covered, start + len(own))
+        assert covered == len(whole)
+
+
+def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
+    pair = example(0, "a", pair=True)
+    long = replace(pair, second=" ".join(TEXTS * 3))
+    task = Classification.fit(PAIRS, [pair, example(1, "b", pair=True)])
+    cut = task.encode([long, pair], tokenizer, 40, True)
+    assert (cut.sequences, cut.truncated) == (2, 1)
+    split = task.encode([long, pair], tokenizer, 40, True, split=True)
+    assert split.sequences > 4
+    assert split.truncated == 0
+    assert split.segment_ids is not None
+    assert split.labels.tolist() == [0] * split.sequences
+    p = np.stack([np.linspace(0.2, 0.9, split.sequences)] * 2, 1)
+    p[:, 1] = 1 - p[:, 0]
+    found = task.probabilities([long, pair], split, with_log_p(p))
+    np.testing.assert_allclose(found, [p[:-1].mean(0), p[-1]], rtol=1e-5)
 
 
 def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], ...]:

@@ -222,12 +222,13 @@ def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
     return replace(recipe, train=train)
 
 
-def _warn_of_cuts(features: Features, name: str, kind: str, context: int, log: Log) -> None:
+def _warn_of_cuts(
+    features: Features, name: str, kind: str, context: int, log: Log, *, how: str = "are longer than"
+) -> None:
     """Say how many examples lost text."""
     if features.truncated:
         log.warn(
-            f"{name}{features.truncated:,} {kind} examples are longer than the {context} tokens that are read, and "
-            "were cut"
+            f"{name}{features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut"
         )
 
 
@@ -329,5 +330,6 @@ def _scores(
             split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
             split=task.spec.long == "split",
         )  # fmt: skip
-        _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log)
+        how = "hold two texts that do not fit beside each other in" if task.spec.long == "split" else "are longer than"
+        _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log, how=how)
         yield "test", job.score(name, Labelled(examples=split.test, features=features))

@@ -139,6 +139,16 @@ def head_of(ids: npt.NDArray[np.uint32], lengths: Int64Array, kept: Int64Array) 
     return ids[ranges(offsets_of(lengths)[:-1], kept)]
 
 
+def windows(lengths: Int64Array, room: Int64Array, shared: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Text (S,), first token in it and length of windows that together cover texts of these lengths (E,), each at most
+    `room` (E,) long, neighbours sharing at least `shared` (E,) tokens; an empty text has an empty window."""
+    step = room - shared
+    counts = 1 + np.maximum(0, -(-(lengths - room) // step))
+    text = np.repeat(np.arange(len(lengths)), counts)
+    start = ranges(np.zeros(len(lengths), dtype=np.int64), counts) * step[text]
+    return text, start, np.minimum(room[text], lengths[text] - start)
+
+
 def share_room(first: Int64Array, second: Int64Array, room: int) -> tuple[Int64Array, Int64Array]:
     """How many tokens each of two texts keeps so that both fit into `room` together: the longer one gives first."""
     half = room // 2

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.data.squad import Answer, Question
-from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, wrap
+from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, windows, wrap
 from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
@@ -50,7 +50,8 @@ def encode_questions(
     passages = read_passages([question.context for question in questions], tokenizer)
     asked, asked_lengths = tokenizer.encode_flat([question.question for question in questions])
     kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
-    question, first, lengths = _windows(passages.lengths[passages.number], context - 3 - kept, stride)
+    room = context - 3 - kept
+    question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(stride, room // 2))
     first += offsets_of(passages.lengths)[passages.number][question]
     # Each question's ids once for every window.
     ids = head_of(asked, asked_lengths, kept)
@@ -95,16 +96,6 @@ def _labels(
     inside = (first <= tokens[:, 0]) & (tokens[:, 1] < first + lengths)
     labels: Int64Array = np.where(inside[:, None], tokens - first[:, None] + 1, 0)
     return labels
-
-
-def _windows(lengths: Int64Array, room: Int64Array, stride: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Text, first token and length of windows that together cover texts of these lengths (E,), each at most `room`
-    (E,) long; an empty text has an empty window."""
-    step = room - np.minimum(stride, room // 2)
-    counts = 1 + np.maximum(0, -(-(lengths - room) // step))
-    text = np.repeat(np.arange(len(lengths)), counts)
-    start = ranges(np.zeros(len(lengths), dtype=np.int64), counts) * step[text]
-    return text, start, np.minimum(room[text], lengths[text] - start)
 
 
 @dataclass(frozen=True, kw_only=True)

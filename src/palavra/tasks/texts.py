@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
-from palavra.tasks.features import OVERLAP, Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.features import OVERLAP, Features, Int64Array, offsets_of, ranges, share_room, windows, wrap
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
 
@@ -77,27 +78,27 @@ def encode_texts(
     examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, split: bool
 ) -> Features:
     """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
-    labelled: `labels` is empty."""
-    first, first_lengths = tokenizer.encode_flat([example.first for example in examples])
+    labelled: `labels` is empty.
+
+    With `split`, texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
+    text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
+    the room would be left for the windows.
+    """
+    texts = [[example.first for example in examples]]
     pair = bool(examples) and examples[0].second is not None
-    number = np.arange(len(examples))
-    cut = None
     if pair:
-        second, second_lengths = tokenizer.encode_flat([example.second or "" for example in examples])
-        kept = share_room(first_lengths, second_lengths, context - 3)
-        cut = (kept[0] < first_lengths) | (kept[1] < second_lengths)
-        parts = [
-            (head_of(first, first_lengths, kept[0]), kept[0]),
-            (head_of(second, second_lengths, kept[1]), kept[1]),
-        ]
-    elif split:
-        starts, lengths, number = _windows(first_lengths, context - 2)
-        parts = [(first[ranges(starts, lengths)], lengths)]
-    else:
-        kept_one = np.minimum(first_lengths, context - 2)
-        cut = kept_one < first_lengths
-        parts = [(head_of(first, first_lengths, kept_one), kept_one)]
-    wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
+        texts.append([example.second or "" for example in examples])
+    encoded = [tokenizer.encode_flat(own) for own in texts]
+    windowed = _windows if split else _heads
+    number, parts, cut = windowed([lengths for _, lengths in encoded], context - 1 - len(texts))
+    wrapped = wrap(
+        [
+            (ids[ranges(offsets_of(lengths)[:-1][number] + first, kept)], kept)
+            for (ids, lengths), (first, kept) in zip(encoded, parts, strict=True)
+        ],
+        tokenizer.cls_id,
+        tokenizer.sep_id,
+    )
     count = len(wrapped.lengths)
     return Features(
         input_ids=wrapped.input_ids,
@@ -112,12 +113,33 @@ def encode_texts(
     )
 
 
-def _windows(lengths: Int64Array, room: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Start (in all tokens), length and text of windows of at most `room` tokens that together cover every text."""
-    step = room - room // OVERLAP
-    counts = 1 + np.maximum(0, -(-(lengths - room) // step))
-    text = np.repeat(np.arange(len(lengths)), counts)
-    order = ranges(np.zeros(len(lengths), dtype=np.int64), counts)
-    inside = order * step
-    starts = offsets_of(lengths)[:-1][text] + inside
-    return starts, np.minimum(room, lengths[text] - inside), text
+# Of each sequence (S,) the example, of each text its first token and how many are kept, and which examples (E,) lost
+# text.
+Kept = tuple[Int64Array, list[tuple[Int64Array, Int64Array]], npt.NDArray[np.bool_]]
+
+
+def _heads(lengths: Sequence[Int64Array], room: int) -> Kept:
+    """One sequence an example, of the beginnings of its one or two texts."""
+    kept = share_room(lengths[0], lengths[1], room) if len(lengths) == 2 else (np.minimum(lengths[0], room),)
+    cut = np.any([own < whole for own, whole in zip(kept, lengths, strict=True)], axis=0)
+    return np.arange(len(lengths[0])), [(np.zeros_like(own), own) for own in kept], cut
+
+
+def _windows(lengths: Sequence[Int64Array], room: int) -> Kept:
+    """Windows of the longer text, each beside the other one."""
+    if len(lengths) == 1:
+        left = np.full(len(lengths[0]), room)
+        number, first, kept = windows(lengths[0], left, left // OVERLAP)
+        return number, [(first, kept)], np.zeros(len(lengths[0]), dtype=bool)
+    shorter = np.minimum(*lengths)
+    fits = lengths[0] + lengths[1] <= room
+    beside = np.where(fits, shorter, np.minimum(shorter, room - max(1, room // OVERLAP)))
+    left = room - beside
+    number, first, kept = windows(np.maximum(*lengths), left, left // OVERLAP)
+    windowed, other = (first, kept), (np.zeros_like(first), beside[number])
+    second_is_longer = (lengths[1] > lengths[0])[number]
+    parts = [
+        (np.where(chosen, windowed[0], other[0]), np.where(chosen, windowed[1], other[1]))
+        for chosen in (~second_is_longer, second_is_longer)
+    ]
+    return number, parts, beside < shorter
