@@ -1,12 +1,14 @@
 """Speed and memory of pretraining, side by side with the Trainer of transformers, in one run on one machine.
 
-    python benchmarks/training.py            # the table, about half an hour on 2 cores
-    python benchmarks/training.py --quick    # the same with fewer steps and one round
+    python benchmarks/training.py                   # the tables, three quarters of an hour on 2 cores
+    python benchmarks/training.py --quick           # the same with fewer steps and one round
+    python benchmarks/training.py --setting Llama   # one of the settings
 
 Needs `transformers` and `accelerate` beside the package. What is compared, and how:
 
-- The peer is `Trainer` with `DataCollatorForLanguageModeling` on concatenated blocks: no padding, no attention mask,
-  bf16, fused AdamW, no logging, saving or evaluation; once eager and once with `torch_compile`. Short trials
+- The peer is `Trainer` with `DataCollatorForLanguageModeling` (masked or causal, as the family is) on concatenated
+  blocks: no padding, no attention mask, bf16, fused AdamW, no logging, saving or evaluation; once eager and once with
+  `torch_compile`. Short trials
   choose its attention (sdpa or eager) and its data loader's workers; the best is what is measured.
 - Palavra runs what `palavra pretrain` runs: loader, packer, objective, prefetch and loop, compiled. It sees the
   same blocks as the peer; in one more row documents of mixed lengths packed without padding, and in another each
@@ -33,7 +35,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-VOCABULARY = 30_522
 PAD, UNK, CLS, SEP, MASK = range(5)
 
 
@@ -49,6 +50,12 @@ class Setting:
     heads: int = 4
     intermediate: int | None = None
     batch_tokens: int = 8192
+    vocabulary: int = 30_522
+
+    @property
+    def causal(self) -> bool:
+        """Whether the next token is predicted, not a masked one."""
+        return self.family == "llama"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,7 @@ class Result:
 COMPARED = (
     Setting(name="BERT 256x4, context 128", family="bert", context=128, intermediate=1024),
     Setting(name="ModernBERT 256x4, context 512", family="modernbert", context=512),
+    Setting(name="Llama 256x4, context 256", family="llama", context=256, vocabulary=32_000),
 )
 LARGER = tuple(
     Setting(name=f"{label} 512x8, context {context}", family=family, context=context, width=512, layers=8, heads=8)
@@ -115,9 +123,9 @@ class Clock:
 class RandomDocuments:
     """Documents of ordinary random tokens, read like those on disk."""
 
-    def __init__(self, lengths: npt.NDArray[np.int64]):
+    def __init__(self, lengths: npt.NDArray[np.int64], vocabulary: int):
         self.lengths = lengths
-        self.tokens = np.random.default_rng(0).integers(5, VOCABULARY, 2**20).astype(np.uint16)
+        self.tokens = np.random.default_rng(0).integers(5, vocabulary, 2**20).astype(np.uint16)
 
     def gather(
         self, indices: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
@@ -133,9 +141,9 @@ def palavra(job: Job) -> Result:
     from palavra.data.loader import load
     from palavra.data.packing import Packer
     from palavra.model.compute import choose_compute, compile_layers, matmul_peak
-    from palavra.model.families import FAMILIES
-    from palavra.model.heads import MaskedLanguageModel
+    from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel
     from palavra.model.transformer import matmul_flops
+    from palavra.objectives.causal import CausalObjective
     from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary, softmax_kernel
     from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
     from palavra.training.optimizers import OptimizerConfig, build_optimizers
@@ -145,17 +153,14 @@ def palavra(job: Job) -> Result:
     lengths = np.full(2**13, context - 2)
     if job.mixed:
         lengths = np.random.default_rng(1).lognormal(5.0, 1.0, 2**13).clip(1, 2**12).astype(np.int64)
-    documents = RandomDocuments(lengths)
+    documents = RandomDocuments(lengths, setting.vocabulary)
     compute = choose_compute(compiled="on")
-    model = MaskedLanguageModel(
-        FAMILIES[setting.family].new(
-            vocab_size=VOCABULARY, width=setting.width, layers=setting.layers, heads=setting.heads,
-            context=context, intermediate=setting.intermediate,
-        )
-    )  # fmt: skip
+    model = (CausalLanguageModel if setting.causal else MaskedLanguageModel)(_architecture(setting))
     compile_layers(model.transformer.layers, compute)
-    vocabulary = Vocabulary(VOCABULARY, MASK, frozenset(range(5)), np.ones(VOCABULARY, dtype=bool))
-    objective = MaskedObjective(MaskingConfig(share=0.15), vocabulary, softmax_kernel(compute))
+    entries = np.ones(setting.vocabulary, dtype=bool)
+    vocabulary = Vocabulary(setting.vocabulary, MASK, frozenset(range(5)), entries)
+    masked = MaskedObjective(MaskingConfig(share=0.15), vocabulary, softmax_kernel(compute))
+    objective: Any = CausalObjective(softmax_kernel(compute)) if setting.causal else masked
     part = setting.batch_tokens // job.micro_batches
     packer = Packer(lengths=lengths, context=context, batch_tokens=part, seed=0)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
@@ -183,18 +188,22 @@ def peer(job: Job) -> Result:
 
     setting, context = job.setting, job.setting.context
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = {name: i for i, name in enumerate(names)} | {f"t{i}": i for i in range(5, VOCABULARY)}
+    words = {name: i for i, name in enumerate(names)} | {f"t{i}": i for i in range(5, setting.vocabulary)}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="[UNK]")),
         pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
         model_input_names=["input_ids"],  # full blocks need no attention mask, and are faster without
     )  # fmt: skip
     batch = setting.batch_tokens // context
-    blocks = torch.randint(5, VOCABULARY, (64 * batch, context))
+    blocks = torch.randint(5, setting.vocabulary, (64 * batch, context))
     blocks[:, 0], blocks[:, -1] = CLS, SEP
     special = torch.zeros(context, dtype=torch.long)
     special[[0, -1]] = 1
-    dataset = [{"input_ids": block, "special_tokens_mask": special} for block in blocks]
+    more = {} if setting.causal else {"special_tokens_mask": special}
+    dataset = [{"input_ids": block, **more} for block in blocks]
+    collator = transformers.DataCollatorForLanguageModeling(
+        tokenizer, mlm=not setting.causal, mlm_probability=None if setting.causal else 0.15
+    )
     clock = Clock(job.warmup)
 
     class Timer(transformers.TrainerCallback):
@@ -211,9 +220,19 @@ def peer(job: Job) -> Result:
         )  # fmt: skip
         transformers.Trainer(
             model=_peer_model(setting, job.attention), args=options, train_dataset=dataset, callbacks=[Timer()],
-            data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
+            data_collator=collator,
         ).train()  # fmt: skip
     return clock.result(job)
+
+
+def _architecture(setting: Setting) -> Any:
+    """The configuration that both sides build."""
+    from palavra.model.families import FAMILIES
+
+    return FAMILIES[setting.family].new(
+        vocab_size=setting.vocabulary, width=setting.width, layers=setting.layers, heads=setting.heads,
+        context=setting.context, intermediate=setting.intermediate,
+    )  # fmt: skip
 
 
 def _peer_model(setting: Setting, attention: str) -> Any:
@@ -222,15 +241,11 @@ def _peer_model(setting: Setting, attention: str) -> Any:
 
     from palavra.model.families import FAMILIES
 
-    family = FAMILIES[setting.family]
-    ours = family.new(
-        vocab_size=VOCABULARY, width=setting.width, layers=setting.layers, heads=setting.heads,
-        context=setting.context, intermediate=setting.intermediate,
-    )  # fmt: skip
-    values = {**family.write(ours), "pad_token_id": PAD, "cls_token_id": CLS, "sep_token_id": SEP}
-    values |= {"bos_token_id": CLS, "eos_token_id": SEP}
+    values = {**FAMILIES[setting.family].write(_architecture(setting)), "pad_token_id": PAD}
+    values |= {"cls_token_id": CLS, "sep_token_id": SEP, "bos_token_id": CLS, "eos_token_id": SEP}
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
-    return transformers.AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
+    kind: Any = transformers.AutoModelForCausalLM if setting.causal else transformers.AutoModelForMaskedLM
+    return kind.from_config(config, attn_implementation=attention)
 
 
 def measure(job: Job) -> Result:
@@ -287,7 +302,7 @@ def rounds(jobs: list[Job], count: int) -> Iterator[tuple[Job, Result]]:
 
 def compare(setting: Setting, *, quick: bool) -> list[str]:
     """The table's rows of one setting."""
-    warmup, steps = (4, 6) if quick else (8, 20)
+    warmup, steps = (4, 6) if quick else (4, 8)
     peers = [replace(best_peer(setting, compiled=compiled), warmup=warmup, steps=steps) for compiled in (False, True)]
     if peers[0].workers:
         peers[1] = replace(peers[1], workers=peers[0].workers)
@@ -305,7 +320,7 @@ def compare(setting: Setting, *, quick: bool) -> list[str]:
 
 def peak_rows(settings: tuple[Setting, ...], *, quick: bool) -> list[str]:
     """The rows of the second table."""
-    jobs = [Job(setting=setting, side="palavra", warmup=4, steps=6 if quick else 16) for setting in settings]
+    jobs = [Job(setting=setting, side="palavra", warmup=4, steps=6 if quick else 10) for setting in settings]
     return [
         f"| {job.setting.name} | {result.rate:,.0f} | {result.peak / 1e9:,.0f} | {result.peak_share:.0%} | "
         f"{result.memory:,.0f} |"
