@@ -119,8 +119,8 @@ def recipe(
     models: Path, *tasks: TaskSpec, family: str = "modernbert", train: Any = None, **changes: Any
 ) -> FinetuneRecipe:
     settings = replace(FAST, **(train or {}))
-    values: dict[str, Any] = {"optimizer": RATE, "train": settings, **changes}
-    return FinetuneRecipe(model=str(models / family), tasks=tasks, **values)
+    values: dict[str, Any] = {"model": str(models / family), "optimizer": RATE, "train": settings, **changes}
+    return FinetuneRecipe(tasks=tasks, **values)
 
 
 def run(what: FinetuneRecipe, out: Path, log: Log | None = None) -> FineTuned:
@@ -435,6 +435,21 @@ def test_heads_that_transformers_has_not_are_said(models: Path, data: Path, tmp_
     plain = Kept()
     run(recipe(models, spec(data)), tmp_path / "plain", plain)
     assert not [line for line in plain.said if line.startswith("transformers")]
+
+
+def test_a_head_that_is_dropped_is_said(models: Path, data: Path, tmp_path: Path) -> None:
+    def begun(name: str, **changes: Any) -> tuple[list[str], Any]:
+        log = Kept()
+        run(recipe(models, spec(data, "regression"), train={"steps": 1}, **changes), tmp_path / name, log)
+        described = json.loads((tmp_path / name / "run.json").read_text())["model"]
+        return [line for line in log.said if "is fine-tuned already" in line], described.get("former_head")
+
+    run(recipe(models, spec(data), train={"steps": 1}), tmp_path / "first")
+    first = str(tmp_path / "first")
+    said = [f"{first} is fine-tuned already: its head is dropped, and the last layer of the new one begins at random"]
+    assert begun("second", model=first) == (said, "dropped")
+    assert begun("scratch", model=first, scratch=True) == ([], None)
+    assert begun("plain") == ([], None)
 
 
 def test_what_is_too_long_is_counted_and_said(models: Path, data: Path, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from palavra.model.task_heads import TaskModel
+from palavra.recipe import FinetuneRecipe
 from palavra.run.describe import environment
 from palavra.run.finetuning import FineTuning
 from palavra.run.splits import SPLITS, Split, examples_hash
-from palavra.tasks.directory import describe_head, parameters
+from palavra.tasks.directory import describe_head, is_task_directory, parameters
 from palavra.tasks.intervals import Interval
 from palavra.tasks.task import Scores, Task
 
@@ -29,6 +31,11 @@ def moving_parameters(model: TaskModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def drops_a_head(recipe: FinetuneRecipe) -> bool:
+    """Whether the model to begin with is fine-tuned already: its last layer is never kept."""
+    return not recipe.scratch and is_task_directory(Path(recipe.model))
+
+
 def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
     """The content of `run.json` before training."""
     config = job.model.config
@@ -37,6 +44,7 @@ def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
         "environment": environment(job.compute, 0.0),
         "model": {
             "pretrained": job.recipe.model,
+            **({"former_head": "dropped"} if drops_a_head(job.recipe) else {}),
             "family": config.family,
             "layers": config.layers,
             "width": config.width,

@@ -19,7 +19,14 @@ from palavra.model.lora import merge_lora
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.report import write_report
-from palavra.run.describe_tasks import describe, evaluation_json, moving_parameters, scores_line, summary_lines
+from palavra.run.describe_tasks import (
+    describe,
+    drops_a_head,
+    evaluation_json,
+    moving_parameters,
+    scores_line,
+    summary_lines,
+)
 from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
 from palavra.run.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
@@ -234,6 +241,11 @@ def _warn_of_cuts(
 
 def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
     """Say what will be trained on what."""
+    if drops_a_head(job.recipe):
+        log.line(
+            f"{job.recipe.model} is fine-tuned already: its head is dropped, and the last layer of the new one begins "
+            "at random"
+        )
     for split in splits:
         task, name = split.task, split.task.spec.name
         sizes = ", ".join(f"{len(getattr(split, kind)):,} {kind}" for kind in SPLITS if getattr(split, kind))
