@@ -131,6 +131,18 @@ def test_labels_are_the_next_token_and_the_hidden_one_of_the_same_sequence() -> 
     assert mixed.config.shifted
 
 
+def test_a_first_token_is_never_predicted_from_another_sequence() -> None:
+    lengths = np.array([4] * 30)
+    ids = np.random.default_rng(0).integers(5, 50, size=120)  # no [CLS]: the random tokens that are measured
+    none = Pieces.from_table(np.zeros((30, 3), dtype=np.int64))
+    bare = Packed(input_ids=ids, lengths=lengths, pieces=none, cursor=Cursor())
+    batch = objective(0.0).prepare(bare, np.random.default_rng(0))
+    assert 0 < batch.labelled < round(0.4 * 120)
+    assert batch.label_rows.min() >= 0
+    assert set((batch.label_rows % 4).tolist()) == {0, 1, 2}
+    assert np.array_equal(batch.labels.numpy(), ids[batch.label_rows.numpy() + 1])
+
+
 def test_the_loss_is_the_means_of_both_kinds_by_their_shares() -> None:
     model, share = build_model(model_config()), 0.25
     lengths = [20] * 200  # so many that the step's numbers are near the average ones

@@ -78,8 +78,11 @@ class MixedObjective:
 
     def _hide(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
         batch = self.masked.prepare(packed, random, progress)
-        # Never out of its sequence: each begins with [CLS], which is not hidden.
-        return replace(batch, label_rows=batch.label_rows - int(self.config.shifted))
+        if not self.config.shifted:
+            return batch
+        # Nothing predicts a first token, which is [CLS] in any text, but not in the random tokens that are measured.
+        kept = batch.position_ids[batch.label_rows] > 0
+        return replace(batch, label_rows=batch.label_rows[kept] - 1, labels=batch.labels[kept])
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """The weighted loss of both kinds, and the number of labels. The batch is one that `prepare` made."""
