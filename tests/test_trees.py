@@ -9,16 +9,20 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from palavra.errors import PalavraError
-from palavra.model.trees import balanced_tree, check_tree, huffman_tree, tree_paths
+from palavra.model.trees import Int64Array, balanced_tree, check_tree, huffman_tree, tree_levels, tree_paths
+
+
+def depths_of(tree: Int64Array) -> Int64Array:
+    depths: Int64Array = (tree_paths(tree) > 0).sum(1)
+    return depths
 
 
 def test_a_tree_and_its_paths() -> None:
     """Class 2 hangs left from the root, 0 and 1 from the node on the right."""
     tree = np.array([-1, 2, -1, 0, 1])
     check_tree(tree)
-    paths, offsets = tree_paths(tree)
-    assert paths.tolist() == [3, 2, 4, 2, 1]
-    assert offsets.tolist() == [0, 2, 4, 5]
+    assert tree_paths(tree).tolist() == [[3, 2], [4, 2], [1, 0]]
+    assert [level.tolist() for level in tree_levels(tree)] == [[0], [1]]
 
 
 @pytest.mark.parametrize("tree", [[0, -1, 1], [-1, 0, 0], [-1, 0, -1, -1, 2], [0, 1, -1]])
@@ -39,13 +43,13 @@ def test_huffman_is_within_a_bit_of_the_entropy(counts: list[int]) -> None:
     frequencies = np.array(counts)
     tree = huffman_tree(frequencies)
     check_tree(tree)
-    depths = np.diff(tree_paths(tree)[1])
+    depths = depths_of(tree)
     assert sum(0.5 ** int(depth) for depth in depths) == 1  # Kraft: a full binary tree
     if any(counts):
         shares = frequencies / frequencies.sum()
         bits = entropy(shares, base=2)
         assert bits - 1e-9 <= shares @ depths <= bits + 1
-        balanced = np.diff(tree_paths(balanced_tree(frequencies))[1])
+        balanced = depths_of(balanced_tree(frequencies))
         assert shares @ depths <= shares @ balanced + 1e-9
 
 
@@ -53,19 +57,19 @@ def test_huffman_is_within_a_bit_of_the_entropy(counts: list[int]) -> None:
 def test_balanced_depth_is_log_k(classes: int) -> None:
     tree = balanced_tree(np.zeros(classes, dtype=np.int64))
     check_tree(tree)
-    depths = np.diff(tree_paths(tree)[1])
+    depths = depths_of(tree)
     assert {int(depth) for depth in depths} <= {math.floor(math.log2(classes)), math.ceil(math.log2(classes))}
     assert (np.diff(depths) <= 0).all()  # ids from left to right, the deepest leaves on the left
 
 
 def test_classes_without_rows_share_a_balanced_part() -> None:
     counts = np.array([100, 50] + [0] * 64)
-    assert np.diff(tree_paths(huffman_tree(counts))[1]).tolist() == [1, 2] + [2 + 6] * 64
+    assert depths_of(huffman_tree(counts)).tolist() == [1, 2] + [2 + 6] * 64
 
 
 def test_a_huge_count_fits_the_deepest_tree() -> None:
     fibonacci = [1, 1]
     while len(fibonacci) < 90:
         fibonacci.append(sum(fibonacci[-2:]))
-    depths = np.diff(tree_paths(huffman_tree(np.array(fibonacci)))[1])
+    depths = depths_of(huffman_tree(np.array(fibonacci)))
     assert depths.max() == 89

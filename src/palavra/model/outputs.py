@@ -3,11 +3,13 @@
 `Softmax` compares every class with every row. The others make learning cheaper where classes are many:
 `Hierarchical` by a tree of yes-or-no decisions, `Sampled` by a sample of the classes, `Adaptive` by small vectors
 for the rare ones. All give exact probabilities. Legend: M rows, D width, K classes.
+
+No shape in a loss depends on what the labels are, so that a device never waits for the host; `Adaptive` is the
+exception.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.model.trees import TREES, Int64Array, TreeName, check_tree, tree_paths
+from palavra.model.trees import TREES, Int64Array, TreeName, check_tree, tree_levels, tree_paths
 
 OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
 
@@ -25,13 +27,14 @@ INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
 TOP_ELEMENTS = 2**24  # of the probabilities that `top` holds at once
 COVERAGES = (0.8, 0.95)  # shares of the training rows whose classes end the head and the first tail of Adaptive
 ADAPTIVE_CLASSES = 100  # fewer leave nothing to gain
+LINE_STEPS = 2**40  # of one negative on the line that `Sampled` draws from: finer than a class is rare
 ADAPTIVE_DIVISOR = 4  # each tail's vectors have this share of the width of the part before (Grave et al. 2017)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step, on
-    average."""
+    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step (at most
+    K)."""
 
     name: OutputName = "softmax"
     tree: TreeName = "huffman"
@@ -165,31 +168,39 @@ class Sampled(Softmax):
     """Trains `Softmax`'s layer on a sample of the classes (Bengio and Senecal 2008; Jean et al. 2015,
     arXiv:1412.2007); in evaluation it is `Softmax`, the loss included.
 
-    All rows of a step share the negatives. Class k is among them with probability pi_k = min(1, c (n_k + 1)) for
-    its n_k training rows, independently of the others, c such that `samples` are expected. With each negative's
-    logit lowered by log pi_k, its expected count, and a row's own class counted once and exactly,
-    the sum of exponentials is unbiased. Its logarithm, and so the gradient, is not: that bias falls as samples
-    grow, and is gone where all classes are drawn. Torch's global generator draws.
+    All rows of a step share the negatives. Class k is drawn pi_k = min(1, c (n_k + 1)) times on average for its n_k
+    training rows, c such that these sum to `samples`: the classes side by side, each pi_k wide, are a line of length
+    `samples`, of which each unit has one point drawn uniformly (stratified sampling). So there are always as many
+    negatives, and those with pi_k = 1 are always among them. With each negative's logit lowered by log pi_k and a
+    row's own class counted once and exactly, the sum of exponentials is unbiased. Its logarithm, and so the gradient,
+    is not: that bias falls as samples grow, and is gone where all classes are drawn. Torch's global generator draws.
     """
 
     inclusion: Tensor
+    line: Tensor
+    ends: Tensor
 
     def __init__(self, width: int, counts: Int64Array, samples: int):
         super().__init__(width, counts)
-        self.samples = samples
+        self.samples = min(samples, len(counts))
         self.derive()
 
     def derive(self) -> None:
-        """`inclusion` (K,) float32: pi."""
+        """`inclusion` (K,) float32: pi; `line` (K,): the classes on the line, those that are certain first; `ends`
+        (K,): where each ends, in steps of 1 / `LINE_STEPS`."""
         found = inclusion_probabilities(self.counts.cpu().numpy() + 1.0, self.samples)
-        # Rounded up to what 24 random bits can tell apart: pi is then exactly the chance of being drawn.
-        exact = torch.from_numpy(np.ceil(found * 2**24) / 2**24)
-        self.register_buffer("inclusion", exact.to(self.counts.device, torch.float32), persistent=False)
+        line = np.argsort(-found, kind="stable")
+        # Integers: no conversion of the module's dtype may round them.
+        ends = np.rint(np.cumsum(found[line]) * LINE_STEPS).astype(np.int64)
+        ends[-1] = self.samples * LINE_STEPS
+        for name, values in {"inclusion": found.astype(np.float32), "line": line, "ends": ends}.items():
+            self.register_buffer(name, torch.from_numpy(values).to(self.counts.device), persistent=False)
 
     def draw(self) -> Tensor:
-        """Ids of a step's negatives, ascending; about `samples` of them."""
-        chances = torch.rand(self.classes, device=self.inclusion.device)
-        return (chances < self.inclusion).nonzero().squeeze(1)
+        """Ids of a step's negatives (samples,) int64; a class can be among them more than once."""
+        units = torch.arange(self.samples, device=self.ends.device) * LINE_STEPS
+        points = units + torch.randint(LINE_STEPS, units.shape, device=self.ends.device)
+        return self.line[torch.searchsorted(self.ends, points, right=True)]
 
     def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
         if not self.training:
@@ -231,16 +242,22 @@ class Hierarchical(Output):
     p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) where it turns left at node n
     and sigmoid(-v_n h - b_n) where it turns right. The loss of a row touches only its path: about log2 K nodes
     in a balanced tree, and at most one more than the entropy of the classes, on average, in Huffman's (Mikolov
-    et al. 2013, arXiv:1310.4546). The gradient of the nodes is dense all the same, because torch's Adam and
-    AdamW take no other, and filling and applying it is what a training step costs where K is large.
+    et al. 2013, arXiv:1310.4546). Paths are computed as long as the longest. The gradient of the nodes is dense
+    all the same, because torch's Adam and AdamW take no other, and filling and applying it is what a training
+    step costs where K is large.
+
+    Each node tells one set of classes from another by a plane, so classes that are alike should hang together
+    (Morin and Bengio 2005; Mnih and Hinton 2008): the balanced tree keeps the order of the ids, Huffman's only that
+    among classes of one frequency.
 
     `tree` (2K - 1,) int64 is as `palavra.model.trees` has it.
     """
 
     tree: Tensor
-    paths: Tensor
-    offsets: Tensor
+    nodes: Tensor
+    signs: Tensor
     leaves: Tensor
+    parents: Tensor
 
     def __init__(self, width: int, counts: Int64Array, tree: TreeName):
         super().__init__(counts)
@@ -251,48 +268,51 @@ class Hierarchical(Output):
         self.derive()
 
     def derive(self) -> None:
-        """`paths` and `offsets` (K + 1,): the vertices below the root on the way from each class up, flat;
-        `leaves` (K,): each class's place among the leaves. Raises PalavraError for a damaged tree."""
+        """With L the depth of the tree: `nodes` (K, L) int32 on the way from each class to the root, `signs` (K, L)
+        int8 1 where it turns left there, -1 right, 0 beyond the root; `leaves` (K,): the vertex of each class;
+        `parents` (K - 1,): the place of each node in its level, `level_nodes` of them in each. Raises PalavraError
+        for a damaged tree."""
         tree = self.tree.cpu().numpy()
         check_tree(tree)
-        paths, offsets = tree_paths(tree)
-        derived = {"paths": paths, "offsets": offsets, "leaves": np.argsort(tree[tree >= 0])}
+        paths = tree_paths(tree)
+        # Beyond the root stands the class's own first node: it has been read, and its gradient gets zeros.
+        nodes = (np.where(paths > 0, paths, paths[:, :1]) - 1) // 2
+        levels = list(tree_levels(tree))
+        self.level_nodes = [len(level) for level in levels]
+        derived = {
+            "nodes": nodes.astype(np.int32),
+            "signs": np.where(paths > 0, 2 * (paths % 2) - 1, 0).astype(np.int8),
+            "leaves": paths[:, 0].copy(),
+            "parents": np.concatenate(levels),
+        }
         for name, values in derived.items():
             self.register_buffer(name, torch.from_numpy(values).to(self.tree.device), persistent=False)
 
     @property
     def depths(self) -> Tensor:
         """Decisions on the path of each class (K,) int64."""
-        return self.offsets.diff()
+        return self.signs.abs().sum(1)
 
     def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        starts, lengths = self.offsets[labels], self.depths[labels]
-        rows = torch.repeat_interleave(lengths)
-        firsts = lengths.cumsum(0) - lengths
-        vertices = self.paths[torch.arange(len(rows), device=rows.device) + (starts - firsts)[rows]]
-        nodes, signs = (vertices - 1) // 2, 2 * (vertices % 2) - 1
+        nodes, signs = self.nodes[labels], self.signs[labels].to(self.weight)
         # As products of gathered vectors: one matrix product of all rows and all touched nodes computes mostly
         # what no row asks for.
-        products = (F.embedding(nodes, self.weight) * F.embedding(rows, hidden)).sum(1)
-        decisions = F.softplus(-signs * (products + self.bias.index_select(0, nodes)))
-        return decisions.new_zeros(len(labels)).index_add(0, rows, decisions)
+        products = (F.embedding(nodes, self.weight) * hidden[:, None]).sum(2)
+        biases = F.embedding(nodes, self.bias[:, None]).squeeze(2)
+        return (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`, level by level: O(M K D), like `Softmax`."""
         logits = _wide(F.linear(_wide(hidden), self.weight, self.bias))
-        left, right = F.logsigmoid(logits), F.logsigmoid(-logits)
+        decisions = torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 2)
         level = logits.new_zeros(len(hidden), 1)
-        inside = self.tree < 0
-        found, start, node = [], 0, 0
-        while level.shape[1]:
-            nodes = inside[start : start + level.shape[1]]
-            start += level.shape[1]
-            found.append(level[:, ~nodes])
-            parents = level[:, nodes]
-            here = slice(node, node + parents.shape[1])
-            node += parents.shape[1]
-            level = torch.stack([parents + left[:, here], parents + right[:, here]], 2).flatten(1)
-        return torch.cat(found, 1)[:, self.leaves]
+        found = [level]
+        for parents, steps in zip(
+            self.parents.split(self.level_nodes), decisions.split(self.level_nodes, 1), strict=True
+        ):
+            level = (level.index_select(1, parents)[:, :, None] + steps).flatten(1)
+            found.append(level)
+        return torch.cat(found, 1).index_select(1, self.leaves)
 
 
 class Adaptive(Output):
@@ -300,11 +320,14 @@ class Adaptive(Output):
 
     The head holds the classes of 80% of the training rows; two tails hold the next 15% and the rest, with vectors
     of D / 4 and D / 16. Where all classes are equally frequent, four fifths of them are in the head, and little
-    is gained. `ids` (K,) int64 are the classes from frequent to rare.
+    is gained. How many rows each tail has depends on the labels, so the host waits for the device once a loss.
+
+    `ids` (K,) int64 are the classes from frequent to rare.
     """
 
     ids: Tensor
     ranks: Tensor
+    bounds: Tensor
 
     def __init__(self, width: int, counts: Int64Array):
         super().__init__(counts)
@@ -315,25 +338,33 @@ class Adaptive(Output):
         self.derive()
 
     def derive(self) -> None:
-        """`ranks` (K,): the place of each class in `ids`. Raises PalavraError for damaged ids."""
+        """`ranks` (K,): the place of each class in `ids`; `bounds`: those at which the head and the tails end. Raises
+        PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
             raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")
         self.register_buffer("ranks", ranks, persistent=False)
+        self.register_buffer("bounds", torch.tensor(self.softmax.cutoffs, device=ranks.device), persistent=False)
 
     def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         # As torch's forward, except that a tail without rows gets a gradient of zeros, not none: which
         # parameters an optimizer or a sum over ranks sees must not depend on the batch.
-        ranks = self.ranks[labels]
-        column = ranks.clone()
-        total = _wide(hidden).new_zeros(len(labels))
-        for number, (low, high) in enumerate(pairwise(self.softmax.cutoffs)):
-            rows = ((ranks >= low) & (ranks < high)).nonzero().squeeze(1)
-            column[rows] = self.softmax.shortlist_size + number
-            inside = torch.log_softmax(_wide(self.softmax.tail[number](hidden[rows])), 1)
-            total = total.index_add(0, rows, inside.gather(1, (ranks[rows] - low)[:, None]).squeeze(1))
+        # Rows are sorted by rank, so that those of each tail stand together and one reading gives all their numbers.
+        ranks, order = self.ranks[labels].sort()
+        hidden = hidden.index_select(0, order)
+        sizes = np.diff(torch.searchsorted(ranks, self.bounds).tolist(), prepend=0).tolist()
+        parts = zip(
+            self.softmax.cutoffs, self.softmax.tail, hidden.split(sizes)[1:], ranks.split(sizes)[1:], strict=False
+        )
+        inside = [hidden.new_zeros(sizes[0], dtype=_wide(hidden).dtype)]
+        for low, tail, rows, theirs in parts:
+            log_p = torch.log_softmax(_wide(tail(rows)), 1)
+            inside.append(log_p.gather(1, (theirs - low)[:, None]).squeeze(1))
         head = torch.log_softmax(_wide(self.softmax.head(hidden)), 1)
-        return -(total + head.gather(1, column[:, None]).squeeze(1))
+        number = torch.bucketize(ranks, self.bounds[:-1], right=True)
+        column = torch.where(number > 0, self.softmax.shortlist_size + number - 1, ranks)
+        total = torch.cat(inside) + head.gather(1, column[:, None]).squeeze(1)
+        return -total.index_select(0, order.argsort())
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`, over all tails."""

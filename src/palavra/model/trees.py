@@ -4,7 +4,7 @@ A tree of K classes is one array (2K - 1,) int64 of its vertices in breadth-firs
 a node. The children of the j-th node are the vertices 2j + 1 (left) and 2j + 2, so nothing else is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -56,8 +56,8 @@ def huffman_tree(counts: Int64Array) -> Int64Array:
     return np.concatenate(levels)
 
 
-def tree_paths(tree: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """For each class the vertices from its leaf up to the child of the root, flat, and where each begins (K + 1,).
+def tree_paths(tree: Int64Array) -> Int64Array:
+    """For each class the vertices from its leaf up to the child of the root, (K, depth of the tree); then zeros.
 
     Raises PalavraError for a tree deeper than `DEEPEST`.
     """
@@ -70,8 +70,15 @@ def tree_paths(tree: Int64Array) -> tuple[Int64Array, Int64Array]:
             raise PalavraError(DAMAGED)
         steps.append(vertex)
         vertex = np.where(vertex > 0, nodes[(vertex - 1) // 2], 0)
-    table = np.stack(steps, 1)
-    return table[table > 0], np.concatenate([[0], np.cumsum((table > 0).sum(1))])
+    return np.stack(steps, 1)
+
+
+def tree_levels(tree: Int64Array) -> Iterator[Int64Array]:
+    """From the root down, the places in each level of vertices that are nodes, as long as there are any."""
+    inside, start, size = tree < 0, 0, 1
+    while len(nodes := np.flatnonzero(inside[start : start + size])):
+        yield nodes
+        start, size = start + size, 2 * len(nodes)
 
 
 def check_tree(tree: Int64Array) -> None:
