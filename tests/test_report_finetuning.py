@@ -267,6 +267,30 @@ def test_page_of_one_task_says_how_good_it_is(pages: dict[str, str]) -> None:
     assert "/data/test" not in text
 
 
+def test_scores_stand_with_their_intervals_and_how_they_came_about() -> None:
+    valid = {
+        "main": "f1",
+        "values": {"f1": 0.81, "loss": 1.25},
+        "interval": {"low": 0.79, "high": 0.83},
+        "intervals": {"f1": {"low": 0.79, "high": 0.83}, "loss": {"low": 1.0, "high": None}},
+        "details": {"articles": "pt", "fitted": {"name": "threshold", "value": 2.125, "scored": "cross-fitted"}},
+    }
+    few = {"name": "temperature", "value": 1.5, "scored": "fitted-on"}
+    test = {"main": "f1", "values": {"f1": 0.8}, "details": {"articles": "en", "fitted": few}}
+    task = tasks.EvaluatedTask(name="t", kind="qa", splits={"test": test, "valid": valid})
+    section = tasks.task_section(task, alone=True)
+    assert section["scores"].rows == (("F1", "80.0%", "81.0% (79.0% to 83.0%)"), ("Loss", "–", "1.250"))
+    for shown in (
+        "The threshold of no answer (2.125) was fitted on all validation examples; their scores are cross-fitted",
+        "The temperature (1.500) was fitted on the very test examples that are scored with it",
+        "leave out English articles, as published",
+        "leave out Portuguese articles: they do not compare",
+    ):
+        assert shown in section["sentence"], shown
+    plain = tasks.EvaluatedTask(name="t", kind="qa", splits={"valid": {**valid, "details": {}}})
+    assert "fitted" not in tasks.task_section(plain, alone=True)["sentence"]
+
+
 def test_most_confused_pairs_are_the_largest_cells() -> None:
     counts = np.diag(np.full(30, 10))
     counts[3, 4], counts[29, 0], counts[5, 5] = 7, 9, 100
@@ -321,9 +345,10 @@ ODD: tuple[object, ...] = (None, "many", [None], {"a": 1}, float("nan"), 10**400
 def test_ill_typed_records_become_dashes(tmp_path: Path, value: object) -> None:
     split = {"main": value, "values": {"accuracy": value}, "interval": {"low": value, "high": value}}
     bins = [{"low": 0, "high": 0.5, "count": 3, "accuracy": value, "confidence": value}, value]
+    split |= {"intervals": {"accuracy": value}}
     details = {"per_class": [{"name": value, "f1": value}, value], "confusion": [[value]], "reliability": bins,
                "errors": [{"text": value, "where": value, "probability": value}, value],
-               "points": {"y": [[1, 2], value]}}  # fmt: skip
+               "points": {"y": [[1, 2], value]}, "fitted": value, "articles": value}  # fmt: skip
     evaluated = [{"name": "a", "splits": {"valid": split | {"details": details}, "test": value, "x": split}},
                  {"name": value, "kind": value, "splits": value},
                  {"name": "b", "splits": {"test": {"details": value}}}]  # fmt: skip

@@ -21,6 +21,12 @@ KINDS = {
     "choice": "multiple choice",
 }
 ORDER = ("test", "valid")  # details of the first that is there are open
+FITTED = {"temperature": "The temperature", "threshold": "The threshold of no answer"}
+ARTICLES = {
+    "en": "Exact match and F1 leave out English articles, as published for SQuAD.",
+    "pt": "Exact match and F1 leave out Portuguese articles: they do not compare with published numbers.",
+    "none": "Exact match and F1 leave out no articles: they do not compare with published numbers.",
+}
 READABLE_CLASSES = 25
 SHOWN_CONFUSIONS = 25
 SHOWN_ERRORS = 50
@@ -100,7 +106,27 @@ def _sentence(task: EvaluatedTask, splits: list[str]) -> str:
     note = ""
     if any(mapping(task.splits[name].get("interval")) for name in splits):
         note = " Intervals say what the score might have been on other examples of the same number (bootstrap)."
-    return "; ".join(parts) + "." + note
+    return " ".join(["; ".join(parts) + "." + note, *_how(task, splits)])
+
+
+def _how(task: EvaluatedTask, splits: list[str]) -> list[str]:
+    """How scores came about that could be taken for others."""
+    said = []
+    for name in splits:
+        found = mapping(mapping(task.splits[name].get("details")).get("fitted"))
+        if found:
+            what = f"{FITTED.get(plain(found.get('name')), 'A value')} ({decimal(found.get('value'))})"
+            place = place_name(name)
+            said.append(
+                f"{what} was fitted on all {place} examples; their scores are cross-fitted: each half of them was "
+                "scored with what was fitted on the other half."
+                if found.get("scored") == "cross-fitted"
+                else f"{what} was fitted on the very {place} examples that are scored with it, too few for anything "
+                "else: these scores flatter."
+            )
+    articles = {plain(mapping(task.splits[name].get("details")).get("articles")) for name in splits} - {ABSENT}
+    said += [ARTICLES[language] for language in sorted(articles) if language in ARTICLES]
+    return said
 
 
 def _scores(task: EvaluatedTask, splits: list[str]) -> Table | None:
@@ -112,9 +138,16 @@ def _scores(task: EvaluatedTask, splits: list[str]) -> Table | None:
     return Table(
         caption="Scores",
         columns=("", *(place_name(name)[:1].upper() + place_name(name)[1:] for name in splits)),
-        rows=tuple((metric_name(key), *(format_of(key)(values[name].get(key)) for name in splits)) for key in keys),
+        rows=tuple((metric_name(key), *(_score(task.splits[name], key) for name in splits)) for key in keys),
         chosen=frozenset(number for number, key in enumerate(keys) if key in mains),
     )
+
+
+def _score(split: JsonObject, key: str) -> str:
+    """A score and, in brackets, its interval."""
+    found = mapping(mapping(split.get("intervals")).get(key))
+    interval = between(key, found.get("low"), found.get("high"))
+    return format_of(key)(mapping(split.get("values")).get(key)) + (f" ({interval})" if interval else "")
 
 
 def _data(task: EvaluatedTask) -> list[tuple[str, str]]:

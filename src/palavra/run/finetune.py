@@ -234,9 +234,7 @@ def _warn_of_cuts(
 ) -> None:
     """Say how many examples lost text."""
     if features.truncated:
-        log.warn(
-            f"{name}{features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut"
-        )
+        log.warn(f"{name}{features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut")
 
 
 def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:

@@ -74,8 +74,8 @@ class TaskSpec:
     `multilabel`: several labels an example, in a list or parted by `separator`; None finds out from the data.
     `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `long`: what
     prediction does with texts beyond the context: "truncate" them (counted), or "split" them into overlapping windows
-    whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the validation examples, so that probabilities of
-    classes can be taken at their word (Guo et al. 2017). `weight` of the task among several.
+    whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the validation examples, so
+    that probabilities of classes can be taken at their word (Guo et al. 2017). `weight` of the task among several.
     """
 
     kind: KindName
