@@ -1,42 +1,114 @@
-"""What each size reaches in a given time, and which one the budget rule picks.
+"""What each size reaches in a given time, the law fitted to it, and the size that law would pick.
 
-    python benchmarks/budget.py TEXT... --minutes 1 3 --sizes nano micro mini
+    python benchmarks/budget.py TEXT... --minutes 1 3 10 --sizes nano micro mini small --out budget.jsonl
 
-Trains every size for every number of minutes on the same text, on this machine, one after the other, and prints
-a table of held-out loss and masked accuracy. `--set` passes recipe fields on. Run it on a machine that does
-nothing else.
+Trains every size for every number of minutes on the same text, on this machine, one after the other. Prints a table of
+held-out loss and masked accuracy, the constants of `palavra.run.budget.Law` fitted to all rows (least squares of the
+logarithm of the loss with Huber's loss, as Hoffmann et al. 2022, section D.2), and, for each time, the size that was
+best beside the one that the fitted law ranks first. `--set` passes recipe fields on. Rows are appended to --out; what
+is there already is not measured again. Run it on a machine that does nothing else.
 """
 
 import argparse
+import json
+import math
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from scipy.optimize import least_squares
 
 import palavra
+from palavra.inference.evaluation import Evaluation
+from palavra.run.budget import LAW, Law
 from palavra.run.describe import processor_name
 from palavra.run.directory import RunDirectory
 
+HUBER = 1e-2  # beyond this error of log(loss) a row counts less
 
-def measure(text: list[str], minutes: float, size: str, options: argparse.Namespace, folder: Path) -> str:
-    """Train once; a row of the table."""
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run: what it was given, what it saw, what it reached on held-out text. `parameters` outside the embeddings."""
+
+    minutes: float
+    size: str
+    parameters: int
+    steps: int
+    tokens: int
+    unique_tokens: int
+    seconds: float
+    loss: float
+    accuracy: float
+
+
+def measure(minutes: float, size: str, options: argparse.Namespace) -> Row:
+    """Train once."""
     torch.set_num_threads(options.threads)
-    out = folder / f"{size}-{minutes:g}"
-    finished = palavra.pretrain(
-        *text, out=out, minutes=minutes, size=size, vocab_size=options.vocab_size, column=options.column,
-        set=[f"train.threads={options.threads}", *options.set],
-    )  # fmt: skip
-    found = finished.evaluation
-    assert found is not None
-    model = RunDirectory(out).read_json("run.json")["model"]
-    return (
-        f"| {minutes:g} | {size} | {model['parameters_without_embeddings']:,} | {finished.steps:,} | "
-        f"{finished.tokens:,} | {finished.tokens / finished.seconds:,.0f} | {found.loss:.3f} | {found.accuracy:.1%} |"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        finished = palavra.pretrain(
+            *options.text, out=out, minutes=minutes, size=size, vocab_size=options.vocab_size, column=options.column,
+            set=[f"train.threads={options.threads}", *options.set],
+        )  # fmt: skip
+        found = finished.evaluation
+        assert isinstance(found, Evaluation)
+        described = RunDirectory(out).read_json("run.json")
+    return Row(
+        minutes=minutes,
+        size=size,
+        parameters=described["model"]["parameters_without_embeddings"],
+        steps=finished.steps,
+        tokens=finished.tokens,
+        unique_tokens=described["data"]["train_tokens"],
+        seconds=finished.seconds,
+        loss=found.loss,
+        accuracy=found.accuracy,
     )
 
 
+def fit(rows: Sequence[Row]) -> Law:
+    """The law nearest to the rows; it has five constants, so it needs more rows than that."""
+
+    def law(values: Sequence[float]) -> Law:
+        floor, size, size_power, tokens, tokens_power = (math.exp(value) for value in values)
+        return Law(floor=floor, size=size, size_power=size_power, tokens=tokens, tokens_power=tokens_power)
+
+    def errors(values: Sequence[float]) -> list[float]:
+        found = law(values)
+        return [math.log(found.loss(row.parameters, row.tokens, row.unique_tokens) / row.loss) for row in rows]
+
+    begin = [math.log(value) for value in asdict(LAW).values()]
+    return law(least_squares(errors, begin, loss="huber", f_scale=HUBER, max_nfev=10_000).x)
+
+
+def table(rows: Sequence[Row], law: Law | None) -> Iterator[str]:
+    """The runs as markdown; the best of each time in bold."""
+    yield "| minutes | size | parameters | steps | tokens | tokens/s | loss | masked accuracy | the law's loss |"
+    yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+    for row in rows:
+        best = min(other.loss for other in rows if other.minutes == row.minutes) == row.loss
+        size = f"**{row.size}**" if best else row.size
+        expected = f"{law.loss(row.parameters, row.tokens, row.unique_tokens):.3f}" if law else ""
+        yield (
+            f"| {row.minutes:g} | {size} | {row.parameters:,} | {row.steps:,} | {row.tokens:,} | "
+            f"{row.tokens / row.seconds:,.0f} | {row.loss:.3f} | {row.accuracy:.1%} | {expected} |"
+        )
+
+
+def picks(rows: Sequence[Row], law: Law) -> Iterator[str]:
+    """Whether the law picks the size that was best, for each time."""
+    for minutes in sorted({row.minutes for row in rows}):
+        tried = [row for row in rows if row.minutes == minutes]
+        best = min(tried, key=lambda row: row.loss)
+        picked = min(tried, key=lambda row: law.loss(row.parameters, row.tokens, row.unique_tokens))
+        yield f"{minutes:g} minutes: best {best.size} ({best.loss:.3f}), picked by the law {picked.size} ({picked.loss:.3f})"
+
+
 def main() -> None:
-    """Read the options, print the table."""
+    """Read the options, measure what is missing, print it all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="+")
     parser.add_argument("--minutes", nargs="+", type=float, default=[1.0, 3.0])
@@ -44,15 +116,24 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=None)
     parser.add_argument("--column", default=None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("budget.jsonl"))
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
-    print(f"{processor_name()}, {options.threads} threads, torch {torch.__version__}; {' '.join(options.set)}\n")
-    print("| minutes | size | parameters | steps | tokens | tokens/s | held-out loss | masked accuracy |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for minutes in options.minutes:
-            for size in options.sizes:
-                print(measure(options.text, minutes, size, options, Path(folder)), flush=True)
+    rows = [Row(**json.loads(line)) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    for minutes in options.minutes:
+        for size in options.sizes:
+            if any((row.minutes, row.size) == (minutes, size) for row in rows):
+                continue
+            rows.append(measure(minutes, size, options))
+            print(f"  {rows[-1]}", flush=True)
+            with options.out.open("a") as file:
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
+    law = fit(rows) if len(rows) > len(asdict(LAW)) else None
+    print(f"\n{processor_name()}, {options.threads} threads, torch {torch.__version__}; {' '.join(options.set)}\n")
+    print("\n".join(table(rows, law)))
+    if law is not None:
+        print(f"\n{law}\n")
+        print("\n".join(picks(rows, law)))
 
 
 if __name__ == "__main__":

@@ -35,17 +35,30 @@ class Candidate:
     chosen: bool = False
 
 
-# Chosen by hand after a few runs (LOG.md), so that sizes rank as they did there; not yet a fit.
-FLOOR, A, ALPHA, B, BETA = 1.9, 14.0, 0.22, 310.0, 0.30
 REPEAT_HALF_LIFE = 15.4
 # A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
 FEWEST_STEPS = 300
 TOKENS_A_PARAMETER = 20
 
 
-def predicted_loss(parameters: float, tokens: float, unique_tokens: float) -> float:
-    """The rule's loss for a model of so many parameters after so many tokens of a corpus of so many."""
-    return float(FLOOR + A / parameters**ALPHA + B / worth(tokens, unique_tokens) ** BETA)
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """loss = floor + size / N^size_power + tokens / D^tokens_power, in nats (Hoffmann et al. 2022, eq. 10)."""
+
+    floor: float
+    size: float
+    size_power: float
+    tokens: float
+    tokens_power: float
+
+    def loss(self, parameters: float, tokens: float, unique_tokens: float) -> float:
+        """The loss of a model of N `parameters` after D `tokens` of a corpus of so many different ones."""
+        fresh = worth(tokens, unique_tokens)
+        return float(self.floor + self.size / parameters**self.size_power + self.tokens / fresh**self.tokens_power)
+
+
+# Chosen by hand after a few runs (LOG.md), so that sizes rank as they did there; not yet a fit.
+LAW = Law(floor=1.9, size=14.0, size_power=0.22, tokens=310.0, tokens_power=0.30)
 
 
 def worth(tokens: float, unique_tokens: float) -> float:
@@ -155,7 +168,7 @@ def choose_size(
         rate = sized.train.batch_tokens / each
         size = parameters_without_embeddings(model)
         tokens = rate * seconds
-        loss = predicted_loss(size, tokens, unique_tokens)
+        loss = LAW.loss(size, tokens, unique_tokens)
         found.append(Candidate(size=name, parameters=size, tokens_per_second=rate, tokens=tokens, predicted_loss=loss))
         if len(found) > 2 and found[-1].predicted_loss > found[-2].predicted_loss > found[-3].predicted_loss:
             break
