@@ -31,7 +31,7 @@ HUBER = 1e-2  # beyond this error of log(loss) a row counts less
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One run: what it was given, what it saw, what it reached on held-out text. `parameters` outside the embeddings."""
+    """One run: what it was given, saw, and reached on held-out text. `parameters` outside the embeddings."""
 
     minutes: float
     size: str
@@ -104,7 +104,7 @@ def picks(rows: Sequence[Row], law: Law) -> Iterator[str]:
         tried = [row for row in rows if row.minutes == minutes]
         best = min(tried, key=lambda row: row.loss)
         picked = min(tried, key=lambda row: law.loss(row.parameters, row.tokens, row.unique_tokens))
-        yield f"{minutes:g} minutes: best {best.size} ({best.loss:.3f}), picked by the law {picked.size} ({picked.loss:.3f})"
+        yield f"{minutes:g} minutes: {best.size} was best ({best.loss:.3f}), the law picks {picked.size}"
 
 
 def main() -> None:
