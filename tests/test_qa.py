@@ -1,5 +1,6 @@
 """Question answering: windows, answers as exact slices, the search for spans, no answer, and learning."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tiny_tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, o
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
+from palavra.run.task_api import evaluate_task
 from palavra.tasks.calibration import halves
 from palavra.tasks.candidates import best_spans
 from palavra.tasks.features import offsets_of
@@ -424,12 +426,6 @@ def test_articles_are_those_that_are_asked_for() -> None:
     assert values == {"en": (0.0, pytest.approx(2 / 3)), "pt": (1.0, 1.0), "none": (0.0, pytest.approx(2 / 3))}
 
 
-def answering(model: FineTunedModel, **options: Any) -> FineTunedModel:
-    (task,) = model.tasks.values()
-    assert isinstance(task, QuestionAnswering)
-    return replace(model, tasks={task.spec.name: task.answering(**options)})
-
-
 def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     config = transformers.BertConfig(
         vocab_size=WORDPIECE.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -446,18 +442,25 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     assert before.values["no_answer_f1"] == 0
     assert {"has_answer_f1", "best_f1", "best_f1_threshold"} <= set(before.values)
     assert "threshold" not in before.details
-    silent = answering(plain, threshold=-1e9).predict(asked)
+    silent = plain.answering(threshold=-1e9).predict(asked)
     assert all(one["answer"] == "" for one in silent)
     refusal = np.array([math.log(one["no_answer_probability"] / one["best"][0]["probability"]) for one in silent])
     for threshold in (0.0, float(np.median(refusal))):
-        refusing = answering(plain, threshold=threshold)
+        refusing = plain.answering(threshold=threshold)
         made = refusing.predict(asked)
         assert [one["answer"] == "" for one in made] == (refusal > threshold).tolist()
         after, _ = refusing.score(QUESTIONS)
         assert (after.details["threshold"], after.details["articles"]) == (threshold, "en")
         assert after.values["best_f1"] == before.values["best_f1"]
     assert {one["answer"] == "" for one in made} == {True, False}
-    assert answering(plain, articles="pt").score(QUESTIONS)[0].details["articles"] == "pt"
+    assert plain.answering(articles="pt").score(QUESTIONS)[0].details["articles"] == "pt"
+    file = tmp_path / "q.jsonl"
+    rows = [{"id": i, "question": one.question, "context": one.context, "answers": [a.text for a in one.answers]}
+            for i, one in enumerate(QUESTIONS)]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluated = evaluate_task(tmp_path, file, threshold=threshold, articles="pt").scores
+    assert (evaluated.details["threshold"], evaluated.details["articles"]) == (threshold, "pt")
+    assert evaluated.values["no_answer_f1"] == after.values["no_answer_f1"]
 
 
 def test_a_context_without_tokens_has_no_answer() -> None:

@@ -21,6 +21,8 @@ from palavra.model.heads import lay_out
 from palavra.model.task_heads import TaskModel
 from palavra.tasks.directory import load_task_model
 from palavra.tasks.features import Features, Int64Array, offsets_of, ranges
+from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.spec import Articles
 from palavra.tasks.task import Inferred, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
@@ -154,6 +156,21 @@ class FineTunedModel(AnyModel):
         if other.input_parts != chosen.input_parts:
             raise PalavraError(f"{name} was trained with single texts: leave --text-b out")
         return replace(self, tasks={**self.tasks, name: other})
+
+    def answering(
+        self, task: str | None = None, *, threshold: float | None = None, articles: Articles | None = None
+    ) -> "FineTunedModel":
+        """The same model with another `qa.threshold` or `qa.articles`, as far as given: with a threshold of 0 a model
+        of `transformers` that was trained on SQuAD 2.0 refuses to answer by the published rule.
+
+        Raises PalavraError where the task is not question answering.
+        """
+        if threshold is None and articles is None:
+            return self
+        name, chosen = self.task(task)
+        if not isinstance(chosen, QuestionAnswering):
+            raise PalavraError(f"{name} is {chosen.spec.kind}, not qa: a threshold and articles mean nothing to it")
+        return replace(self, tasks={**self.tasks, name: chosen.answering(threshold=threshold, articles=articles)})
 
     def predict(
         self,

@@ -19,7 +19,7 @@ from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.run.describe_tasks import scores_json
 from palavra.run.finetune import FineTuned, optimizer_of, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
-from palavra.tasks.spec import LongTexts, Scheme, TaskSpec
+from palavra.tasks.spec import Articles, LongTexts, Scheme, TaskSpec
 from palavra.tasks.task import Located, Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import StrategyName
@@ -256,15 +256,18 @@ def evaluate_task(
     device: str = "auto",
     encoding: str | None = None,
     separator: str | None = None,
+    threshold: float | None = None,
+    articles: Articles | None = None,
     **columns: Unpack[LabelledColumns],
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to. Raises PalavraError for examples that do not fit the task.
+    example to; `threshold` and `articles` are those of `FineTunedModel.answering`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
     loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
+    loaded = loaded.answering(task, threshold=threshold, articles=articles)
     name, chosen = loaded.task(task)
     examples = chosen.read(chosen.spec, str(data))
     scores, found = loaded.score(examples, task=name)
