@@ -1,6 +1,8 @@
 """Heads: a packed batch gives each example what it gives alone, and every option computes what it says."""
 
+import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import layout_of, model_config, scramble
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
@@ -27,6 +30,7 @@ from palavra.model.task_heads import (
     head_parameters,
     output_width,
 )
+from palavra.tasks.directory import load_task_model, save_task_model
 from palavra.tasks.features import Features
 
 FAMILIES = ("bert", "modernbert")
@@ -300,3 +304,56 @@ def test_new_layers_begin_as_the_body_did(kind: Literal["hidden", "output"]) -> 
     assert 0.015 < float(linear.weight.detach().std()) < 0.021
     assert float(linear.weight.detach().abs().max()) <= 0.04
     assert not linear.bias.detach().any()
+
+
+# The dropout of heads from elsewhere
+
+
+def foreign(family: str, kind: Any, directory: Path, **values: Any) -> nn.Module:
+    """A tiny model that `transformers` made and saved."""
+    shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+    config = AutoConfig.for_model(family, intermediate_size=24, max_position_embeddings=64, **shape, **ids, **values)
+    model: nn.Module = kind.from_config(config)
+    model.save_pretrained(directory)  # type: ignore[operator]
+    return model
+
+
+def dropout_of(model: nn.Module, family: str) -> float:
+    """What precedes the output layer of a model of `transformers`."""
+    layer = model.dropout if family == "bert" else model.drop
+    assert isinstance(layer, nn.Dropout)
+    return layer.p
+
+
+@pytest.mark.parametrize("kind", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [
+        ("bert", {"hidden_dropout_prob": 0.2}),
+        ("bert", {"hidden_dropout_prob": 0.2, "classifier_dropout": 0.35}),
+        ("bert", {"hidden_dropout_prob": 0.2, "classifier_dropout": 0.0}),
+        ("modernbert", {}),
+        ("modernbert", {"classifier_dropout": 0.35}),
+    ],
+)
+def test_the_dropout_of_a_foreign_head_comes_along_and_goes_back(
+    tmp_path: Path, kind: Any, family: str, values: dict[str, float]
+) -> None:
+    expected = dropout_of(foreign(family, kind, tmp_path / "theirs", **values), family)
+    loaded = load_task_model(tmp_path / "theirs")
+    (name,) = loaded.tasks
+    assert loaded.model.head(name).dropout.p == expected
+    assert save_task_model(loaded.model, loaded.tasks, tmp_path / "ours", {})
+    again = kind.from_pretrained(tmp_path / "ours")
+    assert again.config.classifier_dropout == expected
+    assert dropout_of(again, family) == expected
+
+
+@pytest.mark.parametrize("value", ["much", 1.5, -0.1])
+def test_a_dropout_that_is_none_is_one_line(tmp_path: Path, value: object) -> None:
+    foreign("bert", AutoModelForSequenceClassification, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "classifier_dropout": value}), encoding="utf-8")
+    with pytest.raises(PalavraError, match=r"config\.json: .*dropout is [^\n]*$"):
+        load_task_model(tmp_path)

@@ -25,7 +25,7 @@ from palavra.model.directory import (
 )
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys
-from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head
+from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
 from palavra.model.outputs import Output
 from palavra.model.task_heads import Head, HeadConfig, TaskModel, output_width
 from palavra.tasks.kinds import KINDS
@@ -231,7 +231,7 @@ def _foreign_tasks(directory: Path) -> dict[str, Task[Any]]:
     kind = kinds.get(form or "")
     if kind is None:
         raise PalavraError(f"{directory} has no head for a task: fine-tune it first (palavra finetune)")
-    spec = TaskSpec(kind=kind, head=_foreign_head(values))
+    spec = TaskSpec(kind=kind, head=_foreign_head(values, directory))
     known: dict[str, Any] = {"labels": labels, "counts": [1] * len(labels)}
     if kind == "classification":
         problem = values.get("problem_type")
@@ -253,9 +253,11 @@ def _foreign_labels(values: Mapping[str, Any], directory: Path) -> list[str]:
     return labels
 
 
-def _foreign_head(values: Mapping[str, Any]) -> HeadConfig:
-    pooling = values.get("classifier_pooling")
-    return HeadConfig(pooling=pooling) if pooling in ("cls", "mean") else HeadConfig()
+def _foreign_head(values: Mapping[str, Any], directory: Path) -> HeadConfig:
+    try:
+        return stored_head(values)
+    except PalavraError as error:
+        raise PalavraError(f"{directory / CONFIG}: {error}") from None
 
 
 def describe_head(model: TaskModel, name: str) -> dict[str, Any]:

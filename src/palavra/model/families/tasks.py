@@ -1,10 +1,11 @@
 """The heads that `transformers` puts on each family for labelled tasks (`AutoModelFor...`), and how it names them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from palavra.model.config import ModelConfig
+from palavra.model.families.reading import number
 from palavra.model.task_heads import HeadConfig
 
 # The classes of `transformers` that a head can be saved for.
@@ -15,13 +16,14 @@ Form = Literal["SequenceClassification", "TokenClassification", "QuestionAnsweri
 class TaskFormat:
     """`own` is the head of a form as `transformers` has it; `prefix` the class names' first part; `keys` the stored
     names of a head's parts: `layers.0` its hidden layer, `output` its last one; `config` what else `config.json`
-    says of a head."""
+    says of a head, and `read` what it says there."""
 
     prefix: str
     own: Callable[[ModelConfig, Form], HeadConfig]
     poolings: tuple[str, ...]
     keys: Callable[[Form], dict[str, str]]
     config: Callable[[HeadConfig], dict[str, Any]]
+    read: Callable[[Mapping[str, Any]], HeadConfig]
 
 
 def _bert_own(config: ModelConfig, form: Form) -> HeadConfig:
@@ -37,6 +39,12 @@ def _bert_keys(form: Form) -> dict[str, str]:
 
 def _bert_config(head: HeadConfig) -> dict[str, Any]:
     return {"classifier_dropout": head.dropout}
+
+
+def _bert_read(values: Mapping[str, Any]) -> HeadConfig:
+    # Null in most directories: the head then has the body's dropout.
+    key = "hidden_dropout_prob" if values.get("classifier_dropout") is None else "classifier_dropout"
+    return HeadConfig(dropout=number(values, key, float, 0.1))
 
 
 def _modernbert_own(config: ModelConfig, form: Form) -> HeadConfig:
@@ -55,10 +63,25 @@ def _modernbert_config(head: HeadConfig) -> dict[str, Any]:
     return {"classifier_dropout": head.dropout, "classifier_pooling": head.pooling}
 
 
+def _modernbert_read(values: Mapping[str, Any]) -> HeadConfig:
+    pooling = values.get("classifier_pooling")
+    dropout = number(values, "classifier_dropout", float, 0.0)
+    return HeadConfig(pooling=pooling if pooling in ("cls", "mean") else None, dropout=dropout)
+
+
 TASK_FORMATS = {
-    "bert": TaskFormat("Bert", _bert_own, ("cls",), _bert_keys, _bert_config),
-    "modernbert": TaskFormat("ModernBert", _modernbert_own, ("cls", "mean"), _modernbert_keys, _modernbert_config),
+    "bert": TaskFormat("Bert", _bert_own, ("cls",), _bert_keys, _bert_config, _bert_read),
+    "modernbert": TaskFormat(
+        "ModernBert", _modernbert_own, ("cls", "mean"), _modernbert_keys, _modernbert_config, _modernbert_read
+    ),
 }
+
+
+def stored_head(values: Mapping[str, Any]) -> HeadConfig:
+    """What a foreign `config.json` says of its head; the rest is the family's. Raises PalavraError for a value that
+    is not what its key means."""
+    known = TASK_FORMATS.get(str(values.get("model_type")))
+    return HeadConfig() if known is None else known.read(values)
 
 
 def own_head(config: ModelConfig, form: Form) -> HeadConfig:
