@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CPU, build_model, layout_of, model_config
+from tiny import build_model, layout_of, model_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import palavra
@@ -24,7 +24,7 @@ from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.losses import Loss
-from palavra.model.directory import read_config, save_model
+from palavra.model.directory import save_model
 from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
 from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
@@ -32,12 +32,10 @@ from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.finetuning import FineTuning
 from palavra.run.several import _fold, run_folds, run_seeds
 from palavra.run.splits import examples_hash, held_out, read_split, with_absolute_paths
-from palavra.run.task_api import build_finetune_recipe, in_parts, inputs_of_file, predict_all
+from palavra.run.task_api import build_finetune_recipe
 from palavra.run.training import Validation
 from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import build_task_model
-from palavra.tasks.kinds import KINDS
-from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.objective import TaskObjective, combined
 from palavra.tasks.spec import Columns, TaskSpec
@@ -703,61 +701,6 @@ def test_folds_hold_out_each_example_once(models: Path, data: Path, tmp_path: Pa
     for fold in folds:
         assert not {e.where for e in fold.valid} & {e.where for e in fold.train}
         assert {e.label for e in fold.valid} == {e.label for e in fold.train}
-
-
-# Files to predict
-
-
-def test_every_kind_predicts_from_a_file_of_records(models: Path, tmp_path: Path) -> None:
-    """What a file says of where an input is stays with it; labels in the file are not looked at."""
-    pretrained = read_config(models / "bert")
-    tokenizer = Tokenizer.load(models / "bert")
-    rows: dict[str, list[dict[str, Any]]] = {
-        "classification": [{"text": "good"}, {"text": "bad", "label": "?"}],
-        "pairs": [{"text_a": "good", "text_b": "bad"}],
-        "regression": [{"text": "good"}],
-        "labelling": [{"text": "good bad"}, {"words": ["good", "bad"]}],
-        "qa": [{"id": "1", "question": "good", "context": "bad good", "answers": []}],
-        "choice": [{"text": "good", "choices": ["good", "bad", "good"]}],
-    }
-    fitted: dict[str, dict[str, Any]] = {
-        "classification": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
-        "pairs": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
-        "regression": {"names": ["label"], "mean": [0.0]},
-        "labelling": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
-        "qa": {"unanswerable": False, "threshold": None},
-        "choice": {},
-    }
-    for kind, found in rows.items():
-        what = TaskSpec(kind=cast(Any, kind), multilabel=False if kind in ("classification", "pairs") else None)
-        task = KINDS[what.kind].from_json(what, fitted[kind])
-        model = FineTunedModel(build_task_model(pretrained, {"task": task}).eval(), {"task": task}, tokenizer, CPU)
-        file = tmp_path / f"{kind}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-        inputs = inputs_of_file(model, file)
-        assert inputs is not None
-        predictions = list(predict_all(model, inputs))
-        assert len(predictions) == len(found), kind
-        file.write_text('{"nothing": 1}\n', encoding="utf-8")
-        wrong = inputs_of_file(model, file)
-        assert wrong is not None
-        with pytest.raises(PalavraError, match=rf"{kind}\.jsonl:1"):
-            list(predict_all(model, wrong))
-        assert inputs_of_file(model, tmp_path / "lines.txt") is None
-
-
-def test_lines_of_a_file_are_inputs_with_their_place(models: Path) -> None:
-    what = TaskSpec(kind="classification", multilabel=False)
-    task = Classification(what, ("a", "b"), (1, 1))
-    model = FineTunedModel(
-        build_task_model(read_config(models / "bert"), {"task": task}),
-        {"task": task},
-        Tokenizer.load(models / "bert"),
-        CPU,
-    )
-    assert [one.where for one in in_parts(model, ["good", "bad"], "t.txt")] == ["t.txt:1", "t.txt:2"]
-    with pytest.raises(PalavraError, match=r"t\.txt:2 is empty"):
-        list(in_parts(model, ["good", " ", "bad"], "t.txt"))
 
 
 def test_a_label_s_only_example_is_never_held_out(data: Path) -> None:

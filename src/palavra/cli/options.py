@@ -1,7 +1,6 @@
 """Options that several commands share, and what becomes of them."""
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,14 +52,10 @@ def texts_of(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str],
     if file is None:
         return texts or [], None
 
-    from palavra.inference.streaming import read_texts
+    from palavra.inference.streaming import open_input, read_texts
 
-    if str(file) == "-":
-        return read_texts(sys.stdin.buffer, "standard input"), "standard input"
-    try:
-        return read_texts(file.open("rb"), str(file)), str(file)
-    except OSError as error:
-        raise PalavraError(f"{file} cannot be read: {error.strerror}") from None
+    stream, name = open_input(file)
+    return read_texts(stream, name), name
 
 
 def print_json(values: Any) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -269,8 +268,17 @@ def predict(
         list[str] | None, typer.Argument(help="Texts to predict; for pairs the first and the second in turn.")
     ] = None,
     file: Annotated[
-        Path | None,
-        typer.Option(help="One text a line, or records with columns (.csv .tsv .jsonl .json .parquet); - for stdin."),
+        str | None,
+        typer.Option(
+            help="Records with columns (.csv .tsv .jsonl .json .parquet, hf://, or the kind's own files), else one "
+            "text a line; - for standard input."
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["text", "jsonl"] | None,
+        typer.Option(
+            help="How --file is written: one text a line, or JSON lines. [as its name says; standard input: text]"
+        ),
     ] = None,
     task: Task = None,
     *,
@@ -281,17 +289,11 @@ def predict(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """What a fine-tuned model says of texts: JSON lines in the order of the input."""
+    """What a fine-tuned model says of texts or records: JSON lines in the order of the input."""
     from palavra.inference.loading import load
-    from palavra.run.task_api import in_parts, inputs_of_file, predict_all
+    from palavra.run.prediction import predict_inputs
 
     loaded = load(model, device=device)
     loaded.check_offers("predict")
-    loaded = loaded.reading(task, **records.given())
-    inputs: Iterable[Any] | None = None
-    if file is not None and not texts:
-        inputs = inputs_of_file(loaded, file, task)
-    if inputs is None:
-        inputs = in_parts(loaded, *texts_of(texts, file), task)
-    for one in predict_all(loaded, inputs, task=task, long=long):
+    for one in predict_inputs(loaded, texts or (), file, task=task, long=long, format=format, **records.given()):
         typer.echo(json.dumps(one, ensure_ascii=False))

@@ -22,38 +22,52 @@ _BLOCK = 1 << 20  # bytes read at once
 
 def text_blocks(path: Path, encoding: str) -> Iterator[str]:
     """The decoded text in blocks, line ends as "\\n", without a byte order mark."""
+    with _open(path) as file:
+        yield from stream_blocks(file, path, encoding)
+
+
+def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[str]:
+    """As `text_blocks`, of what is open already; errors call it `name`."""
     try:
         "".encode(encoding)
-        name = codecs.lookup(encoding).name
+        known = codecs.lookup(encoding).name
     except LookupError:
         raise PalavraError(f"unknown encoding '{encoding}': use for example utf-8, latin-1 or cp1252") from None
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if known == "utf-8" else known)()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
     lines = 1
-    with _open(path) as file:
-        while True:
-            block = _read(file, path)
-            try:
-                text = newlines.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                _not_in_encoding(path, encoding, lines, error)
-            yield text
-            lines += text.count("\n")
-            if not block:
-                return
+    while True:
+        block = _read(file, name)
+        try:
+            text = newlines.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            _not_in_encoding(name, encoding, lines, error)
+        yield text
+        lines += text.count("\n")
+        if not block:
+            return
 
 
 def text_lines(path: Path, encoding: str) -> Iterator[str]:
     """Lines with their line ends; a line too long for a record is an error."""
+    return _lines(text_blocks(path, encoding), path)
+
+
+def stream_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[str]:
+    """As `text_lines`, of what is open already; errors call it `name`."""
+    return _lines(stream_blocks(file, name, encoding), name)
+
+
+def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
     rest, line = "", 1
-    for block in text_blocks(path, encoding):
+    for block in blocks:
         *whole, rest = (rest + block).split("\n")
         for text in whole:
             yield text + "\n"
         line += len(whole)
         if len(rest) > LONGEST_RECORD:
             raise PalavraError(
-                f"{path}:{line}: a line of more than {LONGEST_RECORD:,} characters; is it one record a line?"
+                f"{name}:{line}: a line of more than {LONGEST_RECORD:,} characters; is it one record a line?"
             )
     if rest:
         yield rest
@@ -74,14 +88,14 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
-def _read(file: IO[bytes], path: Path) -> bytes:
+def _read(file: IO[bytes], name: Path | str) -> bytes:
     try:
         return file.read(_BLOCK)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        raise PalavraError(f"{path}: cannot be read to its end, the file is damaged or cut off ({error})") from None
+        raise PalavraError(f"{name}: cannot be read to its end, the file is damaged or cut off ({error})") from None
 
 
-def _not_in_encoding(path: Path, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:
+def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:
     """Say which line, and which encoding it probably is."""
     before = error.object[: error.start].decode(encoding, "replace")
     wrong = error.object[error.start : error.start + 1]
@@ -90,6 +104,6 @@ def _not_in_encoding(path: Path, encoding: str, lines: int, error: UnicodeDecode
     else:  # Windows has letters and quotes where latin-1 has control characters
         guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
     raise PalavraError(
-        f"{path}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {encoding}; "
+        f"{name}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {encoding}; "
         f"if the text is {guess}, say so with the encoding option (--encoding {guess})"
     ) from None

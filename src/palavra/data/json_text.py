@@ -15,15 +15,15 @@ LONGEST_FILE = 1 << 28  # characters of a file that is held whole
 _BLANKS = re.compile(r"[ \t\n]*")
 
 
-def parse_object(text: str, path: Path, line: int) -> dict[str, Any]:
-    """The JSON object that is all of `text`, which is a line of a file."""
+def parse_object(text: str, name: Path | str, line: int) -> dict[str, Any]:
+    """The JSON object that is all of `text`, which is a line of what errors call `name`."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PalavraError(f"{path}:{line}: not valid JSON ({error.msg}, column {error.colno})") from None
+        raise PalavraError(f"{name}:{line}: not valid JSON ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python
-        raise PalavraError(f"{path}:{line}: not readable JSON ({error})") from None
-    return checked_object(value, f"{path}:{line}")
+        raise PalavraError(f"{name}:{line}: not readable JSON ({error})") from None
+    return checked_object(value, f"{name}:{line}")
 
 
 def checked_object(value: Any, where: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from palavra.data.decoding import text_lines
+from palavra.data.decoding import stream_lines, text_lines
 from palavra.data.formats import COMPRESSIONS, kind_of, shown_columns
 from palavra.data.hub import PREFIX, hub_records, open_hub
 from palavra.data.json_text import checked_object, list_items, parse_object, read_whole, refuse_nul
@@ -49,6 +49,11 @@ def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
     have the header's number of fields, and for a source without records.
     """
     return at_least_one(_read(source, encoding), source, "records")
+
+
+def read_json_lines(file: IO[bytes], name: str, *, encoding: str = "utf-8") -> Iterator[Record]:
+    """The records of JSON lines that are open already, such as those of a pipe; errors call them `name`."""
+    return at_least_one(_from_jsonl(numbered_stream(file, name, encoding), name), name, "records")
 
 
 def column(record: Record, name: str, *, option: str = "--column") -> Any:
@@ -89,9 +94,18 @@ def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
 
 def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """Lines with their line ends and numbers; a NUL character is an error."""
-    for line, text in enumerate(text_lines(path, encoding), 1):
+    return _numbered(text_lines(path, encoding), path)
+
+
+def numbered_stream(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
+    """As `numbered_lines`, of what is open already; errors call it `name`."""
+    return _numbered(stream_lines(file, name, encoding), name)
+
+
+def _numbered(lines: Iterator[str], name: Path | str) -> Iterator[tuple[int, str]]:
+    for line, text in enumerate(lines, 1):
         if "\0" in text:
-            refuse_nul(f"{path}:{line}")
+            refuse_nul(f"{name}:{line}")
         yield line, text.removeprefix("\ufeff") if line == 1 else text
 
 
@@ -103,7 +117,9 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
         return _from_parquet(path)
     if kind == ".json":
         return records_of_list(read_whole(path, encoding), path)
-    return _from_jsonl(path, encoding) if kind == ".jsonl" else _from_table(path, kind, encoding)
+    if kind == ".jsonl":
+        return _from_jsonl(numbered_lines(path, encoding), path)
+    return _from_table(path, kind, encoding)
 
 
 # Text files
@@ -115,10 +131,10 @@ def records_of_list(text: str, path: Path) -> Iterator[Record]:
         yield Record(checked_object(value, f"{path}:{line}"), f"{path}:{line}")
 
 
-def _from_jsonl(path: Path, encoding: str) -> Iterator[Record]:
-    for line, text in numbered_lines(path, encoding):
+def _from_jsonl(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:
+    for line, text in lines:
         if not text.isspace():
-            yield Record(parse_object(text, path, line), f"{path}:{line}")
+            yield Record(parse_object(text, name, line), f"{name}:{line}")
 
 
 def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:

@@ -1,6 +1,8 @@
 """Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from palavra.errors import PalavraError
@@ -16,6 +18,16 @@ CHUNK_TEXTS = 4096
 CHUNK_CHARACTERS = 1 << 19
 # Prompts that are continued together: results are to be seen before all are done.
 CHUNK_PROMPTS = 32
+
+
+def open_input(file: str | Path) -> tuple[IO[bytes], str]:
+    """A file, or for "-" the standard input, and what errors call it. Raises PalavraError where it cannot be read."""
+    if str(file) == "-":
+        return sys.stdin.buffer, "stdin"
+    try:
+        return Path(file).open("rb"), str(file)
+    except OSError as error:
+        raise PalavraError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:

@@ -1,13 +1,12 @@
 """The Python functions of labelled tasks, with the names of the commands."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from palavra import config as configuration
-from palavra.data.formats import kind_of
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.inference.columns import LabelledColumns, given_columns
@@ -20,13 +19,11 @@ from palavra.run.describe_tasks import scores_json
 from palavra.run.finetune import FineTuned, optimizer_of, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
 from palavra.tasks.spec import Articles, LongTexts, Scheme, TaskSpec
-from palavra.tasks.task import Located, Prediction, Scores
+from palavra.tasks.task import Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import StrategyName
 
 Kind = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
-# Inputs that are encoded and predicted at a time when a file is read as a stream.
-PREDICTED_AT_ONCE = 2048
 
 
 def build_finetune_recipe(
@@ -278,42 +275,3 @@ def evaluate_task(
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
     return TaskEvaluation(task=name, scores=scores, predictions=found)
-
-
-def predict_all(
-    model: FineTunedModel, inputs: Iterable[Any], *, task: str | None = None, long: LongTexts | None = None
-) -> Iterator[Prediction]:
-    """Predictions for a stream of inputs, in order, a few thousand at a time."""
-    waiting: list[Any] = []
-    for one in inputs:
-        waiting.append(one)
-        if len(waiting) == PREDICTED_AT_ONCE:
-            yield from model.predict(waiting, task=task, long=long)
-            waiting = []
-    if waiting:
-        yield from model.predict(waiting, task=task, long=long)
-
-
-def inputs_of_file(model: FineTunedModel, file: Path, task: str | None = None) -> Iterator[Located] | None:
-    """The inputs of a file of records, or of the kind's own format; None where it holds a text a line."""
-    chosen = model.task(task)[1]
-    return chosen.read_inputs(str(file)) if kind_of(file, chosen.files) is not None else None
-
-
-def in_parts(
-    model: FineTunedModel, texts: Iterable[str], name: str | None = None, task: str | None = None
-) -> Iterator[Any]:
-    """Texts given one by one as inputs, of pairs the first and the second in turn; where they are lines of the file
-    `name`, with the line of each. Raises PalavraError for texts left over, and for empty lines."""
-    parts = model.task(task)[1].input_parts
-    waiting: list[str] = []
-    for number, text in enumerate(texts, start=1):
-        if name is not None and not text.strip():
-            raise PalavraError(f"{name}:{number} is empty: fill the line in or remove it")
-        waiting.append(text)
-        if len(waiting) == parts:
-            value = text if parts == 1 else tuple(waiting)
-            yield value if name is None else Located(value, f"{name}:{number}")
-            waiting = []
-    if waiting:
-        raise PalavraError(f"{parts} texts are wanted for each prediction, {len(waiting)} are left over: give all")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
+from palavra.data.formats import kind_of
+from palavra.data.hub import PREFIX
 from palavra.data.squad import Question, read_questions
 from palavra.errors import PalavraError
 from palavra.losses import Loss
@@ -120,7 +123,10 @@ class QuestionAnswering(Task[Question]):
                     )
 
     def read_inputs(self, source: str) -> Iterator[Located]:
-        """The questions of a file, with or without answers."""
+        """The questions of a file, with or without answers; in a .json with them."""
+        if source.startswith(PREFIX) or kind_of(Path(source), (".json",)) is None:
+            yield from super().read_inputs(source)
+            return
         names = self._names()
         for one in read_questions(source, encoding=self.spec.encoding, columns=_columns(self.spec)):
             yield Located(dict(zip(names, (one.question, one.context), strict=True)), one.where)

@@ -1,0 +1,134 @@
+"""What is predicted: inputs from arguments, files and standard input, and predictions a few thousand at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, Unpack
+
+from palavra.data.formats import kind_of
+from palavra.data.hub import PREFIX
+from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.errors import PalavraError
+from palavra.inference.columns import InputColumns, option
+from palavra.inference.streaming import open_input
+from palavra.inference.tasks import FineTunedModel
+from palavra.tasks.spec import LongTexts
+from palavra.tasks.task import Located, Prediction
+
+Format = Literal["text", "jsonl"]
+# Inputs that are encoded and predicted at a time when a file is read as a stream.
+PREDICTED_AT_ONCE = 2048
+
+
+def predict_inputs(
+    model: FineTunedModel,
+    texts: Sequence[str],
+    file: str | None,
+    *,
+    task: str | None = None,
+    long: LongTexts | None = None,
+    format: Format | None = None,
+    encoding: str | None = None,
+    **columns: Unpack[InputColumns],
+) -> Iterator[Prediction]:
+    """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`.
+
+    Raises PalavraError unless there is one of the two, and for options that mean nothing to it.
+    """
+    if bool(texts) == (file is not None):
+        raise PalavraError("give texts, or --file (- for standard input), one of the two")
+    model = model.reading(task, encoding=encoding, **columns)
+    if file is None:
+        _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
+        return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)
+    if not holds_records(model, file, task, format):
+        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
+    inputs = inputs_of_file(model, file, task, format=format, encoding=encoding)
+    return predict_all(model, inputs, task=task, long=long)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise PalavraError for options that mean nothing here."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise PalavraError(f"{option(given[0])} means nothing here: {why}")
+
+
+def predict_all(
+    model: FineTunedModel, inputs: Iterable[Any], *, task: str | None = None, long: LongTexts | None = None
+) -> Iterator[Prediction]:
+    """Predictions for a stream of inputs, in order, a few thousand at a time."""
+    waiting: list[Any] = []
+    for one in inputs:
+        waiting.append(one)
+        if len(waiting) == PREDICTED_AT_ONCE:
+            yield from model.predict(waiting, task=task, long=long)
+            waiting = []
+    if waiting:
+        yield from model.predict(waiting, task=task, long=long)
+
+
+def holds_records(model: FineTunedModel, file: str, task: str | None, format: Format | None) -> bool:
+    """Whether a file holds records, or the kind's own format, and no texts: as `format` or else its name says."""
+    return format == "jsonl" or (format is None and _known(model, file, task) is not None)
+
+
+def inputs_of_file(
+    model: FineTunedModel,
+    file: str,
+    task: str | None = None,
+    *,
+    format: Format | None = None,
+    encoding: str | None = None,
+) -> Iterator[Any]:
+    """The inputs of a file ("-": the standard input), each with its place.
+
+    `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the
+    second in turn; None is what the file's name says, and text where it says nothing. `encoding` is of text and of
+    JSON lines (UTF-8); other files are read in the task's own. Raises PalavraError, with file and line, for whatever
+    is no input.
+    """
+    known = _known(model, file, task)
+    if known is not None and format in (None, known.removeprefix(".")):
+        return model.task(task)[1].read_inputs(file)
+    stream, name = open_input(file)
+    if format == "jsonl":
+        return _objects(stream, name, encoding or "utf-8")
+    return in_parts(model, _texts(stream, name, encoding or "utf-8"), name, task)
+
+
+def _known(model: FineTunedModel, file: str, task: str | None) -> str | None:
+    """What a file's name says that it is, among those that the task reads."""
+    if file.startswith(PREFIX):
+        return PREFIX
+    return kind_of(Path(file), model.task(task)[1].files)
+
+
+def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
+    with stream:
+        for record in read_json_lines(stream, name, encoding=encoding):
+            yield Located(record.values, record.where)
+
+
+def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
+    with stream:
+        lines = (text.removesuffix("\n") for _, text in numbered_stream(stream, name, encoding))
+        yield from at_least_one(lines, name, "text")
+
+
+def in_parts(
+    model: FineTunedModel, texts: Iterable[str], name: str | None = None, task: str | None = None
+) -> Iterator[Any]:
+    """Texts given one by one as inputs, of pairs the first and the second in turn; where they are lines of the file
+    `name`, with the line of each. Raises PalavraError for texts left over, and for empty lines."""
+    parts = model.task(task)[1].input_parts
+    waiting: list[str] = []
+    for number, text in enumerate(texts, start=1):
+        if name is not None and not text.strip():
+            raise PalavraError(f"{name}:{number} is empty: fill the line in or remove it")
+        waiting.append(text)
+        if len(waiting) == parts:
+            value = text if parts == 1 else tuple(waiting)
+            yield value if name is None else Located(value, f"{name}:{number}")
+            waiting = []
+    if waiting:
+        raise PalavraError(f"{parts} texts are wanted for each prediction, {len(waiting)} are left over: give all")
