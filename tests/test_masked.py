@@ -184,6 +184,18 @@ def test_a_word_longer_than_the_share_is_still_sampled() -> None:
     assert objective.corrupt(ids, lengths, np.random.default_rng(0)).labelled == 10
 
 
+def test_spans_end_with_their_sequence() -> None:
+    ids, lengths = np.tile([CLS, 10, 11, SEP], 30), np.full(30, 4)
+    objective = MaskedObjective(MaskingConfig(share=2 / 60, unit="span", span_words=9.0), vocabulary())
+    crossed = 0
+    for seed in range(200):
+        rows = objective.corrupt(ids, lengths, np.random.default_rng(seed)).label_rows.tolist()
+        assert len(rows) == 2
+        # A last word, and the first one of the sequence behind it.
+        crossed += rows[0] % 4 == 2 and rows[1] - rows[0] == 3
+    assert crossed < 12
+
+
 def test_spans_are_runs_of_words() -> None:
     """SpanBERT, Joshi et al. 2020: runs of geometric length, at most ten."""
     ids, lengths = text(5002)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from palavra.batch import Batch, from_arrays
+from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Documents, Packed
 from palavra.data.packing import Int64Array, mix
 from palavra.objectives.masked import MaskingConfig, Vocabulary
@@ -47,7 +47,7 @@ class FixedCorruption:
         """The batch of [CLS] piece [SEP] sequences, corrupted, with the originals as labels of the hidden rows."""
         pieces = packed.pieces
         self._learn(pieces.document)
-        within = _count_up(pieces.lengths)
+        within = positions(pieces.lengths)
         first = np.cumsum(packed.lengths) - packed.lengths + 1
         rows = np.repeat(first, pieces.lengths) + within
         originals = packed.input_ids[rows]
@@ -76,7 +76,7 @@ class FixedCorruption:
         lengths = self._lengths[documents]
         starts = np.cumsum(lengths) - lengths
         ids = self._documents.gather(documents, np.zeros_like(lengths), lengths).astype(np.int64)
-        position = _count_up(lengths)
+        position = positions(lengths)
         content = mix(mix(position.astype(np.uint64)) + ids.astype(np.uint64))
         own = mix(_sums(content, lengths) + np.uint64(CORRUPTION_SEED))
         keys = self._token_keys(ids, np.repeat(own, lengths), position)
@@ -89,9 +89,9 @@ class FixedCorruption:
         self._bounds[documents] = np.where(counts < lengths[:, None], bounds, _NEVER)
         self._keys[documents], self._known[documents] = own, True
 
-    def _token_keys(self, ids: Int64Array, documents: UInt64Array, positions: Int64Array) -> UInt64Array:
-        """(n,) a key for each token, by the key of its document and its position; special ones are never small."""
-        keys = mix(documents + positions.astype(np.uint64) * _STEP) >> np.uint64(64 - KEY_BITS)
+    def _token_keys(self, ids: Int64Array, documents: UInt64Array, places: Int64Array) -> UInt64Array:
+        """(n,) a key for each token, by the key of its document and its place in it; special ones are never small."""
+        keys = mix(documents + places.astype(np.uint64) * _STEP) >> np.uint64(64 - KEY_BITS)
         keys[self._special[ids]] = _NEVER
         return keys
 
@@ -121,10 +121,3 @@ def _sums(values: UInt64Array, lengths: Int64Array) -> UInt64Array:
     ends = np.cumsum(lengths)
     sums: UInt64Array = running[ends] - running[ends - lengths]
     return sums
-
-
-def _count_up(lengths: Int64Array) -> Int64Array:
-    """0, 1, .. length - 1 for each length, end to end."""
-    ends = np.cumsum(lengths)
-    counted: Int64Array = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-    return counted

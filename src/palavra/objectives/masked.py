@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from palavra.batch import Batch, from_arrays
+from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
 from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
@@ -108,9 +108,9 @@ class MaskedObjective:
         if self.masking.unit == "token":
             rows = eligible[_smallest(random.random(len(eligible)), count)]
         else:
-            words = self._words(input_ids, lengths, eligible)
+            words, sequences = self._words(input_ids, lengths, eligible), np.repeat(np.arange(len(lengths)), lengths)
             spans = self.masking.span_words if self.masking.unit == "span" else 1.0
-            rows = eligible[_draw_words(words, count, spans, random)]
+            rows = eligible[_draw_words(words, sequences[eligible], count, spans, random)]
         corrupted = input_ids.copy()
         corrupted[rows] = self._corrupt(input_ids[rows], random)
         return from_arrays(corrupted, lengths, rows, input_ids[rows])
@@ -156,32 +156,30 @@ def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
     return chosen
 
 
-def _draw_words(words: Int64Array, count: int, mean: float, random: np.random.Generator) -> Int64Array:
+def _draw_words(
+    words: Int64Array, sequences: Int64Array, count: int, mean: float, random: np.random.Generator
+) -> Int64Array:
     """Ascending indexes of tokens in whole words, drawn word by word (or span by span) up to `count` tokens.
 
-    `words` (n,) ascending word numbers. Drawing ends at the first word that would pass `count`, unless it
-    is the only one.
+    `words` (n,) ascending word numbers, `sequences` (n,) likewise; a span ends with its sequence. Drawing ends at the
+    first word that would pass `count`, unless it is the only one.
     """
     boundaries = np.flatnonzero(np.diff(words, prepend=-1))
-    sizes = np.diff(np.append(boundaries, len(words)))
+    sizes, owner = np.diff(np.append(boundaries, len(words))), sequences[boundaries]
     if mean > 1:
         spans = np.minimum(random.geometric(1 / mean, size=len(sizes)), 10)
         starts = random.permutation(len(sizes))
-        reach = np.repeat(starts, spans[starts]) + _count_up(spans[starts])
-        reach = reach[reach < len(sizes)]
+        begins = np.repeat(starts, spans[starts])
+        reach = begins + positions(spans[starts])
+        inside = reach < len(sizes)
+        begins, reach = begins[inside], reach[inside]
+        reach = reach[owner[begins] == owner[reach]]
         _, first = np.unique(reach, return_index=True)
         order = reach[np.sort(first)]
     else:
         order = random.permutation(len(sizes))
     drawn = np.cumsum(sizes[order])
     chosen = order[: max(1, int(np.searchsorted(drawn, count, side="right")))]
-    within = np.repeat(boundaries[chosen], sizes[chosen]) + _count_up(sizes[chosen])
+    within = np.repeat(boundaries[chosen], sizes[chosen]) + positions(sizes[chosen])
     tokens: Int64Array = np.sort(within)
     return tokens
-
-
-def _count_up(sizes: npt.NDArray[np.integer]) -> Int64Array:
-    """0, 1, .. size - 1 for each size, end to end."""
-    ends = np.cumsum(sizes)
-    counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - sizes, sizes)
-    return counted

@@ -247,8 +247,7 @@ def _interleaved(first: Int64Array, second: Int64Array) -> Int64Array:
 
 def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
     """starts[i], .. starts[i] + lengths[i] - 1, for each i, end to end."""
-    ends = np.cumsum(lengths)
-    counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    counted: Int64Array = positions(lengths) + np.repeat(starts, lengths)
     return counted
 
 
