@@ -172,6 +172,8 @@ def test_eight_examples_are_learned_by_heart() -> None:
     wrong = TASK.score(EXAMPLES, features, (-result[0],))
     assert wrong.intervals["loss"].low < wrong.values["loss"] < wrong.intervals["loss"].high
     assert wrong.values["accuracy"] < 0.2
+    with pytest.raises(PalavraError, match="outputs for 1 of 28 choices are not finite: it has diverged"):
+        TASK.score(EXAMPLES, features, (np.where(np.arange(28)[:, None] == 3, np.nan, result[0]),))
     assert wrong.details["errors"][0]["probability"] == max(e["probability"] for e in wrong.details["errors"])
     assert json.loads(json.dumps(wrong.details))["choices"] == {"2": 2, "3": 2, "4": 2, "5": 2}
 

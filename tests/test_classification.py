@@ -445,6 +445,22 @@ def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: 
     np.testing.assert_allclose(task.probabilities(examples, features, with_log_p(p)).sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("classes", [2, 5, 6, 40])
+def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: Tokenizer, classes: int) -> None:
+    random = np.random.default_rng(0)
+    labels = [str(n) for n in range(classes)]
+    task = Classification.fit(SPEC, examples_of(labels))
+    examples = examples_of(["0"] * 50)
+    features = task.encode(examples, tokenizer, 32, False)
+    p = random.integers(1, 3, size=(50, classes)).astype(np.float64)  # many equal ones, more than are listed
+    found = task.predict(examples, features, with_log_p(p / p.sum(1, keepdims=True)))
+    assert [int(one["label"]) for one in found] == p.argmax(1).tolist()
+    for one in found:
+        assert len({row["label"] for row in one["best"]}) == len(one["best"]) == min(5, classes)
+        shown = [row["probability"] for row in one["best"]]
+        assert shown == sorted(shown, reverse=True)
+
+
 def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
     labels = [*"abca", *"bbcaabcc"]
     examples = examples_of(labels)

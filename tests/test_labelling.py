@@ -429,6 +429,9 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
     right = [a == b for one, other in zip(gold, predicted, strict=True) for a, b in zip(one, other, strict=True)]
     assert scores.values["token_accuracy"] == pytest.approx(np.mean(right))
     assert scores.values["loss"] == pytest.approx(-log_p[np.arange(len(log_p)), features.labels].mean(), rel=1e-5)
+    log_p[0] = np.nan
+    with pytest.raises(PalavraError, match="words are not finite: it has diverged"):
+        task.score(examples, features, (log_p,))
 
 
 def test_errors_show_the_surest_mistakes_first() -> None:

@@ -463,6 +463,16 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     assert evaluated.values["no_answer_f1"] == after.values["no_answer_f1"]
 
 
+def test_a_model_that_has_diverged_is_an_error_and_no_refusal() -> None:
+    features = encode(QUESTIONS)
+    (scores,) = random_scores(features, 0)
+    scores[5, 1] = np.nan
+    task = QuestionAnswering(spec(), True)
+    for use in (task.score, task.calibrated):
+        with pytest.raises(PalavraError, match=r"outputs for 1 of \d+ tokens are not finite: it has diverged"):
+            use(QUESTIONS, features, (scores,))
+
+
 def test_a_context_without_tokens_has_no_answer() -> None:
     for text in ("\x01\x02", TEXTS[0]):
         questions = [ask("who?", "\x01\x02"), ask("who?", text)]

@@ -16,7 +16,6 @@ from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
-    f1_score,
     mean_absolute_error,
     mean_squared_error,
     precision_recall_fscore_support,
@@ -216,15 +215,17 @@ def multilabel_scores(
     if labels.shape != probabilities.shape:
         raise ValueError("label sets are (E, K), as their probabilities")
     gold, chosen = labels.astype(bool), probabilities >= threshold
-    precision, recall, f1, support = precision_recall_fscore_support(gold, chosen, zero_division=0)
+    # By hand: scikit-learn takes one column of decisions for two classes.
+    support, found, both = gold.sum(0), chosen.sum(0), (gold & chosen).sum(0)
+    precision, recall, f1 = _ratio(both, found), _ratio(both, support), _ratio(2 * both, found + support)
     aurocs = [_auroc(gold[:, k], probabilities[:, k]) for k in range(len(names))]
     return MultilabelScores(
         examples=len(labels),
-        micro_f1=float(f1_score(gold, chosen, average="micro", zero_division=0)),
+        micro_f1=_f1(int(both.sum()), int(found.sum()), int(support.sum())),
         macro_f1=float(f1.mean()),
         weighted_f1=float(f1 @ support) / max(1, int(support.sum())),
         samples_f1=float(_ratio(2 * (gold & chosen).sum(1), gold.sum(1) + chosen.sum(1)).mean()),
-        subset_accuracy=float(accuracy_score(gold, chosen)),
+        subset_accuracy=float((gold == chosen).all(1).mean()),
         auroc=_mean(aurocs),
         loss=float(binary_cross_entropies(gold, probabilities).mean(dtype=np.float64)),
         per_class=_rows(names, precision, recall, f1, support, aurocs),
@@ -295,10 +296,15 @@ def binary_cross_entropies(labels: BoolArray, probabilities: Floats) -> Floats:
 def _check(examples: int, outputs: Floats, names: int) -> None:
     if examples == 0 or outputs.shape != (examples, names):
         raise ValueError(f"{examples} examples and {names} names do not fit outputs of shape {outputs.shape}")
-    wrong = int((~np.isfinite(outputs)).any(1).sum())
+    check_finite(outputs, "examples")
+
+
+def check_finite(outputs: Floats, what: str) -> None:
+    """Raise PalavraError where the outputs (n, ...) for so many examples, words or the like are not all numbers."""
+    wrong = int((~np.isfinite(outputs.reshape(len(outputs), -1))).any(1).sum())
     if wrong:
         raise PalavraError(
-            f"the model's outputs for {wrong} of {examples} examples are not finite: it has diverged; "
+            f"the model's outputs for {wrong} of {len(outputs)} {what} are not finite: it has diverged; "
             "train with a lower rate"
         )
 

@@ -17,6 +17,7 @@ from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration
 from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.metrics import check_finite
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import means
@@ -155,6 +156,7 @@ class MultipleChoice(Task[ChoiceExample]):
         ]
 
     def score(self, examples: Sequence[ChoiceExample], features: Features, inferred: Inferred) -> Scores:
+        check_finite(inferred[0], "choices")
         probabilities = self.probabilities(features, inferred)
         chosen = np.array([own.argmax() for own in probabilities])
         confidence = np.array([own.max() for own in probabilities])

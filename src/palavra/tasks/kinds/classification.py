@@ -200,9 +200,7 @@ class Classification(Task[TextExample]):
         probabilities = self.probabilities(examples, features, inferred)
         if self.multilabel:
             return [self._several(row) for row in probabilities]
-        count = min(LISTED, len(self.labels))
-        part = np.argpartition(-probabilities, count - 1, axis=1)[:, :count]
-        order = np.take_along_axis(part, np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1), 1)
+        order = _best(probabilities, min(LISTED, len(self.labels)))
         best = np.take_along_axis(probabilities, order, 1)
         return [
             {
@@ -215,7 +213,7 @@ class Classification(Task[TextExample]):
 
     def _several(self, row: npt.NDArray[np.float32]) -> Prediction:
         chosen = sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
-        best = np.argsort(-row)[:LISTED].tolist()
+        best = np.argsort(-row, kind="stable")[:LISTED].tolist()
         return {
             "label": [self.labels[i] for i in chosen],
             "probability": [float(row[i]) for i in chosen],
@@ -324,6 +322,18 @@ def label_map(labels: Labels) -> dict[str, Any]:
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
     }
+
+
+def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
+    """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
+    part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1, kind="stable")
+    best = np.take_along_axis(part, order, 1)
+    first = probabilities.argmax(1)
+    # Where more than `count` are equally probable, the first of them may not be among those found.
+    lost = best[:, 0] != first
+    best[lost] = np.concatenate([first[lost, None], best[lost, :-1]], 1)
+    return best
 
 
 def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities) -> Sequence[Statistic]:

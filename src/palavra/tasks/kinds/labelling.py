@@ -232,6 +232,8 @@ class Labelling(Task[Tagged]):
         """Spans as conlleval counts them; where labels spell none, the labels of words. `loss` is the mean over the
         rows, -log p of the right class in nats."""
         log_p = _of_words(features, inferred)
+        # Only a probability of 0 is not a number that is one.
+        metrics.check_finite(np.exp(log_p), "words")
         chosen, gold = self.decode(examples, log_p), self._gold(examples)
         losses = -inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)].astype(np.float64)
         loss = float(losses.mean())

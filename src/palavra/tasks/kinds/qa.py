@@ -23,6 +23,7 @@ from palavra.tasks.answers import ARTICLES, Grades, QuestionScores, Threshold, b
 from palavra.tasks.calibration import FEWEST_IN_HALF, halves, how_fitted
 from palavra.tasks.candidates import Candidate, Found, best_spans, candidate_of, distinct
 from palavra.tasks.features import Features, offsets_of
+from palavra.tasks.metrics import check_finite
 from palavra.tasks.questions import QuestionFeatures, encode_questions
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import Articles, TaskSpec
@@ -243,6 +244,7 @@ class QuestionAnswering(Task[Question]):
         return replace(scores, details={**scores.details, "fitted": how_fitted("threshold", self.threshold, own)})
 
     def _judged(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> "Judged":
+        check_finite(inferred[0], "tokens")
         found = tuple(self.find(examples, features, inferred))
         gold = [tuple(answer.text for answer in one.answers) for one in examples]
         return Judged(
