@@ -53,9 +53,12 @@ def softmax_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
     logits (m, V), and its sum over rows, the gradient of a bias (V,). The softmax is taken in float32 or wider.
     Written so that a compiler fuses it into few passes over the logits; correct as it stands without one.
     """
-    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
-    right = log_p.gather(1, labels[:, None])
-    gradient = log_p.exp().to(logits.dtype).scatter_(1, labels[:, None], right.expm1().to(logits.dtype))
+    p = torch.softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    labels = labels[:, None]
+    # log p of the label by way of the likeliest entry, whose p is at least 1 / V: spares a pass of logarithms.
+    likeliest = logits.amax(-1, keepdim=True).to(p.dtype)
+    right = logits.gather(1, labels).to(p.dtype) - likeliest + p.amax(-1, keepdim=True).log()
+    gradient = p.to(logits.dtype).scatter_(1, labels, right.expm1().to(logits.dtype))
     # The sum over rows as a product: as a sum, a compiler takes every exponential once more for it.
     return -right.sum(), gradient, (gradient.new_ones(1, len(labels)) @ gradient).squeeze(0)
 
