@@ -1,31 +1,44 @@
-"""How long a step of each output layer takes, from a thousand classes to two hundred thousand.
+"""What each output layer costs, from a thousand classes to two hundred thousand, and how good it is on real data.
 
-A step is the loss of M rows, its gradients and AdamW's update, all of the output layer alone, in float32 on the
-CPU. Labels and counts follow Zipf's law. For each number of classes and rows the layers take turns, round by
-round, on the same rows; the medians are printed, the three parts of a step apart. The gradient of every layer
-is as large as its parameters, and so is what AdamW reads and writes: those parts grow with the classes even
-where the loss does not.
+The curve: a step is the loss of M rows, its gradients, their clipping and AdamW's update, all of the output layer
+alone, in float32 on the CPU. Labels and counts follow Zipf's law. For each number of classes and rows the layers take
+turns, round by round, on the same rows; the medians are printed, the parts of a step apart. The gradient of every
+layer is as large as its parameters, and so is what clipping and AdamW read and write: those parts grow with the
+classes even where the loss does not.
 
-    python benchmarks/classes.py --plot classes.svg
+Real data (`--data` and `--model`): `palavra.finetune` with each layer behind the same head, on the train, dev and test
+files of a folder, for as many passes and at the same learning rate. Seconds of training and the test set's accuracy
+are printed.
+
+    python benchmarks/classes.py --plot docs/classes.svg
     python benchmarks/classes.py --quick
+    python benchmarks/classes.py --data DATA --model MODEL
 """
 
 import argparse
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import palavra
+from palavra.log import Log
 from palavra.model.compute import choose_compute, keep_freed_memory
 from palavra.model.outputs import Output, OutputConfig, build_output
+from palavra.run.finetune import FineTuned
+from palavra.training.loop import finish_gradients
+from palavra.training.optimizers import OptimizerConfig, build_optimizers
 
 WIDTH = 384
 CLASSES = (1_000, 3_000, 10_000, 30_000, 100_000, 200_000)
@@ -36,9 +49,23 @@ CONFIGS = {
     "sampled": OutputConfig(name="sampled", samples=256),
     "adaptive": OutputConfig(name="adaptive"),
 }
-PARTS = ("forward", "backward", "adamw")
+PARTS = ("forward", "backward", "clip", "adamw")
 TRAINING_ROWS = 10_000_000
 WARM_UP = 2  # rounds: the first makes the optimizer's state, and memory comes new from the system
+
+# Of the runs on real data. A node of the balanced tree tells one stretch of the sorted labels from the next; a hidden
+# layer turns the body's vectors so that it can.
+HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu", "norm": "batch"}
+OUTPUTS = {
+    "softmax": ("task.output.name=softmax",),
+    "hierarchical": ("task.output.name=hierarchical", "task.output.tree=balanced"),
+    "sampled": ("task.output.name=sampled", "task.output.samples=256"),
+    "adaptive": ("task.output.name=adaptive",),
+}
+BATCH_SIZE = 128
+HEAD_RATE = 5e-3
+BODY_RATE = 2e-4
+EPOCHS = {"frozen": 20, "full": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +86,74 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch (all cores if not given)")
     parser.add_argument("--quick", action="store_true", help="3 rounds, up to 30,000 classes")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the whole steps into this file")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="train, dev and test.jsonl.gz with text and label")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="the pretrained model for --data")
+    parser.add_argument("--strategy", choices=EPOCHS, default="frozen", help="with --data: what moves")
+    parser.add_argument("--epochs", type=float, help="with --data: passes over the training set")
+    parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help="with --data: which")
     options = parser.parse_args()
+    if (options.data is None) != (options.model is None):
+        parser.error("--data and --model go together")
     if options.threads:
         torch.set_num_threads(options.threads)
-    keep_freed_memory(choose_compute("cpu", "float32", "off"))  # as training does
-    sizes, rounds = ([k for k in CLASSES if k <= 30_000], 3) if options.quick else (CLASSES, options.rounds)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
-    print(f"torch {torch.__version__}; width {WIDTH}; milliseconds, medians of {rounds} rounds\n")
-    print("| K | M | layer | parameters | forward | backward | AdamW | step |\n|---|---|---|---|---|---|---|---|")
+    print(f"torch {torch.__version__}", flush=True)
+    if options.data is not None:
+        learn(
+            options.data, options.model, options.strategy, options.epochs or EPOCHS[options.strategy], options.outputs
+        )
+    else:
+        compare_steps(3 if options.quick else options.rounds, 30_000 if options.quick else max(CLASSES), options.plot)
+
+
+def learn(data: Path, model: Path, strategy: str, epochs: float, outputs: Sequence[str]) -> None:
+    """Train a classifier with each output layer, one after the other, and print how long that took and how good it
+    is. Every run computes as many passes at the same rates; scoring is no part of the time."""
+    print(f"{strategy}: {epochs:g} epochs in batches of {BATCH_SIZE}\n")
+    print("| layer | training, s | a step, ms | dev accuracy, % | test accuracy, % | with all else, s |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name in outputs:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            found = fine_tune(data, model, strategy, epochs, name, Path(folder) / "model")
+        scores = found.scores["task"]
+        dev, test = (100 * scores[split].values["accuracy"] for split in ("valid", "test"))
+        print(
+            f"| {name} | {found.seconds:.1f} | {1000 * found.seconds / found.steps:.1f} | {dev:.1f} | {test:.1f} "
+            f"| {time.perf_counter() - began:.0f} |",
+            flush=True,
+        )
+
+
+def fine_tune(data: Path, model: Path, strategy: str, epochs: float, name: str, out: Path) -> FineTuned:
+    rate = HEAD_RATE if strategy == "frozen" else BODY_RATE
+    # One validation, after the last step: its time is no part of training, but the benchmark has to wait for it.
+    settings = (*OUTPUTS[name], f"train.eval_every={10**9}", f"strategy.head_ratio={HEAD_RATE / rate:g}")
+    found = palavra.finetune(
+        "classification", data / "train.jsonl.gz", valid=data / "dev.jsonl.gz", test=data / "test.jsonl.gz",
+        label="label", model=model, out=out, strategy=strategy, epochs=epochs, batch_size=BATCH_SIZE,
+        optimizer="adamw", learning_rate=rate, set=settings, log=Log(quiet=True), **HEAD,
+    )  # fmt: skip
+    assert isinstance(found, FineTuned)
+    return found
+
+
+def compare_steps(rounds: int, largest: int, plot: str | None) -> None:
+    """Print the curve of step times, and draw it."""
+    keep_freed_memory(choose_compute("cpu", "float32", "off"))  # as training does
+    print(f"width {WIDTH}; milliseconds, medians of {rounds} rounds\n")
+    print("| K | M | layer | parameters | forward | backward | clip | AdamW | step |")
+    print("|---|---|---|---|---|---|---|---|---|")
     results = []
-    for result in measure(sizes, rounds):
+    for result in measure([k for k in CLASSES if k <= largest], rounds):
         times = " | ".join(f"{1000 * seconds:.2f}" for seconds in (*result.parts.values(), result.step))
         print(
             f"| {result.classes:,} | {result.rows} | {result.name} | {result.parameters:,} | {times} |",
             flush=True,
         )
         results.append(result)
-    if options.plot:
-        draw(results, options.plot)
+    if plot:
+        draw(results, plot)
 
 
 def measure(sizes: Sequence[int], rounds: int) -> Iterator[Result]:
@@ -115,17 +192,21 @@ def compare(counts: np.ndarray, rows: int, rounds: int) -> list[Result]:
 
 def stepper(output: Output) -> Callable[[Tensor, Tensor], list[float]]:
     """A training step that returns the seconds of its parts."""
-    optimizer = torch.optim.AdamW(output.parameters(), fused=True)
+    config = OptimizerConfig()
+    optimizers = build_optimizers(output.named_parameters(), config)
 
     def step(hidden: Tensor, labels: Tensor) -> list[float]:
-        optimizer.zero_grad(set_to_none=True)
+        optimizers.zero_grad()
         hidden.grad = None
         marks = [time.perf_counter()]
-        total = output.total_loss(hidden, labels) / len(labels)
+        total = output.total_loss(hidden, labels)
         marks.append(time.perf_counter())
         total.backward()
         marks.append(time.perf_counter())
-        optimizer.step()
+        gradients = [parameter.grad for parameter in output.parameters() if parameter.grad is not None]
+        finish_gradients(gradients, torch.tensor(float(len(labels))), config.clip)
+        marks.append(time.perf_counter())
+        optimizers.step()
         marks.append(time.perf_counter())
         return [end - begin for begin, end in pairwise(marks)]
 
