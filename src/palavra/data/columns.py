@@ -20,7 +20,7 @@ _LONGEST_SENTENCE = 1 << 20  # rows
 _WORD = re.compile(r"\w+|[^\w\s]")
 _BLANKS = re.compile(r"[ \t]+")  # not str.split: a no-break space is part of a word
 _CONLLU_ID = re.compile(r"[0-9]{1,9}(?:[-.][0-9]{1,9})?\Z")
-_WORD_OPTION, _LABEL_OPTION = "--word-column", "--label-column"
+_WORD_OPTION, _LABEL_OPTION = "--words", "--label"
 
 
 @dataclass(frozen=True, kw_only=True)
