@@ -289,7 +289,7 @@ def predict(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """What a fine-tuned model says of texts or records: JSON lines in the order of the input."""
+    """What a fine-tuned model says of texts or records: JSON lines, in order."""
     from palavra.inference.loading import load
     from palavra.run.prediction import predict_inputs
 
