@@ -34,8 +34,6 @@ SHOWN_LABELS = 20
 SHOWN_ERRORS = 20
 LISTED = 5
 THRESHOLD = 0.5
-# Tables with a row or a column for each class are kept up to so many.
-TABLE_CLASSES = 200
 # A class so rare that it would weigh more is learned from noise.
 LARGEST_RATIO = 100.0
 
