@@ -29,7 +29,7 @@ TRANSLATED = [("README.md", "README.pt-BR.md"), ("docs/method.md", "docs/method.
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND: Any = typer.main.get_command(app)
 # Options of other programs that the pages use.
-FOREIGN = {"--rounds", "--megabytes", "--sizes", "--no-deps", "--strict", "--fix", "--all", "--quick"}
+FOREIGN = {"--data", "--rounds", "--megabytes", "--sizes", "--no-deps", "--strict", "--fix", "--all", "--quick"}
 
 
 def text_of(page: Path | str) -> str:

@@ -260,7 +260,8 @@ def evaluate_task(
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to; `threshold` and `articles` are those of `FineTunedModel.answering`. Raises PalavraError for examples that do not fit the task.
+    example to; `threshold` and `articles` are those of `FineTunedModel.answering`. Raises PalavraError for examples
+    that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
     loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
