@@ -59,7 +59,7 @@ HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu
 OUTPUTS = {
     "softmax": ("task.output.name=softmax",),
     "hierarchical": ("task.output.name=hierarchical", "task.output.tree=balanced"),
-    "sampled": ("task.output.name=sampled", "task.output.samples=256"),
+    "sampled": ("task.output.name=sampled", "task.output.samples=1024"),
     "adaptive": ("task.output.name=adaptive",),
 }
 BATCH_SIZE = 128
