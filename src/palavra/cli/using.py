@@ -24,6 +24,10 @@ from palavra.cli.options import (
 )
 from palavra.cli.records import InputOptions, RecordOptions, reads_records
 
+Threshold = Annotated[
+    float | None, typer.Option(help="qa: refuse answers not that much likelier than none; 0 as SQuAD 2.0. [the task's]")
+]
+
 
 @app.command()
 @reads_records
@@ -42,6 +46,11 @@ def evaluate(
     task: Task = None,
     *,
     records: RecordOptions,
+    threshold: Threshold = None,
+    articles: Annotated[
+        Literal["en", "pt", "none"] | None,
+        typer.Option(help="qa: the language whose articles do not count. [the task's]"),
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
     ] = None,
@@ -58,7 +67,8 @@ def evaluate(
 
     found = api.evaluate(
         model, *(sources or ()), column=column, documents=documents_kind(documents, lines), task=task,
-        predictions=predictions, sliding=sliding or None, device=device, log=Log(quiet=quiet), **records.given(),
+        threshold=threshold, articles=articles, predictions=predictions, sliding=sliding or None, device=device,
+        log=Log(quiet=quiet), **records.given(),
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())
@@ -283,6 +293,7 @@ def predict(
     task: Task = None,
     *,
     records: InputOptions,
+    threshold: Threshold = None,
     long: Annotated[
         Literal["truncate", "split"] | None,
         typer.Option(help="Texts beyond the context: cut them, or average over windows. [as trained]"),
@@ -295,5 +306,7 @@ def predict(
 
     loaded = load(model, device=device)
     loaded.check_offers("predict")
-    for one in predict_inputs(loaded, texts or (), file, task=task, long=long, format=format, **records.given()):
+    for one in predict_inputs(
+        loaded, texts or (), file, task=task, long=long, format=format, threshold=threshold, **records.given()
+    ):
         typer.echo(json.dumps(one, ensure_ascii=False))

@@ -22,6 +22,7 @@ from palavra.run.learning import learning_in
 from palavra.run.pretrain import Finished, Plan, plan_pretraining, resume_pretraining, run_pretraining
 from palavra.run.task_api import evaluate_task
 from palavra.tasks.directory import is_task_directory
+from palavra.tasks.spec import Articles
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 Documents = Literal["file", "line", "blank-line"]
@@ -154,6 +155,8 @@ def evaluate(
     encoding: str | None = None,
     task: str | None = None,
     separator: str | None = None,
+    threshold: float | None = None,
+    articles: Articles | None = None,
     predictions: str | Path | None = None,
     sliding: bool | None = None,
     device: str = "auto",
@@ -168,17 +171,21 @@ def evaluate(
     longer than the context overlap by half. A fine-tuned model: on a file of
     labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
     `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
-    several; what it predicts for each example goes to the file `predictions`.
+    several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
+    `FineTunedModel.answering`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
-    of_tasks = {"task": task, "predictions": predictions, "separator": separator, **columns}
+    of_tasks = {
+        "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
+        **columns,
+    }  # fmt: skip
     if is_task_directory(Path(model)):
         if len(sources) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, sources[0], task=task, encoding=encoding, separator=separator, predictions=predictions,
-            device=device, **columns,
+            model, sources[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
+            articles=articles, predictions=predictions, device=device, **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
     reading = _present({"column": column, "documents": documents, "encoding": encoding})

@@ -28,15 +28,17 @@ def predict_inputs(
     long: LongTexts | None = None,
     format: Format | None = None,
     encoding: str | None = None,
+    threshold: float | None = None,
     **columns: Unpack[InputColumns],
 ) -> Iterator[Prediction]:
-    """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`.
+    """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`, and
+    `FineTunedModel.answering` for `threshold`.
 
     Raises PalavraError unless there is one of the two, and for options that mean nothing to it.
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
-    model = model.reading(task, encoding=encoding, **columns)
+    model = model.reading(task, encoding=encoding, **columns).answering(task, threshold=threshold)
     if file is None:
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)

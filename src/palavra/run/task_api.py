@@ -227,17 +227,20 @@ class TaskEvaluation:
 
     def lines(self) -> list[str]:
         """As people read it."""
-        found = scores_json(self.scores)
-        interval = found["interval"]
-        between = f"   [{interval['low']:.4f}, {interval['high']:.4f}] with 95% confidence" if interval else ""
+        articles = self.scores.details.get("articles")
         return [
             f"examples            {len(self.predictions):,}",
             *([f"cut to the context  {self.truncated:,}"] if self.truncated else []),
-            *(
-                f"{name.replace('_', ' '):<19} {value:.4f}{between if name == self.scores.main else ''}"
-                for name, value in self.scores.values.items()
-            ),
+            *([f"articles            {articles}"] if articles else []),
+            *(self._line(name, value) for name, value in self.scores.values.items()),
         ]
+
+    def _line(self, name: str, value: float) -> str:
+        interval = self.scores.intervals.get(name)
+        between = (
+            f"   [{interval.low:.4f}, {interval.high:.4f}] with {interval.level:.0%} confidence" if interval else ""
+        )
+        return f"{name.replace('_', ' '):<19} {value:.4f}{between}"
 
     def to_json(self) -> dict[str, Any]:
         """The scores as JSON."""
