@@ -29,7 +29,8 @@ from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig, Head
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
-from palavra.run.training import Training, Validation
+from palavra.run.job import Validation
+from palavra.run.training import Training
 from palavra.tasks.directory import build_head
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.kinds.classification import Classification

@@ -30,10 +30,10 @@ from palavra.model.task_heads import HeadConfig
 from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
 from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.finetuning import FineTuning
+from palavra.run.job import Validation
 from palavra.run.several import _fold, run_folds, run_seeds
 from palavra.run.splits import examples_hash, held_out, read_split, with_absolute_paths
 from palavra.run.task_api import build_finetune_recipe
-from palavra.run.training import Validation
 from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import build_task_model
 from palavra.tasks.kinds.qa import QuestionAnswering

@@ -14,7 +14,7 @@ from palavra.inference.tasks import Vectors, infer
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.run.training import Stage, Validation
+from palavra.run.job import Stage, Validation
 from palavra.tasks.batches import Chosen, Plan
 from palavra.tasks.features import Features
 from palavra.tasks.objective import TaskObjective
@@ -36,7 +36,7 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """The job of a fine-tuning run (see `training.Job`). `train` and `valid` hold the examples of each task."""
+    """The job of a fine-tuning run (see `job.Job`). `train` and `valid` hold the examples of each task."""
 
     recipe: FinetuneRecipe
     model: TaskModel

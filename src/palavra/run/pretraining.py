@@ -15,9 +15,9 @@ from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
 from palavra.recipe import Recipe, TrainConfig
+from palavra.run.job import Stage, Validation
 from palavra.run.learning import Learning
 from palavra.run.single_objectives import TextObjective
-from palavra.run.training import Stage, Validation
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import LoopConfig, StepReport, in_steps
 from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
@@ -26,7 +26,7 @@ from palavra.training.schedules import ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """The job of a pretraining run (see `training.Job`)."""
+    """The job of a pretraining run (see `job.Job`)."""
 
     recipe: Recipe
     learning: Learning

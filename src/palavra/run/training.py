@@ -1,23 +1,22 @@
 """The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a `Job`;
 pretraining and fine-tuning differ in theirs, never here."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
 from palavra import distributed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
-from palavra.model.compute import Compute
 from palavra.run.directory import Metrics, RunDirectory
+from palavra.run.job import Job
+from palavra.run.window import Window
 from palavra.training.checkpoint import (
     RunState,
     damage,
@@ -28,116 +27,8 @@ from palavra.training.checkpoint import (
     set_aside,
 )
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
-from palavra.training.loop import LoopConfig, Objective, PreparedStep, StepReport, prefetch, prepare_steps, train
+from palavra.training.loop import PreparedStep, StepReport, prefetch, prepare_steps, train
 from palavra.training.monitor import Monitor
-from palavra.training.optimizers import OptimizerConfig, Optimizers
-from palavra.training.schedules import ScheduleConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """One look at held-out data: `score` decides which weights are best, the lower the better; `values` go to
-    `metrics.jsonl`, `line` to the log."""
-
-    score: float
-    values: Mapping[str, float]
-    line: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A part of a run that ends after step `until`; `begin` says which parameters it moves."""
-
-    until: int
-    begin: Callable[[], None] = lambda: None
-
-
-class Pace(Protocol):
-    """How often things happen, in steps; see `TrainConfig`."""
-
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def eval_every(self) -> int | None: ...
-    @property
-    def save_every(self) -> int | None: ...
-    @property
-    def keep(self) -> int: ...
-    @property
-    def tensorboard(self) -> bool: ...
-
-
-class Job(Protocol):
-    """What a run trains, everything resolved."""
-
-    @property
-    def title(self) -> str:
-        """What the progress line calls it."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained, on its device."""
-
-    @property
-    def objective(self) -> Objective[Any, Any]:
-        """What is learned."""
-
-    @property
-    def compute(self) -> Compute:
-        """Where and how the arithmetic is done."""
-
-    @property
-    def loop(self) -> LoopConfig:
-        """Length, clipping and seed."""
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """The learning rate over time."""
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """What `optimizers` are made of."""
-
-    @property
-    def pace(self) -> Pace:
-        """When to log, validate and save."""
-
-    @property
-    def guessing(self) -> float:
-        """The loss of a blind guess."""
-
-    @property
-    def budget(self) -> int | None:
-        """Tokens that a micro-batch may hold; None where batches are not filled to a budget."""
-
-    @property
-    def patience(self) -> int | None:
-        """How many validations in a row may bring nothing new; None: any number."""
-
-    @property
-    def matmul_peak(self) -> float:
-        """The machine's rate of matrix products, in operations a second; 0: not measured."""
-
-    def optimizers(self) -> Optimizers:
-        """New optimizers of the model's parameters."""
-
-    def stages(self) -> Sequence[Stage]:
-        """The parts of the run, in order; the last ends with the run."""
-
-    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Any]]:
-        """The micro-batches of every step from `cursor` on, as the objective takes them."""
-
-    def validate(self) -> Validation | None:
-        """Look at held-out data, if there are any."""
-
-    def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """What a log line says beside loss, rate and speed."""
-
-    def flops(self, report: StepReport) -> float:
-        """Floating-point operations of the step's matrix products."""
-
-    def name_document(self, number: int) -> str:
-        """Where a document comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +64,7 @@ class Training:
         self.packing = PackingTally(budget=job.budget or 0)
         self.state = RunState(step=0, cursor=Cursor())
         self.monitor = Monitor(job.optimizer.peak_rate, job.name_document, job.guessing)
-        self._window = _Window()
+        self._window = Window()
         self._improved: float | None = None
         self._stopped: str | None = None
 
@@ -367,66 +258,6 @@ class Training:
         """Seconds of training up to now, over all sessions of the run; kept in the state."""
         self.state = replace(self.state, seconds=self.state.seconds + self._window.take_seconds())
         return self.state.seconds
-
-
-class _Window:
-    """What happened since the last log line. Reads losses from the device only when closed."""
-
-    def __init__(self) -> None:
-        self.detail = ""
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew, now."""
-        self._began = time.perf_counter()
-        self._lost = self._settled = 0.0
-        self._losses: list[torch.Tensor] = []
-        self._norms: list[torch.Tensor] = []
-        self._tokens = 0
-        self._flops = 0.0
-
-    def add(self, report: StepReport, flops: float) -> None:
-        """Count one step."""
-        self._losses.append(report.loss)
-        self._norms.append(report.gradient_norm)
-        self._tokens += report.tokens
-        self._flops += flops
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent in the block is not training time."""
-        at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._lost += time.perf_counter() - at
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._began - self._lost
-
-    def take_seconds(self) -> float:
-        """Seconds since the window began, less those taken before."""
-        elapsed = self._elapsed()
-        taken, self._settled = elapsed - self._settled, elapsed
-        return taken
-
-    def close(self, report: StepReport, job: Job) -> dict[str, Any]:
-        """The values of a log line."""
-        job.compute.synchronize()
-        elapsed = max(1e-9, self._elapsed())
-        loss = float(torch.stack(self._losses).mean())
-        norm = float(torch.stack(self._norms).mean())
-        rate = self._tokens / elapsed
-        peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
-        self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
-            f"  {peak:.0%} of peak" if peak else ""
-        )
-        return {
-            "loss": loss,
-            "gradient_norm": norm,
-            "tokens_per_second": round(rate, 1),
-            "peak_share": None if peak is None else round(peak, 4),
-        }
 
 
 @contextmanager

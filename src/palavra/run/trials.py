@@ -19,9 +19,9 @@ from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import finetune_splits
 from palavra.run.finetuning import FineTuning
+from palavra.run.job import Validation
 from palavra.run.search import Dimension, apply, typed
 from palavra.run.splits import Split, read_split
-from palavra.run.training import Validation
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
 
