@@ -1,6 +1,7 @@
 """Multiple choice: labels in every form, ragged numbers of choices, and learning."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,13 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
     path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
     with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
         MultipleChoice.read(spec, str(path))
+    for named, option in (
+        ({"text": "ask"}, "--text"),
+        ({"choices": ("a", "z")}, "--choices"),
+        ({"label": ("z",)}, "--label"),
+    ):
+        with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
+            MultipleChoice.read(TaskSpec(kind="choice", columns=replace(columns, **named)), str(path))
     with pytest.raises(PalavraError, match="label names 2 columns"):
         MultipleChoice.read(TaskSpec(kind="choice", columns=Columns(label=("a", "b"))), str(path))
 

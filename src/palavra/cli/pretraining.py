@@ -99,8 +99,8 @@ def pretrain(
         Literal["masked", "causal", "masked+nsp", "causal+masked"] | None,
         typer.Option(
             help="What is learned: hidden words (masked), each next one (causal), hidden words and whether "
-            "the next sentence follows (masked+nsp), or next words at first and then hidden ones (causal+masked). "
-            "[masked]"
+            "the next sentence follows (masked+nsp), or next words and hidden ones, in turn or together "
+            "(causal+masked). [masked]"
         ),
     ] = None,
     family: Annotated[

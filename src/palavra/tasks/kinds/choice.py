@@ -249,9 +249,9 @@ def _text_column(spec: TaskSpec) -> str:
 def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:
     choices = _choices(record, spec)
     return ChoiceExample(
-        text=_text(column(record, _text_column(spec)), record.where, _text_column(spec)),
+        text=_text(column(record, _text_column(spec), option="--text"), record.where, _text_column(spec)),
         choices=choices,
-        label=_label(column(record, label), choices, f"{record.where}: {label}"),
+        label=_label(column(record, label, option="--label"), choices, f"{record.where}: {label}"),
         where=record.where,
     )
 
@@ -260,7 +260,7 @@ def _input(one: Any, spec: TaskSpec, where: str) -> ChoiceExample:
     """An example to predict from a mapping with the columns, or a text and its choices."""
     if isinstance(one, Mapping):
         record = Record(dict(one), where)
-        text, choices = column(record, _text_column(spec)), _choices(record, spec)
+        text, choices = column(record, _text_column(spec), option="--text"), _choices(record, spec)
     elif isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[1], list | tuple):
         text, choices = one[0], _listed(one[1], where, "choices")
     else:
@@ -273,12 +273,12 @@ def _choices(record: Record, spec: TaskSpec) -> tuple[str, ...]:
     """Of one column of lists, or of several columns, of which the last ones may be empty."""
     names = spec.columns.choices or ("choices",)
     if len(names) == 1:
-        value = column(record, names[0])
+        value = column(record, names[0], option="--choices")
         if not isinstance(value, list | tuple):
             raise PalavraError(f"{record.where}: {names[0]} is {shown(value)}, not a list of choices: write a list, "
                                "or name one column for each choice")  # fmt: skip
         return _listed(value, record.where, names[0])
-    values = [column(record, name) for name in names]
+    values = [column(record, name, option="--choices") for name in names]
     while values and (values[-1] is None or values[-1] == ""):
         values.pop()
     return _texts(values, names[: len(values)], record.where)
