@@ -239,9 +239,6 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
         ("who?", ("me", "you", "they"), 2),
         ("what?", ("this", "that"), 0),
     ]
-    path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
-    with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
-        MultipleChoice.read(spec, str(path))
     for named, option in (
         ({"text": "ask"}, "--text"),
         ({"choices": ("a", "z")}, "--choices"),
@@ -249,6 +246,9 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
     ):
         with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
             MultipleChoice.read(TaskSpec(kind="choice", columns=replace(columns, **named)), str(path))
+    path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
+    with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
+        MultipleChoice.read(spec, str(path))
     with pytest.raises(PalavraError, match="label names 2 columns"):
         MultipleChoice.read(TaskSpec(kind="choice", columns=Columns(label=("a", "b"))), str(path))
 
