@@ -252,6 +252,15 @@ def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
     assert len(run(trials=2, epochs=1, resume=True).trials) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT acts as in a terminal, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_what_an_inner_block_was_told_the_outer_one_knows() -> None:
     with stop_on_signals() as outer:
         with stop_on_signals() as inner:
