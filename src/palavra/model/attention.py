@@ -97,6 +97,36 @@ def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch
     return VarlenLayout(cu_seqlens.to(device, non_blocking=True), max(max_seqlen, width))
 
 
+def cut_layout(layout: Layout, sequences: int, tokens: int) -> tuple[Layout, Layout]:
+    """The layout of the first `sequences`, which hold `tokens`, and that of the others; neither is empty.
+
+    A row that holds both kinds becomes a row of each.
+    """
+    if isinstance(layout, ReferenceLayout):
+        return ReferenceLayout(layout.sequence[:tokens]), ReferenceLayout(layout.sequence[tokens:])
+    if isinstance(layout, VarlenLayout):
+        starts = layout.cu_seqlens
+        return (
+            VarlenLayout(starts[: sequences + 1], layout.max_seqlen),
+            VarlenLayout(starts[sequences:] - tokens, layout.max_seqlen),
+        )
+    width = layout.slots.shape[1]
+    last, begin = (place // width for place in layout.place[tokens - 1 : tokens + 1].tolist())
+
+    def part(rows: slice, own: Tensor, place: Tensor, before: int) -> RowsLayout:
+        return RowsLayout(
+            slots=torch.where(own, layout.slots - before, 0)[rows],
+            place=place,
+            sequence=torch.where(own, layout.sequence, -1)[rows],
+        )
+
+    second = layout.sequence >= sequences
+    return (
+        part(slice(0, last + 1), (layout.sequence >= 0) & ~second, layout.place[:tokens], 0),
+        part(slice(begin, None), second, layout.place[tokens:] - begin * width, tokens),
+    )
+
+
 @dataclass(frozen=True)
 class Backend:
     """A way to attend: its name for the log, and how it lays a batch out."""
