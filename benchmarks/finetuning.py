@@ -37,11 +37,11 @@ class Setting:
 
 
 SETTINGS = (
-    Setting(name="trec", kind="classification", metric="accuracy", examples=2000),
-    Setting(name="mrpc", kind="pairs", metric="accuracy", examples=1000),
-    Setting(name="stsb", kind="regression", metric="pearson", examples=1000),
-    Setting(name="sst2", kind="classification", metric="accuracy", examples=2000),
-    Setting(name="conll2003", kind="labelling", metric="f1", examples=1000, suffix="conll"),
+    Setting(name="trec", kind="classification", metric="accuracy", examples=5452),
+    Setting(name="mrpc", kind="pairs", metric="accuracy", examples=2000),
+    Setting(name="stsb", kind="regression", metric="pearson", examples=2000),
+    Setting(name="sst2", kind="classification", metric="accuracy", examples=4000),
+    Setting(name="conll2003", kind="labelling", metric="f1", examples=2000, suffix="conll"),
 )
 
 
