@@ -17,10 +17,15 @@ import palavra
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
+from palavra.model.compute import choose_compute
 from palavra.model.heads import CausalLanguageModel
 from palavra.objectives.causal import CausalObjective
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
 from palavra.objectives.mixture import MixedObjective, MixtureConfig
+from palavra.recipe import ModelRecipe, Recipe, TrainConfig
+from palavra.run import budget
+from palavra.run.learning import learning_of
+from palavra.run.sizing import synthetic
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
@@ -52,6 +57,38 @@ def test_steps_spread_throughout_have_their_share_and_depend_on_nothing_else(sha
     assert abs(np.mean(found) - share) < 5 / np.sqrt(steps)
     halves = np.mean(found[: steps // 2]), np.mean(found[steps // 2 :])
     assert abs(halves[0] - halves[1]) < 10 / np.sqrt(steps)
+
+
+@pytest.mark.parametrize("when", ["first", "throughout", "together"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_a_typical_step_of_each_kind_is_known_with_its_share(when: Any, share: float) -> None:
+    config = MixtureConfig(causal_share=share, when=when)
+    kinds = config.kinds_of_steps()
+    assert sum(part for _, part in kinds) == pytest.approx(1)
+    causal = sum(part * config.causal_share_at(progress) for progress, part in kinds)
+    assert causal == pytest.approx(share)
+    assert all(0 <= progress < 1 for progress, _ in kinds)
+
+
+def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A causal step takes 1 s here and a masked one 5."""
+    sizes = ModelRecipe(width=16, layers=1, heads=1, context=16)
+    recipe = Recipe(objective="causal+masked", model=sizes, train=TrainConfig(batch_tokens=64)).of_size("nano")
+    learning = learning_of(recipe)
+    objective = learning.objective(recipe, 32, None, 16.0)
+    seen: list[float] = []
+
+    def times(model: object, at: Any, *more: object) -> list[float]:
+        batch = at.prepare(next(synthetic(32)(recipe)), np.random.default_rng(0), 0.9)
+        seen.append(batch.causal_sequences / batch.sequences)
+        return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
+
+    monkeypatch.setattr(budget, "_step_times", times)
+    model = learning.new(recipe.model.build(32, None))
+    trial = budget.Trial(recipe=recipe, packed=synthetic(32)(recipe), objective=objective)
+    found = budget.step_seconds(model, objective, trial, choose_compute("cpu", "float32", "off"))
+    assert seen == [1.0, 0.0]
+    assert found == pytest.approx(0.6 * 1 + 0.4 * 5)
 
 
 def test_each_step_computes_what_its_objective_does() -> None:

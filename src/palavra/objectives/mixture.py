@@ -49,15 +49,27 @@ class MixtureConfig:
             return float(progress < self.causal_share)
         return float(np.random.default_rng(round(progress * 2**52)).random() < self.causal_share)
 
+    def kinds_of_steps(self) -> list[tuple[float, float]]:
+        """A typical step of each kind there is: the progress at which it is made, and the share of such steps."""
+        share = self.causal_share
+        if self.when == "together" or share in (0, 1):
+            return [(0.5, 1.0)]
+        if self.when == "first":
+            return [(share / 2, share), ((1 + share) / 2, 1 - share)]
+        about_half = [0.5 + step / 1000 for step in range(500)]
+        causal = next(at for at in about_half if self.causal_share_at(at))
+        masked = next(at for at in about_half if not self.causal_share_at(at))
+        return [(causal, share), (masked, 1 - share)]
+
 
 class MixedObjective:
     """Prepares the sequences of each step for one of two objectives, and scores them with that one.
 
     An encoder reads causal sequences from left to right only; both go through its vocabulary head. Nearly all tokens of
-    a causal sequence are predicted, and few of a masked one; yet the loss of a step is the mean over its causal tokens
-    times the share of causal sequences, plus the mean over the masked ones times theirs, so that a sequence of either
-    kind is worth as much. For that each predicted token has a weight that depends only on the shares of causal
-    sequences and of masked tokens, and not on the micro-batch: any split of a step gives the same gradient.
+    a causal sequence are predicted, and few of a masked one; weights make up for that, so that in steps of many
+    sequences the mean loss of causal tokens counts as much as the share of causal sequences, and that of hidden tokens
+    as the rest (but for special tokens, which are never hidden). A weight depends only on the shares of causal
+    sequences and of hidden tokens, and not on the micro-batch: any split of a step gives the same gradient.
     """
 
     def __init__(self, causal: CausalObjective, masked: MaskedObjective, config: MixtureConfig):

@@ -7,20 +7,25 @@ eq. 5). It is used only to rank sizes against one another, never reported as a f
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from palavra.batch import Batch
 from palavra.data.loader import Packed
+from palavra.losses import Loss
+from palavra.model.attention import Layout
 from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, Recipe, SizeName
 from palavra.run.learning import learning_of
 from palavra.run.single_objectives import TextObjective
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
-from palavra.training.optimizers import build_optimizers
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +81,51 @@ class Trial:
     objective: TextObjective
 
 
+class _At:
+    """An objective as it is at one point of the training, whatever the step."""
+
+    def __init__(self, objective: TextObjective, progress: float):
+        self.objective, self.progress = objective, progress
+
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
+        """A batch as of that point."""
+        del progress
+        return self.objective.prepare(packed, random, self.progress)
+
+    def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:
+        """The loss of such a batch."""
+        return self.objective.loss(model, batch, layout)
+
+
 def step_seconds(
     model: VocabularyModel, objective: TextObjective, trial: Trial, compute: Compute, *, steps: int = 8,
     patience: float = math.inf,
 ) -> float:  # fmt: skip
-    """Seconds of one optimizer step of this recipe, the median of a few after the first two (which compile and
-    allocate); their mean where steps differ. Gives up on more after `patience` seconds. The model's weights are
-    restored."""
-    recipe, train_config = trial.recipe, trial.recipe.train
-    assert recipe.model.context and train_config.batch_tokens
-    assert train_config.micro_batch_tokens
+    """Seconds of one optimizer step of this recipe: of each kind of step that an objective has, the median of a few
+    after the first ones (which compile and allocate), taken together by their shares. Gives up on more of a kind after
+    `patience` seconds. The model's weights are restored."""
+    recipe = trial.recipe
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    config = LoopConfig(
-        steps=steps + 2, clip=recipe.optimizer.clip, seed=train_config.seed,
-        row_width=recipe.model.context,
-    )  # fmt: skip
-    prepared = prepare_steps(in_steps(trial.packed, train_config.micro_batches()), objective, config, compute, 0)
     optimizers = build_optimizers(model.named_parameters(), recipe.optimizer)
+    total = 0.0
+    for progress, share in learning_of(recipe).kinds_of_steps(recipe):
+        times = _step_times(model, _At(objective, progress), trial, optimizers, compute, steps + 2, patience)
+        # The first half is warm-up too: what compiled keeps the cores busy for a while.
+        total += share * statistics.median_high(times[max(2, len(times) // 2) :] or times[-1:])
+    optimizers.zero_grad()
+    model.load_state_dict(before)
+    return total
+
+
+def _step_times(
+    model: VocabularyModel, objective: TextObjective, trial: Trial, optimizers: Optimizers, compute: Compute,
+    steps: int, patience: float,
+) -> list[float]:  # fmt: skip
+    """The seconds of so many steps, or of those that there was `patience` for, at least three."""
+    recipe, train_config = trial.recipe, trial.recipe.train
+    assert recipe.model.context
+    config = LoopConfig(steps=steps, clip=recipe.optimizer.clip, seed=train_config.seed, row_width=recipe.model.context)
+    prepared = prepare_steps(in_steps(trial.packed, train_config.micro_batches()), objective, config, compute, 0)
     times: list[float] = []
     begin = last = time.perf_counter()
     for _ in train(model, objective, prepared, optimizers, recipe.schedule, config, compute):
@@ -102,13 +135,7 @@ def step_seconds(
         last = now
         if len(times) > 2 and now - begin > patience:
             break
-    optimizers.zero_grad()
-    model.load_state_dict(before)
-    if learning_of(recipe).steps_differ:  # every kind of step at its share, from the first to the last
-        return sum(times[2:] or times[-1:]) / len(times[2:] or times[-1:])
-    # The first half is warm-up too: what compiled keeps the cores busy for a while.
-    settled = sorted(times[max(2, len(times) // 2) :] or times[-1:])
-    return settled[len(settled) // 2]
+    return times
 
 
 def available_memory(compute: Compute) -> float:

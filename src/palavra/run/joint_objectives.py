@@ -96,7 +96,10 @@ class MixedLearning(JointLearning):
     """Next tokens and hidden ones; what comes out is a masked language model."""
 
     name = "causal"
-    steps_differ = True
+
+    def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
+        """Causal and masked ones, where they take turns."""
+        return recipe.mixture.kinds_of_steps()
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,

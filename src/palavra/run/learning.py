@@ -17,11 +17,13 @@ from palavra.tokenizer import Tokenizer
 
 
 class Learning(Protocol):
-    """One objective's part in a run. `special` tokens are added to every piece of text; `steps_differ` where some
-    steps cost more than others."""
+    """One objective's part in a run. `special` tokens are added to every piece of text."""
 
     special: int
-    steps_differ: bool
+
+    def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
+        """A typical step of each kind that differs in cost: the progress (0 to 1) at which it is made, and the share
+        of the steps that are such. What changes evenly over training is then at its mean."""
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise PalavraError for a tokenizer without the special tokens that are needed, before hours of work."""

@@ -32,7 +32,11 @@ class MaskedLearning:
     """Tokens that were hidden. What learns something beside them builds on it."""
 
     special = 2
-    steps_differ = False
+
+    def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
+        """All steps are of one kind."""
+        del recipe
+        return [(0.5, 1.0)]
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise PalavraError for a tokenizer without mask, opening or closing token."""
@@ -88,7 +92,11 @@ class CausalLearning:
     """Each next token."""
 
     special = 2
-    steps_differ = False
+
+    def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
+        """All steps are of one kind."""
+        del recipe
+        return [(0.5, 1.0)]
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise PalavraError for a tokenizer without opening or closing token."""
