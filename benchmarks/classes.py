@@ -46,7 +46,7 @@ ROWS = (32, 256)
 CONFIGS = {
     "softmax": OutputConfig(name="softmax"),
     "hierarchical": OutputConfig(name="hierarchical", tree="huffman"),
-    "sampled": OutputConfig(name="sampled", samples=256),
+    "sampled": OutputConfig(name="sampled"),
     "adaptive": OutputConfig(name="adaptive"),
 }
 PARTS = ("forward", "backward", "clip", "adamw")
@@ -59,7 +59,7 @@ HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu
 OUTPUTS = {
     "softmax": ("task.output.name=softmax",),
     "hierarchical": ("task.output.name=hierarchical", "task.output.tree=balanced"),
-    "sampled": ("task.output.name=sampled", "task.output.samples=1024"),
+    "sampled": ("task.output.name=sampled",),
     "adaptive": ("task.output.name=adaptive",),
 }
 BATCH_SIZE = 128

@@ -70,7 +70,7 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
     train = KINDS[spec.kind].read(spec, spec.train)
     order = np.random.default_rng(0).permutation(len(train))[: job.setting.examples]
     train = [train[i] for i in sorted(order.tolist())]
-    task = KINDS[spec.kind].fit(spec, train)
+    task: Any = KINDS[spec.kind].fit(spec, train)
     test = KINDS[spec.kind].read(task.spec, str(folder / f"test.{job.setting.suffix}.gz"))
     if job.setting.kind == "labelling":  # a rare tag of the test set that the sample lacks
         known = set(task.labels)

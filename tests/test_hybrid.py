@@ -22,7 +22,7 @@ from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import HeldOut, evaluate_masked
 from palavra.inference.scoring import masked_copies
-from palavra.model.attention import VarlenLayout
+from palavra.model.attention import RowsLayout, VarlenLayout, cut_layout
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
 from palavra.objectives.hybrid import HybridBatch, cut, parted
@@ -99,6 +99,20 @@ def test_the_layout_of_flash_attention_is_cut_between_sequences() -> None:
         assert torch.equal(layout.cu_seqlens, own.cu_seqlens)
         assert layout.cu_seqlens.dtype == torch.int32
         assert layout.max_seqlen >= own.cu_seqlens.diff().max()
+
+
+def test_cutting_reads_nothing_from_the_device() -> None:
+    batch = prepared()
+    layout = layout_of(batch, "rows")
+    assert isinstance(layout, RowsLayout)
+    away = RowsLayout(*(tensor.to("meta") for tensor in layout))
+    sequences = batch.causal_sequences
+    for found, right in zip(
+        cut_layout(away, batch.cu_seqlens, sequences), cut_layout(layout, batch.cu_seqlens, sequences), strict=True
+    ):
+        assert isinstance(found, RowsLayout)
+        assert isinstance(right, RowsLayout)
+        assert [tensor.shape for tensor in found] == [tensor.shape for tensor in right]
 
 
 def alone_of(batch: Batch, start: int, stop: int) -> Batch:
@@ -299,6 +313,8 @@ def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -
             shutil.rmtree(checkpoint)
     palavra.pretrain(out=out, resume=True)
     assert {name: (out / name).read_bytes() for name in expected} == expected
+    with pytest.raises(PalavraError, match=r"did not begin with mixture\.shifted=false"):
+        palavra.pretrain(out=out, resume=True, set=("mixture.shifted=false",))
     assert [line["loss"] for line in lines_of(out) if "loss" in line] == [x["loss"] for x in lines if "loss" in x]
 
 

@@ -6,18 +6,23 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import model_config
 
 import palavra
 from palavra.cli import main
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.model import LanguageModel
+from palavra.model.transformer import matmul_flops
+from palavra.recipe import ModelRecipe, Recipe
 from palavra.run.pretrain import Finished
+from palavra.run.pretraining import Pretraining
 
 TINY = (
     "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
@@ -64,6 +69,17 @@ def masked(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("family", ["llama", "modernbert"])
+def test_a_run_counts_the_products_of_a_sequence_as_the_model_does(family: str) -> None:
+    """The mean piece has 30 tokens; that a causal token sees half of it is the model's affair."""
+    config = model_config(family)
+    packer = SimpleNamespace(epoch_tokens=300, epoch_pieces=10)
+    recipe = Recipe(model=ModelRecipe(context=64))
+    job = SimpleNamespace(recipe=recipe, packer=packer, model=SimpleNamespace(config=config))
+    report = SimpleNamespace(tokens=60, labelled=20)
+    assert Pretraining.flops(job, report) == matmul_flops(config, 60, 20, sequence=30)  # type: ignore[arg-type]
 
 
 def test_a_run_leaves_what_a_masked_run_leaves(finished: Path) -> None:

@@ -66,27 +66,34 @@ def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.d
     """
     width = max(width, max_seqlen)
     lengths = np.diff(cu_seqlens.numpy())
-    row, used, first_slots = 0, 0, []
-    for length in lengths.tolist():
-        if used + length > width:
-            row, used = row + 1, 0
-        first_slots.append(row * width + used)
-        used += length
+    first_slots = _next_fit(lengths, width)
+    rows = int(first_slots[-1]) // width + 1
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    place = np.repeat(np.array(first_slots, dtype=np.int64), lengths) + within
-    slots = np.zeros((row + 1) * width, dtype=np.int64)
+    place = np.repeat(first_slots, lengths) + within
+    slots = np.zeros(rows * width, dtype=np.int64)
     slots[place] = np.arange(len(place))
-    sequence = np.full((row + 1) * width, -1, dtype=np.int32)
+    sequence = np.full(rows * width, -1, dtype=np.int32)
     sequence[place] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
     def tensor(array: "np.ndarray[Any, Any]") -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     return RowsLayout(
-        slots=tensor(slots.reshape(row + 1, width)),
+        slots=tensor(slots.reshape(rows, width)),
         place=tensor(place),
-        sequence=tensor(sequence.reshape(row + 1, width)),
+        sequence=tensor(sequence.reshape(rows, width)),
     )
+
+
+def _next_fit(lengths: "np.ndarray[Any, Any]", width: int) -> "np.ndarray[Any, Any]":
+    """The slot (S,) in which each sequence begins, counted along rows of `width` slots."""
+    row, used, first_slots = 0, 0, []
+    for length in lengths.tolist():
+        if used + length > width:
+            row, used = row + 1, 0
+        first_slots.append(row * width + used)
+        used += length
+    return np.array(first_slots, dtype=np.int64)
 
 
 def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> VarlenLayout:
@@ -97,11 +104,12 @@ def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch
     return VarlenLayout(cu_seqlens.to(device, non_blocking=True), max(max_seqlen, width))
 
 
-def cut_layout(layout: Layout, sequences: int, tokens: int) -> tuple[Layout, Layout]:
-    """The layout of the first `sequences`, which hold `tokens`, and that of the others; neither is empty.
+def cut_layout(layout: Layout, cu_seqlens: Tensor, sequences: int) -> tuple[Layout, Layout]:
+    """The layout of the first `sequences` of a batch with these `cu_seqlens`, and that of the others; neither is empty.
 
-    A row that holds both kinds becomes a row of each.
+    A row that holds both kinds becomes a row of each. Reads no tensor of a device.
     """
+    tokens = int(cu_seqlens[sequences])
     if isinstance(layout, ReferenceLayout):
         return ReferenceLayout(layout.sequence[:tokens]), ReferenceLayout(layout.sequence[tokens:])
     if isinstance(layout, VarlenLayout):
@@ -111,7 +119,7 @@ def cut_layout(layout: Layout, sequences: int, tokens: int) -> tuple[Layout, Lay
             VarlenLayout(starts[sequences:] - tokens, layout.max_seqlen),
         )
     width = layout.slots.shape[1]
-    last, begin = (place // width for place in layout.place[tokens - 1 : tokens + 1].tolist())
+    last, begin = (_next_fit(np.diff(cu_seqlens.numpy()), width)[sequences - 1 : sequences + 1] // width).tolist()
 
     def part(rows: slice, own: Tensor, place: Tensor, before: int) -> RowsLayout:
         return RowsLayout(

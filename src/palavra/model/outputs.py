@@ -38,7 +38,7 @@ class OutputConfig:
 
     name: OutputName = "softmax"
     tree: TreeName = "huffman"
-    samples: int = 256
+    samples: int = 1024
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OutputName):
@@ -240,11 +240,11 @@ class Hierarchical(Output):
     """A binary tree whose leaves are the classes (Morin and Bengio 2005): K - 1 nodes of D + 1 parameters.
 
     p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) where it turns left at node n
-    and sigmoid(-v_n h - b_n) where it turns right. The loss of a row touches only its path: about log2 K nodes
-    in a balanced tree, and at most one more than the entropy of the classes, on average, in Huffman's (Mikolov
-    et al. 2013, arXiv:1310.4546). Paths are computed as long as the longest. The gradient of the nodes is dense
-    all the same, because torch's Adam and AdamW take no other, and filling and applying it is what a training
-    step costs where K is large.
+    and sigmoid(-v_n h - b_n) where it turns right. A path has about log2 K nodes in a balanced tree, and at most one
+    more than the entropy of the classes, on average, in Huffman's (Mikolov et al. 2013, arXiv:1310.4546); a batch costs
+    as much as if each path were as long as the longest, which no count on a device decides. The gradient of the nodes
+    is dense all the same, because torch's Adam and AdamW take no other, and filling and applying it is what a
+    training step costs where K is large.
 
     Each node tells one set of classes from another by a plane, so classes that are alike should hang together
     (Morin and Bengio 2005; Mnih and Hinton 2008): the balanced tree keeps the order of the ids, Huffman's only that

@@ -108,8 +108,9 @@ class Transformer(nn.Module):
 def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int) -> float:
     """Floating-point operations of one training step's matrix products (forward and twice that backward).
 
-    `tokens` N, `labelled` M rows that the last layer and the vocabulary head compute, `sequence` tokens attended
-    to by a token of a global layer. Counts what the loss needs, not what an implementation wastes.
+    `tokens` N, `labelled` M rows that the last layer and the vocabulary head compute, `sequence` tokens of a
+    sequence, to which a token of a global layer attends (to half of them, on average, in a causal model). Counts what
+    the loss needs, not what an implementation wastes.
     """
     width, inner = config.width, config.intermediate
     projections = width * (config.heads + 2 * config.shared_heads) * config.head_width

@@ -90,5 +90,5 @@ def cut(batch: HybridBatch, layout: Layout) -> tuple[Part | None, Part | None]:
         label_rows=batch.label_rows[labels:] - tokens,
         labels=batch.labels[labels:],
     )
-    layouts = cut_layout(layout, sequences, tokens)
+    layouts = cut_layout(layout, batch.cu_seqlens, sequences)
     return (first, layouts[0]), (second, layouts[1])

@@ -130,10 +130,16 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
         compute = _compute(recipe, 0)
         for line in compute.reasons:
             log.line(line)
+        began = read_config(run.path)
+        if began.shifted != recipe.shifted:
+            raise PalavraError(
+                f"{run.path} did not begin with mixture.shifted={str(recipe.shifted).lower()}: resume without changing "
+                "it, or start a new run with --init"
+            )
         whole, skipped = newest_whole(run.checkpoints)
         # A checkpoint's weights replace the model's: then what the run began with need not be there any more.
         learning = learning_of(recipe)
-        model = learning.new(read_config(run.path)) if whole else _new_model(recipe, ready.tokenizer)
+        model = learning.new(began) if whole else _new_model(recipe, ready.tokenizer)
         job = _job(recipe, model, ready, compute)
         training = Training(job, run, log)
         training.resume(whole, skipped)
@@ -271,7 +277,7 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> VocabularyModel:
         return fresh
     model: VocabularyModel = learning.load(Path(recipe.init))
     tokenizer.check_fits(model.config.vocab_size, recipe.init)
-    model.config = replace(model.config, shifted=recipe.shifted)
+    model.config = model.transformer.config = replace(model.config, shifted=recipe.shifted)
     return model
 
 

@@ -114,12 +114,10 @@ class Pretraining:
     def flops(self, report: StepReport) -> float:
         """Floating-point operations of the step's matrix products."""
         assert self.recipe.model.context
-        # A token of a global layer attends to the piece it is in, whose length is taken as the mean one.
+        # Every piece is taken to be as long as the mean one.
         piece = max(1, self.packer.epoch_tokens // self.packer.epoch_pieces)
-        attended = min(self.recipe.model.context, piece)
-        if self.model.config.causal:
-            attended = (attended + 1) // 2  # on average: the first token only to itself, the last to all
-        return matmul_flops(self.model.config, report.tokens, report.labelled, attended)
+        sequence = min(self.recipe.model.context, piece)
+        return matmul_flops(self.model.config, report.tokens, report.labelled, sequence)
 
     def name_document(self, number: int) -> str:
         """File and line of a document."""
