@@ -6,7 +6,8 @@ Trains every size for every number of minutes on the same text, on this machine,
 held-out loss and masked accuracy, the constants of `palavra.run.budget.Law` fitted to all rows (least squares of the
 logarithm of the loss with Huber's loss, as Hoffmann et al. 2022, section D.2), and, for each time, the size that was
 best beside the one that the fitted law ranks first. `--set` passes recipe fields on. Rows are appended to --out; what
-is there already is not measured again. Run it on a machine that does nothing else.
+is there already, of the same text, settings and machine, is not measured again. Run it on a machine that does nothing
+else.
 """
 
 import argparse
@@ -31,8 +32,10 @@ HUBER = 1e-2  # beyond this error of log(loss) a row counts less
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One run: what it was given, saw, and reached on held-out text. `parameters` outside the embeddings."""
+    """One run: what it was given, saw, and reached on held-out text. `settings` are what all rows of a table share;
+    `parameters` are those outside the embeddings; `accuracy` is that of hidden tokens, where there are any."""
 
+    settings: str
     minutes: float
     size: str
     parameters: int
@@ -41,7 +44,17 @@ class Row:
     unique_tokens: int
     seconds: float
     loss: float
-    accuracy: float
+    accuracy: float | None
+
+
+def settings_of(options: argparse.Namespace) -> str:
+    """What decides the numbers beside size and time."""
+    text = ", ".join(Path(name).name for name in options.text)
+    vocabulary = "" if options.vocab_size is None else f", vocabulary {options.vocab_size:,}"
+    return (
+        f"{processor_name()}, {options.threads} threads, torch {torch.__version__}; {text}{vocabulary}"
+        f"{''.join(f', {one}' for one in options.set)}"
+    )
 
 
 def measure(minutes: float, size: str, options: argparse.Namespace) -> Row:
@@ -54,9 +67,11 @@ def measure(minutes: float, size: str, options: argparse.Namespace) -> Row:
             set=[f"train.threads={options.threads}", *options.set],
         )  # fmt: skip
         found = finished.evaluation
-        assert isinstance(found, Evaluation)
+        if found is None:
+            raise SystemExit("no text was held out: give more documents")
         described = RunDirectory(out).read_json("run.json")
     return Row(
+        settings=settings_of(options),
         minutes=minutes,
         size=size,
         parameters=described["model"]["parameters_without_embeddings"],
@@ -65,7 +80,7 @@ def measure(minutes: float, size: str, options: argparse.Namespace) -> Row:
         unique_tokens=described["data"]["train_tokens"],
         seconds=finished.seconds,
         loss=found.loss,
-        accuracy=found.accuracy,
+        accuracy=found.accuracy if isinstance(found, Evaluation) else None,
     )
 
 
@@ -92,9 +107,10 @@ def table(rows: Sequence[Row], law: Law | None) -> Iterator[str]:
         best = min(other.loss for other in rows if other.minutes == row.minutes) == row.loss
         size = f"**{row.size}**" if best else row.size
         expected = f"{law.loss(row.parameters, row.tokens, row.unique_tokens):.3f}" if law else ""
+        accuracy = "" if row.accuracy is None else f"{row.accuracy:.1%}"
         yield (
             f"| {row.minutes:g} | {size} | {row.parameters:,} | {row.steps:,} | {row.tokens:,} | "
-            f"{row.tokens / row.seconds:,.0f} | {row.loss:.3f} | {row.accuracy:.1%} | {expected} |"
+            f"{row.tokens / row.seconds:,.0f} | {row.loss:.3f} | {accuracy} | {expected} |"
         )
 
 
@@ -119,7 +135,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("budget.jsonl"))
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
-    rows = [Row(**json.loads(line)) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    stored = options.out.read_text().splitlines() if options.out.exists() else []
+    rows = [row for line in stored if (row := Row(**json.loads(line))).settings == settings_of(options)]
     for minutes in options.minutes:
         for size in options.sizes:
             if any((row.minutes, row.size) == (minutes, size) for row in rows):
@@ -129,7 +146,7 @@ def main() -> None:
             with options.out.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
     law = fit(rows) if len(rows) > len(asdict(LAW)) else None
-    print(f"\n{processor_name()}, {options.threads} threads, torch {torch.__version__}; {' '.join(options.set)}\n")
+    print(f"\n{settings_of(options)}\n")
     print("\n".join(table(rows, law)))
     if law is not None:
         print(f"\n{law}\n")
