@@ -25,7 +25,10 @@ from palavra.cli.options import (
 from palavra.cli.records import InputOptions, RecordOptions, reads_records
 
 Threshold = Annotated[
-    float | None, typer.Option(help="qa: refuse answers not that much likelier than none; 0 as SQuAD 2.0. [the task's]")
+    float | None,
+    typer.Option(
+        help="qa: give no answer where none scores more than this above the best one; 0 as SQuAD 2.0. [the task's]"
+    ),
 ]
 
 
