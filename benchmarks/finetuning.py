@@ -170,7 +170,7 @@ def _score(directory: str, job: Job, task: Any, test: list[Any]) -> float:
 
     loaded = FineTunedModel.load(directory)
     model = replace(loaded, tasks={"task": task})
-    return float(model.score(test)[0].values[job.setting.metric])
+    return float(model.score(test).values[job.setting.metric])
 
 
 def measure(job: Job) -> dict[str, float]:

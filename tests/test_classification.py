@@ -490,7 +490,9 @@ def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
     scores = task.score(examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
     assert scores.values["accuracy"] == 0.5
     assert "auroc" not in scores.values
-    assert with_intervals(scores) == {"accuracy", "macro_f1", "weighted_f1", "matthews", "loss"}
+    # Of one class found and missed there is no Matthews correlation: it is 0 on every resample.
+    assert with_intervals(scores) == {"accuracy", "macro_f1", "weighted_f1", "loss"}
+    assert len(scores.statistics()) == 2  # nothing is sorted for an area that is not there
     alone = task.score(
         examples[:1], task.encode(examples[:1], tokenizer, 32, False), with_log_p(np.array([[0.9, 0.1]]))
     )
@@ -505,6 +507,35 @@ def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
     scores = task.score(examples, features, (logits,))
     assert with_intervals(scores) == set(scores.values)
     assert {"micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss"} <= set(scores.values)
+    without_c = [replace(one, label=tuple(label for label in one.label if label != "c")) for one in examples]
+    scores = task.score(without_c, task.encode(without_c, tokenizer, 32, False), (logits,))
+    assert "auroc" not in scores.values
+    assert len(scores.statistics()) == 2
+
+
+def test_many_labels_have_the_area_of_sets_with_its_interval_and_none_of_classes(tokenizer: Tokenizer) -> None:
+    labels = [f"label {n:03}" for n in range(201)]
+    sets = [tuple(labels[n % 3 :: 3]) for n in range(30)]
+    task = Classification.fit(SEVERAL, examples_of(sets))
+    examples = examples_of(sets)
+    logits = np.random.default_rng(0).normal(size=(30, 201)).astype(np.float32)
+    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (logits,))
+    assert {"auroc"} <= with_intervals(scores) & set(task.metrics) & set(scores.values)
+    examples = examples_of(labels)
+    task = Classification.fit(SPEC, examples)
+    p = np.random.default_rng(0).dirichlet(np.ones(201), size=201)
+    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), with_log_p(p))
+    assert "auroc" not in set(task.metrics) | set(scores.values)
+    assert "auroc" in Classification.fit(SPEC, examples_of(labels[:200])).metrics
+
+
+def test_the_right_one_among_five_has_an_interval(tokenizer: Tokenizer) -> None:
+    examples = examples_of([*"abcdef"] * 5)
+    task = Classification.fit(SPEC, examples)
+    p = np.random.default_rng(0).dirichlet(np.ones(6), size=30)
+    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), with_log_p(p))
+    assert 0 < scores.values["accuracy_at_5"] < 1
+    assert with_intervals(scores) == set(scores.values) - {"calibration_error"}
 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
@@ -513,9 +544,9 @@ def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer:
     features = task.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
     log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
-    softer = task.calibrated(examples, features, log_p)
+    softer, _ = task.calibrate(examples, features, log_p)
     assert softer.temperature > 2
-    assert Classification.fit(SPEC, examples).calibrated(examples, features, log_p).temperature == 1
+    assert Classification.fit(SPEC, examples).calibrate(examples, features, log_p)[0].temperature == 1
     again = Classification.from_json(softer.spec, json.loads(json.dumps(softer.labels_to_json())))
     assert again.temperature == softer.temperature
     found = again.predict(examples, features, log_p)
@@ -530,15 +561,14 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     task = Classification.fit(replace(SPEC, temperature=True), examples)
     features = task.encode(examples, tokenizer, 32, False)
     log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
-    fitted = task.calibrated(examples, features, log_p)
-    found = fitted.score_cross_fitted(examples, features, log_p)
+    fitted, found = task.calibrate(examples, features, log_p)
     told = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.temperature, "cross-fitted")
     second = halves(labels)
     losses = []
     for own, temperature in ((~second, told["halves"][1]), (second, told["halves"][0])):
         other = [examples[i] for i in np.flatnonzero(~own)]
-        theirs = task.calibrated(other, task.encode(other, tokenizer, 32, False), (log_p[0][~own],))
+        theirs, _ = task.calibrate(other, task.encode(other, tokenizer, 32, False), (log_p[0][~own],))
         assert theirs.temperature == temperature
         here = [examples[i] for i in np.flatnonzero(own)]
         losses.append(theirs.score(here, task.encode(here, tokenizer, 32, False), (log_p[0][own],)).values["loss"])
@@ -547,9 +577,9 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     # What was fitted on the examples has the least loss there is, and so less than is honest.
     assert fitted.score(examples, features, log_p).values["loss"] < found.values["loss"]
     few = task.encode(examples[:9], tokenizer, 32, False)
-    told = fitted.score_cross_fitted(examples[:9], few, (log_p[0][:9],)).details["fitted"]
+    told = task.calibrate(examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    assert "fitted" not in Classification.fit(SPEC, examples).score_cross_fitted(examples, features, log_p).details
+    assert "fitted" not in Classification.fit(SPEC, examples).calibrate(examples, features, log_p)[1].details
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])

@@ -1,9 +1,11 @@
 """Fine-tuning on the whole path: files and a pretrained directory in, a model that is used out."""
 
 import json
+import math
 import os
 import shutil
 import signal
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -31,8 +33,8 @@ from palavra.recipe import FinetuneConfig, FinetuneRecipe, Recipe
 from palavra.run.finetune import FineTuned, resume_finetuning, run_finetuning
 from palavra.run.finetuning import FineTuning
 from palavra.run.job import Validation
-from palavra.run.several import _fold, run_folds, run_seeds
-from palavra.run.splits import examples_hash, held_out, read_split, with_absolute_paths
+from palavra.run.several import Repetition, _fold, _goodness, run_folds, run_seeds
+from palavra.run.splits import examples_hash, groups_of, held_out, read_split, with_absolute_paths
 from palavra.run.task_api import build_finetune_recipe
 from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import build_task_model
@@ -173,7 +175,7 @@ def test_a_run_learns_and_leaves_a_model_that_is_used(
     # The directory alone gives the same scores, and transformers the same numbers.
     loaded = FineTunedModel.load(out, device="cpu")
     task = loaded.task()[1]
-    again, predictions = loaded.score(task.read(task.spec, str(data / "test.csv")))
+    again, predictions = loaded.evaluate(task.read(task.spec, str(data / "test.csv")))
     assert again.values == pytest.approx(dict(scores["test"].values), abs=1e-5)
     rows = [line.split(",") for line in (data / "test.csv").read_text().splitlines()[1:]]
     texts = [[row[0] for row in rows], [row[3] for row in rows]][: 2 if kind == "pairs" else 1]
@@ -404,7 +406,7 @@ def test_lora_is_saved_merged(models: Path, data: Path, tmp_path: Path, family: 
     assert not [key for key in weights(tmp_path / "out") if "lora" in key]
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     task = loaded.task()[1]
-    again = loaded.score(task.read(task.spec, str(data / "valid.csv")))[0]
+    again = loaded.score(task.read(task.spec, str(data / "valid.csv")))
     assert again.values == pytest.approx(dict(finished.scores["task"]["valid"].values), abs=1e-5)
     before = load_file(models / family / "model.safetensors")
     moved = {
@@ -536,7 +538,7 @@ def test_tasks_share_a_body_and_are_evaluated_apart(models: Path, data: Path, tm
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     for name in ("mood", "stars"):
         task = loaded.tasks[name]
-        again, _ = loaded.score(task.read(task.spec, str(data / "test.csv")), task=name)
+        again = loaded.score(task.read(task.spec, str(data / "test.csv")), task=name)
         assert again.values == pytest.approx(dict(finished.scores[name]["test"].values), abs=1e-5)
     last = tmp_path / "out" / "checkpoints" / f"step-{finished.steps}" / "weights.safetensors"
     learned = {key: float(value) for key, value in load_file(last).items() if "log_variances" in key}
@@ -722,6 +724,34 @@ def test_questions_on_one_passage_stay_together() -> None:
     assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
 
 
+def grouped(names: Sequence[str | None]) -> list[Question]:
+    """Questions, those of a name on one passage, which is the name."""
+    return [Question(id=f"{i}", question="?", context=name or "", answers=(), where="") for i, name in enumerate(names)]
+
+
+class Grouped(QuestionAnswering):
+    """Questions on no passage stand alone."""
+
+    def group(self, example: Question) -> str | None:
+        return example.context or None
+
+
+def test_groups_are_numbered_by_their_names_without_a_table_of_all_passages() -> None:
+    """The numbers are those of the sorted names, those that are alone first, so that splits stay what they were; but
+    one long passage does not make every other one as long."""
+    task = Grouped(TaskSpec(kind="qa"), True)
+    names = [None if i % 7 == 0 else f"{'áb c'[i % 4]}{i % 13}" for i in range(60)]
+    said = [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)]
+    assert groups_of(task, grouped(names)).tolist() == np.unique(said, return_inverse=True)[1].tolist()
+    long = grouped(["a" * 20_000, *(f"{i}" for i in range(500))])
+    tracemalloc.start()
+    try:
+        assert len(set(groups_of(task, long).tolist())) == 501
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_examples_of_a_step_are_counted_not_assumed(models: Path, data: Path, tmp_path: Path) -> None:
     """64 examples in batches of 50: every second step has only 14."""
     wanted = recipe(models, spec(data), train={"steps": 4, "batch_size": 50, "eval_every": 4})
@@ -756,3 +786,69 @@ def test_repetitions_are_resumed_with_their_own_recipe_only(
     other = recipe(models, spec(data), train={"steps": 3, "eval_every": 2})
     with pytest.raises(PalavraError, match="another recipe"):
         run_seeds(other, 3, tmp_path / "out", True, Log(quiet=True))
+
+
+def test_repetitions_are_resumed_as_what_was_begun_only(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds of five and of ten, or runs on other examples, are no one experiment."""
+    monkeypatch.setattr("palavra.run.several.write_report", lambda folder: folder / "report.html")
+    source = tmp_path / "train.csv"
+    shutil.copyfile(data / "train.csv", source)
+    wanted = recipe(models, spec(data, train=str(source), valid=None), train={"steps": 1, "eval_every": 1})
+    quiet = Log(quiet=True)
+    run_folds(wanted, 2, tmp_path / "folds", False, quiet)
+    run_seeds(wanted, 2, tmp_path / "seeds", False, quiet)
+    assert len(run_seeds(wanted, 3, tmp_path / "seeds", True, quiet).rows) == 3
+    with pytest.raises(
+        PalavraError, match=r"^[^\n]*folds was begun with --folds 2, not --folds 3: resume with that[^\n]*$"
+    ):
+        run_folds(wanted, 3, tmp_path / "folds", True, quiet)
+    with pytest.raises(PalavraError, match="folds was begun with --folds 2, not --seeds"):
+        run_seeds(wanted, 2, tmp_path / "folds", True, quiet)
+    source.write_text(source.read_text().replace("fresh", "rotten", 1))
+    for repeat, out in ((run_folds, "folds"), (run_seeds, "seeds")):
+        with pytest.raises(
+            PalavraError, match=rf"^[^\n]*{out}: the labelled files changed since the runs began[^\n]*$"
+        ):
+            repeat(wanted, 2, tmp_path / out, True, quiet)
+
+
+def test_the_best_repetition_is_that_of_the_metric() -> None:
+    """The same number that chooses each run's best weights, an error with its sign turned."""
+
+    def evaluation(**values: float) -> dict[str, Any]:
+        other = {"main": "f1", "values": {"f1": 0.5, "loss": 1.0}}
+        tasks = [("a", {"valid": {"main": "accuracy", "values": values}, "test": other}), ("b", {"valid": other})]
+        return {"tasks": [{"name": name, "splits": splits} for name, splits in tasks]}
+
+    found = evaluation(accuracy=0.9, loss=0.7)
+    assert _goodness(found, None) == pytest.approx((0.9 + 0.5) / 2)
+    assert _goodness(found, "loss") == pytest.approx((-0.7 - 1.0) / 2)
+    assert _goodness(evaluation(accuracy=float("nan"), loss=0.7), None) == -math.inf
+    with pytest.raises(PalavraError, match=r"auroc .*the validation examples of b"):
+        _goodness(evaluation(auroc=0.9), "auroc")
+
+
+def test_the_model_that_is_kept_is_the_best_by_the_metric(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palavra.run.several.write_report", lambda folder: folder / "report.html")
+    wanted = recipe(models, spec(data), train={"steps": 1, "eval_every": 1})
+    run_seeds(wanted, 2, tmp_path / "main", False, Log(quiet=True))
+    # By accuracy the second is the better, by the loss the first.
+    wanted = replace(wanted, train=replace(wanted.train, metric="loss"))
+    shutil.copytree(tmp_path / "main", tmp_path / "loss")
+    begun = tmp_path / "loss" / "repeated.toml"
+    begun.write_text(
+        configuration.to_toml(replace(configuration.from_toml(Repetition, begun), recipe=with_absolute_paths(wanted)))
+    )
+    for out in ("main", "loss"):
+        for number in range(2):
+            path = tmp_path / out / f"seed-{number}" / "evaluation.json"
+            content = json.loads(path.read_text())
+            content["tasks"][0]["splits"]["valid"]["values"] |= {"accuracy": 0.5 + 0.1 * number, "loss": 1.0 + number}
+            path.write_text(json.dumps(content))
+    for out, metric, best in (("main", None, "seed-1"), ("loss", "loss", "seed-0")):
+        run_seeds(replace(wanted, train=replace(wanted.train, metric=metric)), 2, tmp_path / out, True, Log(quiet=True))
+        assert json.loads((tmp_path / out / "evaluation.json").read_text())["runs"]["best"] == best

@@ -18,9 +18,9 @@ from palavra.tasks import metrics as module
 from palavra.tasks.metrics import (
     classification_scores,
     multilabel_scores,
-    regression_scores,
     span_scores,
 )
+from palavra.tasks.regression_metrics import regression_scores
 from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags
 
 

@@ -354,15 +354,17 @@ def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
     assert before.values["no_answer_f1"] == 1
     assert before.values["best_f1"] == 1
     assert before.values["f1"] == 1 / 8
-    fitted = task.calibrated(QUESTIONS, features, (scores,))
-    assert fitted.threshold == before.values["best_f1_threshold"] == 2.0
+    fitted, _ = task.calibrate(QUESTIONS, features, (scores,))
+    assert fitted.threshold == before.details["best_f1"]["value"] == 2.0
+    assert not any("threshold" in name for name in before.values)  # logits are no scores
     after = fitted.score(QUESTIONS, features, (scores,))
     assert after.values["f1"] == after.values["exact"] == 1
     sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
-    assert with_intervals(after) == {"f1", "exact", "loss"} | sorts
+    assert with_intervals(before) == {"f1", "exact", "loss"}  # of both sorts of questions, all are alike
+    assert set(after.values) == {"f1", "exact", "loss", "best_f1", "best_exact"} | sorts
     assert (after.details["articles"], after.details["threshold"]) == ("en", 2.0)
     only = QUESTIONS[:7]
-    assert task.calibrated(only, encode(only), (scores[: first[7]],)) is task
+    assert task.calibrate(only, encode(only), (scores[: first[7]],))[0] is task
     plain = QuestionAnswering(spec(), False)
     assert set(plain.score(only, encode(only), (scores[: first[7]],)).values) == set(plain.metrics)
 
@@ -380,9 +382,8 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
     questions = [QUESTIONS[0], QUESTIONS[7]] * 20
     features = encode(questions)
     scores = refusing_scores(features, 3)
-    task = QuestionAnswering(spec(), True).calibrated(questions, features, scores)
+    task, found = QuestionAnswering(spec(), True).calibrate(questions, features, scores)
     assert task.threshold is not None
-    found = task.score_cross_fitted(questions, features, scores)
     told = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("threshold", task.threshold, "cross-fitted")
     second = halves([task.stratum(one) for one in questions])
@@ -395,17 +396,70 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
             chosen = [questions[i] for i in numbers]
             rows = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in numbers])
             parts[name] = (chosen, encode(chosen), (scores[0][rows],))
-        fitted = QuestionAnswering(spec(), True).calibrated(*parts["others"])
+        fitted, _ = QuestionAnswering(spec(), True).calibrate(*parts["others"])
         assert fitted.threshold == threshold
         expected.append(fitted.score(*parts["own"]).values["f1"])
     assert found.values["f1"] == pytest.approx(np.mean(expected))
     assert found.values["f1"] < task.score(questions, features, scores).values["f1"]
     few = QUESTIONS[:1] + QUESTIONS[7:]
     features = encode(few)
-    told = task.score_cross_fitted(few, features, random_scores(features, 0)).details["fitted"]
+    told = task.calibrate(few, features, random_scores(features, 0))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    given = QuestionAnswering(spec(threshold=1.0), True, 2.0)
-    assert "fitted" not in given.score_cross_fitted(few, features, random_scores(features, 0)).details
+    given = QuestionAnswering(spec(threshold=1.0), True)
+    assert "fitted" not in given.calibrate(few, features, random_scores(features, 0))[1].details
+
+
+def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = encode(QUESTIONS)
+    scores = refusing_scores(features, 3)
+    task = QuestionAnswering(spec(), True)
+    expected = task.score(QUESTIONS, features, scores), task.predict(QUESTIONS, features, scores)
+    searched: list[int] = []
+    search = QuestionAnswering.find
+
+    def find(self: QuestionAnswering, examples: Sequence[Question], *rest: Any) -> Any:
+        searched.append(len(examples))
+        return search(self, examples, *rest)
+
+    monkeypatch.setattr(QuestionAnswering, "find", find)
+    found, predictions = task.evaluate(QUESTIONS, features, scores)
+    assert (found.values, predictions) == (expected[0].values, expected[1])
+    assert searched == [8]
+    fitted, found = task.calibrate(QUESTIONS, features, scores)
+    assert fitted.threshold is not None
+    assert "fitted" in found.details
+    assert searched == [8, 8]
+
+
+def test_questions_on_one_passage_are_drawn_together() -> None:
+    names = ["ana", "rui", "eva", "gil"]
+    questions = [ask(f"who is {n}?", f"{name} sold the boat.", name) for name in names for n in range(25)]
+    features = encode(questions)
+    (scores,) = random_scores(features, 0)
+    scores[:] = 0
+    first = offsets_of(features.row_counts)[:-1]
+    given = features.labels.astype(np.int64)
+    given[50:] = features.row_counts[50:, None] - 1  # right on two passages, wrong on two: a full stop
+    scores[first[:, None] + given, [[0, 1]]] = 9
+    found = QuestionAnswering(spec(), False).score(questions, features, (scores,))
+    assert found.values["f1"] == 0.5
+    assert with_intervals(found) == {"f1", "exact", "loss"}
+    # Of four passages a sixteenth of the draws is all right, another all wrong; of a hundred questions none is.
+    assert (found.intervals["f1"].low, found.intervals["f1"].high) == (0.0, 1.0)
+    alone = replace(found, groups=None).intervals["f1"]
+    assert 0.35 < alone.low < 0.5 < alone.high < 0.65
+    assert (
+        QuestionAnswering(spec(), False).score(questions[:25], encode(questions[:25]), (scores[: first[25]],)).intervals
+        == {}
+    )
+
+
+@pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
+def test_a_threshold_is_a_finite_number(threshold: float) -> None:
+    with pytest.raises(PalavraError, match=r"^qa.threshold is -?(inf|nan): give a finite number of logits, 0 for .*"):
+        QuestionAnswering(spec(), True).answering(threshold=threshold)
+    with pytest.raises(PalavraError, match=r"threshold .* not a truth value and a number"):
+        QuestionAnswering.from_json(spec(), {"unanswerable": True, "threshold": threshold})
 
 
 def test_articles_are_those_that_are_asked_for() -> None:
@@ -438,9 +492,11 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     plain = FineTunedModel.load(tmp_path)
     asked = [{"question": one.question, "context": one.context} for one in QUESTIONS]
     assert all(one["answer"] and "no_answer_probability" not in one for one in plain.predict(asked))
-    before, _ = plain.score(QUESTIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QuestionAnswering, "_prediction", None)  # scores alone need none
+        before = plain.score(QUESTIONS)
     assert before.values["no_answer_f1"] == 0
-    assert {"has_answer_f1", "best_f1", "best_f1_threshold"} <= set(before.values)
+    assert {"has_answer_f1", "best_f1"} <= set(before.values)
     assert "threshold" not in before.details
     silent = plain.answering(threshold=-1e9).predict(asked)
     assert all(one["answer"] == "" for one in silent)
@@ -449,11 +505,11 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
         refusing = plain.answering(threshold=threshold)
         made = refusing.predict(asked)
         assert [one["answer"] == "" for one in made] == (refusal > threshold).tolist()
-        after, _ = refusing.score(QUESTIONS)
+        after = refusing.score(QUESTIONS)
         assert (after.details["threshold"], after.details["articles"]) == (threshold, "en")
         assert after.values["best_f1"] == before.values["best_f1"]
     assert {one["answer"] == "" for one in made} == {True, False}
-    assert plain.answering(articles="pt").score(QUESTIONS)[0].details["articles"] == "pt"
+    assert plain.answering(articles="pt").score(QUESTIONS).details["articles"] == "pt"
     file = tmp_path / "q.jsonl"
     rows = [{"id": i, "question": one.question, "context": one.context, "answers": [a.text for a in one.answers]}
             for i, one in enumerate(QUESTIONS)]  # fmt: skip
@@ -468,7 +524,7 @@ def test_a_model_that_has_diverged_is_an_error_and_no_refusal() -> None:
     (scores,) = random_scores(features, 0)
     scores[5, 1] = np.nan
     task = QuestionAnswering(spec(), True)
-    for use in (task.score, task.calibrated):
+    for use in (task.score, task.evaluate, task.calibrate):
         with pytest.raises(PalavraError, match=r"outputs for 1 of \d+ tokens are not finite: it has diverged"):
             use(QUESTIONS, features, (scores,))
 

@@ -19,6 +19,7 @@ from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained, wit
 from torch import nn
 
 from palavra.errors import PalavraError
+from palavra.run.finetuning import goodness
 from palavra.tasks.kinds.regression import Regression
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.texts import TextExample
@@ -203,6 +204,11 @@ def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targ
     assert scores.values["pearson"] == 0.0
     assert "spearman" not in scores.values
     assert with_intervals(scores) <= {"mse", "rmse", "mae", "r2", "loss"}
+    assert len(scores.statistics()) == 2  # nothing is ranked
+    with pytest.raises(
+        PalavraError, match=r"^spearman is not defined on the validation examples of a \(a class is absent, or values "
+    ):
+        goodness("a", "spearman", scores.values)
     assert all(np.isfinite(value) for value in scores.values.values())
 
 

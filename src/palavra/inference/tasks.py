@@ -198,14 +198,22 @@ class FineTunedModel(AnyModel):
         predictions = chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
         return _marked(predictions, features)
 
-    def score(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
-        """How good the model is on labelled examples (as `Task.read` gives them), and what it predicts for each."""
+    def score(self, examples: Sequence[Any], *, task: str | None = None) -> Scores:
+        """How good the model is on labelled examples (as `Task.read` gives them)."""
+        chosen, features, inferred = self._inferred(examples, task)
+        return chosen.score(examples, features, inferred)
+
+    def evaluate(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
+        """`score`, and what the model predicts for each example."""
+        chosen, features, inferred = self._inferred(examples, task)
+        scores, predictions = chosen.evaluate(examples, features, inferred)
+        return scores, _marked(predictions, features)
+
+    def _inferred(self, examples: Sequence[Any], task: str | None) -> tuple[Task[Any], Features, Inferred]:
         name, chosen = self.task(task)
         chosen.check(examples)
         features = self.encode(chosen, examples, None)
-        inferred = infer(self.model, name, chosen, features, self.compute)
-        predictions = _marked(chosen.predict(examples, features, inferred), features)
-        return chosen.score(examples, features, inferred), predictions
+        return chosen, features, infer(self.model, name, chosen, features, self.compute)
 
     def encode(self, task: Task[Any], examples: Sequence[Any], long: str | None) -> Features:
         """The examples as the model reads them."""

@@ -1,7 +1,7 @@
 """finetune(): from a pretrained model and labelled data to a model for a task. The wiring, from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from palavra.run.training import Outcome, Training
 from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.features import Features
 from palavra.tasks.spec import check_fields
-from palavra.tasks.task import Inferred, Scores, Task
+from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.optimizers import OptimizerName
@@ -281,10 +281,18 @@ def _finish(
     run, log, state = training.run, training.log, outcome.state
     training.keep_best()
     merge_lora(job.model)
-    inferred = {name: job.infer(name, labelled) for name, labelled in job.valid.items()}
-    job = replace(job, tasks=_calibrated(job, inferred))
+    settled = {
+        name: job.tasks[name].calibrate(labelled.examples, labelled.features, job.infer(name, labelled))
+        for name, labelled in job.valid.items()
+    }
+    job = replace(job, tasks={**job.tasks, **{name: task for name, (task, _) in settled.items()}})
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
-    scores = {split.task.spec.name: dict(_scores(job, split, inferred, tokenizer, log)) for split in splits}
+    scores: dict[str, dict[str, Scores]] = {split.task.spec.name: {} for split in splits}
+    for name, (_, found) in settled.items():
+        scores[name]["valid"] = found
+    for split in splits:
+        if split.test:
+            scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
     run.write_json("evaluation.json", evaluation_json(job.tasks, scores))
     for name, of in scores.items():
         for kind, found in of.items():
@@ -306,15 +314,6 @@ def _finish(
     )
 
 
-def _calibrated(job: FineTuning, inferred: Mapping[str, Inferred]) -> Mapping[str, Task[Any]]:
-    """The tasks, with what is settled on the validation examples: temperatures, thresholds."""
-    settled = {
-        name: job.tasks[name].calibrated(labelled.examples, labelled.features, inferred[name])
-        for name, labelled in job.valid.items()
-    }
-    return {**job.tasks, **settled}
-
-
 def save_finished(
     model: TaskModel, tasks: Mapping[str, Task[Any]], tokenizer: Tokenizer, directory: Path, log: Log
 ) -> None:
@@ -327,19 +326,13 @@ def save_finished(
         )
 
 
-def _scores(
-    job: FineTuning, split: Split, inferred: Mapping[str, Inferred], tokenizer: Tokenizer, log: Log
-) -> Iterator[tuple[str, Scores]]:
-    """The scores on validation and test examples, as far as there are any."""
+def _test_scores(job: FineTuning, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
+    """The scores on the test examples."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
-    if name in job.valid:
-        # These are the examples that temperature and threshold were fitted on.
-        yield "valid", task.score_cross_fitted(job.valid[name].examples, job.valid[name].features, inferred[name])
-    if split.test:
-        features = task.encode(
-            split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
-            split=task.spec.long == "split",
-        )  # fmt: skip
-        how = "hold two texts that do not fit beside each other in" if task.spec.long == "split" else "are longer than"
-        _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log, how=how)
-        yield "test", job.score(name, Labelled(examples=split.test, features=features))
+    features = task.encode(
+        split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
+        split=task.spec.long == "split",
+    )  # fmt: skip
+    how = "hold two texts that do not fit beside each other in" if task.spec.long == "split" else "are longer than"
+    _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log, how=how)
+    return job.score(name, Labelled(examples=split.test, features=features))

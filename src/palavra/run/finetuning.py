@@ -131,16 +131,7 @@ class FineTuning:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
         metrics = {name: self.recipe.train.metric or scores.main for name, scores in found.items()}
-        for name, scores in found.items():
-            if metrics[name] not in scores.values:
-                raise PalavraError(
-                    f"the validation examples of {name} have no {metrics[name]}, for a class is absent from them: "
-                    "choose another train.metric"
-                )
-        goodness = [
-            -scores.values[metrics[name]] if is_error(metrics[name]) else scores.values[metrics[name]]
-            for name, scores in found.items()
-        ]
+        reached = [goodness(name, metrics[name], scores.values) for name, scores in found.items()]
         values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
         if len(found) == 1:
             values = dict(next(iter(found.values())).values)
@@ -149,7 +140,7 @@ class FineTuning:
             f"{scores.values['loss']:.4f}"
             for name, scores in found.items()
         )
-        return Validation(score=-float(np.mean(goodness)), values=values, line=line)
+        return Validation(score=-float(np.mean(reached)), values=values, line=line)
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
@@ -175,6 +166,17 @@ class FineTuning:
             if number < len(labelled.examples):
                 return str(labelled.examples[number].where)
         return str(number)
+
+
+def goodness(name: str, metric: str, values: Mapping[str, float]) -> float:
+    """How good a task's scores on validation examples are, the more the better: its metric, an error with its sign
+    turned. Raises PalavraError where they have no such number."""
+    if metric not in values:
+        raise PalavraError(
+            f"{metric} is not defined on the validation examples of {name} (a class is absent, or values are all "
+            "alike): choose another train.metric"
+        )
+    return -values[metric] if is_error(metric) else values[metric]
 
 
 def _blind(features: Features) -> float:

@@ -1,10 +1,11 @@
 """The same fine-tuning several times, over seeds or folds: how sure a score is."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,15 +17,31 @@ from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
-from palavra.run.splits import Split, groups_of, read_split, stratified_order, with_absolute_paths
+from palavra.run.finetuning import goodness
+from palavra.run.splits import Split, examples_hash, groups_of, read_split, stratified_order, with_absolute_paths
 from palavra.tasks.intervals import mean_interval
-from palavra.tasks.task import is_error
 from palavra.training.interrupts import Interrupted, stop_on_signals
 
 # What a finished run leaves that makes up the model.
 MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
                "palavra.toml", "run.json", "metrics.jsonl")  # fmt: skip
 Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """What is repeated, as `repeated.toml` keeps it: over what, how many `folds` (there may always be more seeds),
+    the digest of all examples, and the recipe of the first run, found from any working directory."""
+
+    over: Literal["seed", "fold"]
+    folds: int | None = None
+    examples_hash: str
+    recipe: FinetuneRecipe
+
+    @property
+    def option(self) -> str:
+        """As the command line asks for it."""
+        return "--seeds" if self.folds is None else f"--folds {self.folds}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +76,8 @@ def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: 
             seeded = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + number))
             finetune_splits(seeded, splits, folder, log)
 
-    return _run(one, seeds, "seed", recipe, out, resume, log)
+    what = Repetition(over="seed", examples_hash=examples_hash(splits), recipe=with_absolute_paths(recipe))
+    return _run(one, seeds, what, out, resume, log)
 
 
 def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: Log) -> SeveralRuns:
@@ -79,7 +97,8 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
         else:
             finetune_splits(recipe, parts, folder, log)
 
-    return _run(one, folds, "fold", recipe, out, resume, log)
+    what = Repetition(over="fold", folds=folds, examples_hash=examples_hash(splits), recipe=with_absolute_paths(recipe))
+    return _run(one, folds, what, out, resume, log)
 
 
 def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
@@ -99,20 +118,20 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
 
 
 def _run(
-    one: Callable[[int, Path], None], count: int, over: str, recipe: FinetuneRecipe, out: Path, resume: bool, log: Log
+    one: Callable[[int, Path], None], count: int, what: Repetition, out: Path, resume: bool, log: Log
 ) -> SeveralRuns:
     """Run each, go on with it, or take what an interrupted start finished, and sum up."""
-    run = RunDirectory(out)
-    first = recipe.train.seed if over == "seed" else 0
-    began, asked = out / "repeated.toml", configuration.to_toml(with_absolute_paths(recipe))
-    if resume and began.exists() and began.read_text(encoding="utf-8") != asked:
-        raise PalavraError(f"{began} is another recipe: resume with the options the runs began with")
+    run, over = RunDirectory(out), what.over
+    first = what.recipe.train.seed if over == "seed" else 0
+    began = out / "repeated.toml"
+    if resume and began.exists():
+        _check_same(began, what)
     if not resume:
         run.check_free()
         if any(out.glob(f"{over}-*")):
             raise PalavraError(f"{out} already holds runs: add --resume to go on with them, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(began, asked)
+    atomic_write_text(began, configuration.to_toml(what))
     folders = [out / f"{over}-{first + number}" for number in range(count)]
     with stop_on_signals() as stop:
         for number, folder in enumerate(folders):
@@ -125,20 +144,35 @@ def _run(
                 raise Interrupted(
                     f"stopped after {over} {first + number}, which is finished: go on with --resume", stop.exit_code
                 )
-    return _sum_up(folders, over, run, log)
+    return _sum_up(folders, what, run, log)
 
 
-def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> SeveralRuns:
+def _check_same(began: Path, what: Repetition) -> None:
+    """Raise PalavraError where the runs that are to go on were begun as others."""
+    before = configuration.from_toml(Repetition, began)
+    if before.option != what.option:
+        raise PalavraError(
+            f"{began.parent} was begun with {before.option}, not {what.option}: resume with that, or choose another "
+            "--out"
+        )
+    if before.recipe != what.recipe:
+        raise PalavraError(f"{began} has another recipe: resume with the options the runs began with")
+    if before.examples_hash != what.examples_hash:
+        raise PalavraError(f"{began.parent}: the labelled files changed since the runs began: choose another --out")
+
+
+def _sum_up(folders: Sequence[Path], what: Repetition, run: RunDirectory, log: Log) -> SeveralRuns:
     """The mean of the runs, and the best of them as the model in `run`."""
+    metric = what.recipe.train.metric
     evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
     rows = {folder.name: values_of(found) for folder, found in zip(folders, evaluations, strict=True)}
     summary = {split: _summary([row[split] for row in rows.values()]) for split in next(iter(rows.values()))}
-    best = folders[int(np.argmax([_goodness(found) for found in evaluations]))]
+    best = folders[int(np.argmax([_goodness(found, metric) for found in evaluations]))]
     take_model(best, run)
     content = {
         **RunDirectory(best).read_json("evaluation.json"),
         "runs": {
-            "over": f"{over}s",
+            "over": f"{what.over}s",
             "best": best.name,
             "rows": [{"name": name, "directory": name, "values": values} for name, values in rows.items()],
             "summary": summary,
@@ -147,7 +181,7 @@ def _sum_up(folders: Sequence[Path], over: str, run: RunDirectory, log: Log) -> 
     run.write_json("evaluation.json", content)
     for split, metrics in summary.items():
         said = ", ".join(f"{name} {of['mean']:.4f}{_spread(of)}" for name, of in metrics.items())
-        log.line(f"{split}, {len(folders)} {over}s: {said}")
+        log.line(f"{split}, {len(folders)} {what.over}s: {said}")
     report = write_report(run.path)
     log.line(f"best: {best.name}   model: {run.path}   report: {report}")
     return SeveralRuns(directory=run.path, report=report, rows=rows, summary=summary)
@@ -187,11 +221,12 @@ def _spread(of: Mapping[str, float | None]) -> str:
     return "" if of["sd"] is None else f" ± {of['sd']:.4f}"
 
 
-def _goodness(evaluation: Mapping[str, Any]) -> float:
-    """The mean of the tasks' main numbers on validation examples, errors counted down."""
-    mains = []
+def _goodness(evaluation: Mapping[str, Any], metric: str | None) -> float:
+    """What decided on each run's best weights, of the finished run: the mean over the tasks of the metric, or of each
+    one's main number, on validation examples. What is not a number is worse than any."""
+    reached = []
     for task in evaluation["tasks"]:
         found = task["splits"].get("valid") or next(iter(task["splits"].values()))
-        value = found["values"][found["main"]]
-        mains.append(-value if is_error(found["main"]) else value)
-    return float(np.mean(mains))
+        reached.append(goodness(task["name"], metric or found["main"], found["values"]))
+    mean = float(np.mean(reached))
+    return -math.inf if math.isnan(mean) else mean

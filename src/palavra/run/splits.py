@@ -70,10 +70,11 @@ def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) 
 def groups_of(task: Task[Any], examples: Sequence[Any]) -> Int64Array:
     """(E,) the number of the group that each example is of; those without one are alone."""
     names = [task.group(example) for example in examples]
-    found: Int64Array = np.unique(
-        [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)], return_inverse=True
-    )[1]
-    return found
+    keys = [i if name is None else name for i, name in enumerate(names)]
+    # Not numpy's unique: a name may be a whole passage, and its arrays give every text the room of the longest one.
+    ordered = sorted(set(keys), key=lambda key: (isinstance(key, str), str(key)))
+    number = {key: place for place, key in enumerate(ordered)}
+    return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Int64Array:

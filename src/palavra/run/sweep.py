@@ -207,7 +207,7 @@ def _evaluation(work: Trials, folder: Path) -> dict[str, Any]:
     for task in evaluation["tasks"]:
         split = next(split for split in work.splits if split.task.spec.name == task["name"])
         if split.test:
-            scores = model.score(split.test, task=task["name"])[0]
+            scores = model.score(split.test, task=task["name"])
             task["splits"]["test"] = scores_json(scores)
             work.log.line(f"{task['name']}, test: {scores_line(scores)}")
     return evaluation

@@ -271,7 +271,7 @@ def evaluate_task(
     loaded = loaded.answering(task, threshold=threshold, articles=articles)
     name, chosen = loaded.task(task)
     examples = chosen.read(chosen.spec, str(data))
-    scores, found = loaded.score(examples, task=name)
+    scores, found = loaded.evaluate(examples, task=name)
     if predictions is not None:
         lines = [
             json.dumps({"where": example.where, **one}, ensure_ascii=False)

@@ -14,10 +14,12 @@ from palavra.tasks.statistics import Doubles, Statistic
 # Indices and resamples drawn at once: more do not go faster, and take memory.
 DRAWN_AT_ONCE = 2**18
 RESAMPLES_AT_ONCE = 256
-# Examples that all resamples of a statistic look at (about a second), and resamples that are made however many these
-# are.
-MOST_WORK = 5 * 10**7
-FEWEST_SAMPLES = 200
+# Examples that all resamples of a statistic may look at (one or two seconds), and the fewest resamples whose
+# percentiles are worth giving: a statistic of which so many would be more work has no interval.
+MOST_WORK = 10**8
+FEWEST_SAMPLES = 100
+# An interval narrower than this share of its ends is rounding: no resample differs from another.
+CONSTANT = 1e-9
 
 IntArray = npt.NDArray[np.int64]
 
@@ -47,10 +49,11 @@ class Mean(NamedTuple):
     interval: Interval | None
 
 
-def resamples(examples: int, samples: int, seed: int) -> Iterator[IntArray]:
-    """`samples` draws of `examples` indices with replacement, as arrays (some, examples) int64."""
+def resamples(examples: int, samples: int, seed: int, *, held: int = 1) -> Iterator[IntArray]:
+    """`samples` draws of `examples` indices with replacement, as arrays (some, examples) int64; fewer at once where
+    more than `examples` numbers, `held`, are held for each."""
     random = np.random.default_rng(seed)
-    rows = max(1, min(RESAMPLES_AT_ONCE, DRAWN_AT_ONCE // examples))
+    rows = max(1, min(RESAMPLES_AT_ONCE, DRAWN_AT_ONCE // max(examples, held)))
     for start in range(0, samples, rows):
         yield random.integers(examples, size=(min(rows, samples - start), examples))
 
@@ -59,27 +62,32 @@ def bootstrap_intervals(
     statistics: Sequence[Statistic],
     examples: int,
     *,
+    groups: IntArray | None = None,
     level: float = 0.95,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """The percentile bootstrap of scores (Efron 1979): what each might have been on another test of the same size.
 
-    An interval covers the choice of the test's examples, not of the training's seed, and is too narrow below some 30
-    examples or where examples depend on each other. Resamples on which a score is undefined (the AUROC of one class
-    alone) are left out and not counted in `Interval.samples`; where that is more than half of them, it has no
-    interval. Of a statistic that costs more than `MOST_WORK` fewer resamples are looked at, at least
+    Examples of one group depend on each other and are drawn together: `groups` (E,) numbers, from 0 on, the one that
+    each is of. An interval covers the choice of the test's examples, not of the training's seed, and is too narrow
+    below some 30 of them, or of their groups. There is none for a score that is the same on all resamples (everything
+    right says nothing of how wrong another test might be), nor for one that is undefined on more than half of them
+    (the AUROC of one class alone); on fewer, these are left out and not counted in `Interval.samples`. Of a statistic
+    that costs more than `MOST_WORK` fewer resamples are looked at, and none where they would be fewer than
     `FEWEST_SAMPLES`. The same seed gives the same resamples, so scores of two models can be compared on them.
 
     Raises:
         ValueError: no examples, no samples, or a level outside (0, 1).
     """
     _check(examples, level, samples)
-    wanted = [min(samples, max(FEWEST_SAMPLES, MOST_WORK // max(1, one.cost))) for one in statistics]
+    affordable = [MOST_WORK // max(1, one.cost) for one in statistics]
+    wanted = [min(samples, most) if most >= FEWEST_SAMPLES else 0 for most in affordable]
     drawn: dict[str, list[Doubles]] = {}
     done = 0
-    for chunk in resamples(examples, max(wanted, default=0), seed):
-        counts = _counts(chunk, examples)
+    units = examples if groups is None else int(groups.max()) + 1
+    for chunk in resamples(units, max(wanted, default=0), seed, held=examples):
+        counts = _counts(chunk, units) if groups is None else _counts(chunk, units)[:, groups]
         for statistic, most in zip(statistics, wanted, strict=True):
             if done < most:
                 for name, values in statistic(counts[: most - done]).items():
@@ -123,9 +131,11 @@ def _check(examples: int, level: float, samples: int) -> None:
 
 
 def _percentiles(drawn: Doubles, level: float) -> Interval | None:
-    """None where the score is undefined on more than half of what was drawn."""
+    """None where the score is undefined on more than half of what was drawn, or always the same."""
     defined = drawn[~np.isnan(drawn)]
     if 2 * len(defined) < len(drawn):
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    if math.isclose(low, high, rel_tol=CONSTANT):
+        return None
     return Interval(low=float(low), high=float(high), level=level, samples=len(defined))

@@ -1,4 +1,4 @@
-"""Scores of labels, label sets, numbers and spans, as the published scorers count them.
+"""Scores of labels, label sets and spans, as the published scorers count them; of numbers, `regression_metrics`.
 
 All shares are between 0 and 1. A ratio without anything in its denominator is 0, as with scikit-learn's
 zero_division=0, and never a warning; a score that is not defined at all is None, never NaN.
@@ -12,14 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
-    mean_absolute_error,
-    mean_squared_error,
     precision_recall_fscore_support,
-    r2_score,
     roc_auc_score,
 )
 
@@ -114,40 +110,6 @@ class MultilabelScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetScores:
-    """How close predicted numbers are to one target.
-
-    mse, rmse, mae: mean squared error, its root, and mean absolute error, in the target's units (squared for mse);
-    one far miss rules the first two. r2: share of the target's variance that is explained, 1 at best and negative
-    where its mean would do better; it depends on how much the test varies. pearson and spearman: correlation of
-    values and of ranks, blind to offset and scale. None where the target is constant, and for the correlations
-    also where the predictions are.
-    """
-
-    name: str
-    mse: float
-    rmse: float
-    mae: float
-    r2: float | None
-    pearson: float | None
-    spearman: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegressionScores:
-    """`per_target`, and `mean`, the plain mean of each score over targets: it adds up units where they differ,
-    and is None where one of the targets' is."""
-
-    examples: int
-    mean: TargetScores
-    per_target: tuple[TargetScores, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to a run's files."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class SpanScores:
     """How many spans were found with exactly their boundaries and type, over all sentences together, as conlleval
     counts. A span that misses one word is one false and one missing span, so near misses cost twice.
@@ -178,7 +140,7 @@ def classification_scores(labels: Integers, probabilities: Floats, names: Sequen
         PalavraError: a probability is not a finite number.
         ValueError: no examples, shapes that differ, or labels outside 0 to K - 1.
     """
-    _check(len(labels), probabilities, len(names))
+    check_outputs(len(labels), probabilities, len(names))
     if labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(names):
         raise ValueError("labels are one class for each example, counted from 0")
     classes, examples = np.arange(len(names)), len(labels)
@@ -191,7 +153,7 @@ def classification_scores(labels: Integers, probabilities: Floats, names: Sequen
     return ClassificationScores(
         examples=examples,
         accuracy=float(accuracy_score(labels, predicted)),
-        accuracy_at_5=_accuracy_at(5, labels, probabilities) if len(names) > 5 else None,
+        accuracy_at_5=float(right_among(5, labels, probabilities).mean()) if len(names) > 5 else None,
         macro_f1=float(f1[support + found > 0].mean()),
         weighted_f1=float(f1 @ support) / examples,
         matthews=_matthews(int((labels == predicted).sum()), found, support),
@@ -211,7 +173,7 @@ def multilabel_scores(
         PalavraError: a probability is not a finite number.
         ValueError: no examples, or shapes that differ.
     """
-    _check(len(labels), probabilities, len(names))
+    check_outputs(len(labels), probabilities, len(names))
     if labels.shape != probabilities.shape:
         raise ValueError("label sets are (E, K), as their probabilities")
     gold, chosen = labels.astype(bool), probabilities >= threshold
@@ -226,25 +188,10 @@ def multilabel_scores(
         weighted_f1=float(f1 @ support) / max(1, int(support.sum())),
         samples_f1=float(_ratio(2 * (gold & chosen).sum(1), gold.sum(1) + chosen.sum(1)).mean()),
         subset_accuracy=float((gold == chosen).all(1).mean()),
-        auroc=_mean(aurocs),
+        auroc=mean_of_defined(aurocs),
         loss=float(binary_cross_entropies(gold, probabilities).mean(dtype=np.float64)),
         per_class=_rows(names, precision, recall, f1, support, aurocs),
     )
-
-
-def regression_scores(targets: Floats, values: Floats, names: Sequence[str]) -> RegressionScores:
-    """Scores of predicted values (E, T) for targets (E, T) called `names` (T,).
-
-    Raises:
-        PalavraError: a value is not a finite number.
-        ValueError: no examples, or shapes that differ.
-    """
-    _check(len(targets), values, len(names))
-    if targets.shape != values.shape:
-        raise ValueError("targets are (E, T), as the values")
-    columns = zip(names, targets.astype(np.float64).T, values.astype(np.float64).T, strict=True)
-    per_target = tuple(_target_scores(*column) for column in columns)
-    return RegressionScores(examples=len(targets), mean=_mean_target(per_target), per_target=per_target)
 
 
 def span_scores(
@@ -293,7 +240,22 @@ def binary_cross_entropies(labels: BoolArray, probabilities: Floats) -> Floats:
     return losses
 
 
-def _check(examples: int, outputs: Floats, names: int) -> None:
+def right_among(count: int, labels: Integers, probabilities: Floats) -> BoolArray:
+    """Whether each example (E,) has fewer than `count` classes before the right one, by probability and then by index:
+    what `ClassificationScores.accuracy_at_5` is the mean of."""
+    rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
+    classes = np.arange(probabilities.shape[1])
+    hits = np.empty(len(labels), dtype=bool)
+    for start in range(0, len(labels), rows):
+        part, label = probabilities[start : start + rows], labels[start : start + rows, None]
+        right = np.take_along_axis(part, label, 1)
+        before = (part > right) | ((part == right) & (classes < label))
+        hits[start : start + rows] = before.sum(1) < count
+    return hits
+
+
+def check_outputs(examples: int, outputs: Floats, names: int) -> None:
+    """Raise ValueError unless outputs are (examples, names), and PalavraError where one of them is not finite."""
     if examples == 0 or outputs.shape != (examples, names):
         raise ValueError(f"{examples} examples and {names} names do not fit outputs of shape {outputs.shape}")
     check_finite(outputs, "examples")
@@ -333,8 +295,8 @@ def _rows(
     return tuple(Row(name=n, precision=p, recall=r, f1=f, support=int(c), auroc=a) for n, p, r, f, c, a in columns)
 
 
-def _mean(scores: Sequence[float | None]) -> float | None:
-    """None where one of them is."""
+def mean_of_defined(scores: Sequence[float | None]) -> float | None:
+    """The mean of scores; None where one of them is."""
     defined = [score for score in scores if score is not None]
     return sum(defined) / len(defined) if len(defined) == len(scores) else None
 
@@ -342,19 +304,6 @@ def _mean(scores: Sequence[float | None]) -> float | None:
 def _clipped(probabilities: Floats) -> Floats:
     epsilon = np.finfo(probabilities.dtype).eps
     return np.clip(probabilities, epsilon, 1 - epsilon)
-
-
-def _accuracy_at(count: int, labels: Integers, probabilities: Floats) -> float:
-    """Share of examples with fewer than `count` classes before the right one, by probability and then by index."""
-    rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
-    classes = np.arange(probabilities.shape[1])
-    hits = 0
-    for start in range(0, len(labels), rows):
-        part, label = probabilities[start : start + rows], labels[start : start + rows, None]
-        right = np.take_along_axis(part, label, 1)
-        before = (part > right) | ((part == right) & (classes < label))
-        hits += int((before.sum(1) < count).sum())
-    return hits / len(labels)
 
 
 def _matthews(correct: int, found: Integers, support: Integers) -> float:
@@ -374,43 +323,4 @@ def _auroc(positive: BoolArray, scores: Floats) -> float | None:
 def _class_auroc(labels: Integers, probabilities: Floats) -> float | None:
     if probabilities.shape[1] == 2:
         return _auroc(labels == 1, probabilities[:, 1])
-    return _mean([_auroc(labels == k, probabilities[:, k]) for k in range(probabilities.shape[1])])
-
-
-def _target_scores(name: str, target: Doubles, value: Doubles) -> TargetScores:
-    mse = float(mean_squared_error(target, value))
-    return TargetScores(
-        name=name,
-        mse=mse,
-        rmse=math.sqrt(mse),
-        mae=float(mean_absolute_error(target, value)),
-        r2=None if _is_constant(target) else float(r2_score(target, value)),
-        pearson=_correlation(target, value),
-        spearman=_correlation(rankdata(target), rankdata(value)),
-    )
-
-
-def _mean_target(rows: Sequence[TargetScores]) -> TargetScores:
-    return TargetScores(
-        name="mean",
-        mse=sum(row.mse for row in rows) / len(rows),
-        rmse=sum(row.rmse for row in rows) / len(rows),
-        mae=sum(row.mae for row in rows) / len(rows),
-        r2=_mean([row.r2 for row in rows]),
-        pearson=_mean([row.pearson for row in rows]),
-        spearman=_mean([row.spearman for row in rows]),
-    )
-
-
-def _is_constant(values: Doubles) -> bool:
-    """Whether values are all alike, if only within what a square can tell from 0."""
-    # Equality first: the mean of equal numbers may differ from them in the last bit.
-    deviation = values - values.mean()
-    return bool((values == values[0]).all() or deviation @ deviation == 0)
-
-
-def _correlation(one: Doubles, other: Doubles) -> float | None:
-    """Pearson's r; None where one of the two is constant."""
-    if _is_constant(one) or _is_constant(other):
-        return None
-    return float(np.clip(np.corrcoef(one, other)[0, 1], -1, 1))
+    return mean_of_defined([_auroc(labels == k, probabilities[:, k]) for k in range(probabilities.shape[1])])

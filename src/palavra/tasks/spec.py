@@ -59,8 +59,10 @@ class QuestionOptions:
     articles: Articles = "en"
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and math.isnan(self.threshold):
-            raise PalavraError("qa.threshold is nan: give a number of logits, 0 for the published rule")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise PalavraError(
+                f"qa.threshold is {self.threshold}: give a finite number of logits, 0 for the published rule"
+            )
         for name in ("stride", "longest_answer", "best"):
             if getattr(self, name) < 1:
                 raise PalavraError(f"qa.{name} is {getattr(self, name)}: it must be at least 1")

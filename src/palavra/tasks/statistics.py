@@ -6,6 +6,7 @@ holds each example; a statistic gives scores by name, (B,) float64 each, NaN whe
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Protocol
 
@@ -153,7 +154,7 @@ def span_statistics(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Spa
 
 def regression_statistics(targets: Doubles, values: Doubles) -> OfSums:
     """Mean squared, root mean squared and mean absolute error, R² and Pearson's r of values (E, T), each the mean over
-    targets as `metrics.regression_scores` has it."""
+    targets as `regression_metrics.regression_scores` has it."""
     error = values - targets
     # Centred and in units of their spread, squares lose nothing to a large mean.
     (x, spread), (y, _) = _standardized(targets), _standardized(values)
@@ -191,22 +192,26 @@ def _variance(square: Doubles, mean: Doubles) -> Doubles:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Values (E,) in ascending order: `order` (E,), where each of their G different values begins in it, `starts`
-    (G,), and which of these each example has, `group` (E,)."""
+    """Values (E,) in ascending order: `order` (E,), and where each of their G different values begins in it, `starts`
+    (G,)."""
 
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
-    group: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, values: Floats) -> "Order":
         """The order of values."""
         order = np.argsort(values, kind="stable")
         ascending = values[order]
-        begins = np.append(True, ascending[1:] > ascending[:-1])
-        group = np.empty(len(values), dtype=np.int64)
-        group[order] = np.cumsum(begins) - 1
-        return cls(order=order, starts=np.flatnonzero(begins), group=group)
+        return cls(order=order, starts=np.flatnonzero(np.append(True, ascending[1:] > ascending[:-1])))
+
+    @cached_property
+    def group(self) -> npt.NDArray[np.int64]:
+        """Which of the different values each example has, (E,)."""
+        sizes = np.diff(self.starts, append=len(self.order))
+        group = np.empty(len(self.order), dtype=np.int64)
+        group[self.order] = np.repeat(np.arange(len(sizes)), sizes)
+        return group
 
     def sums(self, ascending: Doubles) -> Doubles:
         """Sums (B, G) over the examples of each value of numbers (B, E) that are in this order."""

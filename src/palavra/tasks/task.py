@@ -35,21 +35,21 @@ Inferred = tuple[npt.NDArray[Any], ...]
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """How good predictions are: `values` plain numbers by name, `main` the name of the one that decides; `details`
-    tables for the report, as JSON; `statistics` makes of the `examples` what their intervals take, when asked."""
+    tables for the report, as JSON; `statistics` makes of the `examples` what their intervals take, when asked; `groups`
+    (E,) numbers of the groups of examples that depend on each other, where there are such."""
 
     main: str
     values: Mapping[str, float]
     examples: int
     details: Mapping[str, Any] = field(default_factory=dict)
     statistics: Callable[[], Sequence[Statistic]] = tuple
+    groups: Int64Array | None = None
 
     @cached_property
     def intervals(self) -> Mapping[str, Interval]:
-        """The bootstrap intervals of the numbers, as far as they have one; none for a single example. Takes about a
-        second where examples are many."""
-        if self.examples < 2:
-            return {}
-        found = bootstrap_intervals(self.statistics(), self.examples)
+        """The bootstrap intervals of the numbers, as far as they have one; none for a single example or group. Takes
+        seconds where examples are many."""
+        found = bootstrap_intervals(self.statistics(), self.examples, groups=self.groups)
         return {name: found[name] for name in self.values if name in found}
 
     @property
@@ -180,16 +180,21 @@ class Task(ABC, Generic[Example]):
     def score(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
         """How good the predictions for labelled examples are."""
 
-    def calibrated(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> "Task[Example]":
-        """The task with what can only be settled on labelled examples that were not trained on."""
-        del examples, features, inferred
-        return self
+    def evaluate(
+        self, examples: Sequence[Example], features: Features, inferred: Inferred
+    ) -> tuple[Scores, list[Prediction]]:
+        """`score` and `predict` of labelled examples; what both need is made once."""
+        return self.score(examples, features, inferred), self.predict(examples, features, inferred)
 
-    def score_cross_fitted(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
-        """`score` of the very examples that the task was `calibrated` on: each half of them with what was fitted on the
-        other, so that no example is scored by what it helped to fit; of too few examples with what was fitted on all.
-        `details` say which under "fitted"."""
-        return self.score(examples, features, inferred)
+    def calibrate(
+        self, examples: Sequence[Example], features: Features, inferred: Inferred
+    ) -> tuple["Task[Example]", Scores]:
+        """The task with what can only be settled on labelled examples that were not trained on, and its scores on them.
+
+        Each half of them is scored with what was fitted on the other, so that no example is scored by what it helped to
+        fit; too few examples with what was fitted on all. `details` say which under "fitted".
+        """
+        return self, self.score(examples, features, inferred)
 
     # Storage
 

@@ -1,6 +1,5 @@
 """Sequence classification, of one text or a pair, with one label or several (Devlin et al. 2019, section 4.1)."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.records import Record, column
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
@@ -22,13 +20,13 @@ from palavra.model.outputs import Output, build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
+from palavra.tasks.labels import Labels, label_column, label_map, labels_of, natural
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import Auroc, Statistic, class_statistics, label_set_statistics, means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
-from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
+from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
-Labels = tuple[str, ...]
 Probabilities = npt.NDArray[np.floating]
 SHOWN_LABELS = 20
 SHOWN_ERRORS = 20
@@ -75,7 +73,8 @@ class Classification(Task[TextExample]):
     def metrics(self) -> tuple[str, ...]:
         if self.multilabel:
             return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss")
-        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "auroc", "calibration_error", "loss")
+        areas = ("auroc",) if len(self.labels) <= metrics.MANY_CLASSES else ()
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews", *areas, "calibration_error", "loss")
 
     @property
     def input_parts(self) -> int:
@@ -85,8 +84,8 @@ class Classification(Task[TextExample]):
 
     @classmethod
     def read(cls, spec: TaskSpec, source: str) -> list[TextExample]:
-        name = _label_column(spec)
-        return read_texts(spec, source, lambda record: _labels_of(record, name, spec))
+        name = label_column(spec)
+        return read_texts(spec, source, lambda record: labels_of(record, name, spec))
 
     @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[TextExample]) -> "Classification":
@@ -94,7 +93,7 @@ class Classification(Task[TextExample]):
         if several is None:
             several = any(len(example.label) != 1 for example in examples)
         counted = Counter(label for example in examples for label in example.label)
-        labels = tuple(sorted(counted, key=_natural))
+        labels = tuple(sorted(counted, key=natural))
         if len(labels) < 2:
             only = f"only one label, {labels[0]!r}" if labels else "no label at all"
             raise PalavraError(
@@ -221,9 +220,16 @@ class Classification(Task[TextExample]):
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
         return self._scores(examples, self.probabilities(examples, features, inferred))
 
-    def score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
+    def calibrate(
+        self, examples: Sequence[TextExample], features: Features, inferred: Inferred
+    ) -> tuple["Classification", Scores]:
+        """The task with the temperature that fits these examples best, where that was asked for, and its scores."""
         if not self.spec.temperature or self.multilabel:
-            return self.score(examples, features, inferred)
+            return self, self.score(examples, features, inferred)
+        task = self._fitted(np.ones(features.sequences, dtype=bool), features, inferred)
+        return task, task._score_cross_fitted(examples, features, inferred)
+
+    def _score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
         second = calibration.halves([self.stratum(example) for example in examples])
         probabilities, own = self.probabilities(examples, features, inferred), None
         if second.sum() >= calibration.FEWEST_IN_HALF:
@@ -244,7 +250,7 @@ class Classification(Task[TextExample]):
                 values=_numbers(several),
                 examples=len(examples),
                 details=several.to_json(),
-                statistics=partial(_set_statistics, targets > 0, probabilities),
+                statistics=partial(_set_statistics, targets > 0, probabilities, several.auroc is not None),
             )
         found = metrics.classification_scores(targets, probabilities, self.labels)
         chosen = probabilities.argmax(1)
@@ -260,7 +266,7 @@ class Classification(Task[TextExample]):
             values={**_numbers(found), "calibration_error": float(error)},
             examples=len(examples),
             details=details,
-            statistics=partial(_statistics, targets, probabilities),
+            statistics=partial(_statistics, targets, probabilities, found.auroc is not None),
         )
 
     def _confident_errors(
@@ -280,13 +286,6 @@ class Classification(Task[TextExample]):
             }
             for i in worst.tolist()
         ]
-
-    def calibrated(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> "Classification":
-        """The task with the temperature that fits these examples best, where that was asked for."""
-        del examples
-        if not self.spec.temperature or self.multilabel:
-            return self
-        return self._fitted(np.ones(features.sequences, dtype=bool), features, inferred)
 
     def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits the `chosen` sequences (S,) best."""
@@ -314,14 +313,6 @@ class Classification(Task[TextExample]):
         return {**label_map(self.labels), "problem_type": problem}
 
 
-def label_map(labels: Labels) -> dict[str, Any]:
-    """`id2label` and `label2id`, as `transformers` keeps them."""
-    return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
-    }
-
-
 def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
     """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
     part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
@@ -334,29 +325,30 @@ def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
     return best
 
 
-def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities) -> Sequence[Statistic]:
-    """What the intervals of single labels take. Calibration error has none: resampled, it is larger throughout."""
+def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities, areas: bool) -> Sequence[Statistic]:
+    """What the intervals of single labels take; `areas`: whether there is an AUROC. Calibration error has none:
+    resampled, it is larger throughout."""
     found: list[Statistic] = [
         class_statistics(targets, probabilities.argmax(1)),
         means({"loss": metrics.cross_entropies(targets, probabilities)}),
     ]
     classes = probabilities.shape[1]
-    if classes == 2:
+    if classes > 5:
+        found.append(means({"accuracy_at_5": metrics.right_among(5, targets, probabilities)}))
+    if areas and classes == 2:
         found.append(Auroc(targets[:, None] == 1, probabilities[:, 1:]))
-    elif classes <= metrics.MANY_CLASSES:
+    elif areas:
         found.append(Auroc(targets[:, None] == np.arange(classes), probabilities))
     return found
 
 
-def _set_statistics(targets: npt.NDArray[np.bool_], probabilities: Probabilities) -> Sequence[Statistic]:
-    """What the intervals of label sets take."""
+def _set_statistics(targets: npt.NDArray[np.bool_], probabilities: Probabilities, areas: bool) -> Sequence[Statistic]:
+    """What the intervals of label sets take; `areas`: whether there is an AUROC."""
     found: list[Statistic] = [
         label_set_statistics(targets, probabilities >= THRESHOLD),
         means({"loss": metrics.binary_cross_entropies(targets, probabilities).mean(1)}),
     ]
-    if probabilities.shape[1] <= metrics.MANY_CLASSES:
-        found.append(Auroc(targets, probabilities))
-    return found
+    return [*found, Auroc(targets, probabilities)] if areas else found
 
 
 def _numbers(scores: Any) -> dict[str, float]:
@@ -366,40 +358,3 @@ def _numbers(scores: Any) -> dict[str, float]:
         for key, value in scores.to_json().items()
         if isinstance(value, int | float) and key != "examples"
     }
-
-
-def _label_column(spec: TaskSpec) -> str:
-    names = spec.columns.label or ("label",)
-    if len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
-    return names[0]
-
-
-def _labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
-    """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
-    value = column(record, name, option="--label")
-    if isinstance(value, list | tuple):
-        return tuple(dict.fromkeys(_label(record, name, item) for item in value))
-    if spec.multilabel and isinstance(value, str):
-        return tuple(dict.fromkeys(part.strip() for part in value.split(spec.separator) if part.strip()))
-    return (_label(record, name, value),)
-
-
-def _label(record: Record, name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return str(int(value) if value == int(value) else value)
-    raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
-
-
-def _natural(label: str) -> tuple[int, float, str]:
-    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
-    numbers."""
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
-    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)

@@ -22,7 +22,7 @@ from palavra.model.outputs import Output, build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.kinds.classification import label_map
+from palavra.tasks.labels import label_map
 from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,

@@ -22,7 +22,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks.answers import ARTICLES, Grades, QuestionScores, Threshold, best_threshold, grade
 from palavra.tasks.calibration import FEWEST_IN_HALF, halves, how_fitted
 from palavra.tasks.candidates import Candidate, Found, best_spans, candidate_of, distinct
-from palavra.tasks.features import Features, offsets_of
+from palavra.tasks.features import Features, Int64Array, offsets_of
 from palavra.tasks.metrics import check_finite
 from palavra.tasks.questions import QuestionFeatures, encode_questions
 from palavra.tasks.segments import group_log_softmax
@@ -228,12 +228,32 @@ class QuestionAnswering(Task[Question]):
         """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
         and the best threshold, which was chosen with the right answers at hand."""
         judged = self._judged(examples, features, inferred)
-        return self._scores(examples, features, inferred, judged, np.full(len(examples), self.limit))
+        return self._scores(examples, features, inferred, judged)
 
-    def score_cross_fitted(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Scores:
-        if self.threshold is None or self.spec.qa.threshold is not None:
-            return self.score(examples, features, inferred)
+    def evaluate(
+        self, examples: Sequence[Question], features: Features, inferred: Inferred
+    ) -> tuple[Scores, list[Prediction]]:
         judged = self._judged(examples, features, inferred)
+        predictions = [self._prediction(found) for found in judged.found]
+        return self._scores(examples, features, inferred, judged), predictions
+
+    def calibrate(
+        self, examples: Sequence[Question], features: Features, inferred: Inferred
+    ) -> tuple["QuestionAnswering", Scores]:
+        """The task with the threshold that gives labelled validation examples the best F1, and its scores; as it is
+        where not both sorts of questions are among them."""
+        judged = self._judged(examples, features, inferred)
+        if len({self.stratum(example) for example in examples}) < 2:
+            return self, self._scores(examples, features, inferred, judged)
+        task = QuestionAnswering(self.spec, self.unanswerable, judged.threshold().value)
+        if self.spec.qa.threshold is not None:
+            return task, task._scores(examples, features, inferred, judged)
+        return task, task._scores_cross_fitted(examples, features, inferred, judged)
+
+    def _scores_cross_fitted(
+        self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged"
+    ) -> Scores:
+        assert self.threshold is not None
         second = halves([self.stratum(example) for example in examples])
         limits, own = np.full(len(examples), self.threshold), None
         answered = judged.grades.answered
@@ -254,10 +274,11 @@ class QuestionAnswering(Task[Question]):
         )
 
     def _scores(
-        self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged", limits: Doubles
-    ) -> Scores:
-        """The scores with a threshold for each question, `limits` (E,)."""
-        refused = judged.refusal > limits
+        self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged",
+        limits: Doubles | None = None,
+    ) -> Scores:  # fmt: skip
+        """The scores with the task's threshold, or one for each question, `limits` (E,)."""
+        refused = judged.refusal > (self.limit if limits is None else limits)
         given = judged.grades.withheld(refused)
         best = {}
         if not given.answered.all():
@@ -272,15 +293,8 @@ class QuestionAnswering(Task[Question]):
             examples=len(examples),
             details={**scores.to_json(), "articles": self.spec.qa.articles, **threshold, "errors": errors},
             statistics=lambda: _statistics(given, features, of_windows),
+            groups=_passages(examples),
         )
-
-    def calibrated(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> "QuestionAnswering":
-        """The task with the threshold that gives labelled validation examples the best F1; as it is where not both
-        sorts of questions are among them."""
-        if len({self.stratum(example) for example in examples}) < 2:
-            return self
-        best = self._judged(examples, features, inferred).threshold()
-        return QuestionAnswering(self.spec, self.unanswerable, best.value)
 
     def answering(self, *, threshold: float | None = None, articles: Articles | None = None) -> "QuestionAnswering":
         """The task with another `qa.threshold` and `qa.articles`, as far as given.
@@ -302,7 +316,7 @@ class QuestionAnswering(Task[Question]):
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "QuestionAnswering":
         unanswerable, threshold = labels.get("unanswerable", False), labels.get("threshold")
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and np.isfinite(threshold)
         if not isinstance(unanswerable, bool) or not (threshold is None or number):
             raise PalavraError(f"task {spec.name}: unanswerable is {unanswerable!r} and threshold {threshold!r}, not a "
                                "truth value and a number: fetch the model anew")  # fmt: skip
@@ -334,8 +348,7 @@ def _sorts(scores: QuestionScores) -> dict[str, float]:
     numbers = {name: getattr(scores, name) for name in
                ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact")}  # fmt: skip
     for name, threshold in (("best_f1", scores.best_f1), ("best_exact", scores.best_exact)):
-        if threshold is not None:
-            numbers |= {name: threshold.score, f"{name}_threshold": threshold.value}
+        numbers[name] = None if threshold is None else threshold.score
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
@@ -349,6 +362,12 @@ def _statistics(given: Grades, features: Features, losses: Doubles) -> list[Stat
         *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
         means({"loss": np.bincount(features.example, losses, len(given.f1))}, windows),
     ]
+
+
+def _passages(examples: Sequence[Question]) -> Int64Array:
+    """The number of the passage that each question is on, (E,)."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(example.context, len(numbers)) for example in examples], dtype=np.int64)
 
 
 def _errors(examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles) -> list[dict[str, Any]]:

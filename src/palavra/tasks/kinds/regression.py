@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +17,10 @@ from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks import metrics
 from palavra.tasks.features import Features
+from palavra.tasks.regression_metrics import regression_scores
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.statistics import Spearman, means, regression_statistics
+from palavra.tasks.statistics import Spearman, Statistic, means, regression_statistics
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
@@ -131,7 +132,7 @@ class Regression(Task[TextExample]):
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
         values = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
         targets = np.array([example.label for example in examples], dtype=np.float64)
-        found = metrics.regression_scores(targets, values, self.names)
+        found = regression_scores(targets, values, self.names)
         numbers = {name: value for name in self.metrics[:-1] if (value := getattr(found.mean, name)) is not None}
         # Predictions that are all alike correlate with nothing; the deciding number has to be one.
         numbers = {"pearson": 0.0, **numbers, "loss": found.mean.mse}
@@ -145,11 +146,7 @@ class Regression(Task[TextExample]):
             values=numbers,
             examples=len(examples),
             details=details,
-            statistics=lambda: [
-                regression_statistics(targets, values),
-                Spearman(targets, values),
-                means({"loss": ((values - targets) ** 2).mean(1)}),
-            ],
+            statistics=partial(_statistics, targets, values, "spearman" in numbers),
         )
 
     def _points(
@@ -189,6 +186,15 @@ class Regression(Task[TextExample]):
             "label2id": {name: number for number, name in enumerate(self.names)},
             "problem_type": "regression",
         }
+
+
+def _statistics(targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64], ranked: bool) -> Sequence[Statistic]:
+    """What the intervals take; `ranked`: whether there is a rank correlation."""
+    found: list[Statistic] = [
+        regression_statistics(targets, values),
+        means({"loss": ((values - targets) ** 2).mean(1)}),
+    ]
+    return [*found, Spearman(targets, values)] if ranked else found
 
 
 def _targets(spec: TaskSpec) -> tuple[str, ...]:

@@ -1,0 +1,57 @@
+"""Labels of texts: how records give them, in which order they stand, how `transformers` keeps them."""
+
+import math
+from typing import Any
+
+from palavra.data.records import Record, column
+from palavra.errors import PalavraError
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.texts import shown
+
+Labels = tuple[str, ...]
+
+
+def label_column(spec: TaskSpec) -> str:
+    """The column of the label. Raises PalavraError for several."""
+    names = spec.columns.label or ("label",)
+    if len(names) != 1:
+        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
+    return names[0]
+
+
+def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
+    """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
+    value = column(record, name, option="--label")
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(_label(record, name, item) for item in value))
+    if spec.multilabel and isinstance(value, str):
+        return tuple(dict.fromkeys(part.strip() for part in value.split(spec.separator) if part.strip()))
+    return (_label(record, name, value),)
+
+
+def _label(record: Record, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(int(value) if value == int(value) else value)
+    raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
+
+
+def natural(label: str) -> tuple[int, float, str]:
+    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
+    numbers."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
+
+
+def label_map(labels: Labels) -> dict[str, Any]:
+    """`id2label` and `label2id`, as `transformers` keeps them."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
