@@ -21,6 +21,7 @@ from palavra.run.task_api import build_finetune_recipe, evaluate_task
 from palavra.tasks.directory import build_task_model, save_task_model
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.texts import text_columns
 
 # What training settled of each kind, and an example under its usual columns.
 FITTED: dict[str, dict[str, Any]] = {
@@ -162,6 +163,49 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
 def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
     with pytest.raises(PalavraError, match=said):
         model_of(kind).reading(**columns)
+
+
+BODY, PAIR = Columns(text="body"), Columns(text_a="a", text_b="b")
+SEPARATOR = r"^--separator would not be read: it parts the labels of classification and pairs with --multilabel[^\n]*$"
+
+
+@pytest.mark.parametrize(
+    ("kind", "trained_with", "given", "said"),
+    [
+        ("classification", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
+        ("choice", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
+        ("regression", PAIR, {"text": "x"}, "^--text would not be read: task reads --text-a a and --text-b b; leave"),
+        *((kind, Columns(), {"separator": ";"}, SEPARATOR) for kind in FITTED),
+    ],
+)
+def test_what_the_task_would_not_read_is_refused(
+    kind: str, trained_with: Columns, given: dict[str, Any], said: str
+) -> None:
+    """Else other columns would be scored without a word."""
+    with pytest.raises(PalavraError, match=said):
+        model_of(kind, columns=trained_with).reading(**given)
+    columns = {name: value for name, value in vars(trained_with).items() if value is not None}
+    with pytest.raises(PalavraError, match=said):
+        build_finetune_recipe(cast(Any, kind), "t.csv", model="m", **columns, **given)
+
+
+def test_what_the_task_reads_is_taken() -> None:
+    other = model_of("classification", columns=Columns(text_a="a")).reading(text="x")
+    assert text_columns(other.task()[1].spec) == ("x",)
+    for columns in (Columns(), Columns(text_a="a")):
+        other = model_of("classification", columns=columns).reading(text_a="x")
+        assert text_columns(other.task()[1].spec) == ("x",)
+    other = model_of("regression", columns=PAIR).reading(text_a="x")
+    assert text_columns(other.task()[1].spec) == ("x", "b")
+    for options in ({"multilabel": True}, {"set": ["task.multilabel=true"]}):
+        made = build_finetune_recipe("classification", "t.csv", model="m", separator=";", **cast(Any, options))
+        assert made.tasks[0].separator == ";"
+
+
+def test_a_text_is_not_read_where_words_are_labelled(folders: Path, tmp_path: Path) -> None:
+    own = write(tmp_path / "own.jsonl", EXAMPLES["labelling"])
+    with pytest.raises(PalavraError, match=r"^--text would not be read: task reads labelled words; [^\n]*--words$"):
+        evaluate_task(folders / "labelling", own, text="body", label="label")
 
 
 def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:

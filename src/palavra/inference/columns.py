@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from palavra.errors import PalavraError
-from palavra.tasks.spec import KindName
+from palavra.tasks.spec import KindName, TaskSpec
+from palavra.tasks.texts import text_fields
 
 
 class InputColumns(TypedDict, total=False):
@@ -27,6 +28,7 @@ class LabelledColumns(InputColumns, total=False):
 
 
 _TEXTS = ("text", "text_a", "text_b")
+_CLASSES: tuple[KindName, ...] = ("classification", "pairs")
 COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
     "classification": (*_TEXTS, "label"),
     "pairs": ("text_a", "text_b", "label"),
@@ -50,6 +52,29 @@ def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict
             known = ", ".join(option(each) for kind in dict.fromkeys(kinds) for each in COLUMNS_OF[kind])
             raise PalavraError(f"{option(name)} means nothing for {', '.join(dict.fromkeys(kinds))}: use {known}")
     return {name: _several(value) if name in ("label", "choices") else value for name, value in given.items()}
+
+
+def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
+    """Raise PalavraError for a column or a separator that was given and that none of the tasks reads, as they are now
+    specified: another column is read instead of it, or a field never holds several labels."""
+    if not specs:
+        return
+    for name in given:
+        if name in _TEXTS and not any(name in _texts_read(spec) for spec in specs):
+            spec = next((spec for spec in specs if name in COLUMNS_OF[spec.kind]), specs[0])
+            read = " and ".join(
+                f"{option(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
+            )
+            raise PalavraError(f"{option(name)} would not be read: {spec.name} reads {read}; leave it out")
+    if "separator" in given and not any(spec.kind in _CLASSES and spec.multilabel for spec in specs):
+        raise PalavraError(
+            "--separator would not be read: it parts the labels of classification and pairs with --multilabel; leave "
+            "it out"
+        )
+
+
+def _texts_read(spec: TaskSpec) -> tuple[str, ...]:
+    return tuple(field for field in text_fields(spec) if field in COLUMNS_OF[spec.kind])
 
 
 def option(name: str) -> str:

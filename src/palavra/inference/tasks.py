@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from torch import Tensor
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
-from palavra.inference.columns import InputColumns, LabelledColumns, given_columns
+from palavra.inference.columns import InputColumns, LabelledColumns, check_read, given_columns
 from palavra.inference.kinds import AnyModel
 from palavra.model.attention import Layout
 from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
@@ -137,21 +137,20 @@ class FineTunedModel(AnyModel):
     ) -> "FineTunedModel":
         """The same model for records whose columns, or files whose encoding, are not those of training.
 
-        Raises PalavraError for columns that mean nothing to the task, or are not as many as it was trained with.
+        Raises PalavraError for columns or a separator that the task would not read, and for columns that are not as
+        many as it was trained with.
         """
         name, chosen = self.task(task)
-        before = chosen.spec
-        changes = {"encoding": encoding, "separator": separator}
-        spec = replace(
-            before,
-            columns=replace(before.columns, **given_columns(columns, (before.kind,))),
-            **cast(dict[str, Any], {key: value for key, value in changes.items() if value is not None}),
-        )
+        before, named = chosen.spec, given_columns(columns, (chosen.spec.kind,))
+        changes: dict[str, Any] = {"encoding": encoding, "separator": separator}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        spec = replace(before, columns=replace(before.columns, **named), **changes)
+        check_read({**named, **changes}, [spec])
         if spec == before:
             return self
-        wanted, named = (len(each.columns.label or ("label",)) for each in (before, spec))
-        if named != wanted:
-            raise PalavraError(f"--label names {named} columns, {name} was trained with {wanted}: name as many")
+        wanted, found = (len(each.columns.label or ("label",)) for each in (before, spec))
+        if found != wanted:
+            raise PalavraError(f"--label names {found} columns, {name} was trained with {wanted}: name as many")
         other = type(chosen).from_json(spec, chosen.labels_to_json())
         if other.input_parts != chosen.input_parts:
             raise PalavraError(f"{name} was trained with single texts: leave --text-b out")

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.inference.columns import LabelledColumns, given_columns
+from palavra.inference.columns import LabelledColumns, check_read, given_columns
 from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.model.outputs import OutputName
@@ -78,7 +78,7 @@ def build_finetune_recipe(
 
     `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
     several (files in it are looked for beside it). Arguments left None change nothing. Raises PalavraError for an
-    unknown key or a wrong value.
+    unknown key, a wrong value, or a column or a separator that no task reads.
     """
     if epochs is not None and steps is not None:
         raise PalavraError("give one of --epochs and --steps: they both set the length")
@@ -125,7 +125,9 @@ def build_finetune_recipe(
         ),
         **_present(scratch=scratch),
     )  # fmt: skip
-    return override_recipe(built, set)
+    made = override_recipe(built, set)
+    check_read({**columns, **_present(separator=separator)}, made.tasks)
+    return made
 
 
 def _present(**values: Any) -> dict[str, Any]:
@@ -270,6 +272,8 @@ def evaluate_task(
     loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
     loaded = loaded.answering(task, threshold=threshold, articles=articles)
     name, chosen = loaded.task(task)
+    if chosen.spec.kind == "labelling" and columns.get("text") is not None:
+        raise PalavraError(f"--text would not be read: {name} reads labelled words; name their column with --words")
     examples = chosen.read(chosen.spec, str(data))
     scores, found = loaded.evaluate(examples, task=name)
     if predictions is not None:

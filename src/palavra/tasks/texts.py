@@ -25,12 +25,18 @@ class TextExample:
     where: str
 
 
-def text_columns(spec: TaskSpec) -> tuple[str, ...]:
-    """The names of the columns of the one text or the two."""
+def text_fields(spec: TaskSpec) -> tuple[str, ...]:
+    """Which fields of `Columns` name the one text or the two; the others of `text`, `text_a` and `text_b` mean
+    nothing."""
     columns = spec.columns
     if spec.kind == "pairs" or columns.text_b is not None:
-        return columns.text_a or "text_a", columns.text_b or "text_b"
-    return (columns.text or columns.text_a or "text",)
+        return "text_a", "text_b"
+    return ("text",) if columns.text is not None or columns.text_a is None else ("text_a",)
+
+
+def text_columns(spec: TaskSpec) -> tuple[str, ...]:
+    """The names of the columns of the one text or the two."""
+    return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
 
 
 def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -> list[TextExample]:
