@@ -117,7 +117,7 @@ def test_evaluate_and_report_work_on_a_finished_run(model: Path) -> None:
         (["fill", "{model}"], "--file"),
         (["fill", "{model}", "--file", "{latin}"], "latin.txt:2 is not UTF-8"),
         (["fill", "{model}", "--file", "{text}"], "text.jsonl:1: nothing to fill in"),
-        (["fill", "{model}", "--file", "{tmp}/none.txt"], "none.txt cannot be read"),
+        (["fill", "{model}", "--file", "{tmp}/none.txt"], "none.txt: cannot be opened"),
         (["embed", "{model}", "--file", "{latin}"], "latin.txt:2 is not UTF-8"),
         (["fill", "{model}", "a [MASK]", "--top", "0"], "top is 0"),
         (["embed", "{model}", "a", "--out", "x.pickle"], ".npy, .parquet, .jsonl"),

@@ -1,9 +1,11 @@
 """Records that are read by a fine-tuned model: with other columns than in training, from files and standard input."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 from test_docs import COMMAND
 from tiny import CPU, model_config
@@ -16,7 +18,7 @@ from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
 from palavra.inference.columns import COLUMNS_OF, LabelledColumns
 from palavra.inference.tasks import FineTunedModel
-from palavra.run.prediction import in_parts, inputs_of_file, predict_all
+from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
 from palavra.run.task_api import build_finetune_recipe, evaluate_task
 from palavra.tasks.directory import build_task_model, save_task_model
 from palavra.tasks.kinds import KINDS
@@ -298,6 +300,36 @@ def test_a_text_a_line_is_the_rule_where_no_name_says_more(folders: Path, tmp_pa
     )
 
 
+def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained_with() -> None:
+    """As the help says; another one may still be given."""
+    model = model_of("classification", encoding="latin-1")
+    expected = model.predict(["é azul"])
+
+    def said(content: str, written: str, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode(written))))
+            return list(predict_inputs(model, (), "-", **options))
+
+    for content, format in (("é azul\n", "text"), ('{"text": "é azul"}\n', "jsonl")):
+        assert said(content, "latin-1", format=format) == expected
+        assert said(content, "utf-8", format=format, encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, tmp_path: Path, suffix: str) -> None:
+    folder = folders / "classification"
+    expected = palavra.load(folder).predict(["the red boat", "é azul"])
+    texts, lines = tmp_path / f"t.txt{suffix}", tmp_path / f"nameless{suffix}"
+    records = '{"text": "the red boat"}\n{"text": "é azul"}\n'
+    for file, content in ((texts, "the red boat\né azul\n"), (lines, records)):
+        file.write_bytes(pa.compress(content.encode(), {".gz": "gzip", ".zst": "zstd"}[suffix], asbytes=True))
+    assert predicted(folder, "--file", str(texts)) == expected
+    assert predicted(folder, "--file", str(lines), "--format", "jsonl") == expected
+    texts.write_bytes(texts.read_bytes()[:-5])
+    with pytest.raises(PalavraError, match=r"t\.txt[^\n]*: cannot be read to its end, the file is damaged[^\n]*$"):
+        predicted(folder, "--file", str(texts))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -307,7 +339,9 @@ def test_a_text_a_line_is_the_rule_where_no_name_says_more(folders: Path, tmp_pa
         (["--file", "-", "--text", "t"], r"^--text means nothing here: - is read as one text a line; [^\n]*--format"),
         (["a", "--file", "-"], r"^give texts, or --file \(- for standard input\), one of the two$"),
         ([], r"^give texts, or --file"),
-        (["--file", "none.txt"], r"^none\.txt cannot be read: [^\n]*$"),
+        (["--file", "none.txt"], r"^none\.txt: cannot be opened \([^\n]*\)$"),
+        (["--file", "hf://a:t", "--format", "jsonl"], "^--format means nothing here: hf://a:t has columns of its own$"),
+        (["--file", "hf://a:t", "--format", "text"], "^--format means nothing here: hf://a:t has columns of its own$"),
         (["--file", "-"], r"^stdin: holds no text[^\n]*$"),
     ],
 )

@@ -1,13 +1,17 @@
 """Many texts: in their order, a few at a time, and an error in one of them says where."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -19,7 +23,7 @@ from palavra.inference import streaming
 from palavra.inference.embedding import Embedding
 from palavra.inference.export import write_embeddings
 from palavra.inference.model import LanguageModel
-from palavra.inference.streaming import Embedded, chunked, fill_all, read_texts
+from palavra.inference.streaming import Embedded, chunked, fill_all, open_input, read_texts
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 TEXTS = [f"O gato {number} [MASK] na rua{' azul' * (number % 5)}." for number in range(23)]
@@ -64,6 +68,26 @@ def test_every_line_comes_back(texts: list[str]) -> None:
 def test_what_cannot_be_read_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(PalavraError, match=said):
         lines(content)
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: bytes(pa.compress(content, "zstd", asbytes=True)),
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_compressed_file_is_its_text(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(COMPRESS[suffix]("um\r\né dois\n".encode()))
+    assert list(read_texts(*open_input(path))) == ["um", "é dois"]
+    if suffix:
+        path.write_bytes(path.read_bytes()[:-7])
+        with pytest.raises(PalavraError, match=r"a\.txt[^\n]*: cannot be read to its end, the file is damaged[^\n]*$"):
+            list(read_texts(*open_input(path)))
 
 
 @given(st.lists(st.text("ab", max_size=40), max_size=30), st.integers(1, 5), st.integers(1, 60))

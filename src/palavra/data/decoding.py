@@ -18,11 +18,13 @@ from palavra.errors import PalavraError
 LONGEST_RECORD = 1 << 26  # characters of one JSON line or CSV field; a longer one is no record
 
 _BLOCK = 1 << 20  # bytes read at once
+# What reading a file that is damaged or cut off raises.
+_DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 def text_blocks(path: Path, encoding: str) -> Iterator[str]:
     """The decoded text in blocks, line ends as "\\n", without a byte order mark."""
-    with _open(path) as file:
+    with open_bytes(path) as file:
         yield from stream_blocks(file, path, encoding)
 
 
@@ -73,12 +75,14 @@ def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
         yield rest
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file to read, what its suffix says is compressed without the compression. Raises PalavraError where it cannot
+    be opened."""
     openers: dict[str, Callable[[str], Any]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,
         ".xz": lzma.open,
-        ".zst": partial(pa.CompressedInputStream, compression="zstd"),
+        ".zst": _open_zst,
     }
     opener = openers.get(path.suffix.lower(), partial(open, mode="rb"))
     try:
@@ -88,11 +92,29 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
+def _open_zst(path: str) -> IO[bytes]:
+    # Arrow's own streams cannot be read by the line.
+    return io.BufferedReader(pa.CompressedInputStream(path, compression="zstd"))
+
+
+def byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines of what is open already, each as soon as it is there; errors call it `name`. Raises PalavraError where
+    it is damaged."""
+    try:
+        yield from file
+    except _DAMAGES as error:
+        _damaged(name, error)
+
+
 def _read(file: IO[bytes], name: Path | str) -> bytes:
     try:
         return file.read(_BLOCK)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        raise PalavraError(f"{name}: cannot be read to its end, the file is damaged or cut off ({error})") from None
+    except _DAMAGES as error:
+        _damaged(name, error)
+
+
+def _damaged(name: Path | str, error: Exception) -> NoReturn:
+    raise PalavraError(f"{name}: cannot be read to its end, the file is damaged or cut off ({error})") from None
 
 
 def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from palavra.data.decoding import byte_lines, open_bytes
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
@@ -21,23 +22,21 @@ CHUNK_PROMPTS = 32
 
 
 def open_input(file: str | Path) -> tuple[IO[bytes], str]:
-    """A file, or for "-" the standard input, and what errors call it. Raises PalavraError where it cannot be read."""
+    """A file, what is compressed without the compression, or for "-" the standard input; and what errors call it.
+    Raises PalavraError where it cannot be opened."""
     if str(file) == "-":
         return sys.stdin.buffer, "stdin"
-    try:
-        return Path(file).open("rb"), str(file)
-    except OSError as error:
-        raise PalavraError(f"{file} cannot be read: {error.strerror}") from None
+    return open_bytes(Path(file)), str(file)
 
 
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
     """The lines of a file in UTF-8, without their line ends; the file is closed at its end.
 
-    Raises PalavraError, with file and line, for what is not UTF-8, and when no line has any text.
+    Raises PalavraError, with file and line, for what is not UTF-8, for a damaged file, and when no line has any text.
     """
     blank: list[str] | None = []
     with file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(byte_lines(file, name), 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
             except UnicodeDecodeError:

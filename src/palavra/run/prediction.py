@@ -44,7 +44,7 @@ def predict_inputs(
         return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)
     if not holds_records(model, file, task, format):
         _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
-    inputs = inputs_of_file(model, file, task, format=format, encoding=encoding)
+    inputs = inputs_of_file(model, file, task, format=format)
     return predict_all(model, inputs, task=task, long=long)
 
 
@@ -71,7 +71,8 @@ def predict_all(
 
 def holds_records(model: FineTunedModel, file: str, task: str | None, format: Format | None) -> bool:
     """Whether a file holds records, or the kind's own format, and no texts: as `format` or else its name says."""
-    return format == "jsonl" or (format is None and _known(model, file, task) is not None)
+    known = _known(model, file, task)
+    return format == "jsonl" or known == PREFIX or (format is None and known is not None)
 
 
 def inputs_of_file(
@@ -80,22 +81,22 @@ def inputs_of_file(
     task: str | None = None,
     *,
     format: Format | None = None,
-    encoding: str | None = None,
 ) -> Iterator[Any]:
     """The inputs of a file ("-": the standard input), each with its place.
 
     `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the
-    second in turn; None is what the file's name says, and text where it says nothing. `encoding` is of text and of
-    JSON lines (UTF-8); other files are read in the task's own. Raises PalavraError, with file and line, for whatever
-    is no input.
+    second in turn; None is what the file's name says, and text where it says nothing. Everything is read in the
+    task's encoding. Raises PalavraError, with file and line, for whatever is no input.
     """
-    known = _known(model, file, task)
+    known, chosen = _known(model, file, task), model.task(task)[1]
+    if known == PREFIX:
+        _refuse({"format": format}, f"{file} has columns of its own")
     if known is not None and format in (None, known.removeprefix(".")):
-        return model.task(task)[1].read_inputs(file)
+        return chosen.read_inputs(file)
     stream, name = open_input(file)
     if format == "jsonl":
-        return _objects(stream, name, encoding or "utf-8")
-    return in_parts(model, _texts(stream, name, encoding or "utf-8"), name, task)
+        return _objects(stream, name, chosen.spec.encoding)
+    return in_parts(model, _texts(stream, name, chosen.spec.encoding), name, task)
 
 
 def _known(model: FineTunedModel, file: str, task: str | None) -> str | None:
