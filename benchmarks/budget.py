@@ -28,6 +28,9 @@ from palavra.run.describe import processor_name
 from palavra.run.directory import RunDirectory
 
 HUBER = 1e-2  # beyond this error of log(loss) a row counts less
+# Where the constants are looked for.
+LOWEST = {"floor": 0.5, "size": 1e-2, "size_power": 0.05, "tokens": 1e-2, "tokens_power": 0.05}
+HIGHEST = {"floor": 4.0, "size": 1e6, "size_power": 1.0, "tokens": 1e9, "tokens_power": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,8 @@ def fit(rows: Sequence[Row]) -> Law:
         return [math.log(found.loss(row.parameters, row.tokens, row.unique_tokens) / row.loss) for row in rows]
 
     begin = [math.log(value) for value in asdict(LAW).values()]
-    return law(least_squares(errors, begin, loss="huber", f_scale=HUBER, max_nfev=10_000).x)
+    bounds = tuple([math.log(side[name]) for name in asdict(LAW)] for side in (LOWEST, HIGHEST))
+    return law(least_squares(errors, begin, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=10_000).x)
 
 
 def table(rows: Sequence[Row], law: Law | None) -> Iterator[str]:
