@@ -29,6 +29,7 @@ from palavra.inference.generation import (
 )
 from palavra.inference.sampling import SamplingConfig, choose, draw, penalize_repetition, restrict
 from palavra.model.cache import Decoder, StepModel
+from palavra.model.compute import compile_layers
 from palavra.model.directory import save_model
 from palavra.model.heads import CausalLanguageModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -109,6 +110,22 @@ def test_half_precision_is_close(rows: int) -> None:
     expected = torch.stack([uncached(model, [*text, 7 + row]) for row, text in enumerate(texts)])
     assert found.dtype == torch.float32
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+def test_layers_that_were_compiled_for_training_are_read_step_by_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of a compiled layer holds programs of the layer it was copied from, which know nothing of its weights."""
+    model, texts = causal_model(heads=4), prompts(*LENGTHS)[:2]
+    half = replace(CPU, dtype=torch.bfloat16, compiled=True)
+
+    def logits() -> Tensor:
+        decoder = Decoder(StepModel(model, half), 2, 40)
+        decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(2))
+        return decoder.step(np.array([7, 8]))
+
+    expected = logits()
+    monkeypatch.setattr(torch, "compile", lambda program, **options: program)
+    compile_layers(model.transformer.layers, half)
+    assert torch.equal(logits(), expected)
 
 
 def test_a_full_cache_takes_no_more() -> None:

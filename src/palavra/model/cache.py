@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.model.attention import Layout, attend
-from palavra.model.compute import Compute
+from palavra.model.compute import Compute, forget_compiled
 from palavra.model.heads import CausalLanguageModel, lay_out
 from palavra.model.layers import Layer
 
@@ -190,6 +190,7 @@ def _for_few_rows(module: Layer, single: bool, dtype: torch.dtype) -> Layer:
     """A copy of a layer with its linear maps laid out anew; it shares all other parameters."""
     shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
     copied = copy.deepcopy(module, shared)
+    forget_compiled(copied)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):

@@ -130,10 +130,20 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
     if not compute.compiled:
         return
     for layer in layers:
-        for module, name in ((layer.attention, "forward"), (layer, "finish")):
+        for module, name in _programs(layer):
             # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
             program = torch.compile(cast(Any, getattr(module, name)), dynamic=True)
             object.__setattr__(module, name, program)
+
+
+def forget_compiled(layer: nn.Module) -> None:
+    """Let a copy of a layer compute by itself: a compiled program goes on computing with what it was compiled for."""
+    for module, name in _programs(layer):
+        module.__dict__.pop(name, None)
+
+
+def _programs(layer: Any) -> tuple[tuple[nn.Module, str], ...]:
+    return (layer.attention, "forward"), (layer, "finish")
 
 
 def eager() -> AbstractContextManager[object]:
