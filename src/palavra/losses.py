@@ -11,8 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` a scalar tensor, the sum over labelled rows in nats, weighted where an objective weights them; `count` how
-    many rows it sums."""
+    """`total` a scalar tensor, the sum over labelled rows in nats, weighted where an objective weights them; `count`
+    how many rows it sums."""
 
     total: Tensor
     count: int
