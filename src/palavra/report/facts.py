@@ -26,13 +26,14 @@ class Tile:
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows of cells under `columns`; rows whose number is in `chosen` stand out. `wrapped` names the columns of running
-    text, by number."""
+    text, by number; a `wide` table takes the page's whole width."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     chosen: frozenset[int] = frozenset()
     wrapped: frozenset[int] = frozenset()
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

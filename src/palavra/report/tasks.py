@@ -140,6 +140,7 @@ def _scores(task: EvaluatedTask, splits: list[str]) -> Table | None:
         columns=("", *(place_name(name)[:1].upper() + place_name(name)[1:] for name in splits)),
         rows=tuple((metric_name(key), *(_score(task.splits[name], key) for name in splits)) for key in keys),
         chosen=frozenset(number for number, key in enumerate(keys) if key in mains),
+        wide=True,  # for the intervals
     )
 
 
