@@ -314,7 +314,7 @@ def _errors(task: EvaluatedTask, details: JsonObject) -> Table | None:
     forms = {"probability": percent, "where": _where}
     sure = any("probability" in row for row in rows)
     caption = "Largest errors" if task.kind == "regression" else f"{'Most confident' if sure else 'Worst'} errors"
-    long = {"text", "label", "predicted"} if task.kind in ("qa", "choice") else {"text"}
+    long = {"text", "label", "predicted", "where"} if task.kind in ("qa", "choice") else {"text", "where"}
     return Table(
         caption=caption,
         columns=tuple(title for _, title in columns),
