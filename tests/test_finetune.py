@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import build_model, layout_of, model_config
+from tiny_runs import metrics_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import palavra
@@ -129,7 +130,7 @@ def run(what: FinetuneRecipe, out: Path, log: Log | None = None) -> FineTuned:
 
 def metrics(out: Path) -> list[dict[str, Any]]:
     """What was measured, without what a clock says."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(out)
     return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
 
 

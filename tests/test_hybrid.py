@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLS, CPU, SEP, Shelf, build_model, layout_of, model_config, vocabulary
+from tiny_runs import TINY, metrics_of, mixed_run
 
 import palavra
 from palavra.batch import Batch
@@ -227,25 +228,7 @@ def test_an_evaluation_reads_the_row_before() -> None:
     assert found.tokens == len(losses)
 
 
-TINY = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
-    "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
-    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
-    "mixture.when=together", "mixture.causal_share=0.5", "mixture.shifted=true",
-)  # fmt: skip
-
-
-def run(corpus: Path, out: Path, steps: int, *extra: str, **options: Any) -> list[dict[str, Any]]:
-    """A small run; its lines of metrics."""
-    palavra.pretrain(
-        corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *extra),
-        **{"objective": "causal+masked", **options},
-    )  # fmt: skip
-    return lines_of(out)
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+HYBRID = ("mixture.when=together", "mixture.causal_share=0.5", "mixture.shifted=true")
 
 
 @pytest.fixture(scope="module")
@@ -259,12 +242,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "m"
-    run(corpus, out, 60, "optimizer.learning_rate=0.02", "train.eval_every=60", "train.save_every=60")
+    mixed_run(corpus, out, 60, *HYBRID, "optimizer.learning_rate=0.02", "train.eval_every=60", "train.save_every=60")
     return out
 
 
 def test_one_model_has_learned_both_kinds(trained: Path) -> None:
-    lines = lines_of(trained)
+    lines = metrics_of(trained)
     valid = [line for line in lines if line["kind"] == "valid"]
     assert valid[-1]["loss"] < np.log(300) - 2.5
     assert valid[-1]["causal_loss"] < np.log(300) - 2.5
@@ -306,7 +289,7 @@ def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_
 
 def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
-    lines = run(corpus, out, 8)
+    lines = mixed_run(corpus, out, 8, *HYBRID)
     expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json", "config.json")}
     for checkpoint in (out / "checkpoints").iterdir():
         if checkpoint.name != "step-4":
@@ -315,18 +298,18 @@ def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -
     assert {name: (out / name).read_bytes() for name in expected} == expected
     with pytest.raises(PalavraError, match=r"did not begin with mixture\.shifted=false"):
         palavra.pretrain(out=out, resume=True, set=("mixture.shifted=false",))
-    assert [line["loss"] for line in lines_of(out) if "loss" in line] == [x["loss"] for x in lines if "loss" in x]
+    assert [line["loss"] for line in metrics_of(out) if "loss" in line] == [x["loss"] for x in lines if "loss" in x]
 
 
 def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_path: Path) -> None:
-    small = tuple(setting for setting in TINY if not setting.startswith(("mixture", "model")))
+    small = tuple(setting for setting in TINY if not setting.startswith("model"))
     options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
     for objective_name in ("masked", "causal+masked"):
         with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.shifted=true"):
             palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
     more = (*small, "mixture.shifted=true", "model.context=32")
     palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)
-    assert lines_of(tmp_path / "more")[0]["loss"] < np.log(300) - 2
+    assert metrics_of(tmp_path / "more")[0]["loss"] < np.log(300) - 2
     assert palavra.load(tmp_path / "more", device="cpu").model.config.shifted
 
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CLS, SEP, build_model, layout_of, model_config, vocabulary
+from tiny_runs import metrics_of, mixed_run
 
 import palavra
 from palavra.data.loader import Packed
@@ -120,12 +121,6 @@ def test_a_causal_step_of_an_encoder_sees_nothing_to_the_right(family: str) -> N
 
 # Whole runs
 
-TINY = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
-    "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
-    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -135,23 +130,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(corpus: Path, out: Path, steps: int, *extra: str, **options: Any) -> list[dict[str, Any]]:
-    """A small run; its lines of metrics."""
-    palavra.pretrain(
-        corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *extra),
-        **{"objective": "causal+masked", **options},
-    )  # fmt: skip
-    return lines_of(out)
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("when", ["first", "throughout"])
 def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path: Path, when: str) -> None:
     out = tmp_path / "m"
-    lines = run(corpus, out, 12, f"mixture.when={when}", "mixture.causal_share=0.5")
+    lines = mixed_run(corpus, out, 12, f"mixture.when={when}", "mixture.causal_share=0.5")
     causal = [line["causal"] for line in lines if line["kind"] == "train"]
     assert {0.0, 1.0} == set(causal)
     if when == "first":
@@ -162,14 +144,14 @@ def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path
             shutil.rmtree(checkpoint)
     palavra.pretrain(out=out, resume=True)  # from step 4, over the switch
     assert {name: (out / name).read_bytes() for name in expected} == expected
-    again = lines_of(out)
+    again = metrics_of(out)
     assert [line["loss"] for line in again if "loss" in line] == [line["loss"] for line in lines if "loss" in line]
 
 
 def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM
 
-    lines = run(corpus, tmp_path / "m", 50, "optimizer.learning_rate=0.02", "mixture.causal_share=0.3")
+    lines = mixed_run(corpus, tmp_path / "m", 50, "optimizer.learning_rate=0.02", "mixture.causal_share=0.3")
     valid = [line for line in lines if line["kind"] == "valid"]
     assert {"loss", "accuracy", "causal_loss"} <= set(valid[0])
     assert min(line["causal_loss"] for line in valid) < np.log(300) - 2
@@ -201,8 +183,8 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
-        run(corpus, tmp_path / "m", 1, "mixture.causal_share=0.5", objective="masked")
+        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_share=0.5", objective="masked")
     with pytest.raises(PalavraError, match=r"mixture.causal_share is 2"):
-        run(corpus, tmp_path / "m", 1, "mixture.causal_share=2")
+        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_share=2")
     with pytest.raises(PalavraError, match="not llama"):
-        run(corpus, tmp_path / "m", 1, family="llama")
+        mixed_run(corpus, tmp_path / "m", 1, family="llama")

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLS, CPU, SEP, layout_of, model_config, scramble, vocabulary
+from tiny_runs import metrics_of
 
 import palavra
 from palavra.data.loader import Packed
@@ -257,7 +258,7 @@ def test_a_run_learns_what_follows_and_resumes_bit_for_bit(corpus: Path, tmp_pat
 
     out = tmp_path / "m"
     run(corpus, out, 80)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(out)
     told = [line["next_sentence_accuracy"] for line in lines if line["kind"] == "valid"]
     evaluation = json.loads((out / "evaluation.json").read_text())
     assert evaluation["next_sentence"]["accuracy"] > 0.75, told

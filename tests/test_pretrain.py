@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_runs import metrics_of
 
 import palavra
 from palavra.errors import PalavraError
@@ -68,7 +69,7 @@ def test_a_run_leaves_the_named_files(finished: Path) -> None:
     assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "palavra.toml",
             "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log",
             "checkpoints", "data"} <= names  # fmt: skip
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(finished)
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.5
     assert [line["step"] for line in lines if line["kind"] == "valid"] == [10, 20, 30, 40, 50, 60]

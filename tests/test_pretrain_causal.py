@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import model_config
+from tiny_runs import metrics_of
 
 import palavra
 from palavra.cli import main
@@ -83,7 +84,7 @@ def test_a_run_counts_the_products_of_a_sequence_as_the_model_does(family: str) 
 
 
 def test_a_run_leaves_what_a_masked_run_leaves(finished: Path) -> None:
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(finished)
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert losses[0] == pytest.approx(math.log(300), abs=0.6)
     assert losses[-1] < losses[0] - 2
@@ -108,7 +109,7 @@ def test_the_evaluation_of_a_run_is_the_one_of_its_directory(finished: Path, cor
     written, found = read(finished / "evaluation.json"), palavra.evaluate(finished, device="cpu")
     assert {"loss", "perplexity", "perplexity_per_word", "bits_per_byte", "tokens", "sliding"} == set(written)
     assert found.to_json() == pytest.approx(written, rel=1e-5)
-    last = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    last = metrics_of(finished)
     assert found.loss == pytest.approx(min(line["loss"] for line in last if line["kind"] == "valid"), rel=1e-5)
     on_file = palavra.evaluate(finished, corpus, documents="line", device="cpu")
     text = corpus.read_text(encoding="utf-8")

@@ -1,0 +1,27 @@
+"""Whole runs small enough for a test, and what they wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import palavra
+
+TINY = (
+    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
+    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
+)  # fmt: skip
+
+
+def mixed_run(corpus: Path, out: Path, steps: int, *settings: str, **options: Any) -> list[dict[str, Any]]:
+    """A run of both kinds of sequences on a text of one document a line; its lines of metrics."""
+    palavra.pretrain(
+        corpus, out=out, steps=steps, documents="line", vocab_size=300, set=(*TINY, *settings),
+        **{"objective": "causal+masked", **options},
+    )  # fmt: skip
+    return metrics_of(out)
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
