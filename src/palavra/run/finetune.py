@@ -229,12 +229,13 @@ def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
     return replace(recipe, train=train)
 
 
-def _warn_of_cuts(
-    features: Features, name: str, kind: str, context: int, log: Log, *, how: str = "are longer than"
-) -> None:
-    """Say how many examples lost text."""
+def _warn_of_cuts(features: Features, name: str, kind: str, context: int, log: Log, *, split: bool = False) -> None:
+    """Say how many examples of the task `name` lost text; where texts are `split`, only pairs do."""
+    how = "hold two texts that do not fit beside each other in" if split else "are longer than"
     if features.truncated:
-        log.warn(f"{name}{features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut")
+        log.warn(
+            f"{name}: {features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut"
+        )
 
 
 def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
@@ -252,7 +253,7 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):
             if name in labelled:
-                _warn_of_cuts(labelled[name].features, f"{name}: ", kind, context_of(job.model, task), log)
+                _warn_of_cuts(labelled[name].features, name, kind, context_of(job.model, task), log)
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     moving, every = moving_parameters(job.model), parameters(job.model)
@@ -329,10 +330,8 @@ def save_finished(
 def _test_scores(job: FineTuning, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """The scores on the test examples."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
-    features = task.encode(
-        split.test, tokenizer, context_of(job.model, task), job.model.config.segments > 1,
-        split=task.spec.long == "split",
-    )  # fmt: skip
-    how = "hold two texts that do not fit beside each other in" if task.spec.long == "split" else "are longer than"
-    _warn_of_cuts(features, f"{name}: ", "test", context_of(job.model, task), log, how=how)
+    in_windows = task.spec.long == "split"
+    context = context_of(job.model, task)
+    features = task.encode(split.test, tokenizer, context, job.model.config.segments > 1, split=in_windows)
+    _warn_of_cuts(features, name, "test", context, log, split=in_windows)
     return job.score(name, Labelled(examples=split.test, features=features))
