@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ import palavra
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
+from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.masked import MaskingConfig
 from palavra.objectives.next_sentence import RANDOM, NextSentenceObjective, PairBatch, Sentences, pair_up
@@ -224,6 +226,29 @@ def test_c_t4_1_both_losses_are_those_of_bert_and_its_directory_reads_back(tmp_p
 def test_the_weight_of_a_pair_is_the_tokens_masked_in_it_on_average() -> None:
     assert prepared().pair_weight == pytest.approx(0.3 * 10.0)
     assert prepared().to(CPU.device).pair_weight == prepared().pair_weight
+
+
+def test_an_evaluation_reads_every_weight_of_the_body_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["O rato roeu a roupa. A águia voa alto.", "O gato correu pela casa. O sol nasceu."]
+    tokenizer = Tokenizer.train(texts * 5, TokenizerConfig(algorithm="wordpiece", vocab_size=100))
+    model = NextSentenceModel(model_config("bert", vocab_size=tokenizer.vocab_size))
+    save_next_sentence_model(model, tmp_path, {})
+    tokenizer.save(tmp_path)
+    (tmp_path / "text.txt").write_text("\n".join(texts * 4), encoding="utf-8")
+    read: Counter[str] = Counter()
+    tensors = directory._tensors
+
+    def counted(folder: Path, wanted: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        for key, tensor in tensors(folder, wanted):
+            read[key] += 1
+            yield key, tensor
+
+    monkeypatch.setattr(directory, "_tensors", counted)
+    found = palavra.evaluate(tmp_path, tmp_path / "text.txt", documents="line", device="cpu")
+    assert found.to_json()["next_sentence"]["pairs"] > 0
+    body = {key: times for key, times in read.items() if key.startswith("bert.encoder.")}
+    assert body
+    assert set(body.values()) == {1}
 
 
 # Whole runs

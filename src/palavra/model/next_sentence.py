@@ -56,8 +56,13 @@ def load_next_sentence_model(directory: Path) -> NextSentenceModel:
 
     Errors as `load_model`'s.
     """
-    masked = load_model(directory).model
-    model = NextSentenceModel(masked.config)
-    model.load_state_dict(masked.state_dict(), strict=False)
+    return with_second_head(load_model(directory).model, directory)
+
+
+def with_second_head(masked: MaskedLanguageModel, directory: Path) -> NextSentenceModel:
+    """The masked language model of a directory, whose parts are shared, with the directory's second head or else a
+    new one."""
+    model = NextSentenceModel(masked.config).to(masked.device)
+    model.transformer, model.head = masked.transformer, masked.head
     load_weights_into(model, KEYS, {}, directory)
     return model

@@ -15,6 +15,7 @@ from palavra.inference.evaluation import Findings, HeldOut
 from palavra.inference.loading import load
 from palavra.inference.model import LanguageModel
 from palavra.log import Log
+from palavra.model.next_sentence import with_second_head
 from palavra.recipe import DataConfig, FamilyName, ObjectiveName, Recipe, SizeName
 from palavra.run.corpus import in_memory, prepare_shards, train_tokenizer
 from palavra.run.joint_objectives import NextSentenceLearning
@@ -224,5 +225,5 @@ def _evaluate_text(
     learning = learning_in(Path(model))
     network: Any = loaded.model
     if isinstance(learning, NextSentenceLearning):
-        network = learning.load(Path(model)).to(loaded.compute.device)  # with its second head
-    return learning.evaluate(network.eval(), text, tokenizer, loaded.compute, limit=None, counts=counts)
+        network = with_second_head(network, Path(model)).eval()
+    return learning.evaluate(network, text, tokenizer, loaded.compute, limit=None, counts=counts)
