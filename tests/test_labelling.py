@@ -424,6 +424,7 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
     assert with_intervals(scores) == set(task.metrics)
     assert scores.values["macro_f1"] == pytest.approx(f1_score(gold, predicted, average="macro", zero_division=0))
     report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    assert [name for name in scores.details if name.startswith("per_")] == ["per_class"]
     for row in scores.details["per_class"]:
         assert row["f1"] == pytest.approx(report[row["name"]]["f1-score"])
     right = [a == b for one, other in zip(gold, predicted, strict=True) for a, b in zip(one, other, strict=True)]

@@ -219,7 +219,7 @@ def spans_of(sentences: list[list[str]], scheme: Scheme) -> list[list[Span]]:
 def test_spans_of_any_tags_equal_seqeval(pairs: list[tuple[list[str], list[str]]]) -> None:
     gold, guessed = [one for one, _ in pairs], [other for _, other in pairs]
     found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"))
-    if not found.per_type:
+    if not found.per_class:
         assert (found.precision, found.recall, found.f1, found.macro_f1) == (0, 0, 0, 0)
         return
     expected = report(gold, guessed)
@@ -232,8 +232,8 @@ def assert_equal_to_report(found: module.SpanScores, expected: dict[str, Any]) -
     assert (found.precision, found.recall) == pytest.approx((micro["precision"], micro["recall"]))
     assert found.f1 == pytest.approx(micro["f1-score"])
     assert found.macro_f1 == pytest.approx(expected["macro avg"]["f1-score"])
-    assert [row.name for row in found.per_type] == [name for name in expected if not name.endswith(" avg")]
-    for row in found.per_type:
+    assert [row.name for row in found.per_class] == [name for name in expected if not name.endswith(" avg")]
+    for row in found.per_class:
         one = expected[row.name]
         assert (row.precision, row.recall, row.f1) == pytest.approx((one["precision"], one["recall"], one["f1-score"]))
         assert row.support == one["support"]
@@ -264,7 +264,7 @@ def test_spans_by_hand_as_conlleval_counts() -> None:
     found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"), token_accuracy=6 / 9)
     assert (found.gold, found.found, found.correct) == (4, 5, 2)
     assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 5, 2 / 4, 4 / 9))
-    location, person = found.per_type
+    location, person = found.per_class
     assert (location.name, location.precision, location.recall, location.support) == ("LOC", 0.0, 0.0, 2)
     assert (person.name, person.recall, person.support) == ("PER", 1.0, 2)
     assert person.precision == pytest.approx(2 / 3)

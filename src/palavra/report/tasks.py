@@ -274,7 +274,7 @@ def _scatter_pictures(details: JsonObject, place: str) -> list[Picture]:
 
 
 def _classes(details: JsonObject) -> Table | None:
-    rows = objects(details.get("per_class")) or objects(details.get("per_type"))
+    rows = objects(details.get("per_class"))
     if not rows:
         return None
     keys = [("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"), ("support", "Support")]

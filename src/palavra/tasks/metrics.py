@@ -114,8 +114,9 @@ class SpanScores:
     """How many spans were found with exactly their boundaries and type, over all sentences together, as conlleval
     counts. A span that misses one word is one false and one missing span, so near misses cost twice.
 
-    macro_f1 is the mean over types that occur or were found. token_accuracy is the share of words with the right
-    tag, as handed in; it flatters, for most words are outside of spans. `gold`, `found` and `correct` count spans.
+    per_class: the types that occur or were found; macro_f1 is the mean over them. token_accuracy is the share of words
+    with the right tag, as handed in; it flatters, for most words are outside of spans. `gold`, `found` and `correct`
+    count spans.
     """
 
     precision: float
@@ -126,7 +127,7 @@ class SpanScores:
     found: int
     correct: int
     token_accuracy: float | None
-    per_type: tuple[Row, ...]
+    per_class: tuple[Row, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As written to a run's files."""
@@ -223,7 +224,7 @@ def span_scores(
         found=found_total,
         correct=total,
         token_accuracy=token_accuracy,
-        per_type=rows,
+        per_class=rows,
     )
 
 

@@ -255,12 +255,11 @@ class Labelling(Task[Tagged]):
         accuracy = float((chosen == gold).mean())
         table = metrics.span_scores(expected, predicted, token_accuracy=accuracy).to_json()
         values = {name: float(table[name]) for name in self.metrics[:-1]}
-        details = {**table, "per_class": table.pop("per_type"), **errors}
         return Scores(
             main="f1",
             values={**values, "loss": loss},
             examples=len(examples),
-            details=details,
+            details={**table, **errors},
             statistics=lambda: [
                 span_statistics(expected, predicted),
                 means({"token_accuracy": _sums(chosen == gold, sizes)}, sizes),
