@@ -74,7 +74,7 @@ def loss_of(probabilities: Tensor, labels: list[int]) -> Loss:
 def softmax_of(logits: Tensor) -> Tensor:
     """The distribution inside the library's own loss: its gradient plus the one-hot truth."""
     labels = torch.zeros(len(logits), dtype=torch.int64)
-    _, gradient, _ = softmax_gradient(logits, labels)
+    _, gradient = softmax_gradient(logits, labels)
     return gradient + F.one_hot(labels, logits.shape[1]).to(gradient.dtype)
 
 

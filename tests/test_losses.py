@@ -67,7 +67,7 @@ def test_gradients_pass_gradcheck() -> None:
 def test_chunks_cover_all_rows_and_bound_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
-    def kernel(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def kernel(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         shapes.append(tuple(logits.shape))
         return softmax_gradient(logits, labels)
 
@@ -75,6 +75,11 @@ def test_chunks_cover_all_rows_and_bound_the_logits(monkeypatch: pytest.MonkeyPa
     hidden, weight, bias, labels = inputs(11, 3, 10)
     linear_cross_entropy(hidden, weight, bias, labels, kernel)
     assert shapes == [(4, 10), (4, 10), (3, 10)]
+    # As many rows as 70 fit: a whole block of 64 is quicker.
+    shapes.clear()
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 700)
+    linear_cross_entropy(*inputs(130, 3, 10), kernel)
+    assert shapes == [(64, 10), (64, 10), (2, 10)]
 
 
 def test_no_rows_give_no_loss_and_no_gradient() -> None:
