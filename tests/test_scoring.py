@@ -1,12 +1,18 @@
 """Likelihoods equal a plain loop over `transformers`; pairs, windows and units of measure."""
 
+import bz2
+import gzip
+import io
 import json
+import lzma
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -17,14 +23,8 @@ from tiny import CPU, Shelf, build_causal_model, build_model, model_config
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel, evaluate_causal, next_token_losses, windows
 from palavra.inference.evaluation import HeldOut
-from palavra.inference.scoring import (
-    MinimalPair,
-    Score,
-    compare_pairs,
-    masked_copies,
-    read_pairs,
-    score_masked,
-)
+from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
+from palavra.inference.scoring import Score, masked_copies, score_masked
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -313,11 +313,11 @@ def test_both_kinds_of_model_compare_pairs(tokenizer: Tokenizer) -> None:
     ("content", "what"),
     [
         (b'{"sentence_good": "a"}', ":1: sentence_bad"),
-        (b'{"sentence_good": "a", "sentence_bad": "b"}\n[1]', ":2: not a JSON object"),
+        (b'{"sentence_good": "a", "sentence_bad": "b"}\n[1]', ":2: a JSON list, not an object"),
         (b'\n{"sentence_good": 3, "sentence_bad": "b"}', ":2: sentence_good"),
         (b"{", ":1: not valid JSON"),
-        (b"", "no pairs"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"", "holds no records"),
+        (b"\xff\xfe\x00", ":1: byte 0xff is not valid utf-8"),
     ],
 )
 def test_broken_pairs_are_refused_with_their_line(content: bytes, what: str, tmp_path: Path) -> None:
@@ -330,5 +330,30 @@ def test_broken_pairs_are_refused_with_their_line(content: bytes, what: str, tmp
 
 
 def test_a_missing_file_of_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match="does not exist"):
-        read_pairs(tmp_path / "pairs.jsonl")
+    for name in ("pairs.jsonl", "pairs"):
+        with pytest.raises(PalavraError, match=rf"{name}: [^\n]*(no such file|cannot be opened)[^\n]*$"):
+            read_pairs(tmp_path / name)
+
+
+def test_pairs_are_read_from_whatever_holds_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [MinimalPair("a", "b", "one"), MinimalPair("é", "d", "two")]
+    columns = {"sentence_good": ["a", "é"], "sentence_bad": ["b", "d"], "UID": ["one", "two"]}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+    for name, content in (
+        ("pairs", lines),
+        ("pairs.bz2", bz2.compress(lines)),
+        ("pairs.jsonl.gz", gzip.compress(lines)),
+        ("pairs.jsonl.xz", lzma.compress(lines)),
+        ("pairs.jsonl.zst", pa.compress(lines, "zstd", asbytes=True)),
+        ("pairs.json", json.dumps(rows).encode()),
+        ("pairs.csv", "sentence_good,sentence_bad,UID\na,b,one\né,d,two\n".encode()),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert read_pairs(tmp_path / name) == expected, name
+    pq.write_table(pa.table(columns), tmp_path / "pairs.parquet")
+    assert read_pairs(tmp_path / "pairs.parquet") == expected
+    (tmp_path / "latin.jsonl").write_bytes(lines.decode().encode("latin-1"))
+    assert read_pairs(tmp_path / "latin.jsonl", encoding="latin-1") == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert read_pairs("-") == expected

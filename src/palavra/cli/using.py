@@ -13,6 +13,7 @@ from palavra.cli.options import (
     Column,
     Device,
     DocumentsOption,
+    Encoding,
     Json,
     Lines,
     Model,
@@ -215,20 +216,25 @@ def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
 def compare_pairs(
     model: Model,
     file: Annotated[
-        Path,
-        typer.Argument(help="Minimal pairs: JSON lines with sentence_good, sentence_bad, UID.", show_default=False),
+        str,
+        typer.Argument(
+            help="Minimal pairs, with sentence_good, sentence_bad, UID: .jsonl .json .csv .tsv .parquet, hf://; - for "
+            "standard input, as JSON lines.",
+            show_default=False,
+        ),
     ],
+    encoding: Encoding = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
     from palavra.inference.loading import load
-    from palavra.inference.scoring import compare_pairs as compare
-    from palavra.inference.scoring import read_pairs
+    from palavra.inference.minimal_pairs import compare_pairs as compare
+    from palavra.inference.minimal_pairs import read_pairs
 
     loaded = load(model, device=device)
     loaded.check_offers("score")
-    found = compare(read_pairs(file), loaded.score)
+    found = compare(read_pairs(file, encoding=encoding or "utf-8"), loaded.score)
     if as_json:
         print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
         return

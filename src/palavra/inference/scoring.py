@@ -1,11 +1,9 @@
-"""How likely a model finds texts, token by token; and which of two sentences it prefers."""
+"""How likely a model finds texts, token by token."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -195,85 +193,3 @@ def masked_copies(
         Sample(input_ids=copy, label_rows=np.array([row - int(shifted)]), labels=whole[row : row + 1])
         for row, copy in enumerate(copies, start=1)
     ]
-
-
-# Minimal pairs
-
-
-@dataclass(frozen=True)
-class MinimalPair:
-    """Two sentences that differ in one thing, of which the `good` one is right; `phenomenon` says what is tested."""
-
-    good: str
-    bad: str
-    phenomenon: str
-
-
-@dataclass(frozen=True)
-class PairAccuracy:
-    """The share of `pairs` whose good sentence is likelier; ties count half."""
-
-    phenomenon: str
-    pairs: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class PairComparison:
-    """`accuracy` over all `pairs`, and `phenomena` one by one, by name."""
-
-    pairs: int
-    accuracy: float
-    phenomena: tuple[PairAccuracy, ...]
-
-
-def read_pairs(path: Path) -> list[MinimalPair]:
-    """Minimal pairs in the layout of BLiMP (Warstadt et al. 2020, arXiv:1912.00582): JSON lines with `sentence_good`,
-    `sentence_bad` and, for the phenomenon, `UID`, `linguistics_term` or `field`, the first there is.
-
-    Raises PalavraError with file and line.
-    """
-    if not path.is_file():
-        raise PalavraError(f"{path} does not exist: give a JSONL file with sentence_good and sentence_bad")
-    pairs = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    pairs.append(_pair(line, f"{path}:{number}"))
-    except UnicodeDecodeError as error:
-        raise PalavraError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from None
-    if not pairs:
-        raise PalavraError(f"{path} holds no pairs: each line needs sentence_good and sentence_bad")
-    return pairs
-
-
-def _pair(line: str, where: str) -> MinimalPair:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise PalavraError(f"{where}: not a JSON object with sentence_good and sentence_bad")
-    for key in ("sentence_good", "sentence_bad"):
-        if not isinstance(values.get(key), str):
-            raise PalavraError(f"{where}: {key} is missing or not a string")
-    names = (values.get(key) for key in ("UID", "linguistics_term", "field"))
-    phenomenon = next((name for name in names if isinstance(name, str) and name), "all")
-    return MinimalPair(values["sentence_good"], values["sentence_bad"], phenomenon)
-
-
-def compare_pairs(pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]], Sequence[Score]]) -> PairComparison:
-    """How often the good sentence is likelier, by phenomenon; `score` is that of a model of either kind."""
-    if not pairs:
-        raise PalavraError("there are no pairs to compare")
-    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    # Each distinct sentence once: pairs of one paradigm share them.
-    distinct = list(dict.fromkeys(texts))
-    likelihood = {text: found.log_likelihood for text, found in zip(distinct, score(distinct), strict=True)}
-    right: dict[str, list[float]] = {}
-    for pair in pairs:
-        difference = likelihood[pair.good] - likelihood[pair.bad]
-        right.setdefault(pair.phenomenon, []).append(0.5 + 0.5 * float(np.sign(difference)))
-    phenomena = tuple(PairAccuracy(name, len(own), float(np.mean(own))) for name, own in sorted(right.items()))
-    return PairComparison(len(pairs), float(np.mean([value for own in right.values() for value in own])), phenomena)
