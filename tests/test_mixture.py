@@ -19,6 +19,7 @@ from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Pieces
 from palavra.errors import PalavraError
 from palavra.model.compute import choose_compute
+from palavra.model.directory import save_model
 from palavra.model.heads import CausalLanguageModel
 from palavra.objectives.causal import CausalObjective
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
@@ -27,6 +28,7 @@ from palavra.recipe import ModelRecipe, Recipe, TrainConfig
 from palavra.run import budget
 from palavra.run.learning import learning_of
 from palavra.run.sizing import synthetic
+from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
@@ -117,6 +119,23 @@ def test_a_causal_step_of_an_encoder_sees_nothing_to_the_right(family: str) -> N
     logits = torch.log_softmax(model.logits(seen[0]), -1)[batch.label_rows]
     torch.testing.assert_close(loss.total, -logits.gather(1, batch.labels[:, None]).sum(), atol=1e-3, rtol=1e-5)
     assert not isinstance(model, CausalLanguageModel)
+
+
+def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("O gato viu o rei e o mar. " * 30, encoding="utf-8")
+    tokenizer = Tokenizer.train([text.read_text(encoding="utf-8")], TokenizerConfig(vocab_size=280))
+    model, folder = build_model(model_config(vocab_size=tokenizer.vocab_size, context=32)), tmp_path / "m"
+    save_model(model, folder, {"pretraining_objective": "causal+masked"})
+    tokenizer.save(folder)
+    cut, sliding = (palavra.evaluate(folder, text, device="cpu", sliding=value) for value in (None, True))
+    assert cut.masked == sliding.masked
+    assert cut.beside["causal"].tokens == sliding.beside["causal"].tokens
+    assert (cut.beside["causal"].sliding, sliding.beside["causal"].sliding) == (False, True)
+    assert cut.beside["causal"].loss != sliding.beside["causal"].loss
+    save_model(model, folder)
+    with pytest.raises(PalavraError, match=r"--sliding means nothing here: .* has not learned to predict next tokens"):
+        palavra.evaluate(folder, text, device="cpu", sliding=True)
 
 
 # Whole runs

@@ -59,7 +59,7 @@ def evaluate(
         Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
     ] = None,
     sliding: Annotated[
-        bool, typer.Option("--sliding", help="Causal: windows of long documents overlap by half. [cut apart]")
+        bool, typer.Option("--sliding", help="Next words: windows of long documents overlap by half. [cut apart]")
     ] = False,
     device: Device = "auto",
     as_json: Json = False,

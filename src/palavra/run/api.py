@@ -9,7 +9,7 @@ from palavra import config as configuration
 from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
-from palavra.inference.causal import CausalModel, evaluate_causal
+from palavra.inference.causal import CausalModel
 from palavra.inference.columns import LabelledColumns
 from palavra.inference.evaluation import Findings, HeldOut
 from palavra.inference.loading import load
@@ -168,8 +168,8 @@ def evaluate(
 
     A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
     held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
-    its own. A causal model: the same text, as perplexity and bits per byte; with `sliding` the windows of documents
-    longer than the context overlap by half. A fine-tuned model: on a file of
+    its own. A causal model: the same text, as perplexity and bits per byte. With `sliding`, where next tokens are
+    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
     labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
     `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
     several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
@@ -207,7 +207,9 @@ def _evaluate_text(
     loaded: LanguageModel | CausalModel = load(model, device=device)
     if isinstance(loaded, LanguageModel):
         loaded.check_head()
-        _refuse({"sliding": sliding}, f"{model} is a masked language model")
+    learning = learning_in(Path(model))
+    if not learning.next_tokens:
+        _refuse({"sliding": sliding}, f"{model} has not learned to predict next tokens")
     tokenizer = loaded.tokenizer
     counts = None
     if sources:
@@ -220,10 +222,7 @@ def _evaluate_text(
         corpus = Corpus.open(folder, tokenizer.fingerprint)
         held_out, counts = corpus.valid, corpus.train.token_counts(tokenizer.vocab_size)
     text = HeldOut(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
-    if isinstance(loaded, CausalModel):
-        return evaluate_causal(loaded.model, text, loaded.compute, sliding=bool(sliding), decode=tokenizer.decode)
-    learning = learning_in(Path(model))
     network: Any = loaded.model
     if isinstance(learning, NextSentenceLearning):
         network = with_second_head(network, Path(model)).eval()
-    return learning.evaluate(network, text, tokenizer, loaded.compute, limit=None, counts=counts)
+    return learning.evaluate(network, text, tokenizer, loaded.compute, limit=None, counts=counts, sliding=bool(sliding))

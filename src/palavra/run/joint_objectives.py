@@ -30,17 +30,19 @@ class JointLearning(MaskedLearning, ABC):
 
     @abstractmethod
     def evaluate_beside(
-        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, limit: int | None
-    ) -> Part:
-        """How good the model is at what it learned beside hidden tokens, on about `limit` held-out ones (None: all)."""
+        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
+        sliding: bool,
+    ) -> Part:  # fmt: skip
+        """How good the model is at what it learned beside hidden tokens, on about `limit` held-out ones (None: all);
+        `sliding` as in `learning.Learning.evaluate`."""
 
     def evaluate(
         self, model: MaskedLanguageModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *,
-        limit: int | None, counts: Counts | None,
+        limit: int | None, counts: Counts | None, sliding: bool = False,
     ) -> JointEvaluation:  # fmt: skip
         """Both."""
         masked = super().evaluate(model, held_out, tokenizer, compute, limit=limit, counts=counts)
-        beside = self.evaluate_beside(model, held_out, tokenizer, compute, limit)
+        beside = self.evaluate_beside(model, held_out, tokenizer, compute, limit=limit, sliding=sliding)
         return JointEvaluation(masked=masked, beside={self.name: beside})
 
 
@@ -82,9 +84,11 @@ class NextSentenceLearning(JointLearning):
         )
 
     def evaluate_beside(
-        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, limit: int | None
-    ) -> Part:
+        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
+        sliding: bool,
+    ) -> Part:  # fmt: skip
         """The second head."""
+        del sliding
         assert isinstance(model, NextSentenceModel)
         objective = NextSentenceObjective(
             MaskingConfig(), vocabulary_of(tokenizer), Sentences.of(tokenizer), context=model.config.context, tokens=0.0
@@ -96,6 +100,7 @@ class MixedLearning(JointLearning):
     """Next tokens and hidden ones; what comes out is a masked language model."""
 
     name = "causal"
+    next_tokens = True
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """Causal and masked ones, where they take turns."""
@@ -111,10 +116,11 @@ class MixedLearning(JointLearning):
         return MixedObjective(CausalObjective(kernel), masked, recipe.mixture)
 
     def evaluate_beside(
-        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, limit: int | None
-    ) -> Part:
+        self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
+        sliding: bool,
+    ) -> Part:  # fmt: skip
         """Reading from left to right only."""
-        return evaluate_causal(model, held_out, compute, limit=limit, decode=tokenizer.decode)
+        return evaluate_causal(model, held_out, compute, limit=limit, sliding=sliding, decode=tokenizer.decode)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """The share of the step's sequences that is causal, and that of its tokens that was masked."""

@@ -17,9 +17,11 @@ from palavra.tokenizer import Tokenizer
 
 
 class Learning(Protocol):
-    """One objective's part in a run. `special` tokens are added to every piece of text."""
+    """One objective's part in a run. `special` tokens are added to every piece of text; `next_tokens` says whether it
+    learns to predict each from those before it."""
 
     special: int
+    next_tokens: bool
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """A typical step of each kind that differs in cost: the progress (0 to 1) at which it is made, and the share
@@ -49,9 +51,12 @@ class Learning(Protocol):
 
     def evaluate(
         self, model: Any, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
-        counts: Counts | None,
+        counts: Counts | None, sliding: bool = False,
     ) -> Findings:  # fmt: skip
-        """How good the model is on about `limit` held-out tokens (None: all); `counts` (V,) of the training text."""
+        """How good the model is on about `limit` held-out tokens (None: all); `counts` (V,) of the training text.
+
+        `sliding`: where next tokens are predicted, the windows of documents longer than the context overlap by half.
+        """
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """What a log line says beside loss, rate and speed."""

@@ -32,6 +32,7 @@ class MaskedLearning:
     """Tokens that were hidden. What learns something beside them builds on it."""
 
     special = 2
+    next_tokens = False
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """All steps are of one kind."""
@@ -72,9 +73,10 @@ class MaskedLearning:
 
     def evaluate(
         self, model: MaskedLanguageModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *,
-        limit: int | None, counts: Counts | None,
+        limit: int | None, counts: Counts | None, sliding: bool = False,
     ) -> Findings:  # fmt: skip
-        """Under the fixed corruption."""
+        """Under the fixed corruption, which has no use for sliding windows."""
+        del sliding
         return evaluate_masked(model, held_out, vocabulary_of(tokenizer), compute, limit=limit, counts=counts)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
@@ -92,6 +94,7 @@ class CausalLearning:
     """Each next token."""
 
     special = 2
+    next_tokens = True
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """All steps are of one kind."""
@@ -132,11 +135,11 @@ class CausalLearning:
 
     def evaluate(
         self, model: CausalLanguageModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *,
-        limit: int | None, counts: Counts | None,
+        limit: int | None, counts: Counts | None, sliding: bool = False,
     ) -> CausalEvaluation:  # fmt: skip
-        """Long documents are cut as in training."""
+        """Long documents are cut as in training, or slid over."""
         del counts
-        return evaluate_causal(model, held_out, compute, limit=limit, decode=tokenizer.decode)
+        return evaluate_causal(model, held_out, compute, limit=limit, sliding=sliding, decode=tokenizer.decode)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """Nothing."""
