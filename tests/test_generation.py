@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import CPU, build_causal_model, layout_of, model_config
 from torch import Tensor
@@ -219,20 +219,21 @@ def test_without_a_limit_the_context_is_filled() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_sliding_window_is_the_stated_one(family: str) -> None:
-    """Whenever the context is full: the first token and the last half of it, read anew."""
+    """Whenever the context is full: the first token and the last half of it, read anew; two rows at the same time, and
+    a prompt as long as the context is read whole."""
     model = causal_model(family, context=16)
-    (text,) = prompts(10)
+    texts = prompts(10, 16, 10, 15)
     config = GenerationConfig(max_tokens=30, sampling=GREEDY, overflow="slide")
-    (found,) = tokens_of(model, [text], config)
-    whole, window, expected = list(text), list(text), []
-    for _ in range(30):
-        token = int(uncached(model, window).argmax())
-        expected.append(token)
-        whole.append(token)
-        if len(window) == 16:
-            window = [whole[0], *whole[:-1][-7:]]
-        window.append(token)
-    assert found == expected
+    for text, found in zip(texts, tokens_of(model, texts, config), strict=True):
+        whole, window, expected = list(text), list(text), []
+        for _ in range(30):
+            token = int(uncached(model, window).argmax())
+            expected.append(token)
+            whole.append(token)
+            if len(window) == 16:
+                window = [whole[0], *whole[:-1][-7:]]
+            window.append(token)
+        assert found == expected
 
 
 def test_a_prompt_longer_than_the_context_slides_too() -> None:
@@ -277,7 +278,29 @@ def test_restrictions_equal_those_of_transformers(config: SamplingConfig, warper
     expected = logits
     for warper in warpers:
         expected = warper(None, expected)
-    torch.testing.assert_close(restrict(logits, config), expected)
+    found = restrict(logits, config)
+    torch.testing.assert_close(found, expected - expected.amax(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 5e-324, 1e300])
+def test_any_temperature_draws_a_token(temperature: float) -> None:
+    """At the smallest ones that which is likeliest, at the largest ones any."""
+    logits = scores()
+    logits[:, 300:] = -math.inf  # banned
+    config = SamplingConfig(temperature=temperature)
+    drawn = [choose(logits, None, config, np.full(4, uniform)).tolist() for uniform in (0.005, 0.505, 0.985)]
+    if temperature < 1:
+        assert drawn == [logits.argmax(-1).tolist()] * 3
+    else:
+        assert drawn == [[1] * 4, [151] * 4, [295] * 4]
+
+
+def test_a_model_that_predicts_no_numbers_is_an_error() -> None:
+    model = causal_model()
+    torch.nn.init.constant_(model.transformer.embeddings.token.weight, math.nan)
+    for sampling in (GREEDY, SamplingConfig()):
+        with pytest.raises(PalavraError, match="diverged"):
+            tokens_of(model, prompts(5), GenerationConfig(max_tokens=3, sampling=sampling))
 
 
 def test_the_repetition_penalty_equals_that_of_transformers() -> None:
@@ -364,17 +387,23 @@ def test_pieces_are_whole_characters_and_join_to_the_text(tokenizer: Tokenizer, 
         assert tokenizer.decode(ids[:cut]) + "".join(pieces) + last == tokenizer.decode(ids)
 
 
+@example(["ab", "b"], ["abb", "b"])
+@example(["abb"], ["abb", "b"])
 @given(
     st.lists(st.text(st.sampled_from("ab "), max_size=3), max_size=8),
     st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=3), max_size=3),
 )
 def test_text_goes_through_up_to_the_first_stop_string(pieces: list[str], stop: list[str]) -> None:
     text = "".join(pieces)
-    ends = [text.find(string) for string in stop if string in text]
+    complete = [end for end in range(len(text) + 1) if any(text[:end].endswith(string) for string in stop)]
     filtered = StopFilter(stop)
     out = "".join([filtered.push(piece) for piece in pieces]) + filtered.flush()
-    assert out == (text[: min(ends)] if ends else text)
-    assert filtered.stopped == bool(ends)
+    if not complete:
+        assert out == text
+    else:
+        whole = text[: complete[0]]
+        assert out == whole[: -max(len(string) for string in stop if whole.endswith(string))]
+    assert filtered.stopped == bool(complete)
 
 
 def generated(tokenizer: Tokenizer, **changes: Any) -> tuple[list[list[Continuation]], list[str]]:

@@ -24,9 +24,9 @@ class GenerationConfig:
     """How far and how to go on.
 
     At most `max_tokens` new tokens (None: as many as the context has room for). `sampling` chooses each, with the
-    randomness of `seed`; `samples` independent continuations of each prompt. A text ends before the first of the
-    `stop` strings. `overflow`: a text longer than the model's context is an "error", or the model goes on ("slide")
-    with the first token and the last half of the context, read anew whenever the context is full.
+    randomness of `seed`; `samples` independent continuations of each prompt. A text ends before the `stop`
+    string that it holds first. `overflow`: a text longer than the model's context is an "error", or the model goes on
+    ("slide") with the first token and the last half of the context, read anew whenever the context is full.
     """
 
     max_tokens: int | None = None
@@ -128,26 +128,29 @@ class Generator:
 
     def _prefill(self) -> Tensor:
         """Read every prompt once; logits (R, V)."""
-        samples = [Sample(input_ids=np.array(self._window(prompt), dtype=np.int64)) for prompt in self._prompts]
-        logits = self._decoder.prefill(pack(samples), np.arange(len(samples)))
+        numbers = np.arange(len(self._prompts))
+        whole = [prompt if len(prompt) <= self.context else self._window(prompt) for prompt in self._prompts]
+        logits = self._read(whole, numbers)
         if self.config.samples > 1:
-            prompt_of = np.repeat(np.arange(len(samples)), self.config.samples)
+            prompt_of = np.repeat(numbers, self.config.samples)
             self._decoder.keep(prompt_of)
             logits = logits[torch.from_numpy(prompt_of).to(logits.device)]
         return logits
 
+    def _read(self, texts: Sequence[Sequence[int]], rows: npt.NDArray[np.integer]) -> Tensor:
+        """Read texts in the place of what the decoder's `rows` held; logits (R, V)."""
+        samples = [Sample(input_ids=np.array(text, dtype=np.int64)) for text in texts]
+        return self._decoder.prefill(pack(samples), rows)
+
     def _window(self, text: Sequence[int]) -> list[int]:
-        """What the model reads of a text: all of it, or its first token and the last half of the context."""
-        if len(text) < self.context:
-            return list(text)
+        """What the model keeps of a text beyond the context: its first token and the last half of the context."""
         return [text[0], *text[-max(1, self.context // 2 - 1) :]]
 
     def _slide(self) -> None:
-        """Read anew what a full row keeps, all but the token that comes next."""
+        """Read anew what full rows keep, all but the token that comes next."""
         full = np.flatnonzero(self._decoder.lengths >= self.context)
-        for index in full:
-            kept = self._window(self._texts[self._rows[index]][:-1])
-            self._decoder.prefill(pack([Sample(input_ids=np.array(kept, dtype=np.int64))]), np.array([index]))
+        if len(full):
+            self._read([self._window(self._texts[self._rows[index]][:-1]) for index in full], full)
 
     def _seen(self, logits: Tensor) -> Tensor:
         """(R, V) bool: the tokens of each row so far."""
@@ -158,6 +161,10 @@ class Generator:
 
     @torch.inference_mode()
     def _choose(self, logits: Tensor, seen: Tensor | None) -> npt.NDArray[np.int64]:
+        if bool(logits.isnan().any()):
+            raise PalavraError(
+                "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
+            )
         if self._banned:
             logits[:, self._banned] = -torch.inf
         greedy = self.config.sampling.temperature == 0
@@ -199,7 +206,11 @@ class Detokenizer:
 
 
 class StopFilter:
-    """Lets text through up to the first stop string, holding back what may yet become one."""
+    """Lets text through up to the stop string that is complete first, holding back what may yet become one.
+
+    Of several that are complete with the same character it is the longest. How the text is cut into pieces does not
+    matter.
+    """
 
     def __init__(self, stop: Sequence[str]):
         self._stop, self._held, self.stopped = tuple(stop), "", False
@@ -209,10 +220,11 @@ class StopFilter:
         if self.stopped or not self._stop:
             return "" if self.stopped else text
         self._held += text
-        found = [at for string in self._stop if (at := self._held.find(string)) >= 0]
+        found = [(at + len(string), at) for string in self._stop if (at := self._held.find(string)) >= 0]
         if found:
             self.stopped = True
-            kept, self._held = self._held[: min(found)], ""
+            _, start = min(found)
+            kept, self._held = self._held[:start], ""
             return kept
         held = max(
             (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size])),

@@ -47,16 +47,18 @@ def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def restrict(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """logits (R, V) at the configured temperature (above 0), -inf for tokens that may not be drawn."""
-    logits = logits / config.temperature
+    """logits (R, V) at the configured temperature (above 0), the largest 0, -inf for tokens that may not be drawn."""
+    # From the largest on down: whatever the temperature, there is one token that keeps a finite logit.
+    bounds = torch.finfo(logits.dtype)
+    temperature = min(max(config.temperature, bounds.tiny), bounds.max)
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if config.top_k is not None and config.top_k < logits.shape[1]:
         least = logits.topk(config.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -math.inf)
     if config.top_p < 1:
         logits = logits.masked_fill(~_nucleus(torch.softmax(logits, -1), config.top_p), -math.inf)
     if config.min_p > 0:
-        least = logits.amax(-1, keepdim=True) + math.log(config.min_p)
-        logits = logits.masked_fill(logits < least, -math.inf)
+        logits = logits.masked_fill(logits < math.log(config.min_p), -math.inf)
     return logits
 
 
