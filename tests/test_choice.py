@@ -21,6 +21,7 @@ from palavra.tasks.batches import Plan
 from palavra.tasks.features import Features, offsets_of
 from palavra.tasks.kinds.choice import ChoiceExample, MultipleChoice
 from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.texts import text_columns
 
 transformers.utils.logging.set_verbosity_error()
 
@@ -250,6 +251,14 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
         MultipleChoice.read(spec, str(path))
     with pytest.raises(PalavraError, match="label names 2 columns"):
         MultipleChoice.read(TaskSpec(kind="choice", columns=Columns(label=("a", "b"))), str(path))
+
+
+@pytest.mark.parametrize("columns", [Columns(text_a="ask"), Columns(text_a="ask", text_b="b"), Columns(text="ask")])
+def test_the_text_is_read_as_of_every_kind(tmp_path: Path, columns: Columns) -> None:
+    (tmp_path / "c.jsonl").write_text('{"ask": "who?", "choices": ["me", "you"], "label": 0}\n', encoding="utf-8")
+    spec = TaskSpec(kind="choice", columns=columns)
+    assert text_columns(spec) == ("ask",)
+    assert [one.text for one in MultipleChoice.read(spec, str(tmp_path / "c.jsonl"))] == ["who?"]
 
 
 def test_inputs_and_examples_without_labels() -> None:

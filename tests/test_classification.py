@@ -611,6 +611,8 @@ def test_a_field_of_another_kind_is_refused() -> None:
         TaskSpec(kind="qa", head=HeadConfig(pooling="mean")),
         TaskSpec(kind="choice", long="split"),
         TaskSpec(kind="classification", labelling=LabellingOptions(scheme="bio")),
+        TaskSpec(kind="regression", columns=Columns(answers="a")),
+        TaskSpec(kind="labelling", separator=";"),
     ):
         with pytest.raises(PalavraError, match=f"means nothing for {spec.kind}") as caught:
             check_fields(spec)

@@ -1,7 +1,9 @@
 """Records that are read by a fine-tuned model: with other columns than in training, from files and standard input."""
 
 import io
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +18,13 @@ import palavra
 from palavra.cli import app
 from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
-from palavra.inference.columns import COLUMNS_OF, LabelledColumns
+from palavra.inference.columns import LabelledColumns
 from palavra.inference.tasks import FineTunedModel
 from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
 from palavra.run.task_api import build_finetune_recipe, evaluate_task
 from palavra.tasks.directory import build_task_model, save_task_model
 from palavra.tasks.kinds import KINDS
-from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, Columns, TaskSpec, text_fields
 from palavra.tasks.texts import text_columns
 
 # What training settled of each kind, and an example under its usual columns.
@@ -101,6 +103,14 @@ def test_the_columns_are_the_same_everywhere() -> None:
     assert set(RecordOptions.__dataclass_fields__) == names | {"encoding", "separator"}
     assert {name for known in COLUMNS_OF.values() for name in known} == names
     assert set(COLUMNS_OF) == set(KINDS)
+
+
+def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
+    for kind, names in itertools.product(KINDS, itertools.product(("x", None), repeat=len(TEXTS))):
+        given = {name: value for name, value in zip(TEXTS, names, strict=True) if name in COLUMNS_OF[kind]}
+        read = text_fields(TaskSpec(kind=kind, columns=Columns(**given)))
+        assert set(read) <= set(COLUMNS_OF[kind])
+        assert len(read) == (0 if kind == "qa" else 2 if kind == "pairs" or given.get("text_b") else 1)
 
 
 @pytest.mark.parametrize("command", ["finetune", "sweep"])
@@ -220,6 +230,50 @@ def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> No
     assert made.tasks[1].columns.choices == ("c",)
     with pytest.raises(PalavraError, match="--words means nothing for pairs, choice"):
         build_finetune_recipe("multitask", tasks, model="m", words="w")
+
+
+def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -> None:
+    kinds = (("one", "classification", ""), ("several", "classification", "multilabel = true\n"), ("asked", "qa", ""))
+    tables = [f'[[tasks]]\nname = "{name}"\nkind = "{kind}"\ntrain = "t.csv"\n{more}' for name, kind, more in kinds]
+    (tmp_path / "tasks.toml").write_text("\n".join(tables), encoding="utf-8")
+    made = build_finetune_recipe("multitask", tmp_path / "tasks.toml", model="m", text="t", question="q", separator=";")
+    assert [(task.columns.text, task.columns.question, task.separator) for task in made.tasks] == [
+        ("t", None, ","), ("t", None, ";"), (None, "q", ",")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("classification", 'columns.question = "q"', "columns.question means nothing for classification, which takes "
+         "text, text_a, text_b, label: leave it out"),
+        ("labelling", 'columns.text_a = "a"', "columns.text_a means nothing for labelling, which takes text, words, l"),
+        ("choice", 'columns.text_b = "b"', "columns.text_b means nothing for choice, which takes text, text_a, cho"),
+        ("pairs", 'columns.text = "t"', "columns.text means nothing for pairs, which takes text_a, text_b, label: le"),
+        ("regression", 'columns = { text = "t", text_b = "b" }', "columns.text would not be read, but text_a and te"),
+        ("choice", 'columns = { text = "t", text_a = "a" }', "columns.text_a would not be read, but text: leave one"),
+        ("qa", 'separator = ";"', "separator means nothing for qa, only for classification, pairs: leave it out"),
+        ("pairs", 'separator = ";"', "separator would not be read, for it parts several labels of one field: set mul"),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_file_that_its_task_does_not_read_is_refused(
+    tmp_path: Path, kind: str, fields: str, said: str
+) -> None:
+    table = f'name = "mine"\nkind = "{kind}"\ntrain = "t.csv"\n{fields}\n'
+    alone, among = tmp_path / "alone.toml", tmp_path / "among.toml"
+    alone.write_text(table, encoding="utf-8")
+    other = '[[tasks]]\nname = "other"\nkind = "classification"\ntrain = "t.csv"\nmultilabel = true\n'
+    among.write_text(f"{other}separator = ';'\n[[tasks]]\n{table}", encoding="utf-8")
+    for source, what in ((alone, kind), (among, "multitask")):
+        with pytest.raises(PalavraError, match=rf"^{source}: task mine: {re.escape(said)}[^\n]*$"):
+            build_finetune_recipe(cast(Any, what), source, model="m")
+
+
+def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text('kind = "classification"\ntrain = "t.csv"\nseparator = ";"\n', encoding="utf-8")
+    with pytest.raises(PalavraError, match=r"^task task: columns\.question means nothing for classification"):
+        build_finetune_recipe("classification", file, model="m", multilabel=True, set=["task.columns.question=q"])
+    assert build_finetune_recipe("classification", file, model="m", multilabel=True).tasks[0].separator == ";"
 
 
 def test_an_unknown_column_is_a_mistake_of_the_program() -> None:

@@ -1,11 +1,10 @@
 """Names of columns that a person gives, where records do not have those that a task has."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypedDict, cast
 
 from palavra.errors import PalavraError
-from palavra.tasks.spec import KindName, TaskSpec
-from palavra.tasks.texts import text_fields
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, reads_separator, text_fields
 
 
 class InputColumns(TypedDict, total=False):
@@ -25,18 +24,6 @@ class LabelledColumns(InputColumns, total=False):
 
     label: str | Sequence[str] | None
     answers: str | None
-
-
-_TEXTS = ("text", "text_a", "text_b")
-_CLASSES: tuple[KindName, ...] = ("classification", "pairs")
-COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
-    "classification": (*_TEXTS, "label"),
-    "pairs": ("text_a", "text_b", "label"),
-    "regression": (*_TEXTS, "label"),
-    "labelling": ("text", "words", "label"),
-    "qa": ("question", "context", "answers"),
-    "choice": ("text", "text_a", "choices", "label"),
-}
 
 
 def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:
@@ -60,21 +47,18 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
     if not specs:
         return
     for name in given:
-        if name in _TEXTS and not any(name in _texts_read(spec) for spec in specs):
-            spec = next((spec for spec in specs if name in COLUMNS_OF[spec.kind]), specs[0])
+        takes = [spec for spec in specs if name in COLUMNS_OF[spec.kind]]
+        if name in TEXTS and not any(name in text_fields(spec) for spec in takes):
+            spec = takes[0]
             read = " and ".join(
                 f"{option(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
             )
             raise PalavraError(f"{option(name)} would not be read: {spec.name} reads {read}; leave it out")
-    if "separator" in given and not any(spec.kind in _CLASSES and spec.multilabel for spec in specs):
+    if "separator" in given and not any(map(reads_separator, specs)):
         raise PalavraError(
             "--separator would not be read: it parts the labels of classification and pairs with --multilabel; leave "
             "it out"
         )
-
-
-def _texts_read(spec: TaskSpec) -> tuple[str, ...]:
-    return tuple(field for field in text_fields(spec) if field in COLUMNS_OF[spec.kind])
 
 
 def option(name: str) -> str:

@@ -18,7 +18,7 @@ from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.run.describe_tasks import scores_json
 from palavra.run.finetune import FineTuned, optimizer_of, resume_finetuning, run_finetuning
 from palavra.run.several import SeveralRuns, run_folds, run_seeds
-from palavra.tasks.spec import Articles, LongTexts, Scheme, TaskSpec
+from palavra.tasks.spec import COLUMNS_OF, Articles, LongTexts, Scheme, TaskSpec, reads_separator, unread_fields
 from palavra.tasks.task import Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.strategies import StrategyName
@@ -78,12 +78,13 @@ def build_finetune_recipe(
 
     `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
     several (files in it are looked for beside it). Arguments left None change nothing. Raises PalavraError for an
-    unknown key, a wrong value, or a column or a separator that no task reads.
+    unknown key, a wrong value, or a column or a separator that no task reads, and for a field of a file that means
+    nothing to the task it describes.
     """
     if epochs is not None and steps is not None:
         raise PalavraError("give one of --epochs and --steps: they both set the length")
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
-    specs = _tasks(kind, str(train), base)
+    specs, source = _tasks(kind, str(train), base), _source(str(train), recipe)
     columns = given_columns(
         {
             "text": text, "text_a": text_a, "text_b": text_b, "label": label, "words": words, "question": question,
@@ -103,7 +104,7 @@ def build_finetune_recipe(
     tasks = tuple(
         replace(
             task,
-            columns=replace(task.columns, **columns),
+            columns=replace(task.columns, **{key: columns[key] for key in columns if key in COLUMNS_OF[task.kind]}),
             head=replace(task.head, **head),
             output=replace(task.output, **_present(name=output)),
             labelling=replace(task.labelling, **_present(scheme=scheme, subwords=subwords)),
@@ -127,7 +128,22 @@ def build_finetune_recipe(
     )  # fmt: skip
     made = override_recipe(built, set)
     check_read({**columns, **_present(separator=separator)}, made.tasks)
+    if separator is not None:
+        # It is for those tasks of several that part labels by it.
+        own = zip(specs, made.tasks, strict=True)
+        tasks = tuple(task if reads_separator(task) else replace(task, separator=spec.separator) for spec, task in own)
+        made = replace(made, tasks=tasks)
+    _check_fields(made.tasks, specs, source)
     return made
+
+
+def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source: str) -> None:
+    """Raise PalavraError for a field that means nothing to its task; what was wrong `before` options changed the tasks,
+    `source` says."""
+    for task, own in zip(tasks, before, strict=True):
+        for problem in unread_fields(task):
+            where = f"{source}: " if problem in set(unread_fields(own)) else ""
+            raise PalavraError(f"{where}task {task.name}: {problem}")
 
 
 def _present(**values: Any) -> dict[str, Any]:
@@ -148,6 +164,11 @@ def _tasks(kind: Kind, train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]
         if specs[0].kind != kind:
             raise PalavraError(f"{train} describes a task of kind {specs[0].kind}, not {kind}: change one of the two")
     return tuple(_beside(spec, Path(train).parent) for spec in specs)
+
+
+def _source(train: str, recipe: str | Path | None) -> str:
+    """The file that describes the tasks, where there is one."""
+    return train if Path(train).suffix == ".toml" else str(recipe or "the recipe")
 
 
 def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:

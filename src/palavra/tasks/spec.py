@@ -1,7 +1,8 @@
 """A labelled data set as data: files, columns and options, in a TOML table or from the command line."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from torch import nn
@@ -119,9 +120,20 @@ class TaskSpec:
 
 _CLASSES: tuple[KindName, ...] = ("classification", "pairs")
 _SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "choice")
+TEXTS = ("text", "text_a", "text_b")
+# The fields of `Columns` that each kind takes.
+COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
+    "classification": (*TEXTS, "label"),
+    "pairs": ("text_a", "text_b", "label"),
+    "regression": (*TEXTS, "label"),
+    "labelling": ("text", "words", "label"),
+    "qa": ("question", "context", "answers"),
+    "choice": ("text", "text_a", "choices", "label"),
+}
 # Fields that mean something to some kinds only.
 _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
     "multilabel": _CLASSES,
+    "separator": _CLASSES,
     "temperature": _CLASSES,
     "class_weights": (*_CLASSES, "labelling"),
     "label_smoothing": (*_CLASSES, "labelling"),
@@ -133,14 +145,42 @@ _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
 }
 
 
-def check_fields(spec: TaskSpec) -> None:
-    """Raise PalavraError for a field that was set and means nothing for the kind of task."""
+def text_fields(spec: TaskSpec) -> tuple[str, ...]:
+    """Which of `TEXTS` name the one text or the two of the task; the others mean nothing to it."""
+    columns, takes = spec.columns, COLUMNS_OF[spec.kind]
+    if "text" not in takes:
+        return tuple(name for name in TEXTS if name in takes)
+    if "text_b" in takes and columns.text_b is not None:
+        return "text_a", "text_b"
+    alone = "text_a" if "text_a" in takes and columns.text is None and columns.text_a is not None else "text"
+    return (alone,)
+
+
+def reads_separator(spec: TaskSpec) -> bool:
+    """Whether one field may hold several labels."""
+    return spec.kind in _CLASSES and bool(spec.multilabel)
+
+
+def unread_fields(spec: TaskSpec) -> Iterator[str]:
+    """Of each field that was set and means nothing to the task, what it is, what the kind takes, and what to do."""
     plain = TaskSpec(kind=spec.kind)
     for path, kinds in _FIELDS_OF.items():
         value, default = spec, plain
         for name in path.split("."):
             value, default = getattr(value, name), getattr(default, name)
         if spec.kind not in kinds and value != default:
-            raise PalavraError(
-                f"task {spec.name}: {path} means nothing for {spec.kind}, only for {', '.join(kinds)}: leave it out"
-            )
+            yield f"{path} means nothing for {spec.kind}, only for {', '.join(kinds)}: leave it out"
+    takes, texts = COLUMNS_OF[spec.kind], text_fields(spec)
+    for name in (each.name for each in fields(Columns) if getattr(spec.columns, each.name) is not None):
+        if name not in takes:
+            yield f"columns.{name} means nothing for {spec.kind}, which takes {', '.join(takes)}: leave it out"
+        elif name in TEXTS and name not in texts:
+            yield f"columns.{name} would not be read, but {' and '.join(texts)}: leave one of them out"
+    if spec.kind in _CLASSES and spec.separator != plain.separator and not reads_separator(spec):
+        yield "separator would not be read, for it parts several labels of one field: set multilabel to true"
+
+
+def check_fields(spec: TaskSpec) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the task."""
+    for problem in unread_fields(spec):
+        raise PalavraError(f"task {spec.name}: {problem}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.features import OVERLAP, Features, Int64Array, offsets_of, ranges, share_room, windows, wrap
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.spec import TaskSpec, text_fields
 from palavra.tokenizer import Tokenizer
 
 
@@ -23,15 +23,6 @@ class TextExample:
     second: str | None
     label: Any
     where: str
-
-
-def text_fields(spec: TaskSpec) -> tuple[str, ...]:
-    """Which fields of `Columns` name the one text or the two; the others of `text`, `text_a` and `text_b` mean
-    nothing."""
-    columns = spec.columns
-    if spec.kind == "pairs" or columns.text_b is not None:
-        return "text_a", "text_b"
-    return ("text",) if columns.text is not None or columns.text_a is None else ("text_a",)
 
 
 def text_columns(spec: TaskSpec) -> tuple[str, ...]:

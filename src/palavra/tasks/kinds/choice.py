@@ -22,7 +22,7 @@ from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task
-from palavra.tasks.texts import shown
+from palavra.tasks.texts import shown, text_columns
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
@@ -242,14 +242,10 @@ def _confident_errors(
 # Reading
 
 
-def _text_column(spec: TaskSpec) -> str:
-    return spec.columns.text or spec.columns.text_a or "text"
-
-
 def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:
-    choices = _choices(record, spec)
+    choices, (name,) = _choices(record, spec), text_columns(spec)
     return ChoiceExample(
-        text=_text(column(record, _text_column(spec), option="--text"), record.where, _text_column(spec)),
+        text=_text(column(record, name, option="--text"), record.where, name),
         choices=choices,
         label=_label(column(record, label, option="--label"), choices, f"{record.where}: {label}"),
         where=record.where,
@@ -258,15 +254,15 @@ def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:
 
 def _input(one: Any, spec: TaskSpec, where: str) -> ChoiceExample:
     """An example to predict from a mapping with the columns, or a text and its choices."""
+    (name,) = text_columns(spec)
     if isinstance(one, Mapping):
         record = Record(dict(one), where)
-        text, choices = column(record, _text_column(spec), option="--text"), _choices(record, spec)
+        text, choices = column(record, name, option="--text"), _choices(record, spec)
     elif isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[1], list | tuple):
         text, choices = one[0], _listed(one[1], where, "choices")
     else:
-        raise PalavraError(f"{where}: wanted are a mapping with {_text_column(spec)} and choices, or a text and a list "
-                           "of choices")  # fmt: skip
-    return ChoiceExample(text=_text(text, where, _text_column(spec)), choices=choices, label=None, where=where)
+        raise PalavraError(f"{where}: wanted are a mapping with {name} and choices, or a text and a list of choices")
+    return ChoiceExample(text=_text(text, where, name), choices=choices, label=None, where=where)
 
 
 def _choices(record: Record, spec: TaskSpec) -> tuple[str, ...]:
