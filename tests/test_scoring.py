@@ -25,6 +25,7 @@ from palavra.inference.causal import CausalModel, evaluate_causal, next_token_lo
 from palavra.inference.evaluation import HeldOut
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
 from palavra.inference.scoring import Score, masked_copies, score_masked
+from palavra.model.cache import Decoder
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
@@ -229,6 +230,27 @@ def test_a_directory_generates_streams_and_scores(tokenizer: Tokenizer, tmp_path
         model.generate("rato " * 100, max_tokens=3)
     with pytest.raises(PalavraError, match="context of 64"):
         model.stream("rato " * 100, max_tokens=3)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_samples_do_not_depend_on_how_many_are_made_at_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer.train(SENTENCES * 5, TokenizerConfig(vocab_size=300))
+    model = causal_model(tokenizer)
+    options: dict[str, Any] = {"max_tokens": 6, "samples": 5, "seed": 1}
+    expected = model.generate(["O rato", "", "A"], **options)
+    assert len({one.tokens for one in expected[0]}) == 5
+    made: list[int] = []
+    keep = Decoder.__init__
+
+    def counted(decoder: Decoder, steps: Any, count: int, capacity: int) -> None:
+        made.append(count)
+        keep(decoder, steps, count, capacity)
+
+    monkeypatch.setattr("palavra.inference.causal.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(Decoder, "__init__", counted)
+    assert model.generate(["O rato", "", "A"], **options) == expected
+    assert max(made) <= rows
+    assert sum(made) == 15
 
 
 def test_nothing_gives_nothing(tokenizer: Tokenizer) -> None:

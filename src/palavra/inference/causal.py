@@ -1,7 +1,7 @@
 """A causal model ready for use: continue texts, score them, and say how good it is on held-out text."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -94,12 +94,16 @@ class CausalModel(AnyModel):
         )
         encoded = [self._prompt(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         together = max(1, ROWS_AT_ONCE // samples)
-        found: list[list[Continuation]] = []
+        found: list[list[Continuation]] = [[] for _ in encoded]
         for start in range(0, len(encoded), together):
-            some = encoded[start : start + together]
-            found += continuations(
-                self._steps, self.tokenizer, some, config, end_id=self.tokenizer.sep_id, banned=self._banned
-            )
+            for first in range(0, samples, ROWS_AT_ONCE):
+                part = replace(config, samples=min(ROWS_AT_ONCE, samples - first))
+                some = continuations(
+                    self._steps, self.tokenizer, encoded[start : start + together], part,
+                    end_id=self.tokenizer.sep_id, banned=self._banned, first=first,
+                )  # fmt: skip
+                for own, more in zip(found[start:], some, strict=False):
+                    own += more
         return found
 
     def stream(

@@ -63,12 +63,13 @@ class Generator:
     """Continues token sequences side by side: sample s of prompt p is row p x samples + s.
 
     `prompts` are token ids with the opening token in front. `end_id` ends a row; `banned` tokens are never chosen.
+    Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time.
     What a row becomes does not depend on the rows beside it. Raises PalavraError for a prompt without room.
     """
 
     def __init__(
         self, steps: StepModel, prompts: Sequence[Sequence[int]], config: GenerationConfig, *,
-        end_id: int | None = None, banned: Sequence[int] = (),
+        end_id: int | None = None, banned: Sequence[int] = (), first: int = 0,
     ):  # fmt: skip
         self.config, self.context = config, steps.model.config.context
         self._end_id, self._banned = end_id, list(banned)
@@ -76,7 +77,7 @@ class Generator:
         self._prompts = prompts
         self._texts = [list(prompt) for prompt in prompts for _ in range(config.samples)]
         self._random = [
-            np.random.default_rng([config.seed, sample]) for _ in prompts for sample in range(config.samples)
+            np.random.default_rng([config.seed, first + sample]) for _ in prompts for sample in range(config.samples)
         ]
         self._rows = list(range(len(self._texts)))
         capacity = min(
@@ -276,10 +277,10 @@ class _Row:
 
 def continuations(
     steps: StepModel, tokenizer: Detokenizes, prompts: Sequence[Sequence[int]],
-    config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
+    config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (), first: int = 0,
 ) -> list[list[Continuation]]:  # fmt: skip
     """`config.samples` continuations of each prompt (token ids). Arguments and errors as `Generator`'s."""
-    generator = Generator(steps, prompts, config, end_id=end_id, banned=banned)
+    generator = Generator(steps, prompts, config, end_id=end_id, banned=banned, first=first)
     rows = [_Row(tokenizer, prompt, config, end_id) for prompt in prompts for _ in range(config.samples)]
     for step in generator:
         for number, token in step:
