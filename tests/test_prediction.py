@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from palavra.errors import PalavraError
 from palavra.inference.columns import LabelledColumns
 from palavra.inference.tasks import FineTunedModel
 from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
+from palavra.run.splits import read_split
 from palavra.run.task_api import build_finetune_recipe, evaluate_task
 from palavra.tasks.directory import build_task_model, save_task_model
 from palavra.tasks.kinds import KINDS
@@ -218,6 +220,38 @@ def test_a_text_is_not_read_where_words_are_labelled(folders: Path, tmp_path: Pa
     own = write(tmp_path / "own.jsonl", EXAMPLES["labelling"])
     with pytest.raises(PalavraError, match=r"^--text would not be read: task reads labelled words; [^\n]*--words$"):
         evaluate_task(folders / "labelling", own, text="body", label="label")
+    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+        read_split(TaskSpec(kind="labelling", train=str(own), columns=Columns(text="body")), 0)
+    columns = tmp_path / "own.conll"
+    columns.write_text("the O\nboat B-X\n", encoding="utf-8")
+    model = model_of("labelling")
+    assert len(list(predict_inputs(model, (), str(own), text="body"))) == 1
+    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+        list(predict_inputs(model, (), str(columns), text="body"))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_path: Path, suffix: str) -> None:
+    """What is named there would be ignored; beside a file of records, or by a model trained on such, it is not."""
+    asked = {"id": "1", "question": "which boat?", "answers": [{"text": "red boat", "answer_start": 4}]}
+    content = json.dumps({"data": [{"paragraphs": [{"context": "the red boat", "qas": [asked]}]}]}).encode()
+    squad, records = tmp_path / f"squad.json{suffix}", tmp_path / "own.json"
+    squad.write_bytes(pa.compress(content, "gzip", asbytes=True) if suffix else content)
+    records.write_text(json.dumps([{"id": "1", "ask": "which boat?", "context": "the red boat", "answers": []}]))
+    said = rf"^{squad}: --question would not be read: SQuAD's JSON has names of its own; leave it out$"
+    with pytest.raises(PalavraError, match=said):
+        evaluate_task(folders / "qa", squad, question="ask")
+    model = palavra.load(folders / "qa")
+    assert isinstance(model, FineTunedModel)
+    with pytest.raises(PalavraError, match=said):
+        list(predict_inputs(model, (), str(squad), question="ask"))
+    spec = TaskSpec(kind="qa", train=str(squad), columns=Columns(question="ask"))
+    with pytest.raises(PalavraError, match=said):
+        read_split(replace(spec, valid=str(squad)), 0)
+    assert len(read_split(replace(spec, valid=str(records)), 0).valid) == 1
+    trained_on_records = model.reading(question="ask")
+    assert len(list(predict_inputs(trained_on_records, (), str(squad)))) == 1
+    assert len(list(predict_inputs(model, (), str(records), question="ask"))) == 1
 
 
 def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:

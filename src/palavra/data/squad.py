@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from palavra.data.decoding import text_blocks
 from palavra.data.formats import json_kind
 from palavra.data.hub import PREFIX
 from palavra.data.json_text import checked_object, parse_whole, read_whole
@@ -60,11 +61,23 @@ def read_questions(
     other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers`
     (texts, objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`.
     An empty or missing answer means that the passage has none; without `answer_start` the first occurrence is
-    taken. `columns` maps these names to those that a file of records has instead. Raises `PalavraError`, with the
-    place and the question's id, for an answer that is not in the passage where the file says, missing keys, an id
-    twice, and a source without questions.
+    taken. `columns` maps these names to those that a file of records has instead; SQuAD's own have no others. Raises
+    `PalavraError`, with the place and the question's id, for an answer that is not in the passage where the file
+    says, missing keys, an id twice, and a source without questions.
     """
     return at_least_one(_unique(_read(source, encoding, columns or {})), source, "questions")
+
+
+def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
+    """Whether a source is SQuAD's own JSON, whose keys have one name only. Raises PalavraError where it cannot be
+    read."""
+    if source.startswith(PREFIX):
+        return False
+    path, kind = data_file(source, RECORD_KINDS)
+    if kind != ".json":
+        return False
+    begun = (block.lstrip("\ufeff \t\n") for block in text_blocks(path, encoding))
+    return next(filter(None, begun), "").startswith("{")
 
 
 def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Question]:

@@ -1,6 +1,6 @@
 """What is predicted: inputs from arguments, files and standard input, and predictions a few thousand at a time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
@@ -44,7 +44,8 @@ def predict_inputs(
         return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)
     if not holds_records(model, file, task, format):
         _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
-    inputs = inputs_of_file(model, file, task, format=format)
+    given = [key for key, value in columns.items() if value is not None]
+    inputs = inputs_of_file(model, file, task, format=format, given=given)
     return predict_all(model, inputs, task=task, long=long)
 
 
@@ -81,18 +82,20 @@ def inputs_of_file(
     task: str | None = None,
     *,
     format: Format | None = None,
+    given: Collection[str] = (),
 ) -> Iterator[Any]:
     """The inputs of a file ("-": the standard input), each with its place.
 
     `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the
     second in turn; None is what the file's name says, and text where it says nothing. Everything is read in the
-    task's encoding. Raises PalavraError, with file and line, for whatever is no input.
+    task's encoding. `given`: columns that were named for this file. Raises PalavraError, with file and line, for
+    whatever is no input, and for such a column that is not looked for.
     """
     known, chosen = _known(model, file, task), model.task(task)[1]
     if known == PREFIX:
         _refuse({"format": format}, f"{file} has columns of its own")
     if known is not None and format in (None, known.removeprefix(".")):
-        return chosen.read_inputs(file)
+        return chosen.read_inputs(file, given)
     stream, name = open_input(file)
     if format == "jsonl":
         return _objects(stream, name, chosen.spec.encoding)

@@ -36,6 +36,8 @@ class Split:
 def read_split(spec: TaskSpec, seed: int) -> Split:
     """Read the examples of a task; what has no validation file gives a share of its training examples."""
     kind = KINDS[spec.kind]
+    named = [name for name, value in vars(spec.columns).items() if value is not None]
+    kind.check_columns(spec, named, [source for source in (spec.train, spec.valid, spec.test) if source])
     train = kind.read(spec, spec.train)
     task = kind.fit(spec, train)
     valid = kind.read(task.spec, spec.valid) if spec.valid else []

@@ -293,8 +293,7 @@ def evaluate_task(
     loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
     loaded = loaded.answering(task, threshold=threshold, articles=articles)
     name, chosen = loaded.task(task)
-    if chosen.spec.kind == "labelling" and columns.get("text") is not None:
-        raise PalavraError(f"--text would not be read: {name} reads labelled words; name their column with --words")
+    chosen.check_columns(chosen.spec, _present(**columns), [str(data)])
     examples = chosen.read(chosen.spec, str(data))
     scores, found = loaded.evaluate(examples, task=name)
     if predictions is not None:

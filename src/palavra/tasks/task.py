@@ -6,7 +6,7 @@ It knows no optimizer, no loop and no file of a model.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -107,6 +107,12 @@ class Task(ABC, Generic[Example]):
         """The labelled examples of a file. Raises PalavraError naming file, line and remedy."""
 
     @classmethod
+    def check_columns(cls, spec: TaskSpec, given: Collection[str], sources: Sequence[str]) -> None:
+        """Raise PalavraError for a column whose name was `given` for these sources and that `read` looks for in none of
+        them."""
+        del spec, given, sources
+
+    @classmethod
     @abstractmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[Example]) -> "Task[Example]":
         """The task with the labels of its training examples. Raises PalavraError where nothing can be learned."""
@@ -127,8 +133,10 @@ class Task(ABC, Generic[Example]):
     def input_of(self, value: Any, where: str) -> Example:
         """One unlabelled example; `where` it is from. Raises PalavraError for what is none."""
 
-    def read_inputs(self, source: str) -> Iterator["Located"]:
-        """The inputs of a file of records."""
+    def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator["Located"]:
+        """The inputs of a file of records. Raises PalavraError for a column whose name was `given` for this file and
+        that is not looked for in it."""
+        del given
         return (Located(record.values, record.where) for record in read_records(source, encoding=self.spec.encoding))
 
     @abstractmethod

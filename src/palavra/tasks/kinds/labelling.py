@@ -2,7 +2,7 @@
 speech) (Devlin et al. 2019, section 5.3)."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -95,6 +95,14 @@ class Labelling(Task[Tagged]):
         return read_sentences(spec, source)
 
     @classmethod
+    def check_columns(cls, spec: TaskSpec, given: Collection[str], sources: Sequence[str]) -> None:
+        del sources
+        if "text" in given:
+            raise PalavraError(
+                f"--text would not be read: {spec.name} reads labelled words; name their column with --words"
+            )
+
+    @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[Tagged]) -> "Labelling":
         """Every type that was seen gets every tag of the scheme: a longer span of a known type, first met in the test
         data, is no new label, and any sequence of valid tags can be spelled. O is always there."""
@@ -132,10 +140,11 @@ class Labelling(Task[Tagged]):
             "train with examples of it"
         )
 
-    def read_inputs(self, source: str) -> Iterator[Located]:
+    def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator[Located]:
         """The records of a file, or the sentences of one of columns, whose labels are not looked at."""
         if kind_of(Path(source), TABLES) is not None:
             return super().read_inputs(source)
+        self.check_columns(self.spec, given, [source])
         sentences = read_sentences(self.spec, source)
         return (Located({"text": one.text, "words": list(one.words)}, one.where) for one in sentences)
 

@@ -1,6 +1,6 @@
 """Extractive question answering: the answer is a span of the passage (Devlin et al. 2019, sections 4.2 and 4.3)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from palavra.batch import Batch
 from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
-from palavra.data.squad import Question, read_questions
+from palavra.data.squad import Question, is_squad, read_questions
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
@@ -101,6 +101,14 @@ class QuestionAnswering(Task[Question]):
         return list(read_questions(source, encoding=spec.encoding, columns=_columns(spec)))
 
     @classmethod
+    def check_columns(cls, spec: TaskSpec, given: Collection[str], sources: Sequence[str]) -> None:
+        named = [name for name in COLUMNS if name in given]
+        if named and all(is_squad(source, encoding=spec.encoding) for source in sources):
+            raise PalavraError(
+                f"{sources[0]}: --{named[0]} would not be read: SQuAD's JSON has names of its own; leave it out"
+            )
+
+    @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[Question]) -> "QuestionAnswering":
         answered = sum(bool(example.answers) for example in examples)
         if not answered:
@@ -123,11 +131,12 @@ class QuestionAnswering(Task[Question]):
                         "context: mend its start"
                     )
 
-    def read_inputs(self, source: str) -> Iterator[Located]:
+    def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator[Located]:
         """The questions of a file, with or without answers; in a .json with them."""
         if source.startswith(PREFIX) or kind_of(Path(source), (".json",)) is None:
             yield from super().read_inputs(source)
             return
+        self.check_columns(self.spec, given, [source])
         names = self._names()
         for one in read_questions(source, encoding=self.spec.encoding, columns=_columns(self.spec)):
             yield Located(dict(zip(names, (one.question, one.context), strict=True)), one.where)
