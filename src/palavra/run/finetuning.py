@@ -130,7 +130,7 @@ class FineTuning:
         if not self.valid:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
-        metrics = {name: self.recipe.train.metric or scores.main for name, scores in found.items()}
+        metrics = {name: deciding_metric(self.recipe.train.metric, scores.main) for name, scores in found.items()}
         reached = [goodness(name, metrics[name], scores.values) for name, scores in found.items()]
         values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
         if len(found) == 1:
@@ -166,6 +166,12 @@ class FineTuning:
             if number < len(labelled.examples):
                 return str(labelled.examples[number].where)
         return str(number)
+
+
+def deciding_metric(asked: str | None, main: str) -> str:
+    """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for, else
+    the task's `main` one."""
+    return main if asked is None else asked
 
 
 def goodness(name: str, metric: str, values: Mapping[str, float]) -> float:

@@ -17,7 +17,7 @@ from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
-from palavra.run.finetuning import goodness
+from palavra.run.finetuning import deciding_metric, goodness
 from palavra.run.splits import Split, examples_hash, groups_of, read_split, stratified_order, with_absolute_paths
 from palavra.tasks.intervals import mean_interval
 from palavra.training.interrupts import Interrupted, stop_on_signals
@@ -222,11 +222,11 @@ def _spread(of: Mapping[str, float | None]) -> str:
 
 
 def _goodness(evaluation: Mapping[str, Any], metric: str | None) -> float:
-    """What decided on each run's best weights, of the finished run: the mean over the tasks of the metric, or of each
-    one's main number, on validation examples. What is not a number is worse than any."""
+    """What decided on each run's best weights, of the finished run: the mean over the tasks of the deciding metric on
+    validation examples. What is not a number is worse than any."""
     reached = []
     for task in evaluation["tasks"]:
         found = task["splits"].get("valid") or next(iter(task["splits"].values()))
-        reached.append(goodness(task["name"], metric or found["main"], found["values"]))
+        reached.append(goodness(task["name"], deciding_metric(metric, found["main"]), found["values"]))
     mean = float(np.mean(reached))
     return -math.inf if math.isnan(mean) else mean

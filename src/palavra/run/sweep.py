@@ -16,6 +16,7 @@ from palavra.report import write_report
 from palavra.run.describe_tasks import scores_json, scores_line
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, optimizer_of
+from palavra.run.finetuning import deciding_metric
 from palavra.run.search import default_searches, read_space
 from palavra.run.several import take_model, values_of
 from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
@@ -105,7 +106,7 @@ def run_sweep(
     for split in splits:
         if not split.valid:
             raise PalavraError(f"task {split.task.spec.name} has no validation examples to judge trials by: give some")
-    metrics = [recipe.train.metric or split.task.metrics[0] for split in splits]
+    metrics = [deciding_metric(recipe.train.metric, split.task.metrics[0]) for split in splits]
     direction: Direction = "minimize" if all(map(is_error, metrics)) else "maximize"
     metric = " and ".join(dict.fromkeys(metrics)) + (", mean over tasks" if len(splits) > 1 else "")
     with run.locked(), open_study(run, direction) as study:
