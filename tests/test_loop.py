@@ -1,17 +1,13 @@
-"""The one loop: sums over a count, the same step for any split, and what it does when things go wrong."""
+"""The one loop: sums over a count, and the same step for any split."""
 
 import json
-import math
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +30,6 @@ from palavra.training.loop import (
     StepReport,
     finish_gradients,
     in_steps,
-    prefetch,
     prepare_steps,
     train,
 )
@@ -74,7 +69,8 @@ def one_step(groups: list[list[int]], clip: float) -> tuple[MaskedLanguageModel,
     samples = unpack(random_batch([3, 9, 1, 14, 5, 2, 11, 7, 4, 6, 8, 10]))
     batches = [pack([samples[i] for i in group]) for group in groups]
     step = PreparedStep(
-        micro_batches=tuple((batch, layout_of(batch)) for batch in batches),
+        parts=tuple((batch, layout_of(batch)) for batch in batches),
+        micro_batches=len(batches),
         count=sum(batch.labelled for batch in batches),
         tokens=sum(batch.tokens for batch in batches),
         cursor=Cursor(),
@@ -153,16 +149,16 @@ def test_steps_group_micro_batches_and_draw_anew() -> None:
     planned = list(islice(packer.batches(), 18))
     assert len(steps) == 6
     for number, step in enumerate(steps):
-        assert len(step.micro_batches) == 3
-        assert step.count == sum(batch.labelled for batch, _ in step.micro_batches)
-        assert step.tokens == sum(batch.tokens for batch, _ in step.micro_batches)
+        assert step.micro_batches == len(step.parts) == 3
+        assert step.count == sum(batch.labelled for batch, _ in step.parts)
+        assert step.tokens == sum(batch.tokens for batch, _ in step.parts)
         assert step.cursor == planned[3 * number + 2][1]
         seen = {int(d) for pieces, _ in planned[3 * number : 3 * number + 3] for d in pieces.document}
         assert step.documents.tolist() == sorted(seen)
     shares = [step.count / (step.tokens) for step in steps]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] / shares[-1] == pytest.approx(0.4 / 0.15, rel=0.2)
-    rows = [tuple(batch.label_rows.tolist()) for step in steps for batch, _ in step.micro_batches]
+    rows = [tuple(batch.label_rows.tolist()) for step in steps for batch, _ in step.parts]
     assert len(set(rows)) == len(rows)
 
 
@@ -174,7 +170,7 @@ def test_prepared_steps_go_on_as_a_straight_run_would() -> None:
     straight = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 2), objective, config, CPU, 0))
     later = in_steps(load(shelf, packer, CLS, SEP, straight[3].cursor), 2)
     for found, expected in zip(prepare_steps(later, objective, config, CPU, 4), straight[4:], strict=True):
-        for (one, _), (other, _) in zip(found.micro_batches, expected.micro_batches, strict=True):
+        for (one, _), (other, _) in zip(found.parts, expected.parts, strict=True):
             assert torch.equal(one.input_ids, other.input_ids)
             assert torch.equal(one.label_rows, other.label_rows)
 
@@ -220,6 +216,7 @@ def test_twenty_steps_follow_the_stored_loss_curve() -> None:
 
 
 # Two processes
+
 
 WORKER = """
 import json, sys
@@ -276,128 +273,6 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             assert report.cursor == Cursor.from_json(cursor)
         for name, tensor in load_file(tmp_path / f"{rank}.safetensors").items():
             torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-5, rtol=1e-4)
-
-
-# Prefetching
-
-
-def prefetching() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
-
-
-@pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("count", [0, 1, 50])
-def test_prefetching_keeps_the_order(depth: int, count: int) -> None:
-    assert list(prefetch(iter(range(count)), depth)) == list(range(count))
-    assert prefetching() == []
-
-
-def test_prefetching_carries_exceptions_after_what_came_before() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise OSError("the disk is gone")
-
-    items = prefetch(broken())
-    assert next(items) == 1
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(items)
-    assert prefetching() == []
-
-
-def test_prefetching_stays_within_its_depth() -> None:
-    made: list[int] = []
-
-    def endless() -> Iterator[int]:
-        while True:
-            made.append(len(made))
-            yield made[-1]
-
-    items: Any = prefetch(endless(), 2)
-    assert next(items) == 0
-    time.sleep(0.05)
-    assert len(made) <= 4
-    items.close()
-
-
-def test_an_abandoned_prefetch_ends_its_thread() -> None:
-    def endless() -> Iterator[int]:
-        while True:
-            yield 0
-
-    items: Any = prefetch(endless())
-    next(items)
-    assert len(prefetching()) == 1
-    items.close()
-    assert prefetching() == []
-
-
-def test_prefetching_starts_with_its_first_item() -> None:
-    items = prefetch(iter([1]))
-    assert prefetching() == []
-    assert list(items) == [1]
-
-
-# Losing the loss
-
-
-def report_of(step: int, loss: float, norm: float = 1.0) -> StepReport:
-    return StepReport(
-        step=step,
-        loss=torch.tensor(loss),
-        gradient_norm=torch.tensor(norm),
-        learning_rate_share=0.5,
-        labelled=1,
-        tokens=1,
-        micro_batches=1,
-        cursor=Cursor(),
-        documents=np.arange(step, step + 20),
-    )
-
-
-@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (3.0, math.nan), (3.0, math.inf)])
-def test_a_lost_loss_is_told_one_step_later_with_all_that_is_known(loss: float, norm: float) -> None:
-    monitor = Monitor(peak_rate=0.004)
-    monitor.watch(report_of(1, 5.0))
-    monitor.watch(report_of(2, loss, norm))
-    with pytest.raises(Diverged, match=r"step 2, learning rate 0\.002, documents 2, 3, .* more: ") as caught:
-        monitor.watch(report_of(3, 4.0))
-    assert "\n" not in str(caught.value)
-    assert str(loss if not math.isfinite(loss) else norm) in str(caught.value)
-
-
-def test_settling_judges_the_last_report() -> None:
-    """Before a checkpoint is written, and at the end."""
-    monitor = Monitor(peak_rate=0.004)
-    monitor.watch(report_of(1, math.nan))
-    with pytest.raises(Diverged, match="step 1"):
-        monitor.settle()
-    monitor.settle()
-
-
-def test_a_bad_batch_is_no_explosion_and_an_explosion_is() -> None:
-    monitor = Monitor(peak_rate=1.0)
-    for step in range(1, 30):
-        monitor.watch(report_of(step, 30.0 if step == 10 else 6.0))
-
-    def explode() -> None:
-        for step in range(30, 100):
-            monitor.watch(report_of(step, 30.0))
-
-    with pytest.raises(Diverged, match="rose"):
-        explode()
-
-
-def test_a_resumed_monitor_goes_on() -> None:
-    first, second = Monitor(peak_rate=1.0), Monitor(peak_rate=1.0)
-    for step in range(1, 10):
-        first.watch(report_of(step, 7.0 - step / 3))
-    first.settle()
-    second.smoothed, second.first = first.smoothed, first.first
-    for step in range(10, 20):
-        first.watch(report_of(step, 2.0))
-        second.watch(report_of(step, 2.0))
-    assert (second.smoothed, second.first) == (first.smoothed, first.first)
-    assert second.first == pytest.approx(7.0 - 1 / 3)
 
 
 def test_a_run_that_explodes_is_stopped_with_its_step_and_documents() -> None:

@@ -45,7 +45,9 @@ def objective(**config: Any) -> MixedObjective:
 
 def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
     found = [objective().prepare(packed(), np.random.default_rng(1), step / 10) for step in range(10)]
-    assert [batch.causal_sequences for batch in found] == [3] * 6 + [0] * 4
+    assert [[(part.causal, part.sequences) for part in batch.parts] for batch in found] == (
+        [[(True, 3)]] * 6 + [[(False, 3)]] * 4
+    )
     assert not any(MixtureConfig(causal_share=0).causal_share_at(step / 10) for step in range(10))
     assert all(MixtureConfig(causal_share=1).causal_share_at(step / 10) for step in range(10))
 
@@ -83,7 +85,8 @@ def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: py
 
     def times(model: object, at: Any, *more: object) -> list[float]:
         batch = at.prepare(next(synthetic(32)(recipe)), np.random.default_rng(0), 0.9)
-        seen.append(batch.causal_sequences / batch.sequences)
+        (part,) = batch.parts
+        seen.append(float(part.causal))
         return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
 
     monkeypatch.setattr(budget, "_step_times", times)
@@ -97,7 +100,7 @@ def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: py
 def test_each_step_computes_what_its_objective_does() -> None:
     mixed, model = objective(), build_model(model_config())
     for progress, single in ((0.2, mixed.causal), (0.8, mixed.masked)):
-        batch = mixed.prepare(packed(), np.random.default_rng(3), progress)
+        (batch,) = mixed.prepare(packed(), np.random.default_rng(3), progress).parts
         alone = single.prepare(packed(), np.random.default_rng(3), progress)
         assert torch.equal(batch.input_ids, alone.input_ids)
         assert torch.equal(batch.label_rows, alone.label_rows)
@@ -109,7 +112,7 @@ def test_each_step_computes_what_its_objective_does() -> None:
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
 def test_a_causal_step_of_an_encoder_sees_nothing_to_the_right(family: str) -> None:
     mixed, model = objective(), build_model(model_config(family))
-    batch = mixed.prepare(packed(), np.random.default_rng(3), 0.0)
+    (batch,) = mixed.prepare(packed(), np.random.default_rng(3), 0.0).parts
     changed = batch.input_ids.clone()
     changed[6:9] = torch.tensor([40, 41, 42])
     seen = [model(replace(batch, input_ids=ids), layout_of(batch), causal=True) for ids in (batch.input_ids, changed)]

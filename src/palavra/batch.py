@@ -70,6 +70,11 @@ class Batch:
         """How many targets there are."""
         return self.labels.shape[0]
 
+    @property
+    def parts(self) -> "tuple[Batch, ...]":
+        """What a model reads one after the other: the batch, unless its sequences are read in several ways."""
+        return (self,)
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; copies do not block, `cu_seqlens` stays on the host."""
         if device.type == "cpu":

@@ -104,37 +104,6 @@ def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch
     return VarlenLayout(cu_seqlens.to(device, non_blocking=True), max(max_seqlen, width))
 
 
-def cut_layout(layout: Layout, cu_seqlens: Tensor, sequences: int) -> tuple[Layout, Layout]:
-    """The layout of the first `sequences` of a batch with these `cu_seqlens`, and that of the others; neither is empty.
-
-    A row that holds both kinds becomes a row of each. Reads no tensor of a device.
-    """
-    tokens = int(cu_seqlens[sequences])
-    if isinstance(layout, ReferenceLayout):
-        return ReferenceLayout(layout.sequence[:tokens]), ReferenceLayout(layout.sequence[tokens:])
-    if isinstance(layout, VarlenLayout):
-        starts = layout.cu_seqlens
-        return (
-            VarlenLayout(starts[: sequences + 1], layout.max_seqlen),
-            VarlenLayout(starts[sequences:] - tokens, layout.max_seqlen),
-        )
-    width = layout.slots.shape[1]
-    last, begin = (_next_fit(np.diff(cu_seqlens.numpy()), width)[sequences - 1 : sequences + 1] // width).tolist()
-
-    def part(rows: slice, own: Tensor, place: Tensor, before: int) -> RowsLayout:
-        return RowsLayout(
-            slots=torch.where(own, layout.slots - before, 0)[rows],
-            place=place,
-            sequence=torch.where(own, layout.sequence, -1)[rows],
-        )
-
-    second = layout.sequence >= sequences
-    return (
-        part(slice(0, last + 1), (layout.sequence >= 0) & ~second, layout.place[:tokens], 0),
-        part(slice(begin, None), second, layout.place[tokens:] - begin * width, tokens),
-    )
-
-
 @dataclass(frozen=True)
 class Backend:
     """A way to attend: its name for the log, and how it lays a batch out."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
 from palavra.batch import Batch
 from palavra.data.loader import Packed
@@ -13,7 +12,7 @@ from palavra.losses import Loss
 from palavra.model.attention import Layout
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
-from palavra.objectives.hybrid import HybridBatch, cut, joined, parted
+from palavra.objectives.hybrid import HybridBatch, Part, part_of, parted
 from palavra.objectives.masked import MaskedObjective
 
 
@@ -81,12 +80,12 @@ class MixedObjective:
         first, second = parted(packed, share, random)
         # Of each token of the step, so many are predicted on average.
         labelled = share + (1 - share) * hidden
-        return joined(
-            None if first is None else self.causal.prepare(first, random, progress),
-            None if second is None else self._hide(second, random, progress),
-            causal_weight=labelled,
-            masked_weight=labelled / hidden,
-        )
+        parts = []
+        if first is not None:
+            parts.append(part_of(self.causal.prepare(first, random, progress), causal=True, weight=labelled))
+        if second is not None:
+            parts.append(part_of(self._hide(second, random, progress), causal=False, weight=labelled / hidden))
+        return HybridBatch(tuple(parts))
 
     def _hide(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
         batch = self.masked.prepare(packed, random, progress)
@@ -97,12 +96,7 @@ class MixedObjective:
         return replace(batch, label_rows=batch.label_rows[kept] - 1, labels=batch.labels[kept])
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
-        """The weighted loss of both kinds, and the number of labels. The batch is one that `prepare` made."""
-        assert isinstance(batch, HybridBatch)
-        first, second = cut(batch, layout)
-        totals = []
-        if first is not None:
-            totals.append(batch.causal_weight * self.causal.loss(model, *first).total)
-        if second is not None:
-            totals.append(batch.masked_weight * self.masked.loss(model, *second).total)
-        return Loss(torch.stack(totals).sum(), batch.labelled)
+        """The weighted loss of a part, and the number of its labels. The part is of a batch that `prepare` made."""
+        assert isinstance(batch, Part)
+        found = (self.causal if batch.causal else self.masked).loss(model, batch, layout)
+        return Loss(batch.weight * found.total, found.count)

@@ -24,7 +24,7 @@ from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, Recipe, SizeName
 from palavra.run.learning import learning_of
 from palavra.run.single_objectives import TextObjective
-from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
+from palavra.training.loop import LoopConfig, Prepared, in_steps, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
 
 
@@ -87,7 +87,7 @@ class _At:
     def __init__(self, objective: TextObjective, progress: float):
         self.objective, self.progress = objective, progress
 
-    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
+    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Prepared:
         """A batch as of that point."""
         del progress
         return self.objective.prepare(packed, random, self.progress)

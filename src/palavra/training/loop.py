@@ -42,14 +42,21 @@ Raw = TypeVar("Raw", bound=Micro)
 RawIn = TypeVar("RawIn", bound=Micro, contravariant=True)
 
 
+class Prepared(Protocol):
+    """A micro-batch with labels: one batch, or several that are read one after the other."""
+
+    @property
+    def parts(self) -> Sequence[Batch]: ...
+
+
 class Objective(Protocol[Model, RawIn]):
     """What is learned: how a micro-batch becomes a batch with labels, and what the loss is."""
 
-    def prepare(self, packed: RawIn, /, random: np.random.Generator, progress: float) -> Batch:
+    def prepare(self, packed: RawIn, /, random: np.random.Generator, progress: float) -> Prepared:
         """A batch with labels; all randomness from `random`; `progress` is the share of training done."""
 
     def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
-        """The loss as a sum and a count."""
+        """The loss of a part as a sum and a count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +72,11 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedStep:
-    """Everything one step needs, on its device: micro-batches with their layouts, and what they count."""
+    """Everything one step needs, on its device: the parts of its micro-batches with their layouts, and what they
+    count."""
 
-    micro_batches: tuple[tuple[Batch, Layout], ...]
+    parts: tuple[tuple[Batch, Layout], ...]
+    micro_batches: int
     count: int
     tokens: int
     cursor: Cursor
@@ -119,9 +128,9 @@ def prepare_steps(
         documents: list[Int64Array] = []
         for micro, raw in enumerate(next(micro_batches)):
             random = generator_for(config.seed, 2, step, micro, distributed.rank())
-            batch = objective.prepare(raw, random, step / config.steps)
-            layout = lay_out(batch, compute.backend, compute.device, config.row_width)
-            ready.append((batch.to(compute.device), layout))
+            for batch in objective.prepare(raw, random, step / config.steps).parts:
+                layout = lay_out(batch, compute.backend, compute.device, config.row_width)
+                ready.append((batch.to(compute.device), layout))
             documents.append(raw.documents)
         count, seen = sum(batch.labelled for batch, _ in ready), np.unique(np.concatenate(documents))
         if not count:
@@ -130,7 +139,8 @@ def prepare_steps(
                 "batch, every token is a special one such as [UNK]: use a tokenizer that knows this text"
             )
         yield PreparedStep(
-            micro_batches=tuple(ready),
+            parts=tuple(ready),
+            micro_batches=len(documents),
             count=count,
             tokens=sum(batch.tokens for batch, _ in ready),
             cursor=raw.cursor,
@@ -199,7 +209,7 @@ def train(
         torch.manual_seed(int(generator_for(config.seed, 3, step, distributed.rank()).integers(2**62)))
         optimizers.zero_grad()
         total = torch.zeros((), device=compute.device)
-        for batch, layout in ready.micro_batches:
+        for batch, layout in ready.parts:
             with compute.autocast():
                 loss = objective.loss(model, batch, layout)
             torch.autograd.backward(loss.total)
@@ -221,7 +231,7 @@ def train(
             learning_rate_share=share,
             labelled=ready.count,
             tokens=ready.tokens,
-            micro_batches=len(ready.micro_batches),
+            micro_batches=ready.micro_batches,
             cursor=ready.cursor,
             documents=ready.documents,
         )
