@@ -310,6 +310,52 @@ def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) ->
     assert build_finetune_recipe("classification", file, model="m", multilabel=True).tasks[0].separator == ";"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": 3}, "--layers means nothing to the strategy full: add --strategy top-k"),
+        ({"layers": 3, "strategy": "lora"}, "--layers means nothing to the strategy lora: add --strategy top-k"),
+        ({"valid": "v.csv", "valid_share": 0.2}, "--valid-share would not be read, for there are validation examples"),
+        ({"folds": 3, "valid_share": 0.2}, "--valid-share would not be read, for --folds holds out by itself"),
+        ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(PalavraError, match=rf"^{re.escape(said)}[^\n]*$"):
+        palavra.finetune("classification", "t.csv", model="m", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_file_of_tasks_says_beside_them_is_not_lost(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.toml"
+    tables = [f'[[tasks]]\nname = "{name}"\nkind = "qa"\ntrain = "t.json"\n' for name in ("one", "other")]
+    file.write_text("\n".join([*tables, "[train]\nepochs = 7.0\n"]), encoding="utf-8")
+    with pytest.raises(PalavraError, match=rf"^{file}: train would not be read, [^\n]* --recipe too[^\n]*$"):
+        build_finetune_recipe("multitask", file, model="m")
+    assert build_finetune_recipe("multitask", file, model="m", recipe=file).train.epochs == 7
+    with pytest.raises(
+        PalavraError, match=r"^t\.json: one file of examples, but the recipe describes 2 tasks: [^\n]*$"
+    ):
+        build_finetune_recipe("qa", "t.json", model="m", recipe=file)
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
+    model = model_of(kind)
+    record = {name: value for name, value in EXAMPLES[kind].items() if name not in ("label", "answers")}
+    if kind in ("classification", "pairs", "regression"):
+        assert model.predict([record], long="split") == model.predict([record])
+        return
+    with pytest.raises(PalavraError, match=f"^--long means nothing for {kind}, only for classification, pairs, reg"):
+        model.predict([record], long="split")
+
+
+def test_a_temperature_is_not_fitted_for_several_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", {"text": "a", "label": ["x", "y"]}, {"text": "b", "label": ["x"]})
+    with pytest.raises(PalavraError, match=r"^task task: temperature is for one label an example; [^\n]*$"):
+        read_split(TaskSpec(kind="classification", train=str(path), temperature=True), 0)
+
+
 def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
     with pytest.raises(TypeError, match="'txt'"):
         model_of("classification").predict(["a"], txt="t")  # type: ignore[call-arg]

@@ -22,7 +22,7 @@ from palavra.model.task_heads import TaskModel
 from palavra.tasks.directory import load_task_model
 from palavra.tasks.features import Features, Int64Array, offsets_of, ranges
 from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.spec import Articles
+from palavra.tasks.spec import SPLIT_BY_REQUEST, Articles, LongTexts
 from palavra.tasks.task import Inferred, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
@@ -176,7 +176,7 @@ class FineTunedModel(AnyModel):
         inputs: Sequence[Any],
         *,
         task: str | None = None,
-        long: str | None = None,
+        long: LongTexts | None = None,
         **columns: Unpack[InputColumns],
     ) -> list[Prediction]:
         """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
@@ -189,6 +189,10 @@ class FineTunedModel(AnyModel):
         if columns:
             return self.reading(task, **columns).predict(inputs, task=task, long=long)
         name, chosen = self.task(task)
+        if long is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
+            raise PalavraError(
+                f"--long means nothing for {chosen.spec.kind}, only for {', '.join(SPLIT_BY_REQUEST)}: leave it out"
+            )
         wanted = [inputs] if isinstance(inputs, str) else list(inputs)
         examples = chosen.inputs(wanted)
         if not examples:
@@ -214,7 +218,7 @@ class FineTunedModel(AnyModel):
         features = self.encode(chosen, examples, None)
         return chosen, features, infer(self.model, name, chosen, features, self.compute)
 
-    def encode(self, task: Task[Any], examples: Sequence[Any], long: str | None) -> Features:
+    def encode(self, task: Task[Any], examples: Sequence[Any], long: LongTexts | None) -> Features:
         """The examples as the model reads them."""
         split = (long or task.spec.long) == "split"
         return task.encode(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -127,6 +127,10 @@ def build_finetune_recipe(
         **_present(scratch=scratch),
     )  # fmt: skip
     made = override_recipe(built, set)
+    if valid_share is not None and all(task.valid for task in made.tasks):
+        raise PalavraError(
+            "--valid-share would not be read, for there are validation examples: leave it or --valid out"
+        )
     check_read({**columns, **_present(separator=separator)}, made.tasks)
     if separator is not None:
         # It is for those tasks of several that part labels by it.
@@ -155,15 +159,34 @@ def _tasks(kind: Kind, train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]
     if Path(train).suffix != ".toml":
         if kind == "multitask":
             raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")
-        known = base.tasks[0] if len(base.tasks) == 1 else TaskSpec(kind=kind)
+        if len(base.tasks) > 1:
+            raise PalavraError(
+                f"{train}: one file of examples, but the recipe describes {len(base.tasks)} tasks: describe them in a "
+                "TOML file, or leave their tables out"
+            )
+        known = base.tasks[0] if base.tasks else TaskSpec(kind=kind)
         return (replace(known, kind=kind, train=train),)
     if kind == "multitask":
-        specs = configuration.from_toml(FinetuneRecipe, train).tasks
+        specs = _described(train, base)
     else:
         specs = (configuration.from_toml(TaskSpec, train),)
         if specs[0].kind != kind:
             raise PalavraError(f"{train} describes a task of kind {specs[0].kind}, not {kind}: change one of the two")
     return tuple(_beside(spec, Path(train).parent) for spec in specs)
+
+
+def _described(train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
+    """The tasks of a TOML file for several, where nothing else may stand that the recipe does not say too."""
+    found = configuration.from_toml(FinetuneRecipe, train)
+    plain = FinetuneRecipe()
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if field.name != "tasks" and value not in (getattr(plain, field.name), getattr(base, field.name)):
+            raise PalavraError(
+                f"{train}: {field.name} would not be read, only the tables [[tasks]]: give the file as --recipe "
+                "too, or leave it out"
+            )
+    return found.tasks
 
 
 def _source(train: str, recipe: str | Path | None) -> str:
@@ -218,21 +241,27 @@ def finetune(
     """
     log = log or Log(quiet=True)
     target = Path(out)
+    if seeds < 1:
+        raise PalavraError(f"--seeds is {seeds}: it must be at least 1")
+    if folds is not None and options.get("valid_share") is not None:
+        raise PalavraError("--valid-share would not be read, for --folds holds out by itself: leave one of them out")
     if seeds > 1 and folds is not None:
         raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
-    if seeds > 1 or folds is not None:
-        recipe = build_finetune_recipe(kind, train, **options)
-        if folds is not None:
-            return run_folds(recipe, folds, target, resume, log)
-        return run_seeds(recipe, seeds, target, resume, log)
-    if resume:
+    if resume and seeds == 1 and folds is None:
         ignored = sorted(
             key for key, value in options.items() if key not in ("set", "model") and value not in (None, ())
         )
         if ignored:
             log.warn(f"--resume goes on with the recipe in {out}: {', '.join(ignored)} given here changes nothing")
         return resume_finetuning(target, tuple(options.get("set") or ()), log)
-    return run_finetuning(build_finetune_recipe(kind, train, **options), target, log)
+    recipe = build_finetune_recipe(kind, train, **options)
+    if options.get("layers") is not None and recipe.strategy.name != "top-k":
+        raise PalavraError(f"--layers means nothing to the strategy {recipe.strategy.name}: add --strategy top-k")
+    if folds is not None:
+        return run_folds(recipe, folds, target, resume, log)
+    if seeds > 1:
+        return run_seeds(recipe, seeds, target, resume, log)
+    return run_finetuning(recipe, target, log)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,8 @@ class TaskSpec:
 
 _CLASSES: tuple[KindName, ...] = ("classification", "pairs")
 _SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "choice")
+# Those whose long texts are cut unless they are to be split; the others decide by themselves.
+SPLIT_BY_REQUEST: tuple[KindName, ...] = (*_CLASSES, "regression")
 TEXTS = ("text", "text_a", "text_b")
 # The fields of `Columns` that each kind takes.
 COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
@@ -138,7 +140,7 @@ _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
     "class_weights": (*_CLASSES, "labelling"),
     "label_smoothing": (*_CLASSES, "labelling"),
     "output": (*_CLASSES, "labelling"),
-    "long": (*_CLASSES, "regression"),
+    "long": SPLIT_BY_REQUEST,
     "labelling": ("labelling",),
     "qa": ("qa",),
     "head.pooling": _SEQUENCES,

@@ -92,6 +92,10 @@ class Classification(Task[TextExample]):
         several = spec.multilabel
         if several is None:
             several = any(len(example.label) != 1 for example in examples)
+        if several and spec.temperature:
+            raise PalavraError(
+                f"task {spec.name}: temperature is for one label an example; with several, leave --temperature out"
+            )
         counted = Counter(label for example in examples for label in example.label)
         labels = tuple(sorted(counted, key=natural))
         if len(labels) < 2:
