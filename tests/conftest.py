@@ -5,6 +5,7 @@ import random
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -41,3 +42,40 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
         yield
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are tokenized sixteen at a time, so that a small corpus fills many batches."""
+    monkeypatch.setattr("palavra.data.shards._BATCH_DOCUMENTS", 16)
+
+
+# Read by many files and changed by none, so that each process makes them once. What they need is imported where
+# they are made: it takes seconds, and most files do without.
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pretrained directory of each family."""
+    from tiny_finetuning import write_pretrained
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    write_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with labelled tables: train.csv, valid.csv and test.csv."""
+    from tiny_finetuning import write_reviews
+
+    folder = tmp_path_factory.mktemp("reviews")
+    write_reviews(folder)
+    return folder
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tuning draws no report, which takes longer than all the rest of a small run and has tests of its own."""
+    for module in ("finetune", "several"):
+        monkeypatch.setattr(f"palavra.run.{module}.write_report", lambda folder: folder / "report.html")
