@@ -1,7 +1,7 @@
-"""What the method claims: the rows marked exact, one test a row, each named by the row's id.
+"""What the method claims of the loss, the head, the optimizer and the vectors: the rows marked exact, one test a row.
 
-The numbers are those of the method's worked examples, recomputed by the library. Where an example rounds or errs,
-the test holds what is true and says so.
+Each test is named by the row's id. The numbers are those of the method's worked examples, recomputed by the library.
+Where an example rounds or errs, the test holds what is true and says so.
 """
 
 import math
@@ -11,43 +11,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CPU, EveryThird, build_model, layout_of, model_config, random_batch, run, vocabulary
+from tiny import EveryThird, build_model, layout_of, model_config, random_batch, run
+from tiny_claims import SENTENCES, portuguese_model
 from torch import Tensor, nn
 
 from palavra.batch import Batch, Sample, pack, unpack
 from palavra.inference.model import LanguageModel
-from palavra.losses import (
-    Loss,
-    cross_entropy,
-    linear_cross_entropy,
-    softmax_gradient,
-    token_loss,
-    token_losses,
-)
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss, token_losses
 from palavra.report import charts
-from palavra.tokenizer import Tokenizer, TokenizerConfig
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
 
 CAT = "O gato [MASK] correu rapidamente pela casa."
-SENTENCES = [
-    "O gato preto correu rapidamente pela casa.",
-    "O rato roeu a roupa do rei de Roma.",
-    "A águia voa alto no céu azul.",
-    "O cachorro correu na rua.",
-    "Sentei no banco da praça.",
-    "O dinheiro ficou no banco.",
-]
 
 
 @pytest.fixture(scope="module")
 def palavra() -> LanguageModel:
-    """A small random model with a Portuguese vocabulary: what holds exactly holds without training."""
-    tokenizer = Tokenizer.train(SENTENCES * 3, TokenizerConfig(algorithm="wordpiece", vocab_size=120))
-    model = build_model(model_config(vocab_size=tokenizer.vocab_size, width=32, intermediate=48))
-    return LanguageModel(model, tokenizer, CPU)
+    return portuguese_model()
 
 
 def distributions(*rows: list[float]) -> Tensor:
@@ -81,9 +62,6 @@ def softmax_of(logits: Tensor) -> Tensor:
 PROBABILITIES = st.lists(st.floats(0.001, 1), min_size=2, max_size=8).map(
     lambda weights: torch.tensor(weights, dtype=torch.float64) / sum(weights)
 )
-
-
-# A: the loss, the head and the optimizer
 
 
 def test_A_H_cross_entropy_example() -> None:
@@ -339,38 +317,6 @@ def test_A_C4_the_same_word_differs_by_context(palavra: LanguageModel) -> None:
     np.testing.assert_array_equal(square, banco("Sentei no banco da praça."))
 
 
-# B: sampling and loss
-
-
-@pytest.mark.parametrize(("mask", "random"), [(0.8, 0.1), (0.5, 0.25), (1.0, 0.0)])
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.30])
-def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, random: float) -> None:
-    """5, 15 or 30 of a sequence of 100; of those 80% [MASK], 10% random, 10% kept, or as asked."""
-    words = vocabulary(2005)
-    objective = MaskedObjective(MaskingConfig(share=share, mask=mask, random=random), words)
-    counts = np.zeros(3, dtype=np.int64)
-    for seed in range(40):
-        source = np.random.default_rng(seed)
-        ids = np.concatenate([[2], source.integers(5, 2005, size=100), [3]])
-        batch = objective.corrupt(ids, np.array([102]), source)
-        assert batch.labelled == round(100 * share)
-        shown = batch.input_ids[batch.label_rows]
-        assert not set(batch.labels.tolist()) & words.special_ids
-        assert not set(shown[shown != words.mask_id].tolist()) & words.special_ids
-        kept = int((shown == batch.labels).sum())
-        masked = int((shown == words.mask_id).sum())
-        counts += [masked, batch.labelled - masked - kept, kept]
-    total = counts.sum()
-    for count, rate in zip(counts, (mask, random, 1 - mask - random), strict=True):
-        assert abs(count - rate * total) <= 4 * math.sqrt(total * rate * (1 - rate)) + 2
-
-
-def test_B_15_random_tokens_are_any_but_the_specials() -> None:
-    objective = MaskedObjective(MaskingConfig(share=0.9, mask=0.0, random=1.0), vocabulary())
-    batch = objective.corrupt(np.full(4000, 7), np.array([4000]), np.random.default_rng(0))
-    assert set(batch.input_ids[batch.label_rows].tolist()) == set(range(5, 50))
-
-
 def test_B_loss_examples() -> None:
     """ "A [MASK] voa alto no céu verde": 0.36 and 0.91, mean 0.6365; then 0.11 and 0.36, mean 0.2310.
 
@@ -403,37 +349,3 @@ def test_B_plot_the_picture_is_of_the_loss() -> None:
     svg = charts.loss_against_probability([], [0.7, 0.4], 0.6365, 4096)
     assert svg.startswith("<svg")
     assert "0.64" in svg
-
-
-ROMA = ["O", "rato", "roeu", "a", "roupa", "do", "rei", "de", "Roma"]
-
-
-def test_B_T1_labels_come_from_the_text_itself() -> None:
-    """ "O rato [MASK] a roupa do [MASK] de Roma", labels "roeu" and "rei"; whatever is hidden, the labels restore."""
-    names = ["[CLS]", "[SEP]", "[MASK]", *sorted(set(ROMA))]
-    ids = np.array([0, *(names.index(word) for word in ROMA), 1])
-    words = Vocabulary(len(names), 2, frozenset({0, 1, 2}), np.ones(len(names), dtype=bool))
-    objective = MaskedObjective(MaskingConfig(share=2 / 9, mask=1.0, random=0.0), words)
-    seen = {}
-    for seed in range(400):
-        batch = objective.corrupt(ids, np.array([len(ids)]), np.random.default_rng(seed))
-        corrupted = " ".join(names[i] for i in batch.input_ids[1:-1].tolist())
-        seen[corrupted] = [names[i] for i in batch.labels.tolist()]
-        restored = batch.input_ids.clone()
-        restored[batch.label_rows] = batch.labels
-        assert restored.tolist() == ids.tolist()
-    assert len(seen) == math.comb(9, 2)
-    assert seen["O rato [MASK] a roupa do [MASK] de Roma"] == ["roeu", "rei"]
-
-
-@settings(max_examples=10)
-@given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), st.integers(0, 99))
-def test_B_T1_holds_for_any_text(palavra: LanguageModel, texts: list[str], seed: int) -> None:
-    tokenizer = palavra.tokenizer
-    parts = [[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id] for text in texts]
-    ids = np.array([i for part in parts for i in part])
-    objective = MaskedObjective(MaskingConfig(unit="word"), palavra.vocabulary)
-    batch = objective.corrupt(ids, np.array([len(part) for part in parts]), np.random.default_rng(seed))
-    restored = batch.input_ids.clone()
-    restored[batch.label_rows] = batch.labels
-    assert restored.tolist() == ids.tolist()
