@@ -1,6 +1,5 @@
 """Every output layer is a distribution; its loss is that distribution's, or on the way to it."""
 
-import math
 from pathlib import Path
 from typing import get_args
 
@@ -11,26 +10,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny_outputs import CLASSES, WIDTH, build, gradients, rows_of, zipf
 from torch import Tensor
 
 from palavra.errors import PalavraError
 from palavra.model import outputs
-from palavra.model.outputs import (
-    Adaptive,
-    Hierarchical,
-    Output,
-    OutputConfig,
-    OutputName,
-    Sampled,
-    Softmax,
-    build_output,
-    inclusion_probabilities,
-)
-from palavra.model.trees import Int64Array
+from palavra.model.outputs import Hierarchical, OutputConfig, OutputName, Softmax, build_output
 
-WIDTH = 16
-CLASSES = 120
-EVERY = 10**6  # samples: all classes are drawn
 CONFIGS = [
     OutputConfig(name="softmax"),
     OutputConfig(name="hierarchical", tree="huffman"),
@@ -41,29 +27,6 @@ CONFIGS = [
 every_output = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name}-{c.tree}")
 # With classes without rows, and one with nearly all.
 counts_lists = st.lists(st.one_of(st.integers(0, 50), st.sampled_from([0, 1, 10**6])), min_size=2, max_size=40)
-
-
-def zipf(classes: int = CLASSES) -> Int64Array:
-    """Counts in no order, some of them 0."""
-    counts = (3 * classes / np.arange(1, classes + 1)).astype(np.int64) - 3
-    return np.random.default_rng(0).permutation(counts)
-
-
-def build(config: OutputConfig, counts: Int64Array | None = None) -> Output:
-    """In float64, with weights large enough for the classes to differ."""
-    output = build_output(config, WIDTH, zipf() if counts is None else counts).double()
-    for parameter in output.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return output
-
-
-def rows_of(number: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
-    """hidden, labels."""
-    return torch.randn(number, WIDTH, dtype=torch.float64), torch.randint(classes, (number,))
-
-
-def gradients(output: Output, total: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(total, list(output.parameters())))
 
 
 @every_output
@@ -264,141 +227,6 @@ def test_hierarchical_probabilities_by_hand() -> None:
     expected = torch.tensor([found[k] for k in range(5)], dtype=torch.float64)
     torch.testing.assert_close(output.log_probabilities(hidden[None])[0].exp(), expected)
     assert output.depths.tolist() == [1, 2, 3, 4, 4]
-
-
-# Sampling
-
-
-def sampled(samples: int) -> Sampled:
-    output = build(OutputConfig(name="sampled", samples=samples))
-    assert isinstance(output, Sampled)
-    return output
-
-
-@pytest.mark.parametrize("samples", [CLASSES, EVERY])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_all_samples_are_the_full_softmax(samples: int, weighted: bool) -> None:
-    output = sampled(samples)
-    hidden, labels = rows_of(25)
-    weights = torch.rand(CLASSES) if weighted else None
-    for smoothing in (0.0, 0.2):
-        found = output.train().total_loss(hidden, labels, weights, smoothing)
-        expected = output.eval().total_loss(hidden, labels, weights, smoothing)
-        torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(gradients(output, found), gradients(output, expected))
-
-
-def test_the_bias_of_the_gradient_falls_as_samples_grow() -> None:
-    hidden, labels = rows_of(4)
-    biases = []
-    for samples in (5, 20, 80):
-        torch.manual_seed(0)
-        output = sampled(samples)
-        exact = output.eval().total_loss(hidden, labels)
-        expected = torch.cat([gradient.flatten() for gradient in gradients(output, exact)])
-        output.train()
-        mean, draws = torch.zeros_like(expected), 1500
-        for _ in range(draws):
-            found = gradients(output, output.total_loss(hidden, labels))
-            mean += torch.cat([gradient.flatten() for gradient in found]) / draws
-        biases.append(((mean - expected).norm() / expected.norm()).item())
-    assert biases[0] > 1.3 * biases[1] > 2.6 * biases[2] < 0.15, biases
-
-
-def test_the_sum_of_exponentials_is_unbiased() -> None:
-    """sum_k exp(o_k) of a row, from the loss: exp(loss) = sum / exp(o_label)."""
-    output = sampled(20)
-    hidden, labels = rows_of(1)
-    exact = output.eval().total_loss(hidden, labels).exp().item()
-    output.train()
-    with torch.no_grad():
-        found = np.array([output.total_loss(hidden, labels).exp().item() for _ in range(4000)])
-    error = found.std() / math.sqrt(len(found))
-    assert abs(found.mean() - exact) < 4 * error < 0.1 * exact
-
-
-def test_draws_have_the_chances_that_the_correction_assumes() -> None:
-    output = sampled(30)
-    assert output.inclusion.sum().item() == pytest.approx(30, abs=1e-4)
-    assert output.inclusion.min() > 0  # a class without rows is drawn too
-    draws = 4000
-    seen = torch.zeros(CLASSES)
-    for _ in range(draws):
-        drawn = output.draw()
-        assert drawn.shape == (30,)
-        seen += torch.bincount(drawn, minlength=CLASSES)
-    chances = output.inclusion
-    # A class on both sides of a unit's end can be drawn twice: its count varies a little more than one coin's.
-    off = (seen / draws - chances).abs() / (chances / draws).sqrt()
-    assert off.max() < 4
-    assert (seen[chances == 1] == draws).all()
-
-
-def test_draws_are_as_exact_whatever_the_module_is_converted_to() -> None:
-    """The places on the line are integers: half precision must not move them."""
-    counts = np.random.default_rng(0).integers(0, 10**6, 5000)
-    output = build_output(OutputConfig(name="sampled", samples=64), WIDTH, counts)
-    assert isinstance(output, Sampled)
-    widths = torch.diff(output.bfloat16().ends, prepend=output.ends.new_zeros(1))
-    expected = inclusion_probabilities(counts.astype(np.float64) + 1, 64)[output.line.numpy()]
-    np.testing.assert_allclose(widths.numpy() / outputs.LINE_STEPS, expected, rtol=1e-6)
-    assert output.ends[-1] == 64 * outputs.LINE_STEPS
-
-
-@settings(max_examples=50)
-@given(sizes=st.lists(st.floats(1, 1e12), min_size=1, max_size=30), samples=st.integers(1, 35))
-def test_inclusion_probabilities(sizes: list[float], samples: int) -> None:
-    found = inclusion_probabilities(np.array(sizes), samples)
-    assert (found > 0).all()
-    assert (found <= 1).all()
-    assert found.sum() == pytest.approx(min(samples, len(sizes)))
-    uncertain = found < 1
-    scales = (found / np.array(sizes))[uncertain]
-    np.testing.assert_allclose(scales, scales[:1].repeat(len(scales)))
-
-
-# Adaptive
-
-
-def test_adaptive_is_torchs_over_ranks() -> None:
-    output = build(OutputConfig(name="adaptive"))
-    assert isinstance(output, Adaptive)
-    hidden, labels = rows_of(60)
-    by_rank = output.softmax(hidden, output.ranks[labels])
-    found = output.total_loss(hidden, labels)
-    torch.testing.assert_close(found, by_rank.loss * 60)
-    torch.testing.assert_close(gradients(output, found), gradients(output, by_rank.loss * 60))
-    torch.testing.assert_close(output.log_probabilities(hidden)[:, output.ids], output.softmax.log_prob(hidden))
-    counts = zipf()[output.ids.numpy()]
-    assert (np.diff(counts) <= 0).all()
-    first, second, _ = output.softmax.cutoffs
-    shares = counts.cumsum() / counts.sum()
-    assert shares[first - 2] < 0.8 <= shares[first - 1]
-    assert shares[second - 2] < 0.95 <= shares[second - 1]
-
-
-def test_a_tail_without_rows_has_a_gradient_of_zeros() -> None:
-    output = build(OutputConfig(name="adaptive"))
-    assert isinstance(output, Adaptive)
-    output.total_loss(rows_of(3)[0], output.ids[:3]).backward()
-    for parameter in output.parameters():
-        assert parameter.grad is not None
-    assert not any(p.grad.any() for p in output.softmax.tail.parameters() if p.grad is not None)
-
-
-@given(counts=st.lists(st.sampled_from([0, 1, 5, 10**9]), min_size=100, max_size=130))
-@settings(max_examples=30)
-def test_adaptive_takes_any_counts(counts: list[int]) -> None:
-    output = build(OutputConfig(name="adaptive"), np.array(counts))
-    assert isinstance(output, Adaptive)
-    first, second, last = output.softmax.cutoffs
-    assert 0 < first < second < last == len(counts)
-
-
-@pytest.mark.parametrize(("classes", "width"), [(99, 16), (100, 15)])
-def test_adaptive_needs_many_classes(classes: int, width: int) -> None:
-    with pytest.raises(PalavraError, match="needs 100 classes and width 16"):
-        build_output(OutputConfig(name="adaptive"), width, np.ones(classes, dtype=np.int64))
 
 
 # What is refused
