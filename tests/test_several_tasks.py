@@ -1,0 +1,91 @@
+"""Several tasks on one body: their losses weighed, and each evaluated apart."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import layout_of, model_config
+from tiny_finetuning import both, metrics, recipe, run
+
+from palavra.inference.tasks import FineTunedModel
+from palavra.losses import Loss
+from palavra.run.splits import read_split
+from palavra.tasks.batches import MixingConfig
+from palavra.tasks.directory import build_task_model
+from palavra.tasks.objective import TaskObjective, combined
+from palavra.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.usefixtures("without_report")
+
+
+def objective_of(
+    pretrained: Path, reviews: Path, weighting: Literal["fixed", "uncertainty"]
+) -> tuple[Any, Any, Any, Any]:
+    splits = [read_split(each, 0) for each in both(reviews)]
+    tasks = {split.task.spec.name: split.task for split in splits}
+    tokenizer = Tokenizer.load(pretrained / "bert")
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
+    features = {name: task.encode(split.train, tokenizer, 64, True)
+                for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
+    return TaskObjective(tasks, features), model, tasks, features
+
+
+def test_losses_are_weighed_as_they_are_told(pretrained: Path, reviews: Path) -> None:
+    objective, model, tasks, features = objective_of(pretrained, reviews, "fixed")
+    parts = {}
+    for name, weight in (("mood", 1.0), ("stars", 2.0)):
+        batch = features[name].batch(np.arange(6), name)
+        layout = layout_of(batch)
+        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
+        found = objective.loss(model, batch, layout)
+        torch.testing.assert_close(found.total, weight * plain.total)
+        assert found.count == plain.count == 6
+        parts[name] = plain
+    whole = combined(parts, {"mood": 1.0, "stars": 2.0})
+    torch.testing.assert_close(whole, parts["mood"].mean + 2 * parts["stars"].mean)
+
+
+def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
+    objective, model, tasks, features = objective_of(pretrained, reviews, "uncertainty")
+    s = model.log_variances["stars"]
+    with torch.no_grad():
+        s.fill_(0.7)
+    batch = features["stars"].batch(np.arange(6), "stars")
+    plain = tasks["stars"].loss(model.head("stars").output, model(batch, layout_of(batch)), batch)
+    found: Loss = objective.loss(model, batch, layout_of(batch))
+    torch.testing.assert_close(found.mean, 2 * plain.mean * torch.exp(torch.tensor(-0.7)) + 0.35)
+    found.mean.backward()
+    # At its optimum the log-variance is the logarithm of twice the loss.
+    torch.testing.assert_close(s.grad, (0.5 - 2 * plain.mean * torch.exp(torch.tensor(-0.7))).detach())
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+def test_tasks_share_a_body_and_are_evaluated_apart(
+    pretrained: Path, reviews: Path, tmp_path: Path, weighting: Any
+) -> None:
+    tasks = [replace(each, test=str(reviews / "test.csv")) for each in both(reviews)]
+    wanted = recipe(
+        pretrained, *tasks, mixing=MixingConfig(sampling="uniform", weighting=weighting), train={"epochs": 8}
+    )
+    finished = run(wanted, tmp_path / "out")
+    assert finished.scores["mood"]["test"].values["accuracy"] > 0.8
+    assert finished.scores["stars"]["test"].values["pearson"] > 0.8
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [one["name"] for one in evaluation["tasks"]] == ["mood", "stars"]
+    loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
+    for name in ("mood", "stars"):
+        task = loaded.tasks[name]
+        again = loaded.score(task.read(task.spec, str(reviews / "test.csv")), task=name)
+        assert again.values == pytest.approx(dict(finished.scores[name]["test"].values), abs=1e-5)
+    last = tmp_path / "out" / "checkpoints" / f"step-{finished.steps}" / "weights.safetensors"
+    learned = {key: float(value) for key, value in load_file(last).items() if "log_variances" in key}
+    assert len(learned) == (2 if weighting == "uncertainty" else 0)
+    assert all(value != 0 for value in learned.values())
+    values = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
+    assert {"mood/accuracy", "stars/pearson"} <= set(values[0])

@@ -1,0 +1,118 @@
+"""What is held out of the labelled examples, and how examples are told apart."""
+
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_finetuning import spec, write
+
+from palavra.data.squad import Answer, Question
+from palavra.errors import PalavraError
+from palavra.run.several import _fold
+from palavra.run.splits import examples_hash, groups_of, held_out, read_split
+from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.spec import TaskSpec
+
+
+def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
+    lines = [f"w{n},{'abc'[0 if n % 10 < 6 else 1 if n % 10 < 9 else 2]}" for n in range(200)]
+    source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
+    wanted = TaskSpec(kind="classification", train=source, valid_share=0.2)
+    split = read_split(wanted, 0)
+    assert [len(split.train), len(split.valid), len(split.test)] == [160, 40, 0]
+    assert {one.where for one in split.train}.isdisjoint(one.where for one in split.valid)
+    found = [sum(one.label == (label,) for one in split.valid) for label in "abc"]
+    assert np.abs(np.array(found) - [24, 12, 4]).max() <= 1
+    order = [int(one.where.rpartition(":")[2]) for one in split.train]
+    assert order == sorted(order)
+    again, other = read_split(wanted, 0), read_split(wanted, 1)
+    assert again.valid == split.valid
+    assert other.valid != split.valid
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_the_smallest_data_can_be_held_out_of(tmp_path: Path, size: int) -> None:
+    lines = [f"w{n},{'ab'[n % 2]}" for n in range(size)]
+    source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
+    split = read_split(TaskSpec(kind="classification", train=source), 0)
+    assert (len(split.train), len(split.valid)) == (size - 1, 1)
+
+
+def test_data_that_nothing_can_be_held_out_of_asks_for_a_file(tmp_path: Path) -> None:
+    source = write(tmp_path / "t.csv", "text,label\na,x\nb,y\n")
+    with pytest.raises(PalavraError, match="too few examples to hold some out: give --valid"):
+        read_split(TaskSpec(kind="classification", train=source), 0)
+
+
+def test_folds_hold_out_each_example_once(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    split = read_split(spec(reviews, valid=None), 0)
+    folds = [_fold(split, 5, number, 0) for number in range(5)]
+    held = [example.where for fold in folds for example in fold.valid]
+    assert sorted(held) == sorted(example.where for example in [*split.train, *split.valid])
+    for fold in folds:
+        assert not {e.where for e in fold.valid} & {e.where for e in fold.train}
+        assert {e.label for e in fold.valid} == {e.label for e in fold.train}
+
+
+def test_a_label_s_only_example_is_never_held_out(reviews: Path) -> None:
+    split = read_split(spec(reviews, valid=None, valid_share=0.5), 0)
+    rare = [replace(split.train[0], label=(f"only {i}",)) for i in range(20)]
+    held = held_out(split.task, [*split.train, *rare], 0.5, 0)
+    assert held[: len(split.train)].any()
+    assert not held[len(split.train) :].any()
+
+
+def test_questions_on_one_passage_stay_together() -> None:
+    questions = [
+        Question(id=f"{i}", question="who?", context=f"it is me {i // 4}", answers=(Answer("me", 6),), where=f"q:{i}")
+        for i in range(40)
+    ]
+    task = QuestionAnswering(TaskSpec(kind="qa"), False)
+    held = held_out(task, questions, 0.2, 0)
+    assert 0 < held.sum() < 40
+    assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
+
+
+def grouped(names: Sequence[str | None]) -> list[Question]:
+    """Questions, those of a name on one passage, which is the name."""
+    return [Question(id=f"{i}", question="?", context=name or "", answers=(), where="") for i, name in enumerate(names)]
+
+
+class Grouped(QuestionAnswering):
+    """Questions on no passage stand alone."""
+
+    def group(self, example: Question) -> str | None:
+        return example.context or None
+
+
+def test_groups_are_numbered_by_their_names_without_a_table_of_all_passages() -> None:
+    """The numbers are those of the sorted names, those that are alone first, so that splits stay what they were; but
+    one long passage does not make every other one as long."""
+    task = Grouped(TaskSpec(kind="qa"), True)
+    names = [None if i % 7 == 0 else f"{'áb c'[i % 4]}{i % 13}" for i in range(60)]
+    said = [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)]
+    assert groups_of(task, grouped(names)).tolist() == np.unique(said, return_inverse=True)[1].tolist()
+    long = grouped(["a" * 20_000, *(f"{i}" for i in range(500))])
+    tracemalloc.start()
+    try:
+        assert len(set(groups_of(task, long).tolist())) == 501
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_examples_are_told_apart_by_what_they_say_not_by_their_file(reviews: Path, tmp_path: Path) -> None:
+    moved = write(tmp_path / "other.csv", (reviews / "train.csv").read_text().replace("\n", "\n\n"))
+    here, there = read_split(spec(reviews), 0), read_split(spec(reviews, train=moved), 0)
+    assert here.train[5].where != there.train[5].where
+    assert examples_hash([here]) == examples_hash([there])
+    first = here.train[0]
+    others = [
+        replace(here, train=[replace(first, first="another"), *here.train[1:]]),
+        replace(here, train=[replace(first, label=("another",)), *here.train[1:]]),
+        replace(here, train=here.train[:-1], valid=[here.train[-1], *here.valid]),
+    ]
+    assert len({examples_hash([one]) for one in [here, *others]}) == 4
