@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,12 +25,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` for the block to write; when the block ends well, the file there takes the name.
 
     The file is flushed to disk first. Its name starts with a dot and ends with `.partial` (what a kill leaves
-    behind, and `remove_partial` clears); when the block raises, it is removed.
+    behind, and `remove_partial` clears); when the block raises, it is removed. Who may read it is as with any new file
+    (the umask), whatever the writer in the block thinks of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
     try:
+        temporary.touch()
+        ordinary = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(ordinary)  # safetensors makes a file of its own, which nobody else may read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
