@@ -12,7 +12,7 @@ import torch
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import CPU, build_causal_model, layout_of, model_config
+from tiny import CPU, build_causal_model, build_model, layout_of, model_config
 from torch import Tensor
 from transformers.generation import logits_process as theirs
 
@@ -31,7 +31,7 @@ from palavra.inference.sampling import SamplingConfig, choose, draw, penalize_re
 from palavra.model.cache import Decoder, StepModel
 from palavra.model.compute import compile_layers
 from palavra.model.directory import save_model
-from palavra.model.heads import CausalLanguageModel
+from palavra.model.heads import CausalLanguageModel, VocabularyModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 GREEDY = SamplingConfig(temperature=0)
@@ -61,11 +61,11 @@ def tokens_of(
     return rows
 
 
-def uncached(model: CausalLanguageModel, text: Sequence[int]) -> Tensor:
+def uncached(model: VocabularyModel, text: Sequence[int]) -> Tensor:
     """Logits (V,) after a text, read from its beginning."""
     batch = pack([Sample(input_ids=np.array(text, dtype=np.int64))])
     with torch.inference_mode():
-        return model.logits(model(batch, layout_of(batch)))[-1]
+        return model.logits(model(batch, layout_of(batch), causal=True))[-1]
 
 
 # The cache
@@ -85,6 +85,25 @@ def test_cached_logits_equal_uncached_ones(family: str, changes: dict[str, Any])
         texts = [[*text, one] for text, one in zip(texts, new, strict=True)]
         logits = decoder.step(np.array(new))
     assert decoder.lengths.tolist() == [len(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [("modernbert", {}), ("modernbert", {"window": 30, "heads": 4}), ("bert", {})]
+)
+@pytest.mark.parametrize("lengths", [LENGTHS, (6, 6), (3,)])
+def test_an_encoder_read_from_left_to_right_is_cached_too(
+    family: str, changes: dict[str, Any], lengths: tuple[int, ...]
+) -> None:
+    """With local layers, whose window is passed on the way, and rotary angles of their own."""
+    model = build_model(model_config(family, **changes))
+    texts = prompts(*lengths)
+    decoder = Decoder(StepModel(model, CPU), len(texts), 40)
+    logits = decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(len(texts)))
+    for token in range(5, 20):
+        torch.testing.assert_close(logits, torch.stack([uncached(model, text) for text in texts]), atol=1e-4, rtol=0)
+        new = [(token + 7 * row) % 45 + 5 for row in range(len(texts))]
+        texts = [[*text, one] for text, one in zip(texts, new, strict=True)]
+        logits = decoder.step(np.array(new))
 
 
 def test_rows_can_be_dropped_repeated_and_read_anew() -> None:

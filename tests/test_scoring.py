@@ -18,13 +18,17 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CPU, Shelf, build_causal_model, build_model, model_config
+from tiny import CPU, Shelf, build_causal_model, build_model, layout_of, model_config
 
+import palavra
+from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel, evaluate_causal, next_token_losses, windows
 from palavra.inference.evaluation import HeldOut
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
+from palavra.inference.mixed import MixedModel
 from palavra.inference.scoring import Score, masked_copies, score_masked
+from palavra.inference.streaming import generate_all, score_all
 from palavra.model.cache import Decoder
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
@@ -251,6 +255,34 @@ def test_samples_do_not_depend_on_how_many_are_made_at_once(rows: int, monkeypat
     assert model.generate(["O rato", "", "A"], **options) == expected
     assert max(made) <= rows
     assert sum(made) == 15
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
+def test_a_model_of_both_kinds_is_used_as_either(tokenizer: Tokenizer, family: str, tmp_path: Path) -> None:
+    network = masked_model(tokenizer, family)
+    save_model(network, tmp_path, {"pretraining_objective": "causal+masked"})
+    tokenizer.save(tmp_path)
+    model = palavra.load(tmp_path, device="cpu")
+    assert isinstance(model, MixedModel)
+    text = "O rato roeu"
+    ids = tokenizer.encode(text)
+    whole = pack([Sample(input_ids=np.array([tokenizer.cls_id, *ids]))])
+    with torch.inference_mode():
+        logits = torch.log_softmax(network.logits(network(whole, layout_of(whole), causal=True)), -1)
+    expected = [float(logits[row, id]) for row, id in enumerate(ids)]
+    (score,) = score_all(model, [text], per_token=True, masking="none")
+    assert [one.log_probability for one in score.per_token] == pytest.approx(expected, abs=1e-4)
+    assert model.score(text) == score_masked(network, tokenizer, CPU, [text])
+    ((prompt, (one,)),) = generate_all(model, [text], {"max_tokens": 5, "temperature": 0})
+    special = sorted(tokenizer.special_ids - {tokenizer.sep_id, tokenizer.unk_id})
+    allowed = logits[-1].index_fill(0, torch.tensor(special), -math.inf)
+    assert (prompt, one.tokens[0]) == (text, int(allowed.argmax()))
+    assert "".join(model.stream(text, max_tokens=5, temperature=0)) == one.text
+    assert model.embed(text)
+    model.check_offers("generate")
+    save_model(network, tmp_path)
+    with pytest.raises(PalavraError, match="for models trained with --objective causal"):
+        list(score_all(palavra.load(tmp_path, device="cpu"), [text], masking="none"))
 
 
 def test_nothing_gives_nothing(tokenizer: Tokenizer) -> None:

@@ -175,8 +175,11 @@ def score(
     file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
     per_token: Annotated[bool, typer.Option("--per-token", help="Show every token's log-probability too.")] = False,
     masking: Annotated[
-        Literal["token", "word"] | None,
-        typer.Option(help="Masked models: hide one token at a time, or the rest of its word too. [word]"),
+        Literal["token", "word", "none"] | None,
+        typer.Option(
+            help="Masked models: hide one token at a time, or the rest of its word too; none: predict each token from "
+            "those before it (causal+masked). [word]"
+        ),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,

@@ -20,7 +20,7 @@ from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labell
 from palavra.model.cache import StepModel
 from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
 from palavra.model.directory import load_causal_model
-from palavra.model.heads import CausalLanguageModel, VocabularyModel
+from palavra.model.heads import VocabularyModel
 from palavra.tokenizer import Tokenizer
 
 # Rows that are generated side by side.
@@ -31,12 +31,12 @@ TOKENS_AT_ONCE = 65_536
 
 @dataclass(frozen=True)
 class CausalModel(AnyModel):
-    """A pretrained causal language model."""
+    """A pretrained causal language model, or one that has learned to be read as one."""
 
     kind: ClassVar[str] = "a causal language model"
     offers: ClassVar[tuple[str, ...]] = ("generate", "score", "evaluate")
 
-    model: CausalLanguageModel
+    model: VocabularyModel
     tokenizer: Tokenizer
     compute: Compute
 

@@ -9,8 +9,8 @@ ASKED = {
     "fill": "a masked language model (palavra pretrain)",
     "distribution": "a masked language model (palavra pretrain)",
     "embed": "a masked language model (palavra pretrain)",
-    "generate": "a causal language model (palavra pretrain --objective causal)",
-    "stream": "a causal language model (palavra pretrain --objective causal)",
+    "generate": "a causal language model (palavra pretrain --objective causal, or causal+masked)",
+    "stream": "a causal language model (palavra pretrain --objective causal, or causal+masked)",
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }

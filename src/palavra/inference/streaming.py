@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from palavra.data.decoding import byte_lines, open_bytes
 from palavra.errors import PalavraError
@@ -11,6 +11,7 @@ from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
 from palavra.inference.filling import Blank, blanks_of
 from palavra.inference.generation import Continuation
+from palavra.inference.mixed import MixedModel
 from palavra.inference.model import LanguageModel
 from palavra.inference.scoring import Masking, Score
 
@@ -94,12 +95,17 @@ def _check_lines(model: LanguageModel, texts: list[str], name: str, first: int) 
 
 def score_all(
     model: LanguageModel | CausalModel, texts: Iterable[str], *, per_token: bool = False,
-    masking: Masking | None = None, name: str | None = None,
+    masking: Masking | Literal["none"] | None = None, name: str | None = None,
 ) -> Iterator[Score]:  # fmt: skip
-    """The score of each text, as the model's `score`; `masking` None is its default. Where the texts are lines of the
-    file `name`, an error in one of them says in which."""
+    """The score of each text, as the model's `score`; `masking` None is its default, "none" the score of a `MixedModel`
+    that is read from left to right. Where the texts are lines of the file `name`, an error in one of them says in
+    which."""
     if isinstance(model, CausalModel) and masking is not None:
         raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
+    if masking == "none":
+        if not isinstance(model, MixedModel):
+            raise PalavraError("--masking none is for models trained with --objective causal+masked: use token or word")
+        model, masking = model.causal, None
     options: dict[str, Any] = {"per_token": per_token} | ({} if masking is None else {"masking": masking})
     done, score = 0, model.score
     for chunk in chunked(texts):
@@ -111,7 +117,7 @@ def score_all(
 
 
 def generate_all(
-    model: CausalModel, prompts: Iterable[str], options: Mapping[str, Any], name: str | None = None
+    model: CausalModel | MixedModel, prompts: Iterable[str], options: Mapping[str, Any], name: str | None = None
 ) -> Iterator[tuple[str, list[Continuation]]]:
     """Each prompt with its continuations, as `CausalModel.generate` with these options; where the prompts are lines of
     the file `name`, an error in one of them says in which."""

@@ -1,4 +1,4 @@
-"""Reading on: a causal transformer that keeps the keys and values of what it has read, and takes a token at a time."""
+"""Reading on: a transformer that keeps the keys and values of what it has read, left to right, a token at a time."""
 
 import copy
 from typing import NamedTuple, cast
@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.errors import PalavraError
 from palavra.model.attention import Layout, attend
 from palavra.model.compute import Compute, forget_compiled
-from palavra.model.heads import CausalLanguageModel, lay_out
+from palavra.model.heads import VocabularyModel, lay_out
 from palavra.model.layers import Layer
 
 
@@ -33,8 +32,6 @@ class Decoder:
 
     def __init__(self, steps: "StepModel", rows: int, capacity: int):
         model, compute, config = steps.model, steps.compute, steps.model.config
-        if "local" in config.layer_kinds:
-            raise PalavraError(f"a {config.family} model with local layers cannot generate: use a causal family")
         self.model, self.compute, self.capacity = model, compute, capacity
         self._whole = [cast(Layer, layer) for layer in model.transformer.layers]
         self._stepwise, self._unembedding = steps.for_rows(rows)
@@ -63,11 +60,12 @@ class Decoder:
         transformer = self.model.transformer
         x = transformer.embeddings(batch.input_ids, batch.position_ids, batch.segment_ids)
         rotary = self._rotary(batch.position_ids)
-        for number, (layer, cache) in enumerate(zip(self._whole, self._layers, strict=True), start=1):
-            q, k, v = layer.attention.project(layer.attended(x), rotary)
+        kinds = self.model.config.layer_kinds
+        for number, (kind, layer, cache) in enumerate(zip(kinds, self._whole, self._layers, strict=True), start=1):
+            q, k, v = layer.attention.project(layer.attended(x), rotary.get(kind))
             cache.keys[row, :, batch.position_ids] = k.to(cache.keys.dtype)
             cache.values[row, :, batch.position_ids] = v.to(cache.values.dtype)
-            mixed = attend(q, k, v, layout, causal=True).flatten(1)
+            mixed = attend(q, k, v, layout, window=layer.attention.window, causal=True).flatten(1)
             if number == len(self._layers):
                 x, mixed = x[last], mixed[last]
             x = layer.finish(x, mixed)
@@ -81,14 +79,16 @@ class Decoder:
             raise ValueError("the cache is full")
         transformer, positions = self.model.transformer, self._tensor(self.lengths)
         seen = int(self.lengths.max()) + 1
-        place, mask = self._place(positions, seen)
+        place = self._place(positions, seen)
+        config = self.model.config
+        sees = {"global": self._sees(positions, seen, None), "local": self._sees(positions, seen, config.window)}
         x = transformer.embeddings(self._tensor(tokens), positions, None)
         rotary = self._rotary(positions)
-        for layer, cache in zip(self._stepwise, self._layers, strict=True):
-            q, k, v = layer.attention.project(layer.attended(x), rotary)
+        for kind, layer, cache in zip(config.layer_kinds, self._stepwise, self._layers, strict=True):
+            q, k, v = layer.attention.project(layer.attended(x), rotary.get(kind))
             cache.keys[place], cache.values[place] = k, v
             mixed = F.scaled_dot_product_attention(
-                q[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], mask,
+                q[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], sees[kind],
                 enable_gqa=q.shape[1] != k.shape[1],
             )  # fmt: skip
             x = layer.finish(x, mixed.flatten(1))
@@ -101,14 +101,20 @@ class Decoder:
         out: Tensor = self._unembedding(self.model.head(hidden))
         return out.float()
 
-    def _place(self, positions: Tensor, seen: int) -> tuple[tuple[slice | Tensor, slice, int | Tensor], Tensor | None]:
-        """Where the next keys go, and which of the first `seen` places each sequence sees (None: all)."""
+    def _place(self, positions: Tensor, seen: int) -> tuple[slice | Tensor, slice, int | Tensor]:
+        """Where the next keys go."""
         everything = slice(None)
         if int(self.lengths.min()) + 1 == seen:
-            return (everything, everything, seen - 1), None
-        rows = torch.arange(len(positions), device=positions.device)
-        mask = torch.arange(seen, device=positions.device) <= positions[:, None]
-        return (rows, everything, positions), mask[:, None, None]
+            return everything, everything, seen - 1
+        return torch.arange(len(positions), device=positions.device), everything, positions
+
+    def _sees(self, positions: Tensor, seen: int, window: int | None) -> Tensor | None:
+        """Which of the first `seen` places each sequence sees, (R, 1, 1, seen) bool; None: all."""
+        if int(self.lengths.min()) + 1 == seen and (window is None or seen <= window + 1):
+            return None
+        distance = positions[:, None] - torch.arange(seen, device=positions.device)
+        mask = distance >= 0
+        return (mask if window is None else mask & (distance <= window))[:, None, None]
 
     def keep(self, rows: npt.NDArray[np.integer]) -> None:
         """Go on with these sequences only, in this order; one may be named several times."""
@@ -118,11 +124,9 @@ class Decoder:
         ]
         self.lengths = self.lengths[rows]
 
-    def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        for table in self.model.transformer.rotary.values():
-            cos, sin = table(positions)
-            return cos, sin
-        return None
+    def _rotary(self, positions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cosines and sines for each kind of layer."""
+        return {kind: table(positions) for kind, table in self.model.transformer.rotary.items()}
 
     def _tensor(self, array: npt.NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(self.compute.device)
@@ -132,7 +136,7 @@ class StepModel:
     """A model made ready to be read a few rows at a time: it holds a second copy of the weights (a third one where
     both one row and several are read), laid out for that (`FewRows`). The model must not change any more."""
 
-    def __init__(self, model: CausalLanguageModel, compute: Compute):
+    def __init__(self, model: VocabularyModel, compute: Compute):
         self.model, self.compute = model, compute
         self._laid_out: dict[bool, tuple[list[Layer], FewRows]] = {}
 

@@ -21,6 +21,8 @@ from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, Vocabu
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # What `transformers` knows nothing of: there, such a model's logits belong to the token after their own.
 SHIFTED = "masked_next_token_prediction"
+# What a finished run writes down of its objective.
+OBJECTIVE_KEY = "pretraining_objective"
 LARGEST_JSON = 16 * 2**20
 # What a body is called inside a model with a head.
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
@@ -95,6 +97,11 @@ def read_config(directory: Path) -> ModelConfig:
         return replace(family.read(values), shifted=flag(values, SHIFTED, False))
     except PalavraError as error:
         raise PalavraError(f"{path}: {error}") from None
+
+
+def learned_both(directory: Path) -> bool:
+    """Whether the masked model of a directory has learned to predict next tokens too."""
+    return read_json(directory / CONFIG).get(OBJECTIVE_KEY) == "causal+masked"
 
 
 def load_model(directory: Path) -> Loaded[MaskedLanguageModel]:

@@ -8,7 +8,7 @@ from palavra.inference.evaluation import Findings, HeldOut
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
-from palavra.model.directory import CONFIG, read_config, read_json
+from palavra.model.directory import learned_both, read_config
 from palavra.model.next_sentence import holds_next_sentence_head
 from palavra.recipe import ObjectiveName, Recipe
 from palavra.run.joint_objectives import MixedLearning, NextSentenceLearning
@@ -78,10 +78,6 @@ def learning_of(recipe: Recipe) -> Learning:
     return LEARNINGS[recipe.objective]
 
 
-# What `config.json` of a finished run calls its objective.
-OBJECTIVE_KEY = "pretraining_objective"
-
-
 def learning_in(directory: Path) -> Learning:
     """The part of what the model of a directory has learned, as far as its configuration and weights tell."""
     config = read_config(directory)
@@ -89,5 +85,4 @@ def learning_in(directory: Path) -> Learning:
         return LEARNINGS["causal"]
     if config.family == "bert" and holds_next_sentence_head(directory, config):
         return LEARNINGS["masked+nsp"]
-    mixed = read_json(directory / CONFIG).get(OBJECTIVE_KEY) == "causal+masked"
-    return LEARNINGS["causal+masked" if mixed else "masked"]
+    return LEARNINGS["causal+masked" if learned_both(directory) else "masked"]

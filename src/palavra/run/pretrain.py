@@ -18,7 +18,7 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import Findings, HeldOut
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout, matmul_peak
-from palavra.model.directory import read_config, write_config
+from palavra.model.directory import OBJECTIVE_KEY, read_config, write_config
 from palavra.model.heads import VocabularyModel
 from palavra.objectives.masked import softmax_kernel
 from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
@@ -28,7 +28,7 @@ from palavra.run.checks import check_documents, check_recipe
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run
 from palavra.run.directory import RunDirectory
-from palavra.run.learning import OBJECTIVE_KEY, learning_of
+from palavra.run.learning import learning_of
 from palavra.run.pretraining import Pretraining
 from palavra.run.sizing import (
     RESERVE,

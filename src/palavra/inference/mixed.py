@@ -1,0 +1,37 @@
+"""A model that has learned to read both ways and from left to right only, ready for use as either."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from palavra.inference.causal import CausalModel
+from palavra.inference.generation import Continuation
+from palavra.inference.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class MixedModel(LanguageModel):
+    """A masked language model that has learned to predict next tokens too (`causal+masked`)."""
+
+    kind: ClassVar[str] = "a masked and causal language model"
+    offers: ClassVar[tuple[str, ...]] = (*LanguageModel.offers, "generate")
+
+    @cached_property
+    def causal(self) -> CausalModel:
+        """The same model, read from left to right only: its `score` is a log-likelihood, not a pseudo one.
+
+        Raises PalavraError for a model without a vocabulary head.
+        """
+        self.check_head()
+        return CausalModel(self.model, self.tokenizer, self.compute)
+
+    @property
+    def generate(self) -> Callable[..., list[list[Continuation]]]:
+        """`CausalModel.generate`."""
+        return self.causal.generate
+
+    @property
+    def stream(self) -> Callable[..., Iterator[str]]:
+        """`CausalModel.stream`."""
+        return self.causal.stream
