@@ -82,6 +82,12 @@ def test_shuffled_takes_any_part_of_the_positions() -> None:
     assert shuffled(np.arange(0), 1000, 3, 1).tolist() == []
 
 
+@given(st.integers(1, 50), st.integers(0, 2**63 - 1), st.lists(st.integers(0, 2**40), min_size=1, max_size=5))
+def test_shuffled_takes_places_of_several_epochs_at_once(size: int, seed: int, epochs: list[int]) -> None:
+    together = shuffled(np.tile(np.arange(size), len(epochs)), size, seed, np.repeat(epochs, size))
+    assert together.tolist() == [x for epoch in epochs for x in shuffled(np.arange(size), size, seed, epoch)]
+
+
 # Bins and pieces
 
 
@@ -240,6 +246,23 @@ def test_a_corpus_smaller_than_a_batch_fills_batches_with_repetition(lengths: li
     assert min(filled) > 0.75
     assert np.mean(filled) > 0.9
     assert stream[-1][1].epoch > 5
+
+
+def test_epochs_of_a_small_text_are_planned_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token against a batch of 10,000: no work a pass."""
+    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 4096)
+    calls = 0
+
+    def counted(*arguments: Any) -> Int64Array:
+        nonlocal calls
+        calls += 1
+        return shuffled(*arguments)
+
+    monkeypatch.setattr("palavra.data.packing.shuffled", counted)
+    packer = make([1], context=100, batches=100)
+    pieces, _ = next(packer.batches())
+    assert len(pieces) > 3000
+    assert calls <= 4
 
 
 @pytest.mark.parametrize(

@@ -37,24 +37,26 @@ def mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def shuffled(positions: Int64Array, size: int, seed: int, epoch: int) -> Int64Array:
-    """Where a pseudo-random permutation of range(size) sends each of `positions`, in O(1) memory.
+def shuffled(positions: Int64Array, size: int, seed: int, epoch: int | Int64Array) -> Int64Array:
+    """Where a pseudo-random permutation of range(size) sends each of `positions`, in O(1) memory; `epoch` is one for
+    all of them, or an array of each one's own.
 
     A four-round Feistel network over the smallest even number of bits that hold `size`, walked until it lands
     inside (Black and Rogaway 2002). A bijection for every (seed, epoch).
     """
     half = max(1, (max(1, size - 1).bit_length() + 1) // 2)
     low, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    epochs, which = np.unique(np.broadcast_to(np.asarray(epoch, dtype=np.int64), positions.shape), return_inverse=True)
     with np.errstate(over="ignore"):
-        start = np.array([(seed * 1_000_003 + epoch) % 2**64], dtype=np.uint64)
-        keys = mix(np.add(mix(start), np.arange(1, 5, dtype=np.uint64), dtype=np.uint64))
+        starts = mix(np.uint64(seed * 1_000_003 % 2**64) + epochs.astype(np.uint64))
+        rounds = [mix(starts + np.uint64(number)) for number in range(1, 5)]
         out = positions.astype(np.uint64)
         outside = np.ones(len(out), dtype=bool)
         while outside.any():
-            x = out[outside]
+            x, own = out[outside], which[outside]
             left, right = x >> shift, x & low
-            for key in keys:
-                left, right = right, left ^ (mix(right + key) & low)
+            for keys in rounds:
+                left, right = right, left ^ (mix(right + keys[own]) & low)
             out[outside] = (left << shift) | right
             outside = out >= size
     return out.astype(np.int64)
@@ -282,17 +284,17 @@ class Packer:
         goal = min(goal, max(self.epoch_tokens, 4 * self.batch_tokens))
         pieces = Pieces.from_table(np.array(start.carried, dtype=np.int64).reshape(-1, 3))
         total = int(pieces.lengths.sum()) + self.special * len(pieces)
-        epoch, position, size = start.epoch, start.position, len(self.lengths)
+        size = len(self.lengths)
+        place = start.epoch * size + start.position
         parts = [pieces]
         while total < goal:
-            block = np.arange(position, min(position + DOCUMENTS_AT_ONCE, size))
-            documents = shuffled(block, size, self.seed, epoch) if self.shuffle else block
+            # One range of places over all epochs: of a small text, a block holds many of them.
+            epochs, positions = np.divmod(np.arange(place, place + DOCUMENTS_AT_ONCE), size)
+            documents = shuffled(positions, size, self.seed, epochs) if self.shuffle else positions
             lengths = self.lengths[documents]
             tokens = np.cumsum(lengths + self.special * -(-lengths // self._longest))
-            taken = min(len(block), int(np.searchsorted(tokens, goal - total)) + 1)
+            taken = min(len(documents), int(np.searchsorted(tokens, goal - total)) + 1)
             parts.append(cut(documents[:taken], lengths[:taken], self._longest))
             total += int(tokens[taken - 1])
-            position += taken
-            if position == size:
-                epoch, position = epoch + 1, 0
-        return Pieces.from_table(np.concatenate([part.table for part in parts])), epoch, position
+            place += taken
+        return Pieces.from_table(np.concatenate([part.table for part in parts])), *divmod(place, size)
