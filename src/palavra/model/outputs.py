@@ -8,6 +8,7 @@ No shape in a loss depends on what the labels are, so that a device never waits 
 exception.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -374,6 +375,29 @@ class Adaptive(Output):
         tails = [torch.log_softmax(_wide(tail(wide)), 1) for tail in self.softmax.tail]
         found = [head[:, :short], *(head[:, short + i, None] + tail for i, tail in enumerate(tails))]
         return torch.cat(found, 1)[:, self.ranks]
+
+
+def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
+    """A copy of a linear output whose logits are `scale` times those of the given one, plus `shift`; both (K,) or ().
+
+    Raises ValueError for an output that is not linear (see `is_linear`).
+    """
+    if not is_linear(output):
+        raise ValueError(f"the logits of {type(output).__name__} are not those of one linear layer")
+    found = copy.deepcopy(output)
+    linear = found.linear if isinstance(found, Softmax) else found
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        # In float64, so that each number is rounded once.
+        wide = scale.to(linear.weight.device, torch.float64)
+        linear.weight.copy_(linear.weight.double() * wide.expand(linear.out_features)[:, None])
+        linear.bias.copy_(linear.bias.double() * wide + shift.to(wide))
+    return found
+
+
+def is_linear(output: nn.Module) -> bool:
+    """Whether an output's logits are those of one linear layer."""
+    return isinstance(output, nn.Linear | Softmax)
 
 
 def adaptive_cutoffs(counts: Int64Array, width: int) -> list[int]:

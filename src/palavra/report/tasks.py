@@ -113,6 +113,8 @@ def _how(task: EvaluatedTask, splits: list[str]) -> list[str]:
     """How scores came about that could be taken for others."""
     said = []
     for name in splits:
+        warnings = mapping(task.splits[name].get("details")).get("warnings")
+        said += [f"On {place_name(name)} {plain(one)}." for one in warnings] if isinstance(warnings, list) else []
         found = mapping(mapping(task.splits[name].get("details")).get("fitted"))
         if found:
             what = f"{FITTED.get(plain(found.get('name')), 'A value')} ({decimal(found.get('value'))})"

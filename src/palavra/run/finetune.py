@@ -163,7 +163,8 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
     model = build_task_model(
         read_config(Path(recipe.model)), tasks, learned_weights=recipe.mixing.weighting == "uncertainty"
     )
-    _start(model, tasks, recipe)
+    if not recipe.scratch:
+        load_pretrained(model, Path(recipe.model))
     encoded = {name: _encode_split(model, split, tokenizer) for name, split in zip(tasks, splits, strict=True)}
     tokens = sum(int(found[0].lengths.sum()) for found in encoded.values()) * recipe.train.epochs
     compute = choose_compute(
@@ -190,14 +191,6 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
         },
         compute=compute,
     )
-
-
-def _start(model: TaskModel, tasks: Mapping[str, Task[Any]], recipe: FinetuneRecipe) -> None:
-    """The weights to begin with: the pretrained body's and new heads."""
-    if not recipe.scratch:
-        load_pretrained(model, Path(recipe.model))
-    for name, task in tasks.items():
-        task.start(model.head(name).output)
 
 
 def _encode_split(model: TaskModel, split: Split, tokenizer: Tokenizer) -> tuple[Features, Features]:
@@ -298,6 +291,8 @@ def _finish(
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
+            for warning in found.details.get("warnings", ()):
+                log.warn(f"{name}, {kind}: {warning}")
     described = run.read_json("run.json")
     rate = state.documents / max(state.seconds, 1e-9)
     described["training"] = {**outcome.to_json(), "examples_per_second": rate}

@@ -2,7 +2,8 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
     """Write weights, `config.json` and `task.json`; returns whether `transformers` can compute the heads too (it can
     always load the body). `extra` adds entries to `config.json`."""
     native = in_transformers(model.config, tasks)
-    write_weights(model, _keys(model, tasks, native), {}, directory)
+    with _folded(model, tasks) as saved:
+        write_weights(model, _keys(model, saved, native), {}, directory)
+    tasks = saved
     values = dict(extra)
     if native:
         (task,) = tasks.values()
@@ -127,6 +130,20 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
     content = {"version": VERSION, "transformers": native, "tasks": entries}
     atomic_write_text(directory / TASK_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return native
+
+
+@contextmanager
+def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
+    """The tasks as they are saved, and within the block the output layers that go with them (see `Task.folded`)."""
+    own = {name: model.head(name).output for name in tasks}
+    folded = {name: task.folded(own[name]) for name, task in tasks.items()}
+    try:
+        for name, (_, output) in folded.items():
+            model.head(name).output = output
+        yield {name: task for name, (task, _) in folded.items()}
+    finally:
+        for name, output in own.items():
+            model.head(name).output = output
 
 
 def _to_json(spec: TaskSpec) -> dict[str, Any]:

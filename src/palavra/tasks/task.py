@@ -143,6 +143,11 @@ class Task(ABC, Generic[Example]):
     def summary(self, examples: Sequence[Example]) -> dict[str, Any]:
         """What the log and the report say of the data, as JSON: counts of labels, lengths."""
 
+    def undefined(self, examples: Sequence[Example]) -> Collection[str]:
+        """The `metrics` that have no value on these labelled examples, whatever is predicted for them."""
+        del examples
+        return ()
+
     def stratum(self, example: Example) -> str:
         """What a split into training and validation should keep the shares of."""
         del example
@@ -166,9 +171,10 @@ class Task(ABC, Generic[Example]):
     def build_output(self, width: int) -> nn.Module:
         """The output layer, from vectors of this width."""
 
-    def start(self, output: nn.Module) -> None:
-        """Put into a new output layer what the labels alone tell."""
-        del output
+    def folded(self, output: nn.Module) -> "tuple[Task[Example], nn.Module]":
+        """The task and a copy of its output layer as they are saved: the layer alone gives what here the task makes of
+        its numbers, as far as one linear layer can, so that `transformers` gives the same."""
+        return self, output
 
     @abstractmethod
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +15,12 @@ from palavra.data.records import Record, column
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
+from palavra.model.outputs import rescaled
 from palavra.model.task_heads import Level
 from palavra.tasks.features import Features
 from palavra.tasks.regression_metrics import regression_scores
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.statistics import Spearman, Statistic, means, regression_statistics
+from palavra.tasks.statistics import Doubles, Spearman, Statistic, means, regression_statistics
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, text_columns, text_input
 from palavra.tokenizer import Tokenizer
@@ -31,19 +31,33 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 SHOWN_POINTS = 2000
 # The square of a larger one has no place in float32.
 LARGEST_TARGET = 1e15
+# Of the mean: a smaller deviation is lost in the rounding of float32.
+LEAST_DEVIATION = 1e-5
+# Of the true values' deviation: predictions that differ less are all alike.
+LEAST_SPREAD = 0.01
 
 
 class Regression(Task[TextExample]):
-    """`names` of the targets. They are learned as they come, neither centred nor scaled, so that a saved model gives
-    them in their own unit in `transformers` too; `mean` (T,) of the training targets is where the output layer's
-    bias begins."""
+    """`names` of the targets, `mean` and `deviation` (T,) of each in training.
+
+    The output layer learns targets less their mean in units of their deviation, so that neither their size nor their
+    offset matters and several weigh alike. In a saved model mean and deviation are part of that layer, which then gives
+    targets in their own units (`in_units`), in `transformers` too. Predictions and scores always have these, but for
+    the score `loss`: it is in units of the deviation, as the loss of training.
+    """
 
     kinds = ("regression",)
     level: ClassVar[Level] = "sequence"
 
-    def __init__(self, spec: TaskSpec, names: tuple[str, ...], mean: Sequence[float]):
+    def __init__(
+        self, spec: TaskSpec, names: tuple[str, ...], mean: Sequence[float], deviation: Sequence[float] | None = None,
+        *, in_units: bool = True,
+    ):  # fmt: skip
         super().__init__(spec)
-        self.names, self.mean = names, tuple(mean)
+        self.names, self.mean, self.in_units = names, tuple(mean), in_units
+        self.deviation = (1.0,) * len(names) if deviation is None else tuple(deviation)
+        if not len(names) == len(self.mean) == len(self.deviation) or not min(self.deviation) > 0:
+            raise ValueError(f"{len(names)} targets with means {self.mean} and deviations {self.deviation}")
 
     @property
     def form(self) -> Form:
@@ -68,15 +82,16 @@ class Regression(Task[TextExample]):
     def fit(cls, spec: TaskSpec, examples: Sequence[TextExample]) -> "Regression":
         targets = np.array([example.label for example in examples], dtype=np.float64)
         for name, values in zip(_targets(spec), targets.T, strict=True):
-            if np.ptp(values) == 0:
-                raise PalavraError(
-                    f"{spec.train or 'the training data'}: {name} is {values[0]:g} everywhere, so there is nothing to "
-                    "learn: check the column"
-                )
-        return cls(spec, _targets(spec), targets.mean(0).tolist())
+            _check_spread(name, values, spec.train or "the training data")
+        return cls(spec, _targets(spec), targets.mean(0).tolist(), targets.std(0).tolist(), in_units=False)
 
     def check(self, examples: Sequence[TextExample]) -> None:
         del examples
+
+    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
+        """Correlations and explained variance, where a target is the same everywhere."""
+        constant = (np.ptp([example.label for example in examples], axis=0) == 0).any()
+        return ("pearson", "spearman", "r2") if constant else ()
 
     def input_of(self, value: Any, where: str) -> TextExample:
         return text_input(self.spec, value, where)
@@ -100,44 +115,54 @@ class Regression(Task[TextExample]):
         features = encode_texts(examples, tokenizer, context, segments, split)
         if not examples or examples[0].label is None:
             return features
-        targets = np.array([example.label for example in examples], dtype=np.float32)
-        return replace(features, labels=targets[features.example], label_counts=features.row_counts)
+        targets = np.array([example.label for example in examples], dtype=np.float64)
+        if not self.in_units:
+            targets = (targets - np.array(self.mean)) / np.array(self.deviation)
+        labels = targets.astype(np.float32)[features.example]
+        return replace(features, labels=labels, label_counts=features.row_counts)
 
     def build_output(self, width: int) -> nn.Module:
         return nn.Linear(width, len(self.names))
 
-    def start(self, output: nn.Module) -> None:
-        """Let a new output layer guess the mean, instead of 0: the first steps then learn what differs."""
-        assert isinstance(output, nn.Linear)
-        with torch.no_grad():
-            output.bias.copy_(torch.tensor(self.mean))
+    def folded(self, output: nn.Module) -> "tuple[Regression, nn.Module]":
+        if self.in_units:
+            return self, output
+        task = Regression(self.spec, self.names, self.mean, self.deviation)
+        return task, rescaled(output, torch.tensor(self.deviation), torch.tensor(self.mean))
 
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The squared error, mean over the targets, summed over the examples."""
+        """The squared error in units of the targets' deviations, mean over the targets, summed over the examples."""
         difference = output(x).float() - batch.labels
         return Loss(difference.square().mean(1).sum(), batch.labelled)
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Values (S, T)."""
+        """What the output layer says (S, T)."""
         return (output(x).float(),)
 
     # Predictions
 
+    def values(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Doubles:
+        """Predictions (E, T) in the targets' own units, averaged over the windows of an example."""
+        found = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
+        return found if self.in_units else found * np.array(self.deviation) + np.array(self.mean)
+
     def predict(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> list[Prediction]:
-        values = mean_over_windows(inferred[0], features.example, len(examples)).tolist()
+        values = self.values(examples, features, inferred).tolist()
         if len(self.names) == 1:
             return [{"value": row[0]} for row in values]
         return [{"value": dict(zip(self.names, row, strict=True))} for row in values]
 
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
-        values = mean_over_windows(inferred[0], features.example, len(examples)).astype(np.float64)
+        values = self.values(examples, features, inferred)
         targets = np.array([example.label for example in examples], dtype=np.float64)
         found = regression_scores(targets, values, self.names)
         numbers = {name: value for name in self.metrics[:-1] if (value := getattr(found.mean, name)) is not None}
         # Predictions that are all alike correlate with nothing; the deciding number has to be one.
-        numbers = {"pearson": 0.0, **numbers, "loss": found.mean.mse}
+        losses = (((values - targets) / np.array(self.deviation)) ** 2).mean(1)
+        numbers = {"pearson": 0.0, **numbers, "loss": float(losses.mean())}
         details = {
             **found.to_json(),
+            "warnings": self._warnings(targets, values),
             "points": self._points(targets, values),
             "errors": self._largest_errors(examples, targets, values),
         }
@@ -146,19 +171,26 @@ class Regression(Task[TextExample]):
             values=numbers,
             examples=len(examples),
             details=details,
-            statistics=partial(_statistics, targets, values, "spearman" in numbers),
+            statistics=partial(_statistics, targets, values, losses, "spearman" in numbers),
         )
 
-    def _points(
-        self, targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-    ) -> dict[str, list[list[float]]]:
+    def _warnings(self, targets: Doubles, values: Doubles) -> list[str]:
+        """What is to be said of predictions that are almost the same for every example."""
+        spread, wanted = values.std(0), targets.std(0)
+        return [
+            f"the predictions of {self.names[t]} hardly differ (deviation {spread[t]:.3g}, that of the true values is "
+            f"{wanted[t]:.3g}): little was learned; train longer, at another rate, or on more examples"
+            for t in np.flatnonzero(spread < LEAST_SPREAD * wanted).tolist()
+        ]
+
+    def _points(self, targets: Doubles, values: Doubles) -> dict[str, list[list[float]]]:
         """True and predicted values of each target, for a picture: of many examples an even choice."""
         chosen = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), SHOWN_POINTS)).astype(int))
         pairs = np.stack([targets[chosen], values[chosen]], 2)
         return {name: pairs[:, number].tolist() for number, name in enumerate(self.names)}
 
     def _largest_errors(
-        self, examples: Sequence[TextExample], targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+        self, examples: Sequence[TextExample], targets: Doubles, values: Doubles
     ) -> list[dict[str, Any]]:
         worst = np.argsort(-np.abs(values - targets).mean(1))[:SHOWN_ERRORS]
         return [
@@ -174,11 +206,17 @@ class Regression(Task[TextExample]):
     # Storage
 
     def labels_to_json(self) -> dict[str, Any]:
-        return {"names": list(self.names), "mean": list(self.mean)}
+        return {
+            "names": list(self.names),
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+            "in_units": self.in_units,
+        }
 
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Regression":
-        return cls(spec, tuple(labels["names"]), labels["mean"])
+        names = tuple(labels["names"])
+        return cls(spec, names, labels["mean"], labels.get("deviation"), in_units=bool(labels.get("in_units", True)))
 
     def config_values(self) -> dict[str, Any]:
         return {
@@ -188,13 +226,23 @@ class Regression(Task[TextExample]):
         }
 
 
-def _statistics(targets: npt.NDArray[np.float64], values: npt.NDArray[np.float64], ranked: bool) -> Sequence[Statistic]:
+def _statistics(targets: Doubles, values: Doubles, losses: Doubles, ranked: bool) -> Sequence[Statistic]:
     """What the intervals take; `ranked`: whether there is a rank correlation."""
-    found: list[Statistic] = [
-        regression_statistics(targets, values),
-        means({"loss": ((values - targets) ** 2).mean(1)}),
-    ]
+    found: list[Statistic] = [regression_statistics(targets, values), means({"loss": losses})]
     return [*found, Spearman(targets, values)] if ranked else found
+
+
+def _check_spread(name: str, values: Doubles, where: str) -> None:
+    """Raise PalavraError for a target whose values (E,) are alike, or alike to all digits that the model has."""
+    if np.ptp(values) == 0:
+        raise PalavraError(
+            f"{where}: {name} is {values[0]:g} everywhere, so there is nothing to learn: check the column"
+        )
+    if values.std() < LEAST_DEVIATION * abs(values.mean()):
+        raise PalavraError(
+            f"{where}: {name} is {values.mean():.8g} with a deviation of only {values.std():.3g}, too little for "
+            "single precision: subtract what all have in common"
+        )
 
 
 def _targets(spec: TaskSpec) -> tuple[str, ...]:
