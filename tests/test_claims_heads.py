@@ -222,7 +222,7 @@ class Scripted(FineTuning):
     def validate(self) -> Validation:
         loss = VALIDATION_LOSSES[len(self.found)]
         self.found.append(loss)
-        return Validation(score=loss, values={"loss": loss}, line="")
+        return Validation(score=loss, loss=loss, values={"loss": loss}, line="")
 
 
 @pytest.mark.parametrize(("patience", "seen"), [(1, 8), (2, 9), (None, 9)])

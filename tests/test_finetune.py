@@ -97,7 +97,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
 
     def validate(self: FineTuning) -> Validation:
         score = scores[next(numbers)]
-        return Validation(score=score, values={"loss": score}, line="scripted")
+        return Validation(score=score, loss=score, values={"loss": score}, line="scripted")
 
     monkeypatch.setattr(FineTuning, "validate", validate)
 

@@ -64,6 +64,11 @@ class FineTuning:
                 raise PalavraError(
                     f"train.metric {train.metric!r} is none of task {name}: use one of {', '.join(task.metrics)}"
                 )
+            if name in self.valid and train.metric in task.undefined(self.valid[name].examples):
+                raise PalavraError(
+                    f"train.metric {train.metric} is not defined on the validation examples of {name} (a class or sort "
+                    "is absent, or values are all alike): choose another, or other validation examples"
+                )
 
     @property
     def steps(self) -> int:
@@ -126,21 +131,22 @@ class FineTuning:
         return self.plan.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
-        """The scores of every task on its validation examples; the mean of the deciding ones decides."""
+        """The scores of every task on its validation examples; the mean of the deciding ones decides, of equal ones
+        that of the losses."""
         if not self.valid:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
         metrics = {name: deciding_metric(self.recipe.train.metric, scores.main) for name, scores in found.items()}
-        reached = [goodness(name, metrics[name], scores.values) for name, scores in found.items()]
+        reached = [goodness(metrics[name], scores.values, scores.details) for name, scores in found.items()]
         values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
         if len(found) == 1:
             values = dict(next(iter(found.values())).values)
         line = ", ".join(
-            f"{name if len(found) > 1 else 'validation'} {metrics[name]} {scores.values[metrics[name]]:.4f}, loss "
-            f"{scores.values['loss']:.4f}"
-            for name, scores in found.items()
+            f"{name if len(found) > 1 else 'validation'} {_brief(metrics[name], reach, scores.values)}"
+            for (name, scores), reach in zip(found.items(), reached, strict=True)
         )
-        return Validation(score=-float(np.mean(reached)), values=values, line=line)
+        loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
+        return Validation(score=-float(np.mean(reached)), loss=loss, values=values, line=line)
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
@@ -174,15 +180,20 @@ def deciding_metric(asked: str | None, main: str) -> str:
     return main if asked is None else asked
 
 
-def goodness(name: str, metric: str, values: Mapping[str, float]) -> float:
+def goodness(metric: str, values: Mapping[str, float], details: Mapping[str, Any]) -> float:
     """How good a task's scores on validation examples are, the more the better: its metric, an error with its sign
-    turned. Raises PalavraError where they have no such number."""
-    if metric not in values:
-        raise PalavraError(
-            f"{metric} is not defined on the validation examples of {name} (a class is absent, or values are all "
-            "alike): choose another train.metric"
-        )
-    return -values[metric] if is_error(metric) else values[metric]
+    turned. What is not defined, such as the correlation of predictions that are all alike, is worse than any."""
+    value = values.get(metric, math.nan)
+    # Of regression, whose deciding number is 0 where there is none.
+    means = details.get("mean")
+    if math.isnan(value) or (isinstance(means, Mapping) and means.get(metric, value) is None):
+        return -math.inf
+    return -value if is_error(metric) else value
+
+
+def _brief(metric: str, reached: float, values: Mapping[str, float]) -> str:
+    decided = "not defined" if math.isinf(reached) else f"{values[metric]:.4f}"
+    return f"{metric} {decided}, loss {values['loss']:.4f}"
 
 
 def _blind(features: Features) -> float:

@@ -15,10 +15,11 @@ from palavra.training.schedules import ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One look at held-out data: `score` decides which weights are best, the lower the better; `values` go to
-    `metrics.jsonl`, `line` to the log."""
+    """One look at held-out data: `score` decides which weights are best, the lower the better, and of equal ones the
+    `loss`; what is not defined is infinite. `values` go to `metrics.jsonl`, `line` to the log."""
 
     score: float
+    loss: float
     values: Mapping[str, float]
     line: str
 

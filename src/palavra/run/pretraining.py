@@ -89,7 +89,10 @@ class Pretraining:
         """This rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        packed = load(self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks)
+        packed = load(
+            self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
+            framing=self.learning.framing,
+        )  # fmt: skip
         return in_steps(packed, self.recipe.train.micro_batches(ranks))
 
     def validate(self) -> Validation | None:
@@ -97,7 +100,7 @@ class Pretraining:
         found = self.evaluate(self.recipe.train.eval_tokens)
         if found is None:
             return None
-        return Validation(score=found.loss, values=found.values(), line=f"validation {found.brief()}")
+        return Validation(score=found.loss, loss=found.loss, values=found.values(), line=f"validation {found.brief()}")
 
     def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> Findings | None:
         """Evaluate on about `limit` tokens of the held-out text (None: on all), if there is any."""

@@ -1,6 +1,5 @@
 """The same fine-tuning several times, over seeds or folds: how sure a score is."""
 
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,11 +162,11 @@ def _check_same(began: Path, what: Repetition) -> None:
 
 def _sum_up(folders: Sequence[Path], what: Repetition, run: RunDirectory, log: Log) -> SeveralRuns:
     """The mean of the runs, and the best of them as the model in `run`."""
-    metric = what.recipe.train.metric
     evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
     rows = {folder.name: values_of(found) for folder, found in zip(folders, evaluations, strict=True)}
     summary = {split: _summary([row[split] for row in rows.values()]) for split in next(iter(rows.values()))}
-    best = folders[int(np.argmax([_goodness(found, metric) for found in evaluations]))]
+    reached = [_goodness(found, what.recipe.train.metric) for found in evaluations]
+    best = folders[reached.index(max(reached))]
     take_model(best, run)
     content = {
         **RunDirectory(best).read_json("evaluation.json"),
@@ -221,12 +220,11 @@ def _spread(of: Mapping[str, float | None]) -> str:
     return "" if of["sd"] is None else f" ± {of['sd']:.4f}"
 
 
-def _goodness(evaluation: Mapping[str, Any], metric: str | None) -> float:
+def _goodness(evaluation: Mapping[str, Any], metric: str | None) -> tuple[float, float]:
     """What decided on each run's best weights, of the finished run: the mean over the tasks of the deciding metric on
-    validation examples. What is not a number is worse than any."""
-    reached = []
-    for task in evaluation["tasks"]:
-        found = task["splits"].get("valid") or next(iter(task["splits"].values()))
-        reached.append(goodness(task["name"], deciding_metric(metric, found["main"]), found["values"]))
-    mean = float(np.mean(reached))
-    return -math.inf if math.isnan(mean) else mean
+    validation examples, and of equal ones that of the loss, its sign turned."""
+    splits = [task["splits"] for task in evaluation["tasks"]]
+    of_tasks = [found.get("valid") or next(iter(found.values())) for found in splits]
+    reached = [goodness(deciding_metric(metric, of["main"]), of["values"], of.get("details", {})) for of in of_tasks]
+    losses = [goodness("loss", of["values"], {}) for of in of_tasks]
+    return float(np.mean(reached)), float(np.mean(losses))

@@ -15,7 +15,7 @@ from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
 from palavra.run.directory import Metrics, RunDirectory
-from palavra.run.job import Job
+from palavra.run.job import Job, Validation
 from palavra.run.window import Window
 from palavra.training.checkpoint import (
     RunState,
@@ -65,7 +65,7 @@ class Training:
         self.state = RunState(step=0, cursor=Cursor())
         self.monitor = Monitor(job.optimizer.peak_rate, job.name_document, job.guessing)
         self._window = Window()
-        self._improved: float | None = None
+        self._improved: Validation | None = None
         self._stopped: str | None = None
 
     def resume(self, checkpoint: Path | None, skipped: Sequence[tuple[Path, str]]) -> None:
@@ -188,8 +188,9 @@ class Training:
             found = self.job.validate()
         if found is None:
             return
-        if self.state.best_score is None or found.score < self.state.best_score:
-            self._improved = found.score
+        state = self.state
+        if state.best_score is None or (found.score, found.loss) < (state.best_score, state.best_loss):
+            self._improved = found
         values = {**found.values, "tokens": self.state.tokens, "seconds": round(self._settle_seconds(), 3)}
         self.metrics.write("valid", report.step, values)
         if tensorboard is not None:
@@ -216,12 +217,14 @@ class Training:
         self.monitor.settle()
         before = self.state
         if improved is not None:
-            self.state = replace(self.state, best_score=improved, best_step=report.step)
+            self.state = replace(self.state, best_score=improved.score, best_loss=improved.loss, best_step=report.step)
         with self._window.paused():
             saved = self._save()
         if not saved:
             # The best is what is on disk: an earlier best checkpoint stays until a better one is.
-            self.state = replace(self.state, best_score=before.best_score, best_step=before.best_step)
+            self.state = replace(
+                self.state, best_score=before.best_score, best_loss=before.best_loss, best_step=before.best_step
+            )
         if stop and not last:
             how = "which is saved" if saved else "which could not be saved"
             raise Interrupted(

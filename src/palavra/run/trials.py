@@ -114,15 +114,16 @@ class Looks:
 
     @property
     def best(self) -> float:
-        """The best value; nan where no score was a number."""
-        numbers = [score for score in self.scores if not math.isnan(score)]
+        """The best value; nan where no score was defined."""
+        numbers = [score for score in self.scores if math.isfinite(score)]
         return self._sign * min(numbers) if numbers else math.nan
 
     def _look(self, found: Validation) -> None:
         import optuna
 
         self.scores.append(found.score)
-        self._trial.report(self._sign * found.score, len(self.scores))
+        # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
+        self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
         self._say(f"{len(self.scores)} of {self._expected}: {found.line}")
         # A trial that is done need not be stopped.
         if len(self.scores) < self._expected and self._trial.should_prune():

@@ -31,11 +31,10 @@ class RunState:
     """Where a run stands, apart from weights and optimizer.
 
     Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
-    is random state. `tokens`, `documents` (of
-    each step, those it saw) and `seconds` are totals; `best_*` the best validation so far (the lower the
-    score the better), `*_loss` what the
-    monitor compares with; `optimizer` names whose
-    state the checkpoint holds; `threads` and `torch` are what bit-for-bit equality also depends on.
+    is random state. `tokens`, `documents` (of each step, those it saw) and `seconds` are totals; `best_*` the best
+    validation so far (the lower the score the better, and of equal ones the lower `best_loss`), `smoothed_loss` and
+    `first_loss` what the monitor compares with; `optimizer` names whose state the checkpoint holds; `threads` and
+    `torch` are what bit-for-bit equality also depends on.
     """
 
     step: int
@@ -45,6 +44,7 @@ class RunState:
     seconds: float = 0.0
     best_step: int | None = None
     best_score: float | None = None
+    best_loss: float = 0.0
     smoothed_loss: float | None = None
     first_loss: float | None = None
     packing: dict[str, int] = field(default_factory=dict)

@@ -125,6 +125,11 @@ class Classification(Task[TextExample]):
                         "label, or train with examples of it"
                     )
 
+    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
+        """The area under the ROC curve, where no example or every one has a label."""
+        counts = Counter(label for example in examples for label in example.label)
+        return ("auroc",) if any(counts[label] in (0, len(examples)) for label in self.labels) else ()
+
     def input_of(self, value: Any, where: str) -> TextExample:
         return text_input(self.spec, value, where)
 

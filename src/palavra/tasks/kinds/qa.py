@@ -144,6 +144,13 @@ class QuestionAnswering(Task[Question]):
     def _names(self) -> tuple[str, str]:
         return self.spec.columns.question or "question", self.spec.columns.context or "context"
 
+    def undefined(self, examples: Sequence[Question]) -> tuple[str, ...]:
+        """The scores of questions with, or without, an answer, where there are none such."""
+        answered = [bool(example.answers) for example in examples]
+        if all(answered):
+            return self.metrics[2:-1]
+        return () if any(answered) else ("has_answer_f1", "has_answer_exact")
+
     def input_of(self, one: Any, where: str) -> Question:
         names = self._names()
         if isinstance(one, Mapping):

@@ -1,0 +1,146 @@
+"""Which of a run's validations is the best: by its score, then by its loss, and never one that is not defined."""
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_finetuning import Kept, recipe, run, spec, write
+
+from palavra.data.squad import Answer, Question
+from palavra.errors import PalavraError
+from palavra.log import Log
+from palavra.run.finetune import resume_finetuning
+from palavra.run.finetuning import FineTuning, goodness
+from palavra.run.job import Validation
+from palavra.run.training import Training
+from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Inferred
+from palavra.tasks.texts import TextExample
+
+pytestmark = pytest.mark.usefixtures("without_report")
+
+
+def best_of(pretrained: Path, reviews: Path, out: Path) -> int:
+    """The best step of a run of five validations, one each step."""
+    run(recipe(pretrained, spec(reviews), train={"steps": 5, "eval_every": 1}), out)
+    return int(json.loads((out / "run.json").read_text())["training"]["best_step"])
+
+
+@pytest.mark.parametrize(
+    ("looks", "best"),
+    [
+        ([(-0.5, 0.9), (-1.0, 0.5), (-1.0, 0.3), (-1.0, 0.2), (-1.0, 0.4)], 4),
+        ([(-1.0, 0.5), (-0.9, 0.1), (-1.0, 0.5), (-1.0, 0.6), (-1.0, 0.5)], 1),
+        ([(math.inf, 0.1), (0.2, 0.9), (0.1, 0.9), (math.inf, 0.0), (0.1, 0.9)], 3),
+    ],
+)
+def test_of_equal_scores_the_lower_loss_is_better(
+    pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    looks: Sequence[tuple[float, float]], best: int,
+) -> None:  # fmt: skip
+    numbers = count()
+
+    def validate(self: FineTuning) -> Validation:
+        score, loss = looks[next(numbers)]
+        return Validation(score=score, loss=loss, values={"loss": loss}, line="scripted")
+
+    monkeypatch.setattr(FineTuning, "validate", validate)
+    assert best_of(pretrained, reviews, tmp_path / "out") == best
+
+
+def test_the_score_and_the_loss_of_the_best_are_resumed(
+    pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([(-1.0, 0.2), (-1.0, 0.3), KeyboardInterrupt, (-1.0, 0.25), (-1.0, 0.25), (-1.0, 0.25)])
+
+    def validate(self: FineTuning) -> Validation:
+        look: Any = next(looks)
+        if look is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return Validation(score=look[0], loss=look[1], values={"loss": look[1]}, line="scripted")
+
+    monkeypatch.setattr(FineTuning, "validate", validate)
+    settings = {"steps": 5, "eval_every": 1, "save_every": 1, "keep": 9}
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "out")
+    resume_finetuning(tmp_path / "out", (), Log(quiet=True))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 1
+
+
+def test_predictions_that_are_all_alike_never_hold_the_best_weights(
+    pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They correlate with nothing, which is shown as 0 and would beat what is a little below it."""
+    numbers = count()
+    targets = [float(line.split(",")[2]) for line in (reviews / "valid.csv").read_text().splitlines()[1:]]
+
+    def infer(self: FineTuning, name: str, labelled: Any) -> Inferred:
+        slope = -0.1 if next(numbers) == 1 else 0.0
+        return (np.array([[slope * target] for target in targets], dtype=np.float32),)
+
+    monkeypatch.setattr(FineTuning, "infer", infer)
+    log = Kept()
+    run(recipe(pretrained, spec(reviews, "regression"), train={"steps": 3, "eval_every": 1}), tmp_path / "out", log)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 2
+    assert any("step 1/3: validation pearson not defined, loss" in line for line in log.said)
+
+
+def test_goodness() -> None:
+    values = {"pearson": 0.0, "loss": 2.0, "rmse": math.nan}
+    assert goodness("loss", values, {}) == -2.0
+    assert goodness("pearson", values, {"mean": {"pearson": 0.0}}) == 0.0
+    assert goodness("pearson", values, {"mean": {"pearson": None}}) == -math.inf
+    assert goodness("rmse", values, {}) == goodness("auroc", values, {}) == -math.inf
+
+
+# What the labels tell before training
+
+
+def texts(*labels: tuple[Any, ...]) -> list[TextExample]:
+    return [TextExample(first="a", second=None, label=label, where="f:1") for label in labels]
+
+
+def test_what_labels_leave_undefined() -> None:
+    one = Classification.fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
+    assert not one.undefined(texts(("a",), ("b",), ("c",)))
+    assert one.undefined(texts(("a",), ("b",))) == ("auroc",)
+    several = Classification.fit(TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",)))
+    assert not several.undefined(texts(("a", "b"), ()))
+    assert several.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
+    numbers = Regression.fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
+    assert not numbers.undefined(texts((1.0,), (2.0,)))
+    assert set(numbers.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
+
+    def question(*answers: Answer) -> Question:
+        return Question(id="1", question="?", context="a b", answers=answers, where="f:1")
+
+    answered, without = question(Answer(text="a", start=0)), question()
+    asked = QuestionAnswering.fit(TaskSpec(kind="qa"), [answered, without])
+    assert not asked.undefined([answered, without])
+    assert {"f1", "exact", "loss", *asked.undefined([answered])} == set(asked.metrics)
+    assert set(asked.undefined([without])) == {"has_answer_f1", "has_answer_exact"}
+
+
+def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_the_first_step(
+    pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (reviews / "valid.csv").read_text().splitlines()
+    valid = write(tmp_path / "valid.csv", "\n".join([lines[0], *(line for line in lines if "fresh" in line)]) + "\n")
+
+    def go(self: Training) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(Training, "go", go)
+    wanted = recipe(pretrained, spec(reviews, valid=valid), train={"metric": "auroc"})
+    with pytest.raises(
+        PalavraError, match=r"^train\.metric auroc is not defined on the validation examples of task \([^\n]*$"
+    ):
+        run(wanted, tmp_path / "out")
