@@ -93,11 +93,6 @@ class Regression(Task[TextExample]):
         constant = (np.ptp([example.label for example in examples], axis=0) == 0).any()
         return ("pearson", "spearman", "r2") if constant else ()
 
-    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
-        """Correlations and explained variance, where a target is the same everywhere."""
-        constant = (np.ptp([example.label for example in examples], axis=0) == 0).any()
-        return ("pearson", "spearman", "r2") if constant else ()
-
     def input_of(self, value: Any, where: str) -> TextExample:
         return text_input(self.spec, value, where)
 
