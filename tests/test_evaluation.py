@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLS, CPU, MASK, SEP, UNK, Shelf, build_model, model_config, vocabulary
@@ -130,6 +131,48 @@ def test_a_limit_ends_after_about_so_many_tokens_with_something_to_predict() -> 
         batches = list(of(shelf).batches(vocabulary(), 64, limit))
         assert sum(batch.labelled for batch in batches) > 0
         assert sum(batch.tokens for batch in batches[:-1]) < max(limit, 20 * 64)
+
+
+def test_a_model_that_prefers_nothing_has_guessed_nothing() -> None:
+    model = build_model(model_config())
+    weight, bias = model.unembedding
+    with torch.no_grad():
+        weight.zero_()
+        assert bias is not None
+        bias.fill_(0.5)
+    found = evaluate_masked(model, of(Shelf.random([300, 70])), vocabulary(), CPU, counts=np.arange(50))
+    assert found.loss == pytest.approx(np.log(50), rel=1e-5)
+    assert (found.accuracy, found.accuracy_at_5) == (0.0, 0.0)
+    assert {band.accuracy for band in found.bands} == {0.0}
+
+
+def test_ranks_count_ties_against_the_model() -> None:
+    """The label is third of all, and shares its place with two others: fifth."""
+    model = build_model(model_config())
+    weight, bias = model.unembedding
+    with torch.no_grad():
+        weight.zero_()
+        assert bias is not None
+        bias.zero_()
+        bias[5:7], bias[7:10] = 2.0, 1.0
+    text = of(Shelf([np.tile([7, 8, 9], 100)]))
+    found = evaluate_masked(model, text, vocabulary(), CPU)
+    assert (found.accuracy, found.accuracy_at_5) == (0.0, 1.0)
+    with torch.no_grad():
+        bias[10] = 1.0
+    assert evaluate_masked(model, text, vocabulary(), CPU).accuracy_at_5 == 0.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_refused_in_one_line(value: float) -> None:
+    model = build_model(model_config())
+    _, bias = model.unembedding
+    with torch.no_grad():
+        assert bias is not None
+        bias[17] = value
+    with pytest.raises(PalavraError, match="not a finite number") as caught:
+        evaluate_masked(model, of(Shelf.random([300, 70])), vocabulary(), CPU)
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_to_predict_is_one_line() -> None:

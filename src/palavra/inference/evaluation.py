@@ -200,7 +200,7 @@ def evaluate_masked(
     counts: npt.NDArray[np.integer] | None = None,
 ) -> Evaluation:
     """Loss, perplexity and accuracy on held-out text; by frequency band where `counts` (V,) of the training
-    text are given. Raises PalavraError when there is nothing to predict."""
+    text are given. Raises PalavraError when there is nothing to predict, or a score is not a finite number."""
     parts: list[Tensor] = []
     was_training = model.training
     model.eval()
@@ -213,6 +213,11 @@ def evaluate_masked(
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
     labels, losses, ranks = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
+    if not np.isfinite(losses).all():
+        raise PalavraError(
+            "the model's loss on held-out text is not a finite number: its weights are damaged or diverged; "
+            "take those of an earlier checkpoint, or train with a lower optimizer.learning_rate"
+        )
     bands = () if counts is None else tuple(_bands(labels, losses, ranks, counts))
     loss = float(losses.mean())
     return Evaluation(
@@ -230,17 +235,19 @@ SCORED_AT_ONCE = 512
 
 
 def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
-    """(M, 3) float64: label, loss and how many entries of the vocabulary score higher than the label."""
+    """(M, 3) float64: label, loss, and how many other entries of the vocabulary score as high as the label or higher:
+    a tie is no right guess."""
     hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.shifted)))
     weight, bias = model.unembedding
     out = []
     pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
     for rows, labels in pieces:
-        # Not in half precision: there near logits are equal, and a tie would count as right.
+        # Not in half precision: there near logits are equal, and a tie counts as wrong.
         with torch.autocast(rows.device.type, enabled=False):
             logits = torch.nn.functional.linear(rows.float(), weight, bias)
         own = logits.gather(1, labels[:, None])
-        rank = (logits > own).sum(1)
+        # The label is as high as itself.
+        rank = (logits >= own).sum(1) - 1
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         out.append(torch.stack([labels.double(), loss.double(), rank.double()], dim=1))
     return torch.cat(out)

@@ -185,6 +185,7 @@ class Training:
         if not every or (report.step % every and report.step != steps):
             return
         with self._window.paused():
+            self.monitor.settle()  # a lost loss is said as such, not as that of the held-out text
             found = self.job.validate()
         if found is None:
             return
