@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from palavra import distributed
 from palavra.run.job import Job
 from palavra.training.loop import StepReport
 
@@ -23,6 +24,7 @@ class Window:
         self._began = time.perf_counter()
         self._lost = self._settled = 0.0
         self._losses: list[torch.Tensor] = []
+        self._labelled: list[int] = []
         self._norms: list[torch.Tensor] = []
         self._tokens = 0
         self._flops = 0.0
@@ -30,6 +32,7 @@ class Window:
     def add(self, report: StepReport, flops: float) -> None:
         """Count one step."""
         self._losses.append(report.loss)
+        self._labelled.append(report.labelled)
         self._norms.append(report.gradient_norm)
         self._tokens += report.tokens
         self._flops += flops
@@ -56,7 +59,10 @@ class Window:
         """The values of a log line."""
         job.compute.synchronize()
         elapsed = max(1e-9, self._elapsed())
-        loss = float(torch.stack(self._losses).mean())
+        losses = torch.stack(self._losses)
+        # Each loss is a mean over all ranks, each count that of this one.
+        counts = distributed.all_reduce_sum(torch.tensor(self._labelled, dtype=losses.dtype, device=losses.device))
+        loss = float((losses * counts).sum() / counts.sum())
         norm = float(torch.stack(self._norms).mean())
         rate = self._tokens / elapsed
         peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
