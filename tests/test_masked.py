@@ -18,7 +18,7 @@ from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import linear_cross_entropy, softmax_gradient
 from palavra.model.transformer import matmul_flops
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.masked import MaskedObjective, MaskingConfig, span_lengths
 
 Ids = npt.NDArray[np.int64]
 
@@ -208,8 +208,21 @@ def test_spans_are_runs_of_words() -> None:
     assert sum(single) == sum(short) == sum(long) == 250
     assert np.mean(single) < 1.2
     assert 2 < np.mean(short) < 4
-    assert 4 < np.mean(long) < 7
+    assert 3.5 < np.mean(long) < 6
     assert max(short) <= 20
+
+
+@pytest.mark.parametrize("span_words", [1.5, 3.0, 5.0, 10.0])
+def test_spans_have_the_lengths_of_spanbert(span_words: float) -> None:
+    """Joshi et al. 2020, section 3.1: Geo(p) up to 10; p = 0.2 "yields a mean span length of 3.8"."""
+    p, k = 1 / span_words, np.arange(1, 11)
+    expected = p * (1 - p) ** (k - 1)
+    expected /= expected.sum()
+    lengths = span_lengths(span_words, 100_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(lengths, minlength=11)[1:] / 100_000, expected, atol=0.008)
+    assert lengths.mean() == pytest.approx(k @ expected, abs=0.05)
+    if span_words == 5:
+        assert round(float(lengths.mean()), 1) == 3.8
 
 
 # The share over training
@@ -234,6 +247,7 @@ def test_the_share_changes_linearly_over_training() -> None:
         ({"mask": -0.1}, "mask"),
         ({"mask": 0.8, "random": 0.3}, "random"),
         ({"span_words": 0.5}, "span_words"),
+        ({"span_words": 20.0}, "span_words"),
     ],
 )
 def test_impossible_shares_are_refused(values: dict[str, float], what: str) -> None:

@@ -18,6 +18,9 @@ from palavra.model.heads import MaskedLanguageModel
 
 Int64Array = npt.NDArray[np.int64]
 
+# Words of a span, at most (Joshi et al. 2020, section 3.1).
+LONGEST_SPAN = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
@@ -26,7 +29,8 @@ class MaskingConfig:
     `share` of the tokens is sampled at the start of training and `final_share` at its end (None: the same),
     linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
     the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
-    length is geometric with mean `span_words` (SpanBERT, Joshi et al. 2020, arXiv:1907.10529).
+    length is geometric with p = 1/`span_words` (1 to 10), lengths above 10 left out (SpanBERT, Joshi et al. 2020,
+    arXiv:1907.10529, section 3.1: `span_words` 5 gives spans of 3.8 words on average).
     """
 
     share: float = 0.15
@@ -45,8 +49,8 @@ class MaskingConfig:
             raise PalavraError(
                 f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor pass 1 together"
             )
-        if self.span_words < 1:
-            raise PalavraError(f"masking.span_words is {self.span_words}: it must be at least 1")
+        if not 1 <= self.span_words <= LONGEST_SPAN:
+            raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
 
     def share_at(self, progress: float) -> float:
         """The share sampled when `progress` (0 to 1) of the training is done."""
@@ -148,6 +152,15 @@ class MaskedObjective:
         return numbers
 
 
+def span_lengths(span_words: float, count: int, random: np.random.Generator) -> Int64Array:
+    """(count,) lengths of spans in words: geometric with p = 1/`span_words` (above 1) among those up to `LONGEST_SPAN`,
+    by inversion."""
+    more = 1 - 1 / span_words
+    survival = 1 - random.random(count) * (1 - more**LONGEST_SPAN)
+    lengths: Int64Array = np.minimum(LONGEST_SPAN, 1 + np.floor(np.log(survival) / np.log(more)).astype(np.int64))
+    return lengths
+
+
 def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
     """Ascending indexes of the `count` smallest keys: a uniform draw without replacement for random keys."""
     if count >= len(keys):
@@ -167,7 +180,7 @@ def _draw_words(
     boundaries = np.flatnonzero(np.diff(words, prepend=-1))
     sizes, owner = np.diff(np.append(boundaries, len(words))), sequences[boundaries]
     if mean > 1:
-        spans = np.minimum(random.geometric(1 / mean, size=len(sizes)), 10)
+        spans = span_lengths(mean, len(sizes), random)
         starts = random.permutation(len(sizes))
         begins = np.repeat(starts, spans[starts])
         reach = begins + positions(spans[starts])
