@@ -350,12 +350,6 @@ def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
         model.predict([record], long="split")
 
 
-def test_a_temperature_is_not_fitted_for_several_labels(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", {"text": "a", "label": ["x", "y"]}, {"text": "b", "label": ["x"]})
-    with pytest.raises(PalavraError, match=r"^task task: temperature is for one label an example; [^\n]*$"):
-        read_split(TaskSpec(kind="classification", train=str(path), temperature=True), 0)
-
-
 def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
     with pytest.raises(TypeError, match="'txt'"):
         model_of("classification").predict(["a"], txt="t")  # type: ignore[call-arg]

@@ -4,7 +4,7 @@ Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,8 +102,28 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
 
+    return _best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
+
+
+def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
+    """As `fit_temperature`, for label sets: logits (E, K), labels (E, K) bool, each decision a probability
+    sigmoid(logit / T) by itself.
+
+    Raises:
+        ValueError: no examples, shapes that differ, or logits that are not finite.
+    """
+    if len(labels) == 0 or logits.shape != labels.shape or not np.isfinite(logits).all():
+        raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
+    # -log sigmoid(z) where the label is there, -log sigmoid(-z) where it is not.
+    against = np.where(labels, -logits.astype(np.float64), logits.astype(np.float64))
+    return _best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
+
+
+def _best_temperature(of: Callable[[float], float]) -> float:
+    """The temperature with the lowest loss, 1 where none is better than that."""
+
     def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(logits, labels, math.exp(log_temperature))
+        return of(math.exp(log_temperature))
 
     bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})

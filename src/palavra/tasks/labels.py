@@ -1,6 +1,8 @@
 """Labels of texts: how records give them, in which order they stand, how `transformers` keeps them."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from palavra.data.records import Record, column
@@ -37,6 +39,22 @@ def _label(record: Record, name: str, value: Any) -> str:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(int(value) if value == int(value) else value)
     raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
+
+
+def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None:
+    """Raise PalavraError for labels, each with where it is from, of which one is others joined by the separator: each
+    of its parts is in another label too. A table has no lists, so that nothing else tells several labels from one."""
+    places: dict[str, str] = {}
+    for label, where in located:
+        places.setdefault(label, where)
+    parts = {label: {part.strip() for part in label.split(spec.separator)} - {""} for label in places}
+    held = Counter(part for of in parts.values() for part in of)
+    for label, of in parts.items():
+        if len(of) > 1 and all(held[part] > 1 for part in of):
+            raise PalavraError(
+                f"{places[label]}: label {label!r} looks like several labels, for each part of it is in others too: "
+                "use --multilabel (multilabel = true), or --one-label (false) if it is one"
+            )
 
 
 def natural(label: str) -> tuple[int, float, str]:

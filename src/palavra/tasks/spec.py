@@ -74,7 +74,7 @@ class TaskSpec:
     """One task. `name` tells it from others in one model; `train`, `valid`, `test` are files (or `hf://...:split`);
     without `valid`, `valid_share` of the training examples is held out.
 
-    `multilabel`: several labels an example, in a list or parted by `separator`; None finds out from the data.
+    `multilabel`: several labels an example, in a list or parted by `separator`; None: where they are lists.
     `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `long`: what
     prediction does with texts beyond the context: "truncate" them (counted), or "split" them into overlapping windows
     whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the validation examples, so

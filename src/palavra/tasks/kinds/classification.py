@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
-from palavra.model.outputs import Output, build_output
+from palavra.model.outputs import Output, build_output, is_linear, rescaled
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.features import Features
-from palavra.tasks.labels import Labels, label_column, label_map, labels_of, natural
+from palavra.tasks.labels import Labels, check_not_joined, label_column, label_map, labels_of, natural
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import Auroc, Statistic, class_statistics, label_set_statistics, means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
@@ -38,7 +39,8 @@ LARGEST_RATIO = 100.0
 
 class Classification(Task[TextExample]):
     """`labels` are the classes in order, `counts` how often each was in training, `temperature` what logits are divided
-    by (Guo et al. 2017; 1 unless fitted), `examples` of training (None: one for each label counted)."""
+    by (Guo et al. 2017; 1 unless fitted, and where a saved output layer has the division in its weights), `examples` of
+    training (None: one for each label counted)."""
 
     kinds = ("classification", "pairs")
     level: ClassVar[Level] = "sequence"
@@ -92,10 +94,8 @@ class Classification(Task[TextExample]):
         several = spec.multilabel
         if several is None:
             several = any(len(example.label) != 1 for example in examples)
-        if several and spec.temperature:
-            raise PalavraError(
-                f"task {spec.name}: temperature is for one label an example; with several, leave --temperature out"
-            )
+        if not several and spec.multilabel is None:
+            check_not_joined(spec, ((example.label[0], example.where) for example in examples))
         counted = Counter(label for example in examples for label in example.label)
         labels = tuple(sorted(counted, key=natural))
         if len(labels) < 2:
@@ -165,6 +165,12 @@ class Classification(Task[TextExample]):
             return nn.Linear(width, len(self.labels))
         return build_output(self.spec.output, width, np.array(self.counts))
 
+    def folded(self, output: nn.Module) -> "tuple[Classification, nn.Module]":
+        """The temperature becomes part of a linear layer; others leave it to the task."""
+        if self.temperature == 1 or not is_linear(output):
+            return self, output
+        return self._at(1.0), rescaled(output, torch.tensor(1 / self.temperature), torch.tensor(0.0))
+
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy; with several labels the mean binary cross-entropy over the classes."""
         weights = self._class_weights(x)
@@ -197,7 +203,7 @@ class Classification(Task[TextExample]):
         """Of each class (E, K), averaged over the windows of an example."""
         (logits,) = inferred
         if self.multilabel:
-            values: Probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            values: Probabilities = expit(logits.astype(np.float64) / self.temperature)
         else:
             values = calibration.apply_temperature(logits, self.temperature)
         return mean_over_windows(values.astype(np.float32), features.example, len(examples))
@@ -233,7 +239,7 @@ class Classification(Task[TextExample]):
         self, examples: Sequence[TextExample], features: Features, inferred: Inferred
     ) -> tuple["Classification", Scores]:
         """The task with the temperature that fits these examples best, where that was asked for, and its scores."""
-        if not self.spec.temperature or self.multilabel:
+        if not self.spec.temperature:
             return self, self.score(examples, features, inferred)
         task = self._fitted(np.ones(features.sequences, dtype=bool), features, inferred)
         return task, task._score_cross_fitted(examples, features, inferred)
@@ -298,7 +304,12 @@ class Classification(Task[TextExample]):
 
     def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits the `chosen` sequences (S,) best."""
-        temperature = calibration.fit_temperature(inferred[0][chosen], features.labels[chosen].astype(np.int64))
+        logits, labels = inferred[0][chosen], features.labels[chosen]
+        if self.multilabel:
+            return self._at(calibration.fit_label_temperature(logits, labels.astype(np.bool_)))
+        return self._at(calibration.fit_temperature(logits, labels.astype(np.int64)))
+
+    def _at(self, temperature: float) -> "Classification":
         return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)
 
     # Storage
