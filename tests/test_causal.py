@@ -1,18 +1,22 @@
 """Next-token labels, the causal pass and its loss."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import Shelf, build_causal_model, build_model, layout_of, model_config, random_batch, run
+from tiny import CPU, Shelf, build_causal_model, build_model, layout_of, model_config, random_batch, run
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from palavra.batch import Batch, pack, unpack
-from palavra.data.loader import Packed, assemble
-from palavra.data.packing import Cursor, Pieces
+from palavra.data.loader import ENCLOSED, OPENED, Framing, Packed, assemble_opened
+from palavra.data.packing import Cursor, Pieces, one_pass
+from palavra.inference.causal import evaluate_causal
+from palavra.inference.evaluation import HeldOut
 from palavra.losses import linear_cross_entropy, softmax_gradient
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
@@ -23,11 +27,11 @@ FAMILIES = ("llama", "gpt2")
 
 
 def packed(*lengths: int, seed: int = 0) -> Packed:
-    """Random documents, one piece each."""
+    """Random documents, one piece each, opened."""
     shelf = Shelf.random(lengths, seed=seed)
     every = np.arange(len(lengths), dtype=np.int64)
-    pieces = Pieces(document=every, start=np.zeros_like(every), stop=shelf.lengths)
-    return assemble(shelf, pieces, CLS, SEP, Cursor())
+    pieces = Pieces(document=every, start=np.zeros_like(every), stop=OPENED.framed(shelf.lengths))
+    return assemble_opened(shelf, pieces, CLS, SEP, Cursor())
 
 
 def labelled(*lengths: int, seed: int = 0) -> Batch:
@@ -43,14 +47,64 @@ def test_labels_are_the_next_tokens_of_the_same_document(lengths: list[int]) -> 
     whole = packed(*lengths)
     batch = CausalObjective().prepare(whole, np.random.default_rng(0), progress=0.5)
     assert np.array_equal(batch.input_ids.numpy(), whole.input_ids)
-    assert batch.labelled == batch.tokens - batch.sequences
+    assert batch.labelled == batch.tokens == sum(lengths) + len(lengths)
     for sample in unpack(batch):
         assert sample.label_rows is not None
-        assert sample.label_rows.tolist() == list(range(len(sample.input_ids) - 1))
+        assert sample.label_rows.tolist() == list(range(len(sample.input_ids)))
         assert sample.labels is not None
-        assert sample.labels.tolist() == sample.input_ids[1:].tolist()
+        assert sample.labels.tolist() == [*sample.input_ids[1:].tolist(), SEP]
         assert sample.input_ids[0] == CLS
-        assert sample.labels[-1] == SEP
+
+
+def in_pieces(shelf: Shelf, context: int, framing: Framing) -> Iterator[Packed]:
+    """The micro-batches of one pass over documents."""
+    for pieces in one_pass(framing.framed(shelf.lengths), context, 2 * context, framing.special):
+        yield framing.assemble(shelf, pieces, CLS, SEP, Cursor())
+
+
+def predicted(shelf: Shelf, packed: Packed, opening: int) -> list[tuple[int, int]]:
+    """(document, place) of each label of a micro-batch: each is the token there, after the one before it."""
+    batch = CausalObjective().prepare(packed, np.random.default_rng(0))
+    assert batch.max_seqlen <= 16
+    places = []
+    for sample, (document, start, _) in zip(unpack(batch), packed.pieces.table.tolist(), strict=True):
+        whole = [CLS, *shelf.documents[document].tolist(), SEP]
+        first = max(0, start + 1 - opening)  # counted with the [CLS] in front
+        first = 0 if start == 0 else first
+        assert sample.label_rows is not None
+        assert sample.labels is not None
+        assert sample.label_rows.tolist() == list(range(len(sample.input_ids)))
+        assert sample.input_ids.tolist() == whole[first : first + len(sample.input_ids)]
+        assert sample.labels.tolist() == whole[first + 1 : first + 1 + len(sample.input_ids)]
+        places += [(document, first + i) for i in range(len(sample.labels))]
+    return places
+
+
+@pytest.mark.parametrize("framing", [OPENED, ENCLOSED], ids=["opened", "enclosed"])
+@pytest.mark.parametrize("lengths", [[3 * 16 + 5], [3 * 16 - 1], [15], [1], [16, 14, 70, 0, 1, 48, 47, 31, 33]])
+def test_every_token_of_a_document_is_predicted_once_and_only_its_end_ends(
+    lengths: list[int], framing: Framing
+) -> None:
+    """A document of three contexts and a bit: no cut is taught as an end, and no piece begins as a document does."""
+    shelf = Shelf.random(lengths)
+    found = [place for packed in in_pieces(shelf, 16, framing) for place in predicted(shelf, packed, framing.opening)]
+    expected = [(document, place) for document, n in enumerate(lengths) if n for place in range(n + 1)]
+    assert sorted(found) == expected
+
+
+def test_training_and_evaluation_read_the_same_windows() -> None:
+    model = build_causal_model(model_config("llama", context=16), torch.float64)
+    shelf = Shelf.random([3 * 16 + 5, 9, 16])
+    losses = [
+        CausalObjective().loss(model, batch, layout_of(batch))
+        for packed in in_pieces(shelf, 16, OPENED)
+        for batch in [CausalObjective().prepare(packed, np.random.default_rng(0))]
+    ]
+    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    evaluated = evaluate_causal(model, held_out, CPU)
+    assert evaluated.tokens == sum(loss.count for loss in losses) == shelf.lengths.sum() + 3
+    total = sum(float(loss.total.detach()) for loss in losses)
+    assert evaluated.loss == pytest.approx(total / evaluated.tokens, rel=1e-6)
 
 
 def test_a_sequence_of_one_token_has_no_label() -> None:
@@ -68,10 +122,11 @@ def test_the_loss_is_that_of_each_document_read_token_by_token(family: str) -> N
     expected = 0.0
     with torch.inference_mode():
         for sample in unpack(batch):
-            for stop in range(1, len(sample.input_ids)):
-                prefix = next_tokens(sample.input_ids[:stop], np.array([stop]))
+            whole = np.append(sample.input_ids, SEP)
+            for stop in range(1, len(whole)):
+                prefix = next_tokens(whole[:stop], np.array([stop]))
                 logits = model.logits(run(model, prefix)[-1:])
-                expected += float(F.cross_entropy(logits, torch.tensor(sample.input_ids[stop : stop + 1])))
+                expected += float(F.cross_entropy(logits, torch.tensor(whole[stop : stop + 1])))
     assert found.count == 7 + 3 + 12 + 3
     assert float(found.total.detach()) == pytest.approx(expected, rel=1e-9)
 
@@ -131,7 +186,7 @@ def test_an_encoder_learns_the_next_token_without_seeing_it(family: str) -> None
 def test_the_matrix_products_of_a_step_are_counted_right(family: str) -> None:
     """Against torch's own count, which knows nothing of the triangle that a causal model need not compute."""
     model = build_causal_model(model_config(family, heads=4)).train()
-    batch = labelled(18, 18)
+    batch = labelled(19, 19)
     with FlopCounterMode(display=False) as counter:
         hidden = model(batch, layout_of(batch), batch.label_rows)
         linear_cross_entropy(hidden, *model.unembedding, batch.labels, softmax_gradient).total.backward()

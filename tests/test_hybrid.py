@@ -36,13 +36,14 @@ def packed(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Packed:
     random = np.random.default_rng(seed)
     ids = np.concatenate([np.array([CLS, *random.integers(5, 50, size=n - 2), SEP]) for n in lengths])
     pieces = Pieces.from_table(np.array([[i, 0, n - 2] for i, n in enumerate(lengths)]))
-    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor())
+    text = Shelf([part[1:-1] for part in np.split(ids, np.cumsum(lengths)[:-1])])
+    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor(), text=text)
 
 
 def objective(causal_share: float = 0.4, *, shifted: bool = True) -> MixedObjective:
     masked = MaskedObjective(MaskingConfig(share=0.4), vocabulary())
     config = MixtureConfig(causal_share=causal_share, when="together", shifted=shifted)
-    return MixedObjective(CausalObjective(), masked, config)
+    return MixedObjective(CausalObjective(), masked, config, steps=10)
 
 
 def prepared(causal_share: float = 0.4, **options: Any) -> HybridBatch:
@@ -77,13 +78,16 @@ def test_labels_are_the_next_token_and_the_hidden_one_of_the_same_sequence() -> 
     originals = [part.input_ids for part in parted(packed(), 0.4, np.random.default_rng(3)) if part is not None]
     parts, plain = prepared().parts, prepared(shifted=False).parts
     assert [(part.causal, part.sequences) for part in parts] == [(True, 4), (False, 6)]
-    for part, ids in zip(parts, originals, strict=True):
-        rows, labels = part.label_rows.numpy(), part.labels.numpy()
-        # Shifted, both kinds predict the token after their row.
-        assert np.array_equal(labels, ids[rows + 1])
-        sequence = np.repeat(np.arange(part.sequences), np.diff(part.cu_seqlens.numpy()))
-        assert np.array_equal(sequence[rows], sequence[rows + 1])
-    assert np.array_equal(parts[0].input_ids.numpy(), originals[0])
+    causal, ids = parts[0], originals[0]
+    # Documents that were not cut: each token after [CLS] is predicted, the [SEP] at their ends included.
+    assert np.array_equal(causal.input_ids.numpy(), ids[ids != SEP])
+    assert np.array_equal(causal.labels.numpy(), ids[ids != CLS])
+    assert np.array_equal(causal.label_rows.numpy(), np.arange(causal.tokens))
+    rows, labels = parts[1].label_rows.numpy(), parts[1].labels.numpy()
+    # Shifted, both kinds predict the token after their row.
+    assert np.array_equal(labels, originals[1][rows + 1])
+    sequence = np.repeat(np.arange(parts[1].sequences), np.diff(parts[1].cu_seqlens.numpy()))
+    assert np.array_equal(sequence[rows], sequence[rows + 1])
     hidden = parts[1].label_rows.numpy() + 1
     assert set(np.flatnonzero(parts[1].input_ids.numpy() != originals[1])) <= set(hidden)
     assert not {CLS, SEP} & set(parts[1].labels.tolist())
@@ -95,7 +99,7 @@ def test_a_first_token_is_never_predicted_from_another_sequence() -> None:
     lengths = np.array([4] * 30)
     ids = np.random.default_rng(0).integers(5, 50, size=120)  # no [CLS]: the random tokens that are measured
     none = Pieces.from_table(np.zeros((30, 3), dtype=np.int64))
-    bare = Packed(input_ids=ids, lengths=lengths, pieces=none, cursor=Cursor())
+    bare = Packed(input_ids=ids, lengths=lengths, pieces=none, cursor=Cursor(), text=Shelf([ids]))
     (batch,) = objective(0.0).prepare(bare, np.random.default_rng(0)).parts
     assert 0 < batch.labelled < round(0.4 * 120)
     assert batch.label_rows.min() >= 0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CLS, SEP, build_model, layout_of, model_config, vocabulary
+from tiny import CLS, SEP, Shelf, build_model, layout_of, model_config, vocabulary
 from tiny_runs import metrics_of, mixed_run
 
 import palavra
@@ -35,12 +35,13 @@ def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
     random = np.random.default_rng(0)
     ids = np.concatenate([np.array([CLS, *random.integers(5, 50, size=n - 2), SEP]) for n in lengths])
     pieces = Pieces.from_table(np.array([[i, 0, n - 2] for i, n in enumerate(lengths)]))
-    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor())
+    text = Shelf([part[1:-1] for part in np.split(ids, np.cumsum(lengths)[:-1])])
+    return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor(), text=text)
 
 
 def objective(**config: Any) -> MixedObjective:
     masked = MaskedObjective(MaskingConfig(share=0.4, final_share=0.2), vocabulary())
-    return MixedObjective(CausalObjective(), masked, MixtureConfig(**config))
+    return MixedObjective(CausalObjective(), masked, MixtureConfig(**config), steps=10)
 
 
 def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
@@ -48,31 +49,45 @@ def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
     assert [[(part.causal, part.sequences) for part in batch.parts] for batch in found] == (
         [[(True, 3)]] * 6 + [[(False, 3)]] * 4
     )
-    assert not any(MixtureConfig(causal_share=0).causal_share_at(step / 10) for step in range(10))
-    assert all(MixtureConfig(causal_share=1).causal_share_at(step / 10) for step in range(10))
+    assert not any(MixtureConfig(causal_share=0).causal_share_at(step / 10, 10) for step in range(10))
+    assert all(MixtureConfig(causal_share=1).causal_share_at(step / 10, 10) for step in range(10))
 
 
-@settings(max_examples=30)
-@given(st.floats(0, 1), st.integers(200, 2000))
-def test_steps_spread_throughout_have_their_share_and_depend_on_nothing_else(share: float, steps: int) -> None:
-    config = MixtureConfig(causal_share=share, when="throughout")
-    found = [config.causal_share_at(step / steps) for step in range(steps)]
+@given(st.integers(0, 100), st.integers(1, 2000), st.sampled_from(["first", "throughout"]))
+def test_steps_have_their_share_exactly(percent: int, steps: int, when: Any) -> None:
+    share = percent / 100
+    config = MixtureConfig(causal_share=share, when=when)
+    found = [config.causal_share_at(step / steps, steps) for step in range(steps)]
     assert set(found) <= {0.0, 1.0}
-    assert found == [config.causal_share_at(step / steps) for step in range(steps)]
-    assert abs(np.mean(found) - share) < 5 / np.sqrt(steps)
-    halves = np.mean(found[: steps // 2]), np.mean(found[steps // 2 :])
-    assert abs(halves[0] - halves[1]) < 10 / np.sqrt(steps)
+    assert abs(sum(found) - share * steps) < 1
+    if when == "throughout":
+        assert np.all(np.abs(np.cumsum(found) - share * np.arange(1, steps + 1)) < 1)
 
 
 @pytest.mark.parametrize("when", ["first", "throughout", "together"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
-def test_a_typical_step_of_each_kind_is_known_with_its_share(when: Any, share: float) -> None:
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_a_typical_step_of_each_kind_is_known_with_its_share(when: Any, share: float, steps: int) -> None:
     config = MixtureConfig(causal_share=share, when=when)
-    kinds = config.kinds_of_steps()
+    kinds = config.kinds_of_steps(steps)
     assert sum(part for _, part in kinds) == pytest.approx(1)
-    causal = sum(part * config.causal_share_at(progress) for progress, part in kinds)
+    causal = sum(part * config.causal_share_at(progress, steps) for progress, part in kinds)
     assert causal == pytest.approx(share)
     assert all(0 <= progress < 1 for progress, _ in kinds)
+
+
+def test_what_changes_over_masked_training_changes_over_its_part_of_the_run() -> None:
+    """The share of hidden tokens goes from 0.4 to 0.2 in the masked steps, though they are the last fifth."""
+    lengths = (60,) * 20
+    for when, progress, share in (("first", 0.8, 0.4), ("first", 0.9, 0.3), ("together", 0.9, 0.22)):
+        (part,) = objective(causal_share=0.8 if when == "first" else 0.0, when=when).prepare(
+            packed(lengths), np.random.default_rng(0), progress
+        ).parts  # fmt: skip
+        assert part.labelled == round(share * 20 * 58)
+    recipe = Recipe(objective="causal+masked", train=TrainConfig(steps=10))
+    recipe = replace(recipe, mixture=MixtureConfig(causal_share=0.8), masking=MaskingConfig(share=0.4, final_share=0.2))
+    assert learning_of(recipe).step_values(recipe, 0.8) == pytest.approx({"causal": 0.0, "masked_share": 0.4})
+    assert learning_of(recipe).step_values(recipe, 0.9) == pytest.approx({"causal": 0.0, "masked_share": 0.3})
 
 
 def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +116,7 @@ def test_each_step_computes_what_its_objective_does() -> None:
     mixed, model = objective(), build_model(model_config())
     for progress, single in ((0.2, mixed.causal), (0.8, mixed.masked)):
         (batch,) = mixed.prepare(packed(), np.random.default_rng(3), progress).parts
-        alone = single.prepare(packed(), np.random.default_rng(3), progress)
+        alone = single.prepare(packed(), np.random.default_rng(3), mixed.config.masked_progress(progress))
         assert torch.equal(batch.input_ids, alone.input_ids)
         assert torch.equal(batch.label_rows, alone.label_rows)
         found, expected = mixed.loss(model, batch, layout_of(batch)), single.loss(model, alone, layout_of(alone))

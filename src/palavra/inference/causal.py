@@ -265,26 +265,28 @@ def next_token_losses(
     model: VocabularyModel, documents: Sequence[npt.NDArray[np.int64]], compute: Compute, opening_id: int, *,
     sliding: bool,
 ) -> list[Float64Array]:  # fmt: skip
-    """-log P(token | those before it), in nats, for every token (L,) of each document; `opening_id` stands before
-    each document, and before each piece of one that is longer than the context."""
+    """-log P(token | those before it), in nats, for every token (L,) of each document, before which `opening_id`
+    stands; a later window of a document longer than the context begins with the token before it, as in training."""
     pieces: list[Sample] = []
     counts = []
     for ids in documents:
         own = windows(len(ids), model.config.context, sliding)
         counts.append(len(own))
+        whole = np.concatenate([[opening_id], ids]).astype(np.int64)
         for start, scored, stop in own:
             rows = np.arange(scored - start, stop - start)
-            input_ids = np.concatenate([[opening_id], ids[start : stop - 1]]).astype(np.int64)
-            pieces.append(Sample(input_ids=input_ids, label_rows=rows, labels=ids[scored:stop]))
+            pieces.append(Sample(input_ids=whole[start:stop], label_rows=rows, labels=ids[scored:stop]))
     losses = labelled_losses(model, pieces, compute, causal=True)
     ends = np.cumsum(counts)
     return [np.concatenate([np.empty(0), *losses[end - count : end]]) for count, end in zip(counts, ends, strict=True)]
 
 
 def windows(length: int, context: int, sliding: bool) -> list[tuple[int, int, int]]:
-    """How a text of `length` tokens is read: (first token read, first token predicted, end) of each window.
+    """How a text of `length` tokens, before which an opening one stands, is read: (start, first predicted, end) of each
+    window, in tokens of the text; it reads from the token before its start to the one before its end.
 
-    A window predicts at most `context` tokens. Each token is predicted once.
+    A window predicts at most `context` tokens. Each token is predicted once. The cut windows are those that training
+    cuts a document into.
     """
     if not sliding or length <= context:
         return [(start, start, min(start + context, length)) for start in range(0, length, context)]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.batch import Batch, from_arrays
-from palavra.data.loader import Packed
+from palavra.data.loader import Packed, opened
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.attention import Layout
 from palavra.model.heads import VocabularyModel
@@ -12,28 +12,35 @@ from palavra.model.heads import VocabularyModel
 Int64Array = npt.NDArray[np.int64]
 
 
-def next_tokens(input_ids: Int64Array, lengths: Int64Array) -> Batch:
-    """A batch in which every token but the last of its sequence is labelled with the one that follows it.
+def next_tokens(input_ids: Int64Array, lengths: Int64Array, following: Int64Array | None = None) -> Batch:
+    """A batch in which every token is labelled with the one that follows it.
 
-    input_ids (N,), lengths (S,) of the sequences. Teacher forcing (Williams and Zipser 1989): the true tokens are
-    the input at every step, so that one causal pass predicts them all. No label crosses from one sequence to the next.
+    input_ids (N,), lengths (S,) of the sequences, `following` (S,) the token after each; without it the last token of
+    a sequence has no label. Teacher forcing (Williams and Zipser 1989): the true tokens are the input at every step, so
+    that one causal pass predicts them all. No label crosses from one sequence to the next.
     """
-    followed = np.ones(len(input_ids), dtype=bool)
-    followed[np.cumsum(lengths) - 1] = False
-    rows = np.flatnonzero(followed)
-    return from_arrays(input_ids, lengths, rows, input_ids[rows + 1])
+    last = np.cumsum(lengths) - 1
+    labels = np.append(input_ids[1:], 0)
+    if following is not None:
+        labels[last] = following
+        return from_arrays(input_ids, lengths, np.arange(len(labels)), labels)
+    rows = np.delete(np.arange(len(labels)), last)
+    return from_arrays(input_ids, lengths, rows, labels[rows])
 
 
 class CausalObjective:
-    """Scores the prediction of each next token."""
+    """Scores the prediction of each next token: each token of a document once, the first of them after [CLS], and at
+    its end [SEP]. Where a document is cut the next piece goes on, and nothing is taught to end."""
 
     def __init__(self, kernel: SoftmaxGradient = softmax_gradient):
         self.kernel = kernel
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
-        """The batch of a step: `packed` with its next tokens as labels. Nothing is random, whatever the progress."""
+        """The batch of a step: `packed`, opened, with its next tokens as labels. Nothing is random, whatever the
+        progress."""
         del random, progress
-        return next_tokens(packed.input_ids, packed.lengths)
+        packed = opened(packed)
+        return next_tokens(packed.input_ids, packed.lengths, packed.following)
 
     def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:
         """The summed -log P(next token | those before it in its sequence) over the labelled rows, and their number.

@@ -1,5 +1,6 @@
 """Two objectives in one run, with the same weights: each next token, and tokens that were hidden."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,47 +37,61 @@ class MixtureConfig:
         if not 0 <= self.causal_share <= 1:
             raise PalavraError(f"mixture.causal_share is {self.causal_share}: it must be 0 to 1")
 
-    def causal_share_at(self, progress: float) -> float:
-        """The share of the sequences that are causal in the step at which `progress` (0 to 1) of the training is done.
+    def causal_share_at(self, progress: float, steps: int) -> float:
+        """The share of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
+        `steps` is done.
 
         It depends on nothing else, so that a resumed run switches where a straight one does, and all micro-batches of
-        a step, on all ranks, are alike.
+        a step, on all ranks, are alike. Of the first n steps n times the share are causal, rounded down where they are
+        spread throughout, and up where they come first.
         """
         if self.when == "together":
             return self.causal_share
         if self.when == "first":
             return float(progress < self.causal_share)
-        return float(np.random.default_rng(round(progress * 2**52)).random() < self.causal_share)
+        step = round(progress * steps)
+        return float(math.floor((step + 1) * self.causal_share) - math.floor(step * self.causal_share))
 
-    def kinds_of_steps(self) -> list[tuple[float, float]]:
+    def masked_progress(self, progress: float) -> float:
+        """How much of the masked part of a run is done when `progress` of the run is: where causal steps come first,
+        what changes over masked training begins after them."""
+        if self.when != "first" or self.causal_share == 1:
+            return progress
+        return max(0.0, (progress - self.causal_share) / (1 - self.causal_share))
+
+    def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
         """A typical step of each kind there is: the progress at which it is made, and the share of such steps."""
         share = self.causal_share
         if self.when == "together" or share in (0, 1):
             return [(0.5, 1.0)]
         if self.when == "first":
             return [(share / 2, share), ((1 + share) / 2, 1 - share)]
-        about_half = [0.5 + step / 1000 for step in range(500)]
-        causal = next(at for at in about_half if self.causal_share_at(at))
-        masked = next(at for at in about_half if not self.causal_share_at(at))
-        return [(causal, share), (masked, 1 - share)]
+        causal = np.diff(np.floor(np.arange(steps + 1) * share)) > 0
+        kinds = [(np.flatnonzero(causal), share), (np.flatnonzero(~causal), 1 - share)]
+        # The middle one of each: what changes over a run is then at its mean.
+        return [(int(made[len(made) // 2]) / steps, part) for made, part in kinds if len(made)]
 
 
 class MixedObjective:
-    """Prepares the sequences of each step for one of two objectives, and scores them with that one.
+    """Prepares the sequences of each step of a run of so many `steps` for one of two objectives, and scores them with
+    that one.
 
-    An encoder reads causal sequences from left to right only; both go through its vocabulary head. Nearly all tokens of
-    a causal sequence are predicted, and few of a masked one; weights make up for that, so that in steps of many
-    sequences the mean loss of causal tokens counts as much as the share of causal sequences, and that of hidden tokens
-    as the rest (but for special tokens, which are never hidden). A weight depends only on the shares of causal
-    sequences and of hidden tokens, and not on the micro-batch: any split of a step gives the same gradient.
+    An encoder reads causal sequences from left to right only; both go through its vocabulary head. Pieces of documents
+    are cut alike for both; those to be read from left to right lose their [SEP], and their [CLS] too unless a document
+    begins with them, so that a cut is not learned as an end (see `data.loader.opened`). All tokens of a causal sequence
+    are predicted from, and few of a masked one; weights make up for that, so that in steps of many sequences the mean
+    loss of causal tokens counts as much as the share of causal sequences, and that of hidden tokens as the rest (but
+    for special tokens, which are never hidden). A weight depends only on the shares of causal sequences and of hidden
+    tokens, and not on the micro-batch: any split of a step gives the same gradient.
     """
 
-    def __init__(self, causal: CausalObjective, masked: MaskedObjective, config: MixtureConfig):
-        self.causal, self.masked, self.config = causal, masked, config
+    def __init__(self, causal: CausalObjective, masked: MaskedObjective, config: MixtureConfig, steps: int):
+        self.causal, self.masked, self.config, self.steps = causal, masked, config, steps
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> HybridBatch:
         """The batch of a step."""
-        share, hidden = self.config.causal_share_at(progress), self.masked.masking.share_at(progress)
+        share, done = self.config.causal_share_at(progress, self.steps), self.config.masked_progress(progress)
+        hidden = self.masked.masking.share_at(done)
         first, second = parted(packed, share, random)
         # Of each token of the step, so many are predicted on average.
         labelled = share + (1 - share) * hidden
@@ -84,7 +99,7 @@ class MixedObjective:
         if first is not None:
             parts.append(part_of(self.causal.prepare(first, random, progress), causal=True, weight=labelled))
         if second is not None:
-            parts.append(part_of(self._hide(second, random, progress), causal=False, weight=labelled / hidden))
+            parts.append(part_of(self._hide(second, random, done), causal=False, weight=labelled / hidden))
         return HybridBatch(tuple(parts))
 
     def _hide(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:

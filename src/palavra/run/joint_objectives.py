@@ -1,9 +1,11 @@
 """What two objectives in one run bring to it; see `learning.Learning`. Both build on hidden tokens."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from palavra.data.loader import ENCLOSED
 from palavra.errors import PalavraError
 from palavra.inference.causal import evaluate_causal
 from palavra.inference.evaluation import HeldOut, JointEvaluation, Part
@@ -21,6 +23,9 @@ from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, p
 from palavra.recipe import Recipe
 from palavra.run.single_objectives import Counts, MaskedLearning, TextObjective, vocabulary_for_masking
 from palavra.tokenizer import Tokenizer
+
+# Of a run whose length is still to be measured.
+NOMINAL_STEPS = 1000
 
 
 class JointLearning(MaskedLearning, ABC):
@@ -50,7 +55,7 @@ class NextSentenceLearning(JointLearning):
     """Tokens that were hidden, and whether the second part of a text follows the first."""
 
     name = "next_sentence"
-    special = 3
+    framing = replace(ENCLOSED, special=3)
 
     def new(self, config: ModelConfig) -> NextSentenceModel:
         """A fresh model."""
@@ -104,7 +109,7 @@ class MixedLearning(JointLearning):
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """Causal and masked ones, where they take turns."""
-        return recipe.mixture.kinds_of_steps()
+        return recipe.mixture.kinds_of_steps(recipe.train.steps or NOMINAL_STEPS)
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
@@ -113,7 +118,7 @@ class MixedLearning(JointLearning):
         """Mixture and masking as the recipe has them."""
         del piece
         masked = MaskedObjective(recipe.masking, vocabulary_for_masking(vocab_size, tokenizer), kernel)
-        return MixedObjective(CausalObjective(kernel), masked, recipe.mixture)
+        return MixedObjective(CausalObjective(kernel), masked, recipe.mixture, recipe.train.steps or NOMINAL_STEPS)
 
     def evaluate_beside(
         self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
@@ -124,5 +129,6 @@ class MixedLearning(JointLearning):
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """The share of the step's sequences that is causal, and that of its tokens that was masked."""
-        share = recipe.mixture.causal_share_at(progress)
-        return {"causal": share, "masked_share": (1 - share) * recipe.masking.share_at(progress)}
+        share = recipe.mixture.causal_share_at(progress, recipe.train.steps or NOMINAL_STEPS)
+        masked = recipe.masking.share_at(recipe.mixture.masked_progress(progress))
+        return {"causal": share, "masked_share": (1 - share) * masked}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from palavra.data.loader import Framing
 from palavra.data.shards import Corpus
 from palavra.inference.evaluation import Findings, HeldOut
 from palavra.losses import SoftmaxGradient, softmax_gradient
@@ -17,10 +18,10 @@ from palavra.tokenizer import Tokenizer
 
 
 class Learning(Protocol):
-    """One objective's part in a run. `special` tokens are added to every piece of text; `next_tokens` says whether it
+    """One objective's part in a run. `framing` says what stands around pieces of text; `next_tokens` whether it
     learns to predict each from those before it."""
 
-    special: int
+    framing: Framing
     next_tokens: bool
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:

@@ -244,7 +244,8 @@ def _text_of(ready: Ready) -> Text:
     documents, tokenizer = ready.corpus.train, ready.tokenizer
 
     def packed(recipe: Recipe) -> Iterator[Packed]:
-        return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id)
+        framing = learning_of(recipe).framing
+        return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id, framing=framing)
 
     return Text(
         vocab_size=tokenizer.vocab_size,
@@ -257,12 +258,13 @@ def _text_of(ready: Ready) -> Text:
 
 def _packer(recipe: Recipe, ready: Ready) -> Packer:
     assert recipe.model.context and recipe.train.micro_batch_tokens
+    framing = learning_of(recipe).framing
     return Packer(
-        lengths=ready.corpus.train.lengths,
+        lengths=framing.framed(ready.corpus.train.lengths),
         context=recipe.model.context,
         batch_tokens=recipe.train.micro_batch_tokens,
         seed=recipe.train.seed,
-        special=learning_of(recipe).special,
+        special=framing.special,
     )
 
 
@@ -296,17 +298,15 @@ def _job(recipe: Recipe, model: VocabularyModel, ready: Ready, compute: Compute)
             cls_id=tokenizer.cls_id,
             sep_id=tokenizer.sep_id,
         )
-    packer = _packer(recipe, ready)
-    piece = _tokens(ready) / packer.epoch_pieces
     return Pretraining(
         recipe=recipe,
         learning=learning,
         model=model,
-        objective=learning.objective(recipe, tokenizer.vocab_size, tokenizer, piece, softmax_kernel(compute)),
+        kernel=softmax_kernel(compute),
         tokenizer=tokenizer,
         compute=compute,
         documents=ready.corpus.train,
-        packer=packer,
+        packer=_packer(recipe, ready),
         held_out=held_out,
         where=ready.corpus.train.where,
         matmul_peak=matmul_peak(compute),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from palavra import distributed
 from palavra.data.loader import Documents, Packed, load
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import Findings, HeldOut
+from palavra.losses import SoftmaxGradient
 from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
@@ -31,7 +33,7 @@ class Pretraining:
     recipe: Recipe
     learning: Learning
     model: VocabularyModel
-    objective: TextObjective
+    kernel: SoftmaxGradient
     tokenizer: Tokenizer
     compute: Compute
     documents: Documents
@@ -41,6 +43,12 @@ class Pretraining:
     matmul_peak: float
     title: str = "pretraining"
     patience: int | None = None
+
+    @cached_property
+    def objective(self) -> TextObjective:
+        """As the recipe has it, the number of steps included."""
+        piece = int(self.documents.lengths.sum()) / self.packer.epoch_pieces
+        return self.learning.objective(self.recipe, self.tokenizer.vocab_size, self.tokenizer, piece, self.kernel)
 
     @property
     def loop(self) -> LoopConfig:

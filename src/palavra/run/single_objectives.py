@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.loader import Packed
+from palavra.data.loader import ENCLOSED, OPENED, Packed
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
@@ -31,7 +31,7 @@ Counts = npt.NDArray[np.integer]
 class MaskedLearning:
     """Tokens that were hidden. What learns something beside them builds on it."""
 
-    special = 2
+    framing = ENCLOSED
     next_tokens = False
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
@@ -93,7 +93,7 @@ class MaskedLearning:
 class CausalLearning:
     """Each next token."""
 
-    special = 2
+    framing = OPENED
     next_tokens = True
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:

@@ -18,6 +18,7 @@ from palavra.model.directory import read_config
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
 from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
+from palavra.run.corpus import InMemory
 from palavra.run.learning import learning_of
 from palavra.run.single_objectives import TextObjective
 from palavra.tokenizer import Tokenizer
@@ -60,17 +61,18 @@ class Choice:
 
 
 def synthetic(vocab_size: int) -> Callable[[Recipe], Iterator[Packed]]:
-    """Batches of random tokens in full contexts: as expensive as text, for a machine that has not read it yet."""
+    """Batches of random documents in full contexts: as expensive as text, for a machine that has not read it yet."""
 
     def packed(recipe: Recipe) -> Iterator[Packed]:
         context, budget = recipe.model.context, recipe.train.micro_batch_tokens
         assert context and budget
-        count = max(1, budget // context)
-        random = np.random.default_rng(0)
-        none = Pieces.from_table(np.zeros((count, 3), dtype=np.int64))
+        framing, count = learning_of(recipe).framing, max(2, budget // context)
+        length = context - framing.special - framing.opening
+        text = InMemory(np.random.default_rng(0).integers(vocab_size, size=(count, length)).tolist())
+        every = np.arange(max(1, budget // context))
+        pieces = Pieces(document=every, start=np.zeros_like(every), stop=framing.framed(text.lengths)[every])
         while True:
-            ids = random.integers(vocab_size, size=count * context)
-            yield Packed(input_ids=ids, lengths=np.full(count, context), pieces=none, cursor=Cursor())
+            yield framing.assemble(text, pieces, 0, 1, Cursor())
 
     return packed
 
