@@ -15,13 +15,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CLS, CPU, SEP, layout_of, model_config, scramble, vocabulary
+from tiny import CLS, CPU, SEP, Shelf, layout_of, model_config, scramble, vocabulary
 from tiny_runs import metrics_of
 
 import palavra
-from palavra.data.loader import Packed
-from palavra.data.packing import Cursor, Pieces
+from palavra.data.loader import Packed, assemble
+from palavra.data.packing import Cursor, Pieces, one_pass
 from palavra.errors import PalavraError
+from palavra.inference.evaluation import HeldOut
+from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.masked import MaskingConfig
@@ -45,7 +47,8 @@ def pack_pieces(pieces: list[list[int]], documents: list[int]) -> Packed:
     ids = np.concatenate([np.array([CLS, *piece, SEP]) for piece in pieces])
     table = np.array([[document, 0, len(piece)] for document, piece in zip(documents, pieces, strict=True)])
     lengths = np.array([len(piece) + 2 for piece in pieces])
-    return Packed(input_ids=ids, lengths=lengths, pieces=Pieces.from_table(table), cursor=Cursor())
+    text = Shelf([np.array(piece) for piece in pieces])
+    return Packed(input_ids=ids, lengths=lengths, pieces=Pieces.from_table(table), cursor=Cursor(), text=text)
 
 
 def parts(packed: Packed, seed: int) -> list[tuple[list[int], list[int], list[int], bool, int]]:
@@ -67,30 +70,29 @@ def parts(packed: Packed, seed: int) -> list[tuple[list[int], list[int], list[in
 
 
 corpora = st.lists(
-    st.tuples(st.integers(0, 4), st.lists(st.integers(END, 49), min_size=1, max_size=CONTEXT - 3)),
+    st.lists(st.integers(END, 49), min_size=1, max_size=CONTEXT - 3),
     min_size=1,
     max_size=30,
 )
 
 
 @given(corpora, st.integers(0, 99))
-def test_pairs_hold_the_text_and_say_where_it_comes_from(corpus: list[tuple[int, list[int]]], seed: int) -> None:
-    documents, pieces = [document for document, _ in corpus], [piece for _, piece in corpus]
+def test_pairs_hold_the_text_and_say_where_it_comes_from(corpus: list[list[int]], seed: int) -> None:
+    documents, pieces = list(range(len(corpus))), corpus
     found = parts(pack_pieces(pieces, documents), seed)
     for piece, document, (first, second, segments, labelled, label) in zip(pieces, documents, found, strict=True):
-        assert labelled == (len(piece) > 1)
+        assert labelled == (len(piece) > 1 and len(corpus) > 1)
         assert piece[: len(first)] == first
-        assert segments == [0] * (len(first) + 2) + [1] * (len(second) + 1 if labelled else 0)
-        if not labelled:
-            assert (first, second, label) == (piece, [], 0)
-        elif label == RANDOM:
+        assert segments == [0] * (len(first) + 2) + [1] * (len(second) + 1 if second else 0)
+        assert bool(second) == (len(piece) > 1)
+        if label == RANDOM:
+            assert labelled
             others = [other for other, own in zip(pieces, documents, strict=True) if own != document]
-            ends = [other[cut:] for other in others for cut in range(1, len(other))]
+            ends = [other[cut:] for other in others for cut in range(0 if len(other) == 1 else 1, len(other))]
             assert any(end[: len(second)] == second for end in ends)
         else:
-            assert first + second == piece
-    drawn, several = sum(label for *_, label in found), sum(labelled for *_, labelled, _ in found)
-    assert drawn <= (several + 1) // 2
+            assert piece[len(first) : len(first) + len(second)] == second
+            assert labelled or first + second == piece
 
 
 def test_half_of_the_pairs_are_exchanged_and_none_is_drawn_twice() -> None:
@@ -102,11 +104,71 @@ def test_half_of_the_pairs_are_exchanged_and_none_is_drawn_twice() -> None:
     assert all(first[-1] == END for first, *_ in found)
 
 
+def in_batches(shelf: Shelf, budget: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(lengths of both parts, label) of each labelled pair of some passes over documents."""
+    lengths, labels = [], []
+    for number, pieces in enumerate(list(one_pass(shelf.lengths, CONTEXT, budget, special=3)) * 10):
+        packed = assemble(shelf, pieces, CLS, SEP, Cursor())
+        pairs = pair_up(packed, sentences(), CONTEXT, np.random.default_rng([seed, number]))
+        seconds = np.add.reduceat(pairs.segment_ids, np.cumsum(pairs.lengths) - pairs.lengths)
+        lengths.append(np.stack([pairs.lengths - seconds, seconds], axis=1)[pairs.labelled])
+        labels.append(pairs.label[pairs.labelled])
+    return np.concatenate(lengths), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("budget", [CONTEXT, 3 * CONTEXT, 1000])
+def test_the_lengths_of_a_pair_say_nothing_of_its_label(budget: int) -> None:
+    """Long documents, short ones, one sentence in three tokens: the best rule on lengths alone only guesses."""
+    shelf = Shelf.random([200, 7, 150, 12, 3, 90, 22, 5, 40, 300, 9, 2] * 3, vocab_size=8)
+    lengths, labels = in_batches(shelf, budget)
+    assert len(labels) > 600
+    assert labels.mean() == pytest.approx(0.5, abs=0.03)
+    rules = {"pair": lengths.sum(axis=1), "first": lengths[:, 0], "second": lengths[:, 1]}
+    for name, values in rules.items():
+        told = max(abs(((values >= bound) == labels).mean() - 0.5) for bound in np.unique(values))
+        assert told < 0.06, name
+    full = lengths.sum(axis=1) == lengths.sum(axis=1).max()
+    assert labels[full].mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("budget", [CONTEXT, 500])
+@pytest.mark.parametrize("lengths", [[2000, 30], [400, 500], [60] * 8])
+def test_half_are_exchanged_whatever_a_micro_batch_holds(lengths: list[int], budget: int) -> None:
+    _, labels = in_batches(Shelf.random(lengths, vocab_size=8), budget)
+    assert labels.mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_an_exchanged_part_is_of_another_document() -> None:
+    """Two documents in micro-batches of one of them: no token of the one is in the other."""
+    shelf = Shelf([np.full(500, 7), np.full(300, 9)])
+    for number, pieces in enumerate(one_pass(shelf.lengths, CONTEXT, CONTEXT, special=3)):
+        packed = assemble(shelf, pieces, CLS, SEP, Cursor())
+        pairs = pair_up(packed, sentences(), CONTEXT, np.random.default_rng(number))
+        for ids, label in zip(np.split(pairs.input_ids, np.cumsum(pairs.lengths)[:-1]), pairs.label, strict=True):
+            assert ({7, 9} <= set(ids.tolist())) == (label == RANDOM)
+
+
 def test_one_document_alone_has_nothing_to_exchange() -> None:
-    found = parts(pack_pieces([[7, END, 8, 9]] * 6, [0] * 6), 0)
-    assert [label for *_, label in found] == [0] * 6
-    mostly = parts(pack_pieces([[7, END, 8, 9]] * 20 + [[8, END, 9]], [0] * 20 + [1]), 2)
-    assert sum(label for *_, label in mostly) in (0, 2)
+    packed = assemble(Shelf.random([90]), Pieces.from_table(np.array([[0, 0, 20], [0, 20, 40]])), CLS, SEP, Cursor())
+    pairs = pair_up(packed, sentences(), CONTEXT, np.random.default_rng(0))
+    assert not pairs.labelled.any()
+    text = [token for token in pairs.input_ids.tolist() if token not in (CLS, SEP)]
+    assert text == packed.text.gather(np.array([0]), np.array([0]), np.array([40])).tolist()
+    held_out = HeldOut(documents=packed.text, lengths=packed.text.lengths, cls_id=CLS, sep_id=SEP)
+    found = evaluate_next_sentence(build(), held_out, objective(), CPU)
+    assert (found.pairs, found.accuracy, found.baseline) == (0, None, None)
+    assert "one document" in found.brief()
+
+
+def test_an_evaluation_says_what_was_exchanged_and_what_the_same_answer_scores() -> None:
+    shelf = Shelf.random([30, 9, 200, 12, 40])
+    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    found = evaluate_next_sentence(build(), held_out, objective(), CPU)
+    assert found.exchanged is not None
+    assert found.baseline == max(found.exchanged, 1 - found.exchanged)
+    assert 0.3 < found.exchanged < 0.7
+    assert f"always the same answer: {found.baseline:.1%}" in found.brief()
+    assert f"exchanged         {found.exchanged:.1%}" in found.lines()
 
 
 def train_tokenizer(**changes: Any) -> Tokenizer:

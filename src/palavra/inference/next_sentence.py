@@ -19,12 +19,15 @@ from palavra.objectives.next_sentence import NextSentenceObjective
 
 @dataclass(frozen=True, kw_only=True)
 class PairEvaluation:
-    """Results over `pairs` of held-out text, half of them exchanged: `loss` in nats a pair (None without pairs),
-    and the share that was told rightly."""
+    """Results over `pairs` of held-out text: `exchanged`, the share whose second part is of another document; `loss` in
+    nats a pair; `accuracy`, the share that was told rightly, and `baseline`, that of the more frequent answer given
+    always. All None without pairs, as in a text of one document."""
 
     pairs: int
-    loss: float | None
-    accuracy: float | None
+    exchanged: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    baseline: float | None = None
 
     def values(self) -> dict[str, float]:
         """As each look during training writes them down; nothing without pairs."""
@@ -32,15 +35,18 @@ class PairEvaluation:
         return {name: value for name, value in known.items() if value is not None}
 
     def brief(self) -> str:
-        """Accuracy."""
-        return "accuracy unknown: no pairs" if self.accuracy is None else f"accuracy {self.accuracy:.1%}"
+        """Accuracy beside its baseline."""
+        if self.accuracy is None or self.baseline is None:
+            return "accuracy unknown: no pairs, for there is one document"
+        return f"accuracy {self.accuracy:.1%} (always the same answer: {self.baseline:.1%})"
 
     def lines(self) -> list[str]:
         """As people read it."""
         found = [f"pairs             {self.pairs:,}"]
-        if self.loss is not None and self.accuracy is not None:
-            found += [f"loss              {self.loss:.4f} nats a pair", f"accuracy          {self.accuracy:.1%}"]
-        return found
+        named = {"exchanged": self.exchanged, "accuracy": self.accuracy, "  same answer": self.baseline}
+        if self.loss is not None:
+            found.append(f"loss              {self.loss:.4f} nats a pair")
+        return found + [f"{name:<17} {value:.1%}" for name, value in named.items() if value is not None]
 
     def to_json(self) -> dict[str, Any]:
         """As written to a file."""
@@ -53,11 +59,11 @@ def evaluate_next_sentence(
 ) -> PairEvaluation:  # fmt: skip
     """How well the second head tells pairs apart, on about `limit` tokens of held-out text (None: all), none masked.
 
-    Pieces are exchanged among those of a batch, the same ones every time.
+    The pairs are made as in training, the same ones every time.
     """
     was_training = model.training
     model.eval()
-    losses, right = [], []
+    losses, right, labels = [], [], []
     seen = 0
     with torch.inference_mode(), compute.autocast(), eager():
         for number, pieces in enumerate(one_pass(held_out.lengths, objective.context, BATCH_TOKENS, special=3)):
@@ -68,13 +74,19 @@ def evaluate_next_sentence(
             logits = model.follows(model(moved, layout, moved.pair_rows)).float()
             losses.append(F.cross_entropy(logits, moved.pair_labels, reduction="none").cpu())
             right.append((logits.argmax(-1) == moved.pair_labels).cpu())
+            labels.append(batch.pair_labels)
             seen += batch.tokens
             if limit is not None and seen >= limit:
                 break
     model.train(was_training)
     pairs = sum(map(len, losses))
     if not pairs:
-        return PairEvaluation(pairs=0, loss=None, accuracy=None)
+        return PairEvaluation(pairs=0)
+    exchanged = float(torch.cat(labels).double().mean())
     return PairEvaluation(
-        pairs=pairs, loss=float(torch.cat(losses).double().mean()), accuracy=float(torch.cat(right).double().mean())
+        pairs=pairs,
+        exchanged=exchanged,
+        loss=float(torch.cat(losses).double().mean()),
+        accuracy=float(torch.cat(right).double().mean()),
+        baseline=max(exchanged, 1 - exchanged),
     )

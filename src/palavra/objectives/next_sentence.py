@@ -1,8 +1,9 @@
 """Next-sentence prediction beside masking (Devlin et al. 2019, section 3.1, task 2).
 
-Every piece of text is cut in two between sentences: [CLS] first part [SEP] second part [SEP]. For half of the pieces
-the second parts change places with those of other documents in the micro-batch, and [CLS] tells which. No text is
-drawn twice for it, and none is lost but what an exchanged part has too much for the context.
+Every piece of text is cut in two between sentences: [CLS] first part [SEP] second part [SEP]. Half of the pieces get
+the second part of another document, and [CLS] tells which. Pieces whose second parts are nearly of one length change
+them with each other; for those that find no such partner in their micro-batch one is drawn from the whole text. A
+second part is cut to the shorter of the two that its piece could have had, whichever it has: its length says nothing.
 
 A sentence begins where a word does (`Tokenizer.starts_word`) after one of `.!?…` and their like in other scripts,
 with closing quotes and brackets after it or not; and after a line break or a full-width mark such as `。` in any case.
@@ -155,23 +156,98 @@ def _with_pairs(batch: Batch, pairs: Pairs, weight: float) -> PairBatch:
 
 
 def pair_up(packed: Packed, sentences: Sentences, context: int, random: np.random.Generator) -> Pairs:
-    """Cut every sequence of `packed` ([CLS] piece [SEP], at most `context` - 1 long) in two, and exchange half of the
-    second parts between documents. All randomness comes from `random`.
-
-    Where one document has more than half of the pieces that were drawn to exchange, fewer are exchanged.
+    """Cut every sequence of `packed` ([CLS] piece [SEP], at most `context` - 1 long) in two, and give half of them the
+    second part of another document. All randomness comes from `random`. Where the text is one document, no pair is
+    labelled.
     """
     starts = np.cumsum(packed.lengths) - packed.lengths + 1
     stops = starts + packed.lengths - 2
     cuts = _cuts(packed.input_ids, starts, stops, sentences, random)
-    labelled = (cuts > starts) & (cuts < stops)
+    second = stops - cuts
+    labelled = (cuts > starts) & (cuts < stops) & (len(packed.text.lengths) > 1)
+    couples, alone = _coupled(np.flatnonzero(labelled), second, packed.documents, random)
+    second[couples] = second[couples].min(axis=1, keepdims=True)
+    drawn = _draw(packed, alone, second[alone], context - 3, sentences, random)
+    second[alone] = np.minimum(second[alone], drawn.lengths)
+    source = cuts.copy()
+    swapped = couples[_half(len(couples), random)]
+    source[swapped] = cuts[swapped[:, ::-1]]
+    foreign = _half(len(alone), random)
+    source[alone[foreign]] = len(packed.input_ids) + drawn.starts[foreign]
     label = np.zeros(len(starts), dtype=np.int64)
-    second_start, second_length = cuts.copy(), stops - cuts
-    chosen = _exchanged(np.flatnonzero(labelled), packed.documents, random)
-    donors = _rotated(chosen, packed.documents)
-    label[chosen] = RANDOM
-    second_start[chosen], second_length[chosen] = cuts[donors], (stops - cuts)[donors]
-    second_length = np.minimum(second_length, context - 3 - (cuts - starts))
-    return _assembled(packed.input_ids, starts, cuts - starts, second_start, second_length, labelled, label)
+    label[swapped] = label[alone[foreign]] = RANDOM
+    tokens = np.concatenate([packed.input_ids, drawn.input_ids])
+    special = int(packed.input_ids[0]), int(packed.input_ids[-1])
+    return _assembled(tokens, starts, cuts - starts, source, second, labelled, label, special)
+
+
+def _half(count: int, random: np.random.Generator) -> Int64Array:
+    """Half of the numbers below `count`; an odd one out is rounded at random."""
+    return random.permutation(count)[: int(count / 2 + random.random())]
+
+
+def _coupled(
+    pieces: Int64Array, second: Int64Array, documents: Int64Array, random: np.random.Generator
+) -> tuple[Int64Array, Int64Array]:
+    """Couples of the given pieces (C, 2), of different documents and with second parts of nearly one length; and the
+    pieces that are left alone."""
+    order = random.permutation(pieces)
+    order = order[np.argsort(-second[order], kind="stable")]
+    couples = order[: len(order) // 2 * 2].reshape(-1, 2)
+    apart = documents[couples[:, 0]] != documents[couples[:, 1]]
+    return couples[apart], np.concatenate([couples[~apart].ravel(), order[len(order) // 2 * 2 :]])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Second parts from anywhere: `input_ids`, of which each part has `lengths` from `starts` on."""
+
+    input_ids: Int64Array
+    starts: Int64Array
+    lengths: Int64Array
+
+
+# Pieces of other documents that are looked at for a second part of nearly the length it takes the place of.
+CANDIDATES = 4
+
+
+def _draw(
+    packed: Packed, pieces: Int64Array, wanted: Int64Array, longest: int, sentences: Sentences,
+    random: np.random.Generator,
+) -> Drawn:  # fmt: skip
+    """For each of the pieces the second part of a piece of another document, cut like those of the micro-batch: of a
+    few that are drawn, the one nearest in length to the part it may replace, `wanted`."""
+    if not len(pieces):
+        return Drawn(wanted, wanted, wanted)
+    document = _other_documents(packed, np.repeat(pieces, CANDIDATES), longest, random)
+    lengths = packed.text.lengths[document]
+    begin: Int64Array = longest * (random.random(len(document)) * -(-lengths // longest)).astype(np.int64)
+    end: Int64Array = np.minimum(begin + longest, lengths)
+    ids = packed.text.gather(document, begin, end).astype(np.int64)
+    stops = np.cumsum(end - begin, dtype=np.int64)
+    starts = stops - (end - begin)
+    cuts = _cuts(ids, starts, stops, sentences, random)
+    cuts = np.where(cuts < stops, cuts, starts)  # all of a piece of one token
+    far = np.abs(stops - cuts - np.repeat(wanted, CANDIDATES)).reshape(-1, CANDIDATES)
+    best = np.arange(len(pieces)) * CANDIDATES + far.argmin(axis=1)
+    return Drawn(ids, cuts[best], (stops - cuts)[best])
+
+
+# Documents among which one is drawn by how many pieces it has: nearly by its share of the text, whatever its size.
+DOCUMENTS_AT_ONCE = 16
+
+
+def _other_documents(
+    packed: Packed, pieces: Int64Array, longest: int, random: np.random.Generator
+) -> Int64Array:  # fmt: skip
+    """A document for each of the pieces that is not its own; a long one is likelier."""
+    lengths = packed.text.lengths
+    others = random.integers(len(lengths) - 1, size=(len(pieces), DOCUMENTS_AT_ONCE))
+    others += others >= packed.documents[pieces, None]
+    # The largest of u ** (1 / weight) is a draw by weight (Efraimidis and Spirakis 2006).
+    keys = np.log(random.random(others.shape)) / -(-lengths[others] // longest)
+    chosen: Int64Array = others[np.arange(len(pieces)), keys.argmax(axis=1)]
+    return chosen
 
 
 def _cuts(
@@ -193,49 +269,21 @@ def _cuts(
     return cuts
 
 
-def _exchanged(labelled: Int64Array, documents: Int64Array, random: np.random.Generator) -> Int64Array:
-    """Half of the pieces with two parts, so drawn that each can get a second part from another document."""
-    count = int(len(labelled) / 2 + random.random())  # an odd one out is rounded at random
-    chosen = labelled[random.permutation(len(labelled))[:count]]
-    _, group, sizes = np.unique(documents[chosen], return_inverse=True, return_counts=True)
-    if not len(chosen) or 2 * sizes.max() <= len(chosen):
-        return chosen
-    largest = group == sizes.argmax()
-    others = len(chosen) - int(sizes.max())
-    kept: Int64Array = np.concatenate([chosen[largest][:others], chosen[~largest]])
-    return kept
-
-
-def _rotated(chosen: Int64Array, documents: Int64Array) -> Int64Array:
-    """For each of the chosen pieces another of them, of another document; each is given once.
-
-    Sorted by document and moved on by the size of the largest group, no piece meets its own.
-    """
-    if not len(chosen):
-        return chosen
-    order = np.argsort(documents[chosen], kind="stable")
-    _, sizes = np.unique(documents[chosen], return_counts=True)
-    donors = np.empty_like(chosen)
-    donors[order] = chosen[np.roll(order, -int(sizes.max()))]
-    return donors
-
-
 def _assembled(
     input_ids: Int64Array, first_start: Int64Array, first_length: Int64Array, second_start: Int64Array,
-    second_length: Int64Array, labelled: BoolArray, label: Int64Array,
+    second_length: Int64Array, labelled: BoolArray, label: Int64Array, special: tuple[int, int],
 ) -> Pairs:  # fmt: skip
-    """[CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first [SEP] where there is no second part."""
-    second_length = np.where(labelled, second_length, 0)
-    lengths = first_length + second_length + 2 + labelled
+    """[CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first [SEP] where there is no second part. The
+    parts are in `input_ids`, the ids of [CLS] and [SEP] in `special`."""
+    lengths = first_length + second_length + 2 + (second_length > 0)
     ends = np.cumsum(lengths)
     begins = ends - lengths
     separators = begins + 1 + first_length
-    special = np.unique(np.concatenate([begins, separators, ends - 1]))
     inside = np.ones(int(ends[-1]), dtype=bool)
-    inside[special] = False
+    inside[np.concatenate([begins, separators, ends - 1])] = False
     parts = _interleaved(first_start, second_start), _interleaved(first_length, second_length)
-    out = np.full(int(ends[-1]), input_ids[-1])  # the last token of a batch is a [SEP]
-    out[begins] = input_ids[0]
+    out = np.full(int(ends[-1]), special[1])
+    out[begins] = special[0]
     out[inside] = input_ids[_ranges(*parts)]
     segments = (positions(lengths) > np.repeat(first_length + 1, lengths)).astype(np.int64)
     return Pairs(input_ids=out, lengths=lengths, segment_ids=segments, labelled=labelled, label=label)

@@ -152,7 +152,8 @@ def _tiles_beside(evaluation: JsonObject) -> list[Tile]:
         Tile(label="Causal bits per byte", value=loss(causal.get("bits_per_byte")), note="whatever the tokenizer"),
         Tile(
             label="Next-sentence accuracy", value=percent(pairs.get("accuracy")),
-            note=f"of {count(pairs.get('pairs'))} pairs, half of them exchanged",
+            note=f"of {count(pairs.get('pairs'))} pairs, {percent(pairs.get('exchanged'))} of them exchanged; "
+            f"always the same answer: {percent(pairs.get('baseline'))}",
         ),
     ]  # fmt: skip
     return [tile for tile in tiles if tile.value != ABSENT]
