@@ -1,6 +1,7 @@
 """The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a `Job`;
 pretraining and fine-tuning differ in theirs, never here."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +19,16 @@ from palavra.run.directory import Metrics, RunDirectory
 from palavra.run.job import Job, Validation
 from palavra.run.window import Window
 from palavra.training.checkpoint import (
+    NotSaved,
     RunState,
+    checkpoint_bytes,
     damage,
     load_checkpoint,
     load_weights,
     prune,
     save_checkpoint,
     set_aside,
+    steps_saved,
 )
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.loop import PreparedStep, StepReport, prefetch, prepare_steps, train
@@ -95,8 +99,8 @@ class Training:
 
     def go(self) -> Outcome:
         """Train to the last step, or until patience ends. Raises Interrupted after a signal, Diverged when the loss is
-        lost."""
-        job = self.job
+        lost, NotSaved when the disk has taken no checkpoint yet and refuses one."""
+        job, began = self.job, self.state.step
         steps = prepare_steps(
             job.micro_batches(self.state.cursor), job.objective, job.loop, job.compute, self.state.step
         )
@@ -108,6 +112,8 @@ class Training:
             self._window.restart()
             for report in self._reports(prepared):
                 self._take(report)
+                if report.step == began + 1:
+                    self._check_space()
                 self._log_when_due(report, live, tensorboard)
                 self._validate_when_due(report, tensorboard)
                 self._save_when_due(report, stop)
@@ -220,7 +226,7 @@ class Training:
         if improved is not None:
             self.state = replace(self.state, best_score=improved.score, best_loss=improved.loss, best_step=report.step)
         with self._window.paused():
-            saved = self._save()
+            saved = self._save(ending=bool(stop) or last)
         if not saved:
             # The best is what is on disk: an earlier best checkpoint stays until a better one is.
             self.state = replace(
@@ -233,9 +239,24 @@ class Training:
                 stop.exit_code,
             )
 
-    def _save(self) -> bool:
-        """Write a checkpoint, and say whether it is on disk. A full disk is no reason to lose the run: the next
-        one that is due tries again."""
+    def _check_space(self) -> None:
+        """Warn when the disk cannot hold the checkpoints to come. Asked after a first step, which makes the optimizer's
+        state."""
+        if not distributed.is_main() or not self.run.path.is_dir():
+            return
+        each = checkpoint_bytes(self.job.model, self.optimizers)
+        # Those to keep, the best one, and the one that is being written.
+        missing = self.job.pace.keep + 2 - len(steps_saved(self.run.checkpoints))
+        free = shutil.disk_usage(self.run.path).free
+        if free < each * missing:
+            self.log.warn(
+                f"checkpoints may need {each * missing / 1e9:.2f} GB more ({each / 1e9:.2f} GB each), and the disk of "
+                f"{self.run.path} has {free / 1e9:.2f} GB free: make room, or lower train.keep ({self.job.pace.keep})"
+            )
+
+    def _save(self, *, ending: bool) -> bool:
+        """Write a checkpoint, and say whether it is on disk. A full disk is no reason to lose a run that has an earlier
+        one: the next that is due tries again. Raises NotSaved where there is none and the run would go on."""
         if not distributed.is_main():
             return True
         self._settle_seconds()
@@ -251,12 +272,23 @@ class Training:
         try:
             save_checkpoint(self.run.checkpoints, self.job.model, self.optimizers, state)
         except OSError as error:
-            message = f"checkpoint at step {state.step} was not written ({error}); earlier ones are whole"
-            self.log.warn(message)
-            self.metrics.write("event", state.step, {"message": message})
+            self._tell_unsaved(state.step, error, going_on=not ending)
             return False
         prune(self.run.checkpoints, self.job.pace.keep, state.best_step)
         return True
+
+    def _tell_unsaved(self, step: int, error: OSError, *, going_on: bool) -> None:
+        """Say that a checkpoint is not on disk, and which is. Raises NotSaved where there is none to go back to."""
+        earlier = steps_saved(self.run.checkpoints)
+        there = f"the last one there is of step {earlier[-1]}" if earlier else "there is no earlier one"
+        message = f"checkpoint at step {step} was not written ({error}); {there}"
+        self.metrics.write("event", step, {"message": message})
+        if going_on and not earlier:
+            raise NotSaved(
+                f"{message}: make room on the disk of {self.run.path} (or lift its limit on the size of files), then "
+                "--resume"
+            )
+        self.log.warn(message)
 
     def _settle_seconds(self) -> float:
         """Seconds of training up to now, over all sessions of the run; kept in the state."""

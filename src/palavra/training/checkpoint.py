@@ -26,6 +26,12 @@ WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
 PREFIX, PARTIAL = "step-", ".partial-"
 
 
+class NotSaved(Exception):
+    """The disk has not taken any checkpoint of a run: going on would put all of it at risk."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """Where a run stands, apart from weights and optimizer.
@@ -78,6 +84,12 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, s
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return target
+
+
+def checkpoint_bytes(model: nn.Module, optimizers: Optimizers) -> int:
+    """Bytes of a checkpoint's tensors; the optimizer's are there after its first step."""
+    tensors = [*model.state_dict().values(), *(tensor for _, tensor in optimizers.state())]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _sync(directory: Path) -> None:
