@@ -11,19 +11,14 @@ from palavra.cli.records import RecordOptions, reads_records
 from palavra.errors import PalavraError
 
 # What finetune and sweep share.
-Kind = Annotated[
-    Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"],
-    typer.Argument(help="What is learned.", show_default=False),
-]
-Train = Annotated[
-    str,
-    typer.Argument(
-        help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
-        "that describes the task (multitask: the tasks).",
-        show_default=False,
-    ),
-]
-Pretrained = Annotated[Path, typer.Option("--model", help="Folder of the pretrained model.", show_default=False)]
+KindName = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
+KIND = typer.Argument(help="What is learned.", show_default=False)
+TRAIN = typer.Argument(
+    help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
+    "that describes the task (multitask: the tasks).",
+    show_default=False,
+)
+PRETRAINED = typer.Option("--model", help="Folder of the pretrained model.", show_default=False)
 Valid = Annotated[str | None, typer.Option(help="Validation examples. [a share of the training ones]")]
 Test = Annotated[str | None, typer.Option(help="Test examples, looked at once, at the end.")]
 ValidShare = Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")]
@@ -44,10 +39,10 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 @app.command()
 @reads_records
 def finetune(
-    kind: Kind,
-    train: Train,
-    model: Pretrained,
-    out: Annotated[Path, typer.Option(help="Folder for the finished model.", show_default=False)],
+    kind: Annotated[KindName | None, KIND] = None,
+    train: Annotated[str | None, TRAIN] = None,
+    model: Annotated[Path | None, PRETRAINED] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the finished model.", show_default=False)] = None,
     valid: Valid = None,
     test: Test = None,
     valid_share: ValidShare = None,
@@ -118,6 +113,8 @@ def finetune(
     from palavra.log import Log
     from palavra.run import task_api
 
+    if out is None:
+        raise PalavraError("--out is missing: name the folder for the finished model")
     finished = task_api.finetune(
         kind, train, model=model, out=out, valid=valid, test=test, valid_share=valid_share, **records.given(),
         multilabel=multilabel, class_weights=class_weights, label_smoothing=label_smoothing, longest=longest, long=long,
@@ -134,9 +131,9 @@ def finetune(
 @app.command()
 @reads_records
 def sweep(
-    kind: Kind,
-    train: Train,
-    model: Pretrained,
+    kind: Annotated[KindName, KIND],
+    train: Annotated[str, TRAIN],
+    model: Annotated[Path, PRETRAINED],
     out: Annotated[Path, typer.Option(help="Folder for the trials and the best model.", show_default=False)],
     trials: Annotated[int, typer.Option(help="How many settings to try.")] = 20,
     search: Annotated[

@@ -33,6 +33,13 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but resu
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, Palavra's or Hugging Face's.", show_default=False)]
+Masking = Annotated[
+    Literal["token", "word", "none"] | None,
+    typer.Option(
+        help="Masked models: hide one token at a time, or the rest of its word too; none: predict each token from "
+        "those before it (causal+masked). [word]"
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a recipe field, e.g. --set optimizer.learning_rate=1e-3. Repeatable."),
@@ -56,6 +63,12 @@ def texts_of(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str],
 
     stream, name = open_input(file)
     return read_texts(stream, name), name
+
+
+def one_line(text: str, most: int = 80) -> str:
+    """A text as a line of a table shows it: what would break the line escaped, and shortened."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def print_json(values: Any) -> None:

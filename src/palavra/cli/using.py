@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,14 +17,17 @@ from palavra.cli.options import (
     Encoding,
     Json,
     Lines,
+    Masking,
     Model,
     Quiet,
     Task,
     documents_kind,
+    one_line,
     print_json,
     texts_of,
 )
 from palavra.cli.records import InputOptions, RecordOptions, reads_records
+from palavra.errors import PalavraError
 
 Threshold = Annotated[
     float | None,
@@ -86,28 +90,88 @@ def fill(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts with [MASK] where a word is missing.")] = None,
     file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
-    top: Annotated[int, typer.Option(help="Proposals for each blank.")] = 5,
+    top: Annotated[int | None, typer.Option(help="Proposals for each [MASK]. [5]")] = None,
+    order: Annotated[
+        Literal["together", "confidence"] | None,
+        typer.Option(
+            help="Predict all [MASK] at once, or fill the surest, read again, and so on. [together; whole fillings: "
+            "confidence]"
+        ),
+    ] = None,
+    n_best: Annotated[
+        int | None, typer.Option(help="The most probable ways to fill the whole text; [MASK][MASK] is one blank.")
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(help="Whole fillings by confidence: how many are followed at once. [--n-best]")
+    ] = None,
+    blank: Annotated[
+        str | None, typer.Option(help="Whole fillings: the one [MASK] stands for so many tokens, as in 1-3.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Fill the blanks: the most probable tokens for every [MASK], best first."""
+    """Fill the blanks: the most probable tokens for every [MASK], or ways to fill them all, best first."""
     from palavra.inference.loading import load
-    from palavra.inference.streaming import fill_all
+    from palavra.inference.streaming import fill_all, fillings_all
 
+    if n_best is None and (beam is not None or blank is not None):
+        raise PalavraError("--beam and --blank are for whole fillings: give --n-best too")
+    if n_best is not None and top is not None:
+        raise PalavraError("--top is for proposals for each [MASK], --n-best for whole fillings: give one of the two")
+    lengths = None if blank is None else _lengths(blank)
     loaded = load(model, device=device)
     loaded.check_offers("fill")
     wanted, name = texts_of(texts, file)
-    for text, blanks in fill_all(loaded, wanted, top, name):
-        if as_json:
-            masks = [[{"token": f.token, "probability": f.probability} for f in blank.fills] for blank in blanks]
-            typer.echo(json.dumps({"text": text, "fills": masks}, ensure_ascii=False))
-            continue
-        typer.echo(text)
-        for blank in blanks:
-            if len(blanks) > 1:
-                typer.echo(f"  blank {blank.index + 1}")
-            for found in blank.fills:
-                typer.echo(f"  {found.probability:6.1%}  {found.token}")
+    if n_best is None:
+        for text, blanks in fill_all(loaded, wanted, 5 if top is None else top, name, order or "together"):
+            _show_blanks(text, blanks, order, as_json)
+        return
+    found = fillings_all(loaded, wanted, n_best, name, order=order or "confidence", beam=beam, lengths=lengths)
+    for text, fillings in found:
+        _show_fillings(text, fillings, lengths is not None, as_json)
+
+
+def _lengths(blank: str) -> tuple[int, int]:
+    """The fewest and the most tokens: "2", or "1-3"."""
+    fewest, _, most = blank.partition("-")
+    try:
+        return int(fewest), int(most or fewest)
+    except ValueError:
+        raise PalavraError(f"--blank is {blank!r}: it must be a number of tokens, or a range as in 1-3") from None
+
+
+def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: bool) -> None:
+    """What each mask of a text could hold."""
+    if as_json:
+        masks = [[vars(fill) for fill in blank.fills] for blank in blanks]
+        readings = {"readings": [blank.reading for blank in blanks]} if order == "confidence" else {}
+        typer.echo(json.dumps({"text": text, "fills": masks, **readings}, ensure_ascii=False))
+        return
+    typer.echo(text)
+    for blank in blanks:
+        if len(blanks) > 1:
+            typer.echo(f"  blank {blank.index + 1}" + (f", filled {blank.reading}." if order == "confidence" else ""))
+        for found in blank.fills:
+            typer.echo(f"  {found.probability:6.1%}  {one_line(found.token)}")
+
+
+def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: bool) -> None:
+    """The ways to fill a text; `by_token` says that they are ranked by their probability a token."""
+    if as_json:
+        ways = [
+            {
+                "text": way.text, "probability": way.probability, "probability_per_token": way.probability_per_token,
+                "log_probability": way.log_probability,
+                "blanks": [{"text": one.text, "tokens": [vars(fill) for fill in one.tokens]} for one in way.blanks],
+            } for way in fillings
+        ]  # fmt: skip
+        typer.echo(json.dumps({"text": text, "fillings": ways}, ensure_ascii=False))
+        return
+    typer.echo(text)
+    for way in fillings:
+        shown = f"{way.probability:7.1%}" if way.probability >= 0.001 else f"{way.probability:7.0e}"
+        each = f"  {way.probability_per_token:6.1%} a token" if by_token else ""
+        typer.echo(f" {shown}{each}  {one_line(' / '.join(blank.text for blank in way.blanks))}")
 
 
 @app.command()
@@ -174,13 +238,7 @@ def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to score.")] = None,
     file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
     per_token: Annotated[bool, typer.Option("--per-token", help="Show every token's log-probability too.")] = False,
-    masking: Annotated[
-        Literal["token", "word", "none"] | None,
-        typer.Option(
-            help="Masked models: hide one token at a time, or the rest of its word too; none: predict each token from "
-            "those before it (causal+masked). [word]"
-        ),
-    ] = None,
+    masking: Masking = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -199,10 +257,12 @@ def score(
         if number == 0:
             typer.echo("log-likelihood  tokens  perplexity  bits per byte  text")
         typer.echo(
-            f"{one.log_likelihood:14.2f}  {one.tokens:6}  {one.perplexity:10.2f}  {one.bits_per_byte:13.3f}  {one.text}"
+            f"{one.log_likelihood:14.2f}  {one.tokens:6}  {one.perplexity:10.2f}  {one.bits_per_byte:13.3f}  "
+            f"{one_line(one.text)}"
         )
         for token in one.per_token:
-            typer.echo(f"{token.log_probability:14.2f}  {one.text[token.start : token.stop] or token.token}")
+            shown = one_line(one.text[token.start : token.stop] or token.token)
+            typer.echo(f"{token.log_probability:14.2f}  {shown}")
 
 
 def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
@@ -226,6 +286,7 @@ def compare_pairs(
             show_default=False,
         ),
     ],
+    masking: Masking = None,
     encoding: Encoding = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -234,16 +295,18 @@ def compare_pairs(
     from palavra.inference.loading import load
     from palavra.inference.minimal_pairs import compare_pairs as compare
     from palavra.inference.minimal_pairs import read_pairs
+    from palavra.inference.streaming import masking_of, scorer
 
     loaded = load(model, device=device)
     loaded.check_offers("score")
-    found = compare(read_pairs(file, encoding=encoding or "utf-8"), loaded.score)
+    used = masking_of(loaded, masking)
+    found = compare(read_pairs(file, encoding=encoding or "utf-8"), scorer(loaded, used))
     if as_json:
-        print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
+        print_json({**vars(found), "masking": used, "phenomena": [vars(one) for one in found.phenomena]})
         return
     for one in found.phenomena:
         typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
-    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs")
+    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {used})")
 
 
 @app.command()

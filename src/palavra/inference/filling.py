@@ -1,14 +1,19 @@
-"""Filling blanks: what could stand where a text says [MASK]."""
+"""Blanks: what could stand where a text says [MASK]."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from palavra.batch import Sample
+from palavra.batch import Batch, Sample, TokenIds
 from palavra.errors import PalavraError
+from palavra.inference.batching import batches
+from palavra.inference.scoring import BATCH_TOKENS, SCORED_AT_ONCE, Float64Array
+from palavra.model.compute import Compute
+from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.tokenizer import Tokenizer
 
 
@@ -22,10 +27,12 @@ class Fill:
 
 @dataclass(frozen=True)
 class Blank:
-    """One mask of a text: its number from 0, and proposals, best first."""
+    """One mask of a text: its number from 0, proposals, best first, and in which `reading` of the text (from 1) they
+    were made."""
 
     index: int
     fills: tuple[Fill, ...]
+    reading: int = 1
 
 
 def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:
@@ -34,21 +41,82 @@ def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:
     ids = tokenizer.encode_prompt(text)
     whole = np.array([tokenizer.cls_id, *ids, tokenizer.sep_id], dtype=np.int64)
     rows = np.flatnonzero(whole == mask)
-    shown = text if len(text) <= 60 else text[:57] + "..."
     if not len(rows):
-        raise PalavraError(f'nothing to fill in "{shown}": write {tokenizer.mask_token} where a word is missing')
-    if len(whole) > context:
-        raise PalavraError(f'"{shown}" has {len(whole)} tokens, the model reads at most {context}: shorten the text')
-    return Sample(input_ids=whole, label_rows=rows, labels=np.full(len(rows), mask, dtype=np.int64))
+        raise PalavraError(
+            f'nothing to fill in "{shortened(text)}": write {tokenizer.mask_token} where a word is missing'
+        )
+    check_room(text, len(whole), context)
+    return masked_sample(whole, rows)
 
 
-def top_fills(logits: Tensor, tokenizer: Tokenizer, top: int) -> Iterator[list[Fill]]:
-    """For each row of logits (M, V) the `top` most probable tokens, best first; special tokens take part in the
-    distribution, and are not proposed."""
-    probabilities = torch.softmax(logits, dim=-1)
-    special = [i for i in sorted(tokenizer.special_ids) if i < logits.shape[1]]
-    shown = probabilities.clone()
-    shown[:, special] = -1.0
-    best = shown[:, : tokenizer.vocab_size].topk(top)
-    for values, ids in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        yield [Fill(tokenizer.token(i), p) for i, p in zip(ids, values, strict=True) if p >= 0]
+def shortened(text: str) -> str:
+    """A text as an error shows it."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_room(text: str, length: int, context: int) -> None:
+    """Raise PalavraError for a text of more tokens than the model reads."""
+    if length > context:
+        raise PalavraError(
+            f'"{shortened(text)}" has {length} tokens, the model reads at most {context}: shorten the text'
+        )
+
+
+def masked_sample(ids: TokenIds, rows: TokenIds) -> Sample:
+    """ids (L,) with the masks at `rows` (M,) labelled."""
+    return Sample(input_ids=ids, label_rows=rows, labels=ids[rows])
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """The likeliest tokens of each mask of a text, best first: `ids` (M, k) int64 and their `log_probabilities`
+    (M, k) float64 in nats."""
+
+    log_probabilities: Float64Array
+    ids: TokenIds
+
+
+def likeliest(
+    model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, samples: Sequence[Sample], most: int
+) -> list[Likeliest]:
+    """The `most` likeliest tokens for each labelled row of each sample, or all where the vocabulary has fewer.
+
+    Every mask is predicted with all the others of its text left masked. Special tokens take part in the distribution,
+    and are not proposed. Raises PalavraError for a model that has diverged.
+    """
+    beyond = range(tokenizer.vocab_size, model.config.vocab_size)
+    barred = torch.tensor([*sorted(tokenizer.special_ids), *beyond], dtype=torch.int64, device=compute.device)
+    most = min(most, model.config.vocab_size - len(barred))
+    found: dict[int, Likeliest] = {}
+    with torch.inference_mode(), compute.autocast():
+        for numbers, batch in batches(samples, BATCH_TOKENS):
+            values, ids = _likeliest_of(model, batch, compute, barred, most)
+            cuts = np.searchsorted(batch.label_rows.numpy(), batch.cu_seqlens.numpy()).tolist()
+            for number, (start, stop) in zip(numbers, pairwise(cuts), strict=True):
+                found[number] = Likeliest(values[start:stop], ids[start:stop])
+    return [found[i] for i in range(len(samples))]
+
+
+def _likeliest_of(
+    model: MaskedLanguageModel, batch: Batch, compute: Compute, barred: Tensor, most: int
+) -> tuple[Float64Array, TokenIds]:
+    """Log-probabilities and ids, both (M, most), of the labelled rows of a batch."""
+    layout = lay_out(batch, compute.backend, compute.device)
+    batch = batch.to(compute.device)
+    hidden = model.head(model(batch, layout, batch.label_rows - int(model.config.shifted)))
+    values, ids = [], []
+    # Not in half precision: likely tokens would tie.
+    with torch.autocast(compute.device.type, enabled=False):
+        weight, bias = (None if t is None else t.float() for t in model.unembedding)
+        assert weight is not None
+        for part in hidden.split(SCORED_AT_ONCE):
+            logs = torch.log_softmax(nn.functional.linear(part.float(), weight, bias), -1)
+            # Before some are barred: what has diverged must not look like what may not be proposed.
+            if bool(logs.isnan().any()):
+                raise PalavraError(
+                    "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
+                )
+            best = logs.index_fill_(1, barred, -torch.inf).topk(most)
+            values.append(best.values)
+            ids.append(best.indices)
+    return torch.cat(values).double().cpu().numpy(), torch.cat(ids).cpu().numpy()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, overload
 
@@ -11,20 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from palavra.batch import Batch, Sample, pack
-from palavra.data.packing import best_fit
+from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
+from palavra.inference.batching import batches
 from palavra.inference.embedding import Embedding, Pooling, pool
-from palavra.inference.filling import Blank, blanks_of, top_fills
+from palavra.inference.filling import Blank, blanks_of, likeliest
+from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.kinds import AnyModel
-from palavra.inference.scoring import Masking, Score, score_masked
+from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
 from palavra.model.compute import Choice, Compute, Precision, choose_compute
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
 from palavra.tokenizer import Tokenizer
-
-BATCH_TOKENS = 8192
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
@@ -73,32 +73,85 @@ class LanguageModel(AnyModel):
         return vocabulary_of(self.tokenizer)
 
     @overload
-    def fill(self, text: str, top: int = 5) -> list[Blank]: ...  # type: ignore[overload-overlap]
+    def fill(self, text: str, top: int = 5, order: Order = "together") -> list[Blank]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def fill(self, text: Sequence[str], top: int = 5) -> list[list[Blank]]: ...
+    def fill(self, text: Sequence[str], top: int = 5, order: Order = "together") -> list[list[Blank]]: ...
 
-    def fill(self, text: str | Sequence[str], top: int = 5) -> list[Blank] | list[list[Blank]]:
+    def fill(
+        self, text: str | Sequence[str], top: int = 5, order: Order = "together"
+    ) -> list[Blank] | list[list[Blank]]:
         """The `top` most probable tokens for every mask in a text, best first.
 
-        One text gives a list of blanks, in order; several give a list for each. Every mask is predicted with
-        all the others of its text left masked. Raises PalavraError for a text without a mask, one longer than
-        the context, or a model without a masked-language-model head.
+        One text gives a list of blanks, in order; several give a list for each. "together": every mask is predicted
+        with all the others of its text left masked. "confidence": the surest mask is filled with its best token, the
+        text is read again, and so on: a mask's proposals are those it had when it was its turn, and the first of them
+        stands in the text from then on. Raises PalavraError for a text without a mask, one longer than the context, or
+        a model without a masked-language-model head.
         """
-        if not 0 < top <= self.tokenizer.vocab_size:
-            raise PalavraError(f"top is {top}: it must be 1 to {self.tokenizer.vocab_size}")
+        self._check_count("top", top)
         texts = [text] if isinstance(text, str) else list(text)
         self.check_head()
-        encoded = [blanks_of(one, self.tokenizer, self.model.config.context) for one in texts]
-        filled: list[list[Blank]] = [[] for _ in texts]
-        for rows, vectors, batch in self._run(encoded):
-            logits = self._logits(vectors, batch)
-            chosen = top_fills(logits, self.tokenizer, top)
-            sequence = np.searchsorted(batch.cu_seqlens.numpy(), batch.label_rows.cpu().numpy(), side="right") - 1
-            for place, fills in zip(sequence, chosen, strict=True):
-                number = rows[int(place)]
-                filled[number].append(Blank(index=len(filled[number]), fills=tuple(fills)))
+        found = search([sample for one in texts for sample in self.masked(one)], self._reader(top), order, 1)
+        filled = [proposals_of(best, self.tokenizer, top) for (best,) in found]
         return filled[0] if isinstance(text, str) else filled
+
+    @overload
+    def fillings(  # type: ignore[overload-overlap]
+        self, text: str, n_best: int = 5, *, order: Order = "confidence", beam: int | None = None,
+        lengths: tuple[int, int] | None = None,
+    ) -> list[Filling]: ...  # fmt: skip
+
+    @overload
+    def fillings(
+        self, text: Sequence[str], n_best: int = 5, *, order: Order = "confidence", beam: int | None = None,
+        lengths: tuple[int, int] | None = None,
+    ) -> list[list[Filling]]: ...  # fmt: skip
+
+    def fillings(
+        self, text: str | Sequence[str], n_best: int = 5, *, order: Order = "confidence", beam: int | None = None,
+        lengths: tuple[int, int] | None = None,
+    ) -> list[Filling] | list[list[Filling]]:  # fmt: skip
+        """The `n_best` most probable ways to fill all blanks of a text, best first; masks side by side are one blank.
+
+        "confidence": a beam search over the order of the surest mask first, `beam` hypotheses wide (None: `n_best`),
+        with as many passes as there are masks; exact where the beam is wide enough to hold all there is. "together":
+        the masks are taken as independent, which needs one pass and no beam.
+
+        `lengths` (fewest, most tokens) leaves the length of a text's only blank open: write it as one mask. Each
+        length is searched, and since longer fillings are less probable merely because they are longer, all are ranked
+        by `Filling.probability_per_token`; `probability` stays that given the length.
+
+        Raises PalavraError as `fill`, and for numbers or lengths out of bounds.
+        """
+        self._check_count("n_best", n_best)
+        if beam is not None and order == "together":
+            raise PalavraError('a beam means nothing to order "together", whose best fillings are exact: leave it out')
+        if beam is not None and beam < n_best:
+            raise PalavraError(f"beam is {beam}: it must be at least n_best, which is {n_best}")
+        texts = [text] if isinstance(text, str) else list(text)
+        self.check_head()
+        samples = [self.masked(one, lengths) for one in texts]
+        width = beam or n_best
+        found = search([sample for own in samples for sample in own], self._reader(width), order, width)
+        filled = []
+        for own in samples:
+            whole = [filling_of(best, self.tokenizer) for held in islice(found, len(own)) for best in held]
+            filled.append(sorted(whole, key=lambda filling: -filling.probability_per_token)[:n_best])
+        return filled[0] if isinstance(text, str) else filled
+
+    def _check_count(self, name: str, value: int) -> None:
+        most = self.tokenizer.vocab_size
+        if not 0 < value <= most:
+            raise PalavraError(f"{name} is {value}: it must be 1 to {most}, the size of the vocabulary")
+
+    def masked(self, text: str, lengths: tuple[int, int] | None = None) -> list[Sample]:
+        """A text as `fillings` reads it: once, or once for each length of its blank. Raises PalavraError as it does."""
+        return samples_of(text, self.tokenizer, self.model.config.context, lengths)
+
+    def _reader(self, most: int) -> Read:
+        """What finds the `most` likeliest tokens of masks."""
+        return lambda samples: likeliest(self.model, self.tokenizer, self.compute, samples, most)
 
     def check_head(self) -> None:
         """Raise PalavraError for a bare encoder, which cannot predict words."""
@@ -163,13 +216,7 @@ class LanguageModel(AnyModel):
 
     def _run(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], Tensor, Batch]]:
         """Vectors (N, D) of all samples, packed: (numbers of the samples in the batch, vectors, batch)."""
-        lengths = [len(sample.input_ids) for sample in samples]
-        budget = max([BATCH_TOKENS, *lengths])
-        # Like lengths together: attention rows are as wide as the longest sequence of their batch.
-        order = sorted(range(len(samples)), key=lambda i: -lengths[i])
-        for group in best_fit([lengths[i] for i in order], budget):
-            rows = [order[i] for i in group]
-            batch = pack([samples[i] for i in rows])
+        for rows, batch in batches(samples, BATCH_TOKENS):
             layout = lay_out(batch, self.compute.backend, self.compute.device)
             with torch.inference_mode(), self.compute.autocast():
                 moved = batch.to(self.compute.device)

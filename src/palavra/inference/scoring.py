@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from palavra.batch import Batch, Sample, pack
-from palavra.data.packing import best_fit
+from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
+from palavra.inference.batching import batches
 from palavra.losses import token_losses
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel, lay_out
@@ -99,14 +99,9 @@ def labelled_losses(
 
     Only labelled rows go through what follows the last layer's attention and through the head.
     """
-    lengths = [len(sample.input_ids) for sample in samples]
-    # Like lengths together: attention rows are as wide as the longest sequence of their batch.
-    order = sorted(range(len(samples)), key=lambda i: -lengths[i])
     found: dict[int, Float64Array] = {}
     with torch.inference_mode(), compute.autocast():
-        for group in best_fit([lengths[i] for i in order], max([BATCH_TOKENS, *lengths])):
-            numbers = [order[i] for i in group]
-            batch = pack([samples[i] for i in numbers])
+        for numbers, batch in batches(samples, BATCH_TOKENS):
             losses = _losses(model, batch, compute, causal).double().cpu().numpy()
             cuts = np.searchsorted(batch.label_rows.numpy(), batch.cu_seqlens.numpy()).tolist()
             found |= {number: losses[a:b] for number, (a, b) in zip(numbers, pairwise(cuts), strict=True)}

@@ -1,19 +1,24 @@
 """Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 from palavra.data.decoding import byte_lines, open_bytes
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
-from palavra.inference.filling import Blank, blanks_of
+from palavra.inference.filling import Blank
 from palavra.inference.generation import Continuation
+from palavra.inference.infilling import Filling, Order
 from palavra.inference.mixed import MixedModel
 from palavra.inference.model import LanguageModel
 from palavra.inference.scoring import Masking, Score
+
+ScoreMasking = Masking | Literal["none"]
+Found = TypeVar("Found")
 
 # Enough for full batches of texts of like length, few enough for a vector of each of their tokens to fit.
 CHUNK_TEXTS = 4096
@@ -68,51 +73,90 @@ def chunked(texts: Iterable[str], most: int | None = None) -> Iterator[list[str]
 
 
 def fill_all(
-    model: LanguageModel, texts: Iterable[str], top: int = 5, name: str | None = None
+    model: LanguageModel, texts: Iterable[str], top: int = 5, name: str | None = None, order: Order = "together"
 ) -> Iterator[tuple[str, list[Blank]]]:
     """Each text with its blanks, as `LanguageModel.fill`; where the texts are lines of the file `name`, an error
     in one of them says in which."""
-    done, fill = 0, model.fill
+    fill = model.fill
+    return _filled(texts, lambda chunk: fill(chunk, top, order), model.masked, name)
+
+
+def fillings_all(
+    model: LanguageModel, texts: Iterable[str], n_best: int = 5, name: str | None = None, *,
+    order: Order = "confidence", beam: int | None = None, lengths: tuple[int, int] | None = None,
+) -> Iterator[tuple[str, list[Filling]]]:  # fmt: skip
+    """Each text with its fillings, as `LanguageModel.fillings`; errors as `fill_all`."""
+    fillings, masked = model.fillings, model.masked
+    return _filled(
+        texts, lambda chunk: fillings(chunk, n_best, order=order, beam=beam, lengths=lengths),
+        lambda text: masked(text, lengths), name,
+    )  # fmt: skip
+
+
+def _filled(
+    texts: Iterable[str],
+    fill: Callable[[list[str]], Sequence[Found]],
+    masked: Callable[[str], object],
+    name: str | None,
+) -> Iterator[tuple[str, Found]]:
+    """Each text with what `fill` finds, some thousand at a time; after an error, `masked` tells which text cannot be
+    read."""
+    done = 0
     for chunk in chunked(texts):
         try:
-            filled = fill(chunk, top)
+            filled = fill(chunk)
         except PalavraError:
             if name is not None:
-                _check_lines(model, chunk, name, done + 1)
+                _check_lines(masked, chunk, name, done + 1)
             raise
         yield from zip(chunk, filled, strict=True)
         done += len(chunk)
 
 
-def _check_lines(model: LanguageModel, texts: list[str], name: str, first: int) -> None:
+def _check_lines(masked: Callable[[str], object], texts: list[str], name: str, first: int) -> None:
     """Raise PalavraError for the first text that cannot be filled, with its line."""
     for line, text in enumerate(texts, first):
         try:
-            blanks_of(text, model.tokenizer, model.model.config.context)
+            masked(text)
         except PalavraError as error:
             raise PalavraError(f"{name}:{line}: {error}") from None
 
 
+def masking_of(model: LanguageModel | CausalModel, masking: ScoreMasking | None) -> ScoreMasking:
+    """How a model's texts are masked to score them where `masking` is asked for: None is its default, "none" the score
+    of a causal model, or of a `MixedModel` read from left to right. Raises PalavraError for what it cannot do."""
+    if isinstance(model, CausalModel):
+        if masking is not None:
+            raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
+        return "none"
+    if masking == "none" and not isinstance(model, MixedModel):
+        raise PalavraError("--masking none is for models trained with --objective causal+masked: use token or word")
+    return masking or "word"
+
+
+def scorer(
+    model: LanguageModel | CausalModel, masking: ScoreMasking, per_token: bool = False
+) -> Callable[[Sequence[str]], list[Score]]:
+    """The model's `score` with a masking that `masking_of` allows it."""
+    if masking != "none":
+        assert isinstance(model, LanguageModel)
+        return partial(model.score, per_token=per_token, masking=masking)
+    return partial((model.causal if isinstance(model, MixedModel) else model).score, per_token=per_token)
+
+
 def score_all(
     model: LanguageModel | CausalModel, texts: Iterable[str], *, per_token: bool = False,
-    masking: Masking | Literal["none"] | None = None, name: str | None = None,
+    masking: ScoreMasking | None = None, name: str | None = None,
 ) -> Iterator[Score]:  # fmt: skip
-    """The score of each text, as the model's `score`; `masking` None is its default, "none" the score of a `MixedModel`
-    that is read from left to right. Where the texts are lines of the file `name`, an error in one of them says in
-    which."""
-    if isinstance(model, CausalModel) and masking is not None:
-        raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
-    if masking == "none":
-        if not isinstance(model, MixedModel):
-            raise PalavraError("--masking none is for models trained with --objective causal+masked: use token or word")
-        model, masking = model.causal, None
-    options: dict[str, Any] = {"per_token": per_token} | ({} if masking is None else {"masking": masking})
-    done, score = 0, model.score
+    """The score of each text, `masking` as in `masking_of`. Where the texts are lines of the file `name`, an error in
+    one of them says in which."""
+    used = masking_of(model, masking)
+    done, score = 0, scorer(model, used, per_token)
     for chunk in chunked(texts):
-        if name is not None and isinstance(model, LanguageModel):
+        if name is not None and used != "none":
             room = model.model.config.context - 2
             _check_lengths(model, chunk, room, f"the model reads at most {room}: split it", name, done + 1)
-        yield from score(chunk, **options)
+        yield from score(chunk)
         done += len(chunk)
 
 

@@ -13,6 +13,7 @@ from palavra.run.splits import SPLITS, Split, examples_hash
 from palavra.tasks.directory import describe_head, is_task_directory, parameters
 from palavra.tasks.intervals import Interval
 from palavra.tasks.task import Scores, Task
+from palavra.training.optimizers import OptimizerName
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -36,7 +37,7 @@ def drops_a_head(recipe: FinetuneRecipe) -> bool:
     return not recipe.scratch and is_task_directory(Path(recipe.model))
 
 
-def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
+def describe(job: FineTuning, splits: Sequence[Split], pretrained_with: OptimizerName | None) -> dict[str, Any]:
     """The content of `run.json` before training."""
     config = job.model.config
     return {
@@ -44,6 +45,7 @@ def describe(job: FineTuning, splits: Sequence[Split]) -> dict[str, Any]:
         "environment": environment(job.compute, 0.0),
         "model": {
             "pretrained": job.recipe.model,
+            "pretrained_with": pretrained_with,
             **({"former_head": "dropped"} if drops_a_head(job.recipe) else {}),
             "family": config.family,
             "layers": config.layers,

@@ -31,13 +31,20 @@ from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
 from palavra.run.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.run.training import Outcome, Training
-from palavra.tasks.directory import build_task_model, describe_head, load_pretrained, parameters, save_task_model
+from palavra.tasks.directory import (
+    build_task_model,
+    describe_head,
+    is_task_directory,
+    load_pretrained,
+    parameters,
+    save_task_model,
+)
 from palavra.tasks.features import Features
 from palavra.tasks.spec import check_fields
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
-from palavra.training.optimizers import OptimizerName
+from palavra.training.optimizers import OPTIMIZERS, OptimizerName
 from palavra.training.strategies import prepare_model
 
 # A shorter run would not earn its compilation back.
@@ -95,12 +102,13 @@ def finetune_splits(
         pretrained = Path(recipe.model)
         tokenizer = Tokenizer.load(pretrained)
         width = read_config(pretrained).width
-        recipe = recipe.settled(width, optimizer_of(pretrained))
+        pretrained_with = optimizer_of(pretrained)
+        recipe = recipe.settled(width, pretrained_with)
         job = _job(recipe, splits, tokenizer, log)
         recipe = replace(job.recipe, train=replace(job.recipe.train, steps=job.steps))
         job = as_job(replace(job, recipe=recipe))
         _describe(job, splits, log)
-        run.write_json("run.json", describe(job, splits))
+        run.write_json("run.json", describe(job, splits, pretrained_with))
         write_held_out(run, splits)
         # Last, for a folder with a recipe is a run that can be resumed.
         atomic_write_text(run.recipe, configuration.to_toml(with_absolute_paths(recipe)))
@@ -141,14 +149,13 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
-    """The optimizer that a model of Palavra was pretrained with; None for models from elsewhere."""
+    """The optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for models
+    from elsewhere. Raises PalavraError for a damaged recipe."""
     recipe = pretrained / "palavra.toml"
-    if not recipe.is_file():
-        return None
-    try:
-        return configuration.from_toml(Recipe, recipe).optimizer.name
-    except PalavraError:
-        return None  # the recipe of another kind of run
+    if is_task_directory(pretrained):
+        known = RunDirectory(pretrained).read_json("run.json").get("model", {}).get("pretrained_with")
+        return known if known in OPTIMIZERS else None
+    return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None
 
 
 # The job

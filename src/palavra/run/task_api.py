@@ -1,7 +1,7 @@
 """The Python functions of labelled tasks, with the names of the commands."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -16,8 +16,10 @@ from palavra.model.outputs import OutputName
 from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
 from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.run.describe_tasks import scores_json
+from palavra.run.directory import RunDirectory
 from palavra.run.finetune import FineTuned, optimizer_of, resume_finetuning, run_finetuning
-from palavra.run.several import SeveralRuns, run_folds, run_seeds
+from palavra.run.several import Repetition, SeveralRuns, run_folds, run_seeds
+from palavra.run.splits import with_absolute_paths
 from palavra.tasks.spec import COLUMNS_OF, Articles, LongTexts, Scheme, TaskSpec, reads_separator, unread_fields
 from palavra.tasks.task import Prediction, Scores
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
@@ -27,10 +29,10 @@ Kind = Literal["classification", "pairs", "regression", "labelling", "qa", "choi
 
 
 def build_finetune_recipe(
-    kind: Kind,
-    train: str | Path,
+    kind: Kind | None,
+    train: str | Path | None,
     *,
-    model: str | Path,
+    model: str | Path | None,
     valid: str | Path | None = None,
     test: str | Path | None = None,
     valid_share: float | None = None,
@@ -77,14 +79,16 @@ def build_finetune_recipe(
     `task.` change every task).
 
     `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
-    several (files in it are looked for beside it). Arguments left None change nothing. Raises PalavraError for an
+    several (files in it are looked for beside it). Arguments left None change nothing; without `kind`, `train` and
+    `model` those of the `recipe` are taken. Raises PalavraError for an
     unknown key, a wrong value, or a column or a separator that no task reads, and for a field of a file that means
     nothing to the task it describes.
     """
     if epochs is not None and steps is not None:
         raise PalavraError("give one of --epochs and --steps: they both set the length")
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
-    specs, source = _tasks(kind, str(train), base), _source(str(train), recipe)
+    specs, source = _tasks(kind, train, base), _source(str(train), recipe)
+    model = str(model or base.model)
     columns = given_columns(
         {
             "text": text, "text_a": text_a, "text_b": text_b, "label": label, "words": words, "question": question,
@@ -114,7 +118,7 @@ def build_finetune_recipe(
     )
     built = replace(
         base,
-        model=str(model),
+        model=model,
         tasks=tasks,
         strategy=replace(base.strategy, **_present(name=strategy, layers=layers)),
         optimizer=_optimizer(base.optimizer, optimizer, learning_rate, Path(model)),
@@ -154,8 +158,13 @@ def _present(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _tasks(kind: Kind, train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
-    """The tasks that a training file stands for."""
+def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
+    """The tasks that a training file stands for, or those of the recipe where none is named."""
+    if kind is None or source is None:
+        if kind or source or not base.tasks:
+            raise PalavraError("name a kind of task and a file of labelled examples: they may be left out to --resume")
+        return base.tasks
+    train = str(source)
     if Path(train).suffix != ".toml":
         if kind == "multitask":
             raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")
@@ -222,8 +231,8 @@ def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> Finet
 
 
 def finetune(
-    kind: Kind,
-    train: str | Path,
+    kind: Kind | None = None,
+    train: str | Path | None = None,
     *,
     out: str | Path,
     seeds: int = 1,
@@ -236,8 +245,9 @@ def finetune(
 
     `kind`, `train` and `options` are those of `build_finetune_recipe`. With `seeds` above 1 the run is repeated with
     as many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out`
-    holds the best of the models. With `resume` an interrupted run goes on exactly. Raises PalavraError for wrong
-    input, Interrupted after a signal, Diverged when the loss is lost.
+    holds the best of the models. With `resume` an interrupted run goes on exactly, with its own recipe (only `set`
+    changes it): `kind`, `train` and `options` may be left out, and have to be the run's own where they are given.
+    Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
     """
     log = log or Log(quiet=True)
     target = Path(out)
@@ -248,13 +258,13 @@ def finetune(
     if seeds > 1 and folds is not None:
         raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
     if resume and seeds == 1 and folds is None:
-        ignored = sorted(
-            key for key, value in options.items() if key not in ("set", "model") and value not in (None, ())
-        )
-        if ignored:
-            log.warn(f"--resume goes on with the recipe in {out}: {', '.join(ignored)} given here changes nothing")
+        _check_same(target, kind, train, options)
         return resume_finetuning(target, tuple(options.get("set") or ()), log)
-    recipe = build_finetune_recipe(kind, train, **options)
+    begun = target / "repeated.toml"
+    if resume and begun.exists() and not (kind or train or any(value not in (None, ()) for value in options.values())):
+        recipe = configuration.from_toml(Repetition, begun).recipe
+    else:
+        recipe = build_finetune_recipe(kind, train, **{"model": None, **options})
     if options.get("layers") is not None and recipe.strategy.name != "top-k":
         raise PalavraError(f"--layers means nothing to the strategy {recipe.strategy.name}: add --strategy top-k")
     if folds is not None:
@@ -262,6 +272,44 @@ def finetune(
     if seeds > 1:
         return run_seeds(recipe, seeds, target, resume, log)
     return run_finetuning(recipe, target, log)
+
+
+def _check_same(out: Path, kind: Kind | None, train: str | Path | None, options: Mapping[str, Any]) -> None:
+    """Raise PalavraError where what is given is not what the run in `out` was begun with."""
+    run = RunDirectory(out)
+    if (out / "repeated.toml").exists():
+        raise PalavraError(f"{out} was begun with --seeds or --folds: resume it with the same")
+    run.check_present()
+    own = configuration.from_toml(FinetuneRecipe, run.recipe)
+    differing = _other_tasks(own, kind, train)
+    given = {key: value for key, value in options.items() if key != "set" and value not in (None, ())}
+    if given.pop("recipe", None) is not None:
+        raise PalavraError(f"--recipe means nothing with --resume: {run.recipe} is the run's own; leave it out")
+    if given.get("epochs") == own.train.epochs:
+        del given["epochs"]  # it holds as steps
+    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **{"model": None, **given}))
+    now = configuration.to_toml(made).splitlines()
+    differing += [line for line in configuration.to_toml(own).splitlines() if line not in now]
+    if differing or made != own:
+        raise PalavraError(
+            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(given)}): resume it without other options, "
+            "or choose another --out"
+        )
+
+
+def _other_tasks(own: FinetuneRecipe, kind: Kind | None, train: str | Path | None) -> list[str]:
+    """What the run's own tasks are, where others are given; a file that describes tasks may say less than options
+    added to it."""
+    kinds = {task.kind for task in own.tasks}
+    if kind not in (None, "multitask", *kinds) or (kind != "multitask" and kind is not None and len(kinds) > 1):
+        return [f"kind {' and '.join(sorted(kinds))}"]
+    if train is None:
+        return []
+    toml = Path(train).suffix == ".toml"
+    specs = _tasks(kind or own.tasks[0].kind, train, own) if toml else (replace(own.tasks[0], train=str(train)),)
+    given = with_absolute_paths(replace(own, tasks=specs)).tasks
+    sources = [task.train for task in own.tasks]
+    return [] if [task.train for task in given] == sources else [f"examples of {', '.join(sources)}"]
 
 
 @dataclass(frozen=True, kw_only=True)
