@@ -7,6 +7,7 @@ from palavra.errors import PalavraError
 # Everything that some kind of model can be asked, and what makes a model that can.
 ASKED = {
     "fill": "a masked language model (palavra pretrain)",
+    "fillings": "a masked language model (palavra pretrain)",
     "distribution": "a masked language model (palavra pretrain)",
     "embed": "a masked language model (palavra pretrain)",
     "generate": "a causal language model (palavra pretrain --objective causal, or causal+masked)",
