@@ -68,7 +68,7 @@ def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
     features = task.encode(examples, tokenizer, 32, False)
     logits = np.random.default_rng(0).normal(size=(18, 3)).astype(np.float32)
     scores = task.score(examples, features, (logits,))
-    assert with_intervals(scores) == set(scores.values)
+    assert with_intervals(scores) == set(scores.values) - {"calibration_error"}
     assert {"micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss"} <= set(scores.values)
     without_c = [replace(one, label=tuple(label for label in one.label if label != "c")) for one in examples]
     scores = task.score(without_c, task.encode(without_c, tokenizer, 32, False), (logits,))

@@ -361,7 +361,7 @@ def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
     assert after.values["f1"] == after.values["exact"] == 1
     sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
     assert with_intervals(before) == {"f1", "exact", "loss"}  # of both sorts of questions, all are alike
-    assert set(after.values) == {"f1", "exact", "loss", "best_f1", "best_exact"} | sorts
+    assert set(after.values) == {"f1", "exact", "calibration_error", "loss", "best_f1", "best_exact"} | sorts
     assert (after.details["articles"], after.details["threshold"]) == ("en", 2.0)
     only = QUESTIONS[:7]
     assert task.calibrate(only, encode(only), (scores[: first[7]],))[0] is task

@@ -311,7 +311,7 @@ def _errors(task: EvaluatedTask, details: JsonObject) -> Table | None:
     if not rows:
         return None
     columns = [("text", "Text"), ("word", "Word"), ("label", "Label"), ("predicted", "Predicted"),
-               ("probability", "Probability"), ("where", "Where")]  # fmt: skip
+               ("decision", "Surest mistake"), ("probability", "Probability"), ("where", "Where")]  # fmt: skip
     columns = [(key, title) for key, title in columns if any(key in row for row in rows)]
     forms = {"probability": percent, "where": _where}
     sure = any("probability" in row for row in rows)

@@ -83,6 +83,23 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How sure and how right predictions are: the expected calibration `error`, and the `bins` that it is of."""
+
+    error: float
+    bins: tuple[Bin, ...]
+
+    @classmethod
+    def of(cls, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> "Calibration":
+        """Of predictions, arguments and errors as in `reliability`."""
+        return cls(error=expected_calibration_error(confidence, correct), bins=reliability(confidence, correct))
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report draws, an entry of `Scores.details`."""
+        return {"reliability": [row.to_json() for row in self.bins]}
+
+
 def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], temperature: float = 1.0) -> float:
     """Mean -log softmax(logits / temperature)[label] in nats. logits (E, K), labels (E,)."""
     log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)

@@ -163,17 +163,17 @@ class MultipleChoice(Task[ChoiceExample]):
         correct = chosen == features.labels[:, 0]
         scores, labels = (torch.from_numpy(array) for array in (inferred[0][:, 0].astype(np.float64), features.labels))
         losses = choice_losses(scores, labels).numpy()
-        error = calibration.expected_calibration_error(confidence, correct)
+        calibrated = calibration.Calibration.of(confidence, correct)
         details = {
             **self.summary(examples),
-            "reliability": [row.to_json() for row in calibration.reliability(confidence, correct)],
+            **calibrated.to_json(),
             "errors": _confident_errors(examples, chosen, confidence, correct),
         }
         return Scores(
             main="accuracy",
             values={
                 "accuracy": float(correct.mean()),
-                "calibration_error": float(error),
+                "calibration_error": calibrated.error,
                 "loss": float(losses.mean()),
             },
             examples=len(examples),

@@ -74,7 +74,7 @@ class Classification(Task[TextExample]):
     @property
     def metrics(self) -> tuple[str, ...]:
         if self.multilabel:
-            return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss")
+            return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "calibration_error", "loss")
         areas = ("auroc",) if len(self.labels) <= metrics.MANY_CLASSES else ()
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", *areas, "calibration_error", "loss")
 
@@ -259,30 +259,62 @@ class Classification(Task[TextExample]):
     def _scores(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
         targets = self._targets(examples)
         if self.multilabel:
-            several = metrics.multilabel_scores(targets > 0, probabilities, self.labels, threshold=THRESHOLD)
-            return Scores(
-                main="micro_f1",
-                values=_numbers(several),
-                examples=len(examples),
-                details=several.to_json(),
-                statistics=partial(_set_statistics, targets > 0, probabilities, several.auroc is not None),
-            )
+            return self._set_scores(examples, probabilities, targets > 0)
         found = metrics.classification_scores(targets, probabilities, self.labels)
         chosen = probabilities.argmax(1)
         confidence, correct = probabilities.max(1), chosen == targets
-        error = calibration.expected_calibration_error(confidence, correct)
+        calibrated = calibration.Calibration.of(confidence, correct)
         details = {
             **found.to_json(),
-            "reliability": [row.to_json() for row in calibration.reliability(confidence, correct)],
+            **calibrated.to_json(),
             "errors": self._confident_errors(examples, probabilities, targets),
         }
         return Scores(
             main="accuracy",
-            values={**_numbers(found), "calibration_error": float(error)},
+            values={**_numbers(found), "calibration_error": calibrated.error},
             examples=len(examples),
             details=details,
             statistics=partial(_statistics, targets, probabilities, found.auroc is not None),
         )
+
+    def _set_scores(
+        self, examples: Sequence[TextExample], probabilities: Probabilities, gold: npt.NDArray[np.bool_]
+    ) -> Scores:
+        """Of label sets, gold (E, K). Calibration is that of all decisions, for a label or against it."""
+        found = metrics.multilabel_scores(gold, probabilities, self.labels, threshold=THRESHOLD)
+        confidence = np.where(probabilities >= THRESHOLD, probabilities, 1 - probabilities)
+        right = (probabilities >= THRESHOLD) == gold
+        calibrated = calibration.Calibration.of(confidence.reshape(-1), right.reshape(-1))
+        details = {
+            **found.to_json(),
+            **calibrated.to_json(),
+            "errors": self._confident_set_errors(examples, probabilities, np.where(right, 0, confidence)),
+        }
+        return Scores(
+            main="micro_f1",
+            values={**_numbers(found), "calibration_error": calibrated.error},
+            examples=len(examples),
+            details=details,
+            statistics=partial(_set_statistics, gold, probabilities, found.auroc is not None),
+        )
+
+    def _confident_set_errors(
+        self, examples: Sequence[TextExample], probabilities: Probabilities, sure: Probabilities
+    ) -> list[dict[str, Any]]:
+        """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
+        surest = sure.argmax(1)
+        worst = np.argsort(-sure.max(1), kind="stable")[:SHOWN_ERRORS].tolist()
+        return [
+            {
+                **_shown(examples[i]),
+                "label": ", ".join(examples[i].label) or "none",
+                "predicted": ", ".join(self._several(probabilities[i])["label"]) or "none",
+                "decision": f"{'' if probabilities[i, surest[i]] >= THRESHOLD else 'not '}{self.labels[surest[i]]}",
+                "probability": float(sure[i, surest[i]]),
+            }
+            for i in worst
+            if sure[i, surest[i]] > 0
+        ]
 
     def _confident_errors(
         self, examples: Sequence[TextExample], probabilities: Probabilities, targets: npt.NDArray[np.int64]
@@ -293,8 +325,7 @@ class Classification(Task[TextExample]):
         worst = wrong[np.argsort(-probabilities[wrong, chosen[wrong]])][:SHOWN_ERRORS]
         return [
             {
-                "where": examples[i].where,
-                "text": " | ".join(filter(None, (examples[i].first, examples[i].second)))[:300],
+                **_shown(examples[i]),
                 "label": self.labels[targets[i]],
                 "predicted": self.labels[chosen[i]],
                 "probability": float(probabilities[i, chosen[i]]),
@@ -331,6 +362,11 @@ class Classification(Task[TextExample]):
     def config_values(self) -> dict[str, Any]:
         problem = "multi_label_classification" if self.multilabel else "single_label_classification"
         return {**label_map(self.labels), "problem_type": problem}
+
+
+def _shown(example: TextExample) -> dict[str, str]:
+    """Where an example is from, and the beginning of what it says."""
+    return {"where": example.where, "text": " | ".join(filter(None, (example.first, example.second)))[:300]}
 
 
 def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:

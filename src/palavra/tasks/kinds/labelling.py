@@ -21,6 +21,7 @@ from palavra.model.families.tasks import Form
 from palavra.model.outputs import Output, build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import metrics
+from palavra.tasks.calibration import Calibration
 from palavra.tasks.features import Features, Int64Array
 from palavra.tasks.labels import label_map
 from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
@@ -81,8 +82,8 @@ class Labelling(Task[Tagged]):
     @property
     def metrics(self) -> tuple[str, ...]:
         if self.spells_spans:
-            return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "loss")
-        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+            return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -238,8 +239,8 @@ class Labelling(Task[Tagged]):
         return {"text": example.text, "words": words, "labels": labels, "probabilities": certain, "spans": spans}
 
     def score(self, examples: Sequence[Tagged], features: Features, inferred: Inferred) -> Scores:
-        """Spans as conlleval counts them; where labels spell none, the labels of words. `loss` is the mean over the
-        rows, -log p of the right class in nats."""
+        """Spans as conlleval counts them; where labels spell none, the labels of words. Calibration is that of words;
+        `loss` is the mean over the rows, -log p of the right class in nats."""
         log_p = _of_words(features, inferred)
         # Only a probability of 0 is not a number that is one.
         metrics.check_finite(np.exp(log_p), "words")
@@ -247,13 +248,15 @@ class Labelling(Task[Tagged]):
         losses = -inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)].astype(np.float64)
         loss = float(losses.mean())
         sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
-        errors = {"errors": self._confident_errors(examples, log_p, chosen, gold)}
+        calibrated = Calibration.of(np.exp(log_p[np.arange(len(chosen)), chosen]), chosen == gold)
+        sure = {"calibration_error": calibrated.error, "loss": loss}
+        errors = {**calibrated.to_json(), "errors": self._confident_errors(examples, log_p, chosen, gold)}
         if not self.spells_spans:
             found = metrics.classification_scores(gold, np.exp(log_p), self.labels).to_json()
-            values = {name: float(found[name]) for name in self.metrics[:-1]}
+            values = {name: float(found[name]) for name in self.metrics if name not in sure}
             return Scores(
                 main="accuracy",
-                values={**values, "loss": loss},
+                values={**values, **sure},
                 examples=len(examples),
                 details={**found, "loss": loss, **errors},
                 statistics=lambda: [class_statistics(gold, chosen, sizes), _mean_loss(features, losses, sizes)],
@@ -263,10 +266,10 @@ class Labelling(Task[Tagged]):
         expected = [decode_tags(_labels(example), ANY) for example in examples]
         accuracy = float((chosen == gold).mean())
         table = metrics.span_scores(expected, predicted, token_accuracy=accuracy).to_json()
-        values = {name: float(table[name]) for name in self.metrics[:-1]}
+        values = {name: float(table[name]) for name in self.metrics if name not in sure}
         return Scores(
             main="f1",
-            values={**values, "loss": loss},
+            values={**values, **sure},
             examples=len(examples),
             details={**table, **errors},
             statistics=lambda: [

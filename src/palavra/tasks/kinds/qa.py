@@ -20,7 +20,7 @@ from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.answers import ARTICLES, Grades, QuestionScores, Threshold, best_threshold, grade
-from palavra.tasks.calibration import FEWEST_IN_HALF, halves, how_fitted
+from palavra.tasks.calibration import FEWEST_IN_HALF, Calibration, halves, how_fitted
 from palavra.tasks.candidates import Candidate, Found, best_spans, candidate_of, distinct
 from palavra.tasks.features import Features, Int64Array, offsets_of
 from palavra.tasks.metrics import check_finite
@@ -78,8 +78,8 @@ class QuestionAnswering(Task[Question]):
     def metrics(self) -> tuple[str, ...]:
         if self.unanswerable:
             return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
-                    "best_exact", "loss")  # fmt: skip
-        return ("f1", "exact", "loss")
+                    "best_exact", "calibration_error", "loss")  # fmt: skip
+        return ("f1", "exact", "calibration_error", "loss")
 
     @property
     def limit(self) -> float:
@@ -228,17 +228,22 @@ class QuestionAnswering(Task[Question]):
     def _prediction(self, found: Found) -> Prediction:
         """`start` and `end` are characters of the context, None for no answer. Probabilities are shares among the
         answers found, at most `CANDIDATES`, and where "no answer" can be one, that."""
-        may_refuse = bool(np.isfinite(self.limit))
-        scores = [candidate.score for candidate in found.candidates]
-        shares = softmax([*scores, found.no_answer] if may_refuse or not scores else scores).tolist()
+        shares = self._shares(found)
         best = [
             {"answer": one.text, "probability": share, "start": one.start, "end": one.end}
             for one, share in zip(found.candidates, shares, strict=False)
         ]
         refused = not best or found.refusal > self.limit
         chosen = {"answer": "", "probability": shares[-1], "start": None, "end": None} if refused else best[0]
-        refusal = {"no_answer_probability": shares[-1]} if may_refuse else {}
+        refusal = {"no_answer_probability": shares[-1]} if np.isfinite(self.limit) else {}
         return {**chosen, **refusal, "best": best[: self.spec.qa.best]}
+
+    def _shares(self, found: Found) -> list[float]:
+        """Of the candidates, best first, and of "no answer" where that can be one."""
+        scores = [candidate.score for candidate in found.candidates]
+        may_refuse = bool(np.isfinite(self.limit)) or not scores
+        shares: list[float] = softmax([*scores, found.no_answer] if may_refuse else scores).tolist()
+        return shares
 
     def score(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Scores:
         """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
@@ -302,12 +307,22 @@ class QuestionAnswering(Task[Question]):
         scores = given.scores(**best)
         of_windows = _losses(features, inferred)
         threshold = {} if np.isinf(self.limit) else {"threshold": self.limit}
-        errors = _errors(examples, judged, refused, given.f1)
+        shares = [self._shares(found) for found in judged.found]
+        sure = np.array([own[-1] if no else own[0] for own, no in zip(shares, refused.tolist(), strict=True)])
+        # A sum of rounded shares may be a little over 1.
+        calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
+        errors = {**calibrated.to_json(), "errors": _errors(examples, judged, refused, given.f1, sure)}
         return Scores(
             main="f1",
-            values={"f1": scores.f1, "exact": scores.exact, **_sorts(scores), "loss": float(of_windows.mean())},
+            values={
+                "f1": scores.f1,
+                "exact": scores.exact,
+                **_sorts(scores),
+                "calibration_error": calibrated.error,
+                "loss": float(of_windows.mean()),
+            },
             examples=len(examples),
-            details={**scores.to_json(), "articles": self.spec.qa.articles, **threshold, "errors": errors},
+            details={**scores.to_json(), "articles": self.spec.qa.articles, **threshold, **errors},
             statistics=lambda: _statistics(given, features, of_windows),
             groups=_passages(examples),
         )
@@ -386,18 +401,20 @@ def _passages(examples: Sequence[Question]) -> Int64Array:
     return np.array([numbers.setdefault(example.context, len(numbers)) for example in examples], dtype=np.int64)
 
 
-def _errors(examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles) -> list[dict[str, Any]]:
-    """The wrong predictions whose score is furthest from that of the other choice."""
+def _errors(
+    examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles, sure: Doubles
+) -> list[dict[str, Any]]:
+    """The wrong predictions that the model was surest of."""
     wrong = np.flatnonzero(f1 == 0)
-    margins = np.abs(judged.refusal[wrong])
     return [
         {
             "where": examples[i].where,
             "text": examples[i].question[:300],
             "label": examples[i].answers[0].text if examples[i].answers else "",
             "predicted": "" if refused[i] else judged.found[i].text,
+            "probability": float(sure[i]),
         }
-        for i in wrong[np.argsort(-margins, kind="stable")][:SHOWN_ERRORS].tolist()
+        for i in wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN_ERRORS].tolist()
     ]
 
 
