@@ -21,7 +21,7 @@ from palavra.model import attention
 from palavra.model.attention import BACKENDS, RowsLayout, attend, choose_backend, rows_layout
 from palavra.model.compute import compile_layers, eager
 from palavra.model.layers import rotate
-from palavra.model.transformer import Rotary
+from palavra.model.transformer import ROW_BLOCK, Rotary
 
 DEVICE = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=6)
@@ -158,6 +158,25 @@ def test_a_packed_forward_equals_each_document_alone(lengths: list[int], family:
         packed = run(model, batch, backend, width)
         alone = torch.cat([run(model, pack([sample]), "reference") for sample in unpack(batch)])
     torch.testing.assert_close(packed, alone)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert", "llama"])
+def test_rows_beyond_the_tokens_add_nothing_to_the_gradient(family: str) -> None:
+    """Products are made in whole blocks of rows (ROW_BLOCK): what fills the last one up is nobody's."""
+    model = build_model(model_config(family), torch.float64)
+    batch, weights = random_batch([9, 14, 4]), list(model.parameters())
+    seen: list[int] = []
+    up = model.get_submodule("transformer.layers.0.mlp.up")
+    hook = up.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+
+    def gradients(backend: str) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad((run(model, batch, backend) ** 2).sum(), weights, allow_unused=True)
+
+    expected, found = gradients("reference"), gradients("rows")
+    hook.remove()
+    assert seen == [27, ROW_BLOCK]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_segments_reach_the_model_of_a_family_that_has_them() -> None:

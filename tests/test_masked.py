@@ -289,12 +289,12 @@ def test_the_last_layer_cut_to_the_sampled_rows_has_the_gradients_of_the_whole(f
 
 def test_the_matrix_products_of_a_step_are_counted_right() -> None:
     model = build_model(model_config("bert", layers=3))
-    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).corrupt(*text(20, 20), np.random.default_rng(0))
+    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).corrupt(*text(16, 16), np.random.default_rng(0))
     objective = MaskedObjective(MaskingConfig(), vocabulary())
     counter = FlopCounterMode(display=False)
     with counter:
-        objective.loss(model, batch, layout_of(batch, width=20)).total.backward()
-    expected = matmul_flops(model.config, batch.tokens, batch.labelled, sequence=20)
+        objective.loss(model, batch, layout_of(batch, width=16)).total.backward()
+    expected = matmul_flops(model.config, batch.tokens, batch.labelled, sequence=16)
     # The sum over rows that is the gradient of the vocabulary's bias is a product too, a small one.
     assert counter.get_total_flops() == expected + 2 * batch.labelled * 50
 

@@ -137,9 +137,15 @@ def attend(
     shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
     many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
     `dropout`: share of attention weights dropped. Returns (N, H, d) in the dtype of `v`.
+
+    Rows beyond the tokens of a `RowsLayout` are nobody's: they see nothing, are not seen, and come back as zeros.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if isinstance(layout, RowsLayout):
+        tokens = len(layout.place)
+        if filler := len(q) - tokens:
+            mixed = _attend_rows(q[:tokens], k[:tokens], v[:tokens], layout, window, causal, dropout)
+            return F.pad(mixed, (0, 0, 0, 0, 0, filler))
         return _attend_rows(q, k, v, layout, window, causal, dropout)
     if isinstance(layout, VarlenLayout):
         return _attend_varlen(q, k, v, layout, window, causal)

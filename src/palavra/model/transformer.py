@@ -3,12 +3,17 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palavra.model.attention import Layout
+from palavra.model.attention import Layout, RowsLayout
 from palavra.model.config import ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
+
+# A CPU's matrix products are made ready anew for every number of rows that they have not met, and what was made ready
+# is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes. Rows come in whole blocks there.
+ROW_BLOCK = 32
 
 
 class Embeddings(nn.Module):
@@ -80,12 +85,16 @@ class Transformer(nn.Module):
         `causal` stands in for the configuration's own (None).
         """
         causal = self.config.causal if causal is None else causal
+        tokens = len(input_ids)
+        if isinstance(layout, RowsLayout) and (filler := -tokens % ROW_BLOCK):
+            input_ids, position_ids = F.pad(input_ids, (0, filler)), F.pad(position_ids, (0, filler))
+            segment_ids = None if segment_ids is None else F.pad(segment_ids, (0, filler))
         x = self.embeddings(input_ids, position_ids, segment_ids)
         rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
         for number, (kind, layer) in enumerate(zip(self.config.layer_kinds, self.layers, strict=True), start=1):
             x = layer(x, rotary.get(kind), layout, rows if number == self.config.layers else None, causal)
         out: Tensor = self.final_norm(x)
-        return out
+        return out if rows is not None else out[:tokens]
 
     def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
