@@ -14,7 +14,6 @@ from tiny_outputs import CLASSES, WIDTH, build, gradients, rows_of, zipf
 from torch import Tensor
 
 from palavra.errors import PalavraError
-from palavra.model import outputs
 from palavra.model.outputs import Hierarchical, OutputConfig, OutputName, Softmax, build_output
 
 CONFIGS = [
@@ -122,23 +121,6 @@ def test_adaptive_reads_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Tensor, "tolist", noted)
     output.total_loss(*rows_of(20))
     assert read == [(3,)]
-
-
-@every_output
-@pytest.mark.parametrize("k", [1, 5, CLASSES])
-def test_top_is_the_start_of_the_sorted_distribution(
-    config: OutputConfig, k: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outputs, "TOP_ELEMENTS", 3 * CLASSES)  # three rows at a time
-    output = build(config)
-    hidden = rows_of(10)[0]
-    probabilities, ids = output.top(hidden, k)
-    best = output.log_probabilities(hidden).exp().sort(dim=1, descending=True)
-    torch.testing.assert_close(probabilities, best.values[:, :k])
-    assert torch.equal(ids, best.indices[:, :k])
-    for wrong in (0, CLASSES + 1):
-        with pytest.raises(PalavraError, match="ask for 1 to 120"):
-            output.top(hidden, wrong)
 
 
 @every_output

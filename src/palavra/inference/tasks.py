@@ -27,6 +27,8 @@ from palavra.tasks.task import Inferred, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
+# Numbers of the output layer that `predict` holds at once, so that very many classes need no more memory than few.
+INFERRED_AT_ONCE = 2**24
 Vectors = npt.NDArray[np.float32]
 
 
@@ -197,8 +199,15 @@ class FineTunedModel(AnyModel):
         examples = chosen.inputs(wanted)
         if not examples:
             return []
-        features = self.encode(chosen, examples, long)
-        predictions = chosen.predict(examples, features, infer(self.model, name, chosen, features, self.compute))
+        together = max(1, INFERRED_AT_ONCE // chosen.outputs_per_example)
+        predictions: list[Prediction] = []
+        for start in range(0, len(examples), together):
+            predictions += self._predict(name, chosen, examples[start : start + together], long)
+        return predictions
+
+    def _predict(self, name: str, task: Task[Any], examples: Sequence[Any], long: LongTexts | None) -> list[Prediction]:
+        features = self.encode(task, examples, long)
+        predictions = task.predict(examples, features, infer(self.model, name, task, features, self.compute))
         return _marked(predictions, features)
 
     def score(self, examples: Sequence[Any], *, task: str | None = None) -> Scores:

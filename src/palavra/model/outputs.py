@@ -25,7 +25,6 @@ from palavra.model.trees import TREES, Int64Array, TreeName, check_tree, tree_le
 OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
 
 INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
-TOP_ELEMENTS = 2**24  # of the probabilities that `top` holds at once
 COVERAGES = (0.8, 0.95)  # shares of the training rows whose classes end the head and the first tail of Adaptive
 ADAPTIVE_CLASSES = 100  # fewer leave nothing to gain
 LINE_STEPS = 2**40  # of one negative on the line that `Sampled` draws from: finer than a class is rare
@@ -114,18 +113,6 @@ class Output(nn.Module, ABC):
 
     def derive(self) -> None:
         """Work out again what follows from the saved buffers; called when they have been loaded."""
-
-    @torch.no_grad()
-    def top(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k most probable classes of each row, best first: probabilities (M, k) and ids (M, k) int64.
-
-        Made from all K probabilities of a few rows at a time. Raises PalavraError unless 1 <= k <= K.
-        """
-        if not 1 <= k <= self.classes:
-            raise PalavraError(f"the top {k} of {self.classes} classes were asked for: ask for 1 to {self.classes}")
-        parts = hidden.split(max(1, TOP_ELEMENTS // self.classes))
-        found = [self.log_probabilities(part).topk(k, dim=1) for part in parts]
-        return torch.cat([best.values for best in found]).exp(), torch.cat([best.indices for best in found])
 
 
 def _derive_again(module: nn.Module, _: object) -> None:

@@ -95,6 +95,11 @@ class Task(ABC, Generic[Example]):
         return 1
 
     @property
+    def outputs_per_example(self) -> int:
+        """About how many numbers `infer` gives for one example."""
+        return 1
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Suffixes of the files that `read_inputs` reads."""
         return RECORD_KINDS

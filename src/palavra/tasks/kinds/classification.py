@@ -79,6 +79,10 @@ class Classification(Task[TextExample]):
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", *areas, "calibration_error", "loss")
 
     @property
+    def outputs_per_example(self) -> int:
+        return len(self.labels)
+
+    @property
     def input_parts(self) -> int:
         return len(text_columns(self.spec))
 
@@ -371,6 +375,13 @@ def _shown(example: TextExample) -> dict[str, str]:
 
 def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
     """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
+    rows = max(1, metrics.COMPARED_AT_ONCE // probabilities.shape[1])
+    parts = [_best_of(probabilities[start : start + rows], count) for start in range(0, len(probabilities), rows)]
+    return np.concatenate(parts) if parts else np.empty((0, count), dtype=np.int64)
+
+
+def _best_of(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
+    """`_best` of a few rows: what is sorted is as large as they are."""
     part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1, kind="stable")
     best = np.take_along_axis(part, order, 1)
