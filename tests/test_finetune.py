@@ -109,7 +109,7 @@ def test_a_run_stops_when_patience_ends_with_its_best_weights(
     last: int, best: int,
 ) -> None:  # fmt: skip
     scripted(monkeypatch, LOSSES)
-    settings = {"epochs": epochs, "batch_size": 64, "patience": patience, "keep": 20}
+    settings = {"epochs": epochs, "batch_size": 64, "patience": patience, "keep": 20, "keep_checkpoints": True}
     finished = run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "out")
     described = json.loads((tmp_path / "out" / "run.json").read_text())["training"]
     assert (finished.steps, described["best_step"]) == (last, best)

@@ -71,7 +71,10 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
 ) -> None:
     tasks = [replace(each, test=str(reviews / "test.csv")) for each in both(reviews)]
     wanted = recipe(
-        pretrained, *tasks, mixing=MixingConfig(sampling="uniform", weighting=weighting), train={"epochs": 8}
+        pretrained,
+        *tasks,
+        mixing=MixingConfig(sampling="uniform", weighting=weighting),
+        train={"epochs": 8, "keep_checkpoints": True},
     )
     finished = run(wanted, tmp_path / "out")
     assert finished.scores["mood"]["test"].values["accuracy"] > 0.8

@@ -1,6 +1,7 @@
 """The files of a run, by their fixed names."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -77,6 +78,14 @@ class RunDirectory:
         """
         with locked(self.path) if distributed.is_main() else nullcontext():
             yield
+
+    def drop_checkpoints(self) -> None:
+        """Remove them, as if at once: what a kill leaves is no checkpoint any more."""
+        dropped = self.path / ".dropped"
+        shutil.rmtree(dropped, ignore_errors=True)
+        if self.checkpoints.exists():
+            self.checkpoints.rename(dropped)
+            shutil.rmtree(dropped, ignore_errors=True)
 
     def check_free(self) -> None:
         """Raise PalavraError when a run already lives here."""

@@ -122,6 +122,11 @@ def resume_finetuning(
     began with: `splits` where it was given them, else read again."""
     run = RunDirectory(out)
     run.check_present()
+    if run.weights.exists() and not run.checkpoints.exists():
+        raise PalavraError(
+            f"{out} is finished: nothing is left to resume (with --set train.keep_checkpoints=true a new run could be "
+            "made longer later)"
+        )
     with run.locked():
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
@@ -305,6 +310,8 @@ def _finish(
     described["training"] = {**outcome.to_json(), "examples_per_second": rate}
     run.write_json("run.json", described)
     report = write_report(run.path)
+    if not job.recipe.train.keep_checkpoints:
+        run.drop_checkpoints()
     log.line(f"model: {run.path}   report: {report}")
     return FineTuned(
         directory=run.path,
