@@ -245,6 +245,24 @@ def test_any_split_of_a_batch_gives_the_same_gradient(cuts: tuple[int, ...]) -> 
     assert whole["pooler.weight"].abs().max() > 0
 
 
+def test_what_the_parts_say_is_learned() -> None:
+    """Documents of one word each, twenty words: whether both parts have it is nearly all there is to know."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    config = model_config("bert", width=32, intermediate=64, context=CONTEXT, dropout=0.0, attention_dropout=0.0)
+    model = NextSentenceModel(config)
+    optimizer, right = torch.optim.AdamW(model.parameters(), lr=0.002), []
+    for _ in range(270):
+        pieces = [[int(random.integers(6, 26))] * int(length) for length in random.integers(8, 20, size=64)]
+        batch = objective().uncorrupted(pack_pieces(pieces, list(range(64))), random)
+        told = model.follows(model(batch, layout_of(batch), batch.pair_rows))
+        optimizer.zero_grad()
+        torch.autograd.backward([torch.nn.functional.cross_entropy(told, batch.pair_labels)])
+        optimizer.step()
+        right.append(float((told.argmax(-1) == batch.pair_labels).float().mean()))
+    assert np.mean(right[-20:]) > 0.85
+
+
 def padded(batch: PairBatch) -> dict[str, torch.Tensor]:
     """The batch as transformers takes it: rows of one length, -100 where there is no label."""
     bounds = batch.cu_seqlens.tolist()
