@@ -23,6 +23,7 @@ from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import SIZES, Recipe, SizeName
 from palavra.run.learning import learning_of
+from palavra.run.memory import OutOfMemory, fitted, memory_told
 from palavra.run.single_objectives import TextObjective
 from palavra.training.loop import LoopConfig, Prepared, in_steps, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
@@ -128,34 +129,15 @@ def _step_times(
     prepared = prepare_steps(in_steps(trial.packed, train_config.micro_batches()), objective, config, compute, 0)
     times: list[float] = []
     begin = last = time.perf_counter()
-    for _ in train(model, objective, prepared, optimizers, recipe.schedule, config, compute):
-        compute.synchronize()
-        now = time.perf_counter()
-        times.append(now - last)
-        last = now
-        if len(times) > 2 and now - begin > patience:
-            break
+    with memory_told():
+        for _ in train(model, objective, prepared, optimizers, recipe.schedule, config, compute):
+            compute.synchronize()
+            now = time.perf_counter()
+            times.append(now - last)
+            last = now
+            if len(times) > 2 and now - begin > patience:
+                break
     return times
-
-
-def available_memory(compute: Compute) -> float:
-    """Bytes of memory that training may use here."""
-    if compute.device.type == "cuda":
-        return float(torch.cuda.mem_get_info(compute.device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            found = next(line for line in file if line.startswith("MemAvailable"))
-        return float(found.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return 8e9
-
-
-def memory_estimate(model: VocabularyModel, micro_batch_tokens: int) -> float:
-    """Bytes of one training step: parameters, gradients, two moments in float32, and the activations kept. The model
-    may be on the meta device."""
-    config, parameters = model.config, sum(p.numel() for p in model.parameters())
-    layer = 2 * (10 * config.width + 4 * config.intermediate) + 4 * config.heads * config.context
-    return 16.0 * parameters + micro_batch_tokens * (config.layers * layer + 16.0 * config.width) + 2**28
 
 
 def parameters_without_embeddings(model: VocabularyModel) -> int:
@@ -181,11 +163,13 @@ def choose_size(
     for name in SIZES:
         sized = recipe.of_size(name)
         config = sized.model.build(vocab_size, None)
-        assert sized.train.batch_tokens and sized.train.micro_batch_tokens
-        with torch.device("meta"):
-            claimed = learning.new(config)
-        if found and memory_estimate(claimed, sized.train.micro_batch_tokens) > 0.7 * available_memory(compute):
+        try:
+            sized, _ = fitted(sized, recipe.train.micro_batch_tokens, config, compute)
+        except OutOfMemory:
+            if not found:
+                raise
             break
+        assert sized.train.batch_tokens
         torch.manual_seed(sized.train.seed)
         model = learning.new(config).to(compute.device)
         trial = trial_of(sized)

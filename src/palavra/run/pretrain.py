@@ -23,12 +23,13 @@ from palavra.model.heads import VocabularyModel
 from palavra.objectives.masked import softmax_kernel
 from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
 from palavra.report import write_report
-from palavra.run.budget import memory_estimate, step_seconds
+from palavra.run.budget import step_seconds
 from palavra.run.checks import check_documents, check_recipe
 from palavra.run.corpus import prepare_shards, train_tokenizer
 from palavra.run.describe import describe_run
 from palavra.run.directory import RunDirectory
 from palavra.run.learning import learning_of
+from palavra.run.memory import brief, memory_estimate
 from palavra.run.pretraining import Pretraining
 from palavra.run.sizing import (
     RESERVE,
@@ -51,6 +52,7 @@ WORTH_COMPILING_SECONDS = 100.0
 WORTH_COMPILING_TOKENS = 3e6
 # Narrow models gain little (a step of nano: 24 ms instead of 32) for half a minute of compiling: they need longer.
 NARROW, WORTH_COMPILING_NARROW = 128, 3.0
+PATIENCE_TO_PLAN = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +171,10 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     assert chosen.train.batch_tokens and chosen.train.micro_batch_tokens
     config = read_config(Path(chosen.init)) if chosen.init else chosen.model.build(entries, 0)
     model = learning.new(config).to(compute.device)
-    trial = text.trial(chosen)
-    each = step_seconds(model, trial.objective, trial, compute, steps=3)
+    trial = text.trial(brief(chosen))
+    assert trial.recipe.train.batch_tokens
+    each = step_seconds(model, trial.objective, trial, compute, steps=3, patience=PATIENCE_TO_PLAN)
+    each *= chosen.train.batch_tokens / trial.recipe.train.batch_tokens
     steps = steps_of_length(chosen, text.epoch_tokens(chosen)) or max(1, int(seconds_of(chosen) * (1 - RESERVE) / each))
     return Plan(
         recipe=with_steps(chosen, steps),

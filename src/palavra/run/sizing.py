@@ -20,6 +20,7 @@ from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
 from palavra.run.budget import Candidate, Trial, choose_size, size_for_tokens, step_seconds
 from palavra.run.corpus import InMemory
 from palavra.run.learning import learning_of
+from palavra.run.memory import brief, fitted
 from palavra.run.single_objectives import TextObjective
 from palavra.tokenizer import Tokenizer
 
@@ -29,6 +30,7 @@ VALIDATIONS = 10
 RESERVE = 0.04
 # One thread is chosen over all only where it is clearly faster: other programs come and go.
 WORTH_FEWER_THREADS = 1.25
+TOKENS_TO_TIME_THREADS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +108,23 @@ def settle_threads(recipe: Recipe, text: Text, compute: Compute) -> tuple[Recipe
 def _seconds_with(threads: int, recipe: Recipe, text: Text, compute: Compute) -> float:
     """Seconds of a step of the smallest size with so many threads."""
     torch.set_num_threads(threads)
-    sized = recipe.of_size("nano")
+    sized = brief(recipe.of_size("nano"), TOKENS_TO_TIME_THREADS)
     model = learning_of(sized).new(sized.model.build(text.vocab_size, None))
     trial = text.trial(sized)
     return step_seconds(model, trial.objective, trial, compute, steps=5, patience=5.0)
 
 
 def choose(recipe: Recipe, text: Text, compute: Compute) -> Choice:
-    """Fill in the sizes: those of `init`, those of the size that was named, or those the budget picks."""
+    """Fill in the sizes: those of `init`, those of the size that was named, or those the budget picks; and the tokens
+    that go through the model at once, by the memory there is. Raises OutOfMemory where it holds too few."""
+    choice = _choose_size(recipe, text, compute)
+    chosen = choice.recipe
+    config = read_config(Path(chosen.init)) if chosen.init else chosen.model.build(text.vocab_size, None)
+    settled, lines = fitted(chosen, recipe.train.micro_batch_tokens, config, compute)
+    return replace(choice, recipe=settled, rule=(*choice.rule, *lines))
+
+
+def _choose_size(recipe: Recipe, text: Text, compute: Compute) -> Choice:
     if recipe.init:
         return _sizes_of_init(recipe)
     if recipe.model.size != "auto":

@@ -17,6 +17,7 @@ from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
 from palavra.run.directory import Metrics, RunDirectory
 from palavra.run.job import Job, Validation
+from palavra.run.memory import memory_told
 from palavra.run.window import Window
 from palavra.training.checkpoint import (
     NotSaved,
@@ -108,6 +109,7 @@ class Training:
             prepared = stack.enter_context(closing(prefetch(steps)))
             stop = stack.enter_context(stop_on_signals())
             live = stack.enter_context(self.log.live(job.title, job.loop.steps))
+            stack.enter_context(memory_told())
             tensorboard = stack.enter_context(_tensorboard(self)) if job.pace.tensorboard else None
             self._window.restart()
             for report in self._reports(prepared):

@@ -20,6 +20,7 @@ from palavra.run.directory import RunDirectory
 from palavra.run.finetune import finetune_splits
 from palavra.run.finetuning import FineTuning
 from palavra.run.job import Validation
+from palavra.run.memory import OutOfMemory
 from palavra.run.search import Dimension, apply, typed
 from palavra.run.splits import Split, read_split
 from palavra.training.interrupts import Interrupted, stop_on_signals
@@ -248,7 +249,7 @@ class Trials:
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             self.log.line(f"trial {number} is stopped: others were better after as many validations")
-        except (Diverged, torch.OutOfMemoryError) as error:
+        except (Diverged, OutOfMemory, torch.OutOfMemoryError) as error:
             self._fail(trial, number, str(error))
         except (Interrupted, KeyboardInterrupt) as stopped:
             raise Interrupted(
