@@ -213,6 +213,17 @@ def test_seeds_repeat_and_samples_differ() -> None:
     assert len({tuple(tokens) for tokens in first}) == 6
 
 
+def test_different_prompts_draw_independently_and_equal_ones_the_same() -> None:
+    model = causal_model()
+    with torch.no_grad():
+        model.unembedding.weight.zero_()  # every token is as likely: only what is drawn decides
+    first, second, again = tokens_of(
+        model, [[2, 7], [2, 8], [2, 7]], GenerationConfig(max_tokens=20, sampling=SamplingConfig(), seed=3)
+    )
+    assert first == again
+    assert np.mean(np.array(first) == np.array(second)) < 0.5
+
+
 def test_banned_tokens_never_come() -> None:
     model = causal_model()
     free = tokens_of(model, prompts(5), GenerationConfig(max_tokens=30, sampling=GREEDY))[0]

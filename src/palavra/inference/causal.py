@@ -78,8 +78,9 @@ class CausalModel(AnyModel):
         """For each prompt (a single string is a list of one) its `samples` continuations.
 
         The settings are those of `GenerationConfig` and `SamplingConfig`; temperature 0 is greedy. Each result is
-        the one its prompt has alone. An empty prompt gives a text from its beginning. Raises PalavraError for
-        settings out of bounds, or a prompt without room in the context.
+        the one its prompt has alone: different prompts draw independently, equal ones the same (ask for `samples`). An
+        empty prompt gives a text from its beginning. Raises PalavraError for settings out of bounds, or a prompt
+        without room in the context.
         """
         sampling = SamplingConfig(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty

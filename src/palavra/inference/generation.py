@@ -64,7 +64,8 @@ class Generator:
 
     `prompts` are token ids with the opening token in front. `end_id` ends a row; `banned` tokens are never chosen.
     Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time.
-    What a row becomes does not depend on the rows beside it. Raises PalavraError for a prompt without room.
+    Different prompts draw independently, and equal ones the same: what a row becomes does not depend on the rows beside
+    it. Raises PalavraError for a prompt without room.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class Generator:
         self._prompts = prompts
         self._texts = [list(prompt) for prompt in prompts for _ in range(config.samples)]
         self._random = [
-            np.random.default_rng([config.seed, first + sample]) for _ in prompts for sample in range(config.samples)
+            # Of the prompt itself, not of its place: it has the same samples alone and beside others.
+            np.random.default_rng([config.seed, first + sample, *prompt])
+            for prompt in prompts
+            for sample in range(config.samples)
         ]
         self._rows = list(range(len(self._texts)))
         capacity = min(
