@@ -3,13 +3,16 @@
 Documents come in a shuffled order that needs no memory. They are cut into pieces of at most the context, and a
 window of pieces at a time is packed: best-fit decreasing into rows of the context (so that attention, which
 works on rows, finds them full), then rows into batches of the budget. What does not fill a batch goes on into
-the next window, so every piece of every epoch is used exactly once.
+the next window, so every piece of every epoch is used exactly once. Only at the end of a run in epochs nothing
+waits: its last step may have fewer batches, and they are less full.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from heapq import heapreplace
 from typing import Any
 
 import numpy as np
@@ -135,15 +138,39 @@ def cut(documents: Int64Array, lengths: Int64Array, longest: int) -> Pieces:
     return Pieces(document=document, start=start, stop=np.minimum(start + longest, np.repeat(lengths, counts)))
 
 
-def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator) -> list[Int64Array]:
-    """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
-    `context`, then the rows, shuffled, into batches."""
+def in_rows(lengths: Int64Array, context: int, random: np.random.Generator) -> list[Int64Array]:
+    """Rows of at most `context` of indexes into `lengths`, best-fit decreasing, shuffled."""
     # Shuffled before the stable sort, so that equal lengths come from anywhere in the window.
     order = random.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     rows = [order[row] for row in best_fit(lengths[order].tolist(), context)]
-    rows = [rows[i] for i in random.permutation(len(rows))]
+    return [rows[i] for i in random.permutation(len(rows))]
+
+
+def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator) -> list[Int64Array]:
+    """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
+    `context`, then the rows, shuffled, into batches."""
+    rows = in_rows(lengths, context, random)
     groups = best_fit([int(lengths[row].sum()) for row in rows], batch_tokens)
+    return [np.concatenate([rows[i] for i in group]) for group in groups]
+
+
+def arrange_evenly(
+    lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator
+) -> list[Int64Array]:
+    """As many batches as `arrange` makes, but about equally full: each row, the longest first, goes where there is
+    least (Graham 1969). Those of `arrange` where that is too much for one."""
+    rows = in_rows(lengths, context, random)
+    sizes = [int(lengths[row].sum()) for row in rows]
+    groups = best_fit(sizes, batch_tokens)
+    filled = [(0, number) for number in range(len(groups))]
+    even: list[list[int]] = [[] for _ in groups]
+    for i in np.argsort(-np.array(sizes, dtype=np.int64), kind="stable").tolist():
+        size, number = filled[0]
+        even[number].append(i)
+        heapreplace(filled, (size + sizes[i], number))
+    if max(filled, default=(0, 0))[0] <= batch_tokens:
+        groups = even
     return [np.concatenate([rows[i] for i in group]) for group in groups]
 
 
@@ -168,13 +195,14 @@ class Cursor:
     """Where a stream of batches stands: everything a resumed run needs to go on with the very next batch.
 
     The window that is being used up began at document `position` of `epoch` with the pieces `carried` over
-    from before; `batch` of its batches were already used.
+    from before, and after `before` batches; `batch` of its batches were already used.
     """
 
     epoch: int = 0
     position: int = 0
     carried: tuple[tuple[int, int, int], ...] = ()
     batch: int = 0
+    before: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -184,7 +212,7 @@ class Cursor:
     def from_json(cls, values: dict[str, Any]) -> "Cursor":
         """The inverse of `to_json`."""
         carried = tuple((int(d), int(a), int(b)) for d, a, b in values["carried"])
-        return cls(epoch=values["epoch"], position=values["position"], carried=carried, batch=values["batch"])
+        return cls(**{**values, "carried": carried})
 
 
 @dataclass(kw_only=True)
@@ -207,6 +235,10 @@ class Packer:
 
     `lengths` (documents,) int64 tokens each; `context` and `batch_tokens` count the `special` tokens that every
     piece gets in addition ([CLS] and [SEP]: 2).
+
+    With `epochs` (passes over the documents, also a part of one), no piece waits when the last document of these is
+    reached: the batches up to there (see `ends_at`) hold every piece of every pass once, and their number is a multiple
+    of `ranks`. After them the stream goes on with the next documents.
     """
 
     lengths: Int64Array
@@ -215,6 +247,8 @@ class Packer:
     seed: int
     special: int = 2
     shuffle: bool = True
+    epochs: float | None = None
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.context <= self.special:
@@ -237,6 +271,38 @@ class Packer:
         """Pieces that one pass cuts the documents into."""
         return int((-(-self.lengths // self._longest)).sum())
 
+    @cached_property
+    def run_batches(self) -> int:
+        """Batches of `epochs`: counted, by planning them all (some million tokens a second)."""
+        assert self.epochs is not None
+        cursor = Cursor()
+        while self._place(cursor) < self._end:
+            _, cursor = self._window(cursor)
+        return cursor.before
+
+    def ends_at(self, cursor: Cursor) -> bool:
+        """Whether a cursor stands where `epochs` are complete."""
+        return cursor.batch == 0 and self._place(cursor) == self._end
+
+    @cached_property
+    def _end(self) -> float:
+        """The place, over all epochs, after the last document of `epochs` that is not empty."""
+        if self.epochs is None:
+            return math.inf
+        end = max(1, round(self.epochs * len(self.lengths)))
+        while end > 1 and not self.lengths[self._documents(end - 1, end)].any():
+            end -= 1
+        return end
+
+    def _place(self, cursor: Cursor) -> int:
+        """Documents that come before a window, over all epochs."""
+        return cursor.epoch * len(self.lengths) + cursor.position
+
+    def _documents(self, start: int, stop: int) -> Int64Array:
+        """The documents at places `start` to `stop`, over all epochs: of a small text, a range holds many of them."""
+        epochs, positions = np.divmod(np.arange(start, stop), len(self.lengths))
+        return shuffled(positions, len(self.lengths), self.seed, epochs) if self.shuffle else positions
+
     @property
     def cut_documents(self) -> int:
         """Documents that are longer than the context."""
@@ -253,16 +319,28 @@ class Packer:
             batches, after = self._window(cursor)
             for number in range(cursor.batch, len(batches)):
                 last = number + 1 == len(batches)
-                here = Cursor(epoch=cursor.epoch, position=cursor.position, carried=cursor.carried, batch=number + 1)
-                yield batches[number], after if last else here
+                yield batches[number], after if last else replace(cursor, batch=number + 1)
             cursor = after
 
     def _window(self, start: Cursor) -> tuple[list[Pieces], Cursor]:
         """The batches of the window that begins at `start`, and where the next window begins."""
-        pieces, epoch, position = self._collect(start)
+        pieces, place = self._collect(start)
         random = np.random.default_rng([self.seed, 1, start.epoch, start.position])
         lengths = pieces.lengths + self.special
-        batches = arrange(lengths, self.context, self.batch_tokens, random)
+        waiting: list[Int64Array] = []
+        if place == self._end:
+            kept = self._last(lengths, start.before, random)
+        else:
+            kept, waiting = self._full(arrange(lengths, self.context, self.batch_tokens, random), lengths)
+        kept = [kept[i] for i in random.permutation(len(kept))]
+        left = pieces[np.concatenate(waiting)].table.tolist() if waiting else []
+        carried = tuple((d, a, b) for d, a, b in left)
+        epoch, position = divmod(place, len(self.lengths))
+        after = Cursor(epoch=epoch, position=position, carried=carried, before=start.before + len(kept))
+        return [pieces[batch] for batch in kept], after
+
+    def _full(self, batches: list[Int64Array], lengths: Int64Array) -> tuple[list[Int64Array], list[Int64Array]]:
+        """The batches to use now, and those whose pieces wait for the next window."""
         filled = [lengths[batch].sum() >= FULL_ENOUGH * self.batch_tokens for batch in batches]
         kept = [batch for batch, full in zip(batches, filled, strict=True) if full]
         waiting = [batch for batch, full in zip(batches, filled, strict=True) if not full]
@@ -270,31 +348,44 @@ class Packer:
         if len(waiting) > max(1, len(batches) // 2):
             waiting.sort(key=lambda batch: int(lengths[batch].sum()))
             kept, waiting = kept + waiting[1:], waiting[:1]
-        if not kept:
-            kept, waiting = waiting, []
-        kept = [kept[i] for i in random.permutation(len(kept))]
-        left = pieces[np.concatenate(waiting)].table.tolist() if waiting else []
-        carried = tuple((d, a, b) for d, a, b in left)
-        return [pieces[batch] for batch in kept], Cursor(epoch=epoch, position=position, carried=carried)
+        return (kept, waiting) if kept else (waiting, [])
 
-    def _collect(self, start: Cursor) -> tuple[Pieces, int, int]:
-        """The pieces of one window, and the (epoch, position) of the first document after it."""
-        goal = max(WINDOW_TOKENS, WINDOW_BATCHES * self.batch_tokens)
+    def _last(self, lengths: Int64Array, before: int, random: np.random.Generator) -> list[Int64Array]:
+        """All pieces of the last window, in batches that are about equally full: a step on a few tokens would move the
+        weights as far as one on many. Raises PalavraError when there are too few pieces for all ranks."""
+        batches = arrange_evenly(lengths, self.context, self.batch_tokens, random)
+        while (before + len(batches)) % self.ranks:
+            most = max(range(len(batches)), key=lambda i: len(batches[i]))
+            half = len(batches[most]) // 2
+            if not half:
+                raise PalavraError(
+                    f"the last step of train.epochs={self.epochs:g} has too few texts for {self.ranks} ranks: give the "
+                    "length as train.steps"
+                )
+            batches += [batches[most][half:]]
+            batches[most] = batches[most][:half]
+        return batches
+
+    def _collect(self, start: Cursor) -> tuple[Pieces, int]:
+        """The pieces of one window, and the place of the first document after it, over all epochs."""
+        goal: float = max(WINDOW_TOKENS, WINDOW_BATCHES * self.batch_tokens)
         # A corpus smaller than a window is seen once a window, unless it is smaller than a few batches.
         goal = min(goal, max(self.epoch_tokens, 4 * self.batch_tokens))
         pieces = Pieces.from_table(np.array(start.carried, dtype=np.int64).reshape(-1, 3))
         total = int(pieces.lengths.sum()) + self.special * len(pieces)
-        size = len(self.lengths)
-        place = start.epoch * size + start.position
+        first = place = self._place(start)
+        end = self._end if place < self._end else math.inf
         parts = [pieces]
-        while total < goal:
-            # One range of places over all epochs: of a small text, a block holds many of them.
-            epochs, positions = np.divmod(np.arange(place, place + DOCUMENTS_AT_ONCE), size)
-            documents = shuffled(positions, size, self.seed, epochs) if self.shuffle else positions
+        while place < end:
+            if total >= goal:
+                if end - place > (place - first) / 2:
+                    break
+                goal = math.inf  # what is left would make no window of its own
+            documents = self._documents(place, int(min(place + DOCUMENTS_AT_ONCE, end)))
             lengths = self.lengths[documents]
             tokens = np.cumsum(lengths + self.special * -(-lengths // self._longest))
             taken = min(len(documents), int(np.searchsorted(tokens, goal - total)) + 1)
             parts.append(cut(documents[:taken], lengths[:taken], self._longest))
             total += int(tokens[taken - 1])
             place += taken
-        return Pieces.from_table(np.concatenate([part.table for part in parts])), *divmod(place, size)
+        return Pieces.from_table(np.concatenate([part.table for part in parts])), place

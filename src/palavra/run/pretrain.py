@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from palavra import config as configuration
+from palavra import distributed
 from palavra.data.loader import Packed, load
 from palavra.data.packing import Packer
 from palavra.data.shards import Corpus, Manifest
@@ -106,7 +107,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
             log.line(line)
         recipe = _with_compute(choice.recipe, compute)
         job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
-        steps, line = fix_steps(job.recipe, job.model, job.objective, text, compute, began)
+        steps, line = fix_steps(job.recipe, job.model, job.objective, text, job.packer, compute, began)
         log.line(line)
         job = replace(job, recipe=with_steps(job.recipe, steps))
         rule = (*choice.rule, line)
@@ -269,6 +270,8 @@ def _packer(recipe: Recipe, ready: Ready) -> Packer:
         batch_tokens=recipe.train.micro_batch_tokens,
         seed=recipe.train.seed,
         special=framing.special,
+        epochs=recipe.train.epochs,
+        ranks=distributed.world_size(),
     )
 
 

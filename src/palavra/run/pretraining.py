@@ -101,7 +101,7 @@ class Pretraining:
             self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
             framing=self.learning.framing,
         )  # fmt: skip
-        return in_steps(packed, self.recipe.train.micro_batches(ranks))
+        return in_steps(packed, self.recipe.train.micro_batches(ranks), self.packer.ends_at)
 
     def validate(self) -> Validation | None:
         """A look at part of the held-out text."""

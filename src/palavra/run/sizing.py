@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from palavra.data.loader import Packed
-from palavra.data.packing import Cursor, Pieces
+from palavra.data.packing import Cursor, Packer, Pieces
 from palavra.errors import PalavraError
 from palavra.model.compute import Compute
 from palavra.model.directory import read_config
@@ -196,7 +196,8 @@ def run_tokens(recipe: Recipe, epoch_tokens: int) -> float:
 
 
 def steps_of_length(recipe: Recipe, epoch_tokens: int) -> int | None:
-    """Steps of a run whose length is in steps, tokens or epochs; None when it is in minutes."""
+    """Steps of a run whose length is in steps, tokens or, as if all batches were full, epochs; None when it is in
+    minutes."""
     train = recipe.train
     assert train.batch_tokens
     if train.steps is not None:
@@ -217,14 +218,20 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def fix_steps(
-    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, compute: Compute, began: float,
+    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, packer: Packer, compute: Compute,
+    began: float,
 ) -> tuple[int, str]:  # fmt: skip
     """The number of steps of this run and a line that says where it comes from.
 
-    A length in minutes is measured: a few real steps (which also compile), then what is left of the budget since
-    `began` (perf_counter seconds) divided by one. It becomes part of the recipe, so the run can be repeated.
+    A length in epochs is counted in the batches that `packer` plans. One in minutes is measured: a few real steps
+    (which also compile), then what is left of the budget since `began` (perf_counter seconds) divided by one. It
+    becomes part of the recipe, so the run can be repeated.
     """
     assert recipe.train.batch_tokens
+    train = recipe.train
+    if train.steps is None and train.tokens is None and train.epochs is not None:
+        counted = max(1, math.ceil(packer.run_batches / (train.micro_batches(packer.ranks) * packer.ranks)))
+        return counted, f"length: {counted:,} steps of {train.batch_tokens:,} tokens ({train.epochs:g} passes)"
     steps = steps_of_length(recipe, text.epoch_tokens(recipe))
     if steps is not None:
         return steps, f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens"

@@ -2,9 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -106,9 +105,17 @@ def generator_for(seed: int, *place: int) -> np.random.Generator:
     return np.random.default_rng([seed, *place])
 
 
-def in_steps(packed: Iterator[Packed], accumulate: int) -> Iterator[Sequence[Packed]]:
-    """The same micro-batches, `accumulate` of them a step."""
-    while step := list(islice(packed, accumulate)):
+def in_steps(
+    packed: Iterator[Packed], accumulate: int, ends_at: Callable[[Cursor], bool] = lambda cursor: False
+) -> Iterator[Sequence[Packed]]:
+    """The same micro-batches, `accumulate` of them a step, or fewer where a cursor `ends_at` the run's text."""
+    step: list[Packed] = []
+    for micro in packed:
+        step.append(micro)
+        if len(step) == accumulate or ends_at(micro.cursor):
+            yield step
+            step = []
+    if step:
         yield step
 
 
