@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from palavra.batch import Batch
 from palavra.data.loader import Documents, assemble
-from palavra.data.packing import Cursor, Int64Array, Pieces, one_pass
+from palavra.data.packing import Cursor, Int64Array, Pieces, mix, one_pass
 from palavra.errors import PalavraError
-from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, FixedCorruption
+from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT, FixedCorruption
 from palavra.model.compute import Compute, eager
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
@@ -164,6 +164,19 @@ def _words(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Some of other documents, `numbers` (n,) of them in this order, cut to `lengths` (n,)."""
+
+    documents: Documents
+    numbers: Int64Array
+    lengths: Int64Array
+
+    def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> npt.NDArray[np.integer]:
+        """The tokens of many pieces, end to end."""
+        return self.documents.gather(self.numbers[indices], starts, stops)
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """Validation text: `documents` with `lengths` (documents,), and the [CLS] and [SEP] ids to put around."""
 
@@ -171,6 +184,18 @@ class HeldOut:
     lengths: Int64Array
     cls_id: int
     sep_id: int
+
+    def part(self, tokens: int) -> "HeldOut":
+        """So many tokens of it (at least 1,000, if there are), the same ones every time and for every context: its
+        documents in an order by hash, for those that stand together may be of one source; the last one is cut."""
+        numbers = np.argsort(mix(np.arange(len(self.lengths), dtype=np.uint64)), kind="stable")
+        ends = np.cumsum(self.lengths[numbers])
+        wanted = max(tokens, SMALL_TEXT)
+        numbers = numbers[: int(np.searchsorted(ends, wanted)) + 1]
+        lengths = self.lengths[numbers]
+        lengths[-1:] -= np.maximum(0, ends[len(numbers) - 1 : len(numbers)] - wanted)
+        drawn = Drawn(documents=self.documents, numbers=numbers, lengths=lengths)
+        return replace(self, documents=drawn, lengths=lengths)
 
     def batches(self, vocabulary: Vocabulary, context: int, limit: int | None) -> Iterator[Batch]:
         """Packed batches under the fixed corruption; about `limit` tokens, or all. The same ones every time.

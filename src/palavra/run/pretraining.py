@@ -111,12 +111,11 @@ class Pretraining:
         return Validation(score=found.loss, loss=found.loss, values=found.values(), line=f"validation {found.brief()}")
 
     def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> Findings | None:
-        """Evaluate on about `limit` tokens of the held-out text (None: on all), if there is any."""
+        """Evaluate on `limit` tokens of the held-out text, drawn from all of it (None: on all), if there is any."""
         if self.held_out is None:
             return None
-        return self.learning.evaluate(
-            self.model, self.held_out, self.tokenizer, self.compute, limit=limit, counts=counts
-        )
+        text = self.held_out if limit is None else self.held_out.part(limit)
+        return self.learning.evaluate(self.model, text, self.tokenizer, self.compute, limit=None, counts=counts)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """What the objective has to say of the step."""
