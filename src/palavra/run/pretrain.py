@@ -97,6 +97,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
         run.check_free()
         check_recipe(recipe)
         log.open_file(run.log)
+        recipe = _with_vocabulary(recipe)
         ready = _prepare(recipe, run, log)
         began = time.perf_counter()
         text = _text_of(ready)
@@ -152,12 +153,13 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
 def plan_pretraining(recipe: Recipe) -> Plan:
     """What `run_pretraining` would do, without reading more of the text than its size."""
     check_recipe(recipe)
+    recipe = _with_vocabulary(recipe)
     size = source_bytes(recipe.data) or UNKNOWN_BYTES
     given, learning = recipe.init or recipe.tokenizer_from, learning_of(recipe)
     tokenizer = Tokenizer.load(given) if given else None
     if tokenizer is not None:
         learning.check(tokenizer)
-    entries = tokenizer.vocab_size if tokenizer else recipe.tokenizer.vocab_size or vocabulary_for(size)
+    entries = tokenizer.vocab_size if tokenizer else recipe.tokenizer.entries
     text = Text(
         vocab_size=entries,
         tokenizer=tokenizer,
@@ -202,6 +204,14 @@ def _compute(recipe: Recipe, epoch_tokens: int) -> Compute:
     else:
         worth = run_tokens(recipe, epoch_tokens) >= times * WORTH_COMPILING_TOKENS
     return choose_compute(train.device, train.precision, train.compile, worth)
+
+
+def _with_vocabulary(recipe: Recipe) -> Recipe:
+    """The recipe with the size of a vocabulary that suits the text, where one is to be made and is left open."""
+    if recipe.init or recipe.tokenizer_from or recipe.tokenizer.vocab_size is not None:
+        return recipe
+    entries = vocabulary_for(source_bytes(recipe.data) or UNKNOWN_BYTES)
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=entries))
 
 
 def _with_compute(recipe: Recipe, compute: Compute) -> Recipe:
@@ -327,7 +337,8 @@ def _train(training: Training, job: Pretraining, ready: Ready) -> Finished:
     log = training.log
     if job.held_out is None:
         log.warn(
-            "no text is held out, so nothing validates this run: give more documents, or split them by --documents line"
+            "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
+            "--documents line"
         )
     outcome = training.go()
     return _finish(training, job, ready, outcome)
