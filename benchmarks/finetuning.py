@@ -5,8 +5,11 @@
 MODEL is a pretrained BERT directory; DATA a folder with one folder a task (sst2, mrpc, stsb, conll2003, trec: JSONL
 or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same examples, learning
 rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to its longest
-member. Each run is a process of its own; the two sides alternate. The rate is examples over the seconds of training,
-without evaluation. Results are appended to --out, and what is there already is not measured again.
+member. Each run is a process of its own; the two sides alternate. Both models are read back from disk and scored on
+the test examples in float32 by the same code. The rate is examples over the wall time from before the first step to
+after the last one: no reading, building, evaluating or saving. What is not the same: Palavra encodes and packs on a
+thread beside the steps; the Trainer collates between them.
+Results are appended to --out, and what is there already is not measured again.
 """
 
 import argparse
@@ -98,10 +101,10 @@ def palavra(job: Job) -> dict[str, float]:
         train=FinetuneConfig(epochs=EPOCHS, batch_size=BATCH, seed=job.seed, eval_every=10**9, precision="bfloat16"),
     )
     with tempfile.TemporaryDirectory() as out:
-        done = finetune_splits(
-            recipe, [Split(task=task, train=train, valid=[], test=test)], Path(out) / "run", Log(quiet=True)
-        )
-    return {"score": done.scores[task.spec.name]["test"].values[job.setting.metric], "rate": done.examples_per_second}
+        split = Split(task=task, train=train, valid=[], test=[])
+        done = finetune_splits(recipe, [split], Path(out) / "run", Log(quiet=True))
+        score = _score(str(done.directory), job, test)
+    return {"score": score, "rate": done.examples_per_second}
 
 
 def peer(job: Job) -> dict[str, float]:
@@ -123,16 +126,32 @@ def peer(job: Job) -> dict[str, float]:
         collator = (
             transformers.DataCollatorForTokenClassification if labelling else transformers.DataCollatorWithPadding
         )
+        clock = _clock()
         trainer = transformers.Trainer(
-            model=model, args=options, train_dataset=dataset, data_collator=collator(tokenizer)
+            model=model, args=options, train_dataset=dataset, data_collator=collator(tokenizer), callbacks=[clock]
         )
-        began = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - began
         model.eval().save_pretrained(out)
         tokenizer.save_pretrained(out)
-        score = _score(out, job, task, test)
-    return {"score": score, "rate": EPOCHS * len(train) / seconds}
+        score = _score(out, job, test, task)
+    return {"score": score, "rate": EPOCHS * len(train) / (clock.ended - clock.began)}
+
+
+def _clock() -> Any:
+    """A callback that knows when the first step `began` and the last one `ended`."""
+    import transformers
+
+    class Clock(transformers.TrainerCallback):
+        began: float | None = None
+        ended = 0.0
+
+        def on_step_begin(self, *args: Any, **values: Any) -> None:
+            self.began = self.began or time.perf_counter()
+
+        def on_step_end(self, *args: Any, **values: Any) -> None:
+            self.ended = time.perf_counter()
+
+    return Clock()
 
 
 def _peer_model(job: Job, task: Any) -> Any:
@@ -162,14 +181,14 @@ def _encode(tokenizer: Any, task: Any, example: Any) -> dict[str, Any]:
     return {**encoded, "labels": label}
 
 
-def _score(directory: str, job: Job, task: Any, test: list[Any]) -> float:
-    """The peer's model, scored by the same code: Palavra loads what transformers saved."""
+def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float:
+    """A saved model, read back and scored in float32; with the `task` where it is transformers that saved it."""
     from dataclasses import replace
 
     from palavra.inference.tasks import FineTunedModel
 
     loaded = FineTunedModel.load(directory)
-    model = replace(loaded, tasks={"task": task})
+    model = loaded if task is None else replace(loaded, tasks={"task": task})
     return float(model.score(test).values[job.setting.metric])
 
 
