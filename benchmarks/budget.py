@@ -3,8 +3,9 @@
     python benchmarks/budget.py TEXT... --minutes 1 3 10 --sizes nano micro mini small --out budget.jsonl
 
 Trains every size for every number of minutes on the same text, on this machine, one after the other. Prints a table of
-held-out loss and masked accuracy, the constants of `palavra.run.budget.Law` fitted to all rows (least squares of the
-logarithm of the loss with Huber's loss, as Hoffmann et al. 2022, section D.2), and, for each time, the size that was
+held-out loss and masked accuracy, the constants of `palavra.run.budget.Law` fitted to the rows of at least
+`FEWEST_STEPS` steps (least squares of the logarithm of the loss with Huber's loss, as Hoffmann et al. 2022, section
+D.2; a size that makes fewer is never chosen), and, for each time, the size that was
 best beside the one that the fitted law ranks first. `--set` passes recipe fields on. Rows are appended to --out; what
 is there already, of the same text, settings and machine, is not measured again. Run it on a machine that does nothing
 else.
@@ -23,7 +24,7 @@ from scipy.optimize import least_squares
 
 import palavra
 from palavra.inference.evaluation import Evaluation
-from palavra.run.budget import LAW, Law
+from palavra.run.budget import FEWEST_STEPS, LAW, Law
 from palavra.run.describe import processor_name
 from palavra.run.directory import RunDirectory
 
@@ -149,7 +150,8 @@ def main() -> None:
             print(f"  {rows[-1]}", flush=True)
             with options.out.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
-    law = fit(rows) if len(rows) > len(asdict(LAW)) else None
+    long_enough = [row for row in rows if row.steps >= FEWEST_STEPS]
+    law = fit(long_enough) if len(long_enough) > len(asdict(LAW)) else None
     print(f"\n{settings_of(options)}\n")
     print("\n".join(table(rows, law)))
     if law is not None:
