@@ -49,7 +49,7 @@ def finetune(
     *,
     records: RecordOptions,
     multilabel: Annotated[
-        bool | None, typer.Option("--multilabel/--one-label", help="Several labels an example. [found out]")
+        bool | None, typer.Option("--multilabel/--one-label", help="Several labels an example. [if in lists]")
     ] = None,
     class_weights: Annotated[
         Literal["none", "balanced"] | None, typer.Option(help="Weigh rare classes up. [none]")
