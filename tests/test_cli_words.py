@@ -1,6 +1,7 @@
 """fill, score and compare-pairs from the command line: their JSON, their tables, and options without effect."""
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -149,6 +150,31 @@ def test_a_causal_model_masks_nothing(folder: Path) -> None:
             palavra("compare-pairs", folder / "causal", folder / "pairs.jsonl", "--masking", masking)
     with pytest.raises(PalavraError, match=r"causal\+masked"):
         palavra("compare-pairs", folder / "masked", folder / "pairs.jsonl", "--masking", "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "(the context of 64 tokens is full: --max-tokens N --overflow slide goes on)\n"),
+        (["--max-tokens", "3"], ""),
+    ],
+)
+def test_a_text_that_ends_before_it_was_asked_to_says_why(folder: Path, options: list[str], said: str) -> None:
+    arguments = ["generate", str(folder / "causal"), "O gato", "--temperature", "0", *options, "--device", "cpu"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.stdout.startswith("O gato")
+    assert done.stderr == said
+
+
+def test_a_model_that_ends_a_text_early_says_after_how_much(folder: Path) -> None:
+    said = re.compile(r"\(the model ended the text after (\d+) of 60 tokens\)\n")
+    ended = 0
+    for seed in range(30):
+        arguments = ["generate", str(folder / "causal"), "--max-tokens", "60", "--seed", str(seed), "--device", "cpu"]
+        stderr = CliRunner().invoke(app, arguments, catch_exceptions=False).stderr
+        assert not stderr or said.fullmatch(stderr)
+        ended += bool(stderr)
+    assert ended
 
 
 def test_a_text_is_one_line_of_the_table_of_scores(folder: Path) -> None:

@@ -492,3 +492,10 @@ def test_lines_of_a_file_are_inputs_with_their_place() -> None:
     assert [one.where for one in in_parts(model, ["good", "bad"], "t.txt")] == ["t.txt:1", "t.txt:2"]
     with pytest.raises(PalavraError, match=r"t\.txt:2 is empty"):
         list(in_parts(model, ["good", " ", "bad"], "t.txt"))
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("empty", ["", "  \n "])
+def test_an_empty_text_is_an_error_however_it_comes(kind: str, empty: str) -> None:
+    with pytest.raises(PalavraError, match=r"is empty"):
+        model_of(kind).predict(["good", empty])

@@ -135,7 +135,7 @@ def test_answers_that_are_elsewhere(answer: dict[str, Any], message: str, tmp_pa
         ("", ":1: a list of objects"),
         ('[{"id": "1", "question": "Q", "context": "c"}]', ":1: no column 'answers'; there are: 'id'"),
         ('[\n{"id": "1", "context": "c", "answer": "c"}]', ":2: 'question' is missing"),
-        ('[{"question": "Q", "context": "c", "answer": "c"}]', ":1: 'id' is missing"),
+        ('[{"id": "", "question": "Q", "context": "c", "answer": "c"}]', ":1: 'id' is empty"),
         ('[{"id": 1, "question": "Q", "context": "c", "answers": 3}]', ":1: the answers are a JSON number, not a list"),
         ('[{"answers": []}]', ":1: 'context' is missing"),
         (
@@ -149,6 +149,11 @@ def test_files_that_are_none(content: str, message: str, tmp_path: Path) -> None
     found = wrong(path)
     assert found.startswith(path)
     assert message in found
+
+
+def test_records_without_an_id_are_called_by_their_place(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"question": "Q", "context": "c", "answer": "c"}\n' * 2)
+    assert [question.id for question in read_questions(path)] == [f"{path}:1", f"{path}:2"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), st.data())

@@ -220,8 +220,8 @@ def generate(
 
 
 def _stream(model: Any, prompt: str, options: dict[str, Any]) -> None:
-    """Show a prompt and its continuation as it comes."""
-    pieces = iter(model.stream(prompt, **options))
+    """Show a prompt and its continuation as it comes; if it ends before it was asked to, then say why."""
+    pieces = model.stream(prompt, **options)
     first = next(pieces, "")  # before anything is shown, for this may fail
     typer.echo(prompt + first, nl=False)
     try:
@@ -230,6 +230,12 @@ def _stream(model: Any, prompt: str, options: dict[str, Any]) -> None:
             sys.stdout.flush()
     finally:
         typer.echo()
+    found, asked = pieces.continuation, options["max_tokens"]
+    if found.reason == "length" and len(found.tokens) != asked:
+        context = model.model.config.context
+        typer.echo(f"(the context of {context} tokens is full: --max-tokens N --overflow slide goes on)", err=True)
+    elif found.reason == "end" and asked is not None:
+        typer.echo(f"(the model ended the text after {len(found.tokens)} of {asked} tokens)", err=True)
 
 
 @app.command()

@@ -157,7 +157,7 @@ def _of_record(record: Record) -> Question:
     else:
         given = _given(value, record.where)
     return _question(
-        record.values,
+        {"id": record.where, **record.values},
         context=_text(record.values, "context", record.where),
         given=given,
         where=record.where,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from palavra.batch import Sample
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import HeldOut
-from palavra.inference.generation import Continuation, GenerationConfig, Overflow, continuations, stream
+from palavra.inference.generation import Continuation, GenerationConfig, Overflow, Stream, continuations, stream
 from palavra.inference.kinds import AnyModel
 from palavra.inference.sampling import SamplingConfig
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
@@ -111,7 +111,7 @@ class CausalModel(AnyModel):
         self, prompt: str, *, max_tokens: int | None = None, temperature: float = 1.0, top_k: int | None = None,
         top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop: str | Sequence[str] = (),
         seed: int = 0, overflow: Overflow = "error",
-    ) -> Iterator[str]:  # fmt: skip
+    ) -> Stream:  # fmt: skip
         """The pieces of one continuation as they come; together the text that `generate` gives."""
         sampling = SamplingConfig(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty

@@ -298,14 +298,29 @@ def continuations(
     return [done[start:stop] for start, stop in pairwise(bounds)]
 
 
+class Stream(Iterator[str]):
+    """Pieces of one continuation as they become certain; together they are its text."""
+
+    def __init__(self, generator: Generator, row: _Row):
+        self._row, self._pieces = row, _pieces(generator, row)
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def continuation(self) -> Continuation:
+        """What has come so far; once nothing follows, with the reason why."""
+        return Continuation(self._row.text, tuple(self._row.tokens), self._row.reason)
+
+
 def stream(
     steps: StepModel, tokenizer: Detokenizes, prompt: Sequence[int],
     config: GenerationConfig, *, end_id: int | None = None, banned: Sequence[int] = (),
-) -> Iterator[str]:  # fmt: skip
-    """Pieces of the (first) continuation of one prompt as they become certain; together they are its text."""
+) -> Stream:  # fmt: skip
+    """The (first) continuation of one prompt (token ids) piece by piece. Arguments and errors as `Generator`'s."""
     config = replace(config, samples=1)
     generator = Generator(steps, [prompt], config, end_id=end_id, banned=banned)
-    return _pieces(generator, _Row(tokenizer, prompt, config, end_id))
+    return Stream(generator, _Row(tokenizer, prompt, config, end_id))
 
 
 def _pieces(generator: Generator, row: _Row) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """A model that has learned to read both ways and from left to right only, ready for use as either."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from palavra.inference.causal import CausalModel
-from palavra.inference.generation import Continuation
+from palavra.inference.generation import Continuation, Stream
 from palavra.inference.model import LanguageModel
 
 
@@ -32,6 +32,6 @@ class MixedModel(LanguageModel):
         return self.causal.generate
 
     @property
-    def stream(self) -> Callable[..., Iterator[str]]:
+    def stream(self) -> Callable[..., Stream]:
         """`CausalModel.stream`."""
         return self.causal.stream

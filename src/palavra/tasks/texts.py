@@ -68,6 +68,8 @@ def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
     if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
         wanted = "one text" if len(names) == 1 else "two texts"
         raise PalavraError(f"{where}: {wanted} wanted, or a mapping with {', '.join(names)}")
+    if not all(text.strip() for text in texts):
+        raise PalavraError(f"{where}: a text is empty: fill it in or leave it out")
     return TextExample(first=texts[0], second=texts[1] if len(texts) == 2 else None, label=None, where=where)
 
 
