@@ -1,7 +1,9 @@
 """A few of a run's own texts, and what its model makes of them, for the report."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from palavra.data.shards import Corpus, Documents
@@ -13,6 +15,11 @@ from palavra.tokenizer import Tokenizer
 EXAMPLES = 8
 EXAMPLES_LOOKED_AT = 1000
 LONGEST_EXAMPLE = 40
+FEWEST_WORDS = 4
+# Of each document, for sentences.
+EXAMPLE_TOKENS_LOOKED_AT = 500
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 # Of the texts that a model goes on with: words given, and tokens added.
 PROMPT_WORDS = 5
 CONTINUED_TOKENS = 60
@@ -45,26 +52,61 @@ def continued(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
 
 
 def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
-    """Short held-out (or else training) documents with one whole word replaced by the mask."""
+    """Sentences or lines of held-out (or else training) documents with one whole word replaced by the mask: rather of
+    different documents than of one, rather words of one token than longer ones. Where no text has words between
+    spaces, a token in the middle is replaced."""
     documents = _shown(corpus)
-    found: list[str] = []
     longest = min(LONGEST_EXAMPLE, context - 2)
+    found: list[tuple[int, str]] = []
     for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
-        ids = _beginning(documents, index, longest)
-        starts = _word_starts(ids, tokenizer)
-        if len(starts) < 5:
-            continue
-        # The word in the middle: seldom a name, never the first.
-        middle = len(starts) // 2
-        begin, end = starts[middle], starts[middle + 1]
-        text = f"{tokenizer.decode(ids[:begin])} {tokenizer.mask_token}{tokenizer.decode(ids[end:])}"
-        one_line = "\n" not in text and text.count(tokenizer.mask_token) == 1
-        # Encoded anew, a text cut in the middle of a word may need another token or two.
-        if one_line and end - begin == 1 and len(tokenizer.encode_prompt(text)) <= context - 2:
-            found.append(text)
+        text = tokenizer.decode(_beginning(documents, index, EXAMPLE_TOKENS_LOOKED_AT))
+        sentences = _SENTENCE_END.split(text)
+        if documents.lengths[index] > EXAMPLE_TOKENS_LOOKED_AT and len(sentences) > 1:
+            sentences.pop()  # cut short
+        blanked = (_blanked(sentence, tokenizer, longest) for sentence in sentences)
+        first = True
+        for whole, shown in islice(filter(None, blanked), EXAMPLES):
+            found.append((0 if whole and first else 1 if whole else 2, shown))
+            first = first and not whole
+        if sum(rank == 0 for rank, _ in found) >= EXAMPLES:
+            break
+    ranked = dict.fromkeys(text for _, text in sorted(found, key=lambda one: one[0]))
+    return list(ranked)[:EXAMPLES] or _without_a_token(documents, tokenizer, longest)
+
+
+def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, str] | None:
+    """A sentence of at most `longest` tokens, cut behind them, without a word near its middle (seldom a name, never the
+    first), and whether that word is one token; None where it has too few words."""
+    words = sentence.split()[:longest]
+    while len(tokenizer.encode_prompt(" ".join(words))) > longest:
+        words.pop()
+    places = sorted(range(1, len(words)), key=lambda place: abs(place - len(words) // 2))
+    plain = [place for place in places if _WORD.search(words[place])]
+    if len(words) < FEWEST_WORDS or not plain:
+        return None
+    whole = (place for place in plain if len(tokenizer.encode(f" {_WORD.findall(words[place])[0]}")) == 1)
+    place = next(whole, None)
+    shown = plain[0] if place is None else place
+    blank = _WORD.sub(lambda _: tokenizer.mask_token, words[shown], count=1)
+    text = " ".join([*words[:shown], blank, *words[shown + 1 :]])
+    # What the mask stands beside may be cut into other tokens.
+    if len(tokenizer.encode_prompt(text)) > longest or text.count(tokenizer.mask_token) != 1:
+        return None
+    return place is not None, text
+
+
+def _without_a_token(documents: Documents, tokenizer: Tokenizer, longest: int) -> list[str]:
+    """Beginnings of documents whose middle token is the mask."""
+    found: dict[str, None] = {}
+    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
+        ids = _beginning(documents, index, longest // 2)
+        before, after = tokenizer.decode(ids[: len(ids) // 2]), tokenizer.decode(ids[len(ids) // 2 + 1 :])
+        text = " ".join(f"{before}{tokenizer.mask_token}{after}".split())
+        if len(ids) > 2 and text.count(tokenizer.mask_token) == 1 and len(tokenizer.encode_prompt(text)) <= longest:
+            found[text] = None
         if len(found) == EXAMPLES:
             break
-    return found
+    return list(found)
 
 
 def opening_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
