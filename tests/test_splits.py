@@ -13,8 +13,10 @@ from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.run.several import _fold
 from palavra.run.splits import examples_hash, groups_of, held_out, read_split
+from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.spec import Columns, TaskSpec
 
 
 def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
@@ -55,6 +57,23 @@ def test_folds_hold_out_each_example_once(pretrained: Path, reviews: Path, tmp_p
     for fold in folds:
         assert not {e.where for e in fold.valid} & {e.where for e in fold.train}
         assert {e.label for e in fold.valid} == {e.label for e in fold.train}
+
+
+def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> None:
+    """Class weights, trees and the scale of a regression may not know what is held out."""
+    lines = [f"w{n},{'ab'[n % 5 == 0]},{n**2}" for n in range(60)]
+    source = write(tmp_path / "t.csv", "text,label,size\n" + "\n".join(lines) + "\n")
+    classes = read_split(TaskSpec(kind="classification", train=source, valid_share=0.3), 0)
+    targets = TaskSpec(kind="regression", train=source, valid_share=0.3, columns=Columns(label=("size",)))
+    sizes = read_split(targets, 0)
+    for split in (classes, _fold(classes, 3, 0, 0), _fold(classes, 3, 1, 0)):
+        assert isinstance(split.task, Classification)
+        assert split.task.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
+        assert split.task.examples == len(split.train) < 60
+    for split in (sizes, _fold(sizes, 3, 2, 0)):
+        values = [one.label[0] for one in split.train]
+        assert isinstance(split.task, Regression)
+        assert [*split.task.mean, *split.task.deviation] == pytest.approx([np.mean(values), np.std(values)])
 
 
 def test_a_label_s_only_example_is_never_held_out(reviews: Path) -> None:

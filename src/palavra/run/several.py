@@ -113,7 +113,7 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
         held = np.isin(np.arange(len(examples)), stratified_order(split.task, examples, seed)[number::folds])
     train = [example for example, out in zip(examples, held, strict=True) if not out]
     valid = [example for example, out in zip(examples, held, strict=True) if out]
-    return replace(split, train=train, valid=valid)
+    return split.divided(train, valid)
 
 
 def _run(

@@ -32,6 +32,10 @@ class Split:
     valid: Sequence[Any]
     test: Sequence[Any]
 
+    def divided(self, train: Sequence[Any], valid: Sequence[Any]) -> "Split":
+        """The split with other examples to train on and to validate with; the task counts those in `train` alone."""
+        return replace(self, task=self.task.counted(train) if train else self.task, train=train, valid=valid)
+
 
 def read_split(spec: TaskSpec, seed: int) -> Split:
     """Read the examples of a task; what has no validation file gives a share of its training examples."""
@@ -50,7 +54,7 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
         train = [example for example, out in zip(train, held, strict=True) if not out]
     if not train or not (valid or spec.valid):
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
-    return Split(task=task, train=train, valid=valid, test=test)
+    return Split(task=task, train=train, valid=valid, test=test).divided(train, valid)
 
 
 def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:

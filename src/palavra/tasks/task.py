@@ -122,6 +122,12 @@ class Task(ABC, Generic[Example]):
     def fit(cls, spec: TaskSpec, examples: Sequence[Example]) -> "Task[Example]":
         """The task with the labels of its training examples. Raises PalavraError where nothing can be learned."""
 
+    def counted(self, examples: Sequence[Example]) -> "Task[Example]":
+        """The same task, with the same labels, that knows from these examples alone how frequent or how large they are:
+        what is held out must not weigh in on what is learned."""
+        del examples
+        return self
+
     @abstractmethod
     def check(self, examples: Sequence[Example]) -> None:
         """Raise PalavraError, naming file and line, for an example with a label that training did not have."""

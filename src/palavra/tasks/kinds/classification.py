@@ -113,6 +113,11 @@ class Classification(Task[TextExample]):
         task.check(examples)
         return task
 
+    def counted(self, examples: Sequence[TextExample]) -> "Classification":
+        found = Counter(label for example in examples for label in example.label)
+        counts = [found[label] for label in self.labels]
+        return Classification(self.spec, self.labels, counts, self.temperature, len(examples))
+
     def check(self, examples: Sequence[TextExample]) -> None:
         for example in examples:
             if not self.multilabel and len(example.label) != 1:

@@ -85,6 +85,9 @@ class Regression(Task[TextExample]):
             _check_spread(name, values, spec.train or "the training data")
         return cls(spec, _targets(spec), targets.mean(0).tolist(), targets.std(0).tolist(), in_units=False)
 
+    def counted(self, examples: Sequence[TextExample]) -> "Regression":
+        return Regression.fit(self.spec, examples)
+
     def check(self, examples: Sequence[TextExample]) -> None:
         del examples
 
