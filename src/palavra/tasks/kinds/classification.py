@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,19 +19,16 @@ from palavra.model.families.tasks import Form
 from palavra.model.outputs import Output, build_output, is_linear, rescaled
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
+from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets
 from palavra.tasks.features import Features
 from palavra.tasks.labels import Labels, check_not_joined, label_column, label_map, labels_of, natural
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.statistics import Auroc, Statistic, class_statistics, label_set_statistics, means
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
-Probabilities = npt.NDArray[np.floating]
 SHOWN_LABELS = 20
-SHOWN_ERRORS = 20
 LISTED = 5
-THRESHOLD = 0.5
 # A class so rare that it would weigh more is learned from noise.
 LARGEST_RATIO = 100.0
 
@@ -233,7 +229,7 @@ class Classification(Task[TextExample]):
         ]
 
     def _several(self, row: npt.NDArray[np.float32]) -> Prediction:
-        chosen = sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
+        chosen = chosen_labels(row)
         best = np.argsort(-row, kind="stable")[:LISTED].tolist()
         return {
             "label": [self.labels[i] for i in chosen],
@@ -268,79 +264,8 @@ class Classification(Task[TextExample]):
     def _scores(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
         targets = self._targets(examples)
         if self.multilabel:
-            return self._set_scores(examples, probabilities, targets > 0)
-        found = metrics.classification_scores(targets, probabilities, self.labels)
-        chosen = probabilities.argmax(1)
-        confidence, correct = probabilities.max(1), chosen == targets
-        calibrated = calibration.Calibration.of(confidence, correct)
-        details = {
-            **found.to_json(),
-            **calibrated.to_json(),
-            "errors": self._confident_errors(examples, probabilities, targets),
-        }
-        return Scores(
-            main="accuracy",
-            values={**_numbers(found), "calibration_error": calibrated.error},
-            examples=len(examples),
-            details=details,
-            statistics=partial(_statistics, targets, probabilities, found.auroc is not None),
-        )
-
-    def _set_scores(
-        self, examples: Sequence[TextExample], probabilities: Probabilities, gold: npt.NDArray[np.bool_]
-    ) -> Scores:
-        """Of label sets, gold (E, K). Calibration is that of all decisions, for a label or against it."""
-        found = metrics.multilabel_scores(gold, probabilities, self.labels, threshold=THRESHOLD)
-        confidence = np.where(probabilities >= THRESHOLD, probabilities, 1 - probabilities)
-        right = (probabilities >= THRESHOLD) == gold
-        calibrated = calibration.Calibration.of(confidence.reshape(-1), right.reshape(-1))
-        details = {
-            **found.to_json(),
-            **calibrated.to_json(),
-            "errors": self._confident_set_errors(examples, probabilities, np.where(right, 0, confidence)),
-        }
-        return Scores(
-            main="micro_f1",
-            values={**_numbers(found), "calibration_error": calibrated.error},
-            examples=len(examples),
-            details=details,
-            statistics=partial(_set_statistics, gold, probabilities, found.auroc is not None),
-        )
-
-    def _confident_set_errors(
-        self, examples: Sequence[TextExample], probabilities: Probabilities, sure: Probabilities
-    ) -> list[dict[str, Any]]:
-        """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
-        surest = sure.argmax(1)
-        worst = np.argsort(-sure.max(1), kind="stable")[:SHOWN_ERRORS].tolist()
-        return [
-            {
-                **_shown(examples[i]),
-                "label": ", ".join(examples[i].label) or "none",
-                "predicted": ", ".join(self._several(probabilities[i])["label"]) or "none",
-                "decision": f"{'' if probabilities[i, surest[i]] >= THRESHOLD else 'not '}{self.labels[surest[i]]}",
-                "probability": float(sure[i, surest[i]]),
-            }
-            for i in worst
-            if sure[i, surest[i]] > 0
-        ]
-
-    def _confident_errors(
-        self, examples: Sequence[TextExample], probabilities: Probabilities, targets: npt.NDArray[np.int64]
-    ) -> list[dict[str, Any]]:
-        """The wrong predictions that the model was surest of."""
-        chosen = probabilities.argmax(1)
-        wrong = np.flatnonzero(chosen != targets)
-        worst = wrong[np.argsort(-probabilities[wrong, chosen[wrong]])][:SHOWN_ERRORS]
-        return [
-            {
-                **_shown(examples[i]),
-                "label": self.labels[targets[i]],
-                "predicted": self.labels[chosen[i]],
-                "probability": float(probabilities[i, chosen[i]]),
-            }
-            for i in worst.tolist()
-        ]
+            return scores_of_label_sets(self.labels, examples, targets > 0, probabilities)
+        return scores_of_classes(self.labels, examples, targets, probabilities)
 
     def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits the `chosen` sequences (S,) best."""
@@ -373,11 +298,6 @@ class Classification(Task[TextExample]):
         return {**label_map(self.labels), "problem_type": problem}
 
 
-def _shown(example: TextExample) -> dict[str, str]:
-    """Where an example is from, and the beginning of what it says."""
-    return {"where": example.where, "text": " | ".join(filter(None, (example.first, example.second)))[:300]}
-
-
 def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
     """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
     rows = max(1, metrics.COMPARED_AT_ONCE // probabilities.shape[1])
@@ -395,38 +315,3 @@ def _best_of(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
     lost = best[:, 0] != first
     best[lost] = np.concatenate([first[lost, None], best[lost, :-1]], 1)
     return best
-
-
-def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities, areas: bool) -> Sequence[Statistic]:
-    """What the intervals of single labels take; `areas`: whether there is an AUROC. Calibration error has none:
-    resampled, it is larger throughout."""
-    found: list[Statistic] = [
-        class_statistics(targets, probabilities.argmax(1)),
-        means({"loss": metrics.cross_entropies(targets, probabilities)}),
-    ]
-    classes = probabilities.shape[1]
-    if classes > 5:
-        found.append(means({"accuracy_at_5": metrics.right_among(5, targets, probabilities)}))
-    if areas and classes == 2:
-        found.append(Auroc(targets[:, None] == 1, probabilities[:, 1:]))
-    elif areas:
-        found.append(Auroc(targets[:, None] == np.arange(classes), probabilities))
-    return found
-
-
-def _set_statistics(targets: npt.NDArray[np.bool_], probabilities: Probabilities, areas: bool) -> Sequence[Statistic]:
-    """What the intervals of label sets take; `areas`: whether there is an AUROC."""
-    found: list[Statistic] = [
-        label_set_statistics(targets, probabilities >= THRESHOLD),
-        means({"loss": metrics.binary_cross_entropies(targets, probabilities).mean(1)}),
-    ]
-    return [*found, Auroc(targets, probabilities)] if areas else found
-
-
-def _numbers(scores: Any) -> dict[str, float]:
-    """The plain numbers of some scores."""
-    return {
-        key: float(value)
-        for key, value in scores.to_json().items()
-        if isinstance(value, int | float) and key != "examples"
-    }
