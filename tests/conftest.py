@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from tiny_commands import Ask
 
 # Set before a test imports a library that reads them. The threads of tokenizers and forks do not mix.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -79,3 +80,18 @@ def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tuning draws no report, which takes longer than all the rest of a small run and has tests of its own."""
     for module in ("finetune", "several"):
         monkeypatch.setattr(f"palavra.run.{module}.write_report", lambda folder: folder / "report.html")
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a command in this process: its exit code, and what it says on stdout and stderr."""
+    from palavra.cli import main
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["palavra", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return int(left.value.code or 0), said.out, said.err
+
+    return run_command

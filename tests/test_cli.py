@@ -12,6 +12,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import pytest
+from tiny_commands import Ask
 
 GOLDEN = Path(__file__).parent / "golden" / "help.txt"
 COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill",
@@ -83,16 +84,13 @@ def test_texts_come_from_a_file_or_standard_input(model: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
-def test_embeddings_are_written_in_three_formats(model: Path, tmp_path: Path, suffix: str) -> None:
+def test_embeddings_are_written_in_three_formats(model: Path, tmp_path: Path, ask: Ask, suffix: str) -> None:
     import numpy as np
     import pyarrow.parquet as pq
 
     path = tmp_path / f"vectors{suffix}"
-    done = palavra("embed", str(model), "um gato", "a casa", "--out", str(path))
-    assert done.returncode == 0, done.stderr
-    printed = [
-        json.loads(line)["vector"] for line in palavra("embed", str(model), "um gato", "a casa").stdout.splitlines()
-    ]
+    assert ask("embed", model, "um gato", "a casa", "--out", path)[0] == 0
+    printed = [json.loads(line)["vector"] for line in ask("embed", model, "um gato", "a casa")[1].splitlines()]
     if suffix == ".npy":
         written = np.load(path, allow_pickle=False)
     elif suffix == ".parquet":
@@ -135,17 +133,18 @@ def test_evaluate_and_report_work_on_a_finished_run(model: Path) -> None:
         (["report", "{tmp}"], "{tmp}"),
     ],
 )  # fmt: skip
-def test_wrong_input_gives_one_line_and_code_2(model: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_input_gives_one_line_and_code_2(
+    model: Path, tmp_path: Path, ask: Ask, arguments: list[str], said: str
+) -> None:
     latin = tmp_path / "latin.txt"
     latin.write_bytes("uma linha\né à noite\n".encode("latin-1"))
     places = {"model": model, "tmp": tmp_path, "text": model.parent / "text.jsonl", "latin": latin}
-    done = palavra(*(argument.format(**places) for argument in arguments))
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    last = done.stderr.strip().splitlines()[-1]
+    code, out, err = ask(*(argument.format(**places) for argument in arguments))
+    assert (code, out) == (2, "")
+    last = err.strip().splitlines()[-1]
     assert last.startswith("palavra: ")
     assert said.format(**places) in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

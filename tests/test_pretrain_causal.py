@@ -3,8 +3,7 @@
 import json
 import math
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from tiny import model_config
+from tiny_commands import Ask
 from tiny_runs import metrics_of
 
 import palavra
-from palavra.cli import main
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.model import LanguageModel
@@ -213,22 +212,6 @@ def test_a_dry_run_only_tells(corpus: Path) -> None:
 
 
 # The command line
-
-Ask = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process: its exit code, and what it says on stdout and stderr."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["palavra", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return int(left.value.code or 0), said.out, said.err
-
-    return run_command
 
 
 def test_generate_shows_what_the_method_gives(finished: Path, ask: Ask) -> None:
