@@ -1,7 +1,6 @@
 """Classification: the loss and its gradient against torch's."""
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from tiny_classification import PAIRS, SEVERAL, SPEC, examples_of
-from tiny_tasks import batch_of, build, loss_of, trained
+from tiny_tasks import build, gradients, trained
 from torch import Tensor
 
 from palavra.batch import Batch
@@ -103,12 +102,7 @@ def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts
     task = Classification.fit(spec, examples_of(LABELS, pair=pair))
     model = build(task, tokenizer.vocab_size).double()
     features = task.encode(examples_of(LABELS, pair=pair), tokenizer, 64, True)
-    found = []
-    for bounds in ([0, 8], [0, *sorted(cuts), 8]):
-        model.zero_grad()
-        for start, stop in pairwise(bounds):
-            loss_of(model, task, batch_of(features, np.arange(start, stop))).total.backward()
-        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    found = [gradients(model, task, features, bounds) for bounds in ([0, 8], [0, *sorted(cuts), 8])]
     assert len(found[0]) > 10
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-6, atol=1e-7)

@@ -220,6 +220,14 @@ def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
         assert FAMILIES[family].read(FAMILIES[family].write(config)).width == config.width
 
 
+def refused_of(family: str, directory: Path, values: dict[str, Any]) -> None:
+    """A causal model loads, and does not any more when its configuration says this."""
+    save_model(build_causal_model(model_config(family)), directory)
+    load_causal_model(directory)
+    change(directory, **values)
+    refusal(directory, load_causal_model)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -236,10 +244,7 @@ def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
     ],
 )
 def test_a_llama_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    save_model(build_causal_model(model_config("llama")), tmp_path)
-    load_causal_model(tmp_path)
-    change(tmp_path, **values)
-    refusal(tmp_path, load_causal_model)
+    refused_of("llama", tmp_path, values)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +259,7 @@ def test_a_llama_of_another_kind_is_refused(tmp_path: Path, values: dict[str, An
     ],
 )
 def test_a_gpt2_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    save_model(build_causal_model(model_config("gpt2")), tmp_path)
-    load_causal_model(tmp_path)
-    change(tmp_path, **values)
-    refusal(tmp_path, load_causal_model)
+    refused_of("gpt2", tmp_path, values)
 
 
 def test_each_kind_of_model_is_told_from_the_other(tmp_path: Path) -> None:

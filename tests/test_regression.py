@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from tiny_tasks import batch_of, build, inferred, loss_of, overfit, trained, with_intervals
+from tiny_tasks import batch_of, build, gradients, inferred, overfit, trained, with_intervals
 from torch import nn
 
 from palavra.errors import PalavraError
@@ -137,12 +136,7 @@ def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts
     task = Regression.fit(TWO, examples)
     model = build(task, tokenizer.vocab_size)
     features = task.encode(examples, tokenizer, 64, True)
-    found = []
-    for bounds in ([0, 6], [0, *sorted(cuts), 6]):
-        model.zero_grad()
-        for start, stop in pairwise(bounds):
-            loss_of(model, task, batch_of(features, np.arange(start, stop))).total.backward()
-        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    found = [gradients(model, task, features, bounds) for bounds in ([0, 6], [0, *sorted(cuts), 6])]
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5)
 

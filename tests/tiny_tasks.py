@@ -1,5 +1,7 @@
 """Fine-tuning small enough for a test: a tokenizer, a model with one head, a few steps."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,14 @@ def inferred(model: TaskModel, task: Task[Any], batch: Batch) -> tuple[npt.NDArr
 def loss_of(model: TaskModel, task: Task[Any], batch: Batch) -> Any:
     """The task's loss of a batch."""
     return task.loss(model.head("task").output, model(batch, layout_of(batch)), batch)
+
+
+def gradients(model: TaskModel, task: Task[Any], features: Features, bounds: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The gradient of the summed loss of all sequences, read in the parts that `bounds` make of them."""
+    model.zero_grad()
+    for start, stop in pairwise(bounds):
+        loss_of(model, task, batch_of(features, np.arange(start, stop))).total.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def with_intervals(scores: Scores) -> set[str]:

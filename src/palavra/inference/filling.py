@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from palavra.batch import Batch, Sample, TokenIds
 from palavra.errors import PalavraError
 from palavra.inference.batching import batches
+from palavra.inference.sampling import check_numbers
 from palavra.inference.scoring import BATCH_TOKENS, SCORED_AT_ONCE, Float64Array
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel, lay_out
@@ -112,10 +113,7 @@ def _likeliest_of(
         for part in hidden.split(SCORED_AT_ONCE):
             logs = torch.log_softmax(nn.functional.linear(part.float(), weight, bias), -1)
             # Before some are barred: what has diverged must not look like what may not be proposed.
-            if bool(logs.isnan().any()):
-                raise PalavraError(
-                    "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
-                )
+            check_numbers(logs)
             best = logs.index_fill_(1, barred, -torch.inf).topk(most)
             values.append(best.values)
             ids.append(best.indices)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
-from palavra.inference.sampling import SamplingConfig, choose
+from palavra.inference.sampling import SamplingConfig, check_numbers, choose
 from palavra.model.cache import Decoder, StepModel
 
 Overflow = Literal["error", "slide"]
@@ -166,10 +166,7 @@ class Generator:
 
     @torch.inference_mode()
     def _choose(self, logits: Tensor, seen: Tensor | None) -> npt.NDArray[np.int64]:
-        if bool(logits.isnan().any()):
-            raise PalavraError(
-                "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
-            )
+        check_numbers(logits)
         if self._banned:
             logits[:, self._banned] = -torch.inf
         greedy = self.config.sampling.temperature == 0

@@ -11,6 +11,14 @@ from torch import Tensor
 from palavra.errors import PalavraError
 
 
+def check_numbers(predictions: Tensor) -> None:
+    """Raise PalavraError for a model whose predictions are not numbers."""
+    if bool(predictions.isnan().any()):
+        raise PalavraError(
+            "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How a token is drawn. In this order:

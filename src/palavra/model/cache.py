@@ -35,6 +35,7 @@ class Decoder:
         self.model, self.compute, self.capacity = model, compute, capacity
         self._whole = [cast(Layer, layer) for layer in model.transformer.layers]
         self._stepwise, self._unembedding = steps.for_rows(rows)
+        self._windows = {layer.attention.window for layer in self._whole}
         shape = (rows, config.shared_heads, capacity, config.head_width)
         self._layers = [
             _Layer(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
@@ -80,15 +81,15 @@ class Decoder:
         transformer, positions = self.model.transformer, self._tensor(self.lengths)
         seen = int(self.lengths.max()) + 1
         place = self._place(positions, seen)
-        config = self.model.config
-        sees = {"global": self._sees(positions, seen, None), "local": self._sees(positions, seen, config.window)}
+        sees = {window: self._sees(positions, seen, window) for window in self._windows}
         x = transformer.embeddings(self._tensor(tokens), positions, None)
         rotary = self._rotary(positions)
-        for kind, layer, cache in zip(config.layer_kinds, self._stepwise, self._layers, strict=True):
+        kinds = self.model.config.layer_kinds
+        for kind, layer, cache in zip(kinds, self._stepwise, self._layers, strict=True):
             q, k, v = layer.attention.project(layer.attended(x), rotary.get(kind))
             cache.keys[place], cache.values[place] = k, v
             mixed = F.scaled_dot_product_attention(
-                q[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], sees[kind],
+                q[:, :, None], cache.keys[:, :, :seen], cache.values[:, :, :seen], sees[layer.attention.window],
                 enable_gqa=q.shape[1] != k.shape[1],
             )  # fmt: skip
             x = layer.finish(x, mixed.flatten(1))

@@ -36,7 +36,7 @@ def learning_curve(
     curves: dict[str, list[Point]] = {"pretrained": [], "from scratch": []}
     metric = split.task.metrics[0]
     for size in sizes:
-        part = split.divided([split.train[i] for i in np.sort(order[:size]).tolist()], split.valid)
+        part = split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()])
         for name, points in curves.items():
             sized = replace(recipe, scratch=name == "from scratch", train=_long_enough(recipe, len(part.train)))
             folder = out / f"{name.replace(' ', '-')}-{len(part.train)}"

@@ -28,6 +28,10 @@ from palavra.tokenizer import Tokenizer
 NOMINAL_STEPS = 1000
 
 
+def _steps(recipe: Recipe) -> int:
+    return recipe.train.steps or NOMINAL_STEPS
+
+
 class JointLearning(MaskedLearning, ABC):
     """Hidden tokens, which decide what is best, and something beside them that is called `name`."""
 
@@ -109,7 +113,7 @@ class MixedLearning(JointLearning):
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
         """Causal and masked ones, where they take turns."""
-        return recipe.mixture.kinds_of_steps(recipe.train.steps or NOMINAL_STEPS)
+        return recipe.mixture.kinds_of_steps(_steps(recipe))
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
@@ -118,7 +122,7 @@ class MixedLearning(JointLearning):
         """Mixture and masking as the recipe has them."""
         del piece
         masked = MaskedObjective(recipe.masking, vocabulary_for_masking(vocab_size, tokenizer), kernel)
-        return MixedObjective(CausalObjective(kernel), masked, recipe.mixture, recipe.train.steps or NOMINAL_STEPS)
+        return MixedObjective(CausalObjective(kernel), masked, recipe.mixture, _steps(recipe))
 
     def evaluate_beside(
         self, model: VocabularyModel, held_out: HeldOut, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
@@ -129,6 +133,6 @@ class MixedLearning(JointLearning):
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """The share of the step's sequences that is causal, and that of its tokens that was masked."""
-        share = recipe.mixture.causal_share_at(progress, recipe.train.steps or NOMINAL_STEPS)
+        share = recipe.mixture.causal_share_at(progress, _steps(recipe))
         masked = recipe.masking.share_at(recipe.mixture.masked_progress(progress))
         return {"causal": share, "masked_share": (1 - share) * masked}

@@ -111,9 +111,7 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
         held = np.isin(group, order[number::folds])
     else:
         held = np.isin(np.arange(len(examples)), stratified_order(split.task, examples, seed)[number::folds])
-    train = [example for example, out in zip(examples, held, strict=True) if not out]
-    valid = [example for example, out in zip(examples, held, strict=True) if out]
-    return split.divided(train, valid)
+    return replace(split, train=examples).holding_out(held)
 
 
 def _run(

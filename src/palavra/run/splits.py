@@ -32,9 +32,18 @@ class Split:
     valid: Sequence[Any]
     test: Sequence[Any]
 
-    def divided(self, train: Sequence[Any], valid: Sequence[Any]) -> "Split":
-        """The split with other examples to train on and to validate with; the task counts those in `train` alone."""
-        return replace(self, task=self.task.counted(train) if train else self.task, train=train, valid=valid)
+    def trained_on(self, train: Sequence[Any]) -> "Split":
+        """The split with other examples to train on; the task counts these alone."""
+        return replace(self, task=self.task.counted(train), train=train)
+
+    def holding_out(self, held: BoolArray) -> "Split":
+        """The split with those of its training examples to validate with that are `held` (E,) out. Raises PalavraError
+        where that leaves none for one of the two."""
+        train, valid = ([one for one, out in zip(self.train, held, strict=True) if out == so] for so in (False, True))
+        if not (train and valid):
+            source = self.task.spec.train
+            raise PalavraError(f"{source} has too few examples to hold some out: give --valid a file of its own")
+        return replace(self.trained_on(train), valid=valid)
 
 
 def read_split(spec: TaskSpec, seed: int) -> Split:
@@ -48,13 +57,8 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     test = kind.read(task.spec, spec.test) if spec.test else []
     for examples in (valid, test):
         task.check(examples)
-    if not spec.valid:
-        held = held_out(task, train, spec.valid_share, seed)
-        valid = [example for example, out in zip(train, held, strict=True) if out]
-        train = [example for example, out in zip(train, held, strict=True) if not out]
-    if not train or not (valid or spec.valid):
-        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
-    return Split(task=task, train=train, valid=valid, test=test).divided(train, valid)
+    split = Split(task=task, train=train, valid=valid, test=test)
+    return split if spec.valid else split.holding_out(held_out(task, train, spec.valid_share, seed))
 
 
 def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:

@@ -1,6 +1,6 @@
 """What class probabilities score, for one label an example and for sets of them, with the errors to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,19 +26,11 @@ def scores_of_classes(
     found = metrics.classification_scores(targets, probabilities, labels)
     chosen = probabilities.argmax(1)
     confidence, correct = probabilities.max(1), chosen == targets
-    calibrated = calibration.Calibration.of(confidence, correct)
-    details = {
-        **found.to_json(),
-        **calibrated.to_json(),
-        "errors": _confident_errors(labels, examples, targets, probabilities),
-    }
-    return Scores(
-        main="accuracy",
-        values={**_numbers(found), "calibration_error": calibrated.error},
-        examples=len(examples),
-        details=details,
-        statistics=partial(_statistics, targets, probabilities, found.auroc is not None),
-    )
+    return _scores(
+        "accuracy", found, calibration.Calibration.of(confidence, correct),
+        _confident_errors(labels, examples, targets, probabilities),
+        partial(_statistics, targets, probabilities, found.auroc is not None), len(examples),
+    )  # fmt: skip
 
 
 def scores_of_label_sets(
@@ -49,18 +41,24 @@ def scores_of_label_sets(
     found = metrics.multilabel_scores(gold, probabilities, labels, threshold=THRESHOLD)
     confidence = np.where(probabilities >= THRESHOLD, probabilities, 1 - probabilities)
     right = (probabilities >= THRESHOLD) == gold
-    calibrated = calibration.Calibration.of(confidence.reshape(-1), right.reshape(-1))
-    details = {
-        **found.to_json(),
-        **calibrated.to_json(),
-        "errors": _confident_set_errors(labels, examples, probabilities, np.where(right, 0, confidence)),
-    }
+    return _scores(
+        "micro_f1", found, calibration.Calibration.of(confidence.reshape(-1), right.reshape(-1)),
+        _confident_set_errors(labels, examples, probabilities, np.where(right, 0, confidence)),
+        partial(_set_statistics, gold, probabilities, found.auroc is not None), len(examples),
+    )  # fmt: skip
+
+
+def _scores(
+    main: str, found: Any, calibrated: calibration.Calibration, errors: list[dict[str, Any]],
+    statistics: Callable[[], Sequence[Statistic]], examples: int,
+) -> Scores:  # fmt: skip
+    """The numbers and tables of `found` with the calibration and the errors beside them."""
     return Scores(
-        main="micro_f1",
+        main=main,
         values={**_numbers(found), "calibration_error": calibrated.error},
-        examples=len(examples),
-        details=details,
-        statistics=partial(_set_statistics, gold, probabilities, found.auroc is not None),
+        examples=examples,
+        details={**found.to_json(), **calibrated.to_json(), "errors": errors},
+        statistics=statistics,
     )
 
 
