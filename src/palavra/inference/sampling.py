@@ -13,7 +13,7 @@ from palavra.errors import PalavraError
 
 def check_numbers(predictions: Tensor) -> None:
     """Raise PalavraError for a model whose predictions are not numbers."""
-    if bool(predictions.isnan().any()):
+    if bool(predictions.amax(-1).isnan().any()):  # what is not a number is the largest of its row
         raise PalavraError(
             "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
         )

@@ -159,7 +159,7 @@ class FewRows(nn.Module):
     """x (R, in) -> (R, out): a linear map whose weights are laid out anew for a `single` row, or for a few.
 
     Such a product only reads its weights once, and on CPUs it reads those of `nn.Linear` (out, in) at a third of the
-    memory's speed: one row wants them transposed, a few rows in oneDNN's own layout.
+    memory's speed: oneDNN's own layout is faster, and for one float32 row a share of the columns for each thread.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, single: bool, dtype: torch.dtype):
@@ -167,10 +167,11 @@ class FewRows(nn.Module):
         weight = weight.detach().to(dtype)
         self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
         self._product = _in_rows
-        if weight.device.type == "cpu" and single:
-            self._product, weight = _transposed, weight.T.contiguous()
+        if weight.device.type == "cpu" and single and dtype == torch.float32:
+            self._product, weight = _in_shares, _shares(weight)
         elif weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-            self._product, weight = _packed, torch.ops.mkldnn._reorder_linear_weight(weight, USUAL_ROWS)
+            rows = 1 if single else USUAL_ROWS
+            self._product, weight = _packed, torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         self._weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,8 +183,15 @@ def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+def _shares(weight: Tensor) -> Tensor:
+    """weight (out, in) -> (S, in, out / S): as many equal shares as there are threads, or the next fewer that go."""
+    shares = max(count for count in range(1, torch.get_num_threads() + 1) if len(weight) % count == 0)
+    return weight.view(shares, -1, weight.shape[1]).transpose(1, 2).contiguous()
+
+
+def _in_shares(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = torch.bmm(x.expand(len(weight), 1, -1), weight).view(1, -1)
+    return out if bias is None else out + bias
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
