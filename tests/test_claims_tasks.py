@@ -213,9 +213,9 @@ def test_C_C6_1_heads_and_strategies_go_together_in_any_way(
     (tmp_path / "r.toml").write_text(configuration.to_toml(recipe))
     assert configuration.from_toml(FinetuneRecipe, tmp_path / "r.toml") == recipe
     model = build(task, tokenizer.vocab_size)
-    prepare_model(model, recipe.strategy)
-    labelled = [example(0, ("positivo",)), example(1, ("neutro",))]
-    loss = loss_of(model.train(), task, batch_of(task.encode(labelled, tokenizer, 64, True)))
+    features = task.encode([example(0, ("positivo",)), example(1, ("neutro",))], tokenizer, 64, True)
+    prepare_model(model, recipe.strategy, features.input_ids)
+    loss = loss_of(model.train(), task, batch_of(features))
     loss.total.backward()
     assert all(parameter.grad is not None for parameter in model.heads.parameters())
     assert any(isinstance(module, LoRALinear) for module in model.modules()) is (strategy == "lora")

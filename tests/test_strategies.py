@@ -27,7 +27,16 @@ from palavra.tokenizer import Tokenizer
 from palavra.training.loop import prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.schedules import ScheduleConfig
-from palavra.training.strategies import StrategyConfig, StrategyName, depth, is_head, prepare_model, rate_share, thaws
+from palavra.training.strategies import (
+    StrategyConfig,
+    StrategyName,
+    depth,
+    finish_model,
+    is_head,
+    prepare_model,
+    rate_share,
+    thaws,
+)
 
 LAYERS = 3
 WORDS = " ".join(TEXTS).split()
@@ -46,7 +55,7 @@ def tokenizer() -> Tokenizer:
 def job_of(
     tokenizer: Tokenizer, strategy: StrategyConfig, *, steps: int = 10, family: str = "modernbert",
     optimizer: OptimizerName = "adamw", rate: float = 0.01, cached: bool = False, decay: float = 0.01,
-    head: HeadConfig | None = None, schedule: ScheduleConfig = CONSTANT, **changes: Any,
+    head: HeadConfig | None = None, schedule: ScheduleConfig = CONSTANT, whole_table: bool = False, **changes: Any,
 ) -> FineTuning:  # fmt: skip
     """A run on a few examples, as `finetune` puts it together."""
     head = HeadConfig(dropout=0.0) if head is None else head
@@ -57,8 +66,8 @@ def job_of(
     torch.manual_seed(0)
     model = build_task_model(model_config(family, **changes), {"task": task})
     scramble(model)
-    prepare_model(model, strategy)
     features = task.encode(EXAMPLES, tokenizer, 64, False)
+    prepare_model(model, strategy, np.arange(tokenizer.vocab_size) if whole_table else features.input_ids)
     vectors = body_vectors(model, "task", features, CPU) if cached else None
     labelled = Labelled(examples=EXAMPLES, features=features, vectors=vectors)
     recipe = FinetuneRecipe(
@@ -105,9 +114,39 @@ def layer(number: int) -> str:
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_full_moves_everything(tokenizer: Tokenizer, family: str) -> None:
+def test_full_moves_everything_but_the_vectors_that_no_example_reads(tokenizer: Tokenizer, family: str) -> None:
     job = job_of(tokenizer, StrategyConfig(), family=family, steps=2)
+    kept = job.model.get_buffer("transformer.embeddings.token.kept").clone()
     assert all(moved == names(job.model, "") for moved in run(job))
+    assert torch.equal(job.model.get_buffer("transformer.embeddings.token.kept"), kept)
+
+
+@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+@pytest.mark.parametrize("strategy", ["full", "gradual"])
+def test_weights_are_those_of_a_run_with_the_whole_table(
+    tokenizer: Tokenizer, optimizer: OptimizerName, strategy: StrategyName
+) -> None:
+    """But for the decay of vectors that no example reads: these stay as they are."""
+
+    def trained_by(decay: float, *, whole_table: bool) -> dict[str, Tensor]:
+        job = job_of(
+            tokenizer, StrategyConfig(name=strategy), optimizer=optimizer, decay=decay, whole_table=whole_table
+        )
+        list(run(job))
+        finish_model(job.model)
+        return dict(job.model.state_dict())
+
+    whole, part, decayed = (
+        trained_by(0.0, whole_table=True), trained_by(0.0, whole_table=False), trained_by(0.1, whole_table=False)
+    )  # fmt: skip
+    assert whole.keys() == part.keys()
+    for name in whole:
+        torch.testing.assert_close(part[name], whole[name], rtol=1e-4, atol=1e-6)
+    token = "transformer.embeddings.token.weight"
+    job = job_of(tokenizer, StrategyConfig())
+    unread = np.setdiff1d(np.arange(tokenizer.vocab_size), job.train["task"].features.input_ids)
+    assert torch.equal(decayed[token][unread], part[token][unread])
+    assert torch.equal(decayed[token][unread], job.model.get_buffer("transformer.embeddings.token.kept"))
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
@@ -218,7 +257,7 @@ def test_merged_corrections_give_the_same_logits(tokenizer: Tokenizer, family: s
     job = job_of(tokenizer, StrategyConfig(name="lora", rank=3, alpha=7.0), family=family, steps=5)
     list(run(job))
     model = job.model.eval()
-    plain = set(job_of(tokenizer, StrategyConfig(), family=family).model.state_dict())
+    plain = set(job_of(tokenizer, StrategyConfig(), family=family, whole_table=True).model.state_dict())
     batch = job.train["task"].features.batch(np.arange(6), "task")
     with torch.inference_mode():
         before = model.head("task").output.log_probabilities(model(batch, layout_of(batch)))  # type: ignore[operator]
@@ -246,7 +285,7 @@ def test_new_corrections_change_nothing(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("rank", [1, 4, 1000])
 def test_corrections_have_rank_times_both_sides_parameters(tokenizer: Tokenizer, rank: int) -> None:
-    plain = job_of(tokenizer, StrategyConfig()).model
+    plain = job_of(tokenizer, StrategyConfig(), whole_table=True).model
     model = job_of(tokenizer, StrategyConfig(name="lora", rank=rank)).model
     expected = 0
     for part in plain.transformer.layers:

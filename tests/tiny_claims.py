@@ -80,8 +80,8 @@ def job_of(
     examples = [example(n, (task.labels[n % 3],)) for n in range(4)]
     model = build(task, tokenizer.vocab_size, family)
     scramble(model)
-    prepare_model(model, strategy)
     features = task.encode(examples, tokenizer, 64, model.config.segments > 1)
+    prepare_model(model, strategy, features.input_ids)
     settings = FinetuneConfig(epochs=epochs, batch_size=4, patience=patience)
     recipe = FinetuneRecipe(strategy=strategy, optimizer=OptimizerConfig(learning_rate=0.01), train=settings)
     labelled = Labelled(examples=examples, features=features)

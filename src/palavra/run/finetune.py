@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from palavra import config as configuration
@@ -15,7 +16,7 @@ from palavra.inference.tasks import body_vectors, context_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
 from palavra.model.directory import read_config
-from palavra.model.lora import merge_lora
+from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.report import write_report
@@ -45,7 +46,7 @@ from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.optimizers import OPTIMIZERS, OptimizerName
-from palavra.training.strategies import prepare_model
+from palavra.training.strategies import finish_model, prepare_model
 
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_TOKENS = 6e6
@@ -186,7 +187,7 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
     for line in compute.reasons:
         log.line(line)
     model.to(compute.device)
-    prepare_model(model, recipe.strategy)
+    prepare_model(model, recipe.strategy, np.concatenate([found[0].input_ids for found in encoded.values()]))
     compile_layers(model.transformer.layers, compute)
     return FineTuning(
         recipe=_with_compute(recipe, compute),
@@ -263,6 +264,10 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     moving, every = moving_parameters(job.model), parameters(job.model)
     log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {every:,} parameters move")
+    token = job.model.transformer.embeddings.token
+    if isinstance(token, PartialEmbedding):
+        read, vocabulary = len(token.weight), job.model.config.vocab_size
+        log.line(f"{read:,} of {vocabulary:,} tokens are in the training texts: the others' vectors stay as they are")
     log.line(
         f"{job.steps:,} steps of {job.recipe.train.batch_size} examples, {job.optimizer.name} at "
         f"{job.optimizer.peak_rate:.3g}"
@@ -286,7 +291,7 @@ def _finish(
     """Take the best weights, save them as an ordinary model directory, evaluate, write the report."""
     run, log, state = training.run, training.log, outcome.state
     training.keep_best()
-    merge_lora(job.model)
+    finish_model(job.model)
     settled = {
         name: job.tasks[name].calibrate(labelled.examples, labelled.features, job.infer(name, labelled))
         for name, labelled in job.valid.items()

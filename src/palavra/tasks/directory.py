@@ -28,6 +28,7 @@ from palavra.model.families import family_named
 from palavra.model.families.storage import Keys
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
 from palavra.model.outputs import Output
+from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import Head, HeadConfig, TaskModel, output_width
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
@@ -284,5 +285,6 @@ def describe_head(model: TaskModel, name: str) -> dict[str, Any]:
 
 
 def parameters(module: nn.Module) -> int:
-    """Numbers that are learned."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Numbers that are learned, here or before."""
+    kept = sum(part.kept.numel() for part in module.modules() if isinstance(part, PartialEmbedding))
+    return sum(parameter.numel() for parameter in module.parameters()) + kept

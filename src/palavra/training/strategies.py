@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from palavra.errors import PalavraError
-from palavra.model.lora import add_lora
+from palavra.model.lora import add_lora, merge_lora
+from palavra.model.partial_embedding import merge_embedding, split_embedding
 from palavra.model.task_heads import TaskModel
 
 StrategyName = Literal["full", "frozen", "top-k", "gradual", "lora"]
@@ -53,13 +56,22 @@ class Thaw:
     trainable: Callable[[str], bool]
 
 
-def prepare_model(model: TaskModel, strategy: StrategyConfig) -> None:
-    """Give the model what the strategy needs and freeze what will never move. Before optimizers are built."""
+def prepare_model(model: TaskModel, strategy: StrategyConfig, tokens: npt.NDArray[np.integer]) -> None:
+    """Give the model what the strategy needs and freeze what will never move: also the vectors of tokens other than
+    those that the training texts hold (`tokens`, in any order). Before optimizers are built."""
     if strategy.name == "lora":
         add_lora(model.transformer.layers, strategy.rank, strategy.alpha)
     ever = list(thaws(model, strategy))[-1].trainable
+    if ever("transformer.embeddings.token.weight"):
+        split_embedding(model.transformer.embeddings, tokens)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(ever(name))
+
+
+def finish_model(model: TaskModel) -> None:
+    """Make an ordinary model of one that was prepared and trained."""
+    merge_lora(model)
+    merge_embedding(model.transformer.embeddings)
 
 
 def apply_thaw(model: nn.Module, thaw: Thaw) -> None:
