@@ -3,17 +3,20 @@
     python benchmarks/finetuning.py MODEL DATA [--tasks trec mrpc ...] [--seeds 3] [--out results.jsonl]
 
 MODEL is a pretrained BERT directory; DATA a folder with one folder a task (sst2, mrpc, stsb, conll2003, trec: JSONL
-or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same examples, learning
-rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to its longest
-member. Each run is a process of its own; the two sides alternate. Both models are read back from disk and scored on
-the test examples in float32 by the same code. The rate is examples over the wall time from before the first step to
-after the last one: no reading, building, evaluating or saving. What is not the same: Palavra encodes and packs on a
-thread beside the steps; the Trainer collates between them.
+or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same
+examples, learning rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to
+its longest member. Each run is a process of its own; the two sides run at the same time, on half of the cores each,
+which they swap from seed to seed, so that both have the same hour (the slower one has the machine to itself once the
+other is done). Both models are read back from disk and scored on the test examples in float32 by the same code. The
+rate is examples over the wall time from before the first step to after the last one: no reading, building, evaluating
+or saving. What is not the same: Palavra encodes and packs on a thread beside the steps; the Trainer collates between
+them.
 Results are appended to --out, and what is there already is not measured again.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+SIDES = ("palavra", "peer")
 BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
 
 
@@ -50,13 +54,14 @@ SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run."""
+    """One run, on some of the machine's `cores`."""
 
     setting: Setting
     side: str
     seed: int
     model: str
     data: str
+    cores: tuple[int, ...]
 
 
 def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
@@ -192,14 +197,23 @@ def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float
     return float(model.score(test).values[job.setting.metric])
 
 
-def measure(job: Job) -> dict[str, float]:
-    """Run a job in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{job}\n{done.stderr[-4000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measure(jobs: Sequence[Job]) -> Iterator[dict[str, float]]:
+    """Run jobs at the same time, each in a process of its own."""
+    running = []
+    for job in jobs:
+        command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
+        threads = {"OMP_NUM_THREADS": str(len(job.cores))}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **threads}
+        )
+        os.sched_setaffinity(process.pid, job.cores)
+        running.append(process)
+    for job, process in zip(jobs, running, strict=True):
+        out, errors = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{job}\n{errors[-4000:]}")
+        found: dict[str, float] = json.loads(out.splitlines()[-1])
+        yield found
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -207,9 +221,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "| task | metric | seeds | Palavra | Trainer | Palavra examples/s | Trainer examples/s | times |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
     for setting in SETTINGS:
-        ours, theirs = (
-            [row for row in rows if row["task"] == setting.name and row["side"] == side] for side in ("palavra", "peer")
-        )
+        ours, theirs = ([row for row in rows if row["task"] == setting.name and row["side"] == side] for side in SIDES)
         if not ours or not theirs:
             continue
         rates = [statistics.median(row["rate"] for row in side) for side in (ours, theirs)]
@@ -238,20 +250,25 @@ def main() -> None:
     if options.job:
         values = json.loads(options.job)
         job = Job(**{**values, "setting": Setting(**values["setting"])})
-        print(json.dumps((palavra if job.side == "palavra" else peer)(job)))
+        print(json.dumps((palavra if job.side == SIDES[0] else peer)(job)))
         return
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    cores = sorted(os.sched_getaffinity(0))
+    halves = [tuple(cores[: len(cores) // 2]), tuple(cores[len(cores) // 2 :])]
     for seed in range(options.seeds):
         for setting in SETTINGS:
-            for side in ("palavra", "peer"):
-                key = {"task": setting.name, "side": side, "seed": seed}
-                if setting.name not in options.tasks or any(key.items() <= row.items() for row in rows):
-                    continue
-                job = Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data)
-                rows.append({**key, **measure(job)})
+            key = {"task": setting.name, "seed": seed}
+            if setting.name not in options.tasks or any(key.items() <= row.items() for row in rows):
+                continue
+            jobs = [
+                Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data, cores=half)
+                for side, half in zip(SIDES, halves if seed % 2 else halves[::-1], strict=True)
+            ]
+            for job, found in zip(jobs, measure(jobs), strict=True):
+                rows.append({**key, "side": job.side, **found})
                 print(f"  {rows[-1]}", flush=True)
-                with options.out.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+            with options.out.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows[-len(SIDES) :])
     print("\n" + "\n".join(table(rows)))
 
 
