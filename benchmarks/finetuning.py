@@ -3,14 +3,13 @@
     python benchmarks/finetuning.py MODEL DATA [--tasks trec mrpc ...] [--seeds 3] [--out results.jsonl]
 
 MODEL is a pretrained BERT directory; DATA a folder with one folder a task (sst2, mrpc, stsb, conll2003, trec: JSONL
-or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same
-examples, learning rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to
-its longest member. Each run is a process of its own; the two sides run at the same time, on half of the cores each,
-which they swap from seed to seed, so that both have the same hour (the slower one has the machine to itself once the
-other is done). Both models are read back from disk and scored on the test examples in float32 by the same code. The
-rate is examples over the wall time from before the first step to after the last one: no reading, building, evaluating
-or saving. What is not the same: Palavra encodes and packs on a thread beside the steps; the Trainer collates between
-them.
+or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same examples, learning
+rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to its longest
+member. Each run is a process of its own; the two sides run at the same time, on half of the cores each, which they swap
+from seed to seed, so that both have the same hour (the slower one has the machine to itself once the other is done).
+Both models are read back from disk and scored on the test examples in float32 by the same code. The rate is examples
+over the wall time from before the first step to after the last one: no reading, building, evaluating or saving. What is
+not the same: Palavra encodes and packs on a thread beside the steps; the Trainer collates between them.
 Results are appended to --out, and what is there already is not measured again.
 """
 
