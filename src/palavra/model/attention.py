@@ -172,14 +172,10 @@ def _visible(distance: Tensor, window: int | None, causal: bool) -> Tensor:
 
 
 def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over the last two dimensions.
-
-    Scores and weights, the largest tensors of all, are kept in the dtype of `q`; torch's softmax sums bfloat16 in
-    float32. Autocast would keep them, and all that their gradients need, in float32.
-    """
-    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).masked_fill(~mask, MASKED)
-    with torch.autocast(q.device.type, enabled=False):
-        weights = torch.softmax(scores, dim=-1)
+    """softmax(q k^T / sqrt(d)) v over the last two dimensions, the softmax in float32 or wider."""
+    scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
+    scores = (scores * q.shape[-1] ** -0.5).masked_fill(~mask, MASKED)
+    weights = torch.softmax(scores, dim=-1).to(v.dtype)
     if dropout:
         weights = drop(weights, dropout)
     return weights @ v
