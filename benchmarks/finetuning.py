@@ -22,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 SIDES = ("palavra", "peer")
 BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
@@ -196,23 +197,32 @@ def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float
     return float(model.score(test).values[job.setting.metric])
 
 
-def measure(jobs: Sequence[Job]) -> Iterator[dict[str, float]]:
-    """Run jobs at the same time, each in a process of its own."""
-    running = []
-    for job in jobs:
-        command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
-        threads = {"OMP_NUM_THREADS": str(len(job.cores))}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **threads}
-        )
-        os.sched_setaffinity(process.pid, job.cores)
-        running.append(process)
-    for job, process in zip(jobs, running, strict=True):
-        out, errors = process.communicate()
-        if process.returncode:
-            raise SystemExit(f"{job}\n{errors[-4000:]}")
-        found: dict[str, float] = json.loads(out.splitlines()[-1])
-        yield found
+def measure(jobs: Sequence[Job]) -> list[dict[str, float]]:
+    """Run jobs at the same time, each in a process of its own; where one fails, the others are stopped."""
+    with ExitStack() as stack:
+        running = []
+        for job in jobs:
+            command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
+            threads = {"OMP_NUM_THREADS": str(len(job.cores))}
+            out, errors = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+            process = stack.enter_context(
+                subprocess.Popen(command, stdout=out, stderr=errors, env={**os.environ, **threads})
+            )
+            stack.callback(process.kill)
+            os.sched_setaffinity(process.pid, job.cores)
+            running.append((process, out, errors))
+        return [_result(job, *one) for job, one in zip(jobs, running, strict=True)]
+
+
+def _result(job: Job, process: subprocess.Popen[bytes], out: TextIO, errors: TextIO) -> dict[str, float]:
+    """What a job printed last, once it has ended."""
+    failed = process.wait()
+    out.seek(0)
+    errors.seek(0)
+    if failed:
+        raise SystemExit(f"{job}\n{errors.read()[-4000:]}")
+    found: dict[str, float] = json.loads(out.read().splitlines()[-1])
+    return found
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -253,11 +263,14 @@ def main() -> None:
         return
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < len(SIDES):
+        raise SystemExit("the two sides run at the same time: two cores are wanted")
     halves = [tuple(cores[: len(cores) // 2]), tuple(cores[len(cores) // 2 :])]
     for seed in range(options.seeds):
         for setting in SETTINGS:
             key = {"task": setting.name, "seed": seed}
-            if setting.name not in options.tasks or any(key.items() <= row.items() for row in rows):
+            known = [row for row in rows if key.items() <= row.items()]
+            if setting.name not in options.tasks or len(known) == len(SIDES):
                 continue
             jobs = [
                 Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data, cores=half)

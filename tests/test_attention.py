@@ -18,7 +18,15 @@ from torch import Tensor
 from palavra.batch import Batch, pack, unpack
 from palavra.data.packing import Packer
 from palavra.model import attention
-from palavra.model.attention import BACKENDS, RowsLayout, attend, choose_backend, rows_layout
+from palavra.model.attention import (
+    BACKENDS,
+    PartedLayout,
+    RowsLayout,
+    attend,
+    choose_backend,
+    rows_layout,
+    runs_of_like_length,
+)
 from palavra.model.compute import compile_layers, eager
 from palavra.model.layers import rotate
 from palavra.model.transformer import ROW_BLOCK, Rotary
@@ -120,6 +128,49 @@ def test_rows_hold_each_token_once_and_split_no_sequence(lengths: list[int], wid
         assert len(set((place // layout.slots.shape[1]).tolist())) == 1
 
 
+@settings(max_examples=30)
+@given(lengths=LENGTHS)
+def test_runs_are_the_lengths_in_order_and_cost_no_more_than_the_whole(lengths: list[int]) -> None:
+    sizes = np.array(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "WORTH_A_PART", 1)
+        runs = runs_of_like_length(sizes)
+    assert np.concatenate(runs).tolist() == lengths
+    cost = sum(int(run.sum() * run.max()) for run in runs)
+    assert cost <= sizes.sum() * sizes.max() - (len(runs) - 1)
+
+
+@pytest.mark.parametrize(("window", "causal"), [(None, False), (None, True), (4, False), (4, True)])
+@pytest.mark.parametrize("filler", [0, 5])
+def test_rows_of_several_widths_equal_rows_of_one(
+    window: int | None, causal: bool, filler: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients; what stands beyond the tokens comes back as zeros."""
+    lengths = [32, 31, 32, 9, 8, 9, 9, 9, 3, 3, 2, 1, 3, 3, 2]
+    whole = rows_layout(bounds(lengths), max(lengths), max(lengths), DEVICE)
+    monkeypatch.setattr(attention, "WORTH_A_PART", 50)
+    parted = rows_layout(bounds(lengths), max(lengths), 0, DEVICE)
+    assert isinstance(whole, RowsLayout)
+    assert isinstance(parted, PartedLayout)
+    assert [part.slots.shape[1] for part in parted.parts] == [32, 9, 3]
+    found = []
+    for layout in (whole, parted):
+        inputs = [torch.nn.functional.pad(x.detach(), (0, 0, 0, 0, 0, filler)).requires_grad_() for x in qkv(lengths)]
+        out = attend(inputs[0], inputs[1], inputs[2], layout, window=window, causal=causal)
+        assert len(out) == sum(lengths) + filler
+        assert not out[sum(lengths) :].any()
+        pull = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape).sin()
+        found.append([out, *torch.autograd.grad((out * pull).sum(), inputs)])
+    for expected, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, expected)
+
+
+def test_a_few_slots_are_not_worth_a_part() -> None:
+    layout = rows_layout(bounds([40, 3, 2]), 40, 0, DEVICE)
+    assert isinstance(layout, RowsLayout)
+    assert isinstance(rows_layout(bounds([512] + [8] * 100), 512, 0, DEVICE), PartedLayout)
+
+
 def test_rows_of_a_planned_batch_are_as_full_as_the_packer_made_them() -> None:
     lengths = np.random.default_rng(0).integers(3, 200, size=4000)
     packer = Packer(lengths=lengths, context=64, batch_tokens=2048, seed=0)
@@ -128,6 +179,7 @@ def test_rows_of_a_planned_batch_are_as_full_as_the_packer_made_them() -> None:
         pieces, _ = next(stream)
         sizes = (pieces.lengths + 2).tolist()
         layout = rows_layout(bounds(sizes), max(sizes), packer.context, DEVICE)
+        assert isinstance(layout, RowsLayout)
         assert layout.slots.shape[0] <= packer.batch_tokens // packer.context
 
 

@@ -12,6 +12,7 @@ from tiny_generation import CASES, LENGTHS, causal_model, prompts, uncached
 from torch import Tensor
 
 from palavra.batch import Sample, pack
+from palavra.model import cache
 from palavra.model.cache import Decoder, FewRows, StepModel
 from palavra.model.compute import compile_layers
 
@@ -92,6 +93,23 @@ def test_layers_that_were_compiled_for_training_are_read_step_by_step_too(monkey
     assert torch.equal(logits(), expected)
 
 
+def test_one_row_may_become_several() -> None:
+    model, text = causal_model(heads=4), prompts(5)[0]
+    decoder = Decoder(StepModel(model, CPU), 1, 40)
+    decoder.prefill(pack([Sample(input_ids=np.array(text))]), np.array([0]))
+    decoder.keep(np.array([0, 0]))
+    logits = decoder.step(np.array([7, 8]))
+    expected = torch.stack([uncached(model, [*text, token]) for token in (7, 8)])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_a_cpu_without_bfloat16_multiplies_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_onednn_takes", lambda dtype: False)
+    weight, x = torch.randn(7, 5), torch.randn(1, 5)
+    found = FewRows(weight, None, True, torch.bfloat16)(x)
+    assert torch.equal(found, F.linear(x.bfloat16(), weight.bfloat16()))
+
+
 def test_a_full_cache_takes_no_more() -> None:
     decoder = Decoder(StepModel(causal_model(), CPU), 1, 4)
     decoder.prefill(pack([Sample(input_ids=np.array([5, 6, 7]))]), np.array([0]))
@@ -104,15 +122,18 @@ def test_a_full_cache_takes_no_more() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "size"), [(1, 60), (1, 61), (5, 60), (5, 61)])
 @pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("single", [False, True])
 def test_weights_laid_out_anew_make_the_same_product(
-    threads: int, dtype: torch.dtype, rows: int, size: int, biased: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a size that the threads can share and of a prime one."""
+    threads: int, dtype: torch.dtype, rows: int, size: int, biased: bool, single: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a size that the threads can share and of a prime one; for any number of rows, whatever they are laid out
+    for."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     random = torch.Generator().manual_seed(0)
     weight, x = torch.randn(size, 24, generator=random), torch.randn(rows, 24, generator=random)
     bias = torch.randn(size, generator=random) if biased else None
-    found = FewRows(weight, bias, rows == 1, dtype)(x)
+    found = FewRows(weight, bias, single, dtype)(x)
     expected = F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
     assert found.dtype == dtype
     assert found.shape == (rows, size)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import layout_of, model_config
-from tiny_finetuning import both, metrics, recipe, run
+from tiny_finetuning import both, metrics, recipe, run, spec, weights, write
 
 from palavra.inference.tasks import FineTunedModel
 from palavra.losses import Loss
@@ -63,6 +63,30 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
     found.mean.backward()
     # At its optimum the log-variance is the logarithm of twice the loss.
     torch.testing.assert_close(s.grad, (0.5 - 2 * plain.mean * torch.exp(torch.tensor(-0.7))).detach())
+
+
+def test_the_vectors_of_tokens_that_any_task_reads_are_learned_and_no_others(
+    pretrained: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """What only validation examples hold is not learned from."""
+    texts = {"one": ("good plot", "dull plot"), "two": ("fine cast", "weak cast"), "valid": ("zzz 789", "qqq 456")}
+    for name, (good, bad) in texts.items():
+        lines = [f"{(good, bad)[i % 2]},{'ab'[i % 2]}" for i in range(12)]
+        write(tmp_path / f"{name}.csv", "text,label\n" + "\n".join(lines) + "\n")
+    tasks = [
+        spec(reviews, name=name, train=str(tmp_path / f"{name}.csv"), valid=str(tmp_path / "valid.csv"))
+        for name in ("one", "two")
+    ]
+    mixing = MixingConfig(sampling="uniform")
+    run(recipe(pretrained, *tasks, mixing=mixing, train={"epochs": 3}), tmp_path / "out")
+    tokenizer = Tokenizer.load(pretrained / "modernbert")
+    read = {tokenizer.cls_id, tokenizer.sep_id}
+    for name in ("one", "two"):
+        read |= {token for text in texts[name] for token in tokenizer.encode(text)}
+    key = "model.embeddings.tok_embeddings.weight"
+    moved = (weights(tmp_path / "out")[key] != weights(pretrained / "modernbert")[key]).any(1)
+    assert set(moved.nonzero()[:, 0].tolist()) == read
+    assert f"{len(read)} of {len(moved)} tokens are in the training texts" in (tmp_path / "out/train.log").read_text()
 
 
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])

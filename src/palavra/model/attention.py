@@ -41,6 +41,12 @@ class RowsLayout(NamedTuple):
     sequence: Tensor
 
 
+class PartedLayout(NamedTuple):
+    """The first sequences laid out by the first of `parts`, the next by the next: each has rows of its own width."""
+
+    parts: tuple[RowsLayout, ...]
+
+
 class VarlenLayout(NamedTuple):
     """`cu_seqlens` (S+1,) int32 on the device; `max_seqlen` the longest sequence."""
 
@@ -48,7 +54,7 @@ class VarlenLayout(NamedTuple):
     max_seqlen: int
 
 
-Layout = ReferenceLayout | RowsLayout | VarlenLayout
+Layout = ReferenceLayout | RowsLayout | PartedLayout | VarlenLayout
 
 
 def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> ReferenceLayout:
@@ -58,14 +64,39 @@ def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: to
     return ReferenceLayout(torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device))
 
 
-def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout:
-    """Lay a batch into rows of at least `width` slots, next-fit in the batch's own order.
+def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout | PartedLayout:
+    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has.
+
+    Where no width is asked for (0), sequences that are much longer or shorter than their neighbours have rows of their
+    own width.
+    """
+    lengths = np.diff(cu_seqlens.numpy())
+    runs = [lengths] if width else runs_of_like_length(lengths)
+    parts = tuple(_rows(run, max(width, int(run.max())), device) for run in runs)
+    return parts[0] if len(parts) == 1 else PartedLayout(parts)
+
+
+# Attention over so many more slots takes about as long as another call of it.
+WORTH_A_PART = 2**14
+
+
+def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any, Any]]":
+    """Cut the lengths (S,) of sequences, in their order, into runs that are worth laying out on their own: attention
+    costs the product of a run's tokens and its longest sequence."""
+    tokens, longest = np.cumsum(lengths), np.maximum.accumulate
+    slots = tokens[:-1] * longest(lengths)[:-1] + (tokens[-1] - tokens[:-1]) * longest(lengths[::-1])[::-1][1:]
+    if len(slots) == 0 or tokens[-1] * lengths.max() - slots.min() < WORTH_A_PART:
+        return [lengths]
+    cut = int(slots.argmin()) + 1
+    return runs_of_like_length(lengths[:cut]) + runs_of_like_length(lengths[cut:])
+
+
+def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> RowsLayout:
+    """Lay sequences into rows, next-fit in their own order.
 
     The packer orders sequences so that next-fit finds its rows again; any other order is right too, with
     emptier rows. Linear in S on the host, numpy throughout.
     """
-    width = max(width, max_seqlen)
-    lengths = np.diff(cu_seqlens.numpy())
     first_slots = _next_fit(lengths, width)
     rows = int(first_slots[-1]) // width + 1
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -138,7 +169,8 @@ def attend(
     many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
     `dropout`: share of attention weights dropped. Returns (N, H, d) in the dtype of `v`.
 
-    Rows beyond the tokens of a `RowsLayout` are nobody's: they see nothing, are not seen, and come back as zeros.
+    In layouts of rows, what stands beyond the tokens is nobody's: it sees nothing, is not seen, and comes back as
+    zeros.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if isinstance(layout, RowsLayout):
@@ -147,6 +179,13 @@ def attend(
             mixed = _attend_rows(q[:tokens], k[:tokens], v[:tokens], layout, window, causal, dropout)
             return F.pad(mixed, (0, 0, 0, 0, 0, filler))
         return _attend_rows(q, k, v, layout, window, causal, dropout)
+    if isinstance(layout, PartedLayout):
+        sizes = [len(part.place) for part in layout.parts]
+        sizes[-1] += len(q) - sum(sizes)  # the last part has the filler
+        parts = zip(layout.parts, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+        return torch.cat(
+            [attend(q, k, v, part, window=window, causal=causal, dropout=dropout) for part, q, k, v in parts]
+        )
     if isinstance(layout, VarlenLayout):
         return _attend_varlen(q, k, v, layout, window, causal)
     sequence = layout.sequence

@@ -1,6 +1,8 @@
 """Reading on: a transformer that keeps the keys and values of what it has read, left to right, a token at a time."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -159,17 +161,18 @@ class FewRows(nn.Module):
     """x (R, in) -> (R, out): a linear map whose weights are laid out anew for a `single` row, or for a few.
 
     Such a product only reads its weights once, and on CPUs it reads those of `nn.Linear` (out, in) at a third of the
-    memory's speed: oneDNN's own layout is faster, and for one float32 row a share of the columns for each thread.
+    memory's speed: oneDNN's own layout is faster, and for one float32 row an equal share of the columns for each
+    thread. Either is right for any number of rows.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, single: bool, dtype: torch.dtype):
         super().__init__()
         weight = weight.detach().to(dtype)
         self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
-        self._product = _in_rows
+        self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = _in_rows
         if weight.device.type == "cpu" and single and dtype == torch.float32:
-            self._product, weight = _in_shares, _shares(weight)
-        elif weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+            self._product, weight = partial(_in_shares, out=len(weight)), _shares(weight)
+        elif weight.device.type == "cpu" and _onednn_takes(dtype):
             rows = 1 if single else USUAL_ROWS
             self._product, weight = _packed, torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         self._weight = weight
@@ -184,14 +187,22 @@ def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _shares(weight: Tensor) -> Tensor:
-    """weight (out, in) -> (S, in, out / S): as many equal shares as there are threads, or the next fewer that go."""
-    shares = max(count for count in range(1, torch.get_num_threads() + 1) if len(weight) % count == 0)
-    return weight.view(shares, -1, weight.shape[1]).transpose(1, 2).contiguous()
+    """weight (out, in) -> (threads, in, out / threads), columns of zeros filling the last share."""
+    threads = torch.get_num_threads()
+    weight = F.pad(weight, (0, 0, 0, -len(weight) % threads))
+    return weight.view(threads, -1, weight.shape[1]).transpose(1, 2).contiguous()
 
 
-def _in_shares(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out = torch.bmm(x.expand(len(weight), 1, -1), weight).view(1, -1)
-    return out if bias is None else out + bias
+def _in_shares(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: int) -> Tensor:
+    found = torch.matmul(x, weight).transpose(0, 1).reshape(len(x), -1)[:, :out]
+    return found if bias is None else found + bias
+
+
+def _onednn_takes(dtype: torch.dtype) -> bool:
+    """Whether this torch and this CPU have oneDNN's layouts for `dtype`."""
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

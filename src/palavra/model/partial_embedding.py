@@ -29,7 +29,7 @@ class PartialEmbedding(nn.Embedding):
         place = torch.empty(len(table), dtype=torch.int64, device=table.device)
         place[torch.cat([trained, others])] = torch.arange(len(table), device=table.device)
         # Where the row of each token stands in `weight`, and in `kept` behind it.
-        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("place", place)
         self.place: Tensor
 
     def forward(self, input: Tensor) -> Tensor:

@@ -37,12 +37,8 @@ class Split:
         return replace(self, task=self.task.counted(train), train=train)
 
     def holding_out(self, held: BoolArray) -> "Split":
-        """The split with those of its training examples to validate with that are `held` (E,) out. Raises PalavraError
-        where that leaves none for one of the two."""
+        """The split with those of its training examples to validate with that are `held` (E,) out."""
         train, valid = ([one for one, out in zip(self.train, held, strict=True) if out == so] for so in (False, True))
-        if not (train and valid):
-            source = self.task.spec.train
-            raise PalavraError(f"{source} has too few examples to hold some out: give --valid a file of its own")
         return replace(self.trained_on(train), valid=valid)
 
 
@@ -58,7 +54,12 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     for examples in (valid, test):
         task.check(examples)
     split = Split(task=task, train=train, valid=valid, test=test)
-    return split if spec.valid else split.holding_out(held_out(task, train, spec.valid_share, seed))
+    if spec.valid:
+        return split
+    held = held_out(task, train, spec.valid_share, seed)
+    if held.all() or not held.any():
+        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
+    return split.holding_out(held)
 
 
 def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from palavra.data.packing import Cursor, best_fit, shuffled
 from palavra.errors import PalavraError
+from palavra.model.attention import runs_of_like_length
 from palavra.tasks.features import Features, Int64Array, ranges
 
 Sampling = Literal["proportional", "uniform", "temperature"]
@@ -121,9 +122,12 @@ class Plan:
 
 
 def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:
-    """The sequences in an order in which attention finds its rows, as wide as the longest, well filled."""
-    own = lengths[sequences]
-    order = np.argsort(-own, kind="stable")
-    rows = best_fit(own[order].tolist(), int(own.max()))
-    arranged: Int64Array = order[np.concatenate([np.array(row, dtype=np.int64) for row in rows])]
-    return sequences[arranged]
+    """The sequences in an order in which attention finds its rows well filled: the longest first, and in each run of
+    like ones those that share a row beside each other."""
+    order = sequences[np.argsort(-lengths[sequences], kind="stable")]
+    arranged, start = [], 0
+    for run in runs_of_like_length(lengths[order]):
+        members = order[start : start + len(run)]
+        arranged += [members[row] for row in best_fit(run.tolist(), int(run.max()))]
+        start += len(run)
+    return np.concatenate(arranged)

@@ -20,10 +20,10 @@ _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
-    """`name`: "full" moves everything; "frozen" only the head; "top-k" the last `layers` layers and the head;
-    "gradual" starts with the head and thaws a layer from the top each `thaw_share` of the run (sooner
-    where there are many), the embeddings last
-    (Howard and Ruder 2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
+    """`name`: "full" moves everything, of the vocabulary the vectors of tokens that the training texts hold; "frozen"
+    only the head; "top-k" the last `layers` layers and the head; "gradual" starts with the head and thaws a layer from
+    the top each `thaw_share` of the run (sooner where there are many), the embeddings last (Howard and Ruder 2018,
+    section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
 
     `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
     one share less than the lowest layer (Clark et al. 2020). `head_ratio`: the head's rate over the optimizer's.
