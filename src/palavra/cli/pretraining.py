@@ -90,7 +90,7 @@ def prepare(
 def pretrain(
     sources: Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the finished model.", show_default=False)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Length: wall-clock minutes of pretraining. [10]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Length: wall-clock minutes of training. [10]")] = None,
     steps: Annotated[int | None, typer.Option(help="Length: optimizer steps.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Length: tokens seen.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length: passes over the text.")] = None,
@@ -185,7 +185,7 @@ def demo(
         typer.Option("--text", help="Your own text instead of the film reviews. Repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the model; a number is added when it exists.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="Wall-clock minutes of pretraining.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="Wall-clock minutes of training.")] = 3.0,
     column: Column = None,
     documents: DocumentsOption = None,
     lines: Lines = False,

@@ -105,7 +105,8 @@ class ModelRecipe:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how. The length is the first given of `steps`, `tokens` (seen in training), `epochs` and
-    `minutes` (wall clock); whichever it was, `steps` is what a resolved recipe holds.
+    `minutes` (wall clock, of training: preparing and measuring come before); whichever it was, `steps` is what a
+    resolved recipe holds.
 
     `batch_tokens`: tokens of one optimizer step over all ranks; `micro_batch_tokens`: tokens of one forward
     pass. `log_every`, `eval_every`, `save_every` in steps. `eval_tokens`: tokens of each validation during

@@ -1,7 +1,6 @@
 """pretrain(): from text to a model directory. The wiring, to be read from top to bottom."""
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,7 +98,6 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
         log.open_file(run.log)
         recipe = _with_vocabulary(recipe)
         ready = _prepare(recipe, run, log)
-        began = time.perf_counter()
         text = _text_of(ready)
         recipe, threads = settle_threads(recipe, text, _uncompiled(recipe))
         choice = choose(recipe, text, _uncompiled(recipe))
@@ -108,7 +106,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
             log.line(line)
         recipe = _with_compute(choice.recipe, compute)
         job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
-        steps, line = fix_steps(job.recipe, job.model, job.objective, text, job.packer, compute, began)
+        steps, line = fix_steps(job.recipe, job.model, job.objective, text, job.packer, compute)
         log.line(line)
         job = replace(job, recipe=with_steps(job.recipe, steps))
         rule = (*choice.rule, line)

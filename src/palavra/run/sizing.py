@@ -1,7 +1,6 @@
 """Filling in what a recipe leaves open: the size of the model, and the number of steps."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -218,14 +217,13 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def fix_steps(
-    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, packer: Packer, compute: Compute,
-    began: float,
+    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, packer: Packer, compute: Compute
 ) -> tuple[int, str]:  # fmt: skip
     """The number of steps of this run and a line that says where it comes from.
 
     A length in epochs is counted in the batches that `packer` plans. One in minutes is measured: a few real steps
-    (which also compile), then what is left of the budget since `began` (perf_counter seconds) divided by one. It
-    becomes part of the recipe, so the run can be repeated.
+    (which also compile) say what one takes, and the minutes, which are those of training with its validations, how many
+    there are. It becomes part of the recipe, so the run can be repeated.
     """
     assert recipe.train.batch_tokens
     train = recipe.train
@@ -237,14 +235,14 @@ def fix_steps(
         return steps, f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens"
     budget = seconds_of(recipe)
     each = step_seconds(model, objective, text.trial(recipe), compute, steps=40, patience=0.1 * budget)
-    left = budget * (1 - RESERVE) - (time.perf_counter() - began)
-    steps = int(left / each)
+    stepping = budget * (1 - RESERVE)
+    steps = int(stepping / each)
     if steps < 1:
         raise PalavraError(
             f"{budget / 60:g} minutes are too few for one step of this model ({each:.1f} s): give more --minutes "
             "or a smaller --size"
         )
     return steps, (
-        f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens ({each * 1000:.1f} ms a step measured, "
-        f"{left:.0f} s left of {budget:.0f})"
+        f"length: {steps:,} steps of {recipe.train.batch_tokens:,} tokens ({each * 1000:.1f} ms a step measured; "
+        f"{stepping:.0f} of {budget:.0f} s, the rest for validation)"
     )
