@@ -4,28 +4,25 @@
 
 MODEL is a pretrained BERT directory; DATA a folder with one folder a task (sst2, mrpc, stsb, conll2003, trec: JSONL
 or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same examples, learning
-rate, batch, epochs, warmup, decay, clipping, dropout, seeds and bfloat16; the peer pads each batch to its longest
-member. Each run is a process of its own; the two sides run at the same time, on half of the cores each, which they swap
-from seed to seed, so that both have the same hour (the slower one has the machine to itself once the other is done).
-Both models are read back from disk and scored on the test examples in float32 by the same code. The rate is examples
-over the wall time from before the first step to after the last one: no reading, building, evaluating or saving. What is
-not the same: Palavra encodes and packs on a thread beside the steps; the Trainer collates between them.
+rate, batch, epochs, warmup, decay, clipping, dropout, seeds, threads and bfloat16; the peer pads each batch to its
+longest member. Each run is a process of its own; the two sides alternate, and take turns in going first. Both models
+are read back from disk and scored on the test examples in float32 by the same code. The rate is examples over the wall
+time from before the first step to after the last one: no reading, building, evaluating or saving. What is not the same:
+Palavra encodes and packs on a thread beside the steps; the Trainer collates between them.
 Results are appended to --out, and what is there already is not measured again.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 SIDES = ("palavra", "peer")
 BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
@@ -54,14 +51,13 @@ SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run, on some of the machine's `cores`."""
+    """One run."""
 
     setting: Setting
     side: str
     seed: int
     model: str
     data: str
-    cores: tuple[int, ...]
 
 
 def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
@@ -197,31 +193,13 @@ def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float
     return float(model.score(test).values[job.setting.metric])
 
 
-def measure(jobs: Sequence[Job]) -> list[dict[str, float]]:
-    """Run jobs at the same time, each in a process of its own; where one fails, the others are stopped."""
-    with ExitStack() as stack:
-        running = []
-        for job in jobs:
-            command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
-            threads = {"OMP_NUM_THREADS": str(len(job.cores))}
-            out, errors = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
-            process = stack.enter_context(
-                subprocess.Popen(command, stdout=out, stderr=errors, env={**os.environ, **threads})
-            )
-            stack.callback(process.kill)
-            os.sched_setaffinity(process.pid, job.cores)
-            running.append((process, out, errors))
-        return [_result(job, *one) for job, one in zip(jobs, running, strict=True)]
-
-
-def _result(job: Job, process: subprocess.Popen[bytes], out: TextIO, errors: TextIO) -> dict[str, float]:
-    """What a job printed last, once it has ended."""
-    failed = process.wait()
-    out.seek(0)
-    errors.seek(0)
-    if failed:
-        raise SystemExit(f"{job}\n{errors.read()[-4000:]}")
-    found: dict[str, float] = json.loads(out.read().splitlines()[-1])
+def measure(job: Job) -> dict[str, float]:
+    """Run a job in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(asdict(job)), "-", "-"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{job}\n{done.stderr[-4000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -262,25 +240,17 @@ def main() -> None:
         print(json.dumps((palavra if job.side == SIDES[0] else peer)(job)))
         return
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < len(SIDES):
-        raise SystemExit("the two sides run at the same time: two cores are wanted")
-    halves = [tuple(cores[: len(cores) // 2]), tuple(cores[len(cores) // 2 :])]
     for seed in range(options.seeds):
         for setting in SETTINGS:
-            key = {"task": setting.name, "seed": seed}
-            known = [row for row in rows if key.items() <= row.items()]
-            if setting.name not in options.tasks or len(known) == len(SIDES):
-                continue
-            jobs = [
-                Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data, cores=half)
-                for side, half in zip(SIDES, halves if seed % 2 else halves[::-1], strict=True)
-            ]
-            for job, found in zip(jobs, measure(jobs), strict=True):
-                rows.append({**key, "side": job.side, **found})
+            for side in SIDES if seed % 2 else SIDES[::-1]:
+                key = {"task": setting.name, "side": side, "seed": seed}
+                if setting.name not in options.tasks or any(key.items() <= row.items() for row in rows):
+                    continue
+                job = Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data)
+                rows.append({**key, **measure(job)})
                 print(f"  {rows[-1]}", flush=True)
-            with options.out.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows[-len(SIDES) :])
+                with options.out.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
     print("\n" + "\n".join(table(rows)))
 
 
