@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, pairwise
 from shutil import which
 from typing import Any
@@ -169,6 +170,61 @@ def test_a_few_slots_are_not_worth_a_part() -> None:
     layout = rows_layout(bounds([40, 3, 2]), 40, 0, DEVICE)
     assert isinstance(layout, RowsLayout)
     assert isinstance(rows_layout(bounds([512] + [8] * 100), 512, 0, DEVICE), PartedLayout)
+
+
+@pytest.mark.parametrize("length", [24, 100])
+@pytest.mark.parametrize(("spread", "common"), [(1.0, 0.0), (0.02, 1.0), (1.0, 3.0)])
+def test_bfloat16_gradients_are_as_good_as_those_through_a_float32_softmax(
+    length: int, spread: float, common: float
+) -> None:
+    """Not twice as far from float64; also where attention is nearly flat, or keys, values and what is pulled at have a
+    part in common: rounded weights do not sum to 1, which must not show."""
+    random = torch.Generator().manual_seed(0)
+    q, k, v, pull = (torch.randn(1, 4, length, 32, generator=random).bfloat16() for _ in range(4))
+    k, v, pull = common + spread * k, v + common, pull + bool(common)
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool)
+
+    def gradients(way: Any, dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = way(*inputs, mask, 0.0)
+        assert out.dtype == dtype
+        return [out.detach(), *torch.autograd.grad(out, inputs, pull.to(dtype))]
+
+    exact = gradients(attention._softmax_attend, torch.float64)
+    errors = [
+        [
+            float((found - right).norm() / right.norm())
+            for found, right in zip(gradients(way, torch.bfloat16), exact, strict=True)
+        ]
+        for way in (attention._attend, attention._softmax_attend)
+    ]
+    for own, plain in zip(*errors, strict=True):
+        assert own < 2 * plain + 1e-3
+
+
+def test_nothing_as_large_as_the_scores_is_kept_in_float32() -> None:
+    kept: list[torch.dtype] = []
+
+    def keep(x: Tensor) -> Tensor:
+        if x.shape[-2:] == (24, 24):
+            kept.append(x.dtype)
+        return x
+
+    q, k, v = (x.bfloat16().detach().requires_grad_() for x in qkv([24] * 4))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", dtype=torch.bfloat16):
+        attend(q, k, v, rows_layout(bounds([24] * 4), 24, 0, DEVICE), dropout=0.1)
+    assert set(kept) == {torch.bfloat16, torch.bool}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_are_those_of_the_numbers(dropout: float, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences of float64 values, with the same weights dropped each time."""
+    monkeypatch.setattr(attention, "dropped_units", lambda x, p: (torch.arange(x.numel()).view(x.shape) % 5 == 0, 1.25))
+    inputs = tuple(x.double().detach().requires_grad_() for x in qkv([5, 3]))
+    layout = rows_layout(bounds([5, 3]), 5, 0, DEVICE)
+    assert torch.autograd.gradcheck(partial(attend, layout=layout, dropout=dropout, causal=causal), inputs)
 
 
 def test_rows_of_a_planned_batch_are_as_full_as_the_packer_made_them() -> None:

@@ -31,7 +31,15 @@ def drop(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
+    dropped, scale = dropped_units(x, p)
+    return x * (~dropped).to(x.dtype).mul_(scale)
+
+
+def dropped_units(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """Which elements of `x` to drop (bool, of its shape), and the scale of the others."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.rand_like(x, dtype=torch.float32) < p, 1 / (1 - p)
     dropped = round(p * LEVELS)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    return x * (bits >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+    return bits < dropped - LEVELS // 2, LEVELS / (LEVELS - dropped)
