@@ -263,7 +263,10 @@ def _without(weights: Tensor, dropped: Tensor | None) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """As `_softmax_attend`, in less memory and time."""
+    """`_softmax_attend`, by a function of its own unless a compiler, which fuses the steps itself, is at work (two
+    calls of such a function with sizes of any number stop the one of torch 2.13)."""
+    if torch.compiler.is_compiling():
+        return _softmax_attend(q, k, v, mask, dropout)
     with torch.autocast(q.device.type, enabled=False):
         out: Tensor = _Attention.apply(q, k, v, mask, dropout)  # type: ignore[no-untyped-call]
     return out
