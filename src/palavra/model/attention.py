@@ -4,7 +4,7 @@ One function, `attend`, and three ways to lay a packed batch out for it, each a 
 
 - `ReferenceLayout`: one dense N x N mask. Slow, obvious, any dtype. What the others are tested against.
 - `RowsLayout`: sequences laid into rows of W slots, attention as batched matrix products over the rows with a
-  float32 softmax. For CPUs, where it is several times faster than torch's fused kernels at usual lengths.
+  softmax summed in float32. For CPUs, where it is several times faster than torch's fused kernels at usual lengths.
 - `VarlenLayout`: variable-length flash attention on CUDA (torch.nn.attention.varlen), half precision only.
 """
 
@@ -231,7 +231,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
         ctx.rate = q.shape[-1] ** -0.5
-        scores = ((q * ctx.rate) @ k.transpose(-1, -2)).masked_fill_(~mask, MASKED)
+        scores = ((q * ctx.rate) @ k.transpose(-1, -2)).masked_fill_(~mask, max(MASKED, torch.finfo(q.dtype).min))
         weights = torch.softmax(scores, dim=-1)
         dropped, ctx.scale = dropped_units(weights, dropout) if dropout else (None, 1.0)
         out: Tensor = _without(weights, dropped) @ v * ctx.scale
