@@ -7,8 +7,7 @@ or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both 
 rate, batch, epochs, warmup, decay, clipping, dropout, seeds, threads and bfloat16; the peer pads each batch to its
 longest member. Each run is a process of its own; the two sides alternate, and take turns in going first. Both models
 are read back from disk and scored on the test examples in float32 by the same code. The rate is examples over the wall
-time from before the first step to after the last one: no reading, building, evaluating or saving. What is not the same:
-Palavra encodes and packs on a thread beside the steps; the Trainer collates between them.
+time from before the first step to after the last one: no reading, building, evaluating or saving.
 Results are appended to --out, and what is there already is not measured again.
 """
 

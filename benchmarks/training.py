@@ -10,7 +10,7 @@ Needs `transformers` and `accelerate` beside the package. What is compared, and 
   blocks: no padding, no attention mask, bf16, fused AdamW, no logging, saving or evaluation; once eager and once with
   `torch_compile`. Short trials
   choose its attention (sdpa or eager) and its data loader's workers; the best is what is measured.
-- Palavra runs what `palavra pretrain` runs: loader, packer, objective, prefetch and loop, compiled. It sees the
+- Palavra runs what `palavra pretrain` runs: loader, packer, objective and loop, compiled. It sees the
   same blocks as the peer; in one more row documents of mixed lengths packed without padding, and in another each
   step in two micro-batches, which gives the same gradient with less memory.
 - Both: same architecture, same tokens a batch, no dropout, gradients clipped at 1, 15% of the tokens sampled.
@@ -145,7 +145,7 @@ def palavra(job: Job) -> Result:
     from palavra.model.transformer import matmul_flops
     from palavra.objectives.causal import CausalObjective
     from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary, softmax_kernel
-    from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
+    from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
     from palavra.training.optimizers import OptimizerConfig, build_optimizers
     from palavra.training.schedules import ScheduleConfig
 
@@ -166,7 +166,7 @@ def palavra(job: Job) -> Result:
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
     config = LoopConfig(steps=job.warmup + job.steps, clip=1.0, seed=0, row_width=context)
     packed = in_steps(load(documents, packer, CLS, SEP), job.micro_batches)
-    steps = prefetch(prepare_steps(packed, objective, config, compute, 0))
+    steps = prepare_steps(packed, objective, config, compute, 0)
     clock = Clock(job.warmup)
     flops = []
     for report in train(model, objective, steps, optimizers, ScheduleConfig(), config, compute):

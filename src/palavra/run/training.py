@@ -106,7 +106,9 @@ class Training:
             job.micro_batches(self.state.cursor), job.objective, job.loop, job.compute, self.state.step
         )
         with ExitStack() as stack:
-            prepared = stack.enter_context(closing(prefetch(steps)))
+            # On a CPU, the cores that would prepare ahead are those that compute: a thread beside them holds them up.
+            ahead = steps if job.compute.device.type == "cpu" else prefetch(steps)
+            prepared = stack.enter_context(closing(ahead))
             stop = stack.enter_context(stop_on_signals())
             live = stack.enter_context(self.log.live(job.title, job.loop.steps))
             stack.enter_context(memory_told())

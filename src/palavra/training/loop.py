@@ -125,7 +125,7 @@ def prepare_steps(
     config: LoopConfig,
     compute: Compute,
     first_step: int,
-) -> Iterator[PreparedStep]:
+) -> Generator[PreparedStep]:
     """Prepare the micro-batches of each step for the objective and move them to the device.
 
     Raises PalavraError for a step in which no token can be predicted.
