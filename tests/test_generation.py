@@ -243,7 +243,9 @@ def test_a_stream_is_the_text_of_the_whole(tokenizer: Tokenizer) -> None:
 
 def test_stop_strings_end_a_text(tokenizer: Tokenizer) -> None:
     free, _ = generated(tokenizer, samples=2)
-    stop = free[0][1].text[3:6]
+    # Any may end early, and the vocabulary of unigram is not always the same: the longest has three letters in it.
+    prompt, sample = max(((p, s) for p in range(3) for s in range(2)), key=lambda at: len(free[at[0]][at[1]].text))
+    stop = free[prompt][sample].text[3:6]
     assert stop
     found, _ = generated(tokenizer, samples=2, stop=(stop,))
     for with_stop, without in zip(found, free, strict=True):
@@ -251,5 +253,5 @@ def test_stop_strings_end_a_text(tokenizer: Tokenizer) -> None:
             assert a.text == b.text.split(stop)[0]
             assert (a.reason == "stop") == (stop in b.text)
             assert a.tokens == b.tokens[: len(a.tokens)]
-    assert found[0][1].reason == "stop"
-    assert len(found[0][1].tokens) < 25
+    assert found[prompt][sample].reason == "stop"
+    assert len(found[prompt][sample].tokens) < 25
