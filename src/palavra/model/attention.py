@@ -29,7 +29,7 @@ class ReferenceLayout(NamedTuple):
     sequence: Tensor
 
 
-class RowsLayout(NamedTuple):
+class Rows(NamedTuple):
     """Sequences side by side in R rows of W slots; no sequence is split over rows.
 
     `slots` (R, W) int64: the token in each slot (0 in empty ones); `place` (N,) int64: the slot of each token,
@@ -41,10 +41,10 @@ class RowsLayout(NamedTuple):
     sequence: Tensor
 
 
-class PartedLayout(NamedTuple):
-    """The first sequences laid out by the first of `parts`, the next by the next: each has rows of its own width."""
+class RowsLayout(NamedTuple):
+    """The first sequences in the rows of the first of `parts`, the next in those of the next, each of its own width."""
 
-    parts: tuple[RowsLayout, ...]
+    parts: tuple[Rows, ...]
 
 
 class VarlenLayout(NamedTuple):
@@ -54,7 +54,7 @@ class VarlenLayout(NamedTuple):
     max_seqlen: int
 
 
-Layout = ReferenceLayout | RowsLayout | PartedLayout | VarlenLayout
+Layout = ReferenceLayout | RowsLayout | VarlenLayout
 
 
 def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> ReferenceLayout:
@@ -64,16 +64,16 @@ def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: to
     return ReferenceLayout(torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device))
 
 
-def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout | PartedLayout:
-    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has.
+def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout:
+    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has (`max_seqlen` says no more).
 
     Where no width is asked for (0), sequences that are much longer or shorter than their neighbours have rows of their
     own width.
     """
+    del max_seqlen
     lengths = np.diff(cu_seqlens.numpy())
     runs = [lengths] if width else runs_of_like_length(lengths)
-    parts = tuple(_rows(run, max(width, int(run.max())), device) for run in runs)
-    return parts[0] if len(parts) == 1 else PartedLayout(parts)
+    return RowsLayout(tuple(_rows(run, max(width, int(run.max())), device) for run in runs))
 
 
 # Attention over so many more slots takes about as long as another call of it.
@@ -91,7 +91,7 @@ def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any
     return runs_of_like_length(lengths[:cut]) + runs_of_like_length(lengths[cut:])
 
 
-def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> RowsLayout:
+def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> Rows:
     """Lay sequences into rows, next-fit in their own order.
 
     The packer orders sequences so that next-fit finds its rows again; any other order is right too, with
@@ -109,7 +109,7 @@ def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> 
     def tensor(array: "np.ndarray[Any, Any]") -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
-    return RowsLayout(
+    return Rows(
         slots=tensor(slots.reshape(rows, width)),
         place=tensor(place),
         sequence=tensor(sequence.reshape(rows, width)),
@@ -174,18 +174,15 @@ def attend(
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if isinstance(layout, RowsLayout):
-        tokens = len(layout.place)
-        if filler := len(q) - tokens:
-            mixed = _attend_rows(q[:tokens], k[:tokens], v[:tokens], layout, window, causal, dropout)
-            return F.pad(mixed, (0, 0, 0, 0, 0, filler))
-        return _attend_rows(q, k, v, layout, window, causal, dropout)
-    if isinstance(layout, PartedLayout):
-        sizes = [len(part.place) for part in layout.parts]
-        sizes[-1] += len(q) - sum(sizes)  # the last part has the filler
-        parts = zip(layout.parts, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-        return torch.cat(
-            [attend(q, k, v, part, window=window, causal=causal, dropout=dropout) for part, q, k, v in parts]
-        )
+        sizes = [len(rows.place) for rows in layout.parts]
+        filler = len(q) - sum(sizes)
+        pieces = (x.split([*sizes, filler])[: len(sizes)] for x in (q, k, v))
+        mixed = [
+            _attend_rows(q, k, v, rows, window, causal, dropout)
+            for rows, q, k, v in zip(layout.parts, *pieces, strict=True)
+        ]
+        out = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return F.pad(out, (0, 0, 0, 0, 0, filler)) if filler else out
     if isinstance(layout, VarlenLayout):
         return _attend_varlen(q, k, v, layout, window, causal)
     sequence = layout.sequence
@@ -323,49 +320,49 @@ class _Blocks(NamedTuple):
     places: Tensor
 
 
-def _whole_rows(layout: RowsLayout) -> _Blocks:
+def _whole_rows(rows: Rows) -> _Blocks:
     """Each row is a block that attends to itself."""
-    slot = torch.arange(layout.slots.shape[1], device=layout.slots.device)
+    slot = torch.arange(rows.slots.shape[1], device=rows.slots.device)
     distance = slot[:, None] - slot[None, :]
-    return _Blocks(layout.slots, layout.slots, layout.sequence, layout.sequence, distance, layout.place[None])
+    return _Blocks(rows.slots, rows.slots, rows.sequence, rows.sequence, distance, rows.place[None])
 
 
-def _banded_rows(layout: RowsLayout, window: int) -> _Blocks:
+def _banded_rows(rows: Rows, window: int) -> _Blocks:
     """Local attention: blocks of `window` queries against the 3 x window keys around them.
 
     Rows must be a multiple of `window` wide; computes 3 * window / W of the full product.
     """
-    blocks = layout.slots.shape[1] // window
+    blocks = rows.slots.shape[1] // window
 
     def around(x: Tensor, beyond: int) -> Tensor:
         """(R, W) -> (R * W / window, 3 window)."""
         return F.pad(x, (window, window), value=beyond).unfold(1, 3 * window, window).reshape(-1, 3 * window)
 
-    block = layout.place // window
-    own = (3 * block + 1) * window + layout.place % window
+    block = rows.place // window
+    own = (3 * block + 1) * window + rows.place % window
     # Keys beyond the ends of a row are seen by no query, so what stands there receives no gradient: it may be
     # read in place of a neighbour that the first and the last block do not have.
     before = own - torch.where(block % blocks == 0, window, 2 * window)
     after = own + torch.where(block % blocks == blocks - 1, window, 2 * window)
-    place = torch.arange(3 * window, device=layout.slots.device)
+    place = torch.arange(3 * window, device=rows.slots.device)
     return _Blocks(
-        queries=layout.slots.reshape(-1, window),
-        keys=around(layout.slots, 0),
-        query_sequence=layout.sequence.reshape(-1, window),
-        key_sequence=around(layout.sequence, -2),
+        queries=rows.slots.reshape(-1, window),
+        keys=around(rows.slots, 0),
+        query_sequence=rows.sequence.reshape(-1, window),
+        key_sequence=around(rows.sequence, -2),
         distance=place[:window, None] + window - place[None, :],
         places=torch.stack((own, before, after)),
     )
 
 
 def _attend_rows(
-    q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, window: int | None, causal: bool, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, rows: Rows, window: int | None, causal: bool, dropout: float
 ) -> Tensor:
-    width = layout.slots.shape[1]
+    width = rows.slots.shape[1]
     if window is not None and width % window == 0 and width > 3 * window:
-        blocks = _banded_rows(layout, window)
+        blocks = _banded_rows(rows, window)
     else:
-        blocks = _whole_rows(layout)
+        blocks = _whole_rows(rows)
 
     def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
         """(N, H, d) -> (B, H, Q or K, d)."""
@@ -376,14 +373,14 @@ def _attend_rows(
     mask = mask & _visible(blocks.distance, window, causal)
     attend_blocks = _attend_triangle if causal and window is None and width >= TRIANGLE else _attend
     mixed = attend_blocks(
-        gather(q, blocks.queries, layout.place[None]),
+        gather(q, blocks.queries, rows.place[None]),
         gather(k, blocks.keys, blocks.places),
         gather(v, blocks.keys, blocks.places),
         mask,
         dropout,
     )
     flat = mixed.transpose(1, 2).reshape(-1, *q.shape[1:])
-    out: Tensor = _Gather.apply(flat, layout.place, layout.slots.view(1, -1))  # type: ignore[no-untyped-call]
+    out: Tensor = _Gather.apply(flat, rows.place, rows.slots.view(1, -1))  # type: ignore[no-untyped-call]
     return out
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palavra.model.attention import Layout, PartedLayout, RowsLayout
+from palavra.model.attention import Layout, RowsLayout
 from palavra.model.config import ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         """
         causal = self.config.causal if causal is None else causal
         tokens = len(input_ids)
-        if isinstance(layout, RowsLayout | PartedLayout) and (filler := -tokens % ROW_BLOCK):
+        if isinstance(layout, RowsLayout) and (filler := -tokens % ROW_BLOCK):
             input_ids, position_ids = F.pad(input_ids, (0, filler)), F.pad(position_ids, (0, filler))
             segment_ids = None if segment_ids is None else F.pad(segment_ids, (0, filler))
         x = self.embeddings(input_ids, position_ids, segment_ids)
