@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 SIDES = ("palavra", "peer")
 BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
@@ -32,7 +32,7 @@ class Setting:
     """One task: its kind, the suffix of its files, and how many of its training examples are taken at random."""
 
     name: str
-    kind: str
+    kind: Literal["classification", "pairs", "regression", "labelling"]
     metric: str
     examples: int
     suffix: str = "jsonl"
@@ -69,7 +69,7 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
     folder = Path(job.data) / job.setting.name
     pair = job.setting.name == "stsb"
     columns = Columns(text_a="text_a", text_b="text_b", label=("score",)) if pair else Columns()
-    spec = TaskSpec(kind=job.setting.kind, train=str(folder / f"train.{job.setting.suffix}.gz"), columns=columns)  # type: ignore[arg-type]
+    spec = TaskSpec(kind=job.setting.kind, train=str(folder / f"train.{job.setting.suffix}.gz"), columns=columns)
     train = KINDS[spec.kind].read(spec, spec.train)
     order = np.random.default_rng(0).permutation(len(train))[: job.setting.examples]
     train = [train[i] for i in sorted(order.tolist())]
@@ -236,7 +236,7 @@ def main() -> None:
     if options.job:
         values = json.loads(options.job)
         job = Job(**{**values, "setting": Setting(**values["setting"])})
-        print(json.dumps((palavra if job.side == SIDES[0] else peer)(job)))
+        print(json.dumps({"palavra": palavra, "peer": peer}[job.side](job)))
         return
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     for seed in range(options.seeds):
