@@ -95,3 +95,18 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(left.value.code or 0), said.out, said.err
 
     return run_command
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a fine-tuned model of each kind, under the kind's name."""
+    from tiny_prediction import FITTED, model_of
+
+    from palavra.tasks.directory import save_task_model
+
+    folder = tmp_path_factory.mktemp("models")
+    for kind in FITTED:
+        model = model_of(kind)
+        model.tokenizer.save(folder / kind, context=model.model.config.context, segments=True)
+        save_task_model(model.model, model.tasks, folder / kind, model.tokenizer.config_ids())
+    return folder

@@ -1,6 +1,5 @@
-"""Records that are read by a fine-tuned model: with other columns than in training, from files and standard input."""
+"""Records that are read by a fine-tuned model: options, and other columns than in training."""
 
-import io
 import itertools
 import json
 import re
@@ -11,8 +10,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 from test_docs import COMMAND
-from tiny import CPU, model_config
-from tiny_tasks import trained
+from tiny_prediction import BODY, EXAMPLES, FITTED, PAIR, flags, model_of, renamed
 from typer.testing import CliRunner
 
 import palavra
@@ -21,57 +19,12 @@ from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
 from palavra.inference.columns import LabelledColumns
 from palavra.inference.tasks import FineTunedModel
-from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
+from palavra.run.prediction import predict_inputs
 from palavra.run.splits import read_split
 from palavra.run.task_api import build_finetune_recipe, evaluate_task
-from palavra.tasks.directory import build_task_model, save_task_model
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, Columns, TaskSpec, text_fields
 from palavra.tasks.texts import text_columns
-
-# What training settled of each kind, and an example under its usual columns.
-FITTED: dict[str, dict[str, Any]] = {
-    "classification": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
-    "pairs": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
-    "regression": {"names": ["label"], "mean": [0.0]},
-    "labelling": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
-    "qa": {"unanswerable": False, "threshold": None},
-    "choice": {},
-}
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "classification": {"text": "the red boat", "label": "a"},
-    "pairs": {"text_a": "the red boat", "text_b": "a boat", "label": "b"},
-    "regression": {"text": "the red boat", "label": 1.5},
-    "labelling": {"words": ["the", "boat"], "label": ["O", "B-X"]},
-    "qa": {"question": "which boat?", "context": "the red boat", "answers": ["red boat"]},
-    "choice": {"text": "the red", "choices": ["boat", "blue"], "label": 0},
-}
-
-
-def model_of(kind: str, **spec: Any) -> FineTunedModel:
-    what = TaskSpec(kind=cast(Any, kind), multilabel=False if kind in ("classification", "pairs") else None, **spec)
-    task = KINDS[what.kind].from_json(what, FITTED[kind])
-    tokenizer = trained()
-    config = model_config("bert", vocab_size=tokenizer.vocab_size)
-    return FineTunedModel(build_task_model(config, {"task": task}).eval(), {"task": task}, tokenizer, CPU)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tuned model of each kind."""
-    folder = tmp_path_factory.mktemp("models")
-    for kind in FITTED:
-        model = model_of(kind)
-        model.tokenizer.save(folder / kind, context=model.model.config.context, segments=True)
-        save_task_model(model.model, model.tasks, folder / kind, model.tokenizer.config_ids())
-    return folder
-
-
-def renamed(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An example under other names, and these."""
-    return {f"my_{name}": value for name, value in EXAMPLES[kind].items()}, {
-        name: f"my_{name}" for name in EXAMPLES[kind]
-    }
 
 
 def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path:
@@ -80,8 +33,11 @@ def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path
     return path
 
 
-def flags(columns: dict[str, Any]) -> list[str]:
-    return [part for name, value in columns.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+def _named(kind: str) -> dict[str, Any]:
+    return {name: name for name in EXAMPLES[kind]}
+
+
+SEPARATOR = r"^--separator would not be read: it parts the labels of classification and pairs with --multilabel[^\n]*$"
 
 
 # The options
@@ -151,10 +107,6 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     assert json.loads(line.stdout)["values"] == pytest.approx(dict(expected.scores.values))
 
 
-def _named(kind: str) -> dict[str, Any]:
-    return {name: name for name in EXAMPLES[kind]}
-
-
 def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: Path, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_bytes("título,outro\no barco é azul,x\n".encode("latin-1"))
@@ -177,10 +129,6 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
 def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
     with pytest.raises(PalavraError, match=said):
         model_of(kind).reading(**columns)
-
-
-BODY, PAIR = Columns(text="body"), Columns(text_a="a", text_b="b")
-SEPARATOR = r"^--separator would not be read: it parts the labels of classification and pairs with --multilabel[^\n]*$"
 
 
 @pytest.mark.parametrize(
@@ -358,144 +306,3 @@ def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
 def test_a_data_set_of_the_hub_keeps_its_name() -> None:
     made = build_finetune_recipe("qa", "hf://squad:train", model="m", valid="hf://squad:validation")
     assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", "hf://squad:validation")
-
-
-# Files and standard input
-
-
-def predicted(folder: Path, *arguments: str, stdin: str | bytes = b"") -> list[dict[str, Any]]:
-    """What the command prints."""
-    done = CliRunner().invoke(app, ["predict", str(folder), *arguments], input=stdin, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.parametrize("kind", FITTED)
-def test_every_kind_predicts_from_records_of_files_and_of_standard_input(
-    folders: Path, tmp_path: Path, kind: str
-) -> None:
-    """Labels are not looked at, and need not be there."""
-    given = {name: value for name, value in EXAMPLES[kind].items() if name not in ("label", "answers")}
-    lines = f"{json.dumps(given)}\n\n{json.dumps({**EXAMPLES[kind], 'label': '?'})}\n"
-    file, nameless = tmp_path / "t.jsonl", tmp_path / "nameless"
-    for each in (file, nameless):
-        each.write_text(lines, encoding="utf-8")
-    model = palavra.load(folders / kind)
-    expected = model.predict([given, given])
-    assert predicted(folders / kind, "--file", str(file)) == expected
-    assert predicted(folders / kind, "--file", str(nameless), "--format", "jsonl") == expected
-    assert predicted(folders / kind, "--file", "-", "--format", "jsonl", stdin=lines) == expected
-    _, columns = renamed(kind)
-    others = json.dumps({columns[name]: value for name, value in given.items()})
-    named = flags({name: columns[name] for name in given})
-    assert predicted(folders / kind, "--file", "-", "--format", "jsonl", *named, stdin=others) == model.predict([given])
-
-
-@pytest.mark.parametrize(
-    ("kind", "lines", "said"),
-    [
-        ("pairs", '{"text_a": "a", "text_b": "b"}\n{"text_a": "a",\n', r"^stdin:2: not valid JSON \([^\n]*\)$"),
-        ("pairs", '{"text_a": "a", "text_b": "b"}\n\n["a", "b"]\n', r"^stdin:3: a JSON list, not an object[^\n]*$"),
-        ("pairs", '{"text_a": "a"}', r"^stdin:1: no column 'text_b'[^\n]*$"),
-        ("pairs", "the red boat", r"^stdin:1: not valid JSON [^\n]*$"),
-        ("qa", '{"question": "q"}', r"^stdin:1: wanted are a mapping with question and context[^\n]*$"),
-        ("choice", '{"text": "a", "choices": "b"}', r"^stdin:1: choices is 'b', not a list[^\n]*$"),
-        ("labelling", '{"words": [1]}', r"^stdin:1: word 1 is 1, not a word[^\n]*$"),
-        ("classification", b'{"text": "\xe9"}', r"^stdin:1: byte 0xe9 is not valid utf-8[^\n]*$"),
-        ("classification", "", r"^stdin: holds no records[^\n]*$"),
-    ],
-)
-def test_a_malformed_line_of_standard_input_is_one_line(
-    folders: Path, kind: str, lines: str | bytes, said: str
-) -> None:
-    with pytest.raises(PalavraError, match=said):
-        predicted(folders / kind, "--file", "-", "--format", "jsonl", stdin=lines)
-
-
-def test_a_text_a_line_is_the_rule_where_no_name_says_more(folders: Path, tmp_path: Path) -> None:
-    file = tmp_path / "t.jsonl"
-    file.write_text('{"text": "a"}\n', encoding="utf-8")
-    model = palavra.load(folders / "classification")
-    assert predicted(folders / "classification", "--file", str(file), "--format", "text") == model.predict(
-        ['{"text": "a"}']
-    )
-    assert predicted(folders / "pairs", "--file", "-", stdin="the boat\r\na boat\r\n") == palavra.load(
-        folders / "pairs"
-    ).predict([("the boat", "a boat")])
-    latin = "é azul\n".encode("latin-1")
-    assert predicted(folders / "classification", "--file", "-", "--encoding", "latin-1", stdin=latin) == model.predict(
-        ["é azul"]
-    )
-
-
-def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained_with() -> None:
-    """As the help says; another one may still be given."""
-    model = model_of("classification", encoding="latin-1")
-    expected = model.predict(["é azul"])
-
-    def said(content: str, written: str, **options: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode(written))))
-            return list(predict_inputs(model, (), "-", **options))
-
-    for content, format in (("é azul\n", "text"), ('{"text": "é azul"}\n', "jsonl")):
-        assert said(content, "latin-1", format=format) == expected
-        assert said(content, "utf-8", format=format, encoding="utf-8") == expected
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, tmp_path: Path, suffix: str) -> None:
-    folder = folders / "classification"
-    expected = palavra.load(folder).predict(["the red boat", "é azul"])
-    texts, lines = tmp_path / f"t.txt{suffix}", tmp_path / f"nameless{suffix}"
-    records = '{"text": "the red boat"}\n{"text": "é azul"}\n'
-    for file, content in ((texts, "the red boat\né azul\n"), (lines, records)):
-        file.write_bytes(pa.compress(content.encode(), {".gz": "gzip", ".zst": "zstd"}[suffix], asbytes=True))
-    assert predicted(folder, "--file", str(texts)) == expected
-    assert predicted(folder, "--file", str(lines), "--format", "jsonl") == expected
-    texts.write_bytes(texts.read_bytes()[:-5])
-    with pytest.raises(PalavraError, match=r"t\.txt[^\n]*: cannot be read to its end, the file is damaged[^\n]*$"):
-        predicted(folder, "--file", str(texts))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["a", "--text", "t"], r"^--text means nothing here: the texts are given as arguments$"),
-        (["a", "--format", "jsonl"], r"^--format means nothing here: the texts"),
-        (["a", "--encoding", "latin-1"], r"^--encoding means nothing here: the texts"),
-        (["--file", "-", "--text", "t"], r"^--text means nothing here: - is read as one text a line; [^\n]*--format"),
-        (["a", "--file", "-"], r"^give texts, or --file \(- for standard input\), one of the two$"),
-        ([], r"^give texts, or --file"),
-        (["--file", "none.txt"], r"^none\.txt: cannot be opened \([^\n]*\)$"),
-        (["--file", "hf://a:t", "--format", "jsonl"], "^--format means nothing here: hf://a:t has columns of its own$"),
-        (["--file", "hf://a:t", "--format", "text"], "^--format means nothing here: hf://a:t has columns of its own$"),
-        (["--file", "-"], r"^stdin: holds no text[^\n]*$"),
-    ],
-)
-def test_options_that_mean_nothing_to_texts_are_refused(folders: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(PalavraError, match=said):
-        predicted(folders / "classification", *arguments)
-
-
-def test_what_a_file_says_of_where_an_input_is_stays_with_it(tmp_path: Path) -> None:
-    wrong = tmp_path / "t.jsonl"
-    wrong.write_text('{"nothing": 1}\n', encoding="utf-8")
-    for kind in FITTED:
-        model = model_of(kind)
-        with pytest.raises(PalavraError, match=r"t\.jsonl:1"):
-            list(predict_all(model, inputs_of_file(model, str(wrong))))
-
-
-def test_lines_of_a_file_are_inputs_with_their_place() -> None:
-    model = model_of("classification")
-    assert [one.where for one in in_parts(model, ["good", "bad"], "t.txt")] == ["t.txt:1", "t.txt:2"]
-    with pytest.raises(PalavraError, match=r"t\.txt:2 is empty"):
-        list(in_parts(model, ["good", " ", "bad"], "t.txt"))
-
-
-@pytest.mark.parametrize("kind", ["classification", "regression"])
-@pytest.mark.parametrize("empty", ["", "  \n "])
-def test_an_empty_text_is_an_error_however_it_comes(kind: str, empty: str) -> None:
-    with pytest.raises(PalavraError, match=r"is empty"):
-        model_of(kind).predict(["good", empty])

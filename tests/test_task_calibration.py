@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import logit
-from test_labelling import EXAMPLES, SPEC, WORDPIECE
-from test_qa import QUESTIONS, encode, random_scores, spec
 from tiny_classification import SEVERAL, examples_of
+from tiny_labelling import EXAMPLES, SPEC, WORDPIECE
+from tiny_questions import QUESTIONS, encode, random_scores, spec
 from tiny_tasks import trained
 
 from palavra.report.tasks import EvaluatedTask, task_section

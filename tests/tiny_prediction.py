@@ -1,0 +1,53 @@
+"""Fine-tuned models of each kind, and an example for each."""
+
+from typing import Any, cast
+
+from tiny import CPU, model_config
+from tiny_tasks import trained
+
+from palavra.inference.tasks import FineTunedModel
+from palavra.tasks.directory import build_task_model
+from palavra.tasks.kinds import KINDS
+from palavra.tasks.spec import Columns, TaskSpec
+
+# What training settled of each kind, and an example under its usual columns.
+FITTED: dict[str, dict[str, Any]] = {
+    "classification": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
+    "pairs": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
+    "regression": {"names": ["label"], "mean": [0.0]},
+    "labelling": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
+    "qa": {"unanswerable": False, "threshold": None},
+    "choice": {},
+}
+
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "classification": {"text": "the red boat", "label": "a"},
+    "pairs": {"text_a": "the red boat", "text_b": "a boat", "label": "b"},
+    "regression": {"text": "the red boat", "label": 1.5},
+    "labelling": {"words": ["the", "boat"], "label": ["O", "B-X"]},
+    "qa": {"question": "which boat?", "context": "the red boat", "answers": ["red boat"]},
+    "choice": {"text": "the red", "choices": ["boat", "blue"], "label": 0},
+}
+
+
+def model_of(kind: str, **spec: Any) -> FineTunedModel:
+    what = TaskSpec(kind=cast(Any, kind), multilabel=False if kind in ("classification", "pairs") else None, **spec)
+    task = KINDS[what.kind].from_json(what, FITTED[kind])
+    tokenizer = trained()
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    return FineTunedModel(build_task_model(config, {"task": task}).eval(), {"task": task}, tokenizer, CPU)
+
+
+def renamed(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An example under other names, and these."""
+    return {f"my_{name}": value for name, value in EXAMPLES[kind].items()}, {
+        name: f"my_{name}" for name in EXAMPLES[kind]
+    }
+
+
+def flags(columns: dict[str, Any]) -> list[str]:
+    return [part for name, value in columns.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+BODY, PAIR = Columns(text="body"), Columns(text_a="a", text_b="b")
