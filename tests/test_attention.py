@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CPU, build_model, layout_of, model_config, random_batch, run
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from palavra.batch import Batch, pack, unpack
 from palavra.data.packing import Packer
@@ -23,12 +24,13 @@ from palavra.model.attention import (
     BACKENDS,
     attend,
     choose_backend,
+    fill_up,
     rows_layout,
     runs_of_like_length,
 )
 from palavra.model.compute import compile_layers, eager
 from palavra.model.layers import rotate
-from palavra.model.transformer import ROW_BLOCK, Rotary
+from palavra.model.transformer import Rotary
 
 DEVICE = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=6)
@@ -140,11 +142,10 @@ def test_runs_are_the_lengths_in_order_and_cost_no_more_than_the_whole(lengths: 
 
 
 @pytest.mark.parametrize(("window", "causal"), [(None, False), (None, True), (4, False), (4, True)])
-@pytest.mark.parametrize("filler", [0, 5])
 def test_rows_of_several_widths_equal_rows_of_one(
-    window: int | None, causal: bool, filler: int, monkeypatch: pytest.MonkeyPatch
+    window: int | None, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values and gradients; what stands beyond the tokens comes back as zeros."""
+    """Values and gradients."""
     lengths = [32, 31, 32, 9, 8, 9, 9, 9, 3, 3, 2, 1, 3, 3, 2]
     whole = rows_layout(bounds(lengths), max(lengths), max(lengths), DEVICE)
     monkeypatch.setattr(attention, "WORTH_A_PART", 50)
@@ -153,14 +154,21 @@ def test_rows_of_several_widths_equal_rows_of_one(
     assert [part.slots.shape[1] for part in parted.parts] == [32, 9, 3]
     found = []
     for layout in (whole, parted):
-        inputs = [torch.nn.functional.pad(x.detach(), (0, 0, 0, 0, 0, filler)).requires_grad_() for x in qkv(lengths)]
+        inputs = [x.clone().requires_grad_() for x in qkv(lengths)]
         out = attend(inputs[0], inputs[1], inputs[2], layout, window=window, causal=causal)
-        assert len(out) == sum(lengths) + filler
-        assert not out[sum(lengths) :].any()
         pull = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape).sin()
         found.append([out, *torch.autograd.grad((out * pull).sum(), inputs)])
     for expected, other in zip(*found, strict=True):
         torch.testing.assert_close(other, expected)
+
+
+@given(lengths=LENGTHS, block=st.integers(1, 40))
+def test_sequences_are_followed_by_others_up_to_a_whole_block(lengths: list[int], block: int) -> None:
+    filled = fill_up(bounds(lengths), max(lengths), block)
+    assert torch.equal(filled[: len(lengths) + 1], bounds(lengths))
+    assert int(filled[-1]) % block == 0
+    assert int(filled[-1]) - sum(lengths) < block
+    assert 0 < int(filled.diff().min()) <= int(filled.diff().max()) == max(lengths)
 
 
 def test_a_few_slots_are_not_worth_a_part() -> None:
@@ -266,7 +274,7 @@ def test_a_packed_forward_equals_each_document_alone(lengths: list[int], family:
 
 @pytest.mark.parametrize("family", ["modernbert", "bert", "llama"])
 def test_rows_beyond_the_tokens_add_nothing_to_the_gradient(family: str) -> None:
-    """Products are made in whole blocks of rows (ROW_BLOCK): what fills the last one up is nobody's."""
+    """Products are made in whole blocks of rows: what fills the last one up is nobody's."""
     model = build_model(model_config(family), torch.float64)
     batch, weights = random_batch([9, 14, 4]), list(model.parameters())
     seen: list[int] = []
@@ -278,7 +286,7 @@ def test_rows_beyond_the_tokens_add_nothing_to_the_gradient(family: str) -> None
 
     expected, found = gradients("reference"), gradients("rows")
     hook.remove()
-    assert seen == [27, ROW_BLOCK]
+    assert seen == [27, BACKENDS["rows"].block]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -342,6 +350,23 @@ def test_compiled_layers_equal_eager_ones() -> None:
     with eager():
         torch.testing.assert_close(outcome(first), expected[0])
     assert set(model.state_dict()) == set(build_model(model.config).state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_layers_are_compiled_once_for_batches_of_all_sizes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where sizes of the first batch are equal by chance, as here its rows and half a head, or a block is full."""
+    programs = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=programs))
+    torch._dynamo.reset()
+    model = build_model(model_config(layers=1, layer_kinds=(kind,), window=4))
+    half = model.config.head_width // 2
+    compile_layers(model.transformer.layers, replace(CPU, compiled=True))
+    counts = []
+    for lengths in ([16] * half, [16] * half + [1] * 31, [10] * 3, [16] * half * 2, [5] * 9):
+        (run(model, random_batch(lengths), width=16) ** 2).sum().backward()
+        counts.append(programs.frame_count)
+    assert set(counts) == {counts[0]}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -46,6 +46,11 @@ class RowsLayout(NamedTuple):
 
     parts: tuple[Rows, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens laid out."""
+        return sum(len(rows.place) for rows in self.parts)
+
 
 class VarlenLayout(NamedTuple):
     """`cu_seqlens` (S+1,) int32 on the device; `max_seqlen` the longest sequence."""
@@ -137,17 +142,33 @@ def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to attend: its name for the log, and how it lays a batch out."""
+    """A way to attend: its name for the log, how it lays a batch out, and the number of tokens it takes at a time."""
 
     name: str
     layout: Callable[[Tensor, int, int, torch.device], Layout]
+    block: int = 1
 
 
 BACKENDS = {
     "reference": Backend("reference", reference_layout),
-    "rows": Backend("rows", rows_layout),
+    # A CPU's matrix products are made ready anew for every number of rows that they have not met, and what was made
+    # ready is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes.
+    "rows": Backend("rows", rows_layout, block=32),
     "varlen": Backend("varlen", varlen_layout),
 }
+
+
+def fill_up(cu_seqlens: Tensor, max_seqlen: int, block: int) -> Tensor:
+    """The bounds (S+1,) of sequences with those of more sequences, none longer than `max_seqlen`, after them, so that
+    all tokens together fill whole blocks.
+
+    What fills them is a sequence like any other, not a rest that a compiled program would treat apart: such a program
+    is made anew for a rest of none, of one and of several tokens.
+    """
+    tokens = int(cu_seqlens[-1])
+    filled = -(-tokens // block) * block
+    more = torch.arange(tokens + max_seqlen, filled + max_seqlen, max_seqlen, dtype=cu_seqlens.dtype)
+    return torch.cat((cu_seqlens, more.clamp(max=filled)))
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -168,21 +189,16 @@ def attend(
     shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
     many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
     `dropout`: share of attention weights dropped. Returns (N, H, d) in the dtype of `v`.
-
-    In layouts of rows, what stands beyond the tokens is nobody's: it sees nothing, is not seen, and comes back as
-    zeros.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if isinstance(layout, RowsLayout):
         sizes = [len(rows.place) for rows in layout.parts]
-        filler = len(q) - sum(sizes)
-        pieces = (x.split([*sizes, filler])[: len(sizes)] for x in (q, k, v))
+        pieces = (x.split(sizes) for x in (q, k, v))
         mixed = [
             _attend_rows(q, k, v, rows, window, causal, dropout)
             for rows, q, k, v in zip(layout.parts, *pieces, strict=True)
         ]
-        out = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return F.pad(out, (0, 0, 0, 0, 0, filler)) if filler else out
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
     if isinstance(layout, VarlenLayout):
         return _attend_varlen(q, k, v, layout, window, causal)
     sequence = layout.sequence

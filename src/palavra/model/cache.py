@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from palavra.batch import Batch
 from palavra.model.attention import Layout, attend
 from palavra.model.compute import Compute, forget_compiled
-from palavra.model.heads import VocabularyModel, lay_out
+from palavra.model.heads import VocabularyModel
 from palavra.model.layers import Layer
 
 
@@ -48,7 +48,7 @@ class Decoder:
     @torch.inference_mode()
     def prefill(self, batch: Batch, rows: npt.NDArray[np.integer]) -> Tensor:
         """Read whole sequences at once, in the place of what `rows` (S,) held; logits (S, V) of what follows each."""
-        layout = lay_out(batch, self.compute.backend, self.compute.device)
+        layout = self.compute.backend.layout(batch.cu_seqlens, batch.max_seqlen, 0, self.compute.device)
         lengths = np.diff(batch.cu_seqlens.numpy())
         batch = batch.to(self.compute.device)
         row = self._tensor(np.repeat(rows, lengths))

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from torch.fx.experimental import _config as symbolic_shapes
 
 from palavra.errors import PalavraError
 from palavra.model.attention import BACKENDS, Backend, choose_backend
@@ -129,6 +130,9 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
     tokens; evaluation goes on uncompiled under `eager`."""
     if not compute.compiled:
         return
+    # Sizes that are equal in the first batch, such as those of its rows and of half a head, are not equal in all: a
+    # program that took them for one and the same would be compiled again, for many seconds, in the midst of training.
+    symbolic_shapes.use_duck_shape = False
     for layer in layers:
         for module, name in _programs(layer):
             # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.

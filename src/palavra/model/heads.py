@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.attention import Backend, Layout
+from palavra.model.attention import Backend, Layout, fill_up
 from palavra.model.config import ModelConfig
 from palavra.model.layers import ACTIVATIONS
 from palavra.model.transformer import Transformer
@@ -116,5 +116,7 @@ class CausalLanguageModel(VocabularyModel):
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:
-    """The attention layout of a batch; `width` keeps rows of one size over a run (0: the batch's own)."""
-    return backend.layout(batch.cu_seqlens, batch.max_seqlen, width, device)
+    """The attention layout of a batch, filled up to whole blocks of the backend's; `width` keeps rows of one size over
+    a run (0: the batch's own)."""
+    bounds = fill_up(batch.cu_seqlens, batch.max_seqlen, backend.block)
+    return backend.layout(bounds, batch.max_seqlen, width, device)

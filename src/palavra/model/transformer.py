@@ -11,10 +11,6 @@ from palavra.model.config import ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
 
-# A CPU's matrix products are made ready anew for every number of rows that they have not met, and what was made ready
-# is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes. Rows come in whole blocks there.
-ROW_BLOCK = 32
-
 
 class Embeddings(nn.Module):
     """Token vectors, plus learned positions and segments where the family has them, normalized where it does so."""
@@ -82,11 +78,12 @@ class Transformer(nn.Module):
         """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`.
 
         With `rows` (M,) only those rows (M, D): the last layer then computes no others after its attention.
-        `causal` stands in for the configuration's own (None).
+        `causal` stands in for the configuration's own (None). A layout may hold sequences beyond the ids: they are
+        filled with id 0.
         """
         causal = self.config.causal if causal is None else causal
         tokens = len(input_ids)
-        if isinstance(layout, RowsLayout) and (filler := -tokens % ROW_BLOCK):
+        if isinstance(layout, RowsLayout) and (filler := layout.tokens - tokens):
             input_ids, position_ids = F.pad(input_ids, (0, filler)), F.pad(position_ids, (0, filler))
             segment_ids = None if segment_ids is None else F.pad(segment_ids, (0, filler))
         x = self.embeddings(input_ids, position_ids, segment_ids)
