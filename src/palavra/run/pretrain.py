@@ -50,8 +50,8 @@ from palavra.training.checkpoint import newest_whole
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_SECONDS = 100.0
 WORTH_COMPILING_TOKENS = 3e6
-# Narrow models gain little (a step of nano: 24 ms instead of 32) for half a minute of compiling: they need longer.
-NARROW, WORTH_COMPILING_NARROW = 128, 3.0
+# Narrow models gain less (10 to 22% of a step of nano) for half a minute of compiling: they need longer.
+NARROW, WORTH_COMPILING_NARROW = 128, 1.8
 PATIENCE_TO_PLAN = 10.0
 
 
