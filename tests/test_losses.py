@@ -54,6 +54,25 @@ def test_value_and_gradients_equal_torch(
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("chunk", [2**24, 40])
+@pytest.mark.parametrize("labelled", [0, 3, 4, 9])
+def test_rows_beyond_the_labels_do_not_count(labelled: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk)
+    hidden, weight, bias, labels = inputs(9, 3, 10)
+    leaves = [x.requires_grad_() for x in (hidden, weight, bias)]
+    expected = linear_cross_entropy(hidden[:labelled], weight, bias, labels[:labelled])
+    found = linear_cross_entropy(hidden, weight, bias, labels[:labelled])
+    assert found.count == expected.count == labelled
+    for one, other in zip(with_gradients(found.total, *leaves), with_gradients(expected.total, *leaves), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_more_labels_than_rows_are_an_error() -> None:
+    hidden, weight, bias, labels = inputs(5, 3, 7)
+    with pytest.raises(ValueError, match="5 labels for 4 rows"):
+        linear_cross_entropy(hidden[:4], weight, bias, labels)
+
+
 def test_gradients_pass_gradcheck() -> None:
     hidden, weight, bias, labels = inputs(5, 3, 7)
 

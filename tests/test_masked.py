@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import linear_cross_entropy, softmax_gradient
+from palavra.model.attention import ROW_BLOCK
 from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, span_lengths
 
@@ -268,7 +269,8 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
     reached = []
     model.head.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0].shape))
     loss = objective.loss(model, batch, layout_of(batch))
-    assert reached == [(batch.labelled, 16)]
+    assert reached == [(ROW_BLOCK, 16)]  # so many in whole blocks
+    assert 0 < batch.labelled < ROW_BLOCK < batch.tokens
     assert loss.count == batch.labelled
     logits = model.logits(run(model, batch))
     expected = torch.nn.functional.cross_entropy(logits[batch.label_rows], batch.labels, reduction="sum")
@@ -294,9 +296,10 @@ def test_the_matrix_products_of_a_step_are_counted_right() -> None:
     counter = FlopCounterMode(display=False)
     with counter:
         objective.loss(model, batch, layout_of(batch, width=16)).total.backward()
-    expected = matmul_flops(model.config, batch.tokens, batch.labelled, sequence=16)
+    # The labels are 11, computed in whole blocks.
+    expected = matmul_flops(model.config, batch.tokens, ROW_BLOCK, sequence=16)
     # The sum over rows that is the gradient of the vocabulary's bias is a product too, a small one.
-    assert counter.get_total_flops() == expected + 2 * batch.labelled * 50
+    assert counter.get_total_flops() == expected + 2 * ROW_BLOCK * 50
 
 
 def test_the_kernel_of_the_loss_is_the_one_given() -> None:
@@ -309,4 +312,4 @@ def test_the_kernel_of_the_loss_is_the_one_given() -> None:
     objective = MaskedObjective(MaskingConfig(), vocabulary(), kernel)
     batch = objective.corrupt(*text(42), np.random.default_rng(0))
     objective.loss(build_model(model_config()), batch, layout_of(batch))
-    assert calls == [(6, 50)]
+    assert calls == [(ROW_BLOCK, 50)]  # 6 labels in a whole block

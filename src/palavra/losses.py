@@ -52,7 +52,7 @@ CHUNK_ROWS_MULTIPLE = 64
 def softmax_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a chunk of logits (m, V) against labels (m,), and where it points.
 
-    Returns the summed loss (scalar) and d loss / d logits = softmax(logits) - onehot(label) in the dtype of the
+    Returns the losses (m,) and d loss / d logits = softmax(logits) - onehot(label) in the dtype of the
     logits (m, V). The softmax is taken in float32 or wider.
     Written so that a compiler fuses it into few passes over the logits; correct as it stands without one.
     """
@@ -62,7 +62,7 @@ def softmax_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     likeliest = logits.amax(-1, keepdim=True).to(p.dtype)
     right = logits.gather(1, labels).to(p.dtype) - likeliest + p.amax(-1, keepdim=True).log()
     gradient = p.to(logits.dtype).scatter_(1, labels, right.expm1().to(logits.dtype))
-    return -right.sum(), gradient
+    return -right.squeeze(1), gradient
 
 
 SoftmaxGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -82,11 +82,14 @@ def linear_cross_entropy(
 ) -> Loss:
     """The summed cross-entropy of softmax(hidden weight^T + bias) against `labels`.
 
-    hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64. Logits are made a few rows at a time and
-    their gradient at once, so that no M x V tensor outlives its chunk. The products run in the autocast dtype
+    hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64, or fewer: rows beyond the last label fill up a
+    block and do not count. Logits are made a few rows at a time and their gradient at once, so that no M x V tensor
+    outlives its chunk. The products run in the autocast dtype
     where autocast is on; the softmax and the sums in float32 (or float64 for float64 input). `kernel` is
     `softmax_gradient` or its compiled form.
     """
+    if len(labels) > len(hidden):
+        raise ValueError(f"{len(labels)} labels for {len(hidden)} rows")
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
     else:
@@ -120,12 +123,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(low_hidden)
         d_weight: Tensor | None = None
         d_bias = None if bias is None else torch.zeros(bias.shape, dtype=wide, device=hidden.device)
-        rows = _rows_of_a_chunk(weight.shape[0])
-        for start in range(0, labels.numel(), rows):
+        rows, labelled = _rows_of_a_chunk(weight.shape[0]), labels.numel()
+        labels = F.pad(labels, (0, len(hidden) - labelled))
+        for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             logits = F.linear(low_hidden[part], low_weight, low_bias)
-            loss, d_logits = kernel(logits, labels[part])
-            total += loss
+            losses, d_logits = kernel(logits, labels[part])
+            counted = max(0, labelled - start)
+            total += losses[:counted].sum()
+            d_logits[counted:] = 0
             if d_bias is not None:
                 # As a product, not inside the kernel: there a compiler takes every exponential once more for it.
                 d_bias += (d_logits.new_ones(1, len(d_logits)) @ d_logits).squeeze(0)

@@ -149,11 +149,12 @@ class Backend:
     block: int = 1
 
 
+# A CPU's matrix products are made ready anew for every number of rows that they have not met, a millisecond each, and
+# what was made ready is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes.
+ROW_BLOCK = 32
 BACKENDS = {
     "reference": Backend("reference", reference_layout),
-    # A CPU's matrix products are made ready anew for every number of rows that they have not met, and what was made
-    # ready is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes.
-    "rows": Backend("rows", rows_layout, block=32),
+    "rows": Backend("rows", rows_layout, block=ROW_BLOCK),
     "varlen": Backend("varlen", varlen_layout),
 }
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.attention import Backend, Layout, fill_up
+from palavra.model.attention import ROW_BLOCK, Backend, Layout, RowsLayout, fill_up
 from palavra.model.config import ModelConfig
 from palavra.model.layers import ACTIVATIONS
 from palavra.model.transformer import Transformer
@@ -120,3 +120,8 @@ def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0
     a run (0: the batch's own)."""
     bounds = fill_up(batch.cu_seqlens, batch.max_seqlen, backend.block)
     return backend.layout(bounds, batch.max_seqlen, width, device)
+
+
+def in_blocks(rows: Tensor, layout: Layout) -> Tensor:
+    """`rows` (M,) of a batch, followed by its row 0 up to whole blocks where it is laid out for a CPU."""
+    return nn.functional.pad(rows, (0, -len(rows) % ROW_BLOCK)) if isinstance(layout, RowsLayout) else rows

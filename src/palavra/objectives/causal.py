@@ -7,7 +7,7 @@ from palavra.batch import Batch, from_arrays
 from palavra.data.loader import Packed, opened
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.attention import Layout
-from palavra.model.heads import VocabularyModel
+from palavra.model.heads import VocabularyModel, in_blocks
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -47,5 +47,5 @@ class CausalObjective:
 
         Attention is causal here whatever the model's family is.
         """
-        hidden = model(batch, layout, batch.label_rows, causal=True)
+        hidden = model(batch, layout, in_blocks(batch.label_rows, layout), causal=True)
         return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)

@@ -14,7 +14,7 @@ from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.attention import Layout
 from palavra.model.compute import Compute
-from palavra.model.heads import MaskedLanguageModel
+from palavra.model.heads import MaskedLanguageModel, in_blocks
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -121,10 +121,11 @@ class MaskedObjective:
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """The summed -log P(original) over the sampled rows, and their number. No other row reaches the head."""
-        return self.loss_of(model, model(batch, layout, batch.label_rows), batch.labels)
+        return self.loss_of(model, model(batch, layout, in_blocks(batch.label_rows, layout)), batch.labels)
 
     def loss_of(self, model: MaskedLanguageModel, hidden: Tensor, labels: Tensor) -> Loss:
-        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,)."""
+        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,), or of more
+        rows than that, which do not count."""
         return linear_cross_entropy(model.head(hidden), *model.unembedding, labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:

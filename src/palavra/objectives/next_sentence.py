@@ -23,6 +23,7 @@ from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
 from palavra.losses import Loss, SoftmaxGradient, softmax_gradient
 from palavra.model.attention import Layout
+from palavra.model.heads import in_blocks
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 from palavra.tokenizer import Tokenizer
@@ -139,8 +140,10 @@ class NextSentenceObjective:
         """The masked tokens' loss plus the weighted loss of the pairs, and the number of masked tokens. The batch is
         one that `prepare` made."""
         assert isinstance(batch, PairBatch)
-        vectors = model(batch, layout, torch.cat([batch.pair_rows, batch.label_rows]))
-        openings, hidden = vectors.split([len(batch.pair_rows), len(batch.label_rows)])
+        rows = in_blocks(batch.label_rows, layout)
+        openings, hidden = model(batch, layout, torch.cat([batch.pair_rows, rows])).split(
+            [len(batch.pair_rows), len(rows)]
+        )
         masked = self.masked.loss_of(model, hidden, batch.labels)
         pairs = F.cross_entropy(model.follows(openings).float(), batch.pair_labels, reduction="sum")
         return Loss(masked.total + batch.pair_weight * pairs, masked.count)
