@@ -25,7 +25,7 @@ from palavra.inference.tasks import FineTunedModel
 from palavra.log import Log
 from palavra.recipe import DataConfig
 from palavra.report import write_report
-from palavra.run.api import build_recipe
+from palavra.run.api import build_recipe, evaluate
 from palavra.run.curve import learning_curve
 from palavra.run.pretrain import Finished, run_pretraining
 from palavra.run.splits import read_split
@@ -127,11 +127,13 @@ def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
 def _judge_reviews(finished: Finished, log: Log) -> None:
     """Fine-tune the model to tell fresh reviews from rotten ones, with few labels and with all, beside a model of the
     same size that starts from scratch. The test reviews are those that pretraining held out too."""
-    log.line("")
-    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
     folder = finished.directory / "reviews"
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
+    log.line("")
+    log.line(f"held-out reviews without the plots: {evaluate(finished.directory, test).summary()}")
+    log.line("")
+    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
     recipe = build_finetune_recipe(
         "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
         optimizer="adamw", learning_rate=1e-3,
