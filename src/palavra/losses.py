@@ -84,9 +84,9 @@ def linear_cross_entropy(
 
     hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64, or fewer: rows beyond the last label fill up a
     block and do not count. Logits are made a few rows at a time and their gradient at once, so that no M x V tensor
-    outlives its chunk. The products run in the autocast dtype
-    where autocast is on; the softmax and the sums in float32 (or float64 for float64 input). `kernel` is
-    `softmax_gradient` or its compiled form.
+    outlives its chunk. The products run in the autocast dtype where autocast is on; the softmax and the sums in float32
+    (or float64 for float64 input). `kernel` is `softmax_gradient` or its compiled form. Raises ValueError for more
+    labels than rows.
     """
     if len(labels) > len(hidden):
         raise ValueError(f"{len(labels)} labels for {len(hidden)} rows")

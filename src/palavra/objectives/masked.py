@@ -124,8 +124,8 @@ class MaskedObjective:
         return self.loss_of(model, model(batch, layout, in_blocks(batch.label_rows, layout)), batch.labels)
 
     def loss_of(self, model: MaskedLanguageModel, hidden: Tensor, labels: Tensor) -> Loss:
-        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,), or of more
-        rows than that, which do not count."""
+        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,). Vectors
+        beyond the last label do not count."""
         return linear_cross_entropy(model.head(hidden), *model.unembedding, labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:

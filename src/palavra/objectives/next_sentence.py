@@ -141,9 +141,8 @@ class NextSentenceObjective:
         one that `prepare` made."""
         assert isinstance(batch, PairBatch)
         rows = in_blocks(batch.label_rows, layout)
-        openings, hidden = model(batch, layout, torch.cat([batch.pair_rows, rows])).split(
-            [len(batch.pair_rows), len(rows)]
-        )
+        vectors = model(batch, layout, torch.cat([batch.pair_rows, rows]))
+        openings, hidden = vectors.split([len(batch.pair_rows), len(rows)])
         masked = self.masked.loss_of(model, hidden, batch.labels)
         pairs = F.cross_entropy(model.follows(openings).float(), batch.pair_labels, reduction="sum")
         return Loss(masked.total + batch.pair_weight * pairs, masked.count)

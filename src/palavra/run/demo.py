@@ -125,8 +125,9 @@ def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
 
 
 def _judge_reviews(finished: Finished, log: Log) -> None:
-    """Fine-tune the model to tell fresh reviews from rotten ones, with few labels and with all, beside a model of the
-    same size that starts from scratch. The test reviews are those that pretraining held out too."""
+    """Evaluate the model on the reviews that pretraining held out, then fine-tune it to tell fresh from rotten ones,
+    with few labels and with all, beside a model of the same size that starts from scratch. The test reviews are those
+    that pretraining held out too."""
     folder = finished.directory / "reviews"
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
