@@ -19,17 +19,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from palavra.batch import Batch, pack, unpack
 from palavra.data.packing import Packer
-from palavra.model import attention
-from palavra.model.attention import (
-    BACKENDS,
-    attend,
-    choose_backend,
-    fill_up,
-    rows_layout,
-    runs_of_like_length,
-)
+from palavra.model import attention, layouts
+from palavra.model.attention import attend
 from palavra.model.compute import compile_layers, eager
 from palavra.model.layers import rotate
+from palavra.model.layouts import BACKENDS, choose_backend, fill_up, rows_layout, runs_of_like_length
 from palavra.model.transformer import Rotary
 
 DEVICE = torch.device("cpu")
@@ -134,7 +128,7 @@ def test_rows_hold_each_token_once_and_split_no_sequence(lengths: list[int], wid
 def test_runs_are_the_lengths_in_order_and_cost_no_more_than_the_whole(lengths: list[int]) -> None:
     sizes = np.array(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "WORTH_A_PART", 1)
+        patch.setattr(layouts, "WORTH_A_PART", 1)
         runs = runs_of_like_length(sizes)
     assert np.concatenate(runs).tolist() == lengths
     cost = sum(int(run.sum() * run.max()) for run in runs)
@@ -148,7 +142,7 @@ def test_rows_of_several_widths_equal_rows_of_one(
     """Values and gradients."""
     lengths = [32, 31, 32, 9, 8, 9, 9, 9, 3, 3, 2, 1, 3, 3, 2]
     whole = rows_layout(bounds(lengths), max(lengths), max(lengths), DEVICE)
-    monkeypatch.setattr(attention, "WORTH_A_PART", 50)
+    monkeypatch.setattr(layouts, "WORTH_A_PART", 50)
     parted = rows_layout(bounds(lengths), max(lengths), 0, DEVICE)
     assert len(whole.parts) == 1
     assert [part.slots.shape[1] for part in parted.parts] == [32, 9, 3]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import linear_cross_entropy, softmax_gradient
-from palavra.model.attention import ROW_BLOCK
+from palavra.model.layouts import ROW_BLOCK
 from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, span_lengths
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from palavra.batch import Batch, from_arrays
 from palavra.data.loader import Packed
-from palavra.model.attention import BACKENDS, Layout
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel, lay_out
+from palavra.model.layouts import BACKENDS, Layout
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 
 CPU = Compute(device=torch.device("cpu"), dtype=torch.float32, backend=BACKENDS["rows"], compiled=False, reasons=())

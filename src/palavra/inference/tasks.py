@@ -15,9 +15,9 @@ from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference.columns import InputColumns, LabelledColumns, check_read, given_columns
 from palavra.inference.kinds import AnyModel
-from palavra.model.attention import Layout
 from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
 from palavra.model.heads import lay_out
+from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
 from palavra.tasks.directory import load_task_model
 from palavra.tasks.features import Features, Int64Array, offsets_of, ranges

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.attention import Layout, attend
+from palavra.model.attention import attend
 from palavra.model.compute import Compute, forget_compiled
 from palavra.model.heads import VocabularyModel
 from palavra.model.layers import Layer
+from palavra.model.layouts import Layout
 
 
 class _Layer(NamedTuple):

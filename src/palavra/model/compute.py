@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx.experimental import _config as symbolic_shapes
 
 from palavra.errors import PalavraError
-from palavra.model.attention import BACKENDS, Backend, choose_backend
+from palavra.model.layouts import BACKENDS, Backend, choose_backend
 
 Precision = Literal["auto", "bfloat16", "float32"]
 Choice = Literal["auto", "on", "off"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.attention import ROW_BLOCK, Backend, Layout, RowsLayout, fill_up
 from palavra.model.config import ModelConfig
 from palavra.model.layers import ACTIVATIONS
+from palavra.model.layouts import ROW_BLOCK, Backend, Layout, RowsLayout, fill_up
 from palavra.model.transformer import Transformer
 
 

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palavra.model.attention import Layout, attend
+from palavra.model.attention import attend
 from palavra.model.config import Activation, LayerKind, ModelConfig
 from palavra.model.dropout import Dropout
+from palavra.model.layouts import Layout
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

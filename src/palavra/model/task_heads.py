@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
-from palavra.model.attention import Layout
 from palavra.model.config import Activation, ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
+from palavra.model.layouts import Layout
 from palavra.model.transformer import Transformer
 
 Pooling = Literal["cls", "mean", "max"]

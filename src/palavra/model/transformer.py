@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palavra.model.attention import Layout, RowsLayout
 from palavra.model.config import ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
+from palavra.model.layouts import Layout, RowsLayout
 
 
 class Embeddings(nn.Module):

@@ -6,8 +6,8 @@ import numpy.typing as npt
 from palavra.batch import Batch, from_arrays
 from palavra.data.loader import Packed, opened
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
-from palavra.model.attention import Layout
 from palavra.model.heads import VocabularyModel, in_blocks
+from palavra.model.layouts import Layout
 
 Int64Array = npt.NDArray[np.int64]
 

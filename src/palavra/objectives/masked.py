@@ -12,9 +12,9 @@ from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
 from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
-from palavra.model.attention import Layout
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel, in_blocks
+from palavra.model.layouts import Layout
 
 Int64Array = npt.NDArray[np.int64]
 

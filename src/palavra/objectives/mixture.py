@@ -10,8 +10,8 @@ from palavra.batch import Batch
 from palavra.data.loader import Packed
 from palavra.errors import PalavraError
 from palavra.losses import Loss
-from palavra.model.attention import Layout
 from palavra.model.heads import MaskedLanguageModel
+from palavra.model.layouts import Layout
 from palavra.objectives.causal import CausalObjective
 from palavra.objectives.hybrid import HybridBatch, Part, part_of, parted
 from palavra.objectives.masked import MaskedObjective

@@ -22,8 +22,8 @@ from torch import Tensor
 from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
 from palavra.losses import Loss, SoftmaxGradient, softmax_gradient
-from palavra.model.attention import Layout
 from palavra.model.heads import in_blocks
+from palavra.model.layouts import Layout
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 from palavra.tokenizer import Tokenizer

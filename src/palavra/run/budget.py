@@ -18,9 +18,9 @@ import torch
 from palavra.batch import Batch
 from palavra.data.loader import Packed
 from palavra.losses import Loss
-from palavra.model.attention import Layout
 from palavra.model.compute import Compute
 from palavra.model.heads import VocabularyModel
+from palavra.model.layouts import Layout
 from palavra.recipe import SIZES, Recipe, SizeName
 from palavra.run.learning import learning_of
 from palavra.run.memory import OutOfMemory, fitted, memory_told

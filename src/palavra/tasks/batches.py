@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from palavra.data.packing import Cursor, best_fit, shuffled
 from palavra.errors import PalavraError
-from palavra.model.attention import runs_of_like_length
+from palavra.model.layouts import runs_of_like_length
 from palavra.tasks.features import Features, Int64Array, ranges
 
 Sampling = Literal["proportional", "uniform", "temperature"]

@@ -9,7 +9,7 @@ import torch
 
 from palavra.batch import Batch
 from palavra.losses import Loss
-from palavra.model.attention import Layout
+from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
 from palavra.tasks.batches import Chosen
 from palavra.tasks.features import Features

@@ -17,9 +17,9 @@ from palavra.data.loader import Packed
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.losses import Loss
-from palavra.model.attention import Layout
 from palavra.model.compute import Compute, keep_freed_memory
 from palavra.model.heads import lay_out
+from palavra.model.layouts import Layout
 from palavra.training.optimizers import Optimizers
 from palavra.training.schedules import ScheduleConfig, rate
 
