@@ -23,7 +23,7 @@ from palavra.model import attention, layouts
 from palavra.model.attention import attend
 from palavra.model.compute import compile_layers, eager
 from palavra.model.layers import rotate
-from palavra.model.layouts import BACKENDS, choose_backend, fill_up, rows_layout, runs_of_like_length
+from palavra.model.layouts import BACKENDS, RowsLayout, choose_backend, fill_up, rows_layout, runs_of_like_length
 from palavra.model.transformer import Rotary
 
 DEVICE = torch.device("cpu")
@@ -212,14 +212,59 @@ def test_nothing_as_large_as_the_scores_is_kept_in_float32() -> None:
     q, k, v = (x.bfloat16().detach().requires_grad_() for x in qkv([24] * 4))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", dtype=torch.bfloat16):
         attend(q, k, v, rows_layout(bounds([24] * 4), 24, 0, DEVICE), dropout=0.1)
-    assert set(kept) == {torch.bfloat16, torch.bool}
+    assert set(kept) == {torch.bfloat16, torch.int16}
+
+
+@settings(max_examples=30)
+@given(lengths=LENGTHS, several=st.booleans(), seed=st.integers(0, 2**16))
+def test_some_queries_equal_all_and_a_choice(lengths: list[int], several: bool, seed: int) -> None:
+    """Values and gradients; queries in any order, some of them twice, also where a row has no empty slot."""
+    random = np.random.default_rng(seed)
+    tokens = sum(lengths)
+    queries = torch.from_numpy(random.integers(0, tokens, size=int(random.integers(0, tokens // 2 + 1))))
+    width = max(lengths)
+    layout = rows_layout(bounds(lengths), width, width, DEVICE)
+    if several and len(lengths) > 1:
+        cut = len(lengths) // 2
+        parts = [rows_layout(bounds(some), max(some), 0, DEVICE).parts for some in (lengths[:cut], lengths[cut:])]
+        layout = RowsLayout(parts[0] + parts[1])
+    q, k, v = inputs = [x.detach().double().requires_grad_() for x in qkv(lengths)]
+    found, whole = attend(q, k, v, layout, queries=queries), attend(q, k, v, layout)[queries]
+    torch.testing.assert_close(found, whole)
+    pull = torch.randn_like(whole)
+    for one, other in zip(
+        torch.autograd.grad(found, inputs, pull, allow_unused=True, materialize_grads=True),
+        torch.autograd.grad(whole, inputs, pull),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_few_queries_cost_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    real = attention._attend
+
+    def attend_and_note(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
+        seen.append(tuple(q.shape[:3]))
+        return real(q, k, v, mask, dropout)
+
+    monkeypatch.setattr(attention, "_attend", attend_and_note)
+    lengths = [24] * 4
+    layout = rows_layout(bounds(lengths), 24, 24, DEVICE)
+    attend(*qkv(lengths), layout, queries=torch.tensor([0, 24, 25, 72]))
+    assert seen == [(qkv(lengths)[0].shape[1], 4, 2)]
+
+
+def every_fifth(x: Tensor) -> Tensor:
+    """A mask of dropout that drops every fifth unit."""
+    return (torch.arange(x.numel()).view(x.shape) % 5 != 0).to(torch.int16).neg()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients_are_those_of_the_numbers(dropout: float, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Differences of float64 values, with the same weights dropped each time."""
-    monkeypatch.setattr(attention, "dropped_units", lambda x, p: (torch.arange(x.numel()).view(x.shape) % 5 == 0, 1.25))
+    monkeypatch.setattr(attention, "draw_mask", lambda x, p: (every_fifth(x), 1.25))
     inputs = tuple(x.double().detach().requires_grad_() for x in qkv([5, 3]))
     layout = rows_layout(bounds([5, 3]), 5, 0, DEVICE)
     assert torch.autograd.gradcheck(partial(attend, layout=layout, dropout=dropout, causal=causal), inputs)

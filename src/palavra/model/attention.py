@@ -4,13 +4,14 @@ One function, `attend`, for the layouts of `model/layouts.py`: a dense mask, the
 with a softmax summed in float32; and variable-length flash attention on CUDA (torch.nn.attention.varlen).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palavra.model.dropout import drop, dropped_units
+from palavra.model.dropout import draw_mask, drop, under_mask
 from palavra.model.layouts import Layout, Rows, RowsLayout, VarlenLayout
 
 # Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
@@ -19,16 +20,28 @@ MASKED = -1e30
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, window: int | None = None, causal: bool = False,
-    dropout: float = 0.0,
+    dropout: float = 0.0, queries: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Scaled dot-product attention inside each sequence (Vaswani et al. 2017, eq. 1).
 
     q (N, H, d), k and v (N, H, d) or (N, a divisor of H, d) packed tokens; fewer heads of keys and values are
     shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
     many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
-    `dropout`: share of attention weights dropped. Returns (N, H, d) in the dtype of `v`.
+    `dropout`: share of attention weights dropped. `queries` (M,) int64: the only tokens whose result is wanted. Returns
+    (N, H, d), or (M, H, d) with `queries`, in the dtype of `v`.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
+    if queries is not None:
+        # On a GPU, laying the queries out would wait for the device.
+        if (
+            isinstance(layout, RowsLayout)
+            and q.is_cpu
+            and window is None
+            and not causal
+            and 0 < 2 * len(queries) <= len(q)
+        ):
+            return _attend_queries(q, k, v, layout, queries, dropout)
+        return attend(q, k, v, layout, window=window, causal=causal, dropout=dropout).index_select(0, queries)
     if isinstance(layout, RowsLayout):
         sizes = [len(rows.place) for rows in layout.parts]
         pieces = (x.split(sizes) for x in (q, k, v))
@@ -84,33 +97,31 @@ class _Attention(torch.autograd.Function):
         ctx.rate = q.shape[-1] ** -0.5
         scores = ((q * ctx.rate) @ k.transpose(-1, -2)).masked_fill_(~mask, max(MASKED, torch.finfo(q.dtype).min))
         weights = torch.softmax(scores, dim=-1)
-        dropped, ctx.scale = dropped_units(weights, dropout) if dropout else (None, 1.0)
-        out: Tensor = _without(weights, dropped) @ v * ctx.scale
-        ctx.save_for_backward(q, k, v, weights, out, dropped)
+        kept, ctx.scale = draw_mask(weights, dropout) if dropout else (None, 1.0)
+        out: Tensor = _kept(weights, kept) @ v * ctx.scale
+        ctx.save_for_backward(q, k, v, weights, out, kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, weights, out, dropped = ctx.saved_tensors
+        q, k, v, weights, out, kept = ctx.saved_tensors
         pull = gradients[0]
         mean = (pull.float() * out.float()).sum(-1, keepdim=True)
         scaled = pull * ctx.scale
-        back = scaled @ v.transpose(-1, -2)
-        if dropped is not None:
-            back.masked_fill_(dropped, 0)
+        back = _kept(scaled @ v.transpose(-1, -2), kept)
         back = torch._softmax_backward_data(back.sub_(mean), weights, -1, weights.dtype)
         return (
             back @ k * ctx.rate,
             back.transpose(-1, -2) @ (q * ctx.rate),
-            _without(weights, dropped).transpose(-1, -2) @ scaled,
+            _kept(weights, kept).transpose(-1, -2) @ scaled,
             None,
             None,
         )
 
 
-def _without(weights: Tensor, dropped: Tensor | None) -> Tensor:
-    """The weights with the dropped ones 0, not yet scaled."""
-    return weights if dropped is None else weights.masked_fill(dropped, 0)
+def _kept(x: Tensor, mask: Tensor | None) -> Tensor:
+    """What dropout leaves of `x`, not yet scaled."""
+    return x if mask is None else under_mask(x, mask)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
@@ -134,13 +145,14 @@ def _attend_triangle(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: flo
     More parts save little more (5/8 with four), and a compiler takes several times as long for them.
     """
     half = q.shape[2] // 2
-    first = _attend(q[:, :, :half], k[:, :, :half], v[:, :, :half], mask[:, :, :half, :half], dropout)
-    second = _attend(q[:, :, half:], k, v, mask[:, :, half:], dropout)
+    first = _attend(q[:, :, :half], k[:, :, :half], v[:, :, :half], mask[:, :half, :half], dropout)
+    second = _attend(q[:, :, half:], k, v, mask[:, half:], dropout)
     return torch.cat((first, second), dim=2)
 
 
 class _Gather(torch.autograd.Function):
-    """`x[index]`, whose gradient is gathered from the places each token went to instead of scattered and added.
+    """`x[:, index]` of x (H, N, d), whose gradient is gathered from the places each token went to instead of scattered
+    and added.
 
     Right because what the other places receive, those of no token, never reaches one.
     """
@@ -148,45 +160,48 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(places)
-        return x[index]
+        return x.index_select(1, index)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        out = gradients[0][places[0]]
+        out = gradients[0].index_select(1, places[0])
         for place in places[1:]:
-            out = out + gradients[0][place]
+            out = out + gradients[0].index_select(1, place)
         return out, None, None
 
 
 class _Blocks(NamedTuple):
     """What attends to what: B blocks of Q queries, each with its own K keys.
 
-    `queries` (B, Q) and `keys` (B, K) int64: tokens; `query_sequence`, `key_sequence` likewise, the sequences they
-    are of; `distance` (Q, K) of query and key; `places` (1 or 3, N) int64: where among all keys each token is.
+    `queries` (B, Q) and `keys` (B, K) int64: which of the M tokens that ask and of the N that answer; `query_sequence`
+    and `key_sequence` likewise: the sequences they are of; `query_places` (1, M) and `key_places` (1 or 3, N) int64:
+    where each token is among all queries and among all keys.
     """
 
     queries: Tensor
     keys: Tensor
     query_sequence: Tensor
     key_sequence: Tensor
-    distance: Tensor
-    places: Tensor
+    query_places: Tensor
+    key_places: Tensor
 
 
-def _whole_rows(rows: Rows) -> _Blocks:
-    """Each row is a block that attends to itself."""
+def _whole_rows(rows: Rows) -> tuple[_Blocks, Tensor]:
+    """Each row is a block that attends to itself. Also the distance (W, W) of query and key."""
     slot = torch.arange(rows.slots.shape[1], device=rows.slots.device)
-    distance = slot[:, None] - slot[None, :]
-    return _Blocks(rows.slots, rows.slots, rows.sequence, rows.sequence, distance, rows.place[None])
+    places = rows.place[None]
+    blocks = _Blocks(rows.slots, rows.slots, rows.sequence, rows.sequence, places, places)
+    return blocks, slot[:, None] - slot[None, :]
 
 
-def _banded_rows(rows: Rows, window: int) -> _Blocks:
+def _banded_rows(rows: Rows, window: int) -> tuple[_Blocks, Tensor]:
     """Local attention: blocks of `window` queries against the 3 x window keys around them.
 
-    Rows must be a multiple of `window` wide; computes 3 * window / W of the full product.
+    Rows must be a multiple of `window` wide; computes 3 * window / W of the full product. Also the distance
+    (window, 3 window) of query and key.
     """
-    blocks = rows.slots.shape[1] // window
+    along = rows.slots.shape[1] // window
 
     def around(x: Tensor, beyond: int) -> Tensor:
         """(R, W) -> (R * W / window, 3 window)."""
@@ -196,17 +211,18 @@ def _banded_rows(rows: Rows, window: int) -> _Blocks:
     own = (3 * block + 1) * window + rows.place % window
     # Keys beyond the ends of a row are seen by no query, so what stands there receives no gradient: it may be
     # read in place of a neighbour that the first and the last block do not have.
-    before = own - torch.where(block % blocks == 0, window, 2 * window)
-    after = own + torch.where(block % blocks == blocks - 1, window, 2 * window)
+    before = own - torch.where(block % along == 0, window, 2 * window)
+    after = own + torch.where(block % along == along - 1, window, 2 * window)
     place = torch.arange(3 * window, device=rows.slots.device)
-    return _Blocks(
+    blocks = _Blocks(
         queries=rows.slots.reshape(-1, window),
         keys=around(rows.slots, 0),
         query_sequence=rows.sequence.reshape(-1, window),
         key_sequence=around(rows.sequence, -2),
-        distance=place[:window, None] + window - place[None, :],
-        places=torch.stack((own, before, after)),
+        query_places=rows.place[None],
+        key_places=torch.stack((own, before, after)),
     )
+    return blocks, place[:window, None] + window - place[None, :]
 
 
 def _attend_rows(
@@ -214,28 +230,77 @@ def _attend_rows(
 ) -> Tensor:
     width = rows.slots.shape[1]
     if window is not None and width % window == 0 and width > 3 * window:
-        blocks = _banded_rows(rows, window)
+        blocks, distance = _banded_rows(rows, window)
     else:
-        blocks = _whole_rows(rows)
+        blocks, distance = _whole_rows(rows)
+    way = _attend_triangle if causal and window is None and width >= TRIANGLE else _attend
+    mixed = _attend_blocks(q, k, v, blocks, _visible(distance, window, causal), way, dropout)
+    out: Tensor = _Gather.apply(mixed, rows.place, rows.slots.view(1, -1))  # type: ignore[no-untyped-call]
+    return out.transpose(0, 1)
+
+
+def _attend_blocks(
+    q: Tensor, k: Tensor, v: Tensor, blocks: _Blocks, visible: Tensor, way: Callable[..., Tensor], dropout: float
+) -> Tensor:
+    """q (M, H, d), k and v (N, H, d) -> what the queries of all blocks gathered (H, B * Q, d), by a `way` of attention
+    to the keys that are `visible` (Q, K) and of the query's sequence."""
 
     def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
-        """(N, H, d) -> (B, H, Q or K, d)."""
-        out: Tensor = _Gather.apply(x, index.reshape(-1), places)  # type: ignore[no-untyped-call]
-        return out.view(*index.shape, *x.shape[1:]).transpose(1, 2)
+        """(N, H, d) -> (H, B, Q or K, d)."""
+        out: Tensor = _Gather.apply(x.transpose(0, 1), index.reshape(-1), places)  # type: ignore[no-untyped-call]
+        return out.view(-1, *index.shape, x.shape[-1])
 
-    mask = blocks.query_sequence[:, None, :, None] == blocks.key_sequence[:, None, None, :]
-    mask = mask & _visible(blocks.distance, window, causal)
-    attend_blocks = _attend_triangle if causal and window is None and width >= TRIANGLE else _attend
-    mixed = attend_blocks(
-        gather(q, blocks.queries, rows.place[None]),
-        gather(k, blocks.keys, blocks.places),
-        gather(v, blocks.keys, blocks.places),
-        mask,
+    mixed = way(
+        gather(q, blocks.queries, blocks.query_places),
+        gather(k, blocks.keys, blocks.key_places),
+        gather(v, blocks.keys, blocks.key_places),
+        (blocks.query_sequence[:, :, None] == blocks.key_sequence[:, None, :]) & visible,
         dropout,
     )
-    flat = mixed.transpose(1, 2).reshape(-1, *q.shape[1:])
-    out: Tensor = _Gather.apply(flat, rows.place, rows.slots.view(1, -1))  # type: ignore[no-untyped-call]
-    return out
+    return mixed.flatten(1, 2)
+
+
+def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries: Tensor, dropout: float) -> Tensor:
+    """Global attention in which only the `queries` (M,) of the tokens ask."""
+    every = torch.ones((1, 1), dtype=torch.bool)
+    mixed, found, begin = [], [], 0
+    for rows in layout.parts:
+        end = begin + len(rows.place)
+        mine = ((queries >= begin) & (queries < end)).nonzero()[:, 0]
+        if len(mine):
+            tokens = queries[mine]
+            blocks = _some_of_rows(rows, tokens - begin)
+            part = _attend_blocks(q[tokens], k[begin:end], v[begin:end], blocks, every, _attend, dropout)
+            # Not by `_Gather`: an empty slot of the queries, in a row without empty keys, sees those of others.
+            mixed.append(part.index_select(1, blocks.query_places[0]))
+            found.append(mine)
+        begin = end
+    return torch.cat(mixed, dim=1).transpose(0, 1).index_select(0, torch.cat(found).argsort())
+
+
+def _some_of_rows(rows: Rows, tokens: Tensor) -> _Blocks:
+    """Each row attends to itself, only the `tokens` (M,) asking; the queries of the blocks count those."""
+    place = rows.place[tokens]
+    height, width = rows.slots.shape
+    row = place // width
+    ordered, order = row.sort(stable=True)
+    counts = row.bincount(minlength=height)
+    among = torch.empty_like(row)
+    among[order] = torch.arange(len(row)) - (counts.cumsum(0) - counts)[ordered]
+    most = int(counts.max())
+    own = row * most + among
+    queries = torch.zeros(height * most, dtype=torch.int64)
+    queries[own] = torch.arange(len(row))
+    sequence = torch.full((height * most,), -1, dtype=torch.int32)
+    sequence[own] = rows.sequence.view(-1)[place]
+    return _Blocks(
+        queries=queries.view(height, most),
+        keys=rows.slots,
+        query_sequence=sequence.view(height, most),
+        key_sequence=rows.sequence,
+        query_places=own[None],
+        key_places=rows.place[None],
+    )
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, window: int | None, causal: bool) -> Tensor:

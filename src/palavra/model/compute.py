@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx.experimental import _config as symbolic_shapes
 
 from palavra.errors import PalavraError
+from palavra.model.layers import Layer
 from palavra.model.layouts import BACKENDS, Backend, choose_backend
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -134,19 +135,22 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
     # program that took them for one and the same would be compiled again, for many seconds, in the midst of training.
     symbolic_shapes.use_duck_shape = False
     for layer in layers:
+        assert isinstance(layer, Layer)
+        layer.compiled = True
         for module, name in _programs(layer):
             # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
             program = torch.compile(cast(Any, getattr(module, name)), dynamic=True)
             object.__setattr__(module, name, program)
 
 
-def forget_compiled(layer: nn.Module) -> None:
+def forget_compiled(layer: Layer) -> None:
     """Let a copy of a layer compute by itself: a compiled program goes on computing with what it was compiled for."""
+    layer.compiled = False
     for module, name in _programs(layer):
         module.__dict__.pop(name, None)
 
 
-def _programs(layer: Any) -> tuple[tuple[nn.Module, str], ...]:
+def _programs(layer: Layer) -> tuple[tuple[nn.Module, str], ...]:
     return (layer.attention, "forward"), (layer, "finish")
 
 

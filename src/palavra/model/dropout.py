@@ -1,11 +1,16 @@
-"""Dropout (Srivastava et al. 2014), quick on CPUs, where drawing the masks otherwise takes a tenth of a step."""
+"""Dropout (Srivastava et al. 2014), quick on CPUs, where drawing and applying the masks otherwise takes a tenth of a
+step."""
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # A mask is drawn from 16 random bits a unit.
 LEVELS = 2**16
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Dropout(nn.Module):
@@ -21,25 +26,51 @@ class Dropout(nn.Module):
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """`x` with a share `p` of its elements, drawn from torch's generator, set to zero and the rest scaled by
-    1 / (1 - p).
-
-    torch draws a double from its (sequential) generator for every element on a CPU; four masks fit into the 64 bits
-    of one draw. Their resolution is 1/65,536, and the scale is that of the share really drawn, so the mean is exact.
-    """
+    """`x` with a share `p` of its elements, as torch's seed has it, set to zero and the rest scaled by 1 / (1 - p)."""
     if not p:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    dropped, scale = dropped_units(x, p)
-    return x * (~dropped).to(x.dtype).mul_(scale)
+    out: Tensor = _Drop.apply(x, *draw_mask(x, p))  # type: ignore[no-untyped-call]
+    return out
 
 
-def dropped_units(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """Which elements of `x` to drop (bool, of its shape), and the scale of the others."""
+class _Drop(torch.autograd.Function):
+    """`x` under a mask, scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.scale = scale
+        return under_mask(x, mask).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return under_mask(gradients[0], mask).mul_(ctx.scale), None, None
+
+
+def draw_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """A mask for `x` (int16, of its shape): all bits set where a unit stays and none where it is dropped; and the scale
+    that keeps the mean.
+
+    torch draws a double from its (sequential) generator for every element on a CPU. Here its generator draws the seed
+    of a quicker one, of which four masks fit into the 64 bits of one draw. Their resolution is 1/65,536, and the scale
+    is that of the share really drawn, so the mean is exact.
+    """
     if x.device.type != "cpu":
-        return torch.rand_like(x, dtype=torch.float32) < p, 1 / (1 - p)
+        return (torch.rand_like(x, dtype=torch.float32) >= p).to(torch.int16).neg_(), 1 / (1 - p)
     dropped = round(p * LEVELS)
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = torch.from_numpy(np.random.SFC64(seed).random_raw((x.numel() + 3) // 4))
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    return bits < dropped - LEVELS // 2, LEVELS / (LEVELS - dropped)
+    return bits.ge_(dropped - LEVELS // 2).neg_(), LEVELS / (LEVELS - dropped)
+
+
+def under_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` where `mask` (of its shape, see `draw_mask`) has its bits set, 0 elsewhere.
+
+    By its bits, for which torch has vector instructions: filling by a mask of truth values takes 30 times as long.
+    """
+    integer = INTEGERS[x.element_size()]
+    return (x.view(integer) & mask.to(integer)).view(x.dtype)

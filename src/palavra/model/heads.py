@@ -123,5 +123,9 @@ def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0
 
 
 def in_blocks(rows: Tensor, layout: Layout) -> Tensor:
-    """`rows` (M,) of a batch, followed by its row 0 up to whole blocks where it is laid out for a CPU."""
-    return nn.functional.pad(rows, (0, -len(rows) % ROW_BLOCK)) if isinstance(layout, RowsLayout) else rows
+    """`rows` (M,) of a batch, followed by some of them, evenly spread, up to whole blocks where it is laid out for a
+    CPU."""
+    more = -len(rows) % ROW_BLOCK
+    if not isinstance(layout, RowsLayout) or not more:
+        return rows
+    return torch.cat((rows, rows[torch.arange(more) * len(rows) // more]))

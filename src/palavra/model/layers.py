@@ -58,15 +58,24 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, D) -> queries (N, H, d), keys and values (N, shared heads, d)."""
         heads = self.qkv(x).view(x.shape[0], self.heads + 2 * self.shared_heads, -1)
+        if rotary is None:
+            q, k, v = heads.split((self.heads, self.shared_heads, self.shared_heads), dim=1)
+            return q, k, v
         both, v = heads.split((self.heads + self.shared_heads, self.shared_heads), dim=1)
-        q, k = (both if rotary is None else rotate(both, *rotary)).split((self.heads, self.shared_heads), dim=1)
+        q, k = rotate(both, *rotary).split((self.heads, self.shared_heads), dim=1)
         return q, k, v
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, causal: bool = False) -> Tensor:
-        """x (N, D) -> (N, D), what the heads gathered side by side, still to go through `out`."""
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, causal: bool = False,
+        queries: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x (N, D) -> (N, D), or (M, D) where only `queries` (M,) ask: what the heads gathered side by side, still to
+        go through `out`."""
         q, k, v = self.project(x, rotary)
         dropout = self.dropout if self.training else 0.0
-        return attend(q, k, v, layout, window=self.window, causal=causal, dropout=dropout).flatten(1)
+        return attend(
+            q, k, v, layout, window=self.window, causal=causal, dropout=dropout, queries=queries
+        ).flatten(1)  # fmt: skip
 
 
 class FeedForward(nn.Module):
@@ -95,6 +104,9 @@ class Layer(nn.Module):
     Both are programs that every layer shares, so each compiles once (see `compute.compile_layers`).
     """
 
+    # Whether it is. One that attends for some rows alone would be another program, which takes seconds to compile.
+    compiled = False
+
     def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
         self.attention = Attention(config, kind)
@@ -108,7 +120,9 @@ class Layer(nn.Module):
         causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
-        of everything after the attention."""
+        of everything after the attention, and of the attention itself where it is not compiled."""
+        if rows is not None and not self.compiled:
+            return self.finish(x.index_select(0, rows), self.attention(self.attended(x), rotary, layout, causal, rows))
         mixed = self.attention(self.attended(x), rotary, layout, causal)
         if rows is not None:
             x, mixed = x.index_select(0, rows), mixed.index_select(0, rows)
