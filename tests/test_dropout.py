@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from palavra.model.dropout import Dropout, drop
+from palavra.model.dropout import Dropout, draw_mask, drop, mark, under_mask
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -50,3 +50,33 @@ def test_only_training_drops() -> None:
     assert (layer(x) == 0).any()
     assert layer.eval()(x) is x
     assert Dropout(0.0)(x) is x
+
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masks_work_on_the_bits_of_every_number(dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    x = torch.randn(64, 5, dtype=dtype).T
+    mask, scale = draw_mask(x, 0.5)
+    stays = mask != 0
+    assert scale == 2
+    assert 0 < int(stays.sum()) < x.numel()
+    assert torch.equal(under_mask(x, mask), torch.where(stays, x, 0))
+    weights = x.abs()
+    weights[0] = 0
+    marked = mark(weights, mask)
+    assert torch.equal(marked.abs(), weights)
+    assert torch.equal(marked.relu(), under_mask(weights, mask))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_transposed_tensor_keeps_its_shape_and_dtype(dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    x = torch.ones(8, 30, dtype=dtype).T.requires_grad_()
+    out = drop(x, 0.25)
+    assert (out.shape, out.dtype) == (x.shape, dtype)
+    torch.testing.assert_close(out[out != 0], torch.full_like(out[out != 0], 4 / 3))
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(gradient, out)

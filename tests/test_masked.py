@@ -1,6 +1,7 @@
 """Which tokens are sampled, what becomes of them, and what the labels are."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CLS, MASK, SEP, UNK, build_model, layout_of, model_config, run, vocabulary
+from tiny import CLS, MASK, SEP, UNK, build_model, layout_of, model_config, random_batch, run, vocabulary
 from torch.utils.flop_counter import FlopCounterMode
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import linear_cross_entropy, softmax_gradient
+from palavra.model.heads import in_blocks
 from palavra.model.layouts import ROW_BLOCK
 from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, span_lengths
@@ -275,6 +277,19 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
     logits = model.logits(run(model, batch))
     expected = torch.nn.functional.cross_entropy(logits[batch.label_rows], batch.labels, reduction="sum")
     torch.testing.assert_close(loss.total, expected)
+
+
+@given(rows=st.lists(st.integers(0, 63), max_size=64, unique=True))
+def test_what_fills_a_block_is_spread_over_the_rows(rows: list[int]) -> None:
+    batch, asked = random_batch([40, 24]), torch.tensor(rows, dtype=torch.int64)
+    found = in_blocks(asked, layout_of(batch))
+    assert len(found) % ROW_BLOCK == 0
+    assert len(found) - len(rows) < ROW_BLOCK
+    assert torch.equal(found[: len(rows)], asked)
+    times = Counter(found.tolist())
+    assert set(times) == set(rows)
+    assert max(times.values(), default=0) - min(times.values(), default=0) <= 1
+    assert torch.equal(in_blocks(asked, layout_of(batch, "reference")), asked)
 
 
 @pytest.mark.parametrize("family", ["modernbert", "bert"])

@@ -97,7 +97,7 @@ def labelled_losses(
 ) -> list[Float64Array]:
     """-log P(label) of the labelled rows of each sample, in nats, packed into batches.
 
-    Only labelled rows go through what follows the last layer's attention and through the head.
+    Only labelled rows ask in the last layer's attention and go through what follows it.
     """
     found: dict[int, Float64Array] = {}
     with torch.inference_mode(), compute.autocast():

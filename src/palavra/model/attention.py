@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from palavra.model.dropout import draw_mask, drop, under_mask
+from palavra.model.dropout import draw_mask, drop, mark
 from palavra.model.layouts import Layout, Rows, RowsLayout, VarlenLayout
 
 # Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
@@ -27,19 +28,13 @@ def attend(
     q (N, H, d), k and v (N, H, d) or (N, a divisor of H, d) packed tokens; fewer heads of keys and values are
     shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
     many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
-    `dropout`: share of attention weights dropped. `queries` (M,) int64: the only tokens whose result is wanted. Returns
-    (N, H, d), or (M, H, d) with `queries`, in the dtype of `v`.
+    `dropout`: share of attention weights dropped. `queries` (M,) int64, in any order, also repeated: the only tokens
+    whose result is wanted. Returns (N, H, d), or (M, H, d) with `queries`, in the dtype of `v`.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if queries is not None:
-        # On a GPU, laying the queries out would wait for the device.
-        if (
-            isinstance(layout, RowsLayout)
-            and q.is_cpu
-            and window is None
-            and not causal
-            and 0 < 2 * len(queries) <= len(q)
-        ):
+        # Laid out for themselves where that waits for no device, and where tokens see all others of their sequence.
+        if isinstance(layout, RowsLayout) and q.is_cpu and len(queries) and window is None and not causal:
             return _attend_queries(q, k, v, layout, queries, dropout)
         return attend(q, k, v, layout, window=window, causal=causal, dropout=dropout).index_select(0, queries)
     if isinstance(layout, RowsLayout):
@@ -85,7 +80,8 @@ def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: floa
 
 
 class _Attention(torch.autograd.Function):
-    """`_softmax_attend` that keeps its largest tensors, scores and weights, in the dtype of `q` alone.
+    """`_softmax_attend` that keeps one of its largest tensors alone, the weights, in the dtype of `q`, with the dropped
+    ones marked in it.
 
     Weights rounded to bfloat16 do not sum to 1, so the gradient of the scores would no longer sum to 0: a part that all
     values have in common would leave a gradient of its own. Shifting the weights' gradient by its mean first, which
@@ -94,34 +90,38 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-        ctx.rate = q.shape[-1] ** -0.5
+        ctx.rate, ctx.scale = q.shape[-1] ** -0.5, 1.0
         scores = ((q * ctx.rate) @ k.transpose(-1, -2)).masked_fill_(~mask, max(MASKED, torch.finfo(q.dtype).min))
-        weights = torch.softmax(scores, dim=-1)
-        kept, ctx.scale = draw_mask(weights, dropout) if dropout else (None, 1.0)
-        out: Tensor = _kept(weights, kept) @ v * ctx.scale
-        ctx.save_for_backward(q, k, v, weights, out, kept)
+        weights = kept = torch.softmax(scores, dim=-1)
+        ctx.drops = bool(dropout)
+        if dropout:
+            mask, ctx.scale = draw_mask(weights, dropout)
+            weights = mark(weights, mask)
+            kept = weights.relu()
+        out: Tensor = kept @ v * ctx.scale
+        ctx.save_for_backward(q, k, v, weights, out)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, weights, out, kept = ctx.saved_tensors
+        q, k, v, weights, out = ctx.saved_tensors
         pull = gradients[0]
         mean = (pull.float() * out.float()).sum(-1, keepdim=True)
         scaled = pull * ctx.scale
-        back = _kept(scaled @ v.transpose(-1, -2), kept)
+        back = scaled @ v.transpose(-1, -2)
+        kept = weights
+        if ctx.drops:
+            kept, back = weights.relu(), torch.ops.aten.threshold_backward(back, weights, 0)
+            weights = weights.abs()
         back = torch._softmax_backward_data(back.sub_(mean), weights, -1, weights.dtype)
         return (
             back @ k * ctx.rate,
             back.transpose(-1, -2) @ (q * ctx.rate),
-            _kept(weights, kept).transpose(-1, -2) @ scaled,
+            kept.transpose(-1, -2) @ scaled,
             None,
             None,
         )
-
-
-def _kept(x: Tensor, mask: Tensor | None) -> Tensor:
-    """What dropout leaves of `x`, not yet scaled."""
-    return x if mask is None else under_mask(x, mask)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
@@ -154,7 +154,7 @@ class _Gather(torch.autograd.Function):
     """`x[:, index]` of x (H, N, d), whose gradient is gathered from the places each token went to instead of scattered
     and added.
 
-    Right because what the other places receive, those of no token, never reaches one.
+    Right only where what an empty slot reads is read by no token: what such slots receive then never reaches one.
     """
 
     @staticmethod
@@ -243,12 +243,12 @@ def _attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, blocks: _Blocks, visible: Tensor, way: Callable[..., Tensor], dropout: float
 ) -> Tensor:
     """q (M, H, d), k and v (N, H, d) -> what the queries of all blocks gathered (H, B * Q, d), by a `way` of attention
-    to the keys that are `visible` (Q, K) and of the query's sequence."""
+    to the keys that are `visible` (Q, K), or (1, 1) for all, and of the query's sequence."""
 
     def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
         """(N, H, d) -> (H, B, Q or K, d)."""
         out: Tensor = _Gather.apply(x.transpose(0, 1), index.reshape(-1), places)  # type: ignore[no-untyped-call]
-        return out.view(-1, *index.shape, x.shape[-1])
+        return out.view(x.shape[1], *index.shape, x.shape[2])
 
     mixed = way(
         gather(q, blocks.queries, blocks.query_places),
@@ -260,22 +260,35 @@ def _attend_blocks(
     return mixed.flatten(1, 2)
 
 
+# Queries are laid out in so many slots at a time: a row of the layout has ever other numbers of them.
+QUERY_BLOCK = 8
+
+
 def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries: Tensor, dropout: float) -> Tensor:
     """Global attention in which only the `queries` (M,) of the tokens ask."""
-    every = torch.ones((1, 1), dtype=torch.bool)
     mixed, found, begin = [], [], 0
     for rows in layout.parts:
         end = begin + len(rows.place)
         mine = ((queries >= begin) & (queries < end)).nonzero()[:, 0]
         if len(mine):
-            tokens = queries[mine]
-            blocks = _some_of_rows(rows, tokens - begin)
-            part = _attend_blocks(q[tokens], k[begin:end], v[begin:end], blocks, every, _attend, dropout)
-            # Not by `_Gather`: an empty slot of the queries, in a row without empty keys, sees those of others.
-            mixed.append(part.index_select(1, blocks.query_places[0]))
+            tokens = queries.index_select(0, mine) - begin
+            mixed.append(_attend_some(q[begin:end], k[begin:end], v[begin:end], rows, tokens, dropout))
             found.append(mine)
         begin = end
-    return torch.cat(mixed, dim=1).transpose(0, 1).index_select(0, torch.cat(found).argsort())
+    if len(mixed) == 1:
+        return mixed[0]
+    return torch.cat(mixed).index_select(0, torch.cat(found).argsort())
+
+
+def _attend_some(q: Tensor, k: Tensor, v: Tensor, rows: Rows, tokens: Tensor, dropout: float) -> Tensor:
+    """Global attention inside `rows` in which only some `tokens` (M,) ask -> (M, H, d)."""
+    blocks = _some_of_rows(rows, tokens)
+    if 2 * blocks.queries.shape[1] > rows.slots.shape[1]:
+        return _attend_rows(q, k, v, rows, None, False, dropout).index_select(0, tokens)
+    every = torch.ones((1, 1), dtype=torch.bool)
+    mixed = _attend_blocks(q.index_select(0, tokens), k, v, blocks, every, _attend, dropout)
+    # Not by `_Gather`: an empty slot of a query may read the keys of tokens, where its row has no empty ones.
+    return mixed.index_select(1, blocks.query_places[0]).transpose(0, 1)
 
 
 def _some_of_rows(rows: Rows, tokens: Tensor) -> _Blocks:
@@ -287,7 +300,7 @@ def _some_of_rows(rows: Rows, tokens: Tensor) -> _Blocks:
     counts = row.bincount(minlength=height)
     among = torch.empty_like(row)
     among[order] = torch.arange(len(row)) - (counts.cumsum(0) - counts)[ordered]
-    most = int(counts.max())
+    most = -(-int(counts.max()) // QUERY_BLOCK) * QUERY_BLOCK
     own = row * most + among
     queries = torch.zeros(height * most, dtype=torch.int64)
     queries[own] = torch.arange(len(row))

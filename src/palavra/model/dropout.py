@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014), quick on CPUs, where drawing and applying the masks otherwise takes a tenth of a
+"""Dropout (Srivastava et al. 2014), quick on CPUs, where drawing and applying its masks otherwise takes a tenth of a
 step."""
 
 from typing import Any
@@ -7,9 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-# A mask is drawn from 16 random bits a unit.
+# On a CPU a mask is drawn from 16 random bits a unit.
 LEVELS = 2**16
+# The integers as wide as numbers of so many bytes.
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -26,7 +28,7 @@ class Dropout(nn.Module):
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """`x` with a share `p` of its elements, as torch's seed has it, set to zero and the rest scaled by 1 / (1 - p)."""
+    """`x` with a share `p` of its elements set to zero and the rest scaled to keep the mean; torch's seed decides."""
     if not p:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
@@ -45,18 +47,19 @@ class _Drop(torch.autograd.Function):
         return under_mask(x, mask).mul_(scale)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
         return under_mask(gradients[0], mask).mul_(ctx.scale), None, None
 
 
 def draw_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """A mask for `x` (int16, of its shape): all bits set where a unit stays and none where it is dropped; and the scale
-    that keeps the mean.
+    """A mask that drops a share `p` of `x` (int16, of its shape): all bits set where a unit stays, none where it is
+    dropped. And the scale that keeps the mean.
 
-    torch draws a double from its (sequential) generator for every element on a CPU. Here its generator draws the seed
-    of a quicker one, of which four masks fit into the 64 bits of one draw. Their resolution is 1/65,536, and the scale
-    is that of the share really drawn, so the mean is exact.
+    On a CPU torch draws a double from its (sequential) generator for every element. There its generator draws the seed
+    of a quicker one instead, and four masks fit into the 64 bits of one draw. Their resolution is 1/65,536, and the
+    scale is that of the share really drawn, so the mean is exact.
     """
     if x.device.type != "cpu":
         return (torch.rand_like(x, dtype=torch.float32) >= p).to(torch.int16).neg_(), 1 / (1 - p)
@@ -67,10 +70,19 @@ def draw_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
     return bits.ge_(dropped - LEVELS // 2).neg_(), LEVELS / (LEVELS - dropped)
 
 
-def under_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` where `mask` (of its shape, see `draw_mask`) has its bits set, 0 elsewhere.
+# By the bits of the numbers, for which CPUs have vector instructions: torch fills by a mask of truth values one by one,
+# which takes 30 times as long (LOG.md). Autograd does not see through these: they are for functions with a gradient of
+# their own.
 
-    By its bits, for which torch has vector instructions: filling by a mask of truth values takes 30 times as long.
-    """
+
+def under_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` where a unit stays, 0 where `mask` drops it."""
     integer = INTEGERS[x.element_size()]
     return (x.view(integer) & mask.to(integer)).view(x.dtype)
+
+
+def mark(x: Tensor, mask: Tensor) -> Tensor:
+    """`x`, nowhere negative, made negative where `mask` drops it: both in one tensor. Its positive part is what stays,
+    its absolute value what there was."""
+    integer = INTEGERS[x.element_size()]
+    return (x.view(integer) | (~mask.to(integer)).bitwise_and_(torch.iinfo(integer).min)).view(x.dtype)

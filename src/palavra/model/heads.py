@@ -123,9 +123,9 @@ def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0
 
 
 def in_blocks(rows: Tensor, layout: Layout) -> Tensor:
-    """`rows` (M,) of a batch, followed by some of them, evenly spread, up to whole blocks where it is laid out for a
-    CPU."""
+    """`rows` (M,) of a batch, followed by some of them up to whole blocks where it is laid out for a CPU: evenly spread
+    ones, so that no row of the layout has many more than the others."""
     more = -len(rows) % ROW_BLOCK
-    if not isinstance(layout, RowsLayout) or not more:
+    if not (isinstance(layout, RowsLayout) and rows.is_cpu and more):
         return rows
     return torch.cat((rows, rows[torch.arange(more) * len(rows) // more]))

@@ -104,7 +104,8 @@ class Layer(nn.Module):
     Both are programs that every layer shares, so each compiles once (see `compute.compile_layers`).
     """
 
-    # Whether it is. One that attends for some rows alone would be another program, which takes seconds to compile.
+    # Whether `compile_layers` made programs of them. One in which some rows alone attend would be another program, and
+    # seconds of compiling.
     compiled = False
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
@@ -120,7 +121,7 @@ class Layer(nn.Module):
         causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
-        of everything after the attention, and of the attention itself where it is not compiled."""
+        of everything after the attention, and, where this is global and not compiled, of the attention itself."""
         if rows is not None and not self.compiled:
             return self.finish(x.index_select(0, rows), self.attention(self.attended(x), rotary, layout, causal, rows))
         mixed = self.attention(self.attended(x), rotary, layout, causal)

@@ -62,15 +62,24 @@ def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: to
 
 
 def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout:
-    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has (`max_seqlen` says no more).
+    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has where that is more
+    (`max_seqlen` says no more).
 
     Where no width is asked for (0), sequences that are much longer or shorter than their neighbours have rows of their
-    own width.
+    own width, in whole blocks: of so many widths only, products are soon ready.
     """
     del max_seqlen
     lengths = np.diff(cu_seqlens.numpy())
     runs = [lengths] if width else runs_of_like_length(lengths)
-    return RowsLayout(tuple(_rows(run, max(width, int(run.max())), device) for run in runs))
+    return RowsLayout(tuple(_rows(run, _row_width(width, int(run.max())), device) for run in runs))
+
+
+# A row as wide as its longest sequence has so many slots at a time.
+WIDTH_BLOCK = 8
+
+
+def _row_width(width: int, longest: int) -> int:
+    return max(width, longest) if width else -(-longest // WIDTH_BLOCK) * WIDTH_BLOCK
 
 
 # Attention over so many more slots takes about as long as another call of it.

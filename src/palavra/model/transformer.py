@@ -77,7 +77,7 @@ class Transformer(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`.
 
-        With `rows` (M,) only those rows (M, D): the last layer then computes no others after its attention.
+        With `rows` (M,) only those rows (M, D): the last layer then computes no others (see `Layer`).
         `causal` stands in for the configuration's own (None). A layout may hold sequences beyond the ids: they are
         filled with id 0.
         """
@@ -114,15 +114,15 @@ class Transformer(nn.Module):
 def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int) -> float:
     """Floating-point operations of one training step's matrix products (forward and twice that backward).
 
-    `tokens` N, `labelled` M rows that the last layer and the vocabulary head compute, `sequence` tokens of a
-    sequence, to which a token of a global layer attends (to half of them, on average, in a causal model). Counts what
-    the loss needs, not what an implementation wastes.
+    `tokens` N, `labelled` M rows that the last layer, its attention too, and the vocabulary head compute, `sequence`
+    tokens of a sequence, to which a token of a global layer attends (to half of them, on average, in a causal model).
+    Counts what the loss needs, not what an implementation wastes.
     """
     width, inner = config.width, config.intermediate
     projections = width * (config.heads + 2 * config.shared_heads) * config.head_width
     finish = width * width + (3 if config.gated else 2) * width * inner
     seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
-    attention = sum(2 * width * keys for keys in seen) * (0.5 if config.causal else 1)
+    attention = [2 * width * keys * (0.5 if config.causal else 1) for keys in seen]
     head = (0 if config.causal else width * width) + width * config.vocab_size
-    whole = config.layers * projections + attention + (config.layers - 1) * finish
-    return 6.0 * (tokens * whole + labelled * (finish + head))
+    whole = config.layers * projections + sum(attention[:-1]) + (config.layers - 1) * finish
+    return 6.0 * (tokens * whole + labelled * (attention[-1] + finish + head))
