@@ -1,10 +1,9 @@
 """Every way to attend equals the formula, one document at a time."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from shutil import which
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CPU, build_model, layout_of, model_config, random_batch, run
+from tiny_attention import DEVICE, LENGTHS, bounds, qkv
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from palavra.batch import Batch, pack, unpack
-from palavra.data.packing import Packer
 from palavra.model import attention, layouts
 from palavra.model.attention import QUERY_BLOCK, attend
 from palavra.model.compute import compile_layers, eager
@@ -28,19 +27,9 @@ from palavra.model.layouts import (
     BACKENDS,
     WIDTH_BLOCK,
     RowsLayout,
-    choose_backend,
-    fill_up,
     rows_layout,
-    runs_of_like_length,
 )
 from palavra.model.transformer import Rotary
-
-DEVICE = torch.device("cpu")
-LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=6)
-
-
-def bounds(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -> Tensor:
@@ -52,12 +41,6 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -
             scores = torch.stack([q[i, head] @ k[j, head] for j in seen]) / math.sqrt(q.shape[2])
             out[i, head] = torch.softmax(scores, 0) @ v[seen, head]
     return out
-
-
-def qkv(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(seed)
-    q, k, v = torch.randn(3, sum(lengths), 2, 4, dtype=torch.float64).unbind(0)
-    return q, k, v
 
 
 @settings(max_examples=40)
@@ -117,33 +100,6 @@ def test_the_band_is_used_where_it_pays_and_only_there(monkeypatch: pytest.Monke
     assert calls == [4, 8]
 
 
-@settings(max_examples=30)
-@given(lengths=LENGTHS, width=st.sampled_from([0, 24, 30, 64]))
-def test_rows_hold_each_token_once_and_split_no_sequence(lengths: list[int], width: int) -> None:
-    layout = rows_layout(bounds(lengths), max(lengths), width, DEVICE)
-    (rows,) = layout.parts
-    assert rows.slots.shape == rows.sequence.shape
-    assert rows.slots.shape[1] == (max(width, *lengths) if width else -(-max(lengths) // WIDTH_BLOCK) * WIDTH_BLOCK)
-    assert torch.equal(rows.slots.view(-1)[rows.place], torch.arange(sum(lengths)))
-    assert int((rows.sequence >= 0).sum()) == sum(lengths)
-    for start, stop in pairwise(bounds(lengths).tolist()):
-        place = rows.place[start:stop]
-        assert torch.equal(place.diff(), torch.ones(stop - start - 1, dtype=torch.int64))
-        assert len(set((place // rows.slots.shape[1]).tolist())) == 1
-
-
-@settings(max_examples=30)
-@given(lengths=LENGTHS)
-def test_runs_are_the_lengths_in_order_and_cost_no_more_than_the_whole(lengths: list[int]) -> None:
-    sizes = np.array(lengths)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layouts, "WORTH_A_PART", 1)
-        runs = runs_of_like_length(sizes)
-    assert np.concatenate(runs).tolist() == lengths
-    cost = sum(int(run.sum() * run.max()) for run in runs)
-    assert cost <= sizes.sum() * sizes.max() - (len(runs) - 1)
-
-
 @pytest.mark.parametrize(("window", "causal"), [(None, False), (None, True), (4, False), (4, True)])
 def test_rows_of_several_widths_equal_rows_of_one(
     window: int | None, causal: bool, monkeypatch: pytest.MonkeyPatch
@@ -163,20 +119,6 @@ def test_rows_of_several_widths_equal_rows_of_one(
         found.append([out, *torch.autograd.grad((out * pull).sum(), inputs)])
     for expected, other in zip(*found, strict=True):
         torch.testing.assert_close(other, expected)
-
-
-@given(lengths=LENGTHS, block=st.integers(1, 40))
-def test_sequences_are_followed_by_others_up_to_a_whole_block(lengths: list[int], block: int) -> None:
-    filled = fill_up(bounds(lengths), max(lengths), block)
-    assert torch.equal(filled[: len(lengths) + 1], bounds(lengths))
-    assert int(filled[-1]) % block == 0
-    assert int(filled[-1]) - sum(lengths) < block
-    assert 0 < int(filled.diff().min()) <= int(filled.diff().max()) == max(lengths)
-
-
-def test_a_few_slots_are_not_worth_a_part() -> None:
-    assert len(rows_layout(bounds([40, 3, 2]), 40, 0, DEVICE).parts) == 1
-    assert len(rows_layout(bounds([512] + [8] * 100), 512, 0, DEVICE).parts) > 1
 
 
 @pytest.mark.parametrize("length", [24, 100])
@@ -297,18 +239,6 @@ def test_gradients_of_some_queries_are_those_of_the_numbers(dropout: float, monk
     assert torch.autograd.gradcheck(some, inputs)
 
 
-def test_rows_of_a_planned_batch_are_as_full_as_the_packer_made_them() -> None:
-    lengths = np.random.default_rng(0).integers(3, 200, size=4000)
-    packer = Packer(lengths=lengths, context=64, batch_tokens=2048, seed=0)
-    stream = packer.batches()
-    for _ in range(20):
-        pieces, _ = next(stream)
-        sizes = (pieces.lengths + 2).tolist()
-        layout = rows_layout(bounds(sizes), max(sizes), packer.context, DEVICE)
-        (rows,) = layout.parts
-        assert rows.slots.shape[0] <= packer.batch_tokens // packer.context
-
-
 def test_dropout_drops_weights_and_keeps_their_mean() -> None:
     lengths = [24] * 40
     q, k, _ = qkv(lengths)
@@ -382,11 +312,6 @@ def test_rotation_depends_on_the_distance_only() -> None:
     assert product(0, 0) == pytest.approx(float((q * k).sum()), abs=1e-6)
 
 
-def test_the_cpu_takes_rows() -> None:
-    assert choose_backend(DEVICE, torch.bfloat16).name == "rows"
-    assert choose_backend(DEVICE, torch.float32).name == "rows"
-
-
 def test_half_precision_is_no_worse_than_its_inputs() -> None:
     """The softmax is float32: the error against float64 is that of rounding the inputs, not more."""
     lengths = [24, 20, 17]
@@ -456,12 +381,3 @@ def test_varlen_equals_the_reference(window: int | None, causal: bool) -> None:
         found.append([out, *gradients])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second, atol=5e-2, rtol=5e-2)
-
-
-def test_layouts_are_the_ones_named() -> None:
-    batch = random_batch([5, 7])
-    assert {name: type(layout_of(batch, name)).__name__ for name in BACKENDS} == {
-        "reference": "ReferenceLayout",
-        "rows": "RowsLayout",
-        "varlen": "VarlenLayout",
-    }

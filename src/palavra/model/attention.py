@@ -95,8 +95,8 @@ class _Attention(torch.autograd.Function):
         weights = kept = torch.softmax(scores, dim=-1)
         ctx.drops = bool(dropout)
         if dropout:
-            mask, ctx.scale = draw_mask(weights, dropout)
-            weights = mark(weights, mask)
+            stays, ctx.scale = draw_mask(weights, dropout)
+            weights = mark(weights, stays)
             kept = weights.relu()
         out: Tensor = kept @ v * ctx.scale
         ctx.save_for_backward(q, k, v, weights, out)
