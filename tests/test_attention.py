@@ -19,13 +19,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from palavra.batch import Batch, pack, unpack
 from palavra.model import attention, layouts
-from palavra.model.attention import QUERY_BLOCK, attend
+from palavra.model.attention import attend
 from palavra.model.compute import compile_layers, eager
 from palavra.model.heads import in_blocks
 from palavra.model.layers import rotate
 from palavra.model.layouts import (
     BACKENDS,
-    WIDTH_BLOCK,
+    SLOT_BLOCK,
     RowsLayout,
     rows_layout,
 )
@@ -110,7 +110,7 @@ def test_rows_of_several_widths_equal_rows_of_one(
     monkeypatch.setattr(layouts, "WORTH_A_PART", 50)
     parted = rows_layout(bounds(lengths), max(lengths), 0, DEVICE)
     assert len(whole.parts) == 1
-    assert [part.slots.shape[1] for part in parted.parts] == [32, 16, WIDTH_BLOCK]
+    assert [part.slots.shape[1] for part in parted.parts] == [32, 16, SLOT_BLOCK]
     found = []
     for layout in (whole, parted):
         inputs = [x.clone().requires_grad_() for x in qkv(lengths)]
@@ -212,7 +212,7 @@ def test_few_queries_cost_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [24] * 4
     layout = rows_layout(bounds(lengths), 24, 24, DEVICE)
     attend(*qkv(lengths), layout, queries=torch.tensor([0, 24, 25, 72]))
-    assert seen == [(qkv(lengths)[0].shape[1], 4, QUERY_BLOCK)]
+    assert seen == [(qkv(lengths)[0].shape[1], 4, SLOT_BLOCK)]
 
 
 def every_fifth(x: Tensor) -> Tensor:

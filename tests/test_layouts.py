@@ -14,7 +14,7 @@ from palavra.data.packing import Packer
 from palavra.model import layouts
 from palavra.model.layouts import (
     BACKENDS,
-    WIDTH_BLOCK,
+    SLOT_BLOCK,
     choose_backend,
     fill_up,
     rows_layout,
@@ -28,7 +28,7 @@ def test_rows_hold_each_token_once_and_split_no_sequence(lengths: list[int], wid
     layout = rows_layout(bounds(lengths), max(lengths), width, DEVICE)
     (rows,) = layout.parts
     assert rows.slots.shape == rows.sequence.shape
-    assert rows.slots.shape[1] == (max(width, *lengths) if width else -(-max(lengths) // WIDTH_BLOCK) * WIDTH_BLOCK)
+    assert rows.slots.shape[1] == (max(width, *lengths) if width else -(-max(lengths) // SLOT_BLOCK) * SLOT_BLOCK)
     assert torch.equal(rows.slots.view(-1)[rows.place], torch.arange(sum(lengths)))
     assert int((rows.sequence >= 0).sum()) == sum(lengths)
     for start, stop in pairwise(bounds(lengths).tolist()):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from palavra.model.dropout import draw_mask, drop, mark
-from palavra.model.layouts import Layout, Rows, RowsLayout, VarlenLayout
+from palavra.model.layouts import SLOT_BLOCK, Layout, Rows, RowsLayout, VarlenLayout, whole_blocks
 
 # Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
 MASKED = -1e30
@@ -260,10 +260,6 @@ def _attend_blocks(
     return mixed.flatten(1, 2)
 
 
-# Queries are laid out in so many slots at a time: a row of the layout has ever other numbers of them.
-QUERY_BLOCK = 8
-
-
 def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries: Tensor, dropout: float) -> Tensor:
     """Global attention in which only the `queries` (M,) of the tokens ask."""
     mixed, found, begin = [], [], 0
@@ -300,7 +296,7 @@ def _some_of_rows(rows: Rows, tokens: Tensor) -> _Blocks:
     counts = row.bincount(minlength=height)
     among = torch.empty_like(row)
     among[order] = torch.arange(len(row)) - (counts.cumsum(0) - counts)[ordered]
-    most = -(-int(counts.max()) // QUERY_BLOCK) * QUERY_BLOCK
+    most = whole_blocks(int(counts.max()), SLOT_BLOCK)
     own = row * most + among
     queries = torch.zeros(height * most, dtype=torch.int64)
     queries[own] = torch.arange(len(row))

@@ -121,7 +121,7 @@ class Layer(nn.Module):
         causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
-        of everything after the attention, and, where this is global and not compiled, of the attention itself."""
+        of everything after the attention, and of the attention where it is global and neither causal nor compiled."""
         if rows is not None and not self.compiled:
             return self.finish(x.index_select(0, rows), self.attention(self.attended(x), rotary, layout, causal, rows))
         mixed = self.attention(self.attended(x), rotary, layout, causal)

@@ -74,12 +74,17 @@ def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.d
     return RowsLayout(tuple(_rows(run, _row_width(width, int(run.max())), device) for run in runs))
 
 
-# A row as wide as its longest sequence has so many slots at a time.
-WIDTH_BLOCK = 8
+# Rows that are as wide as need be, for the longest sequence or the most queries, have so many slots at a time.
+SLOT_BLOCK = 8
 
 
 def _row_width(width: int, longest: int) -> int:
-    return max(width, longest) if width else -(-longest // WIDTH_BLOCK) * WIDTH_BLOCK
+    return max(width, longest) if width else whole_blocks(longest, SLOT_BLOCK)
+
+
+def whole_blocks(count: int, block: int) -> int:
+    """`count` rounded up to a multiple of `block`."""
+    return -(-count // block) * block
 
 
 # Attention over so many more slots takes about as long as another call of it.
@@ -168,7 +173,7 @@ def fill_up(cu_seqlens: Tensor, max_seqlen: int, block: int) -> Tensor:
     is made anew for a rest of none, of one and of several tokens.
     """
     tokens = int(cu_seqlens[-1])
-    filled = -(-tokens // block) * block
+    filled = whole_blocks(tokens, block)
     more = torch.arange(tokens + max_seqlen, filled + max_seqlen, max_seqlen, dtype=cu_seqlens.dtype)
     return torch.cat((cu_seqlens, more.clamp(max=filled)))
 
