@@ -7,12 +7,12 @@ layer is as large as its parameters, and so is what clipping and AdamW read and 
 classes even where the loss does not.
 
 Real data (`--data` and `--model`): `palavra.finetune` with each layer behind the same head, on the train, dev and test
-files of a folder, for as many passes and at the same learning rate. Seconds of training and the test set's accuracy
-are printed.
+files of a folder, at the same learning rate; `hierarchical:36` takes 36 passes instead of `--epochs`. The layers take
+turns, seed by seed. Medians of the seconds, means and standard deviations of the accuracies are printed.
 
     python benchmarks/classes.py --plot docs/classes.svg
     python benchmarks/classes.py --quick
-    python benchmarks/classes.py --data DATA --model MODEL
+    python benchmarks/classes.py --data DATA --model MODEL --outputs softmax hierarchical:36 sampled:36
 """
 
 import argparse
@@ -80,6 +80,23 @@ class Result:
     step: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One layer on real data: what moves, and for how many passes over the training set."""
+
+    layer: str
+    strategy: str
+    epochs: float
+
+    @classmethod
+    def parse(cls, text: str, strategy: str, epochs: float) -> "Run":
+        """From "hierarchical", or "hierarchical:36" for passes of its own."""
+        layer, _, own = text.partition(":")
+        if layer not in OUTPUTS:
+            raise SystemExit(f"--outputs {text}: use {', '.join(OUTPUTS)}, each with or without :EPOCHS")
+        return cls(layer=layer, strategy=strategy, epochs=float(own or epochs))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9, help="of all layers in turn, after two that do not count")
@@ -90,7 +107,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="DIR", help="the pretrained model for --data")
     parser.add_argument("--strategy", choices=EPOCHS, default="frozen", help="with --data: what moves")
     parser.add_argument("--epochs", type=float, help="with --data: passes over the training set")
-    parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help="with --data: which")
+    parser.add_argument("--outputs", nargs="+", default=list(OUTPUTS), metavar="LAYER[:EPOCHS]", help="with --data")
+    parser.add_argument("--seeds", type=int, default=3, help="with --data: runs of each")
     options = parser.parse_args()
     if (options.data is None) != (options.model is None):
         parser.error("--data and --model go together")
@@ -99,40 +117,49 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
     print(f"torch {torch.__version__}", flush=True)
     if options.data is not None:
-        learn(
-            options.data, options.model, options.strategy, options.epochs or EPOCHS[options.strategy], options.outputs
-        )
+        epochs = options.epochs or EPOCHS[options.strategy]
+        runs = [Run.parse(text, options.strategy, epochs) for text in options.outputs]
+        learn(options.data, options.model, runs, options.seeds)
     else:
         compare_steps(3 if options.quick else options.rounds, 30_000 if options.quick else max(CLASSES), options.plot)
 
 
-def learn(data: Path, model: Path, strategy: str, epochs: float, outputs: Sequence[str]) -> None:
-    """Train a classifier with each output layer, one after the other, and print how long that took and how good it
-    is. Every run computes as many passes at the same rates; scoring is no part of the time."""
-    print(f"{strategy}: {epochs:g} epochs in batches of {BATCH_SIZE}\n")
-    print("| layer | training, s | a step, ms | dev accuracy, % | test accuracy, % | with all else, s |")
+def learn(data: Path, model: Path, runs: Sequence[Run], seeds: int) -> None:
+    """Train a classifier for each run and seed, the runs in turn, and print how long that took and how good it is.
+    Scoring is no part of the time."""
+    found: list[list[FineTuned]] = [[] for _ in runs]
+    for seed in range(seeds):
+        for run, results in zip(runs, found, strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                results.append(fine_tune(data, model, run, seed, Path(folder) / "model"))
+            print(f"  {run.layer}, {run.epochs:g} passes, seed {seed}: {results[-1].seconds:.1f} s", flush=True)
+    print(f"\n{runs[0].strategy}, batches of {BATCH_SIZE}, {seeds} seeds\n")
+    print("| layer | passes | training, s | a step, ms | dev accuracy, % | test accuracy, % |")
     print("|---|---:|---:|---:|---:|---:|")
-    for name in outputs:
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            found = fine_tune(data, model, strategy, epochs, name, Path(folder) / "model")
-        scores = found.scores["task"]
-        dev, test = (100 * scores[split].values["accuracy"] for split in ("valid", "test"))
-        print(
-            f"| {name} | {found.seconds:.1f} | {1000 * found.seconds / found.steps:.1f} | {dev:.1f} | {test:.1f} "
-            f"| {time.perf_counter() - began:.0f} |",
-            flush=True,
+    for run, results in zip(runs, found, strict=True):
+        seconds = statistics.median(result.seconds for result in results)
+        step = 1000 * seconds / results[0].steps
+        dev, test = (
+            spread([r.scores["task"][split].values["accuracy"] for r in results]) for split in ("valid", "test")
         )
+        print(f"| {run.layer} | {run.epochs:g} | {seconds:.1f} | {step:.1f} | {dev} | {test} |")
 
 
-def fine_tune(data: Path, model: Path, strategy: str, epochs: float, name: str, out: Path) -> FineTuned:
-    rate = HEAD_RATE if strategy == "frozen" else BODY_RATE
+def spread(accuracies: Sequence[float]) -> str:
+    """Mean and standard deviation in percent."""
+    percent = [100 * accuracy for accuracy in accuracies]
+    deviation = f" ± {statistics.stdev(percent):.1f}" if len(percent) > 1 else ""
+    return f"{statistics.mean(percent):.1f}{deviation}"
+
+
+def fine_tune(data: Path, model: Path, run: Run, seed: int, out: Path) -> FineTuned:
+    rate = HEAD_RATE if run.strategy == "frozen" else BODY_RATE
     # One validation, after the last step: its time is no part of training, but the benchmark has to wait for it.
-    settings = (*OUTPUTS[name], f"train.eval_every={10**9}", f"strategy.head_ratio={HEAD_RATE / rate:g}")
+    settings = (*OUTPUTS[run.layer], f"train.eval_every={10**9}", f"strategy.head_ratio={HEAD_RATE / rate:g}")
     found = palavra.finetune(
         "classification", data / "train.jsonl.gz", valid=data / "dev.jsonl.gz", test=data / "test.jsonl.gz",
-        label="label", model=model, out=out, strategy=strategy, epochs=epochs, batch_size=BATCH_SIZE,
-        optimizer="adamw", learning_rate=rate, set=settings, log=Log(quiet=True), **HEAD,
+        label="label", model=model, out=out, strategy=run.strategy, epochs=run.epochs, batch_size=BATCH_SIZE,
+        optimizer="adamw", learning_rate=rate, seed=seed, set=settings, log=Log(quiet=True), **HEAD,
     )  # fmt: skip
     assert isinstance(found, FineTuned)
     return found

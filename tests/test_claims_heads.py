@@ -18,16 +18,15 @@ from tiny_tasks import trained
 from torch import Tensor, nn
 
 from palavra.log import Log
-from palavra.losses import Loss, cross_entropy
+from palavra.losses import cross_entropy
 from palavra.model.outputs import Hierarchical, OutputConfig, Sampled, Softmax, build_output
-from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig, head_parameters
+from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig
 from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning
 from palavra.run.job import Validation
 from palavra.run.training import Training
 from palavra.tasks.directory import build_head
-from palavra.tasks.objective import combined
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.training.optimizers import OptimizerConfig, OptimizerName, build_optimizers, penalty
@@ -84,10 +83,10 @@ def test_E_ex1_relu_then_softmax() -> None:
 
 @pytest.mark.parametrize(("width", "classes"), [(768, 3), (16, 2), (384, 77)])
 def test_E_L1_parameters_of_one_layer(width: int, classes: int) -> None:
-    assert head_parameters((width, classes)) == width * classes + classes
     output = build_output(OutputConfig(), width, np.ones(classes, dtype=np.int64))
-    assert named_parameters(output) == head_parameters((width, classes))
-    assert head_parameters((768, 3)) == 2307
+    assert named_parameters(output) == width * classes + classes
+    if width == 768:
+        assert named_parameters(output) == 2307
 
 
 def test_E_L1_1_parameters_of_a_deeper_head() -> None:
@@ -97,7 +96,7 @@ def test_E_L1_1_parameters_of_a_deeper_head() -> None:
     head = build_head(model_config("bert"), sentiments(TaskSpec(
         kind="classification", multilabel=False, head=HeadConfig(hidden=(d1, d2))
     )))  # fmt: skip
-    assert head_parameters((d, d1, d2, classes)) == named_parameters(head) == expected
+    assert named_parameters(head) == expected
 
 
 THEIRS: dict[OptimizerName, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
@@ -250,12 +249,6 @@ def test_E_sched_warmup_then_decay() -> None:
     assert FinetuneRecipe().schedule == config
     cosine = ScheduleConfig(name="cosine", warmup=0.1)
     assert [rate(step, 100, cosine) for step in (10, 55)] == pytest.approx([1.0, 0.5])
-
-
-def test_E_mtl_the_losses_are_combined() -> None:
-    losses = {"one": Loss(torch.tensor(6.0), 3), "two": Loss(torch.tensor(1.0), 4)}
-    assert float(combined(losses, {"one": 1.0, "two": 1.0})) == pytest.approx(2.25)
-    assert float(combined(losses, {"one": 0.5, "two": 4.0})) == pytest.approx(2.0)
 
 
 def test_E_L1_2_batch_normalization_with_many_rows_with_one_and_in_evaluation() -> None:

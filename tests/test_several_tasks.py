@@ -17,7 +17,7 @@ from palavra.losses import Loss
 from palavra.run.splits import read_split
 from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import build_task_model
-from palavra.tasks.objective import TaskObjective, combined
+from palavra.tasks.objective import TaskObjective
 from palavra.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -36,9 +36,10 @@ def objective_of(
     return TaskObjective(tasks, features), model, tasks, features
 
 
-def test_losses_are_weighed_as_they_are_told(pretrained: Path, reviews: Path) -> None:
+def test_E_mtl_the_losses_are_combined(pretrained: Path, reviews: Path) -> None:
+    """Each task's loss times its weight, in loss and gradient: over steps of each, those of the sum of w_t L_t."""
     objective, model, tasks, features = objective_of(pretrained, reviews, "fixed")
-    parts = {}
+    together = torch.zeros(())
     for name, weight in (("mood", 1.0), ("stars", 2.0)):
         batch = features[name].batch(np.arange(6), name)
         layout = layout_of(batch)
@@ -46,9 +47,13 @@ def test_losses_are_weighed_as_they_are_told(pretrained: Path, reviews: Path) ->
         found = objective.loss(model, batch, layout)
         torch.testing.assert_close(found.total, weight * plain.total)
         assert found.count == plain.count == 6
-        parts[name] = plain
-    whole = combined(parts, {"mood": 1.0, "stars": 2.0})
-    torch.testing.assert_close(whole, parts["mood"].mean + 2 * parts["stars"].mean)
+        together = together + weight * plain.mean
+        found.mean.backward()
+    summed = [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
+    model.zero_grad()
+    together.backward()
+    gradients = [p.grad for p in model.transformer.parameters() if p.grad is not None]
+    torch.testing.assert_close(summed, gradients)
 
 
 def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:

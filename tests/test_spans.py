@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,6 @@ from palavra.tasks.spans import (
     encode_tags,
     transitions,
     viterbi,
-    viterbi_packed,
 )
 
 SCHEMES: list[Scheme] = ["bio", "iob1", "bioes"]
@@ -156,6 +156,12 @@ def best_by_trying_all(scores: np.ndarray, names: list[str], scheme: Scheme) -> 
     return float(max(totals))
 
 
+def best_tags(scores: npt.NDArray[np.floating], *allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Of one sentence."""
+    lengths = np.array([len(scores)] if len(scores) else [], dtype=np.int64)
+    return viterbi(scores, lengths, *allowed)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_viterbi_equals_brute_force(scheme: Scheme, length: int) -> None:
@@ -163,7 +169,7 @@ def test_viterbi_equals_brute_force(scheme: Scheme, length: int) -> None:
     random = np.random.default_rng(length)
     for _ in range(10):
         scores = random.normal(size=(length, len(names)))
-        path = viterbi(scores, *transitions(names, scheme))
+        path = best_tags(scores, *transitions(names, scheme))
         found = float(scores[np.arange(length), path].sum())
         assert found == pytest.approx(best_by_trying_all(scores, names, scheme), abs=1e-9)
 
@@ -185,14 +191,14 @@ def test_many_sentences_are_each_alone_and_always_valid(
     allowed, start, end = transitions(names, scheme)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "STEP_ELEMENTS", step)
-        tags = viterbi_packed(scores, np.array(lengths, dtype=np.int64), allowed, start, end)
+        tags = viterbi(scores, np.array(lengths, dtype=np.int64), allowed, start, end)
     assert tags.dtype == np.int64
     for rows in np.split(np.arange(len(scores)), np.cumsum(lengths, dtype=np.int64)[:-1]) if lengths else []:
         path = tags[rows]
         assert start[path[0]]
         assert end[path[-1]]
         assert allowed[path[:-1], path[1:]].all()
-        np.testing.assert_array_equal(path, viterbi(scores[rows], allowed, start, end))
+        np.testing.assert_array_equal(path, best_tags(scores[rows], allowed, start, end))
 
 
 def test_viterbi_equals_argmax_where_that_is_valid() -> None:
@@ -204,10 +210,10 @@ def test_viterbi_equals_argmax_where_that_is_valid() -> None:
         scores = random.normal(size=(4, len(names)))
         best = scores.argmax(1)
         if start[best[0]] and end[best[-1]] and allowed[best[:-1], best[1:]].all():
-            np.testing.assert_array_equal(viterbi(scores, allowed, start, end), best)
+            np.testing.assert_array_equal(best_tags(scores, allowed, start, end), best)
             equal += 1
         else:
-            assert (viterbi(scores, allowed, start, end) != best).any()
+            assert (best_tags(scores, allowed, start, end) != best).any()
     assert 5 < equal < 195
 
 
@@ -228,15 +234,15 @@ def test_the_search_itself_finds_a_valid_argmax() -> None:
 def test_viterbi_refuses_what_has_no_answer() -> None:
     only_begin = transitions(["B-A"], "bioes")
     with pytest.raises(ValueError, match="no sequence"):
-        viterbi(np.zeros((1, 1)), *only_begin)
+        best_tags(np.zeros((1, 1)), *only_begin)
     tags = transitions(names_of("bio"), "bio")
     with pytest.raises(PalavraError, match="diverged"):
-        viterbi(np.full((2, 5), np.nan), *tags)
+        best_tags(np.full((2, 5), np.nan), *tags)
     with pytest.raises(ValueError, match="lengths"):
-        viterbi_packed(np.zeros((2, 5)), np.array([1]), *tags)
+        viterbi(np.zeros((2, 5)), np.array([1]), *tags)
     with pytest.raises(ValueError, match="same tags"):
-        viterbi(np.zeros((2, 4)), *tags)
-    assert viterbi(np.zeros((0, 5)), *tags).shape == (0,)
+        best_tags(np.zeros((2, 4)), *tags)
+    assert best_tags(np.zeros((0, 5)), *tags).shape == (0,)
 
 
 def test_plain_allows_everything() -> None:
@@ -245,4 +251,4 @@ def test_plain_allows_everything() -> None:
     assert start.all()
     assert end.all()
     scores = np.random.default_rng(0).normal(size=(7, 2))
-    np.testing.assert_array_equal(viterbi(scores, allowed, start, end), scores.argmax(1))
+    np.testing.assert_array_equal(best_tags(scores, allowed, start, end), scores.argmax(1))

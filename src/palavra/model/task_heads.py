@@ -199,9 +199,3 @@ class TaskModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.transformer.embeddings.token.weight.device
-
-
-def head_parameters(widths: tuple[int, ...]) -> int:
-    """Parameters of a head of linear layers with biases from `widths[0]` inputs to `widths[-1]` classes: d K + K for
-    a single one (E-L1), the sum over the layers for a deeper one (E-L1.1)."""
-    return sum(inputs * outputs + outputs for inputs, outputs in pairwise(widths))

@@ -160,40 +160,6 @@ def grade(
     return Grades(exact=exact, f1=overlap, silent=silent, answered=np.array([bool(answers) for answers in gold]))
 
 
-def question_scores(
-    predictions: Mapping[str, str],
-    gold: Mapping[str, tuple[str, ...]],
-    *,
-    no_answer_scores: Mapping[str, float] | None = None,
-    articles: frozenset[str] = ENGLISH_ARTICLES,
-) -> QuestionScores:
-    """`grade` of answers by question id, and its means. With `no_answer_scores` (higher: rather no answer;
-    probabilities or differences of logits) also the thresholds that make the best of them. Predictions of
-    questions that are not in `gold` are not looked at.
-
-    Raises:
-        PalavraError: a question without prediction or no-answer score. (1.1 scores it 0 and 2.0 leaves it out,
-            which makes numbers that cannot be compared.)
-        ValueError: no questions.
-    """
-    if not gold:
-        raise ValueError("there are no questions to score")
-    for given, what in ((predictions, "prediction"), (no_answer_scores, "no-answer score")):
-        missing = [name for name in gold if given is not None and name not in given]
-        if missing:
-            raise PalavraError(
-                f"{len(missing)} questions have no {what}, the first is '{missing[0]}'; give one for each"
-            )
-    grades = grade([predictions[name] for name in gold], list(gold.values()), articles)
-    if no_answer_scores is None:
-        return grades.scores()
-    refusal = np.array([no_answer_scores[name] for name in gold], dtype=np.float64)
-    return grades.scores(
-        best_exact=best_threshold(grades.exact, grades.answered, refusal),
-        best_f1=best_threshold(grades.f1, grades.answered, refusal),
-    )
-
-
 def _mean(scores: Floats) -> float | None:
     return float(scores.mean()) if len(scores) else None
 

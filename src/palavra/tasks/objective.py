@@ -47,9 +47,3 @@ class TaskObjective:
             s = model.log_variances[batch.task]
             total = total * torch.exp(-s) + loss.count * s / 2
         return Loss(total, loss.count)
-
-
-def combined(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> torch.Tensor:
-    """L = sum_t w_t L_t over the tasks' mean losses: what steps of one task each minimize on average when the tasks
-    are drawn uniformly."""
-    return torch.stack([weights[name] * loss.mean for name, loss in losses.items()]).sum()

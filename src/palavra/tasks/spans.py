@@ -164,25 +164,14 @@ def transitions(names: Sequence[str], scheme: Scheme) -> Transitions:
 
 
 def viterbi(
-    log_probabilities: npt.NDArray[np.floating], allowed: BoolArray, start: BoolArray, end: BoolArray
-) -> IntArray:
-    """The most probable tags (L,) int64 of one sentence among those allowed; see `viterbi_packed`.
-
-    log_probabilities (L, K). Viterbi 1967, with log-probabilities of tags and none of transitions.
-    """
-    length = len(log_probabilities)
-    lengths = np.array([length] if length else [], dtype=np.int64)
-    return viterbi_packed(log_probabilities, lengths, allowed, start, end)
-
-
-def viterbi_packed(
     log_probabilities: npt.NDArray[np.floating],
     lengths: npt.NDArray[np.integer],
     allowed: BoolArray,
     start: BoolArray,
     end: BoolArray,
 ) -> IntArray:
-    """The most probable tags (N,) int64 of each sentence among those that `transitions` allows.
+    """The most probable tags (N,) int64 of each sentence among those that `transitions` allows
+    (Viterbi 1967, with log-probabilities of tags and none of transitions).
 
     log_probabilities (N, K), the sentences end to end; `lengths` (S,) of the sentences, in words. Where the most
     probable tag of every word is allowed, that is the answer, and no search is made.

@@ -33,7 +33,7 @@ from palavra.tasks.spans import (
     encode_tags,
     parse_tag,
     transitions,
-    viterbi_packed,
+    viterbi,
 )
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import Doubles, Statistic, class_statistics, means, span_statistics
@@ -205,7 +205,7 @@ class Labelling(Task[Tagged]):
         """The class of every word (W,) by the log-probabilities (W, K) of words."""
         if self.spells_spans and self.spec.labelling.constrained:
             lengths = np.array([len(example.words) for example in examples if example.words], dtype=np.int64)
-            return viterbi_packed(log_p, lengths, *transitions(self.labels, self.scheme))
+            return viterbi(log_p, lengths, *transitions(self.labels, self.scheme))
         best: Int64Array = log_p.argmax(1).astype(np.int64)
         return best
 
