@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import CPU, model_config, scramble
+from tiny import CPU, layout_of, model_config, scramble
 from tiny_claims import identity, job_of, named_parameters, rows_of, sentiments
+from tiny_finetuning import objective_of
 from tiny_tasks import trained
 from torch import Tensor, nn
 
@@ -249,6 +250,26 @@ def test_E_sched_warmup_then_decay() -> None:
     assert FinetuneRecipe().schedule == config
     cosine = ScheduleConfig(name="cosine", warmup=0.1)
     assert [rate(step, 100, cosine) for step in (10, 55)] == pytest.approx([1.0, 0.5])
+
+
+def test_E_mtl_the_losses_are_combined(pretrained: Path, reviews: Path) -> None:
+    """Each task's loss times its weight, in loss and gradient: over steps of each, those of the sum of w_t L_t."""
+    objective, model, tasks, features = objective_of(pretrained, reviews, "fixed")
+    together = torch.zeros(())
+    for name, weight in (("mood", 1.0), ("stars", 2.0)):
+        batch = features[name].batch(np.arange(6), name)
+        layout = layout_of(batch)
+        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
+        found = objective.loss(model, batch, layout)
+        torch.testing.assert_close(found.total, weight * plain.total)
+        assert found.count == plain.count == 6
+        together = together + weight * plain.mean
+        found.mean.backward()
+    summed = [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
+    model.zero_grad()
+    together.backward()
+    gradients = [p.grad for p in model.transformer.parameters() if p.grad is not None]
+    torch.testing.assert_close(summed, gradients)
 
 
 def test_E_L1_2_batch_normalization_with_many_rows_with_one_and_in_evaluation() -> None:

@@ -3,57 +3,21 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import layout_of, model_config
-from tiny_finetuning import both, metrics, recipe, run, spec, weights, write
+from tiny import layout_of
+from tiny_finetuning import both, metrics, objective_of, recipe, run, spec, weights, write
 
 from palavra.inference.tasks import FineTunedModel
 from palavra.losses import Loss
-from palavra.run.splits import read_split
 from palavra.tasks.batches import MixingConfig
-from palavra.tasks.directory import build_task_model
-from palavra.tasks.objective import TaskObjective
 from palavra.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("without_report")
-
-
-def objective_of(
-    pretrained: Path, reviews: Path, weighting: Literal["fixed", "uncertainty"]
-) -> tuple[Any, Any, Any, Any]:
-    splits = [read_split(each, 0) for each in both(reviews)]
-    tasks = {split.task.spec.name: split.task for split in splits}
-    tokenizer = Tokenizer.load(pretrained / "bert")
-    config = model_config("bert", vocab_size=tokenizer.vocab_size)
-    model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
-    features = {name: task.encode(split.train, tokenizer, 64, True)
-                for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
-    return TaskObjective(tasks, features), model, tasks, features
-
-
-def test_E_mtl_the_losses_are_combined(pretrained: Path, reviews: Path) -> None:
-    """Each task's loss times its weight, in loss and gradient: over steps of each, those of the sum of w_t L_t."""
-    objective, model, tasks, features = objective_of(pretrained, reviews, "fixed")
-    together = torch.zeros(())
-    for name, weight in (("mood", 1.0), ("stars", 2.0)):
-        batch = features[name].batch(np.arange(6), name)
-        layout = layout_of(batch)
-        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
-        found = objective.loss(model, batch, layout)
-        torch.testing.assert_close(found.total, weight * plain.total)
-        assert found.count == plain.count == 6
-        together = together + weight * plain.mean
-        found.mean.backward()
-    summed = [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
-    model.zero_grad()
-    together.backward()
-    gradients = [p.grad for p in model.transformer.parameters() if p.grad is not None]
-    torch.testing.assert_close(summed, gradients)
 
 
 def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:

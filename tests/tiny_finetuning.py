@@ -3,7 +3,7 @@
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,9 +14,14 @@ from tiny_runs import metrics_of
 
 from palavra.log import Log
 from palavra.model.directory import save_model
+from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.run.finetune import FineTuned, run_finetuning
 from palavra.run.finetuning import FineTuning
+from palavra.run.splits import read_split
+from palavra.tasks.directory import build_task_model
+from palavra.tasks.features import Features
+from palavra.tasks.objective import TaskObjective
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 from palavra.training.optimizers import OptimizerConfig
@@ -125,3 +130,17 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def both(reviews: Path) -> tuple[TaskSpec, TaskSpec]:
     """A classification and a regression of the reviews."""
     return spec(reviews, name="mood"), spec(reviews, "regression", name="stars", weight=2.0)
+
+
+def objective_of(
+    pretrained: Path, reviews: Path, weighting: Literal["fixed", "uncertainty"]
+) -> tuple[TaskObjective, TaskModel, dict[str, Any], dict[str, Features]]:
+    """Objective, model, tasks and features of `both`."""
+    splits = [read_split(each, 0) for each in both(reviews)]
+    tasks = {split.task.spec.name: split.task for split in splits}
+    tokenizer = Tokenizer.load(pretrained / "bert")
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
+    features = {name: task.encode(split.train, tokenizer, 64, True)
+                for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
+    return TaskObjective(tasks, features), model, tasks, features
