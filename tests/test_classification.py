@@ -117,7 +117,7 @@ def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
     assert split.labels.tolist() == [0] * split.sequences
     p = np.stack([np.linspace(0.2, 0.9, split.sequences)] * 2, 1)
     p[:, 1] = 1 - p[:, 0]
-    found = task.probabilities([long, pair], split, with_log_p(p))
+    found = task.probabilities(split, with_log_p(p))
     np.testing.assert_allclose(found, [p[:-1].mean(0), p[-1]], rtol=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     windows = features.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
     probabilities = np.stack([np.append(first, 0.3), np.append(1 - first, 0.7)], 1)
-    found = task.probabilities(examples, features, with_log_p(probabilities))
+    found = task.probabilities(features, with_log_p(probabilities))
     np.testing.assert_allclose(found, [[0.55, 0.45], [0.3, 0.7]], rtol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: 
         assert [one["label"] for one in prediction["best"]] == [str(i) for i in order]
         assert prediction["label"] == str(order[0])
         assert prediction["probability"] == pytest.approx(row.max(), abs=1e-6)
-    np.testing.assert_allclose(task.probabilities(examples, features, with_log_p(p)).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(task.probabilities(features, with_log_p(p)).sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 40])

@@ -14,18 +14,25 @@ from seqeval.scheme import IOB2, IOBES
 from sklearn import metrics as sk
 
 from palavra.errors import PalavraError
-from palavra.tasks import metrics as module
+from palavra.tasks import ranking as module
 from palavra.tasks.metrics import (
+    ClassificationScores,
+    SpanScores,
     classification_scores,
     multilabel_scores,
     span_scores,
 )
+from palavra.tasks.ranking import Ranking
 from palavra.tasks.regression_metrics import regression_scores
 from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags
 
 
 def names(count: int) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(count))
+
+
+def scored(labels: np.ndarray, probabilities: np.ndarray, of: tuple[str, ...]) -> ClassificationScores:
+    return classification_scores(labels, Ranking.of(probabilities, labels), of)
 
 
 def guesses(examples: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +48,7 @@ def guesses(examples: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndar
 def test_classification_equals_sklearn(examples: int, classes: int, seed: int) -> None:
     labels, probabilities = guesses(examples, classes, seed)
     predicted = probabilities.argmax(1)
-    found = classification_scores(labels, probabilities, names(classes))
+    found = scored(labels, probabilities, names(classes))
     every = list(range(classes))
     assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted), rel=1e-9)
     assert found.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro"), rel=1e-9)
@@ -64,14 +71,14 @@ def test_classification_equals_sklearn(examples: int, classes: int, seed: int) -
 
 def test_the_loss_of_certain_and_wrong_float32_equals_sklearns() -> None:
     probabilities = np.array([[1.0, 0.0], [0.25, 0.75]], dtype=np.float32)
-    found = classification_scores(np.array([1, 1]), probabilities, names(2))
+    found = scored(np.array([1, 1]), probabilities, names(2))
     assert found.loss == pytest.approx(sk.log_loss([1, 1], probabilities, labels=[0, 1]), rel=1e-6)
     assert found.loss == pytest.approx((-np.log(np.finfo(np.float32).eps) - np.log(0.75)) / 2, rel=1e-6)
 
 
 def test_always_the_most_frequent_class() -> None:
     labels = np.array([0] * 9 + [1])
-    found = classification_scores(labels, np.tile([0.9, 0.1], (10, 1)), names(2))
+    found = scored(labels, np.tile([0.9, 0.1], (10, 1)), names(2))
     assert (found.accuracy, found.matthews, found.auroc) == (0.9, 0.0, 0.5)
     assert found.macro_f1 == pytest.approx((18 / 19 + 0) / 2)
     assert (found.per_class[1].precision, found.per_class[1].recall, found.per_class[1].f1) == (0.0, 0.0, 0.0)
@@ -79,7 +86,7 @@ def test_always_the_most_frequent_class() -> None:
 
 def test_labels_may_be_of_a_narrow_dtype() -> None:
     labels, probabilities = guesses(300, 150, 0)
-    wide, narrow = (classification_scores(one, probabilities, names(150)) for one in (labels, labels.astype(np.uint8)))
+    wide, narrow = (scored(one, probabilities, names(150)) for one in (labels, labels.astype(np.uint8)))
     assert narrow == wide
 
 
@@ -88,16 +95,16 @@ def test_the_five_most_probable(compared: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "COMPARED_AT_ONCE", compared)
     random = np.random.default_rng(0)
     labels, probabilities = random.integers(12, size=100), random.random((100, 12))
-    found = classification_scores(labels, probabilities, names(12))
+    found = scored(labels, probabilities, names(12))
     expected = sk.top_k_accuracy_score(labels, probabilities, k=5, labels=list(range(12)))
     assert found.accuracy_at_5 == pytest.approx(expected)
     # A model that finds all alike is right for five classes of twelve, not for all.
-    alike = classification_scores(np.arange(12), np.full((12, 12), 1 / 12), names(12))
+    alike = scored(np.arange(12), np.full((12, 12), 1 / 12), names(12))
     assert alike.accuracy_at_5 == pytest.approx(5 / 12)
     # Ties go to the first classes, as they do for the most probable one.
-    first = classification_scores(np.array([0, 4, 5, 11]), np.full((4, 12), 1 / 12), names(12))
+    first = scored(np.array([0, 4, 5, 11]), np.full((4, 12), 1 / 12), names(12))
     assert (first.accuracy, first.accuracy_at_5) == (0.25, 0.5)
-    assert classification_scores(np.arange(5), np.eye(5), names(5)).accuracy_at_5 is None
+    assert scored(np.arange(5), np.eye(5), names(5)).accuracy_at_5 is None
 
 
 def test_ten_thousand_classes() -> None:
@@ -106,7 +113,7 @@ def test_ten_thousand_classes() -> None:
     probabilities = random.random((300, 10_000), dtype=np.float32)
     probabilities[np.arange(150), labels[:150]] = 2.0
     probabilities /= probabilities.sum(1, keepdims=True)
-    found = classification_scores(labels, probabilities, names(10_000))
+    found = scored(labels, probabilities, names(10_000))
     predicted = probabilities.argmax(1)
     assert found.confusion is None
     assert found.auroc is None
@@ -227,7 +234,7 @@ def test_spans_of_any_tags_equal_seqeval(pairs: list[tuple[list[str], list[str]]
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def assert_equal_to_report(found: module.SpanScores, expected: dict[str, Any]) -> None:
+def assert_equal_to_report(found: SpanScores, expected: dict[str, Any]) -> None:
     micro = expected["micro avg"]
     assert (found.precision, found.recall) == pytest.approx((micro["precision"], micro["recall"]))
     assert found.f1 == pytest.approx(micro["f1-score"])
@@ -276,7 +283,6 @@ def test_spans_by_hand_as_conlleval_counts() -> None:
 def test_what_cannot_be_scored_is_an_error() -> None:
     nothing = np.array([[np.nan, 0.5], [0.5, 0.5]])
     calls = (
-        lambda: classification_scores(np.array([0, 1]), nothing, names(2)),
         lambda: multilabel_scores(np.ones((2, 2), dtype=bool), nothing, names(2)),
         lambda: regression_scores(np.ones((2, 2)), nothing, names(2)),
     )
@@ -284,11 +290,11 @@ def test_what_cannot_be_scored_is_an_error() -> None:
         with pytest.raises(PalavraError, match="1 of 2 examples are not finite"):
             call()
     with pytest.raises(ValueError, match="labels"):
-        classification_scores(np.array([2]), np.ones((1, 2)), names(2))
+        scored(np.array([2]), np.ones((1, 2)), names(2))
     with pytest.raises(ValueError, match="do not fit"):
-        classification_scores(np.array([0]), np.ones((1, 2)), names(3))
+        scored(np.array([0]), np.ones((1, 2)), names(3))
     with pytest.raises(ValueError, match="do not fit"):
-        classification_scores(np.array([], dtype=int), np.ones((0, 2)), names(2))
+        scored(np.array([], dtype=int), np.ones((0, 2)), names(2))
     with pytest.raises(ValueError, match=r"\(E, K\)"):
         multilabel_scores(np.ones((2, 3), dtype=bool), np.ones((2, 2)), names(2))
     with pytest.raises(ValueError, match=r"\(E, T\)"):

@@ -106,9 +106,7 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     assert scores.details["fitted"]["scored"] == "cross-fitted"
     assert scores.values["loss"] < task.score(examples, features, found).values["loss"]
     assert scores.values["micro_f1"] == task.score(examples, features, found).values["micro_f1"]
-    np.testing.assert_allclose(
-        fitted.probabilities(examples, features, found), expit(5 * logits / fitted.temperature), rtol=1e-4
-    )
+    np.testing.assert_allclose(fitted.probabilities(features, found), expit(5 * logits / fitted.temperature), rtol=1e-4)
     # Found out from the data, as well as said.
     plain = Classification.fit(replace(SPEC, temperature=True), examples)
     assert plain.calibrate(examples, features, found)[0].labels_to_json() == fitted.labels_to_json()

@@ -27,7 +27,7 @@ from palavra.tasks.task import Inferred, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
-# Numbers of the output layer that `predict` holds at once, so that very many classes need no more memory than few.
+# Numbers of the output layer that are held at once, so that very many classes need no more memory than few.
 INFERRED_AT_ONCE = 2**24
 Vectors = npt.NDArray[np.float32]
 
@@ -54,7 +54,20 @@ def body_vectors(model: TaskModel, name: str, features: Features, compute: Compu
 def infer(
     model: TaskModel, name: str, task: Task[Any], features: Features, compute: Compute, vectors: Vectors | None = None
 ) -> Inferred:
-    """What the task's output layer says of every row that is read, in the features' order."""
+    """What the task's output layer says of every row that is read, in the features' order; condensed, a bounded number
+    of examples at a time, where the task wants that."""
+    if not task.condenses:
+        return _inferred(model, name, task, features, compute, vectors)
+    parts = [
+        task.condense(part, _inferred(model, name, task, part, compute, None if vectors is None else vectors[rows]))
+        for part, rows in features.parts(max(1, INFERRED_AT_ONCE // task.outputs_per_example))
+    ]
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def _inferred(
+    model: TaskModel, name: str, task: Task[Any], features: Features, compute: Compute, vectors: Vectors | None
+) -> Inferred:
     output = model.head(name).output
 
     def inferred(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from palavra.tasks import calibration, metrics
 from palavra.tasks.labels import Labels
+from palavra.tasks.ranking import LISTED, Ranking
 from palavra.tasks.statistics import Auroc, Statistic, class_statistics, label_set_statistics, means
 from palavra.tasks.task import Scores
 from palavra.tasks.texts import TextExample
@@ -20,16 +21,14 @@ SHOWN_ERRORS = 20
 
 
 def scores_of_classes(
-    labels: Labels, examples: Sequence[TextExample], targets: npt.NDArray[np.int64], probabilities: Probabilities
+    labels: Labels, examples: Sequence[TextExample], targets: npt.NDArray[np.int64], ranking: Ranking
 ) -> Scores:
-    """Of one label an example: targets (E,), probabilities (E, K)."""
-    found = metrics.classification_scores(targets, probabilities, labels)
-    chosen = probabilities.argmax(1)
-    confidence, correct = probabilities.max(1), chosen == targets
+    """Of one label an example, targets (E,), with which the `ranking` was made."""
+    found = metrics.classification_scores(targets, ranking, labels)
     return _scores(
-        "accuracy", found, calibration.Calibration.of(confidence, correct),
-        _confident_errors(labels, examples, targets, probabilities),
-        partial(_statistics, targets, probabilities, found.auroc is not None), len(examples),
+        "accuracy", found, calibration.Calibration.of(ranking.confidence, ranking.chosen == targets),
+        _confident_errors(labels, examples, targets, ranking),
+        partial(_statistics, targets, ranking, len(labels), found.auroc is not None), len(examples),
     )  # fmt: skip
 
 
@@ -63,18 +62,18 @@ def _scores(
 
 
 def _confident_errors(
-    labels: Labels, examples: Sequence[TextExample], targets: npt.NDArray[np.int64], probabilities: Probabilities
+    labels: Labels, examples: Sequence[TextExample], targets: npt.NDArray[np.int64], ranking: Ranking
 ) -> list[dict[str, Any]]:
     """The wrong predictions that the model was surest of."""
-    chosen = probabilities.argmax(1)
+    chosen = ranking.chosen
     wrong = np.flatnonzero(chosen != targets)
-    worst = wrong[np.argsort(-probabilities[wrong, chosen[wrong]])][:SHOWN_ERRORS]
+    worst = wrong[np.argsort(-ranking.confidence[wrong], kind="stable")][:SHOWN_ERRORS]
     return [
         {
             **_shown(examples[i]),
             "label": labels[targets[i]],
             "predicted": labels[chosen[i]],
-            "probability": float(probabilities[i, chosen[i]]),
+            "probability": float(ranking.confidence[i]),
         }
         for i in worst.tolist()
     ]
@@ -109,20 +108,19 @@ def _shown(example: TextExample) -> dict[str, str]:
     return {"where": example.where, "text": " | ".join(filter(None, (example.first, example.second)))[:300]}
 
 
-def _statistics(targets: npt.NDArray[np.int64], probabilities: Probabilities, areas: bool) -> Sequence[Statistic]:
+def _statistics(targets: npt.NDArray[np.int64], ranking: Ranking, classes: int, areas: bool) -> Sequence[Statistic]:
     """What the intervals of single labels take; `areas`: whether there is an AUROC. Calibration error has none:
     resampled, it is larger throughout."""
     found: list[Statistic] = [
-        class_statistics(targets, probabilities.argmax(1)),
-        means({"loss": metrics.cross_entropies(targets, probabilities)}),
+        class_statistics(targets, ranking.chosen),
+        means({"loss": metrics.cross_entropies(ranking.right)}),
     ]
-    classes = probabilities.shape[1]
-    if classes > 5:
-        found.append(means({"accuracy_at_5": metrics.right_among(5, targets, probabilities)}))
+    if classes > LISTED:
+        found.append(means({"accuracy_at_5": ranking.among}))
     if areas and classes == 2:
-        found.append(Auroc(targets[:, None] == 1, probabilities[:, 1:]))
+        found.append(Auroc(targets[:, None] == 1, ranking.every[:, 1:]))
     elif areas:
-        found.append(Auroc(targets[:, None] == np.arange(classes), probabilities))
+        found.append(Auroc(targets[:, None] == np.arange(classes), ranking.every))
     return found
 
 

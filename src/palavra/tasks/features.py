@@ -1,8 +1,9 @@
 """Encoded examples: what kinds of task make of text, and what batches are taken from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,16 @@ class Features:
         """S."""
         return len(self.lengths)
 
+    @cached_property
+    def first_sequences(self) -> Int64Array:
+        """(E,): of each example."""
+        return np.flatnonzero(np.diff(self.example, prepend=-1))
+
+    @property
+    def examples(self) -> int:
+        """E."""
+        return len(self.first_sequences)
+
     @property
     def truncated(self) -> int:
         """How many examples lost text."""
@@ -67,13 +78,36 @@ class Features:
         """(U + 1,): the sequences that are drawn together are those from one entry to the next."""
         if not self.together:
             return np.arange(self.sequences + 1)
-        _, first = np.unique(self.example, return_index=True)
-        return np.append(first, self.sequences)
+        return np.append(self.first_sequences, self.sequences)
 
     @cached_property
     def _starts(self) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Where each sequence's tokens, rows and labels begin."""
         return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
+
+    def parts(self, sequences: int) -> Iterator[tuple["Features", slice]]:
+        """The same in parts of whole examples, at least one and otherwise of at most so many `sequences` more than
+        one's; and the rows (R,) of all that each part has. The features must have nothing besides what this class
+        has."""
+        first = self.first_sequences
+        bounds = np.append(first[np.flatnonzero(np.diff(first // sequences, prepend=-1))], self.sequences)
+        for start, stop in pairwise(bounds.tolist()):
+            tokens, rows, labels = (slice(int(of[start]), int(of[stop])) for of in self._starts)
+            examples = slice(int(self.example[start]), int(self.example[stop - 1]) + 1)
+            part = Features(
+                input_ids=self.input_ids[tokens],
+                lengths=self.lengths[start:stop],
+                segment_ids=None if self.segment_ids is None else self.segment_ids[tokens],
+                example=self.example[start:stop] - examples.start,
+                rows=self.rows[rows],
+                row_counts=self.row_counts[start:stop],
+                labels=self.labels[labels],
+                label_counts=self.label_counts[start:stop],
+                together=self.together,
+                cut=None if self.cut is None else self.cut[examples],
+                row_starts=None if self.row_starts is None else self.row_starts[rows],
+            )
+            yield part, rows
 
     def batch(self, sequences: Int64Array, task: str, vectors: npt.NDArray[np.float32] | None = None) -> Batch:
         """The batch of these sequences, in this order; `vectors` (R, D) of all rows, where they are known."""

@@ -20,12 +20,8 @@ from sklearn.metrics import (
 )
 
 from palavra.errors import PalavraError
+from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spans import Span
-
-# Beyond these many classes a K x K table cannot be read, and one sort for each class takes long.
-MANY_CLASSES = 200
-# Elements of the probabilities that are compared at once.
-COMPARED_AT_ONCE = 2**22
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
@@ -134,32 +130,30 @@ class SpanScores:
         return asdict(self)
 
 
-def classification_scores(labels: Integers, probabilities: Floats, names: Sequence[str]) -> ClassificationScores:
-    """Scores of single labels (E,) by probabilities (E, K) of the classes `names` (K,); no K x K for many classes.
+def classification_scores(labels: Integers, ranking: Ranking, names: Sequence[str]) -> ClassificationScores:
+    """Scores of single labels (E,), which `ranking` was made with, of the classes `names` (K,); no K x K for many
+    classes.
 
     Raises:
-        PalavraError: a probability is not a finite number.
-        ValueError: no examples, shapes that differ, or labels outside 0 to K - 1.
+        ValueError: no examples, or another number of them or of classes.
     """
-    check_outputs(len(labels), probabilities, len(names))
-    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(names):
-        raise ValueError("labels are one class for each example, counted from 0")
-    classes, examples = np.arange(len(names)), len(labels)
-    predicted = probabilities.argmax(1)
+    few = len(names) <= MANY_CLASSES
+    if len(labels) == 0 or ranking.every.shape != (len(labels), len(names) if few else 0):
+        raise ValueError(f"{len(labels)} labels and {len(names)} names do not fit a ranking of {len(ranking.best)}")
+    classes, examples, predicted = np.arange(len(names)), len(labels), ranking.chosen
     found = np.bincount(predicted, minlength=len(names))
     columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     rows, f1, support = _rows(names, *columns), columns[2], columns[3]
-    few = len(names) <= MANY_CLASSES
     confusion = confusion_matrix(labels, predicted, labels=classes) if few else None
     return ClassificationScores(
         examples=examples,
         accuracy=float(accuracy_score(labels, predicted)),
-        accuracy_at_5=float(right_among(5, labels, probabilities).mean()) if len(names) > 5 else None,
+        accuracy_at_5=float(ranking.among.mean()) if len(names) > LISTED else None,
         macro_f1=float(f1[support + found > 0].mean()),
         weighted_f1=float(f1 @ support) / examples,
         matthews=_matthews(int((labels == predicted).sum()), found, support),
-        auroc=_class_auroc(labels, probabilities) if few else None,
-        loss=float(cross_entropies(labels, probabilities).mean(dtype=np.float64)),
+        auroc=_class_auroc(labels, ranking.every) if few else None,
+        loss=float(cross_entropies(ranking.right).mean(dtype=np.float64)),
         per_class=tuple(row for row in rows if few or row.support),
         confusion=None if confusion is None else tuple(tuple(line) for line in confusion.tolist()),
     )
@@ -228,9 +222,9 @@ def span_scores(
     )
 
 
-def cross_entropies(labels: Integers, probabilities: Floats) -> Floats:
-    """-log p of each example's class (E,) in nats, as `ClassificationScores.loss` has it."""
-    losses: Floats = -np.log(_clipped(probabilities[np.arange(len(labels)), labels]))
+def cross_entropies(right: Floats) -> Floats:
+    """-log p (E,) in nats of the probability of each example's class, as `ClassificationScores.loss` has it."""
+    losses: Floats = -np.log(_clipped(right))
     return losses
 
 
@@ -239,20 +233,6 @@ def binary_cross_entropies(labels: BoolArray, probabilities: Floats) -> Floats:
     clipped = _clipped(probabilities)
     losses: Floats = -np.where(labels, np.log(clipped), np.log1p(-clipped))
     return losses
-
-
-def right_among(count: int, labels: Integers, probabilities: Floats) -> BoolArray:
-    """Whether each example (E,) has fewer than `count` classes before the right one, by probability and then by index:
-    what `ClassificationScores.accuracy_at_5` is the mean of."""
-    rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
-    classes = np.arange(probabilities.shape[1])
-    hits = np.empty(len(labels), dtype=bool)
-    for start in range(0, len(labels), rows):
-        part, label = probabilities[start : start + rows], labels[start : start + rows, None]
-        right = np.take_along_axis(part, label, 1)
-        before = (part > right) | ((part == right) & (classes < label))
-        hits[start : start + rows] = before.sum(1) < count
-    return hits
 
 
 def check_outputs(examples: int, outputs: Floats, names: int) -> None:

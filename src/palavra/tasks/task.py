@@ -28,7 +28,8 @@ from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
 Prediction = dict[str, Any]
-# What a model found for some sequences: arrays whose first dimension is that of the rows read, or of the sequences.
+# What a model found for some sequences: arrays whose first dimension is that of the rows read, or of the sequences;
+# condensed (`Task.condense`), that of the examples.
 Inferred = tuple[npt.NDArray[Any], ...]
 
 
@@ -196,6 +197,16 @@ class Task(ABC, Generic[Example]):
         """What the task needs of the output layer to predict, in float32, the rows of x in order."""
 
     # Predictions
+
+    @property
+    def condenses(self) -> bool:
+        """Whether `predict` and `score` want what was found condensed. `calibrate` does then, too."""
+        return False
+
+    def condense(self, features: Features, inferred: Inferred) -> Inferred:
+        """As much of what was found for some of the examples as predictions and scores need, for tasks whose output
+        layer gives too many numbers for all examples to be kept."""
+        raise NotImplementedError
 
     @abstractmethod
     def predict(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> list[Prediction]:

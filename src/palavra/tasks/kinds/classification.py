@@ -22,13 +22,13 @@ from palavra.tasks import calibration, metrics
 from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets
 from palavra.tasks.features import Features
 from palavra.tasks.labels import Labels, check_not_joined, label_column, label_map, labels_of, natural
+from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
 SHOWN_LABELS = 20
-LISTED = 5
 # A class so rare that it would weigh more is learned from noise.
 LARGEST_RATIO = 100.0
 
@@ -71,7 +71,7 @@ class Classification(Task[TextExample]):
     def metrics(self) -> tuple[str, ...]:
         if self.multilabel:
             return ("micro_f1", "macro_f1", "subset_accuracy", "auroc", "calibration_error", "loss")
-        areas = ("auroc",) if len(self.labels) <= metrics.MANY_CLASSES else ()
+        areas = ("auroc",) if len(self.labels) <= MANY_CLASSES else ()
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", *areas, "calibration_error", "loss")
 
     @property
@@ -204,28 +204,49 @@ class Classification(Task[TextExample]):
 
     # Predictions
 
-    def probabilities(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Probabilities:
-        """Of each class (E, K), averaged over the windows of an example."""
+    @property
+    def condenses(self) -> bool:
+        """Where there are very many classes; but a temperature is fitted on all numbers."""
+        return not self.multilabel and len(self.labels) > MANY_CLASSES and not self.spec.temperature
+
+    def condense(self, features: Features, inferred: Inferred) -> Inferred:
+        return self._ranked(features, self.probabilities(features, inferred))
+
+    def probabilities(self, features: Features, inferred: Inferred) -> Probabilities:
+        """Of each class (E, K), averaged over the windows of an example. Raises PalavraError where one is not a finite
+        number."""
         (logits,) = inferred
         if self.multilabel:
             values: Probabilities = expit(logits.astype(np.float64) / self.temperature)
         else:
             values = calibration.apply_temperature(logits, self.temperature)
-        return mean_over_windows(values.astype(np.float32), features.example, len(examples))
+        found = mean_over_windows(values.astype(np.float32), features.example, features.examples)
+        metrics.check_finite(found, "examples")
+        return found
+
+    def _ranked(self, features: Features, probabilities: Probabilities) -> Ranking:
+        """The ranking of the probabilities (E, K), with the right classes where the features have labels."""
+        if not features.label_counts.any():
+            return Ranking.of(probabilities)
+        return Ranking.of(probabilities, features.labels[features.first_sequences].astype(np.int64))
+
+    def ranking(self, features: Features, inferred: Inferred) -> Ranking:
+        """What is told of single labels, of numbers as they are or condensed."""
+        if self.condenses:
+            return Ranking(*inferred)
+        return self._ranked(features, self.probabilities(features, inferred))
 
     def predict(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> list[Prediction]:
-        probabilities = self.probabilities(examples, features, inferred)
         if self.multilabel:
-            return [self._several(row) for row in probabilities]
-        order = _best(probabilities, min(LISTED, len(self.labels)))
-        best = np.take_along_axis(probabilities, order, 1)
+            return [self._several(row) for row in self.probabilities(features, inferred)]
+        ranking = self.ranking(features, inferred)
         return [
             {
                 "label": self.labels[ids[0]],
-                "probability": float(values[0]),
-                "best": [{"label": self.labels[i], "probability": float(p)} for i, p in zip(ids, values, strict=True)],
+                "probability": values[0],
+                "best": [{"label": self.labels[i], "probability": p} for i, p in zip(ids, values, strict=True)],
             }
-            for ids, values in zip(order.tolist(), best.tolist(), strict=True)
+            for ids, values in zip(ranking.best.tolist(), ranking.probabilities.tolist(), strict=True)
         ]
 
     def _several(self, row: npt.NDArray[np.float32]) -> Prediction:
@@ -238,7 +259,9 @@ class Classification(Task[TextExample]):
         }
 
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
-        return self._scores(examples, self.probabilities(examples, features, inferred))
+        if self.multilabel:
+            return self._scores_of_sets(examples, self.probabilities(features, inferred))
+        return self._scores_of_classes(examples, self.ranking(features, inferred))
 
     def calibrate(
         self, examples: Sequence[TextExample], features: Features, inferred: Inferred
@@ -251,21 +274,25 @@ class Classification(Task[TextExample]):
 
     def _score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
         second = calibration.halves([self.stratum(example) for example in examples])
-        probabilities, own = self.probabilities(examples, features, inferred), None
+        probabilities, own = self.probabilities(features, inferred), None
         if second.sum() >= calibration.FEWEST_IN_HALF:
             fitted = [self._fitted(half[features.example], features, inferred) for half in (~second, second)]
             own = [task.temperature for task in fitted]
-            of_halves = [task.probabilities(examples, features, inferred) for task in fitted]
+            of_halves = [task.probabilities(features, inferred) for task in fitted]
             probabilities = np.where(second[:, None], *of_halves)
-        scores = self._scores(examples, probabilities)
+        scores = (
+            self._scores_of_sets(examples, probabilities)
+            if self.multilabel
+            else self._scores_of_classes(examples, self._ranked(features, probabilities))
+        )
         how = calibration.how_fitted("temperature", self.temperature, own)
         return replace(scores, details={**scores.details, "fitted": how})
 
-    def _scores(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
-        targets = self._targets(examples)
-        if self.multilabel:
-            return scores_of_label_sets(self.labels, examples, targets > 0, probabilities)
-        return scores_of_classes(self.labels, examples, targets, probabilities)
+    def _scores_of_classes(self, examples: Sequence[TextExample], ranking: Ranking) -> Scores:
+        return scores_of_classes(self.labels, examples, self._targets(examples), ranking)
+
+    def _scores_of_sets(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
+        return scores_of_label_sets(self.labels, examples, self._targets(examples) > 0, probabilities)
 
     def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
         """The task with the temperature that fits the `chosen` sequences (S,) best."""
@@ -296,22 +323,3 @@ class Classification(Task[TextExample]):
     def config_values(self) -> dict[str, Any]:
         problem = "multi_label_classification" if self.multilabel else "single_label_classification"
         return {**label_map(self.labels), "problem_type": problem}
-
-
-def _best(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
-    """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
-    rows = max(1, metrics.COMPARED_AT_ONCE // probabilities.shape[1])
-    parts = [_best_of(probabilities[start : start + rows], count) for start in range(0, len(probabilities), rows)]
-    return np.concatenate(parts) if parts else np.empty((0, count), dtype=np.int64)
-
-
-def _best_of(probabilities: Probabilities, count: int) -> npt.NDArray[np.int64]:
-    """`_best` of a few rows: what is sorted is as large as they are."""
-    part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
-    order = np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1, kind="stable")
-    best = np.take_along_axis(part, order, 1)
-    first = probabilities.argmax(1)
-    # Where more than `count` are equally probable, the first of them may not be among those found.
-    lost = best[:, 0] != first
-    best[lost] = np.concatenate([first[lost, None], best[lost, :-1]], 1)
-    return best

@@ -24,6 +24,7 @@ from palavra.tasks import metrics
 from palavra.tasks.calibration import Calibration
 from palavra.tasks.features import Features, Int64Array
 from palavra.tasks.labels import label_map
+from palavra.tasks.ranking import Ranking
 from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,
@@ -252,7 +253,7 @@ class Labelling(Task[Tagged]):
         sure = {"calibration_error": calibrated.error, "loss": loss}
         errors = {**calibrated.to_json(), "errors": self._confident_errors(examples, log_p, chosen, gold)}
         if not self.spells_spans:
-            found = metrics.classification_scores(gold, np.exp(log_p), self.labels).to_json()
+            found = metrics.classification_scores(gold, Ranking.of(np.exp(log_p), gold), self.labels).to_json()
             values = {name: float(found[name]) for name in self.metrics if name not in sure}
             return Scores(
                 main="accuracy",
