@@ -95,10 +95,9 @@ def test_predictions_that_are_all_alike_never_hold_the_best_weights(
 
 def test_goodness() -> None:
     values = {"pearson": 0.0, "loss": 2.0, "rmse": math.nan}
-    assert goodness("loss", values, {}) == -2.0
-    assert goodness("pearson", values, {"mean": {"pearson": 0.0}}) == 0.0
-    assert goodness("pearson", values, {"mean": {"pearson": None}}) == -math.inf
-    assert goodness("rmse", values, {}) == goodness("auroc", values, {}) == -math.inf
+    assert goodness("loss", values) == -2.0
+    assert goodness("pearson", values) == 0.0
+    assert goodness("rmse", values) == goodness("auroc", values) == -math.inf
 
 
 # What the labels tell before training

@@ -1,6 +1,7 @@
 """Classification: reading labels and inputs, and what people do wrong."""
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ def test_labels_are_texts_in_natural_order(tmp_path: Path, labels: list[Any], ex
         lines = [json.dumps({"text": "x", "label": label}) for label in order]
         examples = Classification.read(SPEC, write(tmp_path / "t.jsonl", "\n".join(lines)))
         assert Classification.fit(SPEC, examples).labels == tuple(expected)
+
+
+def test_an_accent_written_apart_makes_no_other_label(tmp_path: Path) -> None:
+    apart, whole = (unicodedata.normalize(form, "não") for form in ("NFD", "NFC"))
+    source = write(tmp_path / "t.csv", f"text,label\na,{apart}\nb,{whole}\nc,sim\n")
+    task = Classification.fit(SPEC, Classification.read(SPEC, source))
+    assert (task.labels, task.counts) == ((whole, "sim"), (2, 1))
+    lists = write(tmp_path / "t.jsonl", json.dumps({"text": "x", "label": [apart, whole, "sim"]}) + "\n")
+    assert Classification.read(SPEC, lists)[0].label == (whole, "sim")
+    # Of a model whose labels are as they are.
+    foreign = Classification(SPEC, (apart, "sim"), (1, 1))
+    foreign.check(Classification.read(SPEC, source))
 
 
 def test_several_labels_come_in_lists_or_parted(tmp_path: Path) -> None:

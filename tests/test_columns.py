@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data import columns
-from palavra.data.columns import TaggedSentence, read_tagged, split_words
+from palavra.data.characters import split_words
+from palavra.data.columns import TaggedSentence, read_tagged
 from palavra.errors import PalavraError
 
 
@@ -68,7 +68,7 @@ def test_tabs_keep_blanks_and_quotes(tmp_path: Path) -> None:
     ("content", "settings", "message"),
     [
         ("a O\nb X O\n", {}, ":2: 3 columns, where line 1 has 2"),
-        ("a\tO\n\nb O\n", {}, ":3: 1 columns, where line 1 has 2; columns are divided by tabs here"),
+        ("a\tO\n\nb O\n", {}, ":3: 1 column, where line 1 has 2; columns are divided by tabs here: mend the row"),
         ("a\tO\nb\t\n", {}, ":2: the label is empty"),
         ("a\tO\n \tO\n", {}, ":2: the word is empty"),
         ("a\nb\n", {}, ":1: there is only one column; words and labels need one each (--words, --label)"),
@@ -219,7 +219,7 @@ def test_spans_become_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "message"),
     [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, {}, "2 words and 1 labels"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, {}, "2 words and 1 label: give every word one label"),
         ({"tokens": ["a", ""], "tags": ["O", "O"]}, {}, "word 2 is empty"),
         ({"tokens": ["a"], "tags": [None]}, {}, "label 1 is a JSON null, not text"),
         ({"tokens": ["a"], "tags": "O"}, {}, "the labels are a JSON text, not a list"),
@@ -243,18 +243,3 @@ def test_records_that_are_none(row: dict[str, Any], settings: Any, message: str,
     path = jsonl(tmp_path / "a.jsonl", {"tokens": [], "tags": []} if "tags" in row else row, row)
     line = 2 if "tags" in row else 1
     assert f"{path}:{line}: {message}" in wrong(path, **settings)
-
-
-# Words
-
-
-@given(st.text())
-def test_words_are_where_they_are_said_to_be(text: str) -> None:
-    words, spans = split_words(text)
-    assert tuple(text[start:end] for start, end in spans) == words
-    assert "".join(words) == "".join(text.split())
-
-
-def test_words() -> None:
-    assert split_words("d'água, 3,5%")[0] == ("d", "'", "água", ",", "3", ",", "5", "%")
-    assert split_words(unicodedata.normalize("NFD", "é"))[0] == ("e", "\u0301")

@@ -207,6 +207,19 @@ def test_what_is_too_long_is_counted_and_said(pretrained: Path, reviews: Path, t
     assert "validation examples are longer" in of_validation
 
 
+def test_texts_that_are_split_are_split_in_validation_too(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    log = Kept()
+    wanted = recipe(pretrained, spec(reviews, longest=5, long="split"), train={"steps": 4})
+    done = run(wanted, tmp_path / "out", log)
+    assert [line for line in log.said if "validation examples" in line] == []
+    model = FineTunedModel.load(tmp_path / "out", device="cpu")
+    task = model.tasks["task"]
+    valid = task.read(task.spec, str(reviews / "valid.csv"))
+    assert model.score(valid).values == pytest.approx(dict(done.scores["task"]["valid"].values), abs=1e-5)
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 5  # what `transformers` reads is cut where ours is
+
+
 def test_a_spreadsheet_with_everything_in_it_is_trained_on(pretrained: Path, tmp_path: Path) -> None:
     """A byte order mark, semicolons, quotes and line ends in fields, labels with blanks and accents, one seen once."""
     rows = [f'"bom; ""muito""\r\nfilme {n}";não é mau\r\n' for n in range(9)]

@@ -8,7 +8,12 @@ import pytest
 from tiny_finetuning import recipe, run, spec, write
 
 from palavra.errors import PalavraError
+from palavra.model.outputs import OutputConfig
+from palavra.model.task_heads import HeadConfig
+from palavra.run.task_api import finetune
+from palavra.tasks.batches import MixingConfig
 from palavra.tasks.spec import TaskSpec
+from palavra.training.strategies import StrategyConfig
 
 ROWS = "text,label\nbom,a\nmau,b\nlindo,a\nfeio,b\n"
 
@@ -52,6 +57,32 @@ def test_a_metric_that_the_task_has_not_is_refused(
 ) -> None:
     with pytest.raises(PalavraError, match=rf"^train\.metric '{metric}' is none of [^\n]*$"):
         run(recipe(pretrained, spec(reviews, **changes), train={"metric": metric}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "says"),
+    [
+        ({}, {"strategy": StrategyConfig(rank=4)}, "strategy.rank means nothing to the strategy full, only to lora"),
+        ({}, {"strategy": StrategyConfig(name="frozen", thaw_share=0.5)}, "strategy.thaw_share means nothing"),
+        ({}, {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)}, "strategy.layer_decay means nothing"),
+        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing means nothing for a single task"),
+        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree means nothing for output.name softmax"),
+        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples means nothing for output.name softmax"),
+        ({"head": HeadConfig(hidden=(), norm="batch")}, {}, "task task: head.norm is of hidden layers"),
+        ({"head": HeadConfig(hidden=(), activation="relu")}, {}, "task task: head.activation is of hidden layers"),
+        ({"longest": 9999}, {}, "task task: longest is 9999, but .* reads 64 tokens at most"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(
+    pretrained: Path, reviews: Path, tmp_path: Path, task: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):
+        run(replace(recipe(pretrained, spec(reviews, **task)), **changes), tmp_path / "out")
+
+
+def test_a_kind_that_is_none_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    with pytest.raises(PalavraError, match=r"^'clasification' is no kind of task: use classification, [^\n]*$"):
+        finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[arg-type]
 
 
 def test_what_no_data_could_make_right_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

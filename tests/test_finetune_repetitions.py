@@ -113,17 +113,23 @@ def test_repetitions_are_resumed_as_what_was_begun_only(
 def test_the_best_repetition_is_that_of_the_metric() -> None:
     """The same number that chooses each run's best weights, an error with its sign turned."""
 
-    def evaluation(**values: float) -> dict[str, Any]:
+    def evaluation(*deciding: str, **values: float) -> dict[str, Any]:
         other = {"main": "f1", "values": {"f1": 0.5, "loss": 1.0}}
         tasks = [("a", {"valid": {"main": "accuracy", "values": values}, "test": other}), ("b", {"valid": other})]
-        return {"tasks": [{"name": name, "splits": splits} for name, splits in tasks]}
+        return {
+            "tasks": [
+                {"name": name, "deciding": metric, "splits": splits}
+                for (name, splits), metric in zip(tasks, deciding or ("accuracy", "f1"), strict=True)
+            ]
+        }
 
     found = evaluation(accuracy=0.9, loss=0.7)
-    assert _goodness(found, None) == pytest.approx(((0.9 + 0.5) / 2, (-0.7 - 1.0) / 2))
-    assert _goodness(found, "loss") == pytest.approx(((-0.7 - 1.0) / 2, (-0.7 - 1.0) / 2))
-    assert _goodness(evaluation(accuracy=float("nan"), loss=0.75), None) == (-math.inf, -0.875)
-    assert _goodness(evaluation(auroc=0.9, loss=0.75), "auroc") == (-math.inf, -0.875)
-    assert max(found, evaluation(accuracy=0.9, loss=0.6), key=lambda one: _goodness(one, None)) is not found
+    assert _goodness(found) == pytest.approx(((0.9 + 0.5) / 2, (-0.7 - 1.0) / 2))
+    by_loss = evaluation("loss", "loss", accuracy=0.9, loss=0.7)
+    assert _goodness(by_loss) == pytest.approx(((-0.7 - 1.0) / 2, (-0.7 - 1.0) / 2))
+    assert _goodness(evaluation(accuracy=float("nan"), loss=0.75)) == (-math.inf, -0.875)
+    assert _goodness(evaluation("auroc", "f1", accuracy=0.9, loss=0.75)) == (-math.inf, -0.875)
+    assert max(found, evaluation(accuracy=0.9, loss=0.6), key=_goodness) is not found
 
 
 def test_the_model_that_is_kept_is_the_best_by_the_metric(
@@ -142,6 +148,7 @@ def test_the_model_that_is_kept_is_the_best_by_the_metric(
         for number in range(2):
             path = tmp_path / out / f"seed-{number}" / "evaluation.json"
             content = json.loads(path.read_text())
+            content["tasks"][0]["deciding"] = "accuracy" if out == "main" else "loss"
             content["tasks"][0]["splits"]["valid"]["values"] |= {"accuracy": 0.5 + 0.1 * number, "loss": 1.0 + number}
             path.write_text(json.dumps(content))
     for out, metric, best in (("main", None, "seed-1"), ("loss", "loss", "seed-0")):

@@ -243,6 +243,15 @@ def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Pa
     assert not (tmp_path / "m" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_of_a_lost_loss_is_said_what_is_left(saved: bool, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Diverged) as caught:
+        run(corpus, tmp_path / "m", 60, "optimizer.name=sgd", "optimizer.learning_rate=900", "optimizer.clip=0",
+            "train.eval_every=1000", f"train.save_every={1 if saved else 60}")  # fmt: skip
+    assert str(caught.value).endswith("; the last good checkpoint is kept") == saved
+    assert any((tmp_path / "m").glob("checkpoints/step-*")) == saved
+
+
 def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = checkpoints.save_checkpoint
     calls: list[int] = []

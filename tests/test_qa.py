@@ -1,6 +1,7 @@
 """Question answering: learning, the search for spans, answers as exact slices, data."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from palavra.tasks.candidates import best_spans
 from palavra.tasks.features import offsets_of
 from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.spec import Columns
+from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 # The model
 
@@ -226,13 +228,35 @@ def test_inputs_are_mappings_or_pairs() -> None:
             task.inputs([("who?", "me"), wrong])
 
 
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        (unicodedata.normalize("NFD", "o menino viu o café e o mar"), unicodedata.normalize("NFD", "café")),
+        (unicodedata.normalize("NFD", "a menina comeu a maçã."), unicodedata.normalize("NFD", "maçã")),
+    ],
+)
+def test_an_answer_keeps_the_accent_of_its_last_letter(context: str, answer: str) -> None:
+    """Though the tokenizer strips accents, so that no token stands for one."""
+    question = Question(id="1", question="o que?", context=context, answers=(Answer(answer, context.index(answer)),),
+                        where="t:1")  # fmt: skip
+    config = TokenizerConfig(algorithm="wordpiece", vocab_size=80, strip_accents=True)
+    stripping = Tokenizer.train([context, "o que?"] * 9, config)
+    task = QuestionAnswering(spec(), False)
+    features = task.encode([question], stripping, 64, True)
+    scores = np.full((int(features.row_counts.sum()), 2), -9.0, dtype=np.float32)
+    scores[features.labels[0, 0], 0] = scores[features.labels[0, 1], 1] = 9.0
+    (found,) = task.predict([question], features, (scores,))
+    assert found["answer"] == answer == context[found["start"] : found["end"]]
+    assert task.score([question], features, (scores,)).values["exact"] == 1.0
+
+
 def test_read_fit_and_summary(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"id": 1, "question": "who?", "context": "it is me", "answers": ["me"]}\n')
     examples = QuestionAnswering.read(spec(), str(path))
     task = QuestionAnswering.fit(spec(), examples)
     assert (task.unanswerable, task.summary(examples)) == (False, {"examples": 1, "contexts": 1, "unanswerable": 0})
-    assert [task.stratum(one) for one in QUESTIONS[-2:]] == ["answer", "no answer"]
+    assert [task.strata(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
     with pytest.raises(PalavraError, match=r"no column 'q'.*--question"):
         QuestionAnswering.read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny import layout_of
 from tiny_finetuning import both, metrics, objective_of, recipe, run, spec, weights, write
 
+from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
 from palavra.losses import Loss
 from palavra.tasks.batches import MixingConfig
@@ -73,7 +74,13 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     assert finished.scores["mood"]["test"].values["accuracy"] > 0.8
     assert finished.scores["stars"]["test"].values["pearson"] > 0.8
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [one["name"] for one in evaluation["tasks"]] == ["mood", "stars"]
+    assert [(one["name"], one["deciding"]) for one in evaluation["tasks"]] == [
+        ("mood", "accuracy"),
+        ("stars", "pearson"),
+    ]
+    for name in ("valid", "test"):
+        of = [one["splits"][name] for one in evaluation["tasks"]]
+        assert evaluation["together"][name] == pytest.approx(np.mean([one["values"][one["main"]] for one in of]))
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     for name in ("mood", "stars"):
         task = loaded.tasks[name]
@@ -84,4 +91,14 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     assert len(learned) == (2 if weighting == "uncertainty" else 0)
     assert all(value != 0 for value in learned.values())
     values = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
-    assert {"mood/accuracy", "stars/pearson"} <= set(values[0])
+    assert {"mood/accuracy", "stars/pearson", "together"} <= set(values[0])
+
+
+def test_a_metric_decides_on_the_tasks_that_have_it(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    run(recipe(pretrained, *both(reviews), train={"metric": "macro_f1", "steps": 2}), tmp_path / "out")
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [one["deciding"] for one in evaluation["tasks"]] == ["macro_f1", "pearson"]
+    with pytest.raises(
+        PalavraError, match=r"^train\.metric 'f1' is none of mood or stars: use one of accuracy, [^\n]*$"
+    ):
+        run(recipe(pretrained, *both(reviews), train={"metric": "f1"}), tmp_path / "other")

@@ -12,11 +12,13 @@ from tiny_finetuning import spec, write
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.run.several import _fold
-from palavra.run.splits import examples_hash, groups_of, held_out, read_split
+from palavra.run.splits import examples_hash, read_split
+from palavra.run.stratification import fold_of, groups_of, hold_out
 from palavra.tasks.kinds.classification import Classification
 from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.kinds.regression import Regression
 from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.texts import TextExample
 
 
 def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
@@ -79,9 +81,60 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
 def test_a_label_s_only_example_is_never_held_out(reviews: Path) -> None:
     split = read_split(spec(reviews, valid=None, valid_share=0.5), 0)
     rare = [replace(split.train[0], label=(f"only {i}",)) for i in range(20)]
-    held = held_out(split.task, [*split.train, *rare], 0.5, 0)
+    held = hold_out(split.task, [*split.train, *rare], 0.5, 0)
     assert held[: len(split.train)].any()
     assert not held[len(split.train) :].any()
+
+
+def labelled(sets: Sequence[tuple[str, ...]]) -> tuple[Classification, list[TextExample]]:
+    examples = [TextExample(first=f"w{n}", second=None, label=of, where=f"t:{n}") for n, of in enumerate(sets)]
+    return Classification.fit(TaskSpec(kind="classification", multilabel=True), examples), examples
+
+
+def frequent_sets(count: int, seed: int) -> list[tuple[str, ...]]:
+    """Sets of labels of very different frequency, most of them like no other."""
+    random = np.random.default_rng(seed)
+    chances = 0.6 / np.arange(1, 13)
+    return [tuple(f"l{k:02}" for k in np.flatnonzero(random.random(12) < chances)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_of_several_labels_has_its_share_in_both_parts(seed: int) -> None:
+    task, examples = labelled(frequent_sets(400, seed))
+    held = hold_out(task, examples, 0.2, seed)
+    assert held.sum() == pytest.approx(80, abs=4)
+    for label in task.labels:
+        has = np.array([label in one.label for one in examples])
+        assert (held & has).sum() == pytest.approx(0.2 * has.sum(), abs=2)
+    assert hold_out(task, examples, 0.2, seed).tolist() == held.tolist()
+    assert hold_out(task, examples, 0.2, seed + 1).tolist() != held.tolist()
+
+
+def test_sets_that_are_like_no_other_are_held_out_too() -> None:
+    """But never the only example of a label."""
+    sets = [tuple(f"l{k}" for k in range(7) if n >> k & 1) for n in range(128)]
+    task, examples = labelled([*sets, ("l0", "only"), ("l1", "l2", "alone")])
+    held = hold_out(task, examples, 0.1, 0)
+    assert held.sum() == pytest.approx(13, abs=2)
+    assert not held[128:].any()
+    few, pair = labelled([("a", "b"), ("a",), ("b",), ("a", "c")])
+    assert hold_out(few, pair, 0.01, 0).sum() == 1
+    none, single = labelled([("a", "b"), ("c", "d")])
+    assert not hold_out(none, single, 0.5, 0).any()
+
+
+def test_folds_part_the_examples_by_their_labels() -> None:
+    task, examples = labelled(frequent_sets(300, 0))
+    fold = fold_of(task, examples, 5, 0)
+    assert np.bincount(fold, minlength=5) == pytest.approx([60] * 5, abs=4)
+    for label in task.labels:
+        has = np.array([label in one.label for one in examples])
+        assert np.bincount(fold[has], minlength=5) == pytest.approx([has.sum() / 5] * 5, abs=3)
+    single = [TextExample(first="", second=None, label=("ab"[n % 3 == 0],), where="") for n in range(30)]
+    one = Classification.fit(TaskSpec(kind="classification"), single)
+    for label in "ab":
+        has = np.array([example.label == (label,) for example in single])
+        assert set(np.bincount(fold_of(one, single, 5, 0)[has])) == {has.sum() // 5}
 
 
 def test_questions_on_one_passage_stay_together() -> None:
@@ -90,7 +143,7 @@ def test_questions_on_one_passage_stay_together() -> None:
         for i in range(40)
     ]
     task = QuestionAnswering(TaskSpec(kind="qa"), False)
-    held = held_out(task, questions, 0.2, 0)
+    held = hold_out(task, questions, 0.2, 0)
     assert 0 < held.sum() < 40
     assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
 

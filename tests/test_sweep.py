@@ -194,6 +194,8 @@ def test_the_best_trial_becomes_the_model_and_alone_sees_the_test(
     assert palavra.load(tmp_path).predict(["the red boat 5"])[0]["label"] in ("a", "b")
     assert json.loads(json.dumps(found.to_json()))["best"]["number"] == found.best.number
     assert found.report.is_file()
+    described = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["tasks"][0]["examples"]
+    assert described["test"] == len(places[2].read_text(encoding="utf-8").splitlines()) - 1
 
 
 def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from palavra.data.formats import json_kind, shown_columns
+from palavra.data.characters import split_words
+from palavra.data.formats import counted, json_kind, shown_columns
 from palavra.data.hub import PREFIX
 from palavra.data.records import Record, at_least_one, column, data_file, numbered_lines, read_records
 from palavra.errors import PalavraError
@@ -17,7 +18,6 @@ RECORD_KINDS = (".jsonl", ".json", ".parquet")
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 _LONGEST_SENTENCE = 1 << 20  # rows
-_WORD = re.compile(r"\w+|[^\w\s]")
 _BLANKS = re.compile(r"[ \t]+")  # not str.split: a no-break space is part of a word
 _CONLLU_ID = re.compile(r"[0-9]{1,9}(?:[-.][0-9]{1,9})?\Z")
 _WORD_OPTION, _LABEL_OPTION = "--words", "--label"
@@ -70,15 +70,6 @@ def read_tagged(
     return at_least_one(_read(source, word_column, label_column, encoding), source, "sentences")
 
 
-def split_words(text: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    r"""The words of a text, which are those of `\w+|[^\w\s]`, and their character offsets.
-
-    A letter whose accent is a character of its own falls apart; NFC text does not.
-    """
-    found = list(_WORD.finditer(text))
-    return tuple(match.group() for match in found), tuple(match.span() for match in found)
-
-
 def _read(source: str, word: int | str, label: int | str, encoding: str) -> Iterator[TaggedSentence]:
     if source.startswith(PREFIX):
         return _of_records(read_records(source, encoding=encoding), word, label)
@@ -124,8 +115,8 @@ def _rows(path: Path, encoding: str) -> Iterator[Row]:
         first = first or row
         if len(row.fields) != len(first.fields):
             raise PalavraError(
-                f"{path}:{line}: {len(row.fields)} columns, where line {first.line} has {len(first.fields)}; "
-                f"columns are divided by {'tabs' if tabs else 'blanks'} here"
+                f"{path}:{line}: {counted(len(row.fields), 'column')}, where line {first.line} has "
+                f"{len(first.fields)}; columns are divided by {'tabs' if tabs else 'blanks'} here: mend the row"
             )
         yield row
 
@@ -321,7 +312,9 @@ def _of_lists(words: Any, labels: Any, where: str) -> TaggedSentence:
         if not isinstance(values, list):
             raise PalavraError(f"{where}: the {what} are a JSON {json_kind(values)}, not a list")
     if len(words) != len(labels):
-        raise PalavraError(f"{where}: {len(words)} words and {len(labels)} labels; every word needs one")
+        raise PalavraError(
+            f"{where}: {counted(len(words), 'word')} and {counted(len(labels), 'label')}: give every word one label"
+        )
     names = [str(label) if type(label) is int else label for label in labels]
     for what, values in (("word", words), ("label", names)):
         for number, value in enumerate(values, 1):

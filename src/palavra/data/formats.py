@@ -235,3 +235,8 @@ def json_kind(value: Any) -> str:
     """What JSON calls a value, for messages."""
     names = {dict: "object", list: "list", bool: "truth value", int: "number", float: "number", str: "text"}
     return names.get(type(value), type(value).__name__ if value is not None else "null")
+
+
+def counted(number: int, what: str) -> str:
+    """As "1 word" or "2 words"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -13,15 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palavra.data.decoding import stream_lines, text_lines
-from palavra.data.formats import COMPRESSIONS, kind_of, shown_columns
+from palavra.data.formats import COMPRESSIONS, counted, kind_of, shown_columns
 from palavra.data.hub import PREFIX, hub_records, open_hub
 from palavra.data.json_text import checked_object, list_items, parse_object, read_whole, refuse_nul
 from palavra.data.tables import SAMPLE_LINES, allow_long_fields, dialect, table_rows
 from palavra.errors import PalavraError
 
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 _SAMPLE_CHARACTERS = 1 << 22
+# The first line by which Excel is told the delimiter of a CSV.
+_SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 _PARQUET_ROWS = 256
 
 T = TypeVar("T")
@@ -79,7 +83,8 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
         raise PalavraError(f"{source}: no such file")
     kind = kind_of(path, kinds)
     if kind is None:
-        raise PalavraError(f"{source}: unknown kind of file; it must be {known}")
+        hint = "; save the table as CSV" if path.suffix.lower() in SPREADSHEETS else ""
+        raise PalavraError(f"{source}: unknown kind of file; it must be {known}{hint}")
     return path, kind
 
 
@@ -140,21 +145,26 @@ def _from_jsonl(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[
 def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
     allow_long_fields()
     numbered = numbered_lines(path, encoding)
-    first, header = next(((line, text) for line, text in numbered if not text.isspace()), (0, ""))
+    filled = ((line, text) for line, text in numbered if not text.isspace())
+    first, header = next(filled, (0, ""))
+    told = _SEPARATOR.fullmatch(header.strip())
+    if told:
+        first, header = next(filled, (0, ""))
     if not header:
         return
     lines = (text for _, text in numbered)
     sample = _sample(header, lines)
-    rows = table_rows(path, chain(sample, lines), first, dialect(sample, kind == ".tsv"))
+    options = dialect(sample, kind == ".tsv") if told is None else {"delimiter": told[1]}
+    rows = table_rows(path, chain(sample, lines), first, options)
     names = _names(next(rows)[1], f"{path}:{first}")
     for line, row in rows:
-        if len(names) > 1 and not "".join(row).strip() and len(row) <= 1:
-            continue  # a blank line
+        if len(names) > 1 and not "".join(row).strip():
+            continue  # a blank line, or one of delimiters alone, as spreadsheets write below the last row
         if len(row) == len(names):
             yield Record(dict(zip(names, row, strict=True)), f"{path}:{line}")
         elif row:
             raise PalavraError(
-                f"{path}:{line}: {_counted(len(row), 'field')}, where the header has {_counted(len(names), 'column')}; "
+                f"{path}:{line}: {counted(len(row), 'field')}, where the header has {counted(len(names), 'column')}; "
                 f"a field with the delimiter or a line end inside needs quotes around it"
             )
 
@@ -179,10 +189,6 @@ def _names(header: list[str], where: str) -> list[str]:
     if times > 1:
         raise PalavraError(f"{where}: {times} columns of the header are named {name[:60]!r}; give each its own name")
     return names
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 # Parquet and the hub

@@ -42,7 +42,10 @@ def table_rows(
         if row is None:
             return
         if ended:  # the reader wanted more lines to end this row
-            raise PalavraError(f"{path}:{line}: a quote that opens in this record is never closed")
+            raise PalavraError(
+                f"{path}:{line}: a quote that opens in this record is never closed: close it; quotes inside "
+                "of quotes are doubled"
+            )
         yield line, row
 
 

@@ -8,7 +8,7 @@ from palavra.report import charts, task_charts
 from palavra.report.charts import Series
 from palavra.report.facts import Picture, Tile, facts, family, label
 from palavra.report.formatting import ABSENT, count, duration, number, plain
-from palavra.report.metrics import UNNAMED, between, format_of, is_share, metric_name, place_name
+from palavra.report.metrics import UNNAMED, between, decimal, format_of, is_share, metric_name, place_name
 from palavra.report.records import JsonObject, Records, mapping, objects
 from palavra.report.summaries import learning_curve_pictures, several_runs, sweep
 from palavra.report.tasks import KINDS, EvaluatedTask, evaluated_tasks, task_section
@@ -89,6 +89,10 @@ def _tiles(records: Records, tasks: list[EvaluatedTask]) -> list[Tile]:
     training = mapping(records.run.get("training"))
     last = records.train[-1] if records.train else {}
     tiles = [tile for task in tasks[:4] for tile in _score_tiles(task, alone=len(tasks) == 1)]
+    tiles += [
+        Tile(label=f"All tasks together, {place_name(name)}", value=decimal(value), note="mean of the deciding scores")
+        for name, value in mapping(records.evaluation.get("together")).items()
+    ]
     seconds, steps = training.get("seconds", last.get("seconds")), training.get("steps", last.get("step"))
     speed = training.get("tokens_per_second", last.get("tokens_per_second"))
     examples = [number(mapping(task.run.get("examples")).get("train")) for task in tasks]

@@ -1,5 +1,6 @@
 """What fine-tuning says of itself: lines for the log, JSON for the report."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.run.describe import environment
-from palavra.run.finetuning import FineTuning
+from palavra.run.finetuning import FineTuning, deciding_metric, goodness
 from palavra.run.splits import SPLITS, Split, examples_hash
 from palavra.tasks.directory import describe_head, is_task_directory, parameters
 from palavra.tasks.intervals import Interval
@@ -81,21 +82,31 @@ def scores_line(scores: Scores) -> str:
     interval = interval_of(scores)
     between = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
     others = ", ".join(f"{key} {value:.4f}" for key, value in scores.values.items() if key != scores.main)
-    return f"{scores.main} {scores.values[scores.main]:.4f}{between}, {others}"
+    reached = f"{scores.values[scores.main]:.4f}" if scores.main in scores.values else "not defined"
+    return f"{scores.main} {reached}{between}, {others}"
 
 
-def evaluation_json(tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
-    """As written to `evaluation.json`."""
-    return {
-        "tasks": [
-            {
-                "name": name,
-                "kind": tasks[name].spec.kind,
-                "splits": {kind: scores_json(found) for kind, found in of.items()},
-            }
-            for name, of in scores.items()
-        ]
-    }
+def evaluation_json(
+    tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
+) -> dict[str, Any]:
+    """As written to `evaluation.json`, with the score of each task that decides (`metric` as in the recipe), and of
+    several tasks the mean of these."""
+    deciding = {name: deciding_metric(metric, tasks[name]) for name in scores}
+    entries = [
+        {
+            "name": name,
+            "kind": tasks[name].spec.kind,
+            "deciding": deciding[name],
+            "splits": {kind: scores_json(found) for kind, found in of.items()},
+        }
+        for name, of in scores.items()
+    ]
+    together = {}
+    for kind in SPLITS if len(tasks) > 1 else ():
+        reached = [goodness(deciding[name], of[kind].values) for name, of in scores.items() if kind in of]
+        if len(reached) == len(tasks) and math.isfinite(sum(reached)):
+            together[kind] = sum(reached) / len(reached)
+    return {"tasks": entries, **({"together": together} if together else {})}
 
 
 def scores_json(scores: Scores) -> dict[str, Any]:

@@ -32,8 +32,10 @@ from palavra.run.directory import RunDirectory
 from palavra.run.finetuning import FineTuning, Labelled
 from palavra.run.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.run.training import Outcome, Training
+from palavra.tasks.batches import MixingConfig
 from palavra.tasks.directory import (
     build_task_model,
+    check_head,
     describe_head,
     is_task_directory,
     load_pretrained,
@@ -46,7 +48,7 @@ from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.optimizers import OPTIMIZERS, OptimizerName
-from palavra.training.strategies import finish_model, prepare_model
+from palavra.training.strategies import check_strategy, finish_model, prepare_model
 
 # A shorter run would not earn its compilation back.
 WORTH_COMPILING_TOKENS = 6e6
@@ -152,6 +154,9 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
         check_fields(task)
+    check_strategy(recipe.strategy)
+    if len(recipe.tasks) == 1 and recipe.mixing != MixingConfig():
+        raise PalavraError("mixing means nothing for a single task: leave it out")
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
@@ -173,9 +178,15 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
     torch.manual_seed(recipe.train.seed)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    model = build_task_model(
-        read_config(Path(recipe.model)), tasks, learned_weights=recipe.mixing.weighting == "uncertainty"
-    )
+    config = read_config(Path(recipe.model))
+    for task in tasks.values():
+        check_head(config, task)
+        if (task.spec.longest or 0) > config.context:
+            raise PalavraError(
+                f"task {task.spec.name}: longest is {task.spec.longest}, but {recipe.model} reads {config.context} "
+                "tokens at most: lower it or leave it out"
+            )
+    model = build_task_model(config, tasks, learned_weights=recipe.mixing.weighting == "uncertainty")
     if not recipe.scratch:
         load_pretrained(model, Path(recipe.model))
     encoded = {name: _encode_split(model, split, tokenizer) for name, split in zip(tasks, splits, strict=True)}
@@ -207,12 +218,11 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
 
 
 def _encode_split(model: TaskModel, split: Split, tokenizer: Tokenizer) -> tuple[Features, Features]:
-    """Training and validation examples as features."""
-
-    def encode(examples: Sequence[Any]) -> Features:
-        return split.task.encode(examples, tokenizer, context_of(model, split.task), model.config.segments > 1)
-
-    return encode(split.train), encode(split.valid)
+    """Training and validation examples as features; where long texts are split, the latter as they are predicted."""
+    task = split.task
+    context, segments = context_of(model, task), model.config.segments > 1
+    train = task.encode(split.train, tokenizer, context, segments)
+    return train, task.encode(split.valid, tokenizer, context, segments, split=task.spec.long == "split")
 
 
 def _labelled(model: TaskModel, name: str, examples: Sequence[Any], features: Features, compute: Compute) -> Labelled:
@@ -259,7 +269,8 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):
             if name in labelled:
-                _warn_of_cuts(labelled[name].features, name, kind, context_of(job.model, task), log)
+                in_windows = kind == "validation" and task.spec.long == "split"
+                _warn_of_cuts(labelled[name].features, name, kind, context_of(job.model, task), log, split=in_windows)
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     moving, every = moving_parameters(job.model), parameters(job.model)
@@ -304,12 +315,15 @@ def _finish(
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    run.write_json("evaluation.json", evaluation_json(job.tasks, scores))
+    evaluation = evaluation_json(job.tasks, scores, job.recipe.train.metric)
+    run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
+    for kind, mean in evaluation.get("together", {}).items():
+        log.line(f"together, {kind}: {mean:.4f}, the mean of the deciding scores")
     described = run.read_json("run.json")
     rate = state.documents / max(state.seconds, 1e-9)
     described["training"] = {**outcome.to_json(), "examples_per_second": rate}
@@ -333,7 +347,8 @@ def save_finished(
     model: TaskModel, tasks: Mapping[str, Task[Any]], tokenizer: Tokenizer, directory: Path, log: Log
 ) -> None:
     """An ordinary Hugging Face directory, as far as `transformers` has such a head; says so where it has not."""
-    tokenizer.save(directory, context=model.config.context, segments=bool(model.config.segments))
+    context = max(context_of(model, task) for task in tasks.values())
+    tokenizer.save(directory, context=context, segments=bool(model.config.segments))
     if not save_task_model(model, tasks, directory, tokenizer.config_ids()):
         log.line(
             "transformers has no class with such a head: there AutoModel loads the body only; in Palavra everything "

@@ -59,11 +59,12 @@ class FineTuning:
             mixing=self.recipe.mixing,
         )
         object.__setattr__(self, "plan", plan)
+        known = dict.fromkeys(metric for task in self.tasks.values() for metric in task.metrics)
+        if train.metric is not None and train.metric not in known:
+            raise PalavraError(
+                f"train.metric {train.metric!r} is none of {' or '.join(self.tasks)}: use one of {', '.join(known)}"
+            )
         for name, task in self.tasks.items():
-            if train.metric is not None and train.metric not in task.metrics:
-                raise PalavraError(
-                    f"train.metric {train.metric!r} is none of task {name}: use one of {', '.join(task.metrics)}"
-                )
             if name in self.valid and train.metric in task.undefined(self.valid[name].examples):
                 raise PalavraError(
                     f"train.metric {train.metric} is not defined on the validation examples of {name} (a class or sort "
@@ -131,22 +132,27 @@ class FineTuning:
         return self.plan.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
-        """The scores of every task on its validation examples; the mean of the deciding ones decides, of equal ones
-        that of the losses."""
+        """The scores of every task on its validation examples, and together the mean of the deciding ones, which is
+        what decides; of equal ones that of the losses."""
         if not self.valid:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
-        metrics = {name: deciding_metric(self.recipe.train.metric, scores.main) for name, scores in found.items()}
-        reached = [goodness(metrics[name], scores.values, scores.details) for name, scores in found.items()]
+        metrics = {name: deciding_metric(self.recipe.train.metric, self.tasks[name]) for name in found}
+        reached = [goodness(metrics[name], scores.values) for name, scores in found.items()]
         values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
+        together = float(np.mean(reached))
         if len(found) == 1:
             values = dict(next(iter(found.values())).values)
+        elif math.isfinite(together):
+            values["together"] = together
         line = ", ".join(
             f"{name if len(found) > 1 else 'validation'} {_brief(metrics[name], reach, scores.values)}"
             for (name, scores), reach in zip(found.items(), reached, strict=True)
         )
+        if len(found) > 1:
+            line += f", together {together:.4f}"
         loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
-        return Validation(score=-float(np.mean(reached)), loss=loss, values=values, line=line)
+        return Validation(score=-together, loss=loss, values=values, line=line)
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
@@ -174,19 +180,17 @@ class FineTuning:
         return str(number)
 
 
-def deciding_metric(asked: str | None, main: str) -> str:
-    """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for, else
-    the task's `main` one."""
-    return main if asked is None else asked
+def deciding_metric(asked: str | None, task: Task[Any]) -> str:
+    """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for and the
+    task has such a score, else the task's main one."""
+    return asked if asked in task.metrics else task.metrics[0]
 
 
-def goodness(metric: str, values: Mapping[str, float], details: Mapping[str, Any]) -> float:
+def goodness(metric: str, values: Mapping[str, float]) -> float:
     """How good a task's scores on validation examples are, the more the better: its metric, an error with its sign
     turned. What is not defined, such as the correlation of predictions that are all alike, is worse than any."""
     value = values.get(metric, math.nan)
-    # Of regression, whose deciding number is 0 where there is none.
-    means = details.get("mean")
-    if math.isnan(value) or (isinstance(means, Mapping) and means.get(metric, value) is None):
+    if math.isnan(value):
         return -math.inf
     return -value if is_error(metric) else value
 

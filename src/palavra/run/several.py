@@ -16,8 +16,9 @@ from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
-from palavra.run.finetuning import deciding_metric, goodness
-from palavra.run.splits import Split, examples_hash, groups_of, read_split, stratified_order, with_absolute_paths
+from palavra.run.finetuning import goodness
+from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
+from palavra.run.stratification import fold_of
 from palavra.tasks.intervals import mean_interval
 from palavra.training.interrupts import Interrupted, stop_on_signals
 
@@ -105,12 +106,7 @@ def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
     examples = [*split.train, *split.valid]
     if len(examples) < folds:
         raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
-    group = groups_of(split.task, examples)
-    if folds <= group.max() + 1 < len(examples):
-        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
-        held = np.isin(group, order[number::folds])
-    else:
-        held = np.isin(np.arange(len(examples)), stratified_order(split.task, examples, seed)[number::folds])
+    held = fold_of(split.task, examples, folds, seed) == number
     return replace(split, train=examples).holding_out(held)
 
 
@@ -163,7 +159,7 @@ def _sum_up(folders: Sequence[Path], what: Repetition, run: RunDirectory, log: L
     evaluations = [RunDirectory(folder).read_json("evaluation.json") for folder in folders]
     rows = {folder.name: values_of(found) for folder, found in zip(folders, evaluations, strict=True)}
     summary = {split: _summary([row[split] for row in rows.values()]) for split in next(iter(rows.values()))}
-    reached = [_goodness(found, what.recipe.train.metric) for found in evaluations]
+    reached = [_goodness(found) for found in evaluations]
     best = folders[reached.index(max(reached))]
     take_model(best, run)
     content = {
@@ -218,11 +214,13 @@ def _spread(of: Mapping[str, float | None]) -> str:
     return "" if of["sd"] is None else f" ± {of['sd']:.4f}"
 
 
-def _goodness(evaluation: Mapping[str, Any], metric: str | None) -> tuple[float, float]:
+def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, float]:
     """What decided on each run's best weights, of the finished run: the mean over the tasks of the deciding metric on
     validation examples, and of equal ones that of the loss, its sign turned."""
-    splits = [task["splits"] for task in evaluation["tasks"]]
-    of_tasks = [found.get("valid") or next(iter(found.values())) for found in splits]
-    reached = [goodness(deciding_metric(metric, of["main"]), of["values"], of.get("details", {})) for of in of_tasks]
-    losses = [goodness("loss", of["values"], {}) for of in of_tasks]
+    of_tasks = []
+    for task in evaluation["tasks"]:
+        found = task["splits"].get("valid") or next(iter(task["splits"].values()))
+        of_tasks.append((task["deciding"], found["values"]))
+    reached = [goodness(metric, values) for metric, values in of_tasks]
+    losses = [goodness("loss", values) for _, values in of_tasks]
     return float(np.mean(reached)), float(np.mean(losses))

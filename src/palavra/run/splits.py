@@ -13,11 +13,11 @@ from palavra.data.hub import PREFIX
 from palavra.errors import PalavraError
 from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory
+from palavra.run.stratification import hold_out
 from palavra.tasks.kinds import KINDS
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Task
 
-Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 SPLITS = ("train", "valid", "test")
 Source = TypeVar("Source", str, str | None)
@@ -56,52 +56,10 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     split = Split(task=task, train=train, valid=valid, test=test)
     if spec.valid:
         return split
-    held = held_out(task, train, spec.valid_share, seed)
+    held = hold_out(task, train, spec.valid_share, seed)
     if held.all() or not held.any():
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
     return split.holding_out(held)
-
-
-def held_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
-    """(E,) which examples to hold out: a share of each label, but never a label's only example; whole groups where
-    examples belong together, such as the questions on one passage."""
-    group = groups_of(task, examples)
-    if 1 < group.max() + 1 < len(examples):
-        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
-        return np.isin(group, order[_spread(len(order), share)])
-    order = stratified_order(task, examples, seed)
-    held = np.zeros(len(examples), dtype=bool)
-    held[order[_spread(len(examples), share)]] = True
-    strata, counts = np.unique(
-        [task.stratum(example) for example in examples], return_inverse=True, return_counts=True
-    )[1:]
-    return held & (counts[strata] > 1)
-
-
-def groups_of(task: Task[Any], examples: Sequence[Any]) -> Int64Array:
-    """(E,) the number of the group that each example is of; those without one are alone."""
-    names = [task.group(example) for example in examples]
-    keys = [i if name is None else name for i, name in enumerate(names)]
-    # Not numpy's unique: a name may be a whole passage, and its arrays give every text the room of the longest one.
-    ordered = sorted(set(keys), key=lambda key: (isinstance(key, str), str(key)))
-    number = {key: place for place, key in enumerate(ordered)}
-    return np.array([number[key] for key in keys], dtype=np.int64)
-
-
-def stratified_order(task: Task[Any], examples: Sequence[Any], seed: int) -> Int64Array:
-    """The examples' numbers (E,), at random, but like labels together: every n-th of them has the shares of all."""
-    strata = np.unique([task.stratum(example) for example in examples], return_inverse=True)[1]
-    order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(examples)), strata))
-    return order
-
-
-def _spread(count: int, share: float) -> BoolArray:
-    """(count,) bool: an evenly spread share of places, at least one, never all."""
-    places = np.arange(count)
-    chosen: BoolArray = np.floor((places + 1) * share) > np.floor(places * share)
-    if not chosen.any() and count > 1:
-        chosen[count // 2] = True
-    return chosen
 
 
 def examples_hash(splits: Sequence[Split]) -> str:

@@ -106,7 +106,7 @@ def run_sweep(
     for split in splits:
         if not split.valid:
             raise PalavraError(f"task {split.task.spec.name} has no validation examples to judge trials by: give some")
-    metrics = [deciding_metric(recipe.train.metric, split.task.metrics[0]) for split in splits]
+    metrics = [deciding_metric(recipe.train.metric, split.task) for split in splits]
     direction: Direction = "minimize" if all(map(is_error, metrics)) else "maximize"
     metric = " and ".join(dict.fromkeys(metrics)) + (", mean over tasks" if len(splits) > 1 else "")
     with run.locked(), open_study(run, direction) as study:
@@ -184,6 +184,10 @@ def _finish(work: Trials) -> Sweep:
         log.line("shares in the differences: " + ", ".join(f"{key} {of:.0%}" for key, of in importances.items()))
     evaluation = _evaluation(work, folder)
     run.write_json("evaluation.json", evaluation)
+    described = run.read_json("run.json")
+    for task, split in zip(described["tasks"], work.splits, strict=True):
+        task["examples"]["test"] = len(split.test)
+    run.write_json("run.json", described)
     run.write_json("sweep.json", work.summary())
     report = write_report(run.path)
     log.line(f"model: {run.path}   report: {report}")

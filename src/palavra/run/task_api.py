@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
@@ -165,6 +165,8 @@ def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -
             raise PalavraError("name a kind of task and a file of labelled examples: they may be left out to --resume")
         return base.tasks
     train = str(source)
+    if kind not in get_args(Kind):
+        raise PalavraError(f"{kind!r} is no kind of task: use {', '.join(get_args(Kind))}")
     if Path(train).suffix != ".toml":
         if kind == "multitask":
             raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")

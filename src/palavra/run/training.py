@@ -33,7 +33,7 @@ from palavra.training.checkpoint import (
 )
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.loop import PreparedStep, StepReport, prefetch, prepare_steps, train
-from palavra.training.monitor import Monitor
+from palavra.training.monitor import Diverged, Monitor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,7 @@ class Training:
             stop = stack.enter_context(stop_on_signals())
             live = stack.enter_context(self.log.live(job.title, job.loop.steps))
             stack.enter_context(memory_told())
+            stack.enter_context(self._checkpoint_told())
             tensorboard = stack.enter_context(_tensorboard(self)) if job.pace.tensorboard else None
             self._window.restart()
             for report in self._reports(prepared):
@@ -129,6 +130,16 @@ class Training:
             tokens_per_second=self.state.tokens / max(self.state.seconds, 1e-9),
             stopped=self._stopped,
         )
+
+    @contextmanager
+    def _checkpoint_told(self) -> Iterator[None]:
+        """Where the loss is lost, say what is left."""
+        try:
+            yield
+        except Diverged as error:
+            if any(self.run.checkpoints.glob("step-*")):
+                raise Diverged(f"{error}; the last good checkpoint is kept") from None
+            raise
 
     def keep_best(self) -> None:
         """Give the model the weights of the best validation, where these are not the last ones and are whole."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from palavra.data.characters import whole_end
 from palavra.tasks.features import Int64Array
 
 Doubles = npt.NDArray[np.float64]
@@ -56,8 +57,9 @@ def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[
 
 
 def candidate_of(context: str, start: int, end: int, score: float) -> Candidate:
-    """The span without the blanks at its ends, which a token can stand for."""
-    text = context[start:end]
+    """The span without the blanks at its ends, which a token can stand for, and with the marks on its last character,
+    for which a tokenizer that strips accents has no token."""
+    text = context[start : whole_end(context, end)]
     start += len(text) - len(text.lstrip())
     text = text.strip()
     return Candidate(text=text, start=start, end=start + len(text), score=score)

@@ -65,6 +65,18 @@ def resolved_head(config: ModelConfig, task: Task[Any]) -> HeadConfig:
     return task.spec.head.resolved(own_head(config, task.form))
 
 
+def check_head(config: ModelConfig, task: Task[Any]) -> None:
+    """Raise PalavraError for what was asked of hidden layers where the head has none."""
+    if resolved_head(config, task).hidden:
+        return
+    for name in ("activation", "norm", "bias"):
+        if getattr(task.spec.head, name) is not None:
+            raise PalavraError(
+                f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add some (--hidden), "
+                "or leave it out"
+            )
+
+
 def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
     """Fill the body from a pretrained directory, and of the heads what it holds of the family's own (BERT's pooler,
     ModernBERT's prediction head). Returns the names left new. Raises PalavraError when the body is not whole."""

@@ -1,6 +1,7 @@
 """Labels of texts: how records give them, in which order they stand, how `transformers` keeps them."""
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +28,7 @@ def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
     if isinstance(value, list | tuple):
         return tuple(dict.fromkeys(_label(record, name, item) for item in value))
     if spec.multilabel and isinstance(value, str):
-        return tuple(dict.fromkeys(part.strip() for part in value.split(spec.separator) if part.strip()))
+        return tuple(dict.fromkeys(composed(part.strip()) for part in value.split(spec.separator) if part.strip()))
     return (_label(record, name, value),)
 
 
@@ -35,10 +36,15 @@ def _label(record: Record, name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return composed(value.strip())
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(int(value) if value == int(value) else value)
     raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
+
+
+def composed(label: str) -> str:
+    """The label with each accent in its letter (NFC): one that is written apart looks the same, and means the same."""
+    return unicodedata.normalize("NFC", label)
 
 
 def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None:

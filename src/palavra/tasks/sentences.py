@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from palavra.data.columns import read_tagged, split_words
+from palavra.data.characters import split_words
+from palavra.data.columns import read_tagged
 from palavra.errors import PalavraError
 from palavra.tasks.spec import TaskSpec
 

@@ -35,7 +35,8 @@ Inferred = tuple[npt.NDArray[Any], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How good predictions are: `values` plain numbers by name, `main` the name of the one that decides; `details`
+    """How good predictions are: `values` plain numbers by name, without those that are not defined, such as the
+    correlation of predictions that are all alike; `main` the name of the one that decides; `details`
     tables for the report, as JSON; `statistics` makes of the `examples` what their intervals take, when asked; `groups`
     (E,) numbers of the groups of examples that depend on each other, where there are such."""
 
@@ -160,10 +161,10 @@ class Task(ABC, Generic[Example]):
         del examples
         return ()
 
-    def stratum(self, example: Example) -> str:
+    def strata(self, example: Example) -> Sequence[str]:
         """What a split into training and validation should keep the shares of."""
         del example
-        return ""
+        return ("",)
 
     def group(self, example: Example) -> str | None:
         """What must not stand on both sides of a split; None where an example stands alone."""

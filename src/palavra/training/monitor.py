@@ -55,5 +55,5 @@ class Monitor:
         more = f" and {rest} more" if rest > 0 else ""
         return (
             f"{what} at step {report.step}, learning rate {rate:.3g}, documents {shown}{more}: lower "
-            "optimizer.learning_rate; the last good checkpoint is kept"
+            "optimizer.learning_rate"
         )

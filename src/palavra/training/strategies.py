@@ -48,6 +48,25 @@ class StrategyConfig:
             raise PalavraError(f"strategy.layers is {self.layers}: it must not be negative")
 
 
+# The fields of `StrategyConfig` that mean something to one strategy only.
+_FIELDS_OF: dict[str, StrategyName] = {"layers": "top-k", "thaw_share": "gradual", "rank": "lora", "alpha": "lora"}
+
+
+def check_strategy(strategy: StrategyConfig) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the strategy."""
+    plain = StrategyConfig()
+    for name, of in _FIELDS_OF.items():
+        if strategy.name != of and getattr(strategy, name) != getattr(plain, name):
+            raise PalavraError(
+                f"strategy.{name} means nothing to the strategy {strategy.name}, only to {of}: leave it out, or add "
+                f"--strategy {of}"
+            )
+    if strategy.name == "frozen" and strategy.layer_decay != plain.layer_decay:
+        raise PalavraError(
+            "strategy.layer_decay means nothing to the strategy frozen, which moves no layer: leave it out"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Thaw:
     """From the beginning of a part of the run until the share `until` of it, `trainable` says by name what moves."""

@@ -21,7 +21,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets
 from palavra.tasks.features import Features
-from palavra.tasks.labels import Labels, check_not_joined, label_column, label_map, labels_of, natural
+from palavra.tasks.labels import Labels, check_not_joined, composed, label_column, label_map, labels_of, natural
 from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
@@ -52,7 +52,7 @@ class Classification(Task[TextExample]):
             raise ValueError(f"a temperature of {temperature}")
         self.examples = sum(counts) if examples is None else examples
         self.labels, self.counts, self.temperature = labels, tuple(counts), temperature
-        self._number = {label: number for number, label in enumerate(labels)}
+        self._number = {composed(label): number for number, label in enumerate(labels)}
         if self.multilabel and spec.output.name != "softmax":
             raise PalavraError(
                 f"output {spec.output.name} is for one label an example; with several, leave output.name at softmax"
@@ -142,8 +142,9 @@ class Classification(Task[TextExample]):
         counted = Counter(label for example in examples for label in example.label)
         return {"examples": len(examples), "labels": dict(counted.most_common())}
 
-    def stratum(self, example: TextExample) -> str:
-        return "\0".join(example.label)
+    def strata(self, example: TextExample) -> Labels:
+        labels: Labels = example.label
+        return labels
 
     # The model
 
@@ -273,7 +274,7 @@ class Classification(Task[TextExample]):
         return task, task._score_cross_fitted(examples, features, inferred)
 
     def _score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
-        second = calibration.halves([self.stratum(example) for example in examples])
+        second = calibration.halves(["\0".join(example.label) for example in examples])
         probabilities, own = self.probabilities(features, inferred), None
         if second.sum() >= calibration.FEWEST_IN_HALF:
             fitted = [self._fitted(half[features.example], features, inferred) for half in (~second, second)]

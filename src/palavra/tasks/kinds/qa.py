@@ -173,8 +173,8 @@ class QuestionAnswering(Task[Question]):
     def group(self, example: Question) -> str | None:
         return example.context
 
-    def stratum(self, example: Question) -> str:
-        return "answer" if example.answers else "no answer"
+    def strata(self, example: Question) -> tuple[str]:
+        return ("answer" if example.answers else "no answer",)
 
     # The model
 
@@ -264,7 +264,7 @@ class QuestionAnswering(Task[Question]):
         """The task with the threshold that gives labelled validation examples the best F1, and its scores; as it is
         where not both sorts of questions are among them."""
         judged = self._judged(examples, features, inferred)
-        if len({self.stratum(example) for example in examples}) < 2:
+        if len({bool(example.answers) for example in examples}) < 2:
             return self, self._scores(examples, features, inferred, judged)
         task = QuestionAnswering(self.spec, self.unanswerable, judged.threshold().value)
         if self.spec.qa.threshold is not None:
@@ -275,7 +275,8 @@ class QuestionAnswering(Task[Question]):
         self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged"
     ) -> Scores:
         assert self.threshold is not None
-        second = halves([self.stratum(example) for example in examples])
+        passages = _passages(examples)
+        second = halves([""] * (int(passages.max()) + 1))[passages]
         limits, own = np.full(len(examples), self.threshold), None
         answered = judged.grades.answered
         if min(answered[second].sum(), (~answered)[second].sum()) >= FEWEST_IN_HALF:

@@ -26,8 +26,8 @@ from palavra.tasks.texts import TextExample, encode_texts, read_texts, shown, te
 from palavra.tokenizer import Tokenizer
 
 SHOWN_ERRORS = 20
-# One comma with three digits behind: of a decimal number or of a thousand.
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+# One sign with three digits behind: of a decimal number or of a thousand.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
 SHOWN_POINTS = 2000
 # The square of a larger one has no place in float32.
 LARGEST_TARGET = 1e15
@@ -76,7 +76,11 @@ class Regression(Task[TextExample]):
     @classmethod
     def read(cls, spec: TaskSpec, source: str) -> list[TextExample]:
         names = _targets(spec)
-        return read_texts(spec, source, lambda record: tuple(_number(record, name) for name in names))
+        numbers = {name: _Numbers(name) for name in names}
+        examples = read_texts(spec, source, lambda record: tuple(numbers[name].read(record) for name in names))
+        for of in numbers.values():
+            of.check()
+        return examples
 
     @classmethod
     def fit(cls, spec: TaskSpec, examples: Sequence[TextExample]) -> "Regression":
@@ -160,9 +164,8 @@ class Regression(Task[TextExample]):
         targets = np.array([example.label for example in examples], dtype=np.float64)
         found = regression_scores(targets, values, self.names)
         numbers = {name: value for name in self.metrics[:-1] if (value := getattr(found.mean, name)) is not None}
-        # Predictions that are all alike correlate with nothing; the deciding number has to be one.
         losses = (((values - targets) / np.array(self.deviation)) ** 2).mean(1)
-        numbers = {"pearson": 0.0, **numbers, "loss": float(losses.mean())}
+        numbers["loss"] = float(losses.mean())
         details = {
             **found.to_json(),
             "warnings": self._warnings(targets, values),
@@ -252,24 +255,53 @@ def _targets(spec: TaskSpec) -> tuple[str, ...]:
     return spec.columns.label or ("label",)
 
 
-def _number(record: Record, name: str) -> float:
-    value = column(record, name, option="--label")
-    if isinstance(value, str) and _THOUSANDS.fullmatch(value.strip()):
-        raise PalavraError(
-            f"{record.where}: {name} is {shown(value)}, which reads as a thousand or as one: write numbers without a "
-            "sign between thousands"
-        )
-    try:
-        number = float(str(value).strip().replace(",", ".")) if isinstance(value, str) else float(value)
-    except OverflowError:
-        number = float("inf")
-    except (TypeError, ValueError):
-        number = float("nan")
-    if isinstance(value, bool) or np.isnan(number):
-        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a number: mend it or remove the line")
-    if abs(number) > LARGEST_TARGET:
-        raise PalavraError(
-            f"{record.where}: {name} is {shown(value)}, not a number up to {LARGEST_TARGET:g}: mend it, or divide the "
-            "whole column"
-        )
-    return number
+class _Numbers:
+    """The column of a target. In text a number may have a decimal point or a decimal comma; whether "1,234" and "1.234"
+    have one or are thousands, only other numbers of the column tell."""
+
+    def __init__(self, name: str):
+        self.name = name
+        # The first number, and where it is, in which the sign is surely a decimal one, and in which it may be another.
+        self.sure: dict[str, tuple[str, str]] = {}
+        self.unsure: dict[str, tuple[str, str]] = {}
+
+    def read(self, record: Record) -> float:
+        """The target of a record. Raises PalavraError for what is no number."""
+        value = column(record, self.name, option="--label")
+        if isinstance(value, str):
+            text = value.strip()
+            for sign in ",.":
+                if sign in text:
+                    noted = self.unsure if _THOUSANDS.fullmatch(text) else self.sure
+                    noted.setdefault(sign, (record.where, shown(value)))
+            value = text.replace(",", ".")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf")
+        except (TypeError, ValueError):
+            number = float("nan")
+        if isinstance(value, bool) or np.isnan(number):
+            said = shown(column(record, self.name))
+            raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: mend it or remove the line")
+        if abs(number) > LARGEST_TARGET:
+            raise PalavraError(
+                f"{record.where}: {self.name} is {shown(column(record, self.name))}, not a number up to "
+                f"{LARGEST_TARGET:g}: mend it, or divide the whole column"
+            )
+        return number
+
+    def check(self) -> None:
+        """Raise PalavraError for a number that may be a thousand: with a comma where no other number surely has a
+        decimal comma, or one has a decimal point; with a point where one has a decimal comma."""
+        unsure = None
+        if "," in self.unsure and ("," not in self.sure or "." in self.sure):
+            unsure = self.unsure[","]
+        elif "." in self.unsure and "," in self.sure:
+            unsure = self.unsure["."]
+        if unsure is not None:
+            where, said = unsure
+            raise PalavraError(
+                f"{where}: {self.name} is {said}, which reads as a thousand or as one: write numbers without a sign "
+                "between thousands"
+            )
