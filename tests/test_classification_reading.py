@@ -197,6 +197,7 @@ def test_a_field_of_another_kind_is_refused() -> None:
     check_fields(TaskSpec(kind="pairs", label_smoothing=0.1, temperature=True))
     for spec in (
         TaskSpec(kind="regression", temperature=True),
+        TaskSpec(kind="qa", temperature=True),
         TaskSpec(kind="qa", head=HeadConfig(pooling="mean")),
         TaskSpec(kind="choice", long="split"),
         TaskSpec(kind="classification", labelling=LabellingOptions(scheme="bio")),

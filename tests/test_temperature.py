@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit, softmax
+from scipy.special import expit, log_softmax, softmax
 from tiny_classification import SEVERAL, SPEC, examples_of
 from tiny_task_directories import SEVERAL as SETS
 from tiny_task_directories import SINGLE, TEXTS, build, save, theirs, with_head
@@ -15,9 +15,13 @@ from tiny_tasks import trained
 
 from palavra.inference.tasks import FineTunedModel
 from palavra.model.compute import choose_compute
-from palavra.model.outputs import OutputConfig, is_linear, rescaled
+from palavra.model.outputs import OutputConfig, Softmax, is_linear, rescaled
 from palavra.tasks.calibration import fit_label_temperature
+from palavra.tasks.kinds.choice import ChoiceExample, MultipleChoice
 from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.kinds.labelling import Labelling
+from palavra.tasks.sentences import Tagged
+from palavra.tasks.spec import LabellingOptions, TaskSpec
 from palavra.tasks.task import Task
 from palavra.tokenizer import Tokenizer
 
@@ -30,6 +34,12 @@ def tokenizer() -> Tokenizer:
 def at(task: Task[Any], temperature: float) -> Classification:
     assert isinstance(task, Classification)
     return Classification(task.spec, task.labels, task.counts, temperature)
+
+
+def sentence_of(words: tuple[str, ...], labels: list[str]) -> Tagged:
+    starts = np.cumsum([0, *(len(word) + 1 for word in words[:-1])]).tolist()
+    spans = tuple((start, start + len(word)) for start, word in zip(starts, words, strict=True))
+    return Tagged(words=words, labels=tuple(labels), where="t:1", text=" ".join(words), spans=spans)
 
 
 def best(predictions: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -110,3 +120,78 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     # Found out from the data, as well as said.
     plain = Classification.fit(replace(SPEC, temperature=True), examples)
     assert plain.calibrate(examples, features, found)[0].labels_to_json() == fitted.labels_to_json()
+
+
+# Of words, and of choices
+
+
+def drawn_labels(log_p: np.ndarray, seed: int) -> list[int]:
+    random = np.random.default_rng(seed)
+    return [int(random.choice(len(row), p=np.exp(row) / np.exp(row).sum())) for row in log_p]
+
+
+@pytest.mark.parametrize("subwords", ["first", "all"])
+def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
+    """Three times too sure: the temperature says so, and choices stay what they were."""
+    random = np.random.default_rng(0)
+    classes = ("O", "B-LOC", "I-LOC")
+    spec = TaskSpec(
+        kind="labelling", temperature=True, labelling=LabellingOptions(subwords=subwords, constrained=False)
+    )
+    task = Labelling(spec, classes, [9, 3, 3], "bio")
+    words = [tuple(f"{'ab'[n % 2]}o" for n in range(random.integers(1, 9))) for _ in range(60)]
+    tagged = [sentence_of(of, ["O"] * len(of)) for of in words]
+    logits = log_softmax(random.normal(size=(sum(map(len, words)), 3)) * 1.5, axis=1)
+    labels, place = drawn_labels(logits, 1), 0
+    for number, of in enumerate(words):
+        tagged[number] = sentence_of(of, [classes[k] for k in labels[place : place + len(of)]])
+        place += len(of)
+    features = task.encode(tagged, trained(), 32, True)
+    word = np.cumsum(features.row_starts) - 1 if features.row_starts is not None else np.arange(len(logits))
+    found = (log_softmax(3 * logits[word], axis=1).astype(np.float32),)
+    fitted, scores = task.calibrate(tagged, features, found)
+    assert fitted.temperature == pytest.approx(3, rel=0.35)
+    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    before = task.score(tagged, features, found)
+    assert scores.values["loss"] < before.values["loss"]
+    assert scores.values["calibration_error"] < before.values["calibration_error"]
+    assert scores.values["f1"] == before.values["f1"]
+    said = fitted.predict(tagged, features, found)
+    expected = softmax(found[0] / fitted.temperature, axis=1).max(1)
+    starts = features.row_starts if features.row_starts is not None else slice(None)
+    np.testing.assert_allclose(np.concatenate([one["probabilities"] for one in said]), expected[starts], rtol=1e-4)
+    again = Labelling.from_json(fitted.spec, fitted.labels_to_json())
+    assert vars(again) == vars(fitted)
+
+
+def test_choices_have_the_temperature_that_fits_them() -> None:
+    random = np.random.default_rng(0)
+    task = MultipleChoice(TaskSpec(kind="choice", temperature=True))
+    sizes = random.integers(2, 5, size=80)
+    logits = [random.normal(size=size) * 1.5 for size in sizes]
+    examples = [
+        ChoiceExample(text="o gato", choices=("a",) * len(row), label=drawn_labels(row[None], n)[0], where=f"c:{n}")
+        for n, row in enumerate(logits)
+    ]
+    features = task.encode(examples, trained(), 32, True)
+    found = ((3 * np.concatenate(logits)[:, None]).astype(np.float32),)
+    fitted, scores = task.calibrate(examples, features, found)
+    assert fitted.temperature == pytest.approx(3, rel=0.35)
+    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    assert scores.values["loss"] < task.score(examples, features, found).values["loss"]
+    for row, said in zip(logits, fitted.predict(examples, features, found), strict=True):
+        np.testing.assert_allclose(said["probabilities"], softmax(3 * row / fitted.temperature), rtol=1e-4)
+    assert MultipleChoice.from_json(fitted.spec, fitted.labels_to_json()).temperature == fitted.temperature
+
+
+def test_a_linear_layer_of_words_and_of_choices_takes_the_temperature_in() -> None:
+    words = Labelling(TaskSpec(kind="labelling"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
+    for warm in (words, MultipleChoice(TaskSpec(kind="choice"), 2.5)):
+        output = warm.build_output(4)
+        task, folded = warm.folded(output)
+        assert task.temperature == 1.0
+        linear, divided = (of.linear if isinstance(of, Softmax) else of for of in (output, folded))
+        x = torch.randn(5, 4)
+        torch.testing.assert_close(divided(x), linear(x) / 2.5)
+    with pytest.raises(ValueError, match="a temperature of 0"):
+        MultipleChoice(TaskSpec(kind="choice"), 0.0)

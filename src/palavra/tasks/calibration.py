@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 Floats = npt.NDArray[np.floating]
 
@@ -119,7 +119,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
 
-    return _best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
+    return best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
 
 
 def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
@@ -133,10 +133,10 @@ def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> floa
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
     # -log sigmoid(z) where the label is there, -log sigmoid(-z) where it is not.
     against = np.where(labels, -logits.astype(np.float64), logits.astype(np.float64))
-    return _best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
+    return best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
 
 
-def _best_temperature(of: Callable[[float], float]) -> float:
+def best_temperature(of: Callable[[float], float]) -> float:
     """The temperature with the lowest loss, 1 where none is better than that."""
 
     def loss(log_temperature: float) -> float:
@@ -145,20 +145,6 @@ def _best_temperature(of: Callable[[float], float]) -> float:
     bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
     return math.exp(float(found.x)) if found.fun < loss(0.0) else 1.0
-
-
-def apply_temperature(logits: Floats, temperature: float) -> Floats:
-    """softmax(logits / temperature): calibrated probabilities (E, K), in the dtype of the logits.
-
-    The order of classes, and so accuracy, does not change.
-
-    Raises:
-        ValueError: a temperature that is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(f"a temperature is positive, not {temperature}")
-    probabilities: Floats = softmax(logits / temperature, axis=-1)
-    return probabilities
 
 
 def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -136,7 +136,7 @@ COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
 _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
     "multilabel": _CLASSES,
     "separator": _CLASSES,
-    "temperature": _CLASSES,
+    "temperature": (*_CLASSES, "labelling", "choice"),
     "class_weights": (*_CLASSES, "labelling"),
     "label_smoothing": (*_CLASSES, "labelling"),
     "output": (*_CLASSES, "labelling"),

@@ -21,7 +21,8 @@ from palavra.tasks.metrics import check_finite
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import means
-from palavra.tasks.task import Inferred, Prediction, Scores, Task
+from palavra.tasks.task import Inferred, Prediction, Scores
+from palavra.tasks.tempered import Tempered
 from palavra.tasks.texts import shown, text_columns
 from palavra.tokenizer import Tokenizer
 
@@ -42,7 +43,7 @@ class ChoiceExample:
     where: str
 
 
-class MultipleChoice(Task[ChoiceExample]):
+class MultipleChoice(Tempered[ChoiceExample]):
     """Each choice is a sequence of its own behind the text and gets one score; softmax over those of an example, which
     may have any number of them."""
 
@@ -143,7 +144,7 @@ class MultipleChoice(Task[ChoiceExample]):
 
     def probabilities(self, features: Features, inferred: Inferred) -> list[Doubles]:
         """Of the choices of each example."""
-        scores = torch.from_numpy(inferred[0][:, 0].astype(np.float64))
+        scores = torch.from_numpy(self.tempered(features, inferred)[0][:, 0].astype(np.float64))
         units = features.units
         found = group_log_softmax(scores, torch.from_numpy(features.example), len(units) - 1).exp().numpy()
         return np.split(found, units[1:-1])
@@ -158,6 +159,7 @@ class MultipleChoice(Task[ChoiceExample]):
     def score(self, examples: Sequence[ChoiceExample], features: Features, inferred: Inferred) -> Scores:
         check_finite(inferred[0], "choices")
         probabilities = self.probabilities(features, inferred)
+        inferred = self.tempered(features, inferred)
         chosen = np.array([own.argmax() for own in probabilities])
         confidence = np.array([own.max() for own in probabilities])
         correct = chosen == features.labels[:, 0]
@@ -181,16 +183,27 @@ class MultipleChoice(Task[ChoiceExample]):
             statistics=lambda: [means({"accuracy": correct, "loss": losses})],
         )
 
+    def divided(self, features: Features, inferred: Inferred, temperatures: Doubles) -> Inferred:
+        (scores,) = inferred
+        return (scores / temperatures[features.example].astype(np.float32)[:, None],)
+
+    def best_temperature(self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_]) -> float:
+        scores = torch.from_numpy(inferred[0][chosen[features.example], 0].astype(np.float64))
+        labels = torch.from_numpy(features.labels[chosen])
+        return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
+
+    def at(self, temperature: float) -> "MultipleChoice":
+        return MultipleChoice(self.spec, float(temperature))
+
     # Storage
 
     def labels_to_json(self) -> dict[str, Any]:
-        """Nothing: every example brings its own choices."""
-        return {}
+        """Every example brings its own choices."""
+        return {"temperature": self.temperature}
 
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "MultipleChoice":
-        del labels
-        return cls(spec)
+        return cls(spec, float(labels.get("temperature", 1.0)))
 
 
 def choice_losses(scores: Tensor, labels: Tensor) -> Tensor:

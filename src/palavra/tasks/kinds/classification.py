@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.special import expit
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
-from palavra.model.outputs import Output, build_output, is_linear, rescaled
+from palavra.model.outputs import Output, build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets
@@ -24,7 +24,8 @@ from palavra.tasks.features import Features
 from palavra.tasks.labels import Labels, check_not_joined, composed, label_column, label_map, labels_of, natural
 from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Inferred, Prediction, Scores, Task, mean_over_windows
+from palavra.tasks.task import Inferred, Prediction, Scores, mean_over_windows
+from palavra.tasks.tempered import Doubles, Tempered
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
@@ -33,10 +34,9 @@ SHOWN_LABELS = 20
 LARGEST_RATIO = 100.0
 
 
-class Classification(Task[TextExample]):
-    """`labels` are the classes in order, `counts` how often each was in training, `temperature` what logits are divided
-    by (Guo et al. 2017; 1 unless fitted, and where a saved output layer has the division in its weights), `examples` of
-    training (None: one for each label counted)."""
+class Classification(Tempered[TextExample]):
+    """`labels` are the classes in order, `counts` how often each was in training, `examples` of training (None: one for
+    each label counted)."""
 
     kinds = ("classification", "pairs")
     level: ClassVar[Level] = "sequence"
@@ -45,13 +45,11 @@ class Classification(Task[TextExample]):
         self, spec: TaskSpec, labels: Labels, counts: Sequence[int], temperature: float = 1.0,
         examples: int | None = None,
     ):  # fmt: skip
-        super().__init__(spec)
+        super().__init__(spec, temperature)
         if len(counts) != len(labels) or len(set(labels)) != len(labels):
             raise ValueError(f"{len(labels)} labels, {len(set(labels))} different ones, with {len(counts)} counts")
-        if temperature <= 0:
-            raise ValueError(f"a temperature of {temperature}")
         self.examples = sum(counts) if examples is None else examples
-        self.labels, self.counts, self.temperature = labels, tuple(counts), temperature
+        self.labels, self.counts = labels, tuple(counts)
         self._number = {composed(label): number for number, label in enumerate(labels)}
         if self.multilabel and spec.output.name != "softmax":
             raise PalavraError(
@@ -171,12 +169,6 @@ class Classification(Task[TextExample]):
             return nn.Linear(width, len(self.labels))
         return build_output(self.spec.output, width, np.array(self.counts))
 
-    def folded(self, output: nn.Module) -> "tuple[Classification, nn.Module]":
-        """The temperature becomes part of a linear layer; others leave it to the task."""
-        if self.temperature == 1 or not is_linear(output):
-            return self, output
-        return self._at(1.0), rescaled(output, torch.tensor(1 / self.temperature), torch.tensor(0.0))
-
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy; with several labels the mean binary cross-entropy over the classes."""
         weights = self._class_weights(x)
@@ -216,11 +208,8 @@ class Classification(Task[TextExample]):
     def probabilities(self, features: Features, inferred: Inferred) -> Probabilities:
         """Of each class (E, K), averaged over the windows of an example. Raises PalavraError where one is not a finite
         number."""
-        (logits,) = inferred
-        if self.multilabel:
-            values: Probabilities = expit(logits.astype(np.float64) / self.temperature)
-        else:
-            values = calibration.apply_temperature(logits, self.temperature)
+        (logits,) = self.tempered(features, inferred)
+        values: Probabilities = expit(logits.astype(np.float64)) if self.multilabel else softmax(logits, axis=1)
         found = mean_over_windows(values.astype(np.float32), features.example, features.examples)
         metrics.check_finite(found, "examples")
         return found
@@ -264,45 +253,24 @@ class Classification(Task[TextExample]):
             return self._scores_of_sets(examples, self.probabilities(features, inferred))
         return self._scores_of_classes(examples, self.ranking(features, inferred))
 
-    def calibrate(
-        self, examples: Sequence[TextExample], features: Features, inferred: Inferred
-    ) -> tuple["Classification", Scores]:
-        """The task with the temperature that fits these examples best, where that was asked for, and its scores."""
-        if not self.spec.temperature:
-            return self, self.score(examples, features, inferred)
-        task = self._fitted(np.ones(features.sequences, dtype=bool), features, inferred)
-        return task, task._score_cross_fitted(examples, features, inferred)
-
-    def _score_cross_fitted(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
-        second = calibration.halves(["\0".join(example.label) for example in examples])
-        probabilities, own = self.probabilities(features, inferred), None
-        if second.sum() >= calibration.FEWEST_IN_HALF:
-            fitted = [self._fitted(half[features.example], features, inferred) for half in (~second, second)]
-            own = [task.temperature for task in fitted]
-            of_halves = [task.probabilities(features, inferred) for task in fitted]
-            probabilities = np.where(second[:, None], *of_halves)
-        scores = (
-            self._scores_of_sets(examples, probabilities)
-            if self.multilabel
-            else self._scores_of_classes(examples, self._ranked(features, probabilities))
-        )
-        how = calibration.how_fitted("temperature", self.temperature, own)
-        return replace(scores, details={**scores.details, "fitted": how})
-
     def _scores_of_classes(self, examples: Sequence[TextExample], ranking: Ranking) -> Scores:
         return scores_of_classes(self.labels, examples, self._targets(examples), ranking)
 
     def _scores_of_sets(self, examples: Sequence[TextExample], probabilities: Probabilities) -> Scores:
         return scores_of_label_sets(self.labels, examples, self._targets(examples) > 0, probabilities)
 
-    def _fitted(self, chosen: npt.NDArray[np.bool_], features: Features, inferred: Inferred) -> "Classification":
-        """The task with the temperature that fits the `chosen` sequences (S,) best."""
-        logits, labels = inferred[0][chosen], features.labels[chosen]
-        if self.multilabel:
-            return self._at(calibration.fit_label_temperature(logits, labels.astype(np.bool_)))
-        return self._at(calibration.fit_temperature(logits, labels.astype(np.int64)))
+    def divided(self, features: Features, inferred: Inferred, temperatures: Doubles) -> Inferred:
+        (logits,) = inferred
+        return (logits / temperatures[features.example].astype(np.float32)[:, None],)
 
-    def _at(self, temperature: float) -> "Classification":
+    def best_temperature(self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_]) -> float:
+        of_chosen = chosen[features.example]
+        logits, labels = inferred[0][of_chosen], features.labels[of_chosen]
+        if self.multilabel:
+            return calibration.fit_label_temperature(logits, labels.astype(np.bool_))
+        return calibration.fit_temperature(logits, labels.astype(np.int64))
+
+    def at(self, temperature: float) -> "Classification":
         return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)
 
     # Storage

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
@@ -21,7 +22,7 @@ from palavra.model.families.tasks import Form
 from palavra.model.outputs import Output, build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import metrics
-from palavra.tasks.calibration import Calibration
+from palavra.tasks.calibration import Calibration, fit_temperature
 from palavra.tasks.features import Features, Int64Array
 from palavra.tasks.labels import label_map
 from palavra.tasks.ranking import Ranking
@@ -38,7 +39,8 @@ from palavra.tasks.spans import (
 )
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.statistics import Doubles, Statistic, class_statistics, means, span_statistics
-from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
+from palavra.tasks.task import Inferred, Located, Prediction, Scores
+from palavra.tasks.tempered import Tempered
 from palavra.tasks.words import encode_sentences, word_texts
 from palavra.tokenizer import Tokenizer
 
@@ -53,7 +55,7 @@ SHOWN_WORDS = 8  # on either side of an error
 ANY: Scheme = "bioes"
 
 
-class Labelling(Task[Tagged]):
+class Labelling(Tempered[Tagged]):
     """`labels` are the classes in order, `counts` how many words of each were in training, `scheme` how the labels
     spell spans.
 
@@ -64,8 +66,8 @@ class Labelling(Task[Tagged]):
     kinds = ("labelling",)
     level: ClassVar[Level] = "token"
 
-    def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], scheme: Scheme):
-        super().__init__(spec)
+    def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], scheme: Scheme, temperature: float = 1.0):
+        super().__init__(spec, temperature)
         self.labels, self.counts, self.scheme = labels, tuple(counts), scheme
         self._number = {label: number for number, label in enumerate(labels)}
         # Data may write the types in any scheme.
@@ -196,7 +198,7 @@ class Labelling(Task[Tagged]):
         return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Log-probabilities (R, K) of the classes."""
+        """Log-probabilities (R, K) of the classes, at temperature 1."""
         assert isinstance(output, Output)
         return (output.log_probabilities(x).float(),)
 
@@ -217,7 +219,7 @@ class Labelling(Task[Tagged]):
         The probability of a span is that of its least certain word: it is right only if all its words are, and these
         are right or wrong together far too often to be multiplied.
         """
-        log_p = _of_words(features, inferred)
+        log_p = _of_words(features, self.tempered(features, inferred))
         chosen = self.decode(examples, log_p)
         certain = np.exp(log_p[np.arange(len(chosen)), chosen]).tolist()
         labels = [self.labels[number] for number in chosen.tolist()]
@@ -242,6 +244,7 @@ class Labelling(Task[Tagged]):
     def score(self, examples: Sequence[Tagged], features: Features, inferred: Inferred) -> Scores:
         """Spans as conlleval counts them; where labels spell none, the labels of words. Calibration is that of words;
         `loss` is the mean over the rows, -log p of the right class in nats."""
+        inferred = self.tempered(features, inferred)
         log_p = _of_words(features, inferred)
         # Only a probability of 0 is not a number that is one.
         metrics.check_finite(np.exp(log_p), "words")
@@ -280,6 +283,18 @@ class Labelling(Task[Tagged]):
             ],
         )
 
+    def divided(self, features: Features, inferred: Inferred, temperatures: Doubles) -> Inferred:
+        (log_p,) = inferred
+        of_rows = np.repeat(temperatures[features.example], features.row_counts).astype(np.float32)
+        return (log_softmax(log_p / of_rows[:, None], axis=1),)
+
+    def best_temperature(self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_]) -> float:
+        rows = np.repeat(chosen[features.example], features.row_counts)
+        return fit_temperature(inferred[0][rows], features.labels[rows].astype(np.int64)) if rows.any() else 1.0
+
+    def at(self, temperature: float) -> "Labelling":
+        return Labelling(self.spec, self.labels, self.counts, self.scheme, float(temperature))
+
     def _confident_errors(
         self, examples: Sequence[Tagged], log_p: LogProbabilities, chosen: Int64Array, gold: Int64Array
     ) -> list[dict[str, Any]]:
@@ -306,7 +321,12 @@ class Labelling(Task[Tagged]):
     # Storage
 
     def labels_to_json(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "counts": list(self.counts), "scheme": self.scheme}
+        return {
+            "labels": list(self.labels),
+            "counts": list(self.counts),
+            "scheme": self.scheme,
+            "temperature": self.temperature,
+        }
 
     @classmethod
     def from_json(cls, spec: TaskSpec, labels: Mapping[str, Any]) -> "Labelling":
@@ -315,7 +335,7 @@ class Labelling(Task[Tagged]):
         scheme = labels.get("scheme") or _scheme_of(names)
         if len(names) != len(counts) or len(set(names)) != len(names) or scheme not in get_args(Scheme):
             raise PalavraError(f"the labels of task {spec.name!r} are damaged: take the model from another copy")
-        return cls(spec, names, counts, cast(Scheme, scheme))
+        return cls(spec, names, counts, cast(Scheme, scheme), float(labels.get("temperature", 1.0)))
 
     def config_values(self) -> dict[str, Any]:
         return label_map(self.labels)
