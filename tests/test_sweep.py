@@ -350,6 +350,13 @@ def test_no_trial_starts_when_time_is_over(run: Callable[..., Sweep]) -> None:
     assert len(run(trials=9, minutes=1e-6, epochs=1).trials) == 1
 
 
+def test_what_one_trial_leaves_aside_another_may_use(run: Callable[..., Sweep]) -> None:
+    """A rank that only LoRA has, and a tree that only one output has, though the recipe itself has neither."""
+    changed = (*OPTIONS["set"], "strategy.rank=4", "task.output.tree=balanced")
+    found = run(search=("strategy.name=full,lora", "task.output.name=softmax,hierarchical"), trials=2, set=changed)
+    assert [trial.state for trial in found.trials] == ["complete", "complete"]
+
+
 def test_errors_are_minimized(run: Callable[..., Sweep]) -> None:
     found = run(trials=2, metric="loss", epochs=1)
     assert (found.direction, found.metric) == ("minimize", "loss")

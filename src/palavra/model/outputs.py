@@ -49,6 +49,16 @@ class OutputConfig:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
 
 
+def check_output(config: OutputConfig) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the layer."""
+    plain = OutputConfig()
+    for name, of in (("tree", "hierarchical"), ("samples", "sampled")):
+        if config.name != of and getattr(config, name) != getattr(plain, name):
+            raise PalavraError(
+                f"output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
+            )
+
+
 class Output(nn.Module, ABC):
     """What all output layers do. `counts` (K,) int64 is kept with the parameters: whoever loads an output builds
     one from the saved counts first.

@@ -16,6 +16,7 @@ from palavra.inference.tasks import body_vectors, context_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
 from palavra.model.directory import read_config
+from palavra.model.outputs import check_output
 from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe, Recipe
@@ -87,7 +88,9 @@ class FineTuned:
 def run_finetuning(recipe: FinetuneRecipe, out: Path, log: Log) -> FineTuned:
     """Fine-tune from the start."""
     check_recipe(recipe)
-    return finetune_splits(recipe, [read_split(spec, recipe.train.seed) for spec in recipe.tasks], out, log)
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    check_options(recipe, [split.task for split in splits])
+    return finetune_splits(recipe, splits, out, log)
 
 
 def finetune_splits(
@@ -154,9 +157,23 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
         check_fields(task)
+
+
+def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
+    """Raise PalavraError for what was set and would change nothing. Not for a sweep: what one of its trials leaves
+    aside, another may use."""
     check_strategy(recipe.strategy)
-    if len(recipe.tasks) == 1 and recipe.mixing != MixingConfig():
+    if len(tasks) == 1 and recipe.mixing != MixingConfig():
         raise PalavraError("mixing means nothing for a single task: leave it out")
+    config = read_config(Path(recipe.model))
+    for task in tasks:
+        check_output(task.spec.output)
+        check_head(config, task)
+        if (task.spec.longest or 0) > config.context:
+            raise PalavraError(
+                f"task {task.spec.name}: longest is {task.spec.longest}, but {recipe.model} reads {config.context} "
+                "tokens at most: lower it or leave it out"
+            )
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
@@ -178,15 +195,9 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
     torch.manual_seed(recipe.train.seed)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    config = read_config(Path(recipe.model))
-    for task in tasks.values():
-        check_head(config, task)
-        if (task.spec.longest or 0) > config.context:
-            raise PalavraError(
-                f"task {task.spec.name}: longest is {task.spec.longest}, but {recipe.model} reads {config.context} "
-                "tokens at most: lower it or leave it out"
-            )
-    model = build_task_model(config, tasks, learned_weights=recipe.mixing.weighting == "uncertainty")
+    model = build_task_model(
+        read_config(Path(recipe.model)), tasks, learned_weights=recipe.mixing.weighting == "uncertainty"
+    )
     if not recipe.scratch:
         load_pretrained(model, Path(recipe.model))
     encoded = {name: _encode_split(model, split, tokenizer) for name, split in zip(tasks, splits, strict=True)}

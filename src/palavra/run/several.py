@@ -15,7 +15,7 @@ from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run.directory import RunDirectory
-from palavra.run.finetune import check_recipe, finetune_splits, resume_finetuning
+from palavra.run.finetune import check_options, check_recipe, finetune_splits, resume_finetuning
 from palavra.run.finetuning import goodness
 from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.run.stratification import fold_of
@@ -68,6 +68,7 @@ def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: 
     """Fine-tune with `seeds` seeds, the recipe's and those after it, on the same examples."""
     check_recipe(recipe)
     splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    check_options(recipe, [split.task for split in splits])
 
     def one(number: int, folder: Path) -> None:
         if (folder / "palavra.toml").exists():
@@ -86,6 +87,7 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
     if folds < 2:
         raise PalavraError(f"--folds is {folds}: it must be at least 2")
     splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    check_options(recipe, [split.task for split in splits])
     for split in splits:
         if split.task.spec.valid:
             raise PalavraError("--folds makes its own validation examples: leave --valid out, or use --seeds")

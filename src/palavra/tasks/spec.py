@@ -178,9 +178,6 @@ def unread_fields(spec: TaskSpec) -> Iterator[str]:
             yield f"columns.{name} means nothing for {spec.kind}, which takes {', '.join(takes)}: leave it out"
         elif name in TEXTS and name not in texts:
             yield f"columns.{name} would not be read, but {' and '.join(texts)}: leave one of them out"
-    for name, of in (("tree", "hierarchical"), ("samples", "sampled")):
-        if spec.output.name != of and getattr(spec.output, name) != getattr(plain.output, name):
-            yield f"output.{name} means nothing for output.name {spec.output.name}, only for {of}: leave it out"
     if spec.kind in _CLASSES and spec.separator != plain.separator and not reads_separator(spec):
         yield "separator would not be read, for it parts several labels of one field: set multilabel to true"
 
