@@ -189,7 +189,7 @@ def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float
 
     loaded = FineTunedModel.load(directory)
     model = loaded if task is None else replace(loaded, tasks={"task": task})
-    return float(model.score(test).values[job.setting.metric])
+    return float(model.score(test).values.get(job.setting.metric, float("nan")))
 
 
 def measure(job: Job) -> dict[str, float]:

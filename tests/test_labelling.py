@@ -1,6 +1,7 @@
 """Token labelling: labels, predictions back at their characters, valid tags, scores as seqeval has them."""
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig, OutputName, Softmax
 from palavra.tasks.features import offsets_of
 from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.sentences import Tagged
+from palavra.tasks.sentences import Tagged, read_sentences
 from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags, transitions
 from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec
 from palavra.tokenizer import Tokenizer
@@ -413,3 +414,12 @@ def test_the_scheme_of_a_model_from_elsewhere_is_found(labels: tuple[str, ...], 
         task.check([tagged("a b", "B-PER I-PER")])
         with pytest.raises(PalavraError, match="word 2, 'b', has the label 'B-PER'"):
             task.check([tagged("a b", "B-PER B-PER")])
+
+
+def test_an_accent_written_apart_makes_no_other_tag(tmp_path: Path) -> None:
+    apart, whole = (unicodedata.normalize(form, "B-ORGANIZAÇÃO") for form in ("NFD", "NFC"))
+    (tmp_path / "t.conll").write_text(f"a {apart}\nb O\n\nc {whole}\n", encoding="utf-8")
+    task = Labelling.fit(SPEC, read_sentences(SPEC, str(tmp_path / "t.conll")))
+    assert task.labels == ("O", whole, whole.replace("B-", "I-"))
+    foreign = Labelling(SPEC, ("O", apart), [1, 1], "bio")
+    foreign.check(read_sentences(SPEC, str(tmp_path / "t.conll")))

@@ -112,6 +112,25 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     assert [one["label"] for one in unlabelled] == [one["label"] for one in predictions]
 
 
+def test_a_temperature_is_fitted_on_all_numbers_and_scored_condensed() -> None:
+    tokenizer = trained()
+    spec = replace(MANY.spec, temperature=True)
+    warm = Classification(spec, MANY.labels, MANY.counts, 2.0)
+    assert warm.fits_on_all
+    assert not MANY.fits_on_all
+    model = build(tokenizer, {"task": warm})
+    examples = labelled(12)
+    features = warm.encode(examples, tokenizer, 32, True)
+    whole = inference.infer_whole(model, "task", warm, features, CPU)
+    condensed = inference.infer(model, "task", warm, features, CPU)
+    assert isinstance(condensed, ranking.Ranking)
+    assert warm.score(examples, features, condensed).values == pytest.approx(
+        dict(warm.score(examples, features, whole).values), rel=1e-5
+    )
+    fitted, _ = warm.calibrate(examples, features, whole)
+    assert fitted.temperature != 2.0
+
+
 def test_the_body_may_be_known_already(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})

@@ -171,3 +171,13 @@ def test_a_model_that_has_diverged_is_an_error_and_no_refusal() -> None:
     for use in (task.score, task.evaluate, task.calibrate):
         with pytest.raises(PalavraError, match=r"outputs for 1 of \d+ tokens are not finite: it has diverged"):
             use(QUESTIONS, features, (scores,))
+
+
+def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() -> None:
+    """Passages are halved, not questions: all that have no answer may be on one of them."""
+    answered = [replace(QUESTIONS[0], context=f"{QUESTIONS[0].context} {n % 3}") for n in range(30)]
+    refused = [replace(QUESTIONS[7], context=answered[0].context) for _ in range(30)]
+    questions = answered + refused
+    features = encode(questions)
+    _, found = QuestionAnswering(spec(), True).calibrate(questions, features, refusing_scores(features, 3))
+    assert found.details["fitted"]["scored"] == "fitted-on"

@@ -109,6 +109,7 @@ def test_what_spreadsheets_add_is_no_record(tmp_path: Path) -> None:
     expected = [{"text": "olá, tu", "label": "1"}, {"text": "bye", "label": "2"}]
     assert values(written(tmp_path / "a.csv", table)) == expected
     assert values(written(tmp_path / "b.csv", f"\ufeffsep=;\n\n{table}")) == expected
+    assert values(written(tmp_path / "t.csv", "sep=\t\ntext\tlabel\na, b\t1\n")) == [{"text": "a, b", "label": "1"}]
     path = written(tmp_path / "c.csv", f"SEP=;\r\n{table}x\n")
     assert f"{path}:8: 1 field, where the header has 2 columns" in wrong(path)
     assert "holds no records" in wrong(written(tmp_path / "d.csv", "sep=;\n"))

@@ -15,6 +15,8 @@ from tiny_finetuning import both, metrics, objective_of, recipe, run, spec, weig
 from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
 from palavra.losses import Loss
+from palavra.run.describe_tasks import with_together
+from palavra.run.several import values_of
 from palavra.tasks.batches import MixingConfig
 from palavra.tokenizer import Tokenizer
 
@@ -92,6 +94,23 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     assert all(value != 0 for value in learned.values())
     values = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
     assert {"mood/accuracy", "stars/pearson", "together"} <= set(values[0])
+
+
+def test_together_errors_are_negative_and_what_is_not_defined_has_no_mean() -> None:
+    def evaluation(**values: float) -> dict[str, Any]:
+        first = {
+            "name": "a",
+            "deciding": "loss",
+            "splits": {"valid": {"values": {"loss": 0.3}}, "test": {"values": {}}},
+        }
+        second = {"name": "b", "deciding": "pearson", "splits": {"valid": {"values": values}}}
+        return {"tasks": [first, second]}
+
+    assert with_together(evaluation(pearson=0.5))["together"] == {"valid": pytest.approx(0.1)}
+    assert "together" not in with_together(evaluation(mse=0.5))
+    assert "together" not in with_together({"tasks": evaluation(pearson=0.5)["tasks"][:1]})
+    summed = values_of(with_together(evaluation(pearson=0.5)))
+    assert summed["together/valid"] == {"mean": pytest.approx(0.1)}
 
 
 def test_a_metric_decides_on_the_tasks_that_have_it(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

@@ -122,6 +122,34 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     assert plain.calibrate(examples, features, found)[0].labels_to_json() == fitted.labels_to_json()
 
 
+def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Tokenizer) -> None:
+    """One that fits what is scored, the mean over windows, not the windows one by one."""
+    random = np.random.default_rng(0)
+    labels = ["ab"[i] for i in random.integers(2, size=40)]
+    examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
+    task = Classification.fit(replace(SPEC, temperature=True, long="split"), examples)
+    features = task.encode(examples, tokenizer, 24, False, split=True)
+    assert features.sequences > 60
+    right = np.array([task.labels.index(labels[n]) for n in features.example])
+    logits = random.normal(size=(features.sequences, 2)) * 4
+    logits[np.arange(len(logits)), right] += 2
+    found = (logits.astype(np.float32),)
+    fitted, scores = task.calibrate(examples, features, found)
+
+    def loss(temperature: float) -> float:
+        return task.at(temperature).score(examples, features, found).values["loss"]
+
+    grid = np.exp(np.linspace(-3, 3, 121))
+    assert fitted.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
+    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    sets = Classification.fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
+    both = sets.encode([replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)], tokenizer,
+                       24, False, split=True)  # fmt: skip
+    warm = sets.best_temperature(both, found, np.ones(40, dtype=bool))
+    losses = [sets.at(one).score(examples, both, found).values["loss"] for one in grid]
+    assert warm == pytest.approx(grid[np.argmin(losses)], rel=0.06)
+
+
 # Of words, and of choices
 
 

@@ -85,6 +85,7 @@ def _fail_usage(error: Any, debug: bool) -> None:
 def _fail(error: BaseException, code: int, debug: bool, message: str | None = None) -> None:
     if debug:
         raise error
-    lines = (message or str(error)).splitlines() or [type(error).__name__]
+    lines = "; ".join([message or str(error), *getattr(error, "__notes__", ())]).splitlines()
+    lines = lines or [type(error).__name__]
     typer.echo(f"palavra: {' '.join(line.strip() for line in lines)}", err=True)
     sys.exit(code)

@@ -12,7 +12,6 @@ JOINERS = "\u00ad\u200c\u200d\u2060"
 UNSEEN = "\u200b\ufeff"
 
 
-@lru_cache(maxsize=256)
 def marks_of(text: str) -> str:
     """The combining marks, variation selectors and skin tones that a text has, each once, as part of a character class
     of `re`; "" for most texts."""
@@ -30,11 +29,15 @@ def _patterns(marks: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return word, re.compile(rf"{marked}(?:\u200d[^\w\s]{marked})*")
 
 
+# Of one text many ends are asked for, one after the other.
+_marks_of_one = lru_cache(maxsize=1)(marks_of)
+
+
 def whole_end(text: str, end: int) -> int:
     """Where the character before `end` really ends, with the marks on it and what a joiner ties to it."""
     if not end or text.isascii():
         return end
-    found = _patterns(marks_of(text))[1].match(text, end)
+    found = _patterns(_marks_of_one(text))[1].match(text, end)
     return end if found is None else found.end()
 
 

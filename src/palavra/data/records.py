@@ -46,11 +46,11 @@ class Record(NamedTuple):
 def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
     """The records of one file or of `hf://dataset[/config]:split`, in order.
 
-    `.csv` and `.tsv` have a header; the delimiter is found out, quoted fields may hold line ends, a byte order
-    mark and blanks around names are taken away, values stay as they are. `.jsonl` has one object a line, `.json`
-    one list of objects, and is held in memory. These may have `.gz`, `.bz2`, `.xz` or `.zst` behind. `encoding`
-    is of the text files. Raises `PalavraError`, with file and line, for anything else, for rows that do not
-    have the header's number of fields, and for a source without records.
+    `.csv` and `.tsv` have a header; the delimiter is found out, quoted fields may hold line ends, a byte order mark and
+    blanks around names are taken away, values stay as they are; rows of empty fields are no records. `.jsonl` has one
+    object a line, `.json` one list of objects, and is held in memory. These may have `.gz`, `.bz2`, `.xz` or `.zst`
+    behind. `encoding` is of the text files. Raises `PalavraError`, with file and line, for anything else, for rows that
+    do not have the header's number of fields, and for a source without records.
     """
     return at_least_one(_read(source, encoding), source, "records")
 
@@ -147,7 +147,7 @@ def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
     numbered = numbered_lines(path, encoding)
     filled = ((line, text) for line, text in numbered if not text.isspace())
     first, header = next(filled, (0, ""))
-    told = _SEPARATOR.fullmatch(header.strip())
+    told = _SEPARATOR.fullmatch(header.rstrip("\r\n"))
     if told:
         first, header = next(filled, (0, ""))
     if not header:

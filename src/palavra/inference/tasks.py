@@ -56,18 +56,20 @@ def infer(
 ) -> Inferred:
     """What the task's output layer says of every row that is read, in the features' order; condensed, a bounded number
     of examples at a time, where the task wants that."""
-    if not task.condenses:
-        return _inferred(model, name, task, features, compute, vectors)
-    parts = [
-        task.condense(part, _inferred(model, name, task, part, compute, None if vectors is None else vectors[rows]))
+    if not task.condenses or not features.sequences:
+        return infer_whole(model, name, task, features, compute, vectors)
+    parts: list[Any] = [
+        task.condense(part, infer_whole(model, name, task, part, compute, None if vectors is None else vectors[rows]))
         for part, rows in features.parts(max(1, INFERRED_AT_ONCE // task.outputs_per_example))
     ]
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    condensed: Inferred = parts[0]._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return condensed
 
 
-def _inferred(
-    model: TaskModel, name: str, task: Task[Any], features: Features, compute: Compute, vectors: Vectors | None
+def infer_whole(
+    model: TaskModel, name: str, task: Task[Any], features: Features, compute: Compute, vectors: Vectors | None = None
 ) -> Inferred:
+    """`infer`, never condensed."""
     output = model.head(name).output
 
     def inferred(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:

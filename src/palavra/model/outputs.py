@@ -10,7 +10,7 @@ exception.
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -49,13 +49,22 @@ class OutputConfig:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
 
 
-def check_output(config: OutputConfig) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the layer."""
+_ONLY: dict[str, OutputName] = {"tree": "hierarchical", "samples": "sampled"}
+
+
+def effective_output(config: OutputConfig) -> OutputConfig:
+    """The same without what means nothing to its layer."""
     plain = OutputConfig()
-    for name, of in (("tree", "hierarchical"), ("samples", "sampled")):
-        if config.name != of and getattr(config, name) != getattr(plain, name):
+    return replace(config, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != config.name})
+
+
+def check_output(config: OutputConfig, task: str) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the layer of the `task`."""
+    effective = effective_output(config)
+    for name, of in _ONLY.items():
+        if getattr(config, name) != getattr(effective, name):
             raise PalavraError(
-                f"output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
+                f"task {task}: output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
             )
 
 

@@ -90,7 +90,11 @@ def _tiles(records: Records, tasks: list[EvaluatedTask]) -> list[Tile]:
     last = records.train[-1] if records.train else {}
     tiles = [tile for task in tasks[:4] for tile in _score_tiles(task, alone=len(tasks) == 1)]
     tiles += [
-        Tile(label=f"All tasks together, {place_name(name)}", value=decimal(value), note="mean of the deciding scores")
+        Tile(
+            label=f"All tasks together, {place_name(name)}",
+            value=decimal(value),
+            note="mean of the deciding scores, errors negative",
+        )
         for name, value in mapping(records.evaluation.get("together")).items()
     ]
     seconds, steps = training.get("seconds", last.get("seconds")), training.get("steps", last.get("step"))
@@ -212,7 +216,7 @@ def _mains(records: Records) -> set[str]:
     mains = set()
     for task in objects(records.evaluation.get("tasks")):
         for split in mapping(task.get("splits")).values():
-            main = plain(mapping(split).get("main"))
+            main = plain(task.get("deciding") or mapping(split).get("main"))
             mains |= {main, f"{plain(task.get('name'))}/{main}"}
     return mains
 

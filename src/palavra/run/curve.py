@@ -1,5 +1,6 @@
 """Learning curves: how good a model gets with few labels and with many, pretrained and from scratch (C-L5)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def learning_curve(
             points.append(
                 Point(
                     examples=len(part.train),
-                    score=scores.values[metric],
+                    score=scores.values.get(metric, math.nan),
                     low=interval.low if interval else None,
                     high=interval.high if interval else None,
                 )

@@ -101,12 +101,18 @@ def evaluation_json(
         }
         for name, of in scores.items()
     ]
-    together = {}
-    for kind in SPLITS if len(tasks) > 1 else ():
-        reached = [goodness(deciding[name], of[kind].values) for name, of in scores.items() if kind in of]
-        if len(reached) == len(tasks) and math.isfinite(sum(reached)):
+    return with_together({"tasks": entries})
+
+
+def with_together(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation; of several tasks with the mean of their deciding scores, in which errors are negative."""
+    entries, together = evaluation["tasks"], {}
+    for kind in SPLITS if len(entries) > 1 else ():
+        found = [(entry["deciding"], entry["splits"][kind]["values"]) for entry in entries if kind in entry["splits"]]
+        reached = [goodness(metric, values) for metric, values in found]
+        if len(reached) == len(entries) and math.isfinite(sum(reached)):
             together[kind] = sum(reached) / len(reached)
-    return {"tasks": entries, **({"together": together} if together else {})}
+    return {**evaluation, **({"together": together} if together else {})}
 
 
 def scores_json(scores: Scores) -> dict[str, Any]:

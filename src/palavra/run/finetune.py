@@ -167,7 +167,7 @@ def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
         raise PalavraError("mixing means nothing for a single task: leave it out")
     config = read_config(Path(recipe.model))
     for task in tasks:
-        check_output(task.spec.output)
+        check_output(task.spec.output, task.spec.name)
         check_head(config, task)
         if (task.spec.longest or 0) > config.context:
             raise PalavraError(
@@ -314,10 +314,7 @@ def _finish(
     run, log, state = training.run, training.log, outcome.state
     training.keep_best()
     finish_model(job.model)
-    settled = {
-        name: job.tasks[name].calibrate(labelled.examples, labelled.features, job.infer(name, labelled))
-        for name, labelled in job.valid.items()
-    }
+    settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
     job = replace(job, tasks={**job.tasks, **{name: task for name, (task, _) in settled.items()}})
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
     scores: dict[str, dict[str, Scores]] = {split.task.spec.name: {} for split in splits}
@@ -334,7 +331,7 @@ def _finish(
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
     for kind, mean in evaluation.get("together", {}).items():
-        log.line(f"together, {kind}: {mean:.4f}, the mean of the deciding scores")
+        log.line(f"together, {kind}: {mean:.4f}, the mean of the deciding scores, errors negative")
     described = run.read_json("run.json")
     rate = state.documents / max(state.seconds, 1e-9)
     described["training"] = {**outcome.to_json(), "examples_per_second": rate}

@@ -10,7 +10,7 @@ import numpy as np
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.inference.tasks import Vectors, infer
+from palavra.inference.tasks import Vectors, infer, infer_whole
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
@@ -18,7 +18,7 @@ from palavra.run.job import Stage, Validation
 from palavra.tasks.batches import Chosen, Plan
 from palavra.tasks.features import Features
 from palavra.tasks.objective import TaskObjective
-from palavra.tasks.task import Inferred, Scores, Task, is_error
+from palavra.tasks.task import Scores, Task, is_error
 from palavra.training.loop import LoopConfig, StepReport
 from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
 from palavra.training.schedules import ScheduleConfig
@@ -150,17 +150,22 @@ class FineTuning:
             for (name, scores), reach in zip(found.items(), reached, strict=True)
         )
         if len(found) > 1:
-            line += f", together {together:.4f}"
+            line += f", together {together:.4f}" if math.isfinite(together) else ", together not defined"
         loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
         return Validation(score=-together, loss=loss, values=values, line=line)
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
-        return self.tasks[name].score(labelled.examples, labelled.features, self.infer(name, labelled))
+        task = self.tasks[name]
+        inferred = infer(self.model, name, task, labelled.features, self.compute, labelled.vectors)
+        return task.score(labelled.examples, labelled.features, inferred)
 
-    def infer(self, name: str, labelled: Labelled) -> Inferred:
-        """What the model says now of a task's examples."""
-        return infer(self.model, name, self.tasks[name], labelled.features, self.compute, labelled.vectors)
+    def calibrate(self, name: str, labelled: Labelled) -> tuple[Task[Any], Scores]:
+        """A task with what can only be settled on its validation examples, and its scores on them."""
+        task = self.tasks[name]
+        found = infer_whole if task.fits_on_all else infer
+        inferred = found(self.model, name, task, labelled.features, self.compute, labelled.vectors)
+        return task.calibrate(labelled.examples, labelled.features, inferred)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """Nothing more."""

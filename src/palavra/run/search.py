@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from palavra.errors import PalavraError
+from palavra.model.outputs import effective_output
 from palavra.recipe import FinetuneRecipe
 from palavra.run.task_api import override_recipe
+from palavra.training.strategies import effective_strategy
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -118,6 +120,13 @@ def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
 def apply(recipe: FinetuneRecipe, values: dict[str, Value]) -> FinetuneRecipe:
     """The recipe with a trial's values."""
     return override_recipe(recipe, [f"{key}={value}" for key, value in values.items()])
+
+
+def effective(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """The recipe without what a trial's choices leave aside, such as the rank of another strategy: one that can be run
+    again as it stands."""
+    tasks = tuple(replace(task, output=effective_output(task.output)) for task in recipe.tasks)
+    return replace(recipe, strategy=effective_strategy(recipe.strategy), tasks=tasks)
 
 
 def typed(recipe: FinetuneRecipe, values: dict[str, Value]) -> dict[str, Any]:

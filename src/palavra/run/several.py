@@ -191,11 +191,12 @@ def take_model(folder: Path, run: RunDirectory) -> None:
 
 def values_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The plain numbers of an evaluation, by "task/split"."""
-    return {
+    values = {
         f"{task['name']}/{split}": dict(found["values"])
         for task in evaluation["tasks"]
         for split, found in task["splits"].items()
     }
+    return values | {f"together/{split}": {"mean": mean} for split, mean in evaluation.get("together", {}).items()}
 
 
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
@@ -222,7 +223,7 @@ def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, float]:
     of_tasks = []
     for task in evaluation["tasks"]:
         found = task["splits"].get("valid") or next(iter(task["splits"].values()))
-        of_tasks.append((task["deciding"], found["values"]))
+        of_tasks.append((task.get("deciding", found["main"]), found["values"]))
     reached = [goodness(metric, values) for metric, values in of_tasks]
     losses = [goodness("loss", values) for _, values in of_tasks]
     return float(np.mean(reached)), float(np.mean(losses))

@@ -10,6 +10,8 @@ from palavra.tasks.task import Task
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+# So that what should be a whole number is not one less.
+ROUNDING = 1e-9
 
 
 def hold_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
@@ -85,10 +87,11 @@ def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
 def _iterative_parts(
     strata: Sequence[Sequence[str]], shares: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example, of which each takes its share of all and of every stratum; an example can be of
-    several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
+    """(E,) the part of each example, of which each takes about its share of all and of every stratum; an example can be
+    of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
-    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it.
+    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it. What a
+    part wants of a stratum is a whole number, rounded at random: of rare strata, too, each has its share on average.
     """
     number = {name: place for place, name in enumerate(dict.fromkeys(name for of in strata for name in of))}
     own = [[number[name] for name in of] for of in strata]
@@ -98,7 +101,8 @@ def _iterative_parts(
         for stratum in own[example]:
             members[stratum].append(example)
     left = np.array([len(of) for of in members], dtype=np.float64)
-    lacking = left[:, None] * np.array(shares)
+    bounds = np.pad(left[:, None] * np.cumsum(shares), ((0, 0), (1, 0)))
+    lacking = np.diff(np.floor(bounds + random.random((len(left), 1)) + ROUNDING), axis=1)
     lacking_in_all = len(own) * np.array(shares)
     part = np.full(len(own), -1, dtype=np.int64)
 

@@ -13,7 +13,7 @@ from palavra.log import Log
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.report import write_report
-from palavra.run.describe_tasks import scores_json, scores_line
+from palavra.run.describe_tasks import scores_json, scores_line, with_together
 from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_recipe, optimizer_of
 from palavra.run.finetuning import deciding_metric
@@ -215,4 +215,4 @@ def _evaluation(work: Trials, folder: Path) -> dict[str, Any]:
             scores = model.score(split.test, task=task["name"])
             task["splits"]["test"] = scores_json(scores)
             work.log.line(f"{task['name']}, test: {scores_line(scores)}")
-    return evaluation
+    return with_together(evaluation)

@@ -133,12 +133,12 @@ class Training:
 
     @contextmanager
     def _checkpoint_told(self) -> Iterator[None]:
-        """Where the loss is lost, say what is left."""
+        """Where the loss is lost, note what is left."""
         try:
             yield
         except Diverged as error:
             if any(self.run.checkpoints.glob("step-*")):
-                raise Diverged(f"{error}; the last good checkpoint is kept") from None
+                error.add_note("the last good checkpoint is kept")
             raise
 
     def keep_best(self) -> None:

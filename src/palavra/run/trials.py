@@ -21,7 +21,7 @@ from palavra.run.finetune import finetune_splits
 from palavra.run.finetuning import FineTuning
 from palavra.run.job import Validation
 from palavra.run.memory import OutOfMemory
-from palavra.run.search import Dimension, apply, typed
+from palavra.run.search import Dimension, apply, effective, typed
 from palavra.run.splits import Split, read_split
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
@@ -244,7 +244,7 @@ class Trials:
         self.log.line(f"trial {number}: {shown(typed(self.recipe, values))}")
         looks = Looks(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
-            recipe = apply(self.recipe, values)
+            recipe = effective(apply(self.recipe, values))
             finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), looks.job)
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)

@@ -86,9 +86,8 @@ class Features:
         return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
 
     def parts(self, sequences: int) -> Iterator[tuple["Features", slice]]:
-        """The same in parts of whole examples, at least one and otherwise of at most so many `sequences` more than
-        one's; and the rows (R,) of all that each part has. The features must have nothing besides what this class
-        has."""
+        """The same in parts of whole examples, each of fewer than so many `sequences` and those of its last example;
+        with the rows (R,) of all that each part has. The features must have nothing besides what this class has."""
         first = self.first_sequences
         bounds = np.append(first[np.flatnonzero(np.diff(first // sequences, prepend=-1))], self.sequences)
         for start, stop in pairwise(bounds.tolist()):

@@ -8,6 +8,7 @@ from typing import Any
 from palavra.data.characters import split_words
 from palavra.data.columns import read_tagged
 from palavra.errors import PalavraError
+from palavra.tasks.labels import composed
 from palavra.tasks.spec import TaskSpec
 
 Labels = tuple[str, ...]
@@ -31,7 +32,13 @@ def read_sentences(spec: TaskSpec, source: str) -> list[Tagged]:
     word, label = _column(spec.columns.words, 0), _column(_label_column(spec), -1)
     sentences = read_tagged(source, word_column=word, label_column=label, encoding=spec.encoding)
     return [
-        Tagged(words=each.words, labels=each.labels, spans=each.spans, text=each.text, where=each.where)
+        Tagged(
+            words=each.words,
+            labels=tuple(composed(label) for label in each.labels),
+            spans=each.spans,
+            text=each.text,
+            where=each.where,
+        )
         for each in sentences
     ]
 

@@ -76,9 +76,10 @@ class TaskSpec:
 
     `multilabel`: several labels an example, in a list or parted by `separator`; None: where they are lists.
     `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `long`: what
-    prediction does with texts beyond the context: "truncate" them (counted), or "split" them into overlapping windows
-    whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the validation examples, so
-    that probabilities of classes can be taken at their word (Guo et al. 2017). `weight` of the task among several.
+    validation and prediction do with texts beyond the context: "truncate" them (counted), or "split" them into
+    overlapping windows whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the
+    validation examples, so that probabilities can be taken at their word (Guo et al. 2017). `weight` of the task among
+    several.
     """
 
     kind: KindName

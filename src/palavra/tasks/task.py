@@ -201,13 +201,18 @@ class Task(ABC, Generic[Example]):
 
     @property
     def condenses(self) -> bool:
-        """Whether `predict` and `score` want what was found condensed. `calibrate` does then, too."""
+        """Whether what was found is better condensed, for the output layer gives very many numbers."""
         return False
 
     def condense(self, features: Features, inferred: Inferred) -> Inferred:
-        """As much of what was found for some of the examples as predictions and scores need, for tasks whose output
-        layer gives too many numbers for all examples to be kept."""
+        """As much of what was found for some of the examples as predictions and scores need: a NamedTuple of arrays by
+        example, from which `predict` and `score` tell that it is condensed."""
         raise NotImplementedError
+
+    @property
+    def fits_on_all(self) -> bool:
+        """Whether `calibrate` needs all that was found, not condensed."""
+        return False
 
     @abstractmethod
     def predict(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> list[Prediction]:

@@ -30,6 +30,11 @@ class Tempered(Task[Example]):
             raise ValueError(f"a temperature of {temperature}")
         self.temperature = temperature
 
+    @property
+    def fits_on_all(self) -> bool:
+        """Where a temperature is asked for."""
+        return self.spec.temperature
+
     @abstractmethod
     def at(self, temperature: float) -> Self:
         """The task at another temperature."""
@@ -40,7 +45,8 @@ class Tempered(Task[Example]):
 
     @abstractmethod
     def best_temperature(self, features: Features, inferred: Inferred, chosen: BoolArray) -> float:
-        """The temperature under which the labels of the `chosen` examples (E,), at least one, are most probable."""
+        """The temperature under which the labels of the `chosen` examples (E,), at least one, are most probable, as
+        `score` has their probabilities."""
 
     def tempered(self, features: Features, inferred: Inferred) -> Inferred:
         """What the output layer says, at the task's own temperature."""

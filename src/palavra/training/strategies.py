@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -49,14 +49,20 @@ class StrategyConfig:
 
 
 # The fields of `StrategyConfig` that mean something to one strategy only.
-_FIELDS_OF: dict[str, StrategyName] = {"layers": "top-k", "thaw_share": "gradual", "rank": "lora", "alpha": "lora"}
+_ONLY: dict[str, StrategyName] = {"layers": "top-k", "thaw_share": "gradual", "rank": "lora", "alpha": "lora"}
+
+
+def effective_strategy(strategy: StrategyConfig) -> StrategyConfig:
+    """The same without what means nothing to it."""
+    plain = StrategyConfig()
+    return replace(strategy, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != strategy.name})
 
 
 def check_strategy(strategy: StrategyConfig) -> None:
     """Raise PalavraError for a field that was set and means nothing to the strategy."""
-    plain = StrategyConfig()
-    for name, of in _FIELDS_OF.items():
-        if strategy.name != of and getattr(strategy, name) != getattr(plain, name):
+    plain, effective = StrategyConfig(), effective_strategy(strategy)
+    for name, of in _ONLY.items():
+        if getattr(strategy, name) != getattr(effective, name):
             raise PalavraError(
                 f"strategy.{name} means nothing to the strategy {strategy.name}, only to {of}: leave it out, or add "
                 f"--strategy {of}"

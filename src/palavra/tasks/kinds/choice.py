@@ -17,6 +17,7 @@ from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration
 from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.labels import composed
 from palavra.tasks.metrics import check_finite
 from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import TaskSpec
@@ -318,7 +319,7 @@ def _label(value: Any, choices: tuple[str, ...], where: str) -> int:
     text = "" if value is None else str(value).strip()
     if isinstance(value, float) and value.is_integer():
         text = str(int(value))
-    meant = {number for number, choice in enumerate(choices) if choice.strip() == text}
+    meant = {number for number, choice in enumerate(choices) if composed(choice.strip()) == composed(text)}
     if text.isascii() and text.isdigit() and len(text) < LONGEST_NUMBER:
         meant |= {int(text)} & set(range(len(choices)))
     elif len(text) == 1 and text.isascii() and text.isalpha():

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -199,10 +200,10 @@ class Classification(Tempered[TextExample]):
 
     @property
     def condenses(self) -> bool:
-        """Where there are very many classes; but a temperature is fitted on all numbers."""
-        return not self.multilabel and len(self.labels) > MANY_CLASSES and not self.spec.temperature
+        """Where there are very many classes."""
+        return not self.multilabel and len(self.labels) > MANY_CLASSES
 
-    def condense(self, features: Features, inferred: Inferred) -> Inferred:
+    def condense(self, features: Features, inferred: Inferred) -> Ranking:
         return self._ranked(features, self.probabilities(features, inferred))
 
     def probabilities(self, features: Features, inferred: Inferred) -> Probabilities:
@@ -222,8 +223,8 @@ class Classification(Tempered[TextExample]):
 
     def ranking(self, features: Features, inferred: Inferred) -> Ranking:
         """What is told of single labels, of numbers as they are or condensed."""
-        if self.condenses:
-            return Ranking(*inferred)
+        if isinstance(inferred, Ranking):
+            return inferred
         return self._ranked(features, self.probabilities(features, inferred))
 
     def predict(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> list[Prediction]:
@@ -264,11 +265,24 @@ class Classification(Tempered[TextExample]):
         return (logits / temperatures[features.example].astype(np.float32)[:, None],)
 
     def best_temperature(self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_]) -> float:
-        of_chosen = chosen[features.example]
-        logits, labels = inferred[0][of_chosen], features.labels[of_chosen]
+        labels = features.labels[features.first_sequences][chosen]
+        if features.sequences > features.examples:
+            return calibration.best_temperature(partial(self._loss_at, features, inferred, chosen, labels))
+        logits = inferred[0][chosen]
         if self.multilabel:
             return calibration.fit_label_temperature(logits, labels.astype(np.bool_))
         return calibration.fit_temperature(logits, labels.astype(np.int64))
+
+    def _loss_at(
+        self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_], labels: npt.NDArray[Any],
+        temperature: float,
+    ) -> float:  # fmt: skip
+        """The mean loss of the `chosen` examples' labels, whose probabilities are averaged over windows."""
+        probabilities = self.at(temperature).probabilities(features, inferred)[chosen]
+        if self.multilabel:
+            return float(metrics.binary_cross_entropies(labels > 0, probabilities).mean(dtype=np.float64))
+        right = probabilities[np.arange(len(labels)), labels.astype(np.int64)]
+        return float(metrics.cross_entropies(right).mean(dtype=np.float64))
 
     def at(self, temperature: float) -> "Classification":
         return Classification(self.spec, self.labels, self.counts, float(temperature), self.examples)

@@ -24,7 +24,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.calibration import Calibration, fit_temperature
 from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.labels import label_map
+from palavra.tasks.labels import composed, label_map
 from palavra.tasks.ranking import Ranking
 from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
 from palavra.tasks.spans import (
@@ -69,9 +69,10 @@ class Labelling(Tempered[Tagged]):
     def __init__(self, spec: TaskSpec, labels: Labels, counts: Sequence[int], scheme: Scheme, temperature: float = 1.0):
         super().__init__(spec, temperature)
         self.labels, self.counts, self.scheme = labels, tuple(counts), scheme
-        self._number = {label: number for number, label in enumerate(labels)}
+        names = [composed(label) for label in labels]
+        self._number = {name: number for number, name in enumerate(names)}
         # Data may write the types in any scheme.
-        self._readable = set(labels) if scheme == "plain" else set(_tags_of(_types(labels), ANY))
+        self._readable = set(names) if scheme == "plain" else set(_tags_of(_types(names), ANY))
 
     @property
     def spells_spans(self) -> bool:
@@ -290,6 +291,8 @@ class Labelling(Tempered[Tagged]):
 
     def best_temperature(self, features: Features, inferred: Inferred, chosen: npt.NDArray[np.bool_]) -> float:
         rows = np.repeat(chosen[features.example], features.row_counts)
+        if features.row_starts is not None:
+            rows &= features.row_starts
         return fit_temperature(inferred[0][rows], features.labels[rows].astype(np.int64)) if rows.any() else 1.0
 
     def at(self, temperature: float) -> "Labelling":

@@ -279,7 +279,8 @@ class QuestionAnswering(Task[Question]):
         second = halves([""] * (int(passages.max()) + 1))[passages]
         limits, own = np.full(len(examples), self.threshold), None
         answered = judged.grades.answered
-        if min(answered[second].sum(), (~answered)[second].sum()) >= FEWEST_IN_HALF:
+        sorts = [(half & sort).sum() for half in (second, ~second) for sort in (answered, ~answered)]
+        if min(sorts) >= FEWEST_IN_HALF:
             own = judged.threshold(~second).value, judged.threshold(second).value
             limits = np.where(second, *own)
         scores = self._scores(examples, features, inferred, judged, limits)
