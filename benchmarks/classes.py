@@ -53,12 +53,12 @@ PARTS = ("forward", "backward", "clip", "adamw")
 TRAINING_ROWS = 10_000_000
 WARM_UP = 2  # rounds: the first makes the optimizer's state, and memory comes new from the system
 
-# Of the runs on real data. A node of the balanced tree tells one stretch of the sorted labels from the next; a hidden
+# Of the runs on real data. A node of the prefix tree tells one stretch of the sorted labels from the next; a hidden
 # layer turns the body's vectors so that it can.
 HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu", "norm": "batch"}
 OUTPUTS = {
     "softmax": ("task.output.name=softmax",),
-    "hierarchical": ("task.output.name=hierarchical", "task.output.tree=balanced"),
+    "hierarchical": ("task.output.name=hierarchical", "task.output.tree=prefix"),
     "sampled": ("task.output.name=sampled",),
     "adaptive": ("task.output.name=adaptive",),
 }

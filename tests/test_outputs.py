@@ -20,6 +20,7 @@ CONFIGS = [
     OutputConfig(name="softmax"),
     OutputConfig(name="hierarchical", tree="huffman"),
     OutputConfig(name="hierarchical", tree="balanced"),
+    OutputConfig(name="hierarchical", tree="prefix"),
     OutputConfig(name="sampled", samples=30),
     OutputConfig(name="adaptive"),
 ]
@@ -239,6 +240,8 @@ def test_wrong_values_are_refused() -> None:
         OutputConfig(name="hardmax")  # type: ignore[arg-type]
     with pytest.raises(PalavraError, match="class 1 has the count -1"):
         build_output(OutputConfig(), WIDTH, np.array([0, -1]))
+    with pytest.raises(ValueError, match="is made of the labels"):
+        build_output(OutputConfig(name="hierarchical", tree="prefix"), WIDTH, np.array([1, 1]))
     with pytest.raises(ValueError, match="not integers"):
         build_output(OutputConfig(), WIDTH, np.array([0.5, 0.5]))
     output = build(OutputConfig())

@@ -152,6 +152,7 @@ OURS: dict[str, Tasks] = {
     "plain": {"task": with_head(PAIR, HeadConfig(hidden=()))},
     "max": {"task": with_head(SEVERAL, HeadConfig(pooling="max"))},
     "huffman": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="hierarchical", tree="huffman"))},
+    "prefix": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="hierarchical", tree="prefix"))},
     "balanced": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="hierarchical", tree="balanced"))},
     "adaptive": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="adaptive"))},
     "several": several_tasks(),

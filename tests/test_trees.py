@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from palavra.errors import PalavraError
-from palavra.model.trees import Int64Array, balanced_tree, check_tree, huffman_tree, tree_levels, tree_paths
+from palavra.model.trees import (
+    Int64Array,
+    balanced_tree,
+    check_tree,
+    huffman_tree,
+    prefix_tree,
+    tree_levels,
+    tree_paths,
+)
 
 
 def depths_of(tree: Int64Array) -> Int64Array:
@@ -49,13 +57,13 @@ def test_huffman_is_within_a_bit_of_the_entropy(counts: list[int]) -> None:
         shares = frequencies / frequencies.sum()
         bits = entropy(shares, base=2)
         assert bits - 1e-9 <= shares @ depths <= bits + 1
-        balanced = depths_of(balanced_tree(frequencies))
+        balanced = depths_of(balanced_tree(len(counts)))
         assert shares @ depths <= shares @ balanced + 1e-9
 
 
 @given(classes=st.integers(2, 300))
 def test_balanced_depth_is_log_k(classes: int) -> None:
-    tree = balanced_tree(np.zeros(classes, dtype=np.int64))
+    tree = balanced_tree(classes)
     check_tree(tree)
     depths = depths_of(tree)
     assert {int(depth) for depth in depths} <= {math.floor(math.log2(classes)), math.ceil(math.log2(classes))}
@@ -73,3 +81,31 @@ def test_a_huge_count_fits_the_deepest_tree() -> None:
         fibonacci.append(sum(fibonacci[-2:]))
     depths = depths_of(huffman_tree(np.array(fibonacci)))
     assert depths.max() == 89
+
+
+def leaves_of(tree: Int64Array, vertex: int) -> list[int]:
+    """The classes below a vertex, from left to right."""
+    if tree[vertex] >= 0:
+        return [int(tree[vertex])]
+    left = 2 * int((tree[:vertex] < 0).sum()) + 1
+    return leaves_of(tree, left) + leaves_of(tree, left + 1)
+
+
+def test_the_prefix_tree_parts_codes_between_their_chapters() -> None:
+    labels = ["A01", "A02", "A03", "B01", "B02", "C01", "C11", "C12"]
+    tree = prefix_tree(labels)
+    check_tree(tree)
+    assert leaves_of(tree, 0) == list(range(8))
+    # The middle would be inside B; of its two ends the first one is nearer.
+    assert [[labels[k] for k in leaves_of(tree, vertex)] for vertex in (1, 2)] == [labels[:3], labels[3:]]
+    assert [labels[k] for k in leaves_of(tree, 5)] == ["B01", "B02"]
+
+
+@given(labels=st.lists(st.text("ab1", max_size=6), min_size=2, max_size=120, unique=True).map(sorted))
+def test_a_prefix_tree_is_a_tree_of_bounded_depth(labels: list[str]) -> None:
+    tree = prefix_tree(labels)
+    check_tree(tree)
+    assert leaves_of(tree, 0) == list(range(len(labels)))
+    assert depths_of(tree).max() <= 2 + math.log(len(labels), 4 / 3)
+    alike = prefix_tree([f"{number:03}" for number in range(8)])
+    assert depths_of(alike).tolist() == [3] * 8

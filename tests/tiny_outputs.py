@@ -20,7 +20,8 @@ def zipf(classes: int = CLASSES) -> Int64Array:
 
 def build(config: OutputConfig, counts: Int64Array | None = None) -> Output:
     """In float64, with weights large enough for the classes to differ."""
-    output = build_output(config, WIDTH, zipf() if counts is None else counts).double()
+    counts = zipf() if counts is None else counts
+    output = build_output(config, WIDTH, counts, [f"{number:04}" for number in range(len(counts))]).double()
     for parameter in output.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return output

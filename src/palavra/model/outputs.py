@@ -10,6 +10,7 @@ exception.
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.model.trees import TREES, Int64Array, TreeName, check_tree, tree_levels, tree_paths
+from palavra.model.trees import Int64Array, TreeName, build_tree, check_tree, tree_levels, tree_paths
 
 OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
 
@@ -43,8 +44,8 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.name not in get_args(OutputName):
             raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
-        if self.tree not in TREES:
-            raise PalavraError(f"output.tree is {self.tree!r}: use {' or '.join(TREES)}")
+        if self.tree not in get_args(TreeName):
+            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
         if self.samples < 1:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
 
@@ -254,8 +255,8 @@ class Hierarchical(Output):
     training step costs where K is large.
 
     Each node tells one set of classes from another by a plane, so classes that are alike should hang together
-    (Morin and Bengio 2005; Mnih and Hinton 2008): the balanced tree keeps the order of the ids, Huffman's only that
-    among classes of one frequency.
+    (Morin and Bengio 2005; Mnih and Hinton 2008): the balanced tree keeps the order of the ids, the prefix tree parts
+    it where labels begin least alike, Huffman's keeps it only among classes of one frequency.
 
     `tree` (2K - 1,) int64 is as `palavra.model.trees` has it.
     """
@@ -266,12 +267,12 @@ class Hierarchical(Output):
     leaves: Tensor
     parents: Tensor
 
-    def __init__(self, width: int, counts: Int64Array, tree: TreeName):
+    def __init__(self, width: int, counts: Int64Array, tree: TreeName, labels: Sequence[str] | None = None):
         super().__init__(counts)
         self.weight = nn.Parameter(torch.empty(len(counts) - 1, width))
         self.bias = nn.Parameter(torch.zeros(len(counts) - 1))
         nn.init.normal_(self.weight, std=INITIALIZER_RANGE)
-        self.register_buffer("tree", torch.from_numpy(TREES[tree](counts)))
+        self.register_buffer("tree", torch.from_numpy(build_tree(tree, counts, labels)))
         self.derive()
 
     def derive(self) -> None:
@@ -423,8 +424,11 @@ def adaptive_cutoffs(counts: Int64Array, width: int) -> list[int]:
     return [first, min(max(second, first + 1), classes - 1)]
 
 
-def build_output(config: OutputConfig, width: int, counts: npt.NDArray[np.integer]) -> Output:
-    """A new output layer for vectors of `width` D and classes with these training frequencies (K,).
+def build_output(
+    config: OutputConfig, width: int, counts: npt.NDArray[np.integer], labels: Sequence[str] | None = None
+) -> Output:
+    """A new output layer for vectors of `width` D and classes with these training frequencies (K,); their `labels` (K,)
+    are what the tree "prefix" is made of.
 
     A count may be 0; where all are, the classes are taken as equally frequent. Raises PalavraError for fewer than
     two classes, for negative counts, and where the adaptive softmax has too few classes.
@@ -440,7 +444,7 @@ def build_output(config: OutputConfig, width: int, counts: npt.NDArray[np.intege
         case "softmax":
             return Softmax(width, frequencies)
         case "hierarchical":
-            return Hierarchical(width, frequencies, config.tree)
+            return Hierarchical(width, frequencies, config.tree, labels)
         case "sampled":
             return Sampled(width, frequencies, config.samples)
         case "adaptive":

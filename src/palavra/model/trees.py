@@ -4,7 +4,8 @@ A tree of K classes is one array (2K - 1,) int64 of its vertices in breadth-firs
 a node. The children of the j-th node are the vertices 2j + 1 (left) and 2j + 2, so nothing else is needed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, takewhile
 from typing import Literal
 
 import numpy as np
@@ -12,21 +13,66 @@ import numpy.typing as npt
 
 from palavra.errors import PalavraError
 
-TreeName = Literal["huffman", "balanced"]
+TreeName = Literal["huffman", "balanced", "prefix"]
 Int64Array = npt.NDArray[np.int64]
 
 DEEPEST = 128  # Huffman's tree of counts that fit int64 is not as deep; a tree from elsewhere may pretend to be
+SMALLER_SIDE = 0.25  # of a node of `prefix_tree`, at least: the share of its classes
 DAMAGED = "the tree of the hierarchical softmax is damaged: take the model from another checkpoint"
 
 
-def balanced_tree(counts: Int64Array) -> Int64Array:
+def build_tree(name: TreeName, counts: Int64Array, labels: Sequence[str] | None) -> Int64Array:
+    """The tree of a name over classes of these training frequencies (K,); "prefix" needs their `labels` (K,). See the
+    module."""
+    match name:
+        case "huffman":
+            return huffman_tree(counts)
+        case "balanced":
+            return balanced_tree(len(counts))
+        case "prefix":
+            if labels is None:
+                raise ValueError("the tree 'prefix' is made of the labels")
+            return prefix_tree(labels)
+
+
+def balanced_tree(classes: int) -> Int64Array:
     """The complete binary tree, ids from left to right: depths differ by at most 1. See the module."""
-    classes = len(counts)
     # Breadth-first, the leaves of the last but one level come first, and they stand to the right of the deepest.
     shallow = 2 ** int(classes - 1).bit_length() - classes
     return np.concatenate(
         [np.full(classes - 1, -1), np.arange(classes - shallow, classes), np.arange(classes - shallow)]
     )
+
+
+def prefix_tree(labels: Sequence[str]) -> Int64Array:
+    """Ids from left to right, as in the balanced tree, but parted where neighbouring labels begin least alike: between
+    two chapters rather than inside one, where labels are codes. Each side has a quarter of a node's classes or more, so
+    that the depth stays a small multiple of log K. Of equally good places the one nearest to the middle. See the
+    module."""
+    alike = np.array([_beginning_alike(one, next_one) for one, next_one in pairwise(labels)])
+    tree: list[int] = []
+    level = [(0, len(labels))]
+    while level:
+        below = []
+        for first, end in level:
+            size = end - first
+            if size == 1:
+                tree.append(first)
+                continue
+            least = max(1, int(SMALLER_SIDE * size))
+            places = np.arange(first + least, end - least + 1)
+            how_alike = alike[places - 1]
+            best = places[how_alike == how_alike.min()]
+            place = int(best[np.abs(2 * best - first - end).argmin()])
+            tree.append(-1)
+            below += [(first, place), (place, end)]
+        level = below
+    return np.array(tree, dtype=np.int64)
+
+
+def _beginning_alike(one: str, other: str) -> int:
+    """Characters at the beginning that are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def huffman_tree(counts: Int64Array) -> Int64Array:
@@ -89,6 +135,3 @@ def check_tree(tree: Int64Array) -> None:
     # Every vertex below the root follows the node it hangs from.
     if not complete or not (known > np.arange(len(tree) - 1) // 2).all():
         raise PalavraError(DAMAGED)
-
-
-TREES: dict[TreeName, Callable[[Int64Array], Int64Array]] = {"huffman": huffman_tree, "balanced": balanced_tree}

@@ -168,7 +168,7 @@ class Classification(Tempered[TextExample]):
     def build_output(self, width: int) -> nn.Module:
         if self.multilabel:
             return nn.Linear(width, len(self.labels))
-        return build_output(self.spec.output, width, np.array(self.counts))
+        return build_output(self.spec.output, width, np.array(self.counts), self.labels)
 
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy; with several labels the mean binary cross-entropy over the classes."""

@@ -186,7 +186,7 @@ class Labelling(Tempered[Tagged]):
         return np.fromiter((self._number[name] for name in names), dtype=np.int64)
 
     def build_output(self, width: int) -> nn.Module:
-        return build_output(self.spec.output, width, np.array(self.counts))
+        return build_output(self.spec.output, width, np.array(self.counts), self.labels)
 
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy of the rows: of words, or of subwords where all carry their word's label."""
