@@ -35,7 +35,8 @@ from torch import Tensor
 import palavra
 from palavra.log import Log
 from palavra.model.compute import choose_compute, keep_freed_memory
-from palavra.model.outputs import Output, OutputConfig, build_output
+from palavra.model.output_layers import Output
+from palavra.model.outputs import OutputConfig, build_output
 from palavra.run.finetune import FineTuned
 from palavra.training.loop import finish_gradients
 from palavra.training.optimizers import OptimizerConfig, build_optimizers

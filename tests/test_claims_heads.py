@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from palavra.log import Log
 from palavra.losses import cross_entropy
-from palavra.model.outputs import Hierarchical, OutputConfig, Sampled, Softmax, build_output
+from palavra.model.output_layers import Hierarchical, Sampled, Softmax
+from palavra.model.outputs import OutputConfig, build_output
 from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig
 from palavra.recipe import FinetuneRecipe
 from palavra.run.directory import RunDirectory

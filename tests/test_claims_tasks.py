@@ -20,7 +20,8 @@ from torch import nn
 from palavra import config as configuration
 from palavra.data.packing import Cursor
 from palavra.model.lora import LoRALinear
-from palavra.model.outputs import OutputConfig, Softmax, build_output
+from palavra.model.output_layers import Softmax
+from palavra.model.outputs import OutputConfig, build_output
 from palavra.model.task_heads import HeadConfig, HeadNorm, Pooling
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.kinds import KINDS

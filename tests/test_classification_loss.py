@@ -15,7 +15,7 @@ from tiny_tasks import build, gradients, trained
 from torch import Tensor
 
 from palavra.batch import Batch
-from palavra.model.outputs import Softmax
+from palavra.model.output_layers import Softmax
 from palavra.tasks.kinds.classification import Classification
 from palavra.tokenizer import Tokenizer
 

@@ -31,7 +31,8 @@ from tiny_tasks import batch_of, build, inferred, loss_of, overfit, with_interva
 from torch.nn.functional import cross_entropy
 
 from palavra.errors import PalavraError
-from palavra.model.outputs import OutputConfig, OutputName, Softmax
+from palavra.model.output_layers import Softmax
+from palavra.model.outputs import OutputConfig, OutputName
 from palavra.tasks.features import offsets_of
 from palavra.tasks.kinds.labelling import Labelling
 from palavra.tasks.sentences import Tagged, read_sentences

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_outputs import CLASSES, EVERY, WIDTH, build, gradients, rows_of
 
-from palavra.model import outputs
-from palavra.model.outputs import OutputConfig, Sampled, build_output, inclusion_probabilities
+from palavra.model import output_layers
+from palavra.model.output_layers import Sampled, inclusion_probabilities
+from palavra.model.outputs import OutputConfig, build_output
 
 
 def sampled(samples: int) -> Sampled:
@@ -85,8 +86,8 @@ def test_draws_are_as_exact_whatever_the_module_is_converted_to() -> None:
     assert isinstance(output, Sampled)
     widths = torch.diff(output.bfloat16().ends, prepend=output.ends.new_zeros(1))
     expected = inclusion_probabilities(counts.astype(np.float64) + 1, 64)[output.line.numpy()]
-    np.testing.assert_allclose(widths.numpy() / outputs.LINE_STEPS, expected, rtol=1e-6)
-    assert output.ends[-1] == 64 * outputs.LINE_STEPS
+    np.testing.assert_allclose(widths.numpy() / output_layers.LINE_STEPS, expected, rtol=1e-6)
+    assert output.ends[-1] == 64 * output_layers.LINE_STEPS
 
 
 @settings(max_examples=50)

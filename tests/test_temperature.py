@@ -15,7 +15,8 @@ from tiny_tasks import trained
 
 from palavra.inference.tasks import FineTunedModel
 from palavra.model.compute import choose_compute
-from palavra.model.outputs import OutputConfig, Softmax, is_linear, rescaled
+from palavra.model.output_layers import Softmax
+from palavra.model.outputs import OutputConfig, is_linear, rescaled
 from palavra.tasks.calibration import fit_label_temperature
 from palavra.tasks.kinds.choice import ChoiceExample, MultipleChoice
 from palavra.tasks.kinds.classification import Classification

@@ -10,7 +10,7 @@ from torch import nn
 
 from palavra.batch import Batch
 from palavra.inference.model import LanguageModel
-from palavra.model.outputs import Softmax
+from palavra.model.output_layers import Softmax
 from palavra.model.task_heads import HeadConfig
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.run.finetuning import FineTuning, Labelled

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palavra.model.outputs import Output, OutputConfig, build_output
+from palavra.model.output_layers import Output
+from palavra.model.outputs import OutputConfig, build_output
 from palavra.model.trees import Int64Array
 
 WIDTH = 16

@@ -27,7 +27,7 @@ from palavra.model.directory import (
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
-from palavra.model.outputs import Output
+from palavra.model.output_layers import Output
 from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import Head, HeadConfig, TaskModel, output_width
 from palavra.tasks.kinds import KINDS

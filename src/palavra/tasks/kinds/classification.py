@@ -17,7 +17,8 @@ from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
-from palavra.model.outputs import Output, build_output
+from palavra.model.output_layers import Output
+from palavra.model.outputs import build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets

@@ -19,7 +19,8 @@ from palavra.data.formats import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
-from palavra.model.outputs import Output, build_output
+from palavra.model.output_layers import Output
+from palavra.model.outputs import build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.calibration import Calibration, fit_temperature
