@@ -1,12 +1,11 @@
 """Extractive question answering: the answer is a span of the passage (Devlin et al. 2019, sections 4.2 and 4.3)."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.special import softmax
 from torch import Tensor, nn
@@ -19,40 +18,30 @@ from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.answers import ARTICLES, Grades, QuestionScores, Threshold, best_threshold, grade
+from palavra.tasks.answers import ARTICLES, grade
 from palavra.tasks.calibration import FEWEST_IN_HALF, Calibration, halves, how_fitted
 from palavra.tasks.candidates import Candidate, Found, best_spans, candidate_of, distinct
-from palavra.tasks.features import Features, Int64Array, offsets_of
+from palavra.tasks.features import Features, offsets_of
 from palavra.tasks.metrics import check_finite
+from palavra.tasks.question_scores import (
+    Doubles,
+    Judged,
+    confident_errors,
+    losses_of_windows,
+    passages_of,
+    scores_of_sorts,
+    statistics_of_questions,
+    window_losses,
+)
 from palavra.tasks.questions import QuestionFeatures, encode_questions
-from palavra.tasks.segments import group_log_softmax
 from palavra.tasks.spec import Articles, TaskSpec
-from palavra.tasks.statistics import Statistic, means
 from palavra.tasks.task import Inferred, Located, Prediction, Scores, Task
 from palavra.tokenizer import Tokenizer
 
-SHOWN_ERRORS = 20
 # Spans of each window that are looked at, and answers whose probabilities add up to 1: the `n_best_size` of the
 # published programs.
 CANDIDATES = 20
 COLUMNS = ("question", "context", "answers")
-Doubles = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What was found for questions, its `grades` with none withheld, and how much better "no answer" is, `refusal`."""
-
-    found: tuple[Found, ...]
-    grades: Grades
-    refusal: Doubles
-
-    def threshold(self, of_those: BoolArray | None = None, of: Literal["f1", "exact"] = "f1") -> Threshold:
-        """The threshold that is best for the questions `of_those` (E,), or for all."""
-        chosen = np.ones(len(self.refusal), dtype=bool) if of_those is None else of_those
-        scores: Doubles = getattr(self.grades, of)
-        return best_threshold(scores[chosen], self.grades.answered[chosen], self.refusal[chosen])
 
 
 class QuestionAnswering(Task[Question]):
@@ -275,7 +264,7 @@ class QuestionAnswering(Task[Question]):
         self, examples: Sequence[Question], features: Features, inferred: Inferred, judged: "Judged"
     ) -> Scores:
         assert self.threshold is not None
-        passages = _passages(examples)
+        passages = passages_of(examples)
         second = halves([""] * (int(passages.max()) + 1))[passages]
         limits, own = np.full(len(examples), self.threshold), None
         answered = judged.grades.answered
@@ -307,26 +296,26 @@ class QuestionAnswering(Task[Question]):
         if not given.answered.all():
             best = {"best_f1": judged.threshold(), "best_exact": judged.threshold(of="exact")}
         scores = given.scores(**best)
-        of_windows = _losses(features, inferred)
+        of_windows = losses_of_windows(features, inferred)
         threshold = {} if np.isinf(self.limit) else {"threshold": self.limit}
         shares = [self._shares(found) for found in judged.found]
         sure = np.array([own[-1] if no else own[0] for own, no in zip(shares, refused.tolist(), strict=True)])
         # A sum of rounded shares may be a little over 1.
         calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
-        errors = {**calibrated.to_json(), "errors": _errors(examples, judged, refused, given.f1, sure)}
+        errors = {**calibrated.to_json(), "errors": confident_errors(examples, judged, refused, given.f1, sure)}
         return Scores(
             main="f1",
             values={
                 "f1": scores.f1,
                 "exact": scores.exact,
-                **_sorts(scores),
+                **scores_of_sorts(scores),
                 "calibration_error": calibrated.error,
                 "loss": float(of_windows.mean()),
             },
             examples=len(examples),
             details={**scores.to_json(), "articles": self.spec.qa.articles, **threshold, **errors},
-            statistics=lambda: _statistics(given, features, of_windows),
-            groups=_passages(examples),
+            statistics=lambda: statistics_of_questions(given, features, of_windows),
+            groups=passages_of(examples),
         )
 
     def answering(self, *, threshold: float | None = None, articles: Articles | None = None) -> "QuestionAnswering":
@@ -354,70 +343,6 @@ class QuestionAnswering(Task[Question]):
             raise PalavraError(f"task {spec.name}: unanswerable is {unanswerable!r} and threshold {threshold!r}, not a "
                                "truth value and a number: fetch the model anew")  # fmt: skip
         return cls(spec, unanswerable, None if threshold is None else float(threshold))
-
-
-def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the two cross-entropies of each window (S,), in nats: scores (R, 2) of the rows, the `window` (R,) of
-    each, the `first` row (S,) of each window, labels (S, 2)."""
-    ends = [
-        group_log_softmax(scores[:, end], window, len(first)).index_select(0, first + labels[:, end]) for end in (0, 1)
-    ]
-    return -(ends[0] + ends[1]) / 2
-
-
-def _losses(features: Features, inferred: Inferred) -> Doubles:
-    """`QuestionAnswering.loss` of each window (S,), in float64."""
-    window = np.repeat(np.arange(features.sequences), features.row_counts)
-    arrays = (inferred[0].astype(np.float64), window, offsets_of(features.row_counts)[:-1], features.labels)
-    scores, group, first, labels = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    losses: Doubles = window_losses(scores, group, first, labels).numpy()
-    return losses
-
-
-def _sorts(scores: QuestionScores) -> dict[str, float]:
-    """The numbers of questions with and without an answer; nothing where all have one."""
-    if not scores.no_answer:
-        return {}
-    numbers = {name: getattr(scores, name) for name in
-               ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact")}  # fmt: skip
-    for name, threshold in (("best_f1", scores.best_f1), ("best_exact", scores.best_exact)):
-        numbers[name] = None if threshold is None else threshold.score
-    return {name: float(value) for name, value in numbers.items() if value is not None}
-
-
-def _statistics(given: Grades, features: Features, losses: Doubles) -> list[Statistic]:
-    """What the intervals take. The best thresholds have none: they are chosen with the right answers at hand."""
-    both = {"f1": given.f1, "exact": given.exact}
-    sorts = {"has_answer": given.answered, "no_answer": ~given.answered}
-    windows = np.bincount(features.example, minlength=len(given.f1))
-    return [
-        means(both),
-        *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
-        means({"loss": np.bincount(features.example, losses, len(given.f1))}, windows),
-    ]
-
-
-def _passages(examples: Sequence[Question]) -> Int64Array:
-    """The number of the passage that each question is on, (E,)."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(example.context, len(numbers)) for example in examples], dtype=np.int64)
-
-
-def _errors(
-    examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles, sure: Doubles
-) -> list[dict[str, Any]]:
-    """The wrong predictions that the model was surest of."""
-    wrong = np.flatnonzero(f1 == 0)
-    return [
-        {
-            "where": examples[i].where,
-            "text": examples[i].question[:300],
-            "label": examples[i].answers[0].text if examples[i].answers else "",
-            "predicted": "" if refused[i] else judged.found[i].text,
-            "probability": float(sure[i]),
-        }
-        for i in wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN_ERRORS].tolist()
-    ]
 
 
 def _columns(spec: TaskSpec) -> dict[str, str]:
