@@ -11,7 +11,7 @@ from tiny_finetuning import spec, write
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.run.several import _fold
+from palavra.run.several import _fold, _folds
 from palavra.run.splits import examples_hash, read_split
 from palavra.run.stratification import fold_of, groups_of, hold_out
 from palavra.tasks.kinds.classification import Classification
@@ -53,7 +53,8 @@ def test_data_that_nothing_can_be_held_out_of_asks_for_a_file(tmp_path: Path) ->
 
 def test_folds_hold_out_each_example_once(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     split = read_split(spec(reviews, valid=None), 0)
-    folds = [_fold(split, 5, number, 0) for number in range(5)]
+    divided = _folds(split, 5, 0)
+    folds = [_fold(split, divided, number) for number in range(5)]
     held = [example.where for fold in folds for example in fold.valid]
     assert sorted(held) == sorted(example.where for example in [*split.train, *split.valid])
     for fold in folds:
@@ -68,11 +69,11 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
     classes = read_split(TaskSpec(kind="classification", train=source, valid_share=0.3), 0)
     targets = TaskSpec(kind="regression", train=source, valid_share=0.3, columns=Columns(label=("size",)))
     sizes = read_split(targets, 0)
-    for split in (classes, _fold(classes, 3, 0, 0), _fold(classes, 3, 1, 0)):
+    for split in (classes, _fold(classes, _folds(classes, 3, 0), 0), _fold(classes, _folds(classes, 3, 0), 1)):
         assert isinstance(split.task, Classification)
         assert split.task.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
         assert split.task.examples == len(split.train) < 60
-    for split in (sizes, _fold(sizes, 3, 2, 0)):
+    for split in (sizes, _fold(sizes, _folds(sizes, 3, 0), 2)):
         values = [one.label[0] for one in split.train]
         assert isinstance(split.task, Regression)
         assert [*split.task.mean, *split.task.deviation] == pytest.approx([np.mean(values), np.std(values)])

@@ -18,7 +18,7 @@ from palavra.run.directory import RunDirectory
 from palavra.run.finetune import check_options, check_recipe, finetune_splits, resume_finetuning
 from palavra.run.finetuning import goodness
 from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
-from palavra.run.stratification import fold_of
+from palavra.run.stratification import Int64Array, fold_of
 from palavra.tasks.intervals import mean_interval
 from palavra.training.interrupts import Interrupted, stop_on_signals
 
@@ -91,9 +91,10 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
     for split in splits:
         if split.task.spec.valid:
             raise PalavraError("--folds makes its own validation examples: leave --valid out, or use --seeds")
+    divided = [_folds(split, folds, recipe.train.seed) for split in splits]
 
     def one(number: int, folder: Path) -> None:
-        parts = [_fold(split, folds, number, recipe.train.seed) for split in splits]
+        parts = [_fold(split, of, number) for split, of in zip(splits, divided, strict=True)]
         if (folder / "palavra.toml").exists():
             resume_finetuning(folder, (), log, parts)
         else:
@@ -103,13 +104,17 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
     return _run(one, folds, what, out, resume, log)
 
 
-def _fold(split: Split, folds: int, number: int, seed: int) -> Split:
-    """The split whose validation examples are the `number`-th fold."""
+def _folds(split: Split, folds: int, seed: int) -> Int64Array:
+    """The fold of each example, those that would have been held out among them."""
     examples = [*split.train, *split.valid]
     if len(examples) < folds:
         raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
-    held = fold_of(split.task, examples, folds, seed) == number
-    return replace(split, train=examples).holding_out(held)
+    return fold_of(split.task, examples, folds, seed)
+
+
+def _fold(split: Split, folds: Int64Array, number: int) -> Split:
+    """The split whose validation examples are the `number`-th of the `folds`."""
+    return replace(split, train=[*split.train, *split.valid]).holding_out(folds == number)
 
 
 def _run(
