@@ -133,22 +133,28 @@ def learn(data: Path, model: Path, runs: Sequence[Run], seeds: int) -> None:
         for run, results in zip(runs, found, strict=True):
             with tempfile.TemporaryDirectory() as folder:
                 results.append(fine_tune(data, model, run, seed, Path(folder) / "model"))
-            print(f"  {run.layer}, {run.epochs:g} passes, seed {seed}: {results[-1].seconds:.1f} s", flush=True)
+            reached = spread(accuracies(results[-1:], "test"))
+            print(
+                f"  {run.layer}, {run.epochs:g} passes, seed {seed}: {results[-1].seconds:.1f} s, {reached}%",
+                flush=True,
+            )
     print(f"\n{runs[0].strategy}, batches of {BATCH_SIZE}, {seeds} seeds\n")
     print("| layer | passes | training, s | a step, ms | dev accuracy, % | test accuracy, % |")
     print("|---|---:|---:|---:|---:|---:|")
     for run, results in zip(runs, found, strict=True):
         seconds = statistics.median(result.seconds for result in results)
         step = 1000 * seconds / results[0].steps
-        dev, test = (
-            spread([r.scores["task"][split].values["accuracy"] for r in results]) for split in ("valid", "test")
-        )
+        dev, test = (spread(accuracies(results, split)) for split in ("valid", "test"))
         print(f"| {run.layer} | {run.epochs:g} | {seconds:.1f} | {step:.1f} | {dev} | {test} |")
 
 
-def spread(accuracies: Sequence[float]) -> str:
+def accuracies(results: Sequence[FineTuned], split: str) -> list[float]:
+    return [result.scores["task"][split].values["accuracy"] for result in results]
+
+
+def spread(shares: Sequence[float]) -> str:
     """Mean and standard deviation in percent."""
-    percent = [100 * accuracy for accuracy in accuracies]
+    percent = [100 * share for share in shares]
     deviation = f" ± {statistics.stdev(percent):.1f}" if len(percent) > 1 else ""
     return f"{statistics.mean(percent):.1f}{deviation}"
 
