@@ -60,7 +60,7 @@ HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu
 OUTPUTS = {
     "softmax": ("task.output.name=softmax",),
     "hierarchical": ("task.output.name=hierarchical", "task.output.tree=prefix"),
-    "sampled": ("task.output.name=sampled",),
+    "sampled": ("task.output.name=sampled", "task.output.samples=2048"),
     "adaptive": ("task.output.name=adaptive",),
 }
 BATCH_SIZE = 128
