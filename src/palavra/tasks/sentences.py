@@ -1,8 +1,9 @@
 """Examples that are sentences with a label for every word: read from files, or from what a person hands in."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from palavra.data.characters import split_words
@@ -25,6 +26,11 @@ class Tagged:
     spans: tuple[tuple[int, int], ...]
     text: str
     where: str
+
+
+def bounds(examples: Sequence[Tagged]) -> Iterable[tuple[int, int]]:
+    """Where the words of each example begin and end among those of all."""
+    return pairwise(accumulate((len(example.words) for example in examples), initial=0))
 
 
 def read_sentences(spec: TaskSpec, source: str) -> list[Tagged]:

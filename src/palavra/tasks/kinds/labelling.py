@@ -4,7 +4,7 @@ speech) (Devlin et al. 2019, section 5.3)."""
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, cast, get_args
 
@@ -23,11 +23,10 @@ from palavra.model.output_layers import Output
 from palavra.model.outputs import build_output
 from palavra.model.task_heads import Level
 from palavra.tasks import metrics
-from palavra.tasks.calibration import Calibration, fit_temperature
+from palavra.tasks.calibration import fit_temperature
 from palavra.tasks.features import Features, Int64Array
 from palavra.tasks.labels import composed, label_map
-from palavra.tasks.ranking import Ranking
-from palavra.tasks.sentences import Labels, Tagged, read_sentences, sentence_input
+from palavra.tasks.sentences import Labels, Tagged, bounds, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,
     Scheme,
@@ -39,19 +38,24 @@ from palavra.tasks.spans import (
     viterbi,
 )
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.statistics import Doubles, Statistic, class_statistics, means, span_statistics
+from palavra.tasks.statistics import Doubles
 from palavra.tasks.task import Inferred, Located, Prediction, Scores
 from palavra.tasks.tempered import Tempered
+from palavra.tasks.word_scores import (
+    SPAN_METRICS,
+    WORD_METRICS,
+    JudgedWords,
+    LogProbabilities,
+    scores_of_spans,
+    scores_of_words,
+)
 from palavra.tasks.words import encode_sentences, word_texts
 from palavra.tokenizer import Tokenizer
 
-LogProbabilities = npt.NDArray[np.floating]
 SHOWN_LABELS = 20
 # Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
-SHOWN_ERRORS = 20
-SHOWN_WORDS = 8  # on either side of an error
 # Has all the roles there are: with it `decode_tags` reads tags of every scheme.
 ANY: Scheme = "bioes"
 
@@ -86,9 +90,7 @@ class Labelling(Tempered[Tagged]):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        if self.spells_spans:
-            return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
-        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
+        return SPAN_METRICS if self.spells_spans else WORD_METRICS
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -227,7 +229,7 @@ class Labelling(Tempered[Tagged]):
         labels = [self.labels[number] for number in chosen.tolist()]
         return [
             self._prediction(example, labels[start:stop], certain[start:stop])
-            for example, (start, stop) in zip(examples, _bounds(examples), strict=True)
+            for example, (start, stop) in zip(examples, bounds(examples), strict=True)
         ]
 
     def _prediction(self, example: Tagged, labels: list[str], certain: list[float]) -> Prediction:
@@ -251,39 +253,12 @@ class Labelling(Tempered[Tagged]):
         # Only a probability of 0 is not a number that is one.
         metrics.check_finite(np.exp(log_p), "words")
         chosen, gold = self.decode(examples, log_p), self._gold(examples)
-        losses = -inferred[0][np.arange(len(inferred[0])), features.labels.astype(np.int64)].astype(np.float64)
-        loss = float(losses.mean())
-        sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
-        calibrated = Calibration.of(np.exp(log_p[np.arange(len(chosen)), chosen]), chosen == gold)
-        sure = {"calibration_error": calibrated.error, "loss": loss}
-        errors = {**calibrated.to_json(), "errors": self._confident_errors(examples, log_p, chosen, gold)}
+        judged = JudgedWords(examples, self.labels, log_p, chosen, gold, features, inferred)
         if not self.spells_spans:
-            found = metrics.classification_scores(gold, Ranking.of(np.exp(log_p), gold), self.labels).to_json()
-            values = {name: float(found[name]) for name in self.metrics if name not in sure}
-            return Scores(
-                main="accuracy",
-                values={**values, **sure},
-                examples=len(examples),
-                details={**found, "loss": loss, **errors},
-                statistics=lambda: [class_statistics(gold, chosen, sizes), _mean_loss(features, losses, sizes)],
-            )
+            return scores_of_words(judged)
         labels = [self.labels[number] for number in chosen.tolist()]
-        predicted = [decode_tags(labels[start:stop], self.scheme) for start, stop in _bounds(examples)]
-        expected = [decode_tags(_labels(example), ANY) for example in examples]
-        accuracy = float((chosen == gold).mean())
-        table = metrics.span_scores(expected, predicted, token_accuracy=accuracy).to_json()
-        values = {name: float(table[name]) for name in self.metrics if name not in sure}
-        return Scores(
-            main="f1",
-            values={**values, **sure},
-            examples=len(examples),
-            details={**table, **errors},
-            statistics=lambda: [
-                span_statistics(expected, predicted),
-                means({"token_accuracy": _sums(chosen == gold, sizes)}, sizes),
-                _mean_loss(features, losses, sizes),
-            ],
-        )
+        predicted = [decode_tags(labels[start:stop], self.scheme) for start, stop in bounds(examples)]
+        return scores_of_spans(judged, [decode_tags(_labels(example), ANY) for example in examples], predicted)
 
     def divided(self, features: Features, inferred: Inferred, temperatures: Doubles) -> Inferred:
         (log_p,) = inferred
@@ -298,29 +273,6 @@ class Labelling(Tempered[Tagged]):
 
     def at(self, temperature: float) -> "Labelling":
         return Labelling(self.spec, self.labels, self.counts, self.scheme, float(temperature))
-
-    def _confident_errors(
-        self, examples: Sequence[Tagged], log_p: LogProbabilities, chosen: Int64Array, gold: Int64Array
-    ) -> list[dict[str, Any]]:
-        """The wrong words whose label the model was surest of."""
-        wrong = np.flatnonzero(chosen != gold)
-        worst = wrong[np.argsort(-log_p[wrong, chosen[wrong]], kind="stable")][:SHOWN_ERRORS]
-        starts = np.array([start for start, _ in _bounds(examples)], dtype=np.int64)
-        owners = np.searchsorted(starts, worst, side="right") - 1
-        errors = []
-        for word, owner in zip(worst.tolist(), owners.tolist(), strict=True):
-            example, place = examples[owner], word - int(starts[owner])
-            errors.append(
-                {
-                    "where": example.where,
-                    "text": _excerpt(example, place),
-                    "word": example.words[place],
-                    "label": self.labels[gold[word]],
-                    "predicted": self.labels[chosen[word]],
-                    "probability": float(np.exp(log_p[word, chosen[word]])),
-                }
-            )
-        return errors
 
     # Storage
 
@@ -380,32 +332,7 @@ def _normalized(example: Tagged, scheme: Scheme) -> Labels:
         raise PalavraError(f"{example.where}: {error}") from None
 
 
-def _bounds(examples: Sequence[Tagged]) -> Iterable[tuple[int, int]]:
-    """Where the words of each example begin and end among those of all."""
-    return pairwise(accumulate((len(example.words) for example in examples), initial=0))
-
-
 def _of_words(features: Features, inferred: Inferred) -> LogProbabilities:
     """The log-probabilities (W, K) of words: where all subwords are read, those of the first one."""
     (rows,) = inferred
     return rows if features.row_starts is None else rows[features.row_starts]
-
-
-def _sums(values: npt.ArrayLike, sizes: Int64Array) -> Doubles:
-    """The sum of the values of each example's words (E,)."""
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    return np.bincount(owner, np.asarray(values, dtype=np.float64), len(sizes)).astype(np.float64)
-
-
-def _mean_loss(features: Features, losses: Doubles, sizes: Int64Array) -> Statistic:
-    """The mean loss of a row, of resampled sentences."""
-    sentence = np.repeat(features.example, features.row_counts)
-    rows = np.bincount(sentence, minlength=len(sizes))
-    return means({"loss": np.bincount(sentence, losses, len(sizes))}, rows)
-
-
-def _excerpt(example: Tagged, place: int) -> str:
-    """A word of a sentence and those around it."""
-    first, last = max(0, place - SHOWN_WORDS), min(len(example.words), place + SHOWN_WORDS + 1)
-    text = example.text[example.spans[first][0] : example.spans[last - 1][1]]
-    return f"{'... ' if first else ''}{text}{' ...' if last < len(example.words) else ''}"
