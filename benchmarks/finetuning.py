@@ -1,6 +1,6 @@
 """Fine-tuning side by side with the Trainer of transformers: test scores and examples a second, over seeds.
 
-    python benchmarks/finetuning.py MODEL DATA [--tasks trec mrpc ...] [--seeds 3] [--out results.jsonl]
+    python benchmarks/finetuning.py MODEL DATA [--tasks trec mrpc ...] [--whole] [--seeds 3] [--out results.jsonl]
 
 MODEL is a pretrained BERT directory; DATA a folder with one folder a task (sst2, mrpc, stsb, conll2003, trec: JSONL
 or CoNLL files). Needs `transformers` and `accelerate` beside the package. Both sides get the same examples, learning
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,18 +29,19 @@ BATCH, EPOCHS, WARMUP, DECAY, CLIP = 32, 2.0, 0.1, 0.01, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One task: its kind, the suffix of its files, and how many of its training examples are taken at random."""
+    """One task: its kind, the suffix of its files, and how many of its training examples are taken at random,
+    None for all."""
 
     name: str
     kind: Literal["classification", "pairs", "regression", "labelling"]
     metric: str
-    examples: int
+    examples: int | None
     suffix: str = "jsonl"
     learning_rate: float = 1e-4
 
 
 SETTINGS = (
-    Setting(name="trec", kind="classification", metric="accuracy", examples=5452),
+    Setting(name="trec", kind="classification", metric="accuracy", examples=None),
     Setting(name="mrpc", kind="pairs", metric="accuracy", examples=2000),
     Setting(name="stsb", kind="regression", metric="pearson", examples=2000),
     Setting(name="sst2", kind="classification", metric="accuracy", examples=4000),
@@ -183,8 +184,6 @@ def _encode(tokenizer: Any, task: Any, example: Any) -> dict[str, Any]:
 
 def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float:
     """A saved model, read back and scored in float32; with the `task` where it is transformers that saved it."""
-    from dataclasses import replace
-
     from palavra.inference.tasks import FineTunedModel
 
     loaded = FineTunedModel.load(directory)
@@ -202,20 +201,24 @@ def measure(job: Job) -> dict[str, float]:
     return found
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def table(settings: Sequence[Setting], rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The results so far, as markdown."""
     yield "| task | metric | seeds | Palavra | Trainer | Palavra examples/s | Trainer examples/s | times |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
-    for setting in SETTINGS:
-        ours, theirs = ([row for row in rows if row["task"] == setting.name and row["side"] == side] for side in SIDES)
+    for setting in settings:
+        ours, theirs = ([row for row in rows if _key(setting, side).items() <= row.items()] for side in SIDES)
         if not ours or not theirs:
             continue
         rates = [statistics.median(row["rate"] for row in side) for side in (ours, theirs)]
-        name = f"{setting.name} ({setting.examples:,} examples)"
+        name = f"{setting.name} ({f'{setting.examples:,}' if setting.examples else 'all'} examples)"
         yield (
             f"| {name} | {setting.metric} | {min(len(ours), len(theirs))} | {_mean(ours)} | {_mean(theirs)} | "
             f"{rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.1f} |"
         )
+
+
+def _key(setting: Setting, side: str) -> dict[str, Any]:
+    return {"task": setting.name, "examples": setting.examples, "side": side}
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> str:
@@ -229,6 +232,7 @@ def main() -> None:
     parser.add_argument("model", help="folder of a pretrained model")
     parser.add_argument("data", help="folder with a folder for each task")
     parser.add_argument("--tasks", nargs="*", default=[setting.name for setting in SETTINGS])
+    parser.add_argument("--whole", action="store_true", help="take the whole training sets")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("finetuning.jsonl"))
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -239,18 +243,21 @@ def main() -> None:
         print(json.dumps({"palavra": palavra, "peer": peer}[job.side](job)))
         return
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    settings = [setting for setting in SETTINGS if setting.name in options.tasks]
+    if options.whole:
+        settings = [replace(setting, examples=None) for setting in settings]
     for seed in range(options.seeds):
-        for setting in SETTINGS:
+        for setting in settings:
             for side in SIDES if seed % 2 else SIDES[::-1]:
-                key = {"task": setting.name, "side": side, "seed": seed}
-                if setting.name not in options.tasks or any(key.items() <= row.items() for row in rows):
+                key = {**_key(setting, side), "seed": seed}
+                if any(key.items() <= row.items() for row in rows):
                     continue
                 job = Job(setting=setting, side=side, seed=seed, model=options.model, data=options.data)
                 rows.append({**key, **measure(job)})
                 print(f"  {rows[-1]}", flush=True)
                 with options.out.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
-    print("\n" + "\n".join(table(rows)))
+    print("\n" + "\n".join(table(settings, rows)))
 
 
 if __name__ == "__main__":
