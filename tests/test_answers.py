@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
 from palavra.tasks.answers import (
+    ENGLISH_ARTICLES,
     PORTUGUESE_ARTICLES,
     QuestionScores,
     Threshold,
     best_threshold,
-    exact_match,
-    f1,
     grade,
     normalize_answer,
 )
+
+
+def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:
+    return bool(grade([prediction], [(gold,)], articles).exact[0])
+
+
+def f1(prediction: str, gold: str) -> float:
+    return float(grade([prediction], [(gold,)]).f1[0])
 
 
 @pytest.mark.parametrize(

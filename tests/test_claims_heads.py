@@ -31,7 +31,7 @@ from palavra.run.training import Training
 from palavra.tasks.directory import build_head
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
-from palavra.training.optimizers import OptimizerConfig, OptimizerName, build_optimizers, penalty
+from palavra.training.optimizers import OptimizerConfig, OptimizerName, build_optimizers
 from palavra.training.schedules import ScheduleConfig, rate
 from palavra.training.strategies import StrategyConfig
 
@@ -195,16 +195,20 @@ def test_E_reg_weight_decay_as_a_penalty_adds_one() -> None:
     with torch.no_grad():
         layer.weight.fill_(1.0)
         layer.bias.fill_(5.0)  # biases are spared
-    assert float(penalty(layer.named_parameters(), 2 * 0.01).detach()) == pytest.approx(1.0)
+
+    def penalty(layer: nn.Linear) -> Tensor:
+        return 0.01 * layer.weight.square().sum()
+
+    assert float(penalty(layer).detach()) == pytest.approx(1.0)
     # Moving by the loss with that weight decay is moving by the loss plus the penalty.
     other = nn.Linear(10, 10)
     other.load_state_dict(layer.state_dict())
     x = torch.randn(4, 10)
-    for model, decay in ((layer, 0.02), (other, 0.0)):
+    for model, decay in ((layer, 2 * 0.01), (other, 0.0)):
         config = OptimizerConfig(name="sgd", learning_rate=0.1, weight_decay=decay, momentum=0.0)
         optimizers = build_optimizers(model.named_parameters(), config)
         loss = model(x).square().mean()
-        (loss if decay else loss + penalty(model.named_parameters(), 0.02)).backward()
+        (loss if decay else loss + penalty(model)).backward()
         optimizers.step()
     torch.testing.assert_close(layer.weight, other.weight)
     torch.testing.assert_close(layer.bias, other.bias)

@@ -1,5 +1,6 @@
 """Classification: the loss and its gradient against torch's."""
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from tiny_classification import PAIRS, SEVERAL, SPEC, examples_of
 from tiny_tasks import build, gradients, trained
-from torch import Tensor
+from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.model.output_layers import Softmax
+from palavra.model.outputs import OutputConfig, OutputName
 from palavra.tasks.kinds.classification import Classification
 from palavra.tokenizer import Tokenizer
 
@@ -56,9 +58,11 @@ def test_loss_and_gradient_are_torchs_cross_entropy(smoothing: float, weights: L
     labels = torch.tensor([task.labels.index(label) for label in LABELS])
     total = softmax_loss(task, logits, labels)
     balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
-    given = None if weights == "none" else torch.tensor(balanced, dtype=torch.float32)
-    # Over all of training the count is the sum of the weights: this is torch's weighted mean.
-    expected = F.cross_entropy(logits, labels, weight=given, label_smoothing=smoothing)
+    given = torch.ones(3) if weights == "none" else torch.tensor(balanced, dtype=torch.float32)
+    # Over all of training the count is the sum of the weights: without smoothing this is torch's weighted mean.
+    expected = (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * given[labels]).mean()
+    if not smoothing:
+        torch.testing.assert_close(expected, F.cross_entropy(logits, labels, weight=given))
     torch.testing.assert_close(total / 8, expected)
     torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (total / 8, expected)))
     parts = sum(softmax_loss(task, logits[i : i + 3], labels[i : i + 3]) for i in (0, 3, 6))
@@ -79,8 +83,11 @@ def test_loss_and_gradient_are_torchs_binary_cross_entropy(
     loss = task.loss(output, x, rows_of(targets))
     assert loss.count == 8
     smooth = targets * (1 - smoothing) + smoothing / 2
-    given = None if weights == "none" else (8 - present) / present  # absent over present
-    expected = F.binary_cross_entropy_with_logits(output(x), smooth, pos_weight=given)
+    given = torch.ones(3) if weights == "none" else (8 - present) / present  # absent over present
+    each = F.binary_cross_entropy_with_logits(output(x), smooth, reduction="none")
+    expected = (each * torch.where(targets == 1, given, 1)).mean()
+    if not smoothing:
+        torch.testing.assert_close(expected, F.binary_cross_entropy_with_logits(output(x), targets, pos_weight=given))
     torch.testing.assert_close(loss.mean, expected)
     torch.testing.assert_close(*(torch.autograd.grad(one, x, retain_graph=True)[0] for one in (loss.mean, expected)))
     parts = sum(task.loss(output, x[i : i + 3], rows_of(targets[i : i + 3])).total for i in (0, 3, 6))
@@ -90,9 +97,45 @@ def test_loss_and_gradient_are_torchs_binary_cross_entropy(
 def test_weights_of_several_labels_have_bounds() -> None:
     everywhere = examples_of([("a",)] * 500 + [("a", "b")])
     task = Classification.fit(replace(SEVERAL, class_weights="balanced"), everywhere)
-    found = task._class_weights(torch.zeros(1))
-    assert found is not None
-    assert found.tolist() == pytest.approx([0.01, 100.0])
+    output = task.build_output(1)
+    for parameter in output.parameters():
+        nn.init.zeros_(parameter)
+    losses = []
+    for targets in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]):
+        losses.append(task.loss(output, torch.zeros(1, 1), rows_of(torch.tensor([targets]))).total.item())
+    assert np.array(losses) / math.log(2) == pytest.approx([1.0, (0.01 + 1) / 2, (1 + 100) / 2])
+
+
+@pytest.mark.parametrize("name", ["softmax", "hierarchical", "sampled"])
+def test_smoothing_and_balancing_together_still_learn_the_frequent_class(name: OutputName) -> None:
+    """Two kinds of rows that differ plainly, one of them 99 times as frequent; and a label without a row."""
+    spec = replace(SPEC, class_weights="balanced", label_smoothing=0.1, output=OutputConfig(name=name, samples=2))
+    labels = ["often"] * 99 + ["once"]
+    task = Classification.fit(spec, examples_of([*labels, "never"])).counted(examples_of(labels))
+    x, targets = torch.eye(2)[[0] * 99 + [1]], torch.tensor([task.labels.index(label) for label in labels])
+    assert found_by_heart(task, x, targets).tolist() == targets.tolist()
+
+
+def test_smoothing_and_balancing_together_still_learn_what_labels_of_a_set_are_absent() -> None:
+    spec = replace(SEVERAL, class_weights="balanced", label_smoothing=0.1)
+    sets: list[tuple[str, ...]] = [("a",)] * 99 + [("a", "b")]
+    task = Classification.fit(spec, examples_of(sets))
+    x, targets = torch.eye(2)[[0] * 99 + [1]], torch.tensor([[1.0, float("b" in one)] for one in sets])
+    assert found_by_heart(task, x, targets)[:, 1].tolist() == targets[:, 1].tolist()
+
+
+def found_by_heart(task: Classification, x: Tensor, targets: Tensor) -> Tensor:
+    """What a new output layer says of the rows it was trained on to the end: the best class, or which of several."""
+    torch.manual_seed(0)
+    output = task.build_output(x.shape[1])
+    optimizer = torch.optim.Adam(output.parameters(), lr=0.3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = task.loss(output, x, rows_of(targets))
+        (loss.total / loss.count).backward()
+        optimizer.step()
+    (found,) = task.infer(output.eval(), x, rows_of(targets))
+    return (found > 0).float() if task.multilabel else found.argmax(1)
 
 
 @settings(max_examples=6)

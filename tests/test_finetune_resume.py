@@ -101,3 +101,21 @@ def test_a_run_is_resumed_from_any_folder(
         recipe(pretrained, spec(reviews, test=str(reviews / "test.csv")), train={"steps": 6}), tmp_path / "straight"
     )
     assert resumed.scores["task"]["test"].values == straight.scores["task"]["test"].values
+
+
+def test_what_patience_ended_is_not_trained_further(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    """Killed between its early end and its model, a run makes the same model when it is resumed."""
+    wanted = recipe(pretrained, spec(reviews), train={"steps": 30, "eval_every": 1, "patience": 2,
+                    "keep_checkpoints": True}, optimizer=OptimizerConfig(name="sgd", learning_rate=1e-9))  # fmt: skip
+    out = tmp_path / "run"
+    first = run(wanted, out)
+    assert first.stopped is not None
+    assert first.steps < 30
+    before = weights(out)
+    (out / "model.safetensors").unlink()
+    (out / "evaluation.json").unlink()
+    again = resume_finetuning(out, (), Log(quiet=True))
+    assert (again.steps, again.stopped) == (first.steps, first.stopped)
+    assert all(torch.equal(value, weights(out)[key]) for key, value in before.items())
+    longer = resume_finetuning(out, ("train.patience=5",), Log(quiet=True))
+    assert longer.steps > first.steps

@@ -107,6 +107,13 @@ def test_the_five_most_probable(compared: int, monkeypatch: pytest.MonkeyPatch) 
     assert scored(np.arange(5), np.eye(5), names(5)).accuracy_at_5 is None
 
 
+@given(values=st.lists(st.integers(0, 3), min_size=1, max_size=40), count=st.integers(1, 5))
+def test_of_equal_probabilities_those_with_lower_numbers_come_first(values: list[int], count: int) -> None:
+    probabilities = np.array([values, values[::-1]]) / 3
+    found = module.best_classes(probabilities, min(count, len(values)))
+    assert found.tolist() == np.argsort(-probabilities, axis=1, kind="stable")[:, :count].tolist()
+
+
 def test_ten_thousand_classes() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(10_000, size=300)

@@ -45,15 +45,16 @@ def test_probabilities_sum_to_one(config: OutputConfig) -> None:
 def test_the_loss_is_that_of_the_distribution(
     config: OutputConfig, smoothing: float, weighted: bool, rows: int
 ) -> None:
-    """In evaluation, with torch's `cross_entropy` of the log-probabilities as the reference; value and gradients."""
+    """In evaluation, with torch's `cross_entropy` of the log-probabilities as the reference; value and gradients. What
+    smoothing spreads has the weight of the row."""
     output = build(config).eval()
     hidden, labels = rows_of(rows)
     weights = torch.rand(CLASSES, dtype=torch.float64) + 0.1 if weighted else None
     found = output.total_loss(hidden, labels, weights, smoothing)
-    balanced = None if weights is None else weights / np.average(weights.numpy(), weights=output.counts.numpy())
-    expected = F.cross_entropy(
-        output.log_probabilities(hidden), labels, weight=balanced, label_smoothing=smoothing, reduction="sum"
-    )
+    each = F.cross_entropy(output.log_probabilities(hidden), labels, label_smoothing=smoothing, reduction="none")
+    if weights is not None:
+        each = each * (weights / np.average(weights.numpy(), weights=output.counts.numpy()))[labels]
+    expected = each.sum()
     torch.testing.assert_close(found, expected)
     if rows:
         torch.testing.assert_close(gradients(output, found), gradients(output, expected))

@@ -23,7 +23,7 @@ from palavra.errors import PalavraError
 from palavra.tasks.candidates import best_spans
 from palavra.tasks.features import offsets_of
 from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.spec import Columns
+from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 # The model
@@ -142,6 +142,28 @@ def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, c
             assert text[one["start"] : one["end"]] == one["answer"] == one["answer"].strip() != ""
         assert {key: made[key] for key in made["best"][0]} == made["best"][0]
         assert "no_answer_probability" not in made
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_window_that_doubts_no_answer_most_says_how_probable_it_is(seed: int) -> None:
+    features = encode(QUESTIONS, 24, stride=7)
+    scores = random_scores(features, seed)
+    rows = offsets_of(features.row_counts)
+    task = QuestionAnswering(spec(stride=7), True)
+    for number, found in enumerate(task.find(QUESTIONS, features, scores)):
+        windows = np.flatnonzero(features.example == number)
+        assert found.no_answer == pytest.approx(min(float(scores[0][rows[window]].sum()) for window in windows))
+    assert np.bincount(features.example).max() > 2
+
+
+def test_only_scores_of_sorts_that_are_absent_are_not_defined() -> None:
+    answered, refused = QUESTIONS[0], replace(QUESTIONS[0], answers=())
+    of_both = QuestionAnswering(TaskSpec(kind="qa"), True)
+    assert QuestionAnswering(TaskSpec(kind="qa"), False).undefined([answered]) == ()
+    sorts = ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1", "best_exact")
+    assert of_both.undefined([answered]) == sorts
+    assert of_both.undefined([answered, refused]) == ()
+    assert of_both.undefined([refused]) == sorts[:2]
 
 
 def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,11 @@ def test_quotes_that_are_letters_in_tabs(tmp_path: Path) -> None:
     assert values(path)[1] == {"text": '5" de tela', "label": "0"}
 
 
+def test_a_quote_inside_of_a_field_is_a_letter(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", 'text,label\nit was "great",1\n5" wide,2\n')
+    assert [one["text"] for one in values(path)] == ['it was "great"', '5" wide']
+
+
 def test_one_column_with_commas(tmp_path: Path) -> None:
     assert values(written(tmp_path / "a.csv", "text\nHello, you\nBye\n")) == [{"text": "Hello, you"}, {"text": "Bye"}]
 
@@ -124,6 +129,8 @@ def test_what_spreadsheets_add_is_no_record(tmp_path: Path) -> None:
         ("text, text\na,1\n", ":1: 2 columns of the header are named 'text'"),
         ("\ntext,,label\na,1,2\n", ":2: column 2 of the header has no name"),
         ('text,label\na,1\n"b,2\nc,3\n', ":3: a quote that opens in this record is never closed"),
+        ('text,label\na,1\n"b" c,2\n', ":3: a quote that opens a field of this record closes before the field ends"),
+        ('text,label\n"b,2\nc,3\nsaid "d",4\n', ":2: a quote that opens a field of this record closes before"),
         ("text,label\n", ": holds no records"),
         ("", ": holds no records"),
         ("\ufeff\n \n", ": holds no records"),

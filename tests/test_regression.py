@@ -179,7 +179,6 @@ def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
     said = ((values - np.array(task.mean)) / np.array(task.deviation)).astype(np.float32)
     scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (said,))
     assert scores.main == "pearson"
-    assert not scores.lower_is_better
     assert set(scores.values) == set(task.metrics) == with_intervals(scores)
     assert scores.intervals["pearson"].low < scores.values["pearson"] < scores.intervals["pearson"].high
     assert scores.values["pearson"] == pytest.approx(pearsonr(targets[:, 0], values[:, 0])[0])

@@ -1,6 +1,7 @@
 """Several tasks on one body: their losses weighed, and each evaluated apart."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,16 @@ from tiny_finetuning import both, metrics, objective_of, recipe, run, spec, weig
 
 from palavra.errors import PalavraError
 from palavra.inference.tasks import FineTunedModel
+from palavra.log import Log
 from palavra.losses import Loss
 from palavra.run.describe_tasks import with_together
+from palavra.run.finetune import _job
+from palavra.run.finetuning import FineTuning
 from palavra.run.several import values_of
+from palavra.run.splits import read_split
 from palavra.tasks.batches import MixingConfig
+from palavra.tasks.labels import heaviest
+from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -35,6 +42,29 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
     found.mean.backward()
     # At its optimum the log-variance is the logarithm of twice the loss.
     torch.testing.assert_close(s.grad, (0.5 - 2 * plain.mean * torch.exp(torch.tensor(-0.7))).detach())
+
+
+def job_of(pretrained: Path, task: TaskSpec) -> FineTuning:
+    """What a run of the task would train."""
+    tokenizer = Tokenizer.load(pretrained / "modernbert")
+    return _job(recipe(pretrained, task), [read_split(task, 0)], tokenizer, Log(quiet=True))
+
+
+def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(
+    pretrained: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """Below half as much again no run is stopped: a rare class or a heavy task is no lost loss."""
+    plain = job_of(pretrained, spec(reviews))
+    assert plain.guessing == pytest.approx(math.log(3))
+    assert job_of(pretrained, spec(reviews, weight=5.0)).guessing == pytest.approx(5 * math.log(3))
+    few = "".join(f"{'bom,fresh' if n % 10 else 'mau,rotten'}\n" for n in range(40))
+    rare = spec(reviews, train=write(tmp_path / "rare.csv", f"text,label\n{few}"), class_weights="balanced")
+    assert job_of(pretrained, rare).guessing == pytest.approx(5 * math.log(3))
+    tags = write(tmp_path / "rare.conll", "".join(f"{'bom N' if n % 10 else 'mau A'}\n\n" for n in range(40)))
+    words = TaskSpec(kind="labelling", train=tags, valid=tags, class_weights="balanced")
+    assert job_of(pretrained, words).guessing == pytest.approx(5 * math.log(3))
+    assert heaviest((99, 1, 0)) == pytest.approx(50)
+    assert heaviest((7, 7)) == 1
 
 
 def test_the_vectors_of_tokens_that_any_task_reads_are_learned_and_no_others(

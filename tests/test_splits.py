@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_finetuning import spec, write
 
 from palavra.data.squad import Answer, Question
@@ -15,6 +17,7 @@ from palavra.run.several import _fold, _folds
 from palavra.run.splits import examples_hash, read_split
 from palavra.run.stratification import fold_of, groups_of, hold_out
 from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.kinds.labelling import Labelling
 from palavra.tasks.kinds.qa import QuestionAnswering
 from palavra.tasks.kinds.regression import Regression
 from palavra.tasks.spec import Columns, TaskSpec
@@ -73,6 +76,13 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
         assert isinstance(split.task, Classification)
         assert split.task.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
         assert split.task.examples == len(split.train) < 60
+    tagged = write(tmp_path / "t.conll", "".join(f"x {'B-X' if n % 5 else 'B-Y'}\ny O\n\n" for n in range(60)))
+    words = read_split(TaskSpec(kind="labelling", train=tagged, valid_share=0.3), 0)
+    for split in (words, _fold(words, _folds(words, 3, 0), 0)):
+        assert isinstance(split.task, Labelling)
+        every = [label for one in split.train for label in one.labels]
+        assert len(every) < 120
+        assert split.task.counts == tuple(every.count(label) for label in split.task.labels)
     for split in (sizes, _fold(sizes, _folds(sizes, 3, 0), 2)):
         values = [one.label[0] for one in split.train]
         assert isinstance(split.task, Regression)
@@ -150,6 +160,24 @@ def test_folds_part_the_examples_by_their_labels() -> None:
         assert set(np.bincount(fold_of(one, single, 5, 0)[has])) == {has.sum() // 5}
 
 
+@settings(max_examples=30)
+@given(count=st.integers(2, 60), labels=st.integers(1, 80), folds=st.integers(2, 10), seed=st.integers(0, 5))
+def test_no_fold_is_larger_than_another_by_more_than_one(count: int, labels: int, folds: int, seed: int) -> None:
+    """However many labels there are, all of them rare."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, min(4, labels + 1), size=max(count, folds)).tolist()
+    sets = [tuple(f"l{k}" for k in random.permutation(labels)[:size]) for size in sizes]
+    task, examples = labelled([*sets, ("a",), ("b",)])
+    found = np.bincount(fold_of(task, examples, folds, seed), minlength=folds)
+    assert 0 < found.min() >= found.max() - 1
+
+
+def test_many_rare_labels_do_not_hold_out_more_than_was_asked_for() -> None:
+    random = np.random.default_rng(0)
+    task, examples = labelled([tuple(f"l{k}" for k in random.choice(1500, 3, replace=False)) for _ in range(2000)])
+    assert hold_out(task, examples, 0.1, 0).sum() == 200
+
+
 def test_questions_on_one_passage_stay_together() -> None:
     questions = [
         Question(id=f"{i}", question="who?", context=f"it is me {i // 4}", answers=(Answer("me", 6),), where=f"q:{i}")
@@ -159,6 +187,16 @@ def test_questions_on_one_passage_stay_together() -> None:
     held = hold_out(task, questions, 0.2, 0)
     assert 0 < held.sum() < 40
     assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
+    for folds in (5, 10):
+        fold = fold_of(task, questions, folds, 0).reshape(10, 4)
+        assert (fold == fold[:, :1]).all()
+        assert (np.bincount(fold[:, 0], minlength=folds) == 10 // folds).all()
+    with pytest.raises(PalavraError, match="40 examples are on 10 passages, each of which stays whole: lower it"):
+        fold_of(task, questions, 11, 0)
+    with pytest.raises(PalavraError, match="4 examples are on 1 passage, each of which stays whole: leave it out"):
+        fold_of(task, questions[:4], 2, 0)
+    with pytest.raises(PalavraError, match="only 4 examples"):
+        fold_of(task, questions[::10], 5, 0)
 
 
 def grouped(names: Sequence[str | None]) -> list[Question]:

@@ -355,5 +355,5 @@ def _span(span: Any, where: str) -> tuple[int, int, str]:
     if isinstance(values, list) and len(values) == 3:
         start, end, label = values
         if type(start) is int and type(end) is int and isinstance(label, str) and label.strip():
-            return start, end, label
+            return start, end, label.strip()
     raise PalavraError(f"{where}: {str(span)[:60]!r} is no span, such as {{'start': 0, 'end': 4, 'label': 'PER'}}")

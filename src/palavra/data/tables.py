@@ -22,31 +22,32 @@ def table_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows with the line they start at; `first` is the number of the first of `lines`, `options` are csv's.
 
-    An empty line is a row without fields. A quote that is never closed is a `PalavraError`.
+    An empty line is a row without fields. A quote that is never closed, or not at the end of its field, is a
+    `PalavraError`: what follows would run into one record with it.
     """
-    ended = False
-
-    def marked() -> Iterator[str]:
-        nonlocal ended
-        yield from lines
-        ended = True
-
-    reader = csv.reader(marked(), **options)
+    reader = csv.reader(lines, strict=True, **options)
     while True:
         line = first + reader.line_num
         try:
             row = next(reader, None)
         except csv.Error as error:
-            kind = "TSV" if options["delimiter"] == "\t" else "CSV"
-            raise PalavraError(f"{path}:{line}: not valid {kind} ({error})") from None
+            raise PalavraError(f"{path}:{line}: {_told(error, options['delimiter'])}") from None
         if row is None:
             return
-        if ended:  # the reader wanted more lines to end this row
-            raise PalavraError(
-                f"{path}:{line}: a quote that opens in this record is never closed: close it; quotes inside "
-                "of quotes are doubled"
-            )
         yield line, row
+
+
+def _told(error: csv.Error, delimiter: str) -> str:
+    """What the csv module found, and what to do about it."""
+    doubled = "quotes inside of quotes are doubled"
+    if "unexpected end of data" in str(error):
+        return f"a quote that opens in this record is never closed: close it; {doubled}"
+    if "expected after" in str(error):
+        return (
+            "a quote that opens a field of this record closes before the field ends: put quotes around the whole "
+            f"field; {doubled}"
+        )
+    return f"not valid {'TSV' if delimiter == chr(9) else 'CSV'} ({error})"
 
 
 def dialect(sample: list[str], tabs: bool) -> dict[str, Any]:

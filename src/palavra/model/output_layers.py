@@ -52,11 +52,14 @@ class Output(nn.Module, ABC):
     ) -> Tensor:
         """The summed loss of M rows in nats, a scalar in float32 or wider; the rows themselves are the count.
 
-        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the classes. They are
-        brought to a mean of 1 over the training rows, so that total / count over all of training is torch's
-        weighted mean and the learning rate keeps its meaning. `smoothing` is the share of each target spread
-        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567), with the weights where torch's
-        `cross_entropy` has them. It costs a pass over all K classes, whatever the layer.
+        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the rows by their classes.
+        They are brought to a mean of 1 over the training rows, so that total / count over all of training is the
+        weighted mean and the learning rate keeps its meaning. `smoothing` is the share of each row's target spread
+        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567). It costs a pass over all K classes, whatever
+        the layer.
+
+        Torch's `cross_entropy` weighs what smoothing spreads by the class it falls on, not by the row's own: where
+        classes are 20 times as rare as others, rows of a frequent class would then be taught a rare one.
 
         A sum over rows, so any split of a batch gives the same gradient. Raises PalavraError for weights of
         another length and for a smoothing outside [0, 1).
@@ -64,7 +67,13 @@ class Output(nn.Module, ABC):
         if not 0 <= smoothing < 1:
             raise PalavraError(f"label smoothing is {smoothing}: it must be at least 0 and below 1")
         wide = _wide(hidden)
-        return self._total(wide, labels, None if weights is None else self.balanced(weights.to(wide)), smoothing)
+        losses = self._losses(wide, labels, smoothing)
+        return (losses if weights is None else losses * self.balanced(weights.to(wide))[labels]).sum()
+
+    @property
+    def inverse_frequencies(self) -> Tensor:
+        """A weight for each class (K,) float32 that makes all that have training rows equally heavy."""
+        return 1 / self.counts.clamp(min=1)
 
     def balanced(self, weights: Tensor) -> Tensor:
         """Class weights (K,) scaled to a mean of 1 over the training rows, or over the classes where there are no
@@ -74,13 +83,10 @@ class Output(nn.Module, ABC):
         rows = (self.counts + (self.counts.sum() == 0)).to(weights.dtype)
         return weights * (rows.sum() / (rows @ weights))
 
-    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """The loss of each row (M,), not weighted."""
         right = self._right_losses(hidden, labels)
-        spread = None
-        if smoothing:
-            log_p = self.log_probabilities(hidden)
-            spread = -(log_p.mean(1) if weights is None else log_p @ weights / self.classes)
-        return _mixed(right, spread, labels, weights, smoothing)
+        return _smoothed(right, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else right
 
     @abstractmethod
     def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -104,10 +110,9 @@ def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _mixed(right: Tensor, spread: Tensor | None, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Sum over rows of (1 - smoothing) w[label] right + smoothing spread; right, spread (M,)."""
-    right = right if weights is None else right * weights[labels]
-    return right.sum() if spread is None else ((1 - smoothing) * right + smoothing * spread).sum()
+def _smoothed(right: Tensor, spread: Tensor, smoothing: float) -> Tensor:
+    """Losses (M,): of the right class, and the mean over all classes."""
+    return (1 - smoothing) * right + smoothing * spread
 
 
 class Softmax(Output):
@@ -119,12 +124,14 @@ class Softmax(Output):
         nn.init.normal_(self.linear.weight, std=INITIALIZER_RANGE)
         nn.init.zeros_(self.linear.bias)
 
-    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-        logits = _wide(self.linear(hidden))
-        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        losses: Tensor = F.cross_entropy(
+            _wide(self.linear(hidden)), labels, label_smoothing=smoothing, reduction="none"
+        )
+        return losses
 
     def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(_wide(self.linear(hidden)), labels, reduction="none")
+        return self._losses(hidden, labels, 0.0)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`."""
@@ -169,9 +176,9 @@ class Sampled(Softmax):
         points = units + torch.randint(LINE_STEPS, units.shape, device=self.ends.device)
         return self.line[torch.searchsorted(self.ends, points, right=True)]
 
-    def _total(self, hidden: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         if not self.training:
-            return super()._total(hidden, labels, weights, smoothing)
+            return super()._losses(hidden, labels, smoothing)
         weight, bias = self.linear.weight, self.linear.bias
         drawn = self.draw()
         # One gather for both: the gradient of each is as large as the layer.
@@ -179,15 +186,15 @@ class Sampled(Softmax):
         parts = len(labels), len(drawn)
         right_vectors, vectors = F.embedding(ids, weight).split(parts)
         right_bias, biases = bias.index_select(0, ids).split(parts)
-        right = (hidden * right_vectors).sum(1) + right_bias
+        right: Tensor = (hidden * right_vectors).sum(1) + right_bias
         logits = _wide(F.linear(hidden, vectors)) + (biases - self.inclusion[drawn].to(hidden).log())
         logits = logits.masked_fill(labels[:, None] == drawn, -torch.inf)
-        log_sum = torch.logsumexp(torch.cat([right[:, None], logits], 1), 1)
-        spread = None
-        if smoothing:
-            share = (bias.new_ones(self.classes) if weights is None else weights) / self.classes
-            spread = share.sum() * log_sum - hidden @ (share.to(weight) @ weight) - share @ bias
-        return _mixed(log_sum - right, spread, labels, weights, smoothing)
+        log_sum: Tensor = torch.logsumexp(torch.cat([right[:, None], logits], 1), 1)
+        if not smoothing:
+            return log_sum - right
+        # The mean of all logits is the logit of the mean vector.
+        mean = (hidden * weight.mean(0)).sum(1) + bias.mean()
+        return _smoothed(log_sum - right, log_sum - mean, smoothing)
 
 
 def inclusion_probabilities(sizes: npt.NDArray[np.float64], samples: int) -> npt.NDArray[np.float64]:

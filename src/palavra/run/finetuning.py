@@ -112,8 +112,8 @@ class FineTuning:
 
     @property
     def guessing(self) -> float:
-        """What a blind guess could cost: the logarithm of the number of choices, or the mean square of the targets."""
-        return max(_blind(labelled.features) for labelled in self.train.values())
+        """What a blind guess could cost in a step of any task."""
+        return max(task.spec.weight * task.blind_loss(self.train[name].features) for name, task in self.tasks.items())
 
     def optimizers(self) -> Optimizers:
         """New optimizers of everything that will ever move."""
@@ -203,10 +203,3 @@ def goodness(metric: str, values: Mapping[str, float]) -> float:
 def _brief(metric: str, reached: float, values: Mapping[str, float]) -> str:
     decided = "not defined" if math.isinf(reached) else f"{values[metric]:.4f}"
     return f"{metric} {decided}, loss {values['loss']:.4f}"
-
-
-def _blind(features: Features) -> float:
-    labels = features.labels
-    if np.issubdtype(labels.dtype, np.integer):
-        return math.log(float(labels.max()) + 2)
-    return float(np.square(labels).mean()) + 1.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_path, atomic_write_text
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
@@ -107,8 +107,6 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
 def _folds(split: Split, folds: int, seed: int) -> Int64Array:
     """The fold of each example, those that would have been held out among them."""
     examples = [*split.train, *split.valid]
-    if len(examples) < folds:
-        raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
     return fold_of(split.task, examples, folds, seed)
 
 
@@ -121,7 +119,17 @@ def _run(
     one: Callable[[int, Path], None], count: int, what: Repetition, out: Path, resume: bool, log: Log
 ) -> SeveralRuns:
     """Run each, go on with it, or take what an interrupted start finished, and sum up."""
-    run, over = RunDirectory(out), what.over
+    run = RunDirectory(out)
+    with run.locked():
+        folders = _run_each(one, count, what, run, resume, log)
+        return _sum_up(folders, what, run, log)
+
+
+def _run_each(
+    one: Callable[[int, Path], None], count: int, what: Repetition, run: RunDirectory, resume: bool, log: Log
+) -> list[Path]:
+    """The folders of the finished runs."""
+    over, out = what.over, run.path
     first = what.recipe.train.seed if over == "seed" else 0
     began = out / "repeated.toml"
     if resume and began.exists():
@@ -130,7 +138,6 @@ def _run(
         run.check_free()
         if any(out.glob(f"{over}-*")):
             raise PalavraError(f"{out} already holds runs: add --resume to go on with them, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(began, configuration.to_toml(what))
     folders = [out / f"{over}-{first + number}" for number in range(count)]
     with stop_on_signals() as stop:
@@ -144,7 +151,7 @@ def _run(
                 raise Interrupted(
                     f"stopped after {over} {first + number}, which is finished: go on with --resume", stop.exit_code
                 )
-    return _sum_up(folders, what, run, log)
+    return folders
 
 
 def _check_same(began: Path, what: Repetition) -> None:
@@ -191,7 +198,8 @@ def take_model(folder: Path, run: RunDirectory) -> None:
     """Make the finished model of a folder that of `run`."""
     for name in MODEL_FILES:
         if (folder / name).exists():
-            shutil.copyfile(folder / name, run.path / name)
+            with atomic_path(run.path / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
 
 
 def values_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from palavra.errors import PalavraError
 from palavra.tasks.task import Task
 
 Int64Array = npt.NDArray[np.int64]
@@ -35,10 +36,19 @@ def hold_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) 
 
 
 def fold_of(task: Task[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
-    """(E,) the fold that validates with each example, as `hold_out` divides; there are at least as many examples."""
+    """(E,) the fold that validates with each example, as `hold_out` divides, none without any. Raises PalavraError
+    where there are fewer examples, or groups of them, than folds."""
     group = groups_of(task, examples)
-    if folds <= group.max() + 1 < len(examples):
-        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
+    groups = int(group.max()) + 1
+    if len(examples) < folds:
+        raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
+    if groups < folds:
+        raise PalavraError(
+            f"--folds is {folds}, but the {len(examples)} examples are on {groups} passage{'s' * (groups > 1)}, each "
+            f"of which stays whole: {'lower it' if groups > 1 else 'leave it out'}"
+        )
+    if groups < len(examples):
+        order = np.random.default_rng([seed, 11]).permutation(groups)
         number: Int64Array = (np.argsort(order) % folds)[group]
         return number
     strata = [task.strata(example) for example in examples]
@@ -90,8 +100,9 @@ def _iterative_parts(
     """(E,) the part of each example, of which each takes about its share of all and of every stratum; an example can be
     of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
-    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it. What a
-    part wants of a stratum is a whole number, rounded at random: of rare strata, too, each has its share on average.
+    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
+    those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
+    each has its share on average.
     """
     number = {name: place for place, name in enumerate(dict.fromkeys(name for of in strata for name in of))}
     own = [[number[name] for name in of] for of in strata]
@@ -103,7 +114,7 @@ def _iterative_parts(
     left = np.array([len(of) for of in members], dtype=np.float64)
     bounds = np.pad(left[:, None] * np.cumsum(shares), ((0, 0), (1, 0)))
     lacking = np.diff(np.floor(bounds + random.random((len(left), 1)) + ROUNDING), axis=1)
-    lacking_in_all = len(own) * np.array(shares)
+    lacking_in_all = np.diff(np.floor(len(own) * np.cumsum([0.0, *shares]) + ROUNDING))
     part = np.full(len(own), -1, dtype=np.int64)
 
     def assign(example: int, to: int) -> None:
@@ -119,7 +130,7 @@ def _iterative_parts(
         stratum = int(waiting.argmin())
         for example in members[stratum]:
             if part[example] < 0:
-                assign(example, int(np.lexsort((lacking_in_all, lacking[stratum]))[-1]))
+                assign(example, int(np.lexsort((lacking_in_all, lacking[stratum], lacking_in_all > 0))[-1]))
     for example in random.permutation(np.flatnonzero(part < 0)).tolist():  # those of no stratum
         assign(example, int(lacking_in_all.argmax()))
     return part

@@ -1,6 +1,7 @@
 """The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a `Job`;
 pretraining and fine-tuning differ in theirs, never here."""
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -96,6 +97,8 @@ class Training:
                     "will be as good, but not bit for bit the same"
                 )
         self.log.line(f"resuming at step {self.state.step} of {self.job.loop.steps}")
+        # A run that was killed between its early end and its model has nothing left to train.
+        self._lose_patience(self.state.step)
         self.metrics.rewind(self.state.step)
 
     def go(self) -> Outcome:
@@ -158,7 +161,7 @@ class Training:
         """The reports of all stages, one after the other."""
         job, step = self.job, self.state.step
         for stage in job.stages():
-            if stage.until <= step:
+            if stage.until <= step or self._stopped:
                 continue
             stage.begin()
             yield from train(
@@ -219,14 +222,14 @@ class Training:
             for name, value in found.values.items():
                 tensorboard.add_scalar(f"valid/{name}", value, report.step)
         self.log.line(f"step {report.step}/{steps}: {found.line}")
-        self._lose_patience(report.step, every)
+        self._lose_patience(report.step)
 
-    def _lose_patience(self, step: int, every: int) -> None:
+    def _lose_patience(self, step: int) -> None:
         """Stop early (Prechelt 1998) when as many validations in a row as the job allows brought nothing new."""
         patience, best = self.job.patience, self.state.best_step
         if patience is None or self._improved is not None or best is None or step == self.job.loop.steps:
             return
-        if step - best >= patience * every:
+        if step - best >= patience * (self.job.pace.eval_every or math.inf):
             self._stopped = f"no better validation in {patience} looks since step {best}"
             self.log.line(f"stopping early: {self._stopped}")
 

@@ -89,20 +89,11 @@ def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> 
     return " ".join(text.split())
 
 
-def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:
-    """Whether the two are the same after `normalize_answer`."""
-    return normalize_answer(prediction, articles) == normalize_answer(gold, articles)
-
-
-def f1(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> float:
-    """The harmonic mean of precision and recall of the prediction's words, as bags, after `normalize_answer`.
-
-    Where one of the two has no words left, 1 if both have none, else 0, as in 2.0. (1.1 gives 0 for both.)
-    """
-    return _overlap(normalize_answer(prediction, articles).split(), normalize_answer(gold, articles).split())
-
-
 def _overlap(prediction: list[str], gold: list[str]) -> float:
+    """F1: the harmonic mean of precision and recall of the prediction's words, as bags.
+
+    Where one of the two has no words, 1 if both have none, else 0, as in 2.0. (1.1 gives 0 for both.)
+    """
     if not prediction or not gold:
         return float(prediction == gold)
     shared = sum((Counter(prediction) & Counter(gold)).values())

@@ -73,6 +73,12 @@ def natural(label: str) -> tuple[int, float, str]:
     return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
 
 
+def heaviest(counts: Iterable[int]) -> float:
+    """The weight of the rarest class, where classes are made equally heavy and the mean over their rows is 1."""
+    present = [count for count in counts if count]
+    return sum(present) / (len(present) * min(present))
+
+
 def label_map(labels: Labels) -> dict[str, Any]:
     """`id2label` and `label2id`, as `transformers` keeps them."""
     return {

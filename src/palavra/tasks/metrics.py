@@ -12,15 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from scipy.stats import rankdata
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from palavra.errors import PalavraError
-from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
+from palavra.tasks.ranking import COMPARED_AT_ONCE, LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spans import Span
 
 Floats = npt.NDArray[np.floating]
@@ -175,7 +171,7 @@ def multilabel_scores(
     # By hand: scikit-learn takes one column of decisions for two classes.
     support, found, both = gold.sum(0), chosen.sum(0), (gold & chosen).sum(0)
     precision, recall, f1 = _ratio(both, found), _ratio(both, support), _ratio(2 * both, found + support)
-    aurocs = [_auroc(gold[:, k], probabilities[:, k]) for k in range(len(names))]
+    aurocs = _aurocs(gold, probabilities)
     return MultilabelScores(
         examples=len(labels),
         micro_f1=_f1(int(both.sum()), int(found.sum()), int(support.sum())),
@@ -296,12 +292,23 @@ def _matthews(correct: int, found: Integers, support: Integers) -> float:
     return covariance / math.sqrt(variances) if variances else 0.0
 
 
-def _auroc(positive: BoolArray, scores: Floats) -> float | None:
-    """Area under the ROC curve; None without both kinds of examples."""
-    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))
+def _aurocs(gold: BoolArray, scores: Floats) -> list[float | None]:
+    """The area under the ROC curve of each column (E, K); None without both kinds of examples. By the ranks of all
+    columns at once (Mann and Whitney 1947): a function of one column costs some milliseconds for each."""
+    positive, examples = gold.sum(0), len(gold)
+    others = examples - positive
+    columns = max(1, COMPARED_AT_ONCE // examples)
+    sums = np.concatenate(
+        [
+            (rankdata(scores[:, first : first + columns], axis=0) * gold[:, first : first + columns]).sum(0)
+            for first in range(0, scores.shape[1], columns)
+        ]
+    )
+    areas = (sums - positive * (positive + 1) / 2) / np.maximum(positive * others, 1)
+    return [float(area) if both else None for area, both in zip(areas, (positive > 0) & (others > 0), strict=True)]
 
 
 def _class_auroc(labels: Integers, probabilities: Floats) -> float | None:
     if probabilities.shape[1] == 2:
-        return _auroc(labels == 1, probabilities[:, 1])
-    return mean_of_defined([_auroc(labels == k, probabilities[:, k]) for k in range(probabilities.shape[1])])
+        return _aurocs((labels == 1)[:, None], probabilities[:, 1:])[0]
+    return mean_of_defined(_aurocs(labels[:, None] == np.arange(probabilities.shape[1]), probabilities))

@@ -66,7 +66,7 @@ class Ranking(NamedTuple):
 
 
 def best_classes(probabilities: Floats, count: int) -> Int64Array:
-    """The most probable classes (E, count), best first, of equal ones the first: the choice that is scored."""
+    """The most probable classes (E, count), best first, of equal ones the lower numbers."""
     rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
     parts = [_best_of(probabilities[start : start + rows], count) for start in range(0, len(probabilities), rows)]
     return np.concatenate(parts) if parts else np.empty((0, count), dtype=np.int64)
@@ -77,10 +77,10 @@ def _best_of(probabilities: Floats, count: int) -> Int64Array:
     part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1, kind="stable")
     best = np.take_along_axis(part, order, 1)
-    first = probabilities.argmax(1)
-    # Where more than `count` are equally probable, the first of them may not be among those found.
-    lost = best[:, 0] != first
-    best[lost] = np.concatenate([first[lost, None], best[lost, :-1]], 1)
+    # Where others are as probable as the last of them, those with lower numbers may not be among them.
+    last = np.take_along_axis(probabilities, best[:, -1:], 1)
+    tied = (probabilities >= last).sum(1) > count
+    best[tied] = np.argsort(-probabilities[tied], axis=1, kind="stable")[:, :count]
     return best
 
 

@@ -5,6 +5,7 @@ says what its output layer is, what the loss is, what the layer's numbers mean a
 It knows no optimizer, no loop and no file of a model.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,11 +54,6 @@ class Scores:
         seconds where examples are many."""
         found = bootstrap_intervals(self.statistics(), self.examples, groups=self.groups)
         return {name: found[name] for name in self.values if name in found}
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether the main number is an error."""
-        return is_error(self.main)
 
 
 def is_error(metric: str) -> bool:
@@ -129,6 +125,14 @@ class Task(ABC, Generic[Example]):
         what is held out must not weigh in on what is learned."""
         del examples
         return self
+
+    def blind_loss(self, features: Features) -> float:
+        """What a blind guess could cost, the mean of a step's examples at most: the logarithm of the number of choices,
+        or the mean square of the targets."""
+        labels = features.labels
+        if np.issubdtype(labels.dtype, np.integer):
+            return math.log(float(labels.max()) + 2)
+        return float(np.square(labels).mean()) + 1.0
 
     @abstractmethod
     def check(self, examples: Sequence[Example]) -> None:

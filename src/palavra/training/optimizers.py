@@ -164,14 +164,6 @@ def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     return members
 
 
-def penalty(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Tensor:
-    """What `weight_decay` adds to the loss in adam, sgd and adagrad: half of it times the squared norm of the decayed
-    parameters, a scalar. A penalty of lambda times the squared norm is a weight_decay of 2 lambda."""
-    groups = _groups(list(named), weight_decay)
-    parts = [group["weight_decay"] / 2 * p.square().sum() for group in groups for p in group["params"]]
-    return torch.stack(parts).sum()
-
-
 OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.optim.Optimizer]]] = {
     "adamw": adamw,
     "adam": adam,

@@ -1,5 +1,6 @@
 """Multiple choice: which of an example's choices goes with its text (Devlin et al. 2019, section 4.4)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -307,7 +308,7 @@ def _texts(values: Sequence[Any], names: Sequence[str], where: str) -> tuple[str
 
 
 def _text(value: Any, where: str, name: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     if not isinstance(value, str) or not value.strip():
         raise PalavraError(f"{where}: {name} is {shown(value)}, not text: fill it in or remove the line")

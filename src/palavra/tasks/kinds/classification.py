@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,16 @@ from palavra.model.task_heads import Level
 from palavra.tasks import calibration, metrics
 from palavra.tasks.class_scores import Probabilities, chosen_labels, scores_of_classes, scores_of_label_sets
 from palavra.tasks.features import Features
-from palavra.tasks.labels import Labels, check_not_joined, composed, label_column, label_map, labels_of, natural
+from palavra.tasks.labels import (
+    Labels,
+    check_not_joined,
+    composed,
+    heaviest,
+    label_column,
+    label_map,
+    labels_of,
+    natural,
+)
 from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Inferred, Prediction, Scores, mean_over_windows
@@ -173,23 +182,27 @@ class Classification(Tempered[TextExample]):
 
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy; with several labels the mean binary cross-entropy over the classes."""
-        weights = self._class_weights(x)
+        balanced, smoothing = self.spec.class_weights == "balanced", self.spec.label_smoothing
         if isinstance(output, Output):
-            return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
-        targets = batch.labels
-        if self.spec.label_smoothing:
-            targets = targets * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / 2
-        each = F.binary_cross_entropy_with_logits(output(x).float(), targets, pos_weight=weights, reduction="sum")
+            weights = output.inverse_frequencies if balanced else None
+            return Loss(output.total_loss(x, batch.labels, weights, smoothing), batch.labelled)
+        present = batch.labels
+        # A decision is weighed by what it is, not by what smoothing makes of it: see `Output.total_loss`.
+        ratios = torch.where(present > 0, self._ratios.to(x.device, non_blocking=True), 1) if balanced else None
+        targets = present * (1 - smoothing) + smoothing / 2
+        each = F.binary_cross_entropy_with_logits(output(x).float(), targets, weight=ratios, reduction="sum")
         return Loss(each / len(self.labels), batch.labelled)
 
-    def _class_weights(self, x: Tensor) -> Tensor | None:
-        """Inverse to the frequency of a class; with several labels, absent over present."""
+    @cached_property
+    def _ratios(self) -> Tensor:
+        """How many examples are without each label for one that has it (K,), within bounds."""
+        counts = torch.tensor(self.counts, dtype=torch.float32).clamp(min=1)
+        return ((self.examples - counts) / counts).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
+
+    def blind_loss(self, features: Features) -> float:
         if self.spec.class_weights == "none":
-            return None
-        counts = torch.tensor(self.counts, dtype=torch.float32, device=x.device).clamp(min=1)
-        if self.multilabel:
-            return ((self.examples - counts) / counts).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
-        return 1 / counts
+            return super().blind_loss(features)
+        return super().blind_loss(features) * (float(self._ratios.max()) if self.multilabel else heaviest(self.counts))
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Log-probabilities (S, K) of the classes, not yet divided by the temperature; with several labels, logits."""

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.calibration import fit_temperature
 from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.labels import composed, label_map
+from palavra.tasks.labels import composed, heaviest, label_map
 from palavra.tasks.sentences import Labels, Tagged, bounds, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,
@@ -129,6 +128,10 @@ class Labelling(Tempered[Tagged]):
             raise PalavraError(f"{source} has {only}: labelling needs at least two; check the label column")
         return cls(spec, labels, [counted[label] for label in labels], scheme)
 
+    def counted(self, examples: Sequence[Tagged]) -> "Labelling":
+        found = Counter(chain.from_iterable(_normalized(example, self.scheme) for example in examples))
+        return Labelling(self.spec, self.labels, [found[label] for label in self.labels], self.scheme, self.temperature)
+
     def check(self, examples: Sequence[Tagged]) -> None:
         for example in examples:
             number = next((n for n, label in enumerate(_labels(example)) if label not in self._readable), None)
@@ -194,12 +197,11 @@ class Labelling(Tempered[Tagged]):
     def loss(self, output: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """Cross-entropy of the rows: of words, or of subwords where all carry their word's label."""
         assert isinstance(output, Output)
-        weights = None
-        if self.spec.class_weights != "none":
-            counts = torch.tensor(self.counts, dtype=torch.float32, device=x.device)
-            # A tag that was never seen has no row to weigh, and no part of what smoothing spreads.
-            weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0)
+        weights = output.inverse_frequencies if self.spec.class_weights == "balanced" else None
         return Loss(output.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
+
+    def blind_loss(self, features: Features) -> float:
+        return super().blind_loss(features) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
 
     def infer(self, output: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Log-probabilities (R, K) of the classes, at temperature 1."""

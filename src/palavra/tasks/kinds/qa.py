@@ -40,6 +40,7 @@ from palavra.tokenizer import Tokenizer
 
 # Spans of each window that are looked at, and answers whose probabilities add up to 1: the `n_best_size` of the
 # published programs.
+ANSWERED_METRICS = ("f1", "exact", "calibration_error", "loss")  # of questions that all have an answer
 CANDIDATES = 20
 COLUMNS = ("question", "context", "answers")
 
@@ -68,7 +69,7 @@ class QuestionAnswering(Task[Question]):
         if self.unanswerable:
             return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
                     "best_exact", "calibration_error", "loss")  # fmt: skip
-        return ("f1", "exact", "calibration_error", "loss")
+        return ANSWERED_METRICS
 
     @property
     def limit(self) -> float:
@@ -137,7 +138,7 @@ class QuestionAnswering(Task[Question]):
         """The scores of questions with, or without, an answer, where there are none such."""
         answered = [bool(example.answers) for example in examples]
         if all(answered):
-            return self.metrics[2:-1]
+            return tuple(name for name in self.metrics if name not in ANSWERED_METRICS)
         return () if any(answered) else ("has_answer_f1", "has_answer_exact")
 
     def input_of(self, one: Any, where: str) -> Question:

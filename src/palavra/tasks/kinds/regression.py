@@ -274,7 +274,8 @@ class _Numbers:
                 if sign in text:
                     noted = self.unsure if _THOUSANDS.fullmatch(text) else self.sure
                     noted.setdefault(sign, (record.where, shown(value)))
-            value = text.replace(",", ".")
+            # Python's own literals may have underscores between digits.
+            value = text.replace(",", ".") if "_" not in text else ""
         try:
             number = float(value)
         except OverflowError:
