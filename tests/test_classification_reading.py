@@ -3,6 +3,8 @@
 import json
 import unicodedata
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from tiny_classification import PAIRS, SEVERAL, SPEC, example, examples_of, labe
 from palavra.errors import PalavraError
 from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
+from palavra.run.describe_tasks import summary_lines
 from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.labels import alike_labels
 from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec, check_fields
 
 
@@ -102,6 +106,7 @@ def test_several_labels_come_in_lists_or_parted(tmp_path: Path) -> None:
     [
         ("text,label\ngood,a\n,b\n", "t.csv:3", "text is empty"),
         ('text,label\ngood,a\n"  \n ",b\n', "t.csv:3", "text is empty"),
+        ("text,label\ngood,a\n\u00a0\u200b\u200d,b\n", "t.csv:3", "text is empty"),
         ("text,label\ngood,a\nbad,\n", "t.csv:3", "label is '', not a label"),
         ("txt,label\ngood,a\n", "t.csv:2", "no column 'text'"),
         ("text,class\ngood,a\n", "t.csv:2", "no column 'label'"),
@@ -131,6 +136,29 @@ def test_a_text_that_is_none_names_the_line(tmp_path: Path) -> None:
     source = write(tmp_path / "t.jsonl", '{"text": 5, "label": "a"}\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.jsonl:1: text is 5, not text[^\n]*$"):
         Classification.read(SPEC, source)
+
+
+def test_labels_of_parquet_are_numbers_and_days_too(tmp_path: Path) -> None:
+    labels = pa.array([Decimal("1.50"), Decimal("2.00")])
+    days = pa.array([date(2026, 1, 2), date(2026, 1, 3)])
+    table = pa.table({"text": ["x", "y"], "label": labels, "day": days})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert labels_of(Classification.read(SPEC, str(tmp_path / "t.parquet"))) == [("1.50",), ("2",)]
+    by_day = replace(SPEC, columns=Columns(label=("day",)))
+    assert labels_of(Classification.read(by_day, str(tmp_path / "t.parquet"))) == [("2026-01-02",), ("2026-01-03",)]
+
+
+def test_a_label_that_is_only_written_otherwise_says_how(tmp_path: Path) -> None:
+    task = Classification.fit(SPEC, examples_of(["TRUE", "FALSE", "1", "ótimo"]))
+    for label, known in (("false", "FALSE"), ("1.0", "1"), ("ÓTIMO", "ótimo")):
+        said = rf"^train\.csv:2: label '{label}' is written '{known}' in training: write it so$"
+        with pytest.raises(PalavraError, match=said):
+            task.check(examples_of([label]))
+    assert alike_labels(["true", "True", "x", "1", "1.0", "nan", "NaN"]) == [
+        ["true", "True"], ["1", "1.0"], ["nan", "NaN"],
+    ]  # fmt: skip
+    said = list(summary_lines({"labels": {"true": 3, "True": 1}}))[1]
+    assert said.startswith("labels 'true' and 'True' differ only in how they are written")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])

@@ -130,6 +130,7 @@ def test_evaluate_and_report_work_on_a_finished_run(model: Path) -> None:
         (["pretrain", "--resume", "--out", "{tmp}/m"], "no run to resume"),
         (["pretrain", "{latin}", "--out", "{tmp}/m"], "latin.txt:2"),
         (["evaluate", "{tmp}"], "config.json"),
+        (["embed", "{begun}", "a"], "begun holds a run that is not finished: go on with it (--resume) first"),
         (["report", "{tmp}"], "{tmp}"),
     ],
 )  # fmt: skip
@@ -138,7 +139,9 @@ def test_wrong_input_gives_one_line_and_code_2(
 ) -> None:
     latin = tmp_path / "latin.txt"
     latin.write_bytes("uma linha\né à noite\n".encode("latin-1"))
-    places = {"model": model, "tmp": tmp_path, "text": model.parent / "text.jsonl", "latin": latin}
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    places = {"model": model, "tmp": tmp_path, "begun": begun, "text": model.parent / "text.jsonl", "latin": latin}
     code, out, err = ask(*(argument.format(**places) for argument in arguments))
     assert (code, out) == (2, "")
     last = err.strip().splitlines()[-1]
@@ -158,6 +161,7 @@ def test_wrong_input_gives_one_line_and_code_2(
         (["tokenizer", "train", "a.txt"], "palavra: missing option '--out' (python -m palavra tokenizer train --help"),
         (["embed", "m", "a", "--pooling", "sum"], "'mean', 'cls', 'token'"),
         (["report"], "palavra: missing argument 'run'"),
+        (["finetune", "qaa", "t.csv"], "palavra: invalid value for 'kind': 'qaa' is not one of "),
         (["pretrain", "--steps"], "palavra: "),
     ],
 )

@@ -162,6 +162,7 @@ def test_override_reads_the_type_of_the_field(assignment: str, key: str, value: 
         ("train.stesp=3", "--set train.stesp=3: unknown key 'train.stesp'; the nearest is 'train.steps'"),
         ("steps=3", "--set steps=3: unknown key 'steps'; the nearest is 'train.steps'"),
         ("train.xyz=3", "unknown key 'train.xyz'; known here: train.steps, train.minutes, train.compile"),
+        ("train.foo=3", "unknown key 'train.foo'; known here: train.steps"),
         ("trian.steps=3", "--set trian.steps=3: unknown key 'trian'; the nearest is 'train'"),
         ("train.steps=ten", "--set train.steps=ten: train.steps must be a whole number or none, not 'ten'"),
         ("train.steps=1.5", "train.steps must be a whole number or none, not '1.5'"),

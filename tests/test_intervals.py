@@ -25,6 +25,7 @@ from palavra.tasks.statistics import (
     regression_statistics,
     span_statistics,
 )
+from palavra.tasks.task import range_of
 
 
 def interval_of_mean(values: np.ndarray, **options: float) -> Interval:
@@ -300,8 +301,8 @@ def test_the_interval_of_a_mean_equals_scipys(values: list[float], level: float)
     found = mean_interval(values, level=level)
     assert found.mean == pytest.approx(np.mean(values))
     assert found.sd == pytest.approx(np.std(values, ddof=1))
-    assert found.interval is not None
-    if found.sd is not None and found.sd > 1e-6:  # scipy divides by it
+    if np.ptp(values) > 1e-6:  # scipy divides by the deviation
+        assert found.interval is not None
         expected = stats.ttest_1samp(values, 0.0).confidence_interval(level)
         assert found.interval.low == pytest.approx(expected.low, abs=1e-9)
         assert found.interval.high == pytest.approx(expected.high, abs=1e-9)
@@ -316,8 +317,21 @@ def test_the_interval_of_a_mean_by_hand() -> None:
     assert interval.high == pytest.approx(2 + 2.484138, abs=1e-6)
 
 
-def test_one_run_has_no_interval() -> None:
+def test_the_interval_of_a_mean_ends_where_the_score_does() -> None:
+    found = mean_interval([0.6, 0.95], bounds=range_of("auroc")).interval
+    assert found is not None
+    assert (found.low, found.high) == (0, 1)
+    assert (
+        mean_interval([1.0, 2.0], bounds=range_of("loss")).interval
+        == mean_interval([1.0, 2.0], bounds=(0, 9e9)).interval
+    )
+    assert [range_of(name) for name in ("accuracy", "matthews", "r2")] == [(0, 1), (-1, 1), (-math.inf, 1)]
+
+
+def test_one_run_or_several_alike_have_no_interval() -> None:
     assert mean_interval([0.5]) == (0.5, None, None)
+    assert mean_interval([0.7, 0.7, 0.7]).interval is None
+    assert mean_interval([0.0, 0.0]) == (0.0, 0.0, None)
 
 
 def test_what_has_no_interval_is_an_error() -> None:

@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from palavra.errors import PalavraError
 from palavra.model.output_layers import Softmax
 from palavra.model.outputs import OutputConfig, OutputName
+from palavra.run.describe_tasks import summary_lines
 from palavra.tasks.features import offsets_of
 from palavra.tasks.kinds.labelling import Labelling
 from palavra.tasks.sentences import Tagged, read_sentences
@@ -415,6 +416,25 @@ def test_the_scheme_of_a_model_from_elsewhere_is_found(labels: tuple[str, ...], 
         task.check([tagged("a b", "B-PER I-PER")])
         with pytest.raises(PalavraError, match="word 2, 'b', has the label 'B-PER'"):
             task.check([tagged("a b", "B-PER B-PER")])
+
+
+def test_one_label_that_spells_no_span_does_not_make_words_of_all() -> None:
+    examples = [tagged("a b c", "B-PER I-PER O"), tagged("d e f", "O PER B-LOC"), tagged("g", "B-LOC")]
+    said = (
+        r"word 2, 'e', has the label 'PER', where most others spell spans \(B-, I-\): mend it, or give --scheme plain"
+    )
+    with pytest.raises(PalavraError, match=said):
+        Labelling.fit(SPEC, examples)
+    plain = replace(SPEC, labelling=replace(SPEC.labelling, scheme="plain"))
+    assert Labelling.fit(plain, examples).scheme == "plain"
+    words = [tagged("a b c", "NOUN B-side O"), tagged("d e", "VERB NOUN")]
+    assert Labelling.fit(SPEC, words).scheme == "plain"
+
+
+def test_the_scheme_and_the_spans_are_told() -> None:
+    task = Labelling.fit(SPEC, EXAMPLES)
+    (line,) = [line for line in summary_lines(task.summary(EXAMPLES)) if line.startswith("spans")]
+    assert line.startswith(f"spans, written as {task.scheme}: ")
 
 
 def test_an_accent_written_apart_makes_no_other_tag(tmp_path: Path) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
+from tiny import CPU, model_config
 from tiny_prediction import EXAMPLES, FITTED, flags, model_of, renamed
+from tiny_tasks import trained
 from typer.testing import CliRunner
 
 import palavra
 from palavra.cli import app
 from palavra.errors import PalavraError
+from palavra.inference.tasks import FineTunedModel
 from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
+from palavra.tasks.directory import build_task_model
+from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.spec import TaskSpec
 
 # Files and standard input
 
@@ -154,3 +161,53 @@ def test_lines_of_a_file_are_inputs_with_their_place() -> None:
 def test_an_empty_text_is_an_error_however_it_comes(kind: str, empty: str) -> None:
     with pytest.raises(PalavraError, match=r"is empty"):
         model_of(kind).predict(["good", empty])
+
+
+# How many are listed
+
+
+def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> None:
+    model = palavra.load(folders / "classification")
+    assert [len(one["best"]) for one in predicted(folders / "classification", "a boat", "--top", "1")] == [1]
+    (every,) = model.predict(["a boat"], top=9)
+    assert [one["label"] for one in every["best"]] in (["a", "b"], ["b", "a"])
+    assert sum(one["probability"] for one in every["best"]) == pytest.approx(1)
+    (answers,) = palavra.load(folders / "qa").predict([("which?", "the red boat and the blue one")], top=7)
+    assert len(answers["best"]) == 7
+    for kind in ("regression", "labelling", "choice"):
+        with pytest.raises(PalavraError, match=f"--top means nothing to {kind}"):
+            palavra.load(folders / kind).predict([EXAMPLES[kind]], top=2)
+    with pytest.raises(PalavraError, match="--top is 0"):
+        model.predict(["a boat"], top=0)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_listed_classes_are_the_most_probable_of_very_many(several: bool) -> None:
+    labels = tuple(f"l{n:03}" for n in range(300))
+    spec = TaskSpec(kind="classification", multilabel=several)
+    task = Classification(spec, labels, (1,) * 300, examples=300)
+    tokenizer = trained()
+    config = model_config("bert", vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(0)
+    model = FineTunedModel(build_task_model(config, {"task": task}).eval(), {"task": task}, tokenizer, CPU)
+    (all_of_them,), (some,), (five,) = (model.predict(["the red boat"], top=top) for top in (300, 12, None))
+    probabilities = [one["probability"] for one in all_of_them["best"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert {one["label"] for one in all_of_them["best"]} == set(labels)
+    assert some["best"] == all_of_them["best"][:12]
+    assert five["best"] == all_of_them["best"][:5]
+
+
+# What is right beside what is said
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_an_evaluation_writes_what_is_right_beside_what_is_said(folders: Path, tmp_path: Path, kind: str) -> None:
+    lines = json.dumps(EXAMPLES[kind])
+    file, said = tmp_path / "t.jsonl", tmp_path / "said.jsonl"
+    file.write_text(f"{lines}\n{lines}\n", encoding="utf-8")
+    palavra.evaluate(folders / kind, file, predictions=said, label="label" if kind == "labelling" else None)
+    (first, _) = (json.loads(line) for line in said.read_text(encoding="utf-8").splitlines())
+    expected = EXAMPLES[kind].get("answers", EXAMPLES[kind].get("label"))
+    assert list(first)[:2] == ["where", "gold"]
+    assert first["gold"] == expected

@@ -127,7 +127,8 @@ def test_what_spreadsheets_add_is_no_record(tmp_path: Path) -> None:
         ("text,label\na,1,2\n", ":2: 3 fields, where the header has 2 columns"),
         ("text,label,text\na,1,b\n", ":1: 2 columns of the header are named 'text'"),
         ("text, text\na,1\n", ":1: 2 columns of the header are named 'text'"),
-        ("\ntext,,label\na,1,2\n", ":2: column 2 of the header has no name"),
+        ("\ntext,,label\na,,2\na,1,2\n", ":4: column 2 holds '1', but the header has no name for it"),
+        (",,\na,1,2\n", ":1: column 1 of the header has no name"),
         ('text,label\na,1\n"b,2\nc,3\n', ":3: a quote that opens in this record is never closed"),
         ('text,label\na,1\n"b" c,2\n', ":3: a quote that opens a field of this record closes before the field ends"),
         ('text,label\n"b,2\nc,3\nsaid "d",4\n', ":2: a quote that opens a field of this record closes before"),
@@ -143,6 +144,20 @@ def test_tables_that_are_none(content: str, message: str, tmp_path: Path) -> Non
 
 
 # Encodings and files
+
+
+def test_nameless_columns_without_anything_in_them_are_no_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,,label,,\na,,1,,\nb, ,2,,\n")
+    assert values(path) == [{"text": "a", "label": "1"}, {"text": "b", "label": "2"}]
+
+
+def test_utf_16_without_its_mark_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,label\nolá,1\n")
+    for encoding in ("utf-16", "utf-32"):
+        said = wrong(path, encoding=encoding)
+        assert str(path) in said
+        assert f"not valid {encoding}" in said
+        assert "--encoding utf-8" in said
 
 
 def test_encodings(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from tiny_tasks import batch_of, build, gradients, inferred, overfit, trained, w
 from torch import nn
 
 from palavra.errors import PalavraError
+from palavra.run.task_api import TaskEvaluation
 from palavra.tasks.kinds.regression import Regression
 from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.task import Scores
 from palavra.tasks.texts import TextExample
 from palavra.tokenizer import Tokenizer
 
@@ -56,9 +58,14 @@ def write(path: Path, text: str) -> str:
 
 
 def test_numbers_are_read_with_either_decimal_sign(tmp_path: Path) -> None:
-    source = write(tmp_path / "t.csv", '\ufefftext;label\nbom;3,5\nmau; -2.25 \n"o; que";1e2\n')
+    source = write(tmp_path / "t.csv", '\ufefftext;label\nbom;3,5\nmau; -2.25 \n"o; que";1e2\nfrio;\u22121\n')
     examples = Regression.read(SPEC, source)
-    assert [(one.first, one.label) for one in examples] == [("bom", (3.5,)), ("mau", (-2.25,)), ("o; que", (100.0,))]
+    assert [(one.first, one.label) for one in examples] == [
+        ("bom", (3.5,)),
+        ("mau", (-2.25,)),
+        ("o; que", (100.0,)),
+        ("frio", (-1.0,)),
+    ]
 
 
 def test_several_targets_and_pairs(tmp_path: Path) -> None:
@@ -72,10 +79,17 @@ def test_several_targets_and_pairs(tmp_path: Path) -> None:
     assert [(one.first, one.second, one.label) for one in pairs] == [("a", "b", (1.0,)), ("c", "d", (2.0,))]
 
 
-@pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "five", "", "1.234,5", "1 000", "1e16"])
+@pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "five", "", "1.234,5", "1 000", "1_000", "1e16"])
 def test_what_is_no_number_names_the_line(tmp_path: Path, value: str) -> None:
     source = write(tmp_path / "t.csv", f'text,label\nfine,1\nbad,"{value}"\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.csv:3: label is '[^\n]*', not a number[^\n]*: [^\n]*$"):
+        Regression.read(SPEC, source)
+
+
+@pytest.mark.parametrize("value", ["1.000,50", "1 000,5", "12\u00a0000", "1'000.5"])
+def test_digits_in_groups_say_so(tmp_path: Path, value: str) -> None:
+    source = write(tmp_path / "t.csv", f'text,label\nfine,1\nbad,"{value}"\n')
+    with pytest.raises(PalavraError, match="not a number: write it without signs between thousands or remove the line"):
         Regression.read(SPEC, source)
 
 
@@ -250,3 +264,18 @@ def test_what_a_sign_means_the_other_numbers_tell(tmp_path: Path, numbers: list[
     else:
         read = Regression.read(TaskSpec(kind="regression"), str(path))
         assert [one.label for one in read] == [(number,) for number in meant]
+
+
+def test_an_evaluation_tells_each_of_several_targets_in_its_own_units(tmp_path: Path) -> None:
+    rows = [
+        {"name": "stars", "mse": 4.0, "rmse": 2.0, "r2": None},
+        {"name": "price", "mse": 9.0, "rmse": 3.0, "r2": 0.5},
+    ]
+    scores = Scores(main="pearson", values={"mse": 6.5}, examples=2, details={"per_target": rows}, statistics=list)
+    lines = TaskEvaluation(task="t", scores=scores, predictions=[{}, {}]).lines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["stars", "mse", "4.0000,", "rmse", "2.0000"], ["price", "mse", "9.0000,", "rmse", "3.0000,", "r2", "0.5000"],
+    ]  # fmt: skip
+    assert lines[3:] == ["means of 2 targets:", f"{'mse':<19} 6.5000"]
+    alone = replace(scores, details={"per_target": rows[:1]})
+    assert len(TaskEvaluation(task="t", scores=alone, predictions=[{}]).lines()) == 2

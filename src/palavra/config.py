@@ -296,12 +296,16 @@ def _describe(kind: Any) -> str:
     raise TypeError(f"a config field cannot be a {kind}")
 
 
+# How like a name in another table has to be: further off, a short one is like many.
+LIKELY = 0.75
+
+
 def _nearest(name: str, siblings: list[str], prefix: str, root: Any) -> str:
     """Which known key an unknown one is likely to mean: a key of its table, or the same name in another."""
     if close := difflib.get_close_matches(name, siblings, n=1):
         return f"the nearest is '{prefix}{close[0]}'"
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(list(keys(root)))}
-    if close := difflib.get_close_matches(name, elsewhere, n=1):
+    if close := difflib.get_close_matches(name, elsewhere, n=1, cutoff=LIKELY):
         return f"the nearest is '{elsewhere[close[0]]}'"
     return f"known here: {', '.join(prefix + sibling for sibling in siblings)}"
 

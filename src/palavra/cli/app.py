@@ -76,7 +76,7 @@ def _fail_usage(error: Any, debug: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(error.exit_code)
-    said = " ".join(error.format_message().split()).removesuffix(".")
+    said = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
     command = context.command_path if context is not None else "palavra"
     line = f"{said[:1].lower()}{said[1:]} ({command} --help shows the options)"
     _fail(error, error.exit_code, debug, line)

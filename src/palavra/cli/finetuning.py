@@ -160,7 +160,8 @@ def sweep(
 ) -> None:
     """Search for good settings of finetune with Optuna; the best trial's model is kept, with a report on all.
 
-    Trials are judged by the validation examples and never see the test examples."""
+    Trials are judged by the validation examples and never see the test examples. What all trials share, such as
+    train.batch_size, task.multilabel or optimizer.name, is set with --set or a --recipe."""
     from palavra.log import Log
     from palavra.run import sweep as sweeping
 

@@ -375,6 +375,7 @@ def predict(
     *,
     records: InputOptions,
     threshold: Threshold = None,
+    top: Annotated[int | None, typer.Option(help="The most probable classes or answers in `best`. [5]")] = None,
     long: Annotated[
         Literal["truncate", "split"] | None,
         typer.Option(help="Texts beyond the context: cut them, or average over windows. [as trained]"),
@@ -388,6 +389,6 @@ def predict(
     loaded = load(model, device=device)
     loaded.check_offers("predict")
     for one in predict_inputs(
-        loaded, texts or (), file, task=task, long=long, format=format, threshold=threshold, **records.given()
+        loaded, texts or (), file, task=task, long=long, format=format, threshold=threshold, top=top, **records.given()
     ):
         typer.echo(json.dumps(one, ensure_ascii=False))

@@ -12,6 +12,14 @@ JOINERS = "\u00ad\u200c\u200d\u2060"
 UNSEEN = "\u200b\ufeff"
 
 
+_SEEN = re.compile(rf"[^\s{JOINERS}{UNSEEN}]")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is seen of a text: no characters, or only blanks and others without a shape of their own."""
+    return _SEEN.search(text) is None
+
+
 def marks_of(text: str) -> str:
     """The combining marks, variation selectors and skin tones that a text has, each once, as part of a character class
     of `re`; "" for most texts."""

@@ -44,6 +44,11 @@ def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[
             text = newlines.decode(block, final=not block)
         except UnicodeDecodeError as error:
             _not_in_encoding(name, encoding, lines, error)
+        except UnicodeError as error:  # UTF-16 and UTF-32 without the mark that says which end comes first
+            raise PalavraError(
+                f"{name}: not valid {encoding} ({error}); if the text is utf-8, say so with the encoding option "
+                "(--encoding utf-8)"
+            ) from None
         yield text
         lines += text.count("\n")
         if not block:
@@ -121,7 +126,9 @@ def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: Unicode
     """Say which line, and which encoding it probably is."""
     before = error.object[: error.start].decode(encoding, "replace")
     wrong = error.object[error.start : error.start + 1]
-    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        guess = "utf-8"
+    elif error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
         guess = "utf-16"
     else:  # Windows has letters and quotes where latin-1 has control characters
         guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"

@@ -156,12 +156,23 @@ def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
     sample = _sample(header, lines)
     options = dialect(sample, kind == ".tsv") if told is None else {"delimiter": told[1]}
     rows = table_rows(path, chain(sample, lines), first, options)
-    names = _names(next(rows)[1], f"{path}:{first}")
+    names = [name.strip() for name in next(rows)[1]]
+    # Spreadsheets write columns that were once in use: without a name, and nothing in them.
+    nameless = [number for number, name in enumerate(names) if not name]
+    _check_names([name for name in names if name] or names, f"{path}:{first}")
     for line, row in rows:
         if len(names) > 1 and not "".join(row).strip():
             continue  # a blank line, or one of delimiters alone, as spreadsheets write below the last row
         if len(row) == len(names):
-            yield Record(dict(zip(names, row, strict=True)), f"{path}:{line}")
+            for number in nameless:
+                if row[number].strip():
+                    raise PalavraError(
+                        f"{path}:{line}: column {number + 1} holds {row[number][:40]!r}, but the header has no name "
+                        "for it; name it or take the column out"
+                    )
+            values = dict(zip(names, row, strict=True))
+            values.pop("", None)
+            yield Record(values, f"{path}:{line}")
         elif row:
             raise PalavraError(
                 f"{path}:{line}: {counted(len(row), 'field')}, where the header has {counted(len(names), 'column')}; "
@@ -178,9 +189,8 @@ def _sample(header: str, lines: Iterator[str]) -> list[str]:
     return sample
 
 
-def _names(header: list[str], where: str) -> list[str]:
-    """The names of the columns, without blanks around them; each must be there, and once."""
-    names = [name.strip() for name in header]
+def _check_names(names: list[str], where: str) -> None:
+    """Raise PalavraError unless each column has a name, and its own."""
     if "" in names:
         raise PalavraError(
             f"{where}: column {names.index('') + 1} of the header has no name; name it or take the column out"
@@ -188,7 +198,6 @@ def _names(header: list[str], where: str) -> list[str]:
     (name, times), *_ = Counter(names).most_common(1)
     if times > 1:
         raise PalavraError(f"{where}: {times} columns of the header are named {name[:60]!r}; give each its own name")
-    return names
 
 
 # Parquet and the hub
@@ -198,7 +207,7 @@ def _from_parquet(path: Path) -> Iterator[Record]:
     row = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            _names(file.schema_arrow.names, str(path))
+            _check_names([name.strip() for name in file.schema_arrow.names], str(path))
             names = _class_names(_features(file.schema_arrow.metadata or {}))
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for values in batch.to_pylist():

@@ -151,7 +151,9 @@ def _of_asked(asked: dict[str, Any], where: str) -> list[_Given]:
 
 def _of_record(record: Record) -> Question:
     key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
-    value = column(record, key, option="the header or key 'answers' or 'answer'")
+    value = column(record, key, option="--answers")
+    for name in ("question", "context"):
+        column(record, name, option=f"--{name}")
     if isinstance(value, str):
         given = [_Given(value, record.values.get("answer_start"))] if value.strip() else []
     else:

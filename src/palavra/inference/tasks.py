@@ -188,23 +188,35 @@ class FineTunedModel(AnyModel):
             raise PalavraError(f"{name} is {chosen.spec.kind}, not qa: a threshold and articles mean nothing to it")
         return replace(self, tasks={**self.tasks, name: chosen.answering(threshold=threshold, articles=articles)})
 
+    def listing(self, task: str | None, top: int) -> "FineTunedModel":
+        """The same model, whose predictions list the `top` most probable classes or answers. Raises PalavraError where
+        the task's list none, or all, and for less than one."""
+        if top < 1:
+            raise PalavraError(f"--top is {top}: it must be at least 1")
+        name, chosen = self.task(task)
+        return replace(self, tasks={**self.tasks, name: chosen.listing(top)})
+
     def predict(
         self,
         inputs: Sequence[Any],
         *,
         task: str | None = None,
         long: LongTexts | None = None,
+        top: int | None = None,
         **columns: Unpack[InputColumns],
     ) -> list[Prediction]:
         """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
         the input is longer than what the model reads.
 
         Inputs are texts, pairs of texts, or mappings with the task's columns, or with those named in `columns`
-        (`text`, `text_a`, ..., as in training); `long` "split" or "truncate" says what becomes of texts beyond the
-        context (as the task was trained, unless given).
+        (`text`, `text_a`, ..., as in training); a single text is a list of one. `long` "split" or "truncate" says what
+        becomes of texts beyond the context (as the task was trained, unless given); `top` how many of the most probable
+        classes or answers are listed in `best` (5, unless given).
         """
         if columns:
-            return self.reading(task, **columns).predict(inputs, task=task, long=long)
+            return self.reading(task, **columns).predict(inputs, task=task, long=long, top=top)
+        if top is not None:
+            return self.listing(task, top).predict(inputs, task=task, long=long)
         name, chosen = self.task(task)
         if long is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
             raise PalavraError(

@@ -76,6 +76,8 @@ def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size. Raises PalavraError naming the file."""
     if not path.is_file():
+        if (path.parent / "checkpoints").is_dir():
+            raise PalavraError(f"{path.parent} holds a run that is not finished: go on with it (--resume) first")
         raise PalavraError(f"{path} does not exist: {path.parent} is not a model directory")
     if path.stat().st_size > LARGEST_JSON:
         raise PalavraError(f"{path} is larger than {LARGEST_JSON:,} bytes: not a configuration")

@@ -13,6 +13,7 @@ from palavra.run.finetuning import FineTuning, deciding_metric, goodness
 from palavra.run.splits import SPLITS, Split, examples_hash
 from palavra.tasks.directory import describe_head, is_task_directory, parameters
 from palavra.tasks.intervals import Interval
+from palavra.tasks.labels import alike_labels
 from palavra.tasks.task import Scores, Task
 from palavra.training.optimizers import OptimizerName
 
@@ -24,6 +25,14 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         shown = ", ".join(f"{label} {count:,}" for label, count in list(labels.items())[:12])
         more = f" and {len(labels) - 12:,} more labels" if len(labels) > 12 else ""
         yield f"labels: {shown}{more}"
+        for alike in alike_labels(labels):
+            yield (
+                f"labels {' and '.join(map(repr, alike))} differ only in how they are written: mend the data if they "
+                "mean the same"
+            )
+    if "scheme" in summary:
+        spans = ", ".join(f"{label} {count:,}" for label, count in list(summary["spans"].items())[:12])
+        yield f"spans, written as {summary['scheme']}: {spans}"
     for name, of in dict(summary.get("targets", {})).items():
         yield f"{name}: from {of['lowest']:g} to {of['highest']:g}, mean {of['mean']:.4g}"
 

@@ -261,7 +261,8 @@ def _warn_of_cuts(features: Features, name: str, kind: str, context: int, log: L
     how = "hold two texts that do not fit beside each other in" if split else "are longer than"
     if features.truncated:
         log.warn(
-            f"{name}: {features.truncated:,} {kind} examples {how} the {context} tokens that are read, and were cut"
+            f"{name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
+            f"{features.truncated:,}"
         )
 
 
@@ -291,8 +292,8 @@ def _describe(job: FineTuning, splits: Sequence[Split], log: Log) -> None:
         read, vocabulary = len(token.weight), job.model.config.vocab_size
         log.line(f"{read:,} of {vocabulary:,} tokens are in the training texts: the others' vectors stay as they are")
     log.line(
-        f"{job.steps:,} steps of {job.recipe.train.batch_size} examples, {job.optimizer.name} at "
-        f"{job.optimizer.peak_rate:.3g}"
+        f"{job.steps:,} step{'s' * (job.steps != 1)} of {job.recipe.train.batch_size} examples, "
+        f"{job.optimizer.name} at {job.optimizer.peak_rate:.3g}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
+from palavra.data.characters import is_blank
 from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.records import at_least_one, numbered_stream, read_json_lines
@@ -29,16 +30,19 @@ def predict_inputs(
     format: Format | None = None,
     encoding: str | None = None,
     threshold: float | None = None,
+    top: int | None = None,
     **columns: Unpack[InputColumns],
 ) -> Iterator[Prediction]:
     """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`, and
-    `FineTunedModel.answering` for `threshold`.
+    `FineTunedModel.answering` for `threshold`, `listing` for `top`.
 
     Raises PalavraError unless there is one of the two, and for options that mean nothing to it.
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
     model = model.reading(task, encoding=encoding, **columns).answering(task, threshold=threshold)
+    if top is not None:
+        model = model.listing(task, top)
     if file is None:
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)
@@ -129,7 +133,7 @@ def in_parts(
     parts = model.task(task)[1].input_parts
     waiting: list[str] = []
     for number, text in enumerate(texts, start=1):
-        if name is not None and not text.strip():
+        if name is not None and is_blank(text):
             raise PalavraError(f"{name}:{number} is empty: fill the line in or remove it")
         waiting.append(text)
         if len(waiting) == parts:

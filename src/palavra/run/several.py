@@ -1,5 +1,6 @@
 """The same fine-tuning several times, over seeds or folds: how sure a score is."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from palavra.run.finetuning import goodness
 from palavra.run.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.run.stratification import Int64Array, fold_of
 from palavra.tasks.intervals import mean_interval
+from palavra.tasks.task import range_of
 from palavra.training.interrupts import Interrupted, stop_on_signals
 
 # What a finished run leaves that makes up the model.
@@ -188,7 +190,7 @@ def _sum_up(folders: Sequence[Path], what: Repetition, run: RunDirectory, log: L
     run.write_json("evaluation.json", content)
     for split, metrics in summary.items():
         said = ", ".join(f"{name} {of['mean']:.4f}{_spread(of)}" for name, of in metrics.items())
-        log.line(f"{split}, {len(folders)} {what.over}s: {said}")
+        log.line(f"{split}, {len(folders)} {what.over}s, mean ± standard deviation [95% interval]: {said}")
     report = write_report(run.path)
     log.line(f"best: {best.name}   model: {run.path}   report: {report}")
     return SeveralRuns(directory=run.path, report=report, rows=rows, summary=summary)
@@ -215,11 +217,13 @@ def values_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
     """Each score's mean over the runs that have it: where a class is absent, some are not defined."""
     names = dict.fromkeys(name for values in runs for name in values)
-    return {name: _mean([values[name] for values in runs if name in values]) for name in names}
+    return {name: _mean(name, [values[name] for values in runs if name in values]) for name in names}
 
 
-def _mean(values: Sequence[float]) -> dict[str, float | None]:
-    mean, sd, interval = mean_interval(values)
+def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    # The mean of several tasks adds up scores and errors, whose signs are turned.
+    bounds = (-math.inf, math.inf) if name == "mean" else range_of(name)
+    mean, sd, interval = mean_interval(values, bounds=bounds)
     return {
         "mean": mean, "sd": sd, "low": interval.low if interval else None, "high": interval.high if interval else None,
         "runs": len(values),
@@ -227,7 +231,9 @@ def _mean(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _spread(of: Mapping[str, float | None]) -> str:
-    return "" if of["sd"] is None else f" ± {of['sd']:.4f}"
+    if of["sd"] is None:
+        return ""
+    return f" ± {of['sd']:.4f}" + ("" if of["low"] is None else f" [{of['low']:.4f}, {of['high']:.4f}]")
 
 
 def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, float]:

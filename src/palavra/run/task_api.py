@@ -245,7 +245,9 @@ def finetune(
 ) -> FineTuned | SeveralRuns:
     """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
 
-    `kind`, `train` and `options` are those of `build_finetune_recipe`. With `seeds` above 1 the run is repeated with
+    `options` are those of the command `palavra finetune`, with underscores: `model`, `valid`, `test`, `label`,
+    `strategy`, `epochs`, `learning_rate`, `metric`, `set` and the others of `palavra.run.task_api.build_finetune_recipe`,
+    which has their types; `kind` and `train` are its too. With `seeds` above 1 the run is repeated with
     as many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out`
     holds the best of the models. With `resume` an interrupted run goes on exactly, with its own recipe (only `set`
     changes it): `kind`, `train` and `options` may be left out, and have to be the run's own where they are given.
@@ -334,8 +336,20 @@ class TaskEvaluation:
             f"examples            {len(self.predictions):,}",
             *([f"cut to the context  {self.truncated:,}"] if self.truncated else []),
             *([f"articles            {articles}"] if articles else []),
+            *self._targets(),
             *(self._line(name, value) for name, value in self.scores.values.items()),
         ]
+
+    def _targets(self) -> list[str]:
+        """Each of several targets in its own units, before the means over all of them."""
+        targets = self.scores.details.get("per_target") or ()
+        if len(targets) < 2:
+            return []
+        shown = [
+            ", ".join(f"{key} {value:.4f}" for key, value in one.items() if isinstance(value, float)) for one in targets
+        ]
+        lines = [f"{one['name'][:19]:<19} {line}" for one, line in zip(targets, shown, strict=True)]
+        return [*lines, f"means of {len(targets)} targets:"]
 
     def _line(self, name: str, value: float) -> str:
         interval = self.scores.intervals.get(name)
@@ -365,8 +379,8 @@ def evaluate_task(
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to; `threshold` and `articles` are those of `FineTunedModel.answering`. Raises PalavraError for examples
-    that do not fit the task.
+    example to: `where` it is from, `gold`, what is right there, and what `predict` says; `threshold` and `articles` are
+    those of `FineTunedModel.answering`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
     loaded = loaded.reading(task, encoding=encoding, separator=separator, **columns)
@@ -377,7 +391,7 @@ def evaluate_task(
     scores, found = loaded.evaluate(examples, task=name)
     if predictions is not None:
         lines = [
-            json.dumps({"where": example.where, **one}, ensure_ascii=False)
+            json.dumps({"where": example.where, "gold": chosen.gold(example), **one}, ensure_ascii=False)
             for example, one in zip(examples, found, strict=True)
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))

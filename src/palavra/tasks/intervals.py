@@ -103,11 +103,15 @@ def _counts(chunk: IntArray, examples: int) -> Doubles:
     return np.bincount(places.ravel(), minlength=len(chunk) * examples).reshape(-1, examples).astype(np.float64)
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Mean:
+def mean_interval(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), level: float = 0.95
+) -> Mean:
     """Mean, standard deviation, and Student's t interval of the mean of scores over seeds or folds.
 
     The interval takes the scores to be independent and about normal. Folds share training examples, so theirs is
-    too narrow (Nadeau and Bengio 2003); and it says nothing about the choice of the test's examples.
+    too narrow (Nadeau and Bengio 2003); and it says nothing about the choice of the test's examples. It ends at the
+    `bounds` of what a score can be. There is none where all scores are the same: a handful of equal ones does not say
+    how far others may be.
 
     Raises:
         ValueError: no values, or a level outside (0, 1).
@@ -119,8 +123,11 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Mean:
     if count == 1:
         return Mean(mean, None, None)
     sd = float(array.std(ddof=1))
+    if np.ptp(array) <= CONSTANT * abs(mean):
+        return Mean(mean, sd, None)
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * sd / math.sqrt(count)
-    return Mean(mean, sd, Interval(low=mean - half, high=mean + half, level=level, samples=count))
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return Mean(mean, sd, Interval(low=low, high=high, level=level, samples=count))
 
 
 def _check(examples: int, level: float, samples: int) -> None:

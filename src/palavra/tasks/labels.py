@@ -4,6 +4,8 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from palavra.data.records import Record, column
@@ -37,9 +39,13 @@ def _label(record: Record, name: str, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str) and value.strip():
         return composed(value.strip())
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, int | float | Decimal) and math.isfinite(value):
         return str(int(value) if value == int(value) else value)
-    raise PalavraError(f"{record.where}: {name} is {shown(value)}, not a label: fill it in or remove the line")
+    if isinstance(value, date):
+        return value.isoformat()
+    raise PalavraError(
+        f"{record.where}: {name} is {shown(value)}, not a label: write a text or a number, or remove the line"
+    )
 
 
 def composed(label: str) -> str:
@@ -71,6 +77,23 @@ def natural(label: str) -> tuple[int, float, str]:
     except ValueError:
         number = math.nan
     return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
+
+
+def spelling(label: str) -> str:
+    """The same for labels that differ only in how they are written: in their case, or as 1 and 1.0."""
+    try:
+        number = float(label)
+    except ValueError:
+        return label.casefold()
+    return repr(number) if math.isfinite(number) else label.casefold()
+
+
+def alike_labels(labels: Iterable[str]) -> list[list[str]]:
+    """Those of the labels that differ only in how they are written, side by side."""
+    found: dict[str, list[str]] = {}
+    for label in labels:
+        found.setdefault(spelling(label), []).append(label)
+    return [alike for alike in found.values() if len(alike) > 1]
 
 
 def heaviest(counts: Iterable[int]) -> float:

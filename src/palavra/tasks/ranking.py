@@ -22,10 +22,10 @@ BoolArray = npt.NDArray[np.bool_]
 class Ranking(NamedTuple):
     """What is known of E examples from the probabilities of their K classes.
 
-    `best` (E, L): the L = min(K, 5) most probable classes, best first, of equal ones the lower number; `probabilities`
-    (E, L) of these. Where the examples are labelled, `right` (E,) is the probability of the right class, and `among`
-    (E,) bool whether fewer than five classes come before it; else both are empty. `every` (E, K): all of them where
-    classes are few, (E, 0) where they are many.
+    `best` (E, L): the L most probable classes, at most five or as many as were asked for, best first, of equal ones the
+    lower number; `probabilities` (E, L) of these. Where the examples are labelled, `right` (E,) is the probability of
+    the right class, and `among` (E,) bool whether fewer than five classes come before it; else both are empty. `every`
+    (E, K): all of them where classes are few, (E, 0) where they are many.
     """
 
     best: Int64Array
@@ -35,16 +35,16 @@ class Ranking(NamedTuple):
     every: Floats
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: Integers | None = None) -> "Ranking":
-        """From finite probabilities (E, K) and the right classes (E,), where they are known. Raises ValueError for
-        labels that are not one class for each example, counted from 0."""
+    def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
+        """From finite probabilities (E, K) and the right classes (E,), where they are known; the `listed` best ones are
+        told. Raises ValueError for labels that are not one class for each example, counted from 0."""
         examples, classes = probabilities.shape
         right, among = np.empty(0, probabilities.dtype), np.empty(0, np.bool_)
         if labels is not None:
             if labels.shape != (examples,) or not ((labels >= 0) & (labels < classes)).all():
                 raise ValueError("labels are one class for each example, counted from 0")
             right, among = probabilities[np.arange(examples), labels], right_among(LISTED, labels, probabilities)
-        best = best_classes(probabilities, min(LISTED, classes))
+        best = best_classes(probabilities, min(listed, classes))
         return cls(
             best=best,
             probabilities=np.take_along_axis(probabilities, best, 1),

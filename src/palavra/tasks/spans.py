@@ -60,7 +60,7 @@ def _roles(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
     for tag, (role, _) in zip(tags, parsed, strict=True):
         if len(role) != 1 or role not in ROLES[scheme] or (role == "O" and tag != "O"):
             known = ", ".join(role if role == "O" else f"{role}-" for role in ROLES[scheme])
-            raise PalavraError(f"the tag '{tag}' is none of {scheme}'s {known}; mend the tag or choose another scheme")
+            raise PalavraError(f"the tag '{tag}' is none of {known}; mend the tag or choose another scheme")
     return parsed
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.data.records import RECORD_KINDS, read_records
+from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
@@ -59,6 +60,15 @@ class Scores:
 def is_error(metric: str) -> bool:
     """Whether less of a metric is better."""
     return metric in ("loss", "mse", "rmse", "mae", "calibration_error")
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """The lowest and the highest value that a metric can have."""
+    if metric in ("loss", "mse", "rmse", "mae"):
+        return 0.0, math.inf
+    if metric == "r2":
+        return -math.inf, 1.0
+    return (-1.0 if metric in ("pearson", "spearman", "matthews") else 0.0), 1.0
 
 
 class Located(NamedTuple):
@@ -138,6 +148,14 @@ class Task(ABC, Generic[Example]):
     def check(self, examples: Sequence[Example]) -> None:
         """Raise PalavraError, naming file and line, for an example with a label that training did not have."""
 
+    def listing(self, count: int) -> "Task[Example]":
+        """The same task, whose predictions list so many of the best classes or answers. Raises PalavraError where they
+        list none, or all."""
+        del count
+        raise PalavraError(
+            f"--top means nothing to {self.spec.kind}, only to classification, pairs and qa: leave it out"
+        )
+
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
         """Unlabelled examples from what a person hands to `predict`: texts, pairs, or mappings with the columns; as
         `Located` where a file says where each is from."""
@@ -149,6 +167,10 @@ class Task(ABC, Generic[Example]):
     @abstractmethod
     def input_of(self, value: Any, where: str) -> Example:
         """One unlabelled example; `where` it is from. Raises PalavraError for what is none."""
+
+    def gold(self, example: Example) -> Any:
+        """What a labelled example has as right, written as `predict` writes it."""
+        return cast(Any, example).label
 
     def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator["Located"]:
         """The inputs of a file of records. Raises PalavraError for a column whose name was `given` for this file and

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.features import OVERLAP, Features, Int64Array, offsets_of, ranges, share_room, windows, wrap
@@ -30,12 +31,17 @@ def text_columns(spec: TaskSpec) -> tuple[str, ...]:
     return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
 
 
+def text_options(spec: TaskSpec) -> tuple[str, ...]:
+    """The options that name these columns."""
+    return tuple(f"--{field.replace('_', '-')}" for field in text_fields(spec))
+
+
 def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -> list[TextExample]:
     """The examples of a file, labelled by `label_of`."""
-    names = text_columns(spec)
+    names, options = text_columns(spec), text_options(spec)
     examples = []
     for record in read_records(source, encoding=spec.encoding):
-        texts = [_text(record, name) for name in names]
+        texts = [_text(record, name, option) for name, option in zip(names, options, strict=True)]
         second = texts[1] if len(texts) == 2 else None
         examples.append(TextExample(first=texts[0], second=second, label=label_of(record), where=record.where))
     if not examples:
@@ -43,11 +49,13 @@ def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -
     return examples
 
 
-def _text(record: Record, name: str) -> str:
-    value = column(record, name, option="--text, or --text-a and --text-b of pairs")
+def _text(record: Record, name: str, option: str) -> str:
+    value = column(record, name, option=option)
+    if value is None:
+        raise PalavraError(f"{record.where}: {name} is missing (null): fill it in or remove the line")
     if not isinstance(value, str):
-        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not text: put it in quotes or leave it out")
-    if not value.strip():
+        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not text: make it text, or remove the line")
+    if is_blank(value):
         raise PalavraError(f"{record.where}: {name} is empty: fill it in or remove the line")
     return value
 
@@ -62,13 +70,14 @@ def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
     """An example to predict from a text, a pair of texts, or a mapping with the columns."""
     names = text_columns(spec)
     if isinstance(value, Mapping):
-        texts = [_text(Record(dict(value), where), name) for name in names]
+        record = Record(dict(value), where)
+        texts = [_text(record, name, option) for name, option in zip(names, text_options(spec), strict=True)]
     else:
         texts = list(value) if isinstance(value, list | tuple) else [value]
     if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
         wanted = "one text" if len(names) == 1 else "two texts"
         raise PalavraError(f"{where}: {wanted} wanted, or a mapping with {', '.join(names)}")
-    if not all(text.strip() for text in texts):
+    if any(map(is_blank, texts)):
         raise PalavraError(f"{where}: a text is empty: fill it in or leave it out")
     return TextExample(first=texts[0], second=texts[1] if len(texts) == 2 else None, label=None, where=where)
 

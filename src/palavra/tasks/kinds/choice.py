@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.batch import Batch
+from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.losses import Loss
@@ -276,7 +277,10 @@ def _input(one: Any, spec: TaskSpec, where: str) -> ChoiceExample:
     elif isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[1], list | tuple):
         text, choices = one[0], _listed(one[1], where, "choices")
     else:
-        raise PalavraError(f"{where}: wanted are a mapping with {name} and choices, or a text and a list of choices")
+        raise PalavraError(
+            f"{where}: a text alone has no choices: give a mapping with {name} and choices, or a text and a list of "
+            "choices; on the command line a --file of them, for example JSON lines"
+        )
     return ChoiceExample(text=_text(text, where, name), choices=choices, label=None, where=where)
 
 
@@ -310,7 +314,7 @@ def _texts(values: Sequence[Any], names: Sequence[str], where: str) -> tuple[str
 def _text(value: Any, where: str, name: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise PalavraError(f"{where}: {name} is {shown(value)}, not text: fill it in or remove the line")
     return value
 

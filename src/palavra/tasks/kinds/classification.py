@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ from palavra.tasks.labels import (
     label_map,
     labels_of,
     natural,
+    spelling,
 )
 from palavra.tasks.ranking import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.spec import TaskSpec
@@ -61,6 +63,7 @@ class Classification(Tempered[TextExample]):
             raise ValueError(f"{len(labels)} labels, {len(set(labels))} different ones, with {len(counts)} counts")
         self.examples = sum(counts) if examples is None else examples
         self.labels, self.counts = labels, tuple(counts)
+        self.listed = LISTED
         self._number = {composed(label): number for number, label in enumerate(labels)}
         if self.multilabel and spec.output.name != "softmax":
             raise PalavraError(
@@ -132,12 +135,21 @@ class Classification(Tempered[TextExample]):
                 )
             for label in example.label:
                 if label not in self._number:
-                    known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
-                    more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
-                    raise PalavraError(
-                        f"{example.where}: label {label!r} was not in training, which has {known}{more}: mend the "
-                        "label, or train with examples of it"
-                    )
+                    raise self._unseen(label, example.where)
+
+    def _unseen(self, label: str, where: str) -> PalavraError:
+        alike = next((known for known in self.labels if spelling(known) == spelling(label)), None)
+        if alike is not None:
+            return PalavraError(f"{where}: label {label!r} is written {alike!r} in training: write it so")
+        known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
+        more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
+        return PalavraError(
+            f"{where}: label {label!r} was not in training, which has {known}{more}: mend the label, or train with "
+            "examples of it"
+        )
+
+    def gold(self, example: TextExample) -> Any:
+        return list(example.label) if self.multilabel else example.label[0]
 
     def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
         """The area under the ROC curve, where no example or every one has a label."""
@@ -212,6 +224,11 @@ class Classification(Tempered[TextExample]):
 
     # Predictions
 
+    def listing(self, count: int) -> "Classification":
+        other = copy(self)
+        other.listed = count
+        return other
+
     @property
     def condenses(self) -> bool:
         """Where there are very many classes."""
@@ -232,8 +249,9 @@ class Classification(Tempered[TextExample]):
     def _ranked(self, features: Features, probabilities: Probabilities) -> Ranking:
         """The ranking of the probabilities (E, K), with the right classes where the features have labels."""
         if not features.label_counts.any():
-            return Ranking.of(probabilities)
-        return Ranking.of(probabilities, features.labels[features.first_sequences].astype(np.int64))
+            return Ranking.of(probabilities, listed=self.listed)
+        labels = features.labels[features.first_sequences].astype(np.int64)
+        return Ranking.of(probabilities, labels, self.listed)
 
     def ranking(self, features: Features, inferred: Inferred) -> Ranking:
         """What is told of single labels, of numbers as they are or condensed."""
@@ -256,7 +274,7 @@ class Classification(Tempered[TextExample]):
 
     def _several(self, row: npt.NDArray[np.float32]) -> Prediction:
         chosen = chosen_labels(row)
-        best = np.argsort(-row, kind="stable")[:LISTED].tolist()
+        best = np.argsort(-row, kind="stable")[: self.listed].tolist()
         return {
             "label": [self.labels[i] for i in chosen],
             "probability": [float(row[i]) for i in chosen],

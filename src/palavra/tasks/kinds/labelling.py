@@ -55,6 +55,7 @@ SHOWN_LABELS = 20
 # Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
+SPELLING = "BIES"  # what a label that spells a span begins with, before a hyphen
 # Has all the roles there are: with it `decode_tags` reads tags of every scheme.
 ANY: Scheme = "bioes"
 
@@ -118,6 +119,8 @@ class Labelling(Tempered[Tagged]):
             found = detect_scheme(_labels(example) for example in examples)
         except PalavraError as error:
             raise PalavraError(f"{source}: {error}") from None
+        if spec.labelling.scheme is None and found == "plain":
+            _refuse_stray_tags(examples)
         scheme: Scheme = spec.labelling.scheme or found
         counted = Counter(chain.from_iterable(_normalized(example, scheme) for example in examples))
         labels = tuple(sorted(counted))
@@ -150,6 +153,9 @@ class Labelling(Tempered[Tagged]):
             f"{_labels(example)[number]!r}, which was not in training, which has {known}{more}: mend the label, or "
             "train with examples of it"
         )
+
+    def gold(self, example: Tagged) -> Any:
+        return list(_labels(example))
 
     def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator[Located]:
         """The records of a file, or the sentences of one of columns, whose labels are not looked at."""
@@ -297,6 +303,23 @@ class Labelling(Tempered[Tagged]):
 
     def config_values(self) -> dict[str, Any]:
         return label_map(self.labels)
+
+
+def _refuse_stray_tags(examples: Sequence[Tagged]) -> None:
+    """Raise PalavraError, with file and line, for the first label that spells no span where most others do: one slip
+    would make labels of single words of all of them."""
+    counts = Counter(chain.from_iterable(_labels(example) for example in examples))
+    spelling = {label for label in counts if label[:1] in SPELLING and label[1:2] == "-"}
+    stray = set(counts) - spelling - {"O"}
+    if "O" not in counts or sum(counts[label] for label in spelling) <= sum(counts[label] for label in stray):
+        return
+    for example in examples:
+        for number, label in enumerate(_labels(example)):
+            if label in stray:
+                raise PalavraError(
+                    f"{example.where}: word {number + 1}, {example.words[number]!r}, has the label {label!r}, where "
+                    "most others spell spans (B-, I-): mend it, or give --scheme plain for labels of single words"
+                )
 
 
 def _types(tags: Iterable[str]) -> list[str]:

@@ -141,6 +141,9 @@ class QuestionAnswering(Task[Question]):
             return tuple(name for name in self.metrics if name not in ANSWERED_METRICS)
         return () if any(answered) else ("has_answer_f1", "has_answer_exact")
 
+    def gold(self, example: Question) -> Any:
+        return [answer.text for answer in example.answers]
+
     def input_of(self, one: Any, where: str) -> Question:
         names = self._names()
         if isinstance(one, Mapping):
@@ -191,6 +194,10 @@ class QuestionAnswering(Task[Question]):
         return (output(x).float(),)
 
     # Predictions
+
+    def listing(self, count: int) -> "QuestionAnswering":
+        spec = replace(self.spec, qa=replace(self.spec.qa, best=count))
+        return QuestionAnswering(spec, self.unanswerable, self.threshold)
 
     def find(self, examples: Sequence[Question], features: Features, inferred: Inferred) -> Iterator[Found]:
         """What each question's windows hold. The score of "no answer" is that of the window which doubts it most

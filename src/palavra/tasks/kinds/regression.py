@@ -28,6 +28,8 @@ from palavra.tokenizer import Tokenizer
 SHOWN_ERRORS = 20
 # One sign with three digits behind: of a decimal number or of a thousand.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
+# Digits in groups of three, and perhaps decimals.
+_GROUPED = re.compile(r"[+-]?\d{1,3}([.,\s']\d{3})+([.,]\d+)?")
 SHOWN_POINTS = 2000
 # The square of a larger one has no place in float32.
 LARGEST_TARGET = 1e15
@@ -159,6 +161,9 @@ class Regression(Task[TextExample]):
             return [{"value": row[0]} for row in values]
         return [{"value": dict(zip(self.names, row, strict=True))} for row in values]
 
+    def gold(self, example: TextExample) -> Any:
+        return example.label[0] if len(self.names) == 1 else dict(zip(self.names, example.label, strict=True))
+
     def score(self, examples: Sequence[TextExample], features: Features, inferred: Inferred) -> Scores:
         values = self.values(examples, features, inferred)
         targets = np.array([example.label for example in examples], dtype=np.float64)
@@ -269,7 +274,7 @@ class _Numbers:
         """The target of a record. Raises PalavraError for what is no number."""
         value = column(record, self.name, option="--label")
         if isinstance(value, str):
-            text = value.strip()
+            text = value.strip().replace("\N{MINUS SIGN}", "-")
             for sign in ",.":
                 if sign in text:
                     noted = self.unsure if _THOUSANDS.fullmatch(text) else self.sure
@@ -284,7 +289,8 @@ class _Numbers:
             number = float("nan")
         if isinstance(value, bool) or np.isnan(number):
             said = shown(column(record, self.name))
-            raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: mend it or remove the line")
+            hint = "write it without signs between thousands" if _GROUPED.fullmatch(str(value)) else "mend it"
+            raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: {hint} or remove the line")
         if abs(number) > LARGEST_TARGET:
             raise PalavraError(
                 f"{record.where}: {self.name} is {shown(column(record, self.name))}, not a number up to "
