@@ -245,10 +245,10 @@ def finetune(
 ) -> FineTuned | SeveralRuns:
     """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
 
-    `options` are those of the command `palavra finetune`, with underscores: `model`, `valid`, `test`, `label`,
-    `strategy`, `epochs`, `learning_rate`, `metric`, `set` and the others of `palavra.run.task_api.build_finetune_recipe`,
-    which has their types; `kind` and `train` are its too. With `seeds` above 1 the run is repeated with
-    as many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out`
+    `kind`, `train` and `options` are those of the command `palavra finetune`, with underscores: `model`, `valid`,
+    `test`, `label`, `strategy`, `epochs`, `learning_rate`, `metric`, `set` and the others; the signature of
+    `palavra.run.task_api.build_finetune_recipe` has their types. With `seeds` above 1 the run is repeated with as many
+    seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out`
     holds the best of the models. With `resume` an interrupted run goes on exactly, with its own recipe (only `set`
     changes it): `kind`, `train` and `options` may be left out, and have to be the run's own where they are given.
     Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
