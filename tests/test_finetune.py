@@ -203,8 +203,9 @@ def test_what_is_too_long_is_counted_and_said(pretrained: Path, reviews: Path, t
     line, of_validation = [line for line in log.said if "longer than" in line]
     truncated = json.loads((tmp_path / "out" / "run.json").read_text())["tasks"][0]["truncated"]
     assert 0 < truncated < 64
-    assert line.startswith(f"warning: task: {truncated} training examples are longer than the 5 tokens")
-    assert "validation examples are longer" in of_validation
+    said = "task: training examples that are longer than the 5 tokens that are read, and were cut"
+    assert line == f"warning: {said}: {truncated}"
+    assert "validation examples that are longer" in of_validation
 
 
 def test_texts_that_are_split_are_split_in_validation_too(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_metric_that_the_task_has_not_is_refused(
 ) -> None:
     with pytest.raises(PalavraError, match=rf"^train\.metric '{metric}' is none of [^\n]*$"):
         run(recipe(pretrained, spec(reviews, **changes), train={"metric": metric}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

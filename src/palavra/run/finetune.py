@@ -101,6 +101,7 @@ def finetune_splits(
     as_job: Callable[[FineTuning], FineTuning] = lambda job: job,
 ) -> FineTuned:
     """Fine-tune on examples that are read already; `as_job` may put another job in the place of what is trained."""
+    check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
         run.check_free()
@@ -139,6 +140,7 @@ def resume_finetuning(
         splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
         if run.read_json("run.json").get("examples_hash") != examples_hash(splits):
             raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
+        check_metric(recipe.train.metric, splits)
         tokenizer = Tokenizer.load(Path(recipe.model))
         job = _job(recipe, splits, tokenizer, log)
         whole, skipped = newest_whole(run.checkpoints)
@@ -173,6 +175,21 @@ def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
             raise PalavraError(
                 f"task {task.spec.name}: longest is {task.spec.longest}, but {recipe.model} reads {config.context} "
                 "tokens at most: lower it or leave it out"
+            )
+
+
+def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
+    """Raise PalavraError where the `metric` that is to decide is that of no task, or not defined on the validation
+    examples of one that has it."""
+    tasks = {split.task.spec.name: split.task for split in splits}
+    known = dict.fromkeys(name for task in tasks.values() for name in task.metrics)
+    if metric is not None and metric not in known:
+        raise PalavraError(f"train.metric {metric!r} is none of {' or '.join(tasks)}: use one of {', '.join(known)}")
+    for split in splits:
+        if split.valid and metric in split.task.undefined(split.valid):
+            raise PalavraError(
+                f"train.metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
+                "or sort is absent, or values are all alike): choose another, or other validation examples"
             )
 
 

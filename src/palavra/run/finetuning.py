@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from palavra.data.packing import Cursor
-from palavra.errors import PalavraError
 from palavra.inference.tasks import Vectors, infer, infer_whole
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
@@ -59,17 +58,6 @@ class FineTuning:
             mixing=self.recipe.mixing,
         )
         object.__setattr__(self, "plan", plan)
-        known = dict.fromkeys(metric for task in self.tasks.values() for metric in task.metrics)
-        if train.metric is not None and train.metric not in known:
-            raise PalavraError(
-                f"train.metric {train.metric!r} is none of {' or '.join(self.tasks)}: use one of {', '.join(known)}"
-            )
-        for name, task in self.tasks.items():
-            if name in self.valid and train.metric in task.undefined(self.valid[name].examples):
-                raise PalavraError(
-                    f"train.metric {train.metric} is not defined on the validation examples of {name} (a class or sort "
-                    "is absent, or values are all alike): choose another, or other validation examples"
-                )
 
     @property
     def steps(self) -> int:
