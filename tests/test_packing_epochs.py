@@ -43,7 +43,7 @@ def expected(packer: Packer, epochs: float) -> Counter[Row]:
 def steps_seen(packer: Packer, accumulate: int, shelf: Shelf, cursor: Cursor | None = None) -> list[Any]:
     """For each step of the run, what each rank saw of it: lists of micro-batches."""
     ranks = packer.ranks
-    count = max(1, math.ceil(packer.run_batches / (accumulate * ranks)))
+    count = max(1, math.ceil(packer.run_batches() / (accumulate * ranks)))
     streams = [
         list(islice(in_steps(load(shelf, packer, CLS, SEP, cursor, rank, ranks), accumulate, packer.ends_at), count))
         for rank in range(ranks)
@@ -102,7 +102,7 @@ def test_ranks_see_each_piece_so_often_together(ranks: int, accumulate: int, epo
 def test_too_few_texts_for_all_ranks_is_one_line() -> None:
     packer = Packer(lengths=np.array([5, 5]), context=8, batch_tokens=8, seed=0, epochs=1.0, ranks=3)
     with pytest.raises(PalavraError, match="too few texts for 3 ranks"):
-        _ = packer.run_batches
+        packer.run_batches()
 
 
 def test_without_an_end_in_reach_the_stream_is_the_same() -> None:
@@ -112,11 +112,22 @@ def test_without_an_end_in_reach_the_stream_is_the_same() -> None:
         assert rows(first) == rows(second)
 
 
+def test_planning_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 2**12)
+    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 64)
+    told: list[float] = []
+    packer = Packer(lengths=np.full(900, 30), context=64, batch_tokens=512, seed=0, epochs=2.0)
+    assert packer.run_batches(told.append) == packer.run_batches()
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert 0.8 < told[-1] < 1
+
+
 def test_after_its_end_the_stream_goes_on() -> None:
     """A run in epochs may be resumed with more steps."""
     shelf = Shelf.random([9] * 40)
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0, epochs=1.0)
-    stream = list(islice(packer.batches(), 3 * packer.run_batches))
+    stream = list(islice(packer.batches(), 3 * packer.run_batches()))
     assert sum(packer.ends_at(after) for _, after in stream) == 1
     assert stream[-1][1].epoch >= 2
 
@@ -127,7 +138,7 @@ def test_a_pass_is_nearly_full_and_its_last_step_no_splinter(monkeypatch: pytest
     for count in range(2000, 2400, 57):
         lengths = np.random.default_rng(count).lognormal(3.3, 0.8, size=count).astype(np.int64).clip(1)
         packer = Packer(lengths=lengths, context=64, batch_tokens=1024, seed=0, epochs=1.0)
-        filled = [int((pieces.lengths + 2).sum()) for pieces, _ in islice(packer.batches(), packer.run_batches)]
+        filled = [int((pieces.lengths + 2).sum()) for pieces, _ in islice(packer.batches(), packer.run_batches())]
         assert sum(filled) == packer.epoch_tokens
         assert min(filled) > 0.5 * 1024
         assert PackingTally(budget=1024, batches=len(filled), tokens=sum(filled)).efficiency >= 0.98

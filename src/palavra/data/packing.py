@@ -9,7 +9,7 @@ waits: its last step may have fewer batches, and they are less full.
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from heapq import heapreplace
@@ -271,12 +271,13 @@ class Packer:
         """Pieces that one pass cuts the documents into."""
         return int((-(-self.lengths // self._longest)).sum())
 
-    @cached_property
-    def run_batches(self) -> int:
-        """Batches of `epochs`: counted, by planning them all (some million tokens a second)."""
+    def run_batches(self, told: Callable[[float], None] = lambda share: None) -> int:
+        """Batches of `epochs`: counted, by planning them all (some million tokens a second); `told` hears which share
+        is planned."""
         assert self.epochs is not None
         cursor = Cursor()
-        while self._place(cursor) < self._end:
+        while (place := self._place(cursor)) < self._end:
+            told(place / self._end)
             _, cursor = self._window(cursor)
         return cursor.before
 

@@ -106,7 +106,7 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
             log.line(line)
         recipe = _with_compute(choice.recipe, compute)
         job = _job(recipe, _new_model(recipe, ready.tokenizer), ready, compute)
-        steps, line = fix_steps(job.recipe, job.model, job.objective, text, job.packer, compute)
+        steps, line = fix_steps(job.recipe, job.model, job.objective, text, job.packer, compute, log)
         log.line(line)
         job = replace(job, recipe=with_steps(job.recipe, steps))
         rule = (*choice.rule, line)

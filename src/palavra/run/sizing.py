@@ -12,6 +12,7 @@ import torch
 from palavra.data.loader import Packed
 from palavra.data.packing import Cursor, Packer, Pieces
 from palavra.errors import PalavraError
+from palavra.log import Log
 from palavra.model.compute import Compute
 from palavra.model.directory import read_config
 from palavra.model.heads import VocabularyModel
@@ -217,7 +218,8 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def fix_steps(
-    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, packer: Packer, compute: Compute
+    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: Text, packer: Packer, compute: Compute,
+    log: Log,
 ) -> tuple[int, str]:  # fmt: skip
     """The number of steps of this run and a line that says where it comes from.
 
@@ -228,7 +230,9 @@ def fix_steps(
     assert recipe.train.batch_tokens
     train = recipe.train
     if train.steps is None and train.tokens is None and train.epochs is not None:
-        counted = max(1, math.ceil(packer.run_batches / (train.micro_batches(packer.ranks) * packer.ranks)))
+        with log.live("planning the batches of all passes", 1.0) as live:
+            batches = packer.run_batches(live.update)
+        counted = max(1, math.ceil(batches / (train.micro_batches(packer.ranks) * packer.ranks)))
         return counted, f"length: {counted:,} steps of {train.batch_tokens:,} tokens ({train.epochs:g} passes)"
     steps = steps_of_length(recipe, text.epoch_tokens(recipe))
     if steps is not None:
