@@ -31,13 +31,14 @@ def table_rows(
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise PalavraError(f"{path}:{line}: {_told(error, options['delimiter'])}") from None
+            kind = "TSV" if options["delimiter"] == "\t" else "CSV"
+            raise PalavraError(f"{path}:{line}: {_told(error, kind)}") from None
         if row is None:
             return
         yield line, row
 
 
-def _told(error: csv.Error, delimiter: str) -> str:
+def _told(error: csv.Error, kind: str) -> str:
     """What the csv module found, and what to do about it."""
     doubled = "quotes inside of quotes are doubled"
     if "unexpected end of data" in str(error):
@@ -47,7 +48,7 @@ def _told(error: csv.Error, delimiter: str) -> str:
             "a quote that opens a field of this record closes before the field ends: put quotes around the whole "
             f"field; {doubled}"
         )
-    return f"not valid {'TSV' if delimiter == chr(9) else 'CSV'} ({error})"
+    return f"not valid {kind} ({error})"
 
 
 def dialect(sample: list[str], tabs: bool) -> dict[str, Any]:

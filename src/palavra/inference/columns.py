@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypedDict, cast
 
 from palavra.errors import PalavraError
-from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, reads_separator, text_fields
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, option, reads_separator, text_fields
 
 
 class InputColumns(TypedDict, total=False):
@@ -59,11 +59,6 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
             "--separator would not be read: it parts the labels of classification and pairs with --multilabel; leave "
             "it out"
         )
-
-
-def option(name: str) -> str:
-    """A column as the command line calls it."""
-    return f"--{name.replace('_', '-')}"
 
 
 def _several(value: object) -> tuple[str, ...]:

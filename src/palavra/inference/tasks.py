@@ -188,9 +188,11 @@ class FineTunedModel(AnyModel):
             raise PalavraError(f"{name} is {chosen.spec.kind}, not qa: a threshold and articles mean nothing to it")
         return replace(self, tasks={**self.tasks, name: chosen.answering(threshold=threshold, articles=articles)})
 
-    def listing(self, task: str | None, top: int) -> "FineTunedModel":
-        """The same model, whose predictions list the `top` most probable classes or answers. Raises PalavraError where
-        the task's list none, or all, and for less than one."""
+    def listing(self, task: str | None = None, *, top: int | None = None) -> "FineTunedModel":
+        """The same model, whose predictions list the `top` most probable classes or answers, if that is given. Raises
+        PalavraError where the task's list none, or all, and for less than one."""
+        if top is None:
+            return self
         if top < 1:
             raise PalavraError(f"--top is {top}: it must be at least 1")
         name, chosen = self.task(task)
@@ -216,7 +218,7 @@ class FineTunedModel(AnyModel):
         if columns:
             return self.reading(task, **columns).predict(inputs, task=task, long=long, top=top)
         if top is not None:
-            return self.listing(task, top).predict(inputs, task=task, long=long)
+            return self.listing(task, top=top).predict(inputs, task=task, long=long)
         name, chosen = self.task(task)
         if long is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
             raise PalavraError(

@@ -83,14 +83,13 @@ class Output(nn.Module, ABC):
         rows = (self.counts + (self.counts.sum() == 0)).to(weights.dtype)
         return weights * (rows.sum() / (rows @ weights))
 
-    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        """The loss of each row (M,), not weighted."""
-        right = self._right_losses(hidden, labels)
-        return _smoothed(right, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else right
-
     @abstractmethod
-    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """-log p of each row's label (M,), in float32 or wider like `hidden` (M, D)."""
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """The loss of each row (M,), not weighted, in float32 or wider like `hidden` (M, D)."""
+
+    def _with_spread(self, right: Tensor, hidden: Tensor, smoothing: float) -> Tensor:
+        """-log p of the right classes (M,), with what smoothing spreads over all of them."""
+        return _smoothed(right, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else right
 
     @abstractmethod
     def log_probabilities(self, hidden: Tensor) -> Tensor:
@@ -129,9 +128,6 @@ class Softmax(Output):
             _wide(self.linear(hidden)), labels, label_smoothing=smoothing, reduction="none"
         )
         return losses
-
-    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return self._losses(hidden, labels, 0.0)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`."""
@@ -267,13 +263,14 @@ class Hierarchical(Output):
         """Decisions on the path of each class (K,) int64."""
         return self.signs.abs().sum(1)
 
-    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         nodes, signs = self.nodes[labels], self.signs[labels].to(self.weight)
         # As products of gathered vectors: one matrix product of all rows and all touched nodes computes mostly
         # what no row asks for.
         products = (F.embedding(nodes, self.weight) * hidden[:, None]).sum(2)
         biases = F.embedding(nodes, self.bias[:, None]).squeeze(2)
-        return (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
+        right = (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
+        return self._with_spread(right, hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`, level by level: O(M K D), like `Softmax`."""
@@ -320,25 +317,25 @@ class Adaptive(Output):
         self.register_buffer("ranks", ranks, persistent=False)
         self.register_buffer("bounds", torch.tensor(self.softmax.cutoffs, device=ranks.device), persistent=False)
 
-    def _right_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         # As torch's forward, except that a tail without rows gets a gradient of zeros, not none: which
         # parameters an optimizer or a sum over ranks sees must not depend on the batch.
         # Rows are sorted by rank, so that those of each tail stand together and one reading gives all their numbers.
         ranks, order = self.ranks[labels].sort()
-        hidden = hidden.index_select(0, order)
+        ordered = hidden.index_select(0, order)
         sizes = np.diff(torch.searchsorted(ranks, self.bounds).tolist(), prepend=0).tolist()
         parts = zip(
-            self.softmax.cutoffs, self.softmax.tail, hidden.split(sizes)[1:], ranks.split(sizes)[1:], strict=False
+            self.softmax.cutoffs, self.softmax.tail, ordered.split(sizes)[1:], ranks.split(sizes)[1:], strict=False
         )
-        inside = [hidden.new_zeros(sizes[0], dtype=_wide(hidden).dtype)]
+        inside = [ordered.new_zeros(sizes[0], dtype=_wide(ordered).dtype)]
         for low, tail, rows, theirs in parts:
             log_p = torch.log_softmax(_wide(tail(rows)), 1)
             inside.append(log_p.gather(1, (theirs - low)[:, None]).squeeze(1))
-        head = torch.log_softmax(_wide(self.softmax.head(hidden)), 1)
+        head = torch.log_softmax(_wide(self.softmax.head(ordered)), 1)
         number = torch.bucketize(ranks, self.bounds[:-1], right=True)
         column = torch.where(number > 0, self.softmax.shortlist_size + number - 1, ranks)
         total = torch.cat(inside) + head.gather(1, column[:, None]).squeeze(1)
-        return -total.index_select(0, order.argsort())
+        return self._with_spread(-total.index_select(0, order.argsort()), hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """As in `Output`, over all tails."""

@@ -9,10 +9,10 @@ from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.records import at_least_one, numbered_stream, read_json_lines
 from palavra.errors import PalavraError
-from palavra.inference.columns import InputColumns, option
+from palavra.inference.columns import InputColumns
 from palavra.inference.streaming import open_input
 from palavra.inference.tasks import FineTunedModel
-from palavra.tasks.spec import LongTexts
+from palavra.tasks.spec import LongTexts, option
 from palavra.tasks.task import Located, Prediction
 
 Format = Literal["text", "jsonl"]
@@ -40,9 +40,8 @@ def predict_inputs(
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
-    model = model.reading(task, encoding=encoding, **columns).answering(task, threshold=threshold)
-    if top is not None:
-        model = model.listing(task, top)
+    model = model.reading(task, encoding=encoding, **columns)
+    model = model.answering(task, threshold=threshold).listing(task, top=top)
     if file is None:
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         return predict_all(model, in_parts(model, texts, task=task), task=task, long=long)

@@ -14,6 +14,7 @@ from palavra.tasks.spec import TaskSpec
 from palavra.tasks.texts import shown
 
 Labels = tuple[str, ...]
+SHOWN_LABELS = 20
 
 
 def label_column(spec: TaskSpec) -> str:
@@ -94,6 +95,12 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
     for label in labels:
         found.setdefault(spelling(label), []).append(label)
     return [alike for alike in found.values() if len(alike) > 1]
+
+
+def known_labels(labels: Labels) -> str:
+    """The first of the labels, and how many more there are, for a message of one line."""
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    return ", ".join(map(repr, labels[:SHOWN_LABELS])) + more
 
 
 def heaviest(counts: Iterable[int]) -> float:

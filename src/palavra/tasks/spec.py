@@ -148,6 +148,11 @@ _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
 }
 
 
+def option(name: str) -> str:
+    """A column as the command line calls it."""
+    return f"--{name.replace('_', '-')}"
+
+
 def text_fields(spec: TaskSpec) -> tuple[str, ...]:
     """Which of `TEXTS` name the one text or the two of the task; the others mean nothing to it."""
     columns, takes = spec.columns, COLUMNS_OF[spec.kind]

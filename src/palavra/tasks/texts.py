@@ -11,7 +11,7 @@ from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.features import OVERLAP, Features, Int64Array, offsets_of, ranges, share_room, windows, wrap
-from palavra.tasks.spec import TaskSpec, text_fields
+from palavra.tasks.spec import TaskSpec, option, text_fields
 from palavra.tokenizer import Tokenizer
 
 
@@ -31,17 +31,11 @@ def text_columns(spec: TaskSpec) -> tuple[str, ...]:
     return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
 
 
-def text_options(spec: TaskSpec) -> tuple[str, ...]:
-    """The options that name these columns."""
-    return tuple(f"--{field.replace('_', '-')}" for field in text_fields(spec))
-
-
 def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -> list[TextExample]:
     """The examples of a file, labelled by `label_of`."""
-    names, options = text_columns(spec), text_options(spec)
-    examples = []
+    columns, examples = _columns(spec), []
     for record in read_records(source, encoding=spec.encoding):
-        texts = [_text(record, name, option) for name, option in zip(names, options, strict=True)]
+        texts = [_text(record, *place) for place in columns]
         second = texts[1] if len(texts) == 2 else None
         examples.append(TextExample(first=texts[0], second=second, label=label_of(record), where=record.where))
     if not examples:
@@ -49,8 +43,13 @@ def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -
     return examples
 
 
-def _text(record: Record, name: str, option: str) -> str:
-    value = column(record, name, option=option)
+def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
+    """The names of the columns of the one text or the two, and the options that give them."""
+    return list(zip(text_columns(spec), map(option, text_fields(spec)), strict=True))
+
+
+def _text(record: Record, name: str, called: str) -> str:
+    value = column(record, name, option=called)
     if value is None:
         raise PalavraError(f"{record.where}: {name} is missing (null): fill it in or remove the line")
     if not isinstance(value, str):
@@ -70,8 +69,7 @@ def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
     """An example to predict from a text, a pair of texts, or a mapping with the columns."""
     names = text_columns(spec)
     if isinstance(value, Mapping):
-        record = Record(dict(value), where)
-        texts = [_text(record, name, option) for name, option in zip(names, text_options(spec), strict=True)]
+        texts = [_text(Record(dict(value), where), *place) for place in _columns(spec)]
     else:
         texts = list(value) if isinstance(value, list | tuple) else [value]
     if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):

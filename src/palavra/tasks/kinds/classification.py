@@ -29,6 +29,7 @@ from palavra.tasks.labels import (
     check_not_joined,
     composed,
     heaviest,
+    known_labels,
     label_column,
     label_map,
     labels_of,
@@ -42,7 +43,6 @@ from palavra.tasks.tempered import Doubles, Tempered
 from palavra.tasks.texts import TextExample, encode_texts, read_texts, text_columns, text_input
 from palavra.tokenizer import Tokenizer
 
-SHOWN_LABELS = 20
 # A class so rare that it would weigh more is learned from noise.
 LARGEST_RATIO = 100.0
 
@@ -141,11 +141,9 @@ class Classification(Tempered[TextExample]):
         alike = next((known for known in self.labels if spelling(known) == spelling(label)), None)
         if alike is not None:
             return PalavraError(f"{where}: label {label!r} is written {alike!r} in training: write it so")
-        known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
-        more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
         return PalavraError(
-            f"{where}: label {label!r} was not in training, which has {known}{more}: mend the label, or train with "
-            "examples of it"
+            f"{where}: label {label!r} was not in training, which has {known_labels(self.labels)}: mend the "
+            "label, or train with examples of it"
         )
 
     def gold(self, example: TextExample) -> Any:

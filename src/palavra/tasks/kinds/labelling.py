@@ -24,7 +24,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks import metrics
 from palavra.tasks.calibration import fit_temperature
 from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.labels import composed, heaviest, label_map
+from palavra.tasks.labels import composed, heaviest, known_labels, label_map
 from palavra.tasks.sentences import Labels, Tagged, bounds, read_sentences, sentence_input
 from palavra.tasks.spans import (
     ROLES,
@@ -51,13 +51,13 @@ from palavra.tasks.word_scores import (
 from palavra.tasks.words import encode_sentences, word_texts
 from palavra.tokenizer import Tokenizer
 
-SHOWN_LABELS = 20
 # Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
-SPELLING = "BIES"  # what a label that spells a span begins with, before a hyphen
 # Has all the roles there are: with it `decode_tags` reads tags of every scheme.
 ANY: Scheme = "bioes"
+# What a label that spells a span begins with, before a hyphen.
+SPELLING = ROLES[ANY].replace("O", "")
 
 
 class Labelling(Tempered[Tagged]):
@@ -146,12 +146,10 @@ class Labelling(Tempered[Tagged]):
                 raise self._unseen(example, number)
 
     def _unseen(self, example: Tagged, number: int) -> PalavraError:
-        known = ", ".join(map(repr, self.labels[:SHOWN_LABELS]))
-        more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
         return PalavraError(
             f"{example.where}: word {number + 1}, {example.words[number]!r}, has the label "
-            f"{_labels(example)[number]!r}, which was not in training, which has {known}{more}: mend the label, or "
-            "train with examples of it"
+            f"{_labels(example)[number]!r}, which was not in training, which has "
+            f"{known_labels(self.labels)}: mend the label, or train with examples of it"
         )
 
     def gold(self, example: Tagged) -> Any:
