@@ -3,9 +3,9 @@
     python benchmarks/budget.py TEXT... --minutes 1 3 10 --sizes nano micro mini small --out budget.jsonl
 
 Trains every size for every number of minutes on the same text, on this machine, one after the other. Prints a table of
-held-out loss and masked accuracy, the constants of `palavra.run.budget.Law` fitted to the rows of at least
-`FEWEST_STEPS` steps (least squares of the logarithm of the loss with Huber's loss, as Hoffmann et al. 2022, section
-D.2; a size that makes fewer is never chosen), and, for each time, the size that was
+held-out loss and masked accuracy, the constants of `palavra.pretraining.plan.scaling_law.ScalingLaw` fitted to the rows
+of at least `FEWEST_STEPS` steps (least squares of the logarithm of the loss with Huber's loss, as Hoffmann et al. 2022,
+section D.2; a size that makes fewer is never chosen), and, for each time, the size that was
 best beside the one that the fitted law ranks first. `--set` passes recipe fields on. Rows are appended to --out; what
 is there already, of the same text, settings and machine, is not measured again. Run it on a machine that does nothing
 else.
@@ -24,9 +24,10 @@ from scipy.optimize import least_squares
 
 import palavra
 from palavra.inference.evaluation import Evaluation
-from palavra.run.budget import FEWEST_STEPS, LAW, Law
-from palavra.run.describe import processor_name
-from palavra.run.directory import RunDirectory
+from palavra.pretraining.plan.model_size import FEWEST_STEPS
+from palavra.pretraining.plan.scaling_law import SCALING_LAW, ScalingLaw
+from palavra.training.environment import processor_name
+from palavra.training.run_directory import RunDirectory
 
 HUBER = 1e-2  # beyond this error of log(loss) a row counts less
 # Where the constants are looked for.
@@ -88,23 +89,23 @@ def measure(minutes: float, size: str, options: argparse.Namespace) -> Row:
     )
 
 
-def fit(rows: Sequence[Row]) -> Law:
+def fit(rows: Sequence[Row]) -> ScalingLaw:
     """The law nearest to the rows; it has five constants, so it needs more rows than that."""
 
-    def law(values: Sequence[float]) -> Law:
+    def law(values: Sequence[float]) -> ScalingLaw:
         floor, size, size_power, tokens, tokens_power = (math.exp(value) for value in values)
-        return Law(floor=floor, size=size, size_power=size_power, tokens=tokens, tokens_power=tokens_power)
+        return ScalingLaw(floor=floor, size=size, size_power=size_power, tokens=tokens, tokens_power=tokens_power)
 
     def errors(values: Sequence[float]) -> list[float]:
         found = law(values)
         return [math.log(found.loss(row.parameters, row.tokens, row.unique_tokens) / row.loss) for row in rows]
 
-    begin = [math.log(value) for value in asdict(LAW).values()]
-    bounds = tuple([math.log(side[name]) for name in asdict(LAW)] for side in (LOWEST, HIGHEST))
+    begin = [math.log(value) for value in asdict(SCALING_LAW).values()]
+    bounds = tuple([math.log(side[name]) for name in asdict(SCALING_LAW)] for side in (LOWEST, HIGHEST))
     return law(least_squares(errors, begin, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=10_000).x)
 
 
-def table(rows: Sequence[Row], law: Law | None) -> Iterator[str]:
+def table(rows: Sequence[Row], law: ScalingLaw | None) -> Iterator[str]:
     """The runs as markdown; the best of each time in bold."""
     yield "| minutes | size | parameters | steps | tokens | tokens/s | loss | masked accuracy | the law's loss |"
     yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -119,7 +120,7 @@ def table(rows: Sequence[Row], law: Law | None) -> Iterator[str]:
         )
 
 
-def picks(rows: Sequence[Row], law: Law) -> Iterator[str]:
+def picks(rows: Sequence[Row], law: ScalingLaw) -> Iterator[str]:
     """Whether the law picks the size that was best, for each time."""
     for minutes in sorted({row.minutes for row in rows}):
         tried = [row for row in rows if row.minutes == minutes]
@@ -151,7 +152,7 @@ def main() -> None:
             with options.out.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
     long_enough = [row for row in rows if row.steps >= FEWEST_STEPS]
-    law = fit(long_enough) if len(long_enough) > len(asdict(LAW)) else None
+    law = fit(long_enough) if len(long_enough) > len(asdict(SCALING_LAW)) else None
     print(f"\n{settings_of(options)}\n")
     print("\n".join(table(rows, law)))
     if law is not None:

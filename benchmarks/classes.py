@@ -33,11 +33,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import palavra
+from palavra.finetuning.run import FineTuned
 from palavra.log import Log
 from palavra.model.compute import choose_compute, keep_freed_memory
-from palavra.model.output_layers import Output
-from palavra.model.outputs import OutputConfig, build_output
-from palavra.run.finetune import FineTuned
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import Output
 from palavra.training.loop import finish_gradients
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
 
@@ -56,7 +56,7 @@ WARM_UP = 2  # rounds: the first makes the optimizer's state, and memory comes n
 
 # Of the runs on real data. A node of the prefix tree tells one stretch of the sorted labels from the next; a hidden
 # layer turns the body's vectors so that it can.
-HEAD: dict[str, Any] = {"pooling": "mean", "hidden": (512,), "activation": "relu", "norm": "batch"}
+HEAD: dict[str, Any] = {"pooling": "mean", "hidden_sizes": (512,), "activation": "relu", "norm": "batch"}
 OUTPUTS = {
     "softmax": ("task.output.name=softmax",),
     "hierarchical": ("task.output.name=hierarchical", "task.output.tree=prefix"),
@@ -162,7 +162,7 @@ def spread(shares: Sequence[float]) -> str:
 def fine_tune(data: Path, model: Path, run: Run, seed: int, out: Path) -> FineTuned:
     rate = HEAD_RATE if run.strategy == "frozen" else BODY_RATE
     # One validation, after the last step: its time is no part of training, but the benchmark has to wait for it.
-    settings = (*OUTPUTS[run.layer], f"train.eval_every={10**9}", f"strategy.head_ratio={HEAD_RATE / rate:g}")
+    settings = (*OUTPUTS[run.layer], f"train.eval_every={10**9}", f"strategy.head_lr_ratio={HEAD_RATE / rate:g}")
     found = palavra.finetune(
         "classification", data / "train.jsonl.gz", valid=data / "dev.jsonl.gz", test=data / "test.jsonl.gz",
         label="label", model=model, out=out, strategy=run.strategy, epochs=run.epochs, batch_size=BATCH_SIZE,

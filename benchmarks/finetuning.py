@@ -33,7 +33,7 @@ class Setting:
     None for all."""
 
     name: str
-    kind: Literal["classification", "pairs", "regression", "labelling"]
+    kind: Literal["classification", "regression", "token-classification"]
     metric: str
     examples: int | None
     suffix: str = "jsonl"
@@ -42,10 +42,10 @@ class Setting:
 
 SETTINGS = (
     Setting(name="trec", kind="classification", metric="accuracy", examples=None),
-    Setting(name="mrpc", kind="pairs", metric="accuracy", examples=2000),
+    Setting(name="mrpc", kind="classification", metric="accuracy", examples=2000),
     Setting(name="stsb", kind="regression", metric="pearson", examples=2000),
     Setting(name="sst2", kind="classification", metric="accuracy", examples=4000),
-    Setting(name="conll2003", kind="labelling", metric="f1", examples=2000, suffix="conll"),
+    Setting(name="conll2003", kind="token-classification", metric="f1", examples=2000, suffix="conll"),
 )
 
 
@@ -64,7 +64,7 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
     """The task with its training and test examples, by Palavra's readers; both sides get the same ones."""
     import numpy as np
 
-    from palavra.tasks.kinds import KINDS
+    from palavra.tasks.registry import KINDS
     from palavra.tasks.spec import Columns, TaskSpec
 
     folder = Path(job.data) / job.setting.name
@@ -76,7 +76,7 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
     train = [train[i] for i in sorted(order.tolist())]
     task: Any = KINDS[spec.kind].fit(spec, train)
     test = KINDS[spec.kind].read(task.spec, str(folder / f"test.{job.setting.suffix}.gz"))
-    if job.setting.kind == "labelling":  # a rare tag of the test set that the sample lacks
+    if job.setting.kind == "token-classification":  # a rare tag of the test set that the sample lacks
         known = set(task.labels)
         test = [example for example in test if set(example.labels) <= known]
     return task, train, test
@@ -84,10 +84,10 @@ def load_task(job: Job) -> tuple[Any, list[Any], list[Any]]:
 
 def palavra(job: Job) -> dict[str, float]:
     """The run in Palavra."""
+    from palavra.finetuning.run import finetune_splits
+    from palavra.finetuning.splits import Split
     from palavra.log import Log
     from palavra.recipe import FinetuneConfig, FinetuneRecipe
-    from palavra.run.finetune import finetune_splits
-    from palavra.run.splits import Split
     from palavra.training.optimizers import OptimizerConfig
     from palavra.training.schedules import ScheduleConfig
 
@@ -123,7 +123,7 @@ def peer(job: Job) -> dict[str, float]:
             lr_scheduler_type="linear", warmup_steps=WARMUP, seed=job.seed, dataloader_pin_memory=False,
             logging_strategy="no", save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
         )  # fmt: skip
-        labelling = job.setting.kind == "labelling"
+        labelling = job.setting.kind == "token-classification"
         collator = (
             transformers.DataCollatorForTokenClassification if labelling else transformers.DataCollatorWithPadding
         )
@@ -164,13 +164,13 @@ def _peer_model(job: Job, task: Any) -> Any:
         )
     labels = dict(enumerate(task.labels))
     names = {"id2label": labels, "label2id": {label: number for number, label in labels.items()}}
-    if job.setting.kind == "labelling":
+    if job.setting.kind == "token-classification":
         return transformers.AutoModelForTokenClassification.from_pretrained(job.model, **names)
     return transformers.AutoModelForSequenceClassification.from_pretrained(job.model, **names)
 
 
 def _encode(tokenizer: Any, task: Any, example: Any) -> dict[str, Any]:
-    if task.spec.kind == "labelling":
+    if task.spec.kind == "token-classification":
         encoded = tokenizer(list(example.words), is_split_into_words=True, truncation=True)
         words = encoded.word_ids()
         number = {label: i for i, label in enumerate(task.labels)}
@@ -184,7 +184,7 @@ def _encode(tokenizer: Any, task: Any, example: Any) -> dict[str, Any]:
 
 def _score(directory: str, job: Job, test: list[Any], task: Any = None) -> float:
     """A saved model, read back and scored in float32; with the `task` where it is transformers that saved it."""
-    from palavra.inference.tasks import FineTunedModel
+    from palavra.inference.finetuned import FineTunedModel
 
     loaded = FineTunedModel.load(directory)
     model = loaded if task is None else replace(loaded, tasks={"task": task})

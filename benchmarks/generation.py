@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
-    config = FAMILIES["llama"].new(vocab_size=32_000, width=256, layers=4, heads=4, context=256)
+    config = FAMILIES["llama"].new(vocab_size=32_000, hidden_size=256, num_layers=4, num_heads=4, context=256)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {arguments.threads} threads")
     print(f"{'batch':>5} {'transformers':>13} {'palavra':>9}  tokens/s (median)")
     with tempfile.TemporaryDirectory() as folder:

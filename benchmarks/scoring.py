@@ -85,7 +85,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     lengths = random.integers(8, 41, 10 if arguments.quick else 50)
     sentences: Sentences = [random.integers(5, 32_000, length).tolist() for length in lengths]
-    config = FAMILIES["modernbert"].new(vocab_size=32_000, width=256, layers=4, heads=4, context=128)
+    config = FAMILIES["modernbert"].new(vocab_size=32_000, hidden_size=256, num_layers=4, num_heads=4, context=128)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {arguments.threads} threads")
     with tempfile.TemporaryDirectory() as folder:
         save_model(MaskedLanguageModel(config), Path(folder), {"cls_token_id": CLS, "sep_token_id": SEP})

@@ -230,8 +230,8 @@ def _architecture(setting: Setting) -> Any:
     from palavra.model.families import FAMILIES
 
     return FAMILIES[setting.family].new(
-        vocab_size=setting.vocabulary, width=setting.width, layers=setting.layers, heads=setting.heads,
-        context=setting.context, intermediate=setting.intermediate,
+        vocab_size=setting.vocabulary, hidden_size=setting.width, num_layers=setting.layers, num_heads=setting.heads,
+        context=setting.context, intermediate_size=setting.intermediate,
     )  # fmt: skip
 
 

@@ -78,8 +78,8 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tuning draws no report, which takes longer than all the rest of a small run and has tests of its own."""
-    for module in ("finetune", "several"):
-        monkeypatch.setattr(f"palavra.run.{module}.write_report", lambda folder: folder / "report.html")
+    for module in ("finetuning.run", "experiments.repeat"):
+        monkeypatch.setattr(f"palavra.{module}.write_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a fine-tuned model of each kind, under the kind's name."""
     from tiny_prediction import FITTED, model_of
 
-    from palavra.tasks.directory import save_task_model
+    from palavra.tasks.saved_model import save_task_model
 
     folder = tmp_path_factory.mktemp("models")
     for kind in FITTED:

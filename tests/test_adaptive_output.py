@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tiny_outputs import build, gradients, rows_of, zipf
 
 from palavra.errors import PalavraError
-from palavra.model.output_layers import Adaptive
-from palavra.model.outputs import OutputConfig, build_output
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import Adaptive
 
 # With classes without rows, and one with nearly all.
 counts_lists = st.lists(st.one_of(st.integers(0, 50), st.sampled_from([0, 1, 10**6])), min_size=2, max_size=40)

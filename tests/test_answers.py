@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.tasks.answers import (
+from palavra.metrics.squad import (
     ENGLISH_ARTICLES,
     PORTUGUESE_ARTICLES,
     QuestionScores,
@@ -103,8 +103,10 @@ def question_scores(
     grades = grade([predictions[name] for name in gold], list(gold.values()))
     if no_answer_scores is None:
         return grades.scores()
-    refusal = np.array([no_answer_scores[name] for name in gold])
-    best = {f"best_{of}": best_threshold(getattr(grades, of), grades.answered, refusal) for of in ("exact", "f1")}
+    no_answer_margin = np.array([no_answer_scores[name] for name in gold])
+    best = {
+        f"best_{of}": best_threshold(getattr(grades, of), grades.answered, no_answer_margin) for of in ("exact", "f1")
+    }
     return grades.scores(**best)
 
 
@@ -168,41 +170,41 @@ def test_the_best_threshold_is_reached_and_nothing_is_better(
 ) -> None:
     predictions = {str(i): row[0] for i, row in enumerate(rows)}
     gold = {str(i): row[1] for i, row in enumerate(rows)}
-    refusal = {str(i): row[2] for i, row in enumerate(rows)}
-    found = question_scores(predictions, gold, no_answer_scores=refusal)
+    no_answer_margin = {str(i): row[2] for i, row in enumerate(rows)}
+    found = question_scores(predictions, gold, no_answer_scores=no_answer_margin)
     assert found.best_exact is not None
     assert found.best_f1 is not None
     grades = grade(list(predictions.values()), list(gold.values()))
     assert grades.scores() == question_scores(predictions, gold)
-    scores = np.array(list(refusal.values()))
-    for at in {-9.0, *refusal.values()}:
-        silent = {name: "" if refusal[name] > at else text for name, text in predictions.items()}
-        assert grades.withheld(scores > at).scores() == question_scores(silent, gold)
-    every = [grades.withheld(scores > at).scores() for at in {-9.0, *refusal.values()}]
+    scores = np.array(list(no_answer_margin.values()))
+    for at in {-9.0, *no_answer_margin.values()}:
+        silent = {name: "" if no_answer_margin[name] > at else text for name, text in predictions.items()}
+        assert grades.with_abstentions(scores > at).scores() == question_scores(silent, gold)
+    every = [grades.with_abstentions(scores > at).scores() for at in {-9.0, *no_answer_margin.values()}]
     assert found.best_exact.score == pytest.approx(max(one.exact for one in every))
     assert found.best_f1.score == pytest.approx(max(one.f1 for one in every))
-    reached = grades.withheld(scores > found.best_f1.value).scores()
+    reached = grades.with_abstentions(scores > found.best_f1.value).scores()
     assert reached.f1 == pytest.approx(found.best_f1.score)
 
 
-def published_search(scores: list[float], answered: list[bool], refusal: list[float]) -> tuple[float, float]:
+def published_search(scores: list[float], answered: list[bool], no_answer_margin: list[float]) -> tuple[float, float]:
     """Best score and threshold as the task's authors describe the search, a question at a time."""
     current = best = float(answered.count(False))
     threshold = 0.0
-    for row in sorted(range(len(scores)), key=lambda i: refusal[i]):
+    for row in sorted(range(len(scores)), key=lambda i: no_answer_margin[i]):
         current += scores[row] if answered[row] else scores[row] - 1
         if current > best:
-            best, threshold = current, refusal[row]
+            best, threshold = current, no_answer_margin[row]
     return best / len(scores), threshold
 
 
 @given(data=st.data(), size=st.integers(1, 20))
 def test_equals_the_published_search_where_scores_differ(data: st.DataObject, size: int) -> None:
-    refusal = data.draw(st.lists(st.floats(0.001, 1), min_size=size, max_size=size, unique=True))
+    no_answer_margin = data.draw(st.lists(st.floats(0.001, 1), min_size=size, max_size=size, unique=True))
     scores = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=size, max_size=size))
     answered = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
-    found = best_threshold(np.array(scores), np.array(answered), np.array(refusal))
-    assert (found.score, found.value) == pytest.approx(published_search(scores, answered, refusal))
+    found = best_threshold(np.array(scores), np.array(answered), np.array(no_answer_margin))
+    assert (found.score, found.value) == pytest.approx(published_search(scores, answered, no_answer_margin))
 
 
 def test_a_no_answer_score_that_is_no_number_is_an_error() -> None:

@@ -326,7 +326,7 @@ def test_half_precision_is_no_worse_than_its_inputs() -> None:
 @pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::Warning")  # torch's compiler is full of warnings about torch
 def test_compiled_layers_equal_eager_ones() -> None:
-    model = build_model(model_config(layers=1, layer_kinds=("global",)))
+    model = build_model(model_config(num_layers=1, layer_kinds=("global",)))
     first, second = random_batch([20, 9, 13]), random_batch([24, 3, 17, 8], seed=1)
     weight = model.transformer.embeddings.token.weight
 
@@ -350,7 +350,7 @@ def test_layers_are_compiled_once_for_batches_of_all_sizes(kind: str, monkeypatc
     programs = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=programs))
     torch._dynamo.reset()
-    model = build_model(model_config(layers=1, layer_kinds=(kind,), window=4))
+    model = build_model(model_config(num_layers=1, layer_kinds=(kind,), window=4))
     half = model.config.head_width // 2
     compile_layers(model.transformer.layers, replace(CPU, compiled=True))
     counts = []

@@ -13,17 +13,17 @@ from tiny_finetuning import Kept, recipe, run, spec, write
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
+from palavra.finetuning.job import FinetuningJob, selection_score
+from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
-from palavra.run.finetune import resume_finetuning
-from palavra.run.finetuning import FineTuning, goodness
-from palavra.run.job import Validation
-from palavra.run.training import Training
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.regression.task import Regression
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Inferred
-from palavra.tasks.texts import TextExample
+from palavra.tasks.task import ModelOutputs
+from palavra.tasks.text_examples import TextExample
+from palavra.training.job import Validation
+from palavra.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -35,7 +35,7 @@ def best_of(pretrained: Path, reviews: Path, out: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("looks", "best"),
+    ("evaluations", "best"),
     [
         ([(-0.5, 0.9), (-1.0, 0.5), (-1.0, 0.3), (-1.0, 0.2), (-1.0, 0.4)], 4),
         ([(-1.0, 0.5), (-0.9, 0.1), (-1.0, 0.5), (-1.0, 0.6), (-1.0, 0.5)], 1),
@@ -44,31 +44,31 @@ def best_of(pretrained: Path, reviews: Path, out: Path) -> int:
 )
 def test_of_equal_scores_the_lower_loss_is_better(
     pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    looks: Sequence[tuple[float, float]], best: int,
+    evaluations: Sequence[tuple[float, float]], best: int,
 ) -> None:  # fmt: skip
     numbers = count()
 
-    def validate(self: FineTuning) -> Validation:
-        score, loss = looks[next(numbers)]
+    def validate(self: FinetuningJob) -> Validation:
+        score, loss = evaluations[next(numbers)]
         return Validation(score=score, loss=loss, values={"loss": loss}, line="scripted")
 
-    monkeypatch.setattr(FineTuning, "validate", validate)
+    monkeypatch.setattr(FinetuningJob, "validate", validate)
     assert best_of(pretrained, reviews, tmp_path / "out") == best
 
 
 def test_the_score_and_the_loss_of_the_best_are_resumed(
     pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = iter([(-1.0, 0.2), (-1.0, 0.3), KeyboardInterrupt, (-1.0, 0.25), (-1.0, 0.25), (-1.0, 0.25)])
+    evaluations = iter([(-1.0, 0.2), (-1.0, 0.3), KeyboardInterrupt, (-1.0, 0.25), (-1.0, 0.25), (-1.0, 0.25)])
 
-    def validate(self: FineTuning) -> Validation:
-        look: Any = next(looks)
+    def validate(self: FinetuningJob) -> Validation:
+        look: Any = next(evaluations)
         if look is KeyboardInterrupt:
             raise KeyboardInterrupt
         return Validation(score=look[0], loss=look[1], values={"loss": look[1]}, line="scripted")
 
-    monkeypatch.setattr(FineTuning, "validate", validate)
-    settings = {"steps": 5, "eval_every": 1, "save_every": 1, "keep": 9}
+    monkeypatch.setattr(FinetuningJob, "validate", validate)
+    settings = {"steps": 5, "eval_every": 1, "save_every": 1, "keep_last": 9}
     with pytest.raises(KeyboardInterrupt):
         run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "out")
     resume_finetuning(tmp_path / "out", (), Log(quiet=True))
@@ -82,22 +82,22 @@ def test_predictions_that_are_all_alike_never_hold_the_best_weights(
     numbers = count()
     targets = [float(line.split(",")[2]) for line in (reviews / "valid.csv").read_text().splitlines()[1:]]
 
-    def infer(*arguments: Any) -> Inferred:
+    def infer(*arguments: Any) -> ModelOutputs:
         slope = -0.1 if next(numbers) == 1 else 0.0
         return (np.array([[slope * target] for target in targets], dtype=np.float32),)
 
-    monkeypatch.setattr("palavra.run.finetuning.infer", infer)
+    monkeypatch.setattr("palavra.finetuning.job.infer", infer)
     log = Kept()
     run(recipe(pretrained, spec(reviews, "regression"), train={"steps": 3, "eval_every": 1}), tmp_path / "out", log)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 2
     assert any("step 1/3: validation pearson not defined, loss" in line for line in log.said)
 
 
-def test_goodness() -> None:
+def test_selection_score() -> None:
     values = {"pearson": 0.0, "loss": 2.0, "rmse": math.nan}
-    assert goodness("loss", values) == -2.0
-    assert goodness("pearson", values) == 0.0
-    assert goodness("rmse", values) == goodness("auroc", values) == -math.inf
+    assert selection_score("loss", values) == -2.0
+    assert selection_score("pearson", values) == 0.0
+    assert selection_score("rmse", values) == selection_score("auroc", values) == -math.inf
 
 
 # What the labels tell before training
@@ -108,10 +108,12 @@ def texts(*labels: tuple[Any, ...]) -> list[TextExample]:
 
 
 def test_what_labels_leave_undefined() -> None:
-    one = Classification.fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
+    one = SequenceClassification.fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
     assert not one.undefined(texts(("a",), ("b",), ("c",)))
     assert one.undefined(texts(("a",), ("b",))) == ("auroc",)
-    several = Classification.fit(TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",)))
+    several = SequenceClassification.fit(
+        TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",))
+    )
     assert not several.undefined(texts(("a", "b"), ()))
     assert several.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
     numbers = Regression.fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
@@ -122,7 +124,7 @@ def test_what_labels_leave_undefined() -> None:
         return Question(id="1", question="?", context="a b", answers=answers, where="f:1")
 
     answered, without = question(Answer(text="a", start=0)), question()
-    asked = QuestionAnswering.fit(TaskSpec(kind="qa"), [answered, without])
+    asked = QuestionAnswering.fit(TaskSpec(kind="question-answering"), [answered, without])
     assert not asked.undefined([answered, without])
     of_all = {"f1", "exact", "calibration_error", "loss"}
     assert {*of_all, *asked.undefined([answered])} == set(asked.metrics)
@@ -135,10 +137,10 @@ def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_th
     lines = (reviews / "valid.csv").read_text().splitlines()
     valid = write(tmp_path / "valid.csv", "\n".join([lines[0], *(line for line in lines if "fresh" in line)]) + "\n")
 
-    def go(self: Training) -> None:
+    def go(self: Trainer) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(Training, "go", go)
+    monkeypatch.setattr(Trainer, "go", go)
     wanted = recipe(pretrained, spec(reviews, valid=valid), train={"metric": "auroc"})
     with pytest.raises(
         PalavraError, match=r"^train\.metric auroc is not defined on the validation examples of task \([^\n]*$"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.model import cache
-from palavra.model.cache import Decoder, FewRows, StepModel
+from palavra.model.cache import Decoder, SmallBatchLinear, StepModel
 from palavra.model.compute import compile_layers
 
 
@@ -34,7 +34,7 @@ def test_cached_logits_equal_uncached_ones(family: str, changes: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"), [("modernbert", {}), ("modernbert", {"window": 30, "heads": 4}), ("bert", {})]
+    ("family", "changes"), [("modernbert", {}), ("modernbert", {"window": 30, "num_heads": 4}), ("bert", {})]
 )
 @pytest.mark.parametrize("lengths", [LENGTHS, (6, 6), (3,)])
 def test_an_encoder_read_from_left_to_right_is_cached_too(
@@ -53,7 +53,7 @@ def test_an_encoder_read_from_left_to_right_is_cached_too(
 
 
 def test_rows_can_be_dropped_repeated_and_read_anew() -> None:
-    model = causal_model(heads=4)
+    model = causal_model(num_heads=4)
     texts = prompts(*LENGTHS)
     decoder = Decoder(StepModel(model, CPU), 4, 40)
     decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(4))
@@ -68,7 +68,7 @@ def test_rows_can_be_dropped_repeated_and_read_anew() -> None:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_half_precision_is_close(rows: int) -> None:
     """Weights, keys and values in bfloat16, for one row and for several."""
-    model, texts = causal_model(heads=4), prompts(*LENGTHS)[:rows]
+    model, texts = causal_model(num_heads=4), prompts(*LENGTHS)[:rows]
     decoder = Decoder(StepModel(model, replace(CPU, dtype=torch.bfloat16)), rows, 40)
     decoder.prefill(pack([Sample(input_ids=np.array(text)) for text in texts]), np.arange(rows))
     found = decoder.step(np.arange(7, 7 + rows))
@@ -79,7 +79,7 @@ def test_half_precision_is_close(rows: int) -> None:
 
 def test_layers_that_were_compiled_for_training_are_read_step_by_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a compiled layer holds programs of the layer it was copied from, which know nothing of its weights."""
-    model, texts = causal_model(heads=4), prompts(*LENGTHS)[:2]
+    model, texts = causal_model(num_heads=4), prompts(*LENGTHS)[:2]
     half = replace(CPU, dtype=torch.bfloat16, compiled=True)
 
     def logits() -> Tensor:
@@ -94,7 +94,7 @@ def test_layers_that_were_compiled_for_training_are_read_step_by_step_too(monkey
 
 
 def test_one_row_may_become_several() -> None:
-    model, text = causal_model(heads=4), prompts(5)[0]
+    model, text = causal_model(num_heads=4), prompts(5)[0]
     decoder = Decoder(StepModel(model, CPU), 1, 40)
     decoder.prefill(pack([Sample(input_ids=np.array(text))]), np.array([0]))
     decoder.keep(np.array([0, 0]))
@@ -106,7 +106,7 @@ def test_one_row_may_become_several() -> None:
 def test_a_cpu_without_bfloat16_multiplies_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_onednn_takes", lambda dtype: False)
     weight, x = torch.randn(7, 5), torch.randn(1, 5)
-    found = FewRows(weight, None, True, torch.bfloat16)(x)
+    found = SmallBatchLinear(weight, None, True, torch.bfloat16)(x)
     assert torch.equal(found, F.linear(x.bfloat16(), weight.bfloat16()))
 
 
@@ -133,7 +133,7 @@ def test_weights_laid_out_anew_make_the_same_product(
     random = torch.Generator().manual_seed(0)
     weight, x = torch.randn(size, 24, generator=random), torch.randn(rows, 24, generator=random)
     bias = torch.randn(size, generator=random) if biased else None
-    found = FewRows(weight, bias, single, dtype)(x)
+    found = SmallBatchLinear(weight, bias, single, dtype)(x)
     expected = F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
     assert found.dtype == dtype
     assert found.shape == (rows, size)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from palavra.tasks.calibration import (
+from palavra.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
     halves,
@@ -115,15 +115,15 @@ def test_the_likelihood_equals_torchs() -> None:
     assert negative_log_likelihood(logits, labels) == pytest.approx(expected, rel=1e-12)
 
 
-@given(strata=st.lists(st.sampled_from(["a", "b", "c\0d", ""]), max_size=40))
-def test_halves_are_halves_of_each_stratum(strata: list[str]) -> None:
-    second = halves(strata)
+@given(stratification_keys=st.lists(st.sampled_from(["a", "b", "c\0d", ""]), max_size=40))
+def test_halves_are_halves_of_each_stratum(stratification_keys: list[str]) -> None:
+    second = halves(stratification_keys)
     assert second.dtype == bool
-    assert second.sum() == len(strata) // 2
-    for stratum in set(strata):
-        own = second[[one == stratum for one in strata]]
+    assert second.sum() == len(stratification_keys) // 2
+    for stratum in set(stratification_keys):
+        own = second[[one == stratum for one in stratification_keys]]
         assert abs(2 * int(own.sum()) - len(own)) <= 1
-    assert halves(strata).tolist() == second.tolist()
+    assert halves(stratification_keys).tolist() == second.tolist()
 
 
 def test_halves_do_not_follow_the_order() -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from palavra.batch import Batch, pack, unpack
-from palavra.data.loader import ENCLOSED, OPENED, Framing, Packed, assemble_opened
+from palavra.data.loader import ENCLOSED, OPENED, Packed, SpecialTokenTemplate, assemble_opened
 from palavra.data.packing import Cursor, Pieces, one_pass
 from palavra.inference.causal import evaluate_causal
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.evaluation import EvalSet
 from palavra.losses import linear_cross_entropy, softmax_gradient
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
@@ -56,10 +56,10 @@ def test_labels_are_the_next_tokens_of_the_same_document(lengths: list[int]) -> 
         assert sample.input_ids[0] == CLS
 
 
-def in_pieces(shelf: Shelf, context: int, framing: Framing) -> Iterator[Packed]:
+def in_pieces(shelf: Shelf, context: int, template: SpecialTokenTemplate) -> Iterator[Packed]:
     """The micro-batches of one pass over documents."""
-    for pieces in one_pass(framing.framed(shelf.lengths), context, 2 * context, framing.special):
-        yield framing.assemble(shelf, pieces, CLS, SEP, Cursor())
+    for pieces in one_pass(template.framed(shelf.lengths), context, 2 * context, template.special):
+        yield template.assemble(shelf, pieces, CLS, SEP, Cursor())
 
 
 def predicted(shelf: Shelf, packed: Packed, opening: int) -> list[tuple[int, int]]:
@@ -80,14 +80,14 @@ def predicted(shelf: Shelf, packed: Packed, opening: int) -> list[tuple[int, int
     return places
 
 
-@pytest.mark.parametrize("framing", [OPENED, ENCLOSED], ids=["opened", "enclosed"])
+@pytest.mark.parametrize("template", [OPENED, ENCLOSED], ids=["opened", "enclosed"])
 @pytest.mark.parametrize("lengths", [[3 * 16 + 5], [3 * 16 - 1], [15], [1], [16, 14, 70, 0, 1, 48, 47, 31, 33]])
 def test_every_token_of_a_document_is_predicted_once_and_only_its_end_ends(
-    lengths: list[int], framing: Framing
+    lengths: list[int], template: SpecialTokenTemplate
 ) -> None:
     """A document of three contexts and a bit: no cut is taught as an end, and no piece begins as a document does."""
     shelf = Shelf.random(lengths)
-    found = [place for packed in in_pieces(shelf, 16, framing) for place in predicted(shelf, packed, framing.opening)]
+    found = [place for packed in in_pieces(shelf, 16, template) for place in predicted(shelf, packed, template.opening)]
     expected = [(document, place) for document, n in enumerate(lengths) if n for place in range(n + 1)]
     assert sorted(found) == expected
 
@@ -100,7 +100,7 @@ def test_training_and_evaluation_read_the_same_windows() -> None:
         for packed in in_pieces(shelf, 16, OPENED)
         for batch in [CausalObjective().prepare(packed, np.random.default_rng(0))]
     ]
-    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    held_out = EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
     evaluated = evaluate_causal(model, held_out, CPU)
     assert evaluated.tokens == sum(loss.count for loss in losses) == shelf.lengths.sum() + 3
     total = sum(float(loss.total.detach()) for loss in losses)
@@ -185,7 +185,7 @@ def test_an_encoder_learns_the_next_token_without_seeing_it(family: str) -> None
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_matrix_products_of_a_step_are_counted_right(family: str) -> None:
     """Against torch's own count, which knows nothing of the triangle that a causal model need not compute."""
-    model = build_causal_model(model_config(family, heads=4)).train()
+    model = build_causal_model(model_config(family, num_heads=4)).train()
     batch = labelled(15, 15)
     with FlopCounterMode(display=False) as counter:
         hidden = model(batch, layout_of(batch), batch.label_rows)

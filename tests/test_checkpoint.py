@@ -65,7 +65,7 @@ class Run:
     def train_to(self, last: int) -> "Run":
         shelf = Shelf.random([9, 14, 3, 30, 11, 6, 25, 2, 17])
         packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=9)
-        objective = MaskedObjective(MaskingConfig(share=0.3, final_share=0.15), vocabulary())
+        objective = MaskedObjective(MaskingConfig(mask_rate=0.3, final_mask_rate=0.15), vocabulary())
         packed = load(shelf, packer, CLS, SEP, self.state.cursor)
         prepared: Any = prefetch(prepare_steps(in_steps(packed, 2), objective, self.config, CPU, self.state.step))
         reports = train(

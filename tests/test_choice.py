@@ -17,16 +17,16 @@ from tiny_tasks import batch_of, build, inferred, load_theirs, loss_of, overfit,
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.tasks.batches import Plan
-from palavra.tasks.features import Features, offsets_of
-from palavra.tasks.kinds.choice import ChoiceExample, MultipleChoice
+from palavra.tasks.features import EncodedExamples, offsets_of
+from palavra.tasks.multiple_choice.task import ChoiceExample, MultipleChoice
+from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tasks.texts import text_columns
+from palavra.tasks.text_examples import text_columns
 
 transformers.utils.logging.set_verbosity_error()
 
 TOKENIZER = trained()
-SPEC = TaskSpec(kind="choice")
+SPEC = TaskSpec(kind="multiple-choice")
 TASK = MultipleChoice(SPEC)
 
 
@@ -46,7 +46,7 @@ EXAMPLES = [
 ]
 
 
-def encode(examples: list[ChoiceExample] = EXAMPLES, context: int = 64) -> Features:
+def encode(examples: list[ChoiceExample] = EXAMPLES, context: int = 64) -> EncodedExamples:
     return TASK.encode(examples, TOKENIZER, context, True)
 
 
@@ -115,7 +115,7 @@ def test_any_split_into_micro_batches_gives_the_same_loss(seed: int, batch_size:
     features = encode()
     scores = np.random.default_rng(seed).normal(size=(features.sequences, 1))
     output = torch.nn.Identity()
-    plan = Plan(features={"task": features}, batch_size=batch_size, micro_batch_tokens=tokens, seed=seed)
+    plan = BatchSampler(features={"task": features}, batch_size=batch_size, micro_batch_tokens=tokens, seed=seed)
     steps = plan.micro_batches(Cursor())
     total = count = 0.0
     for _ in range(plan.epoch_steps):
@@ -161,7 +161,7 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
 
 def test_eight_examples_are_learned_by_heart() -> None:
     features = encode()
-    model = build(TASK, TOKENIZER.vocab_size, width=32, intermediate=64)
+    model = build(TASK, TOKENIZER.vocab_size, hidden_size=32, intermediate_size=64)
     assert overfit(model, TASK, features, 80) < 0.1
     result = inferred(model, TASK, batch_of(features))
     assert [made["label"] for made in TASK.predict(EXAMPLES, features, result)] == [one.label for one in EXAMPLES]
@@ -233,7 +233,7 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_text("question;a;b;c;right\nwho?;me;you;they;C\nwhat?;this;that;;0\n", encoding="utf-8")
     columns = Columns(text="question", choices=("a", "b", "c"), label=("right",))
-    spec = TaskSpec(kind="choice", columns=columns)
+    spec = TaskSpec(kind="multiple-choice", columns=columns)
     found = MultipleChoice.read(spec, str(path))
     assert [(one.text, one.choices, one.label) for one in found] == [
         ("who?", ("me", "you", "they"), 2),
@@ -245,18 +245,18 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
         ({"label": ("z",)}, "--label"),
     ):
         with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
-            MultipleChoice.read(TaskSpec(kind="choice", columns=replace(columns, **named)), str(path))
+            MultipleChoice.read(TaskSpec(kind="multiple-choice", columns=replace(columns, **named)), str(path))
     path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
     with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
         MultipleChoice.read(spec, str(path))
     with pytest.raises(PalavraError, match="label names 2 columns"):
-        MultipleChoice.read(TaskSpec(kind="choice", columns=Columns(label=("a", "b"))), str(path))
+        MultipleChoice.read(TaskSpec(kind="multiple-choice", columns=Columns(label=("a", "b"))), str(path))
 
 
 @pytest.mark.parametrize("columns", [Columns(text_a="ask"), Columns(text_a="ask", text_b="b"), Columns(text="ask")])
 def test_the_text_is_read_as_of_every_kind(tmp_path: Path, columns: Columns) -> None:
     (tmp_path / "c.jsonl").write_text('{"ask": "who?", "choices": ["me", "you"], "label": 0}\n', encoding="utf-8")
-    spec = TaskSpec(kind="choice", columns=columns)
+    spec = TaskSpec(kind="multiple-choice", columns=columns)
     assert text_columns(spec) == ("ask",)
     assert [one.text for one in MultipleChoice.read(spec, str(tmp_path / "c.jsonl"))] == ["who?"]
 

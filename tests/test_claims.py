@@ -18,7 +18,7 @@ from tiny_claims import SENTENCES, portuguese_model
 from torch import Tensor, nn
 
 from palavra.batch import Batch, Sample, pack, unpack
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss, token_losses
 from palavra.report import charts
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
@@ -27,7 +27,7 @@ CAT = "O gato [MASK] correu rapidamente pela casa."
 
 
 @pytest.fixture(scope="module")
-def palavra() -> LanguageModel:
+def palavra() -> MaskedModel:
     return portuguese_model()
 
 
@@ -245,7 +245,7 @@ def test_A_adam_moves_all_parameters_as_a_float64_hand_loop() -> None:
         assert bool((found != before).all() if found.ndim == 1 else (found != before).any()), name
 
 
-def test_A_dist_a_distribution_for_any_masked_token(palavra: LanguageModel) -> None:
+def test_A_dist_a_distribution_for_any_masked_token(palavra: MaskedModel) -> None:
     """Over the whole vocabulary, summing to one; the proposals are its best, sorted."""
     text = "O [MASK] preto correu [MASK] pela [MASK]."
     found = palavra.distribution(text)
@@ -263,7 +263,7 @@ def test_A_dist_a_distribution_for_any_masked_token(palavra: LanguageModel) -> N
         assert all(first >= second for first, second in pairwise(shown))
 
 
-def test_A_dist_is_the_softmax_of_the_logits_at_the_mask(palavra: LanguageModel) -> None:
+def test_A_dist_is_the_softmax_of_the_logits_at_the_mask(palavra: MaskedModel) -> None:
     tokenizer, model = palavra.tokenizer, palavra.model
     ids = [tokenizer.cls_id, *tokenizer.encode_prompt(CAT), tokenizer.sep_id]
     place = ids.index(tokenizer.mask_id)
@@ -278,7 +278,7 @@ def tokens(ids: list[int]) -> Batch:
     return pack([Sample(input_ids=np.array(ids))])
 
 
-def test_A_emb_a_contextual_vector_for_any_token(palavra: LanguageModel) -> None:
+def test_A_emb_a_contextual_vector_for_any_token(palavra: MaskedModel) -> None:
     """The vectors of the last layer, one a token; a text's is the mean of them, or that of [CLS]."""
     tokenizer = palavra.tokenizer
     (found,) = palavra.embed(SENTENCES[0], pooling="token")
@@ -292,7 +292,7 @@ def test_A_emb_a_contextual_vector_for_any_token(palavra: LanguageModel) -> None
     np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls")[0].vectors, hidden[0], atol=1e-5)
 
 
-def test_A_emb_does_not_depend_on_the_company(palavra: LanguageModel) -> None:
+def test_A_emb_does_not_depend_on_the_company(palavra: MaskedModel) -> None:
     """Texts embedded together get the vectors they get alone, in their own order."""
     for pooling in ("mean", "token"):
         together = palavra.embed(SENTENCES, pooling)
@@ -301,7 +301,7 @@ def test_A_emb_does_not_depend_on_the_company(palavra: LanguageModel) -> None:
             np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling)[0].vectors, atol=1e-5)
 
 
-def test_A_C4_the_same_word_differs_by_context(palavra: LanguageModel) -> None:
+def test_A_C4_the_same_word_differs_by_context(palavra: MaskedModel) -> None:
     """ "banco" of the square and "banco" of the money; the same sentence gives the same vectors."""
 
     def banco(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

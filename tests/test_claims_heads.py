@@ -18,22 +18,22 @@ from tiny_finetuning import objective_of
 from tiny_tasks import trained
 from torch import Tensor, nn
 
+from palavra.finetuning.job import FinetuningJob
 from palavra.log import Log
 from palavra.losses import cross_entropy
-from palavra.model.output_layers import Hierarchical, Sampled, Softmax
-from palavra.model.outputs import OutputConfig, build_output
 from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import Hierarchical, Sampled, Softmax
 from palavra.recipe import FinetuneRecipe
-from palavra.run.directory import RunDirectory
-from palavra.run.finetuning import FineTuning
-from palavra.run.job import Validation
-from palavra.run.training import Training
-from palavra.tasks.directory import build_head
+from palavra.tasks.saved_model import build_head
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
+from palavra.training.job import Validation
 from palavra.training.optimizers import OptimizerConfig, OptimizerName, build_optimizers
+from palavra.training.run_directory import RunDirectory
 from palavra.training.schedules import ScheduleConfig, rate
 from palavra.training.strategies import StrategyConfig
+from palavra.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,9 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
 def test_E_head_linear_layers_activations_and_the_softmax(hidden: tuple[int, ...], activation: HeadActivation) -> None:
     """None or several hidden layers (E-P1), each activated; a distribution over the classes at the end."""
-    spec = TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden=hidden, activation=activation))
+    spec = TaskSpec(
+        kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=hidden, activation=activation)
+    )
     task = sentiments(spec)
     head = build_head(model_config("bert"), task).eval()
     scramble(head)
@@ -65,7 +67,7 @@ def test_E_head_linear_layers_activations_and_the_softmax(hidden: tuple[int, ...
 def test_E_ex1_relu_then_softmax() -> None:
     """[-0.5, 1.2, 0.3] -> [0, 1.2, 0.3] -> 0.176, 0.586, 0.238; the chapter prints 0.17, 0.58 and 0.25, the last
     of which is wrong. A ReLU right before the softmax is allowed: a hidden layer as wide as the classes."""
-    spec = TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden=(3,), activation="relu"))
+    spec = TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=(3,), activation="relu"))
     task = sentiments(spec)
     head = build_head(model_config("bert"), task).eval()
     output = identity(head.output)
@@ -96,7 +98,7 @@ def test_E_L1_1_parameters_of_a_deeper_head() -> None:
     d, d1, d2, classes = 16, 12, 7, 3
     expected = (d * d1 + d1) + (d1 * d2 + d2) + (d2 * classes + classes)
     head = build_head(model_config("bert"), sentiments(TaskSpec(
-        kind="classification", multilabel=False, head=HeadConfig(hidden=(d1, d2))
+        kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=(d1, d2))
     )))  # fmt: skip
     assert named_parameters(head) == expected
 
@@ -178,8 +180,8 @@ def test_E_C1_1_sampled_classes_stand_for_all() -> None:
 
 
 def test_E_reg_dropout_zeroes_its_share_and_only_in_training() -> None:
-    task = sentiments(TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden=(), dropout=0.2)))
-    head = build_head(model_config("bert", width=768, heads=2), task)
+    task = sentiments(TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=(), dropout=0.2)))
+    head = build_head(model_config("bert", hidden_size=768, num_heads=2), task)
     h = torch.linspace(0.1, 0.768, 768).expand(50, -1)
     dropped = head.train()(h)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.2, abs=0.01)
@@ -219,7 +221,7 @@ VALIDATION_LOSSES = (0.85, 0.72, 0.65, 0.58, 0.55, 0.53, 0.52, 0.53, 0.55)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scripted(FineTuning):
+class Scripted(FinetuningJob):
     """A run whose validations find the chapter's table."""
 
     found: list[float]
@@ -238,7 +240,7 @@ def test_E_reg_early_stopping_keeps_the_seventh_of_nine(
     scripted = Scripted(
         recipe=job.recipe, model=job.model, tasks=job.tasks, train=job.train, valid={}, compute=CPU, found=[]
     )
-    outcome = Training(scripted, RunDirectory(tmp_path), Log(quiet=True)).go()
+    outcome = Trainer(scripted, RunDirectory(tmp_path), Log(quiet=True)).go()
     assert outcome.state.best_step == 7
     assert outcome.state.best_score == 0.52
     assert outcome.state.step == len(scripted.found) == seen

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tiny import vocabulary
 from tiny_claims import SENTENCES, portuguese_model
 
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
 
 
 @pytest.fixture(scope="module")
-def palavra() -> LanguageModel:
+def palavra() -> MaskedModel:
     return portuguese_model()
 
 
@@ -23,7 +23,7 @@ def palavra() -> LanguageModel:
 def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, random: float) -> None:
     """5, 15 or 30 of a sequence of 100; of those 80% [MASK], 10% random, 10% kept, or as asked."""
     words = vocabulary(2005)
-    objective = MaskedObjective(MaskingConfig(share=share, mask=mask, random=random), words)
+    objective = MaskedObjective(MaskingConfig(mask_rate=share, mask=mask, random=random), words)
     counts = np.zeros(3, dtype=np.int64)
     for seed in range(40):
         source = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, 
 
 
 def test_B_15_random_tokens_are_any_but_the_specials() -> None:
-    objective = MaskedObjective(MaskingConfig(share=0.9, mask=0.0, random=1.0), vocabulary())
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.9, mask=0.0, random=1.0), vocabulary())
     batch = objective.corrupt(np.full(4000, 7), np.array([4000]), np.random.default_rng(0))
     assert set(batch.input_ids[batch.label_rows].tolist()) == set(range(5, 50))
 
@@ -55,7 +55,7 @@ def test_B_T1_labels_come_from_the_text_itself() -> None:
     names = ["[CLS]", "[SEP]", "[MASK]", *sorted(set(ROMA))]
     ids = np.array([0, *(names.index(word) for word in ROMA), 1])
     words = Vocabulary(len(names), 2, frozenset({0, 1, 2}), np.ones(len(names), dtype=bool))
-    objective = MaskedObjective(MaskingConfig(share=2 / 9, mask=1.0, random=0.0), words)
+    objective = MaskedObjective(MaskingConfig(mask_rate=2 / 9, mask=1.0, random=0.0), words)
     seen = {}
     for seed in range(400):
         batch = objective.corrupt(ids, np.array([len(ids)]), np.random.default_rng(seed))
@@ -70,7 +70,7 @@ def test_B_T1_labels_come_from_the_text_itself() -> None:
 
 @settings(max_examples=10)
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), st.integers(0, 99))
-def test_B_T1_holds_for_any_text(palavra: LanguageModel, texts: list[str], seed: int) -> None:
+def test_B_T1_holds_for_any_text(palavra: MaskedModel, texts: list[str], seed: int) -> None:
     tokenizer = palavra.tokenizer
     parts = [[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id] for text in texts]
     ids = np.array([i for part in parts for i in part])

@@ -19,17 +19,17 @@ from torch import nn
 
 from palavra import config as configuration
 from palavra.data.packing import Cursor
+from palavra.metrics.tag_schemes import Span, decode_tags
 from palavra.model.lora import LoRALinear
-from palavra.model.output_layers import Softmax
-from palavra.model.outputs import OutputConfig, build_output
 from palavra.model.task_heads import HeadConfig, HeadNorm, Pooling
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneRecipe
-from palavra.tasks.kinds import KINDS
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.kinds.regression import Regression
-from palavra.tasks.spans import Span, decode_tags
-from palavra.tasks.spec import KindName, TaskSpec
+from palavra.tasks.registry import KINDS
+from palavra.tasks.regression.task import Regression
+from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.spec import Columns, KindName, TaskSpec
+from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 from palavra.training.strategies import StrategyConfig, StrategyName, prepare_model
 
@@ -47,7 +47,7 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_C_seq_a_linear_layer_and_the_softmax_on_the_whole_sequence(tokenizer: Tokenizer, pooling: Pooling) -> None:
     """z = h W + b on [CLS], or on the mean; y = softmax(z)."""
-    head = HeadConfig(pooling=pooling, hidden=(), dropout=0.0)
+    head = HeadConfig(pooling=pooling, hidden_sizes=(), dropout=0.0)
     task = sentiments(TaskSpec(kind="classification", multilabel=False, head=head))
     model = build(task, tokenizer.vocab_size)
     scramble(model)
@@ -82,8 +82,10 @@ def test_C_T4_the_first_vector_knows_the_whole_sequence(tokenizer: Tokenizer) ->
 
 
 def test_C_pair_two_texts_are_joined_by_a_separator_and_read_on_cls(tokenizer: Tokenizer) -> None:
-    spec = TaskSpec(kind="pairs", multilabel=False, head=PLAIN)
-    task = Classification(spec, ("no", "yes"), [1, 1])
+    spec = TaskSpec(
+        kind="classification", multilabel=False, head=PLAIN, columns=Columns(text_a="text_a", text_b="text_b")
+    )
+    task = SequenceClassification(spec, ("no", "yes"), [1, 1])
     features = task.encode(task.inputs([(TEXTS[0], TEXTS[1])]), tokenizer, 64, True)
     first, second = tokenizer.encode(TEXTS[0]), tokenizer.encode(TEXTS[1])
     expected = [tokenizer.cls_id, *first, tokenizer.sep_id, *second, tokenizer.sep_id]
@@ -104,7 +106,7 @@ def test_C_pair_two_texts_are_joined_by_a_separator_and_read_on_cls(tokenizer: T
 def test_C_tag_a_linear_layer_on_every_token(tokenizer: Tokenizer) -> None:
     """z_i = h_i W + b for each of the nine words; the example's code numbers other labels than it prints."""
     names = ("B-ORG", "I-ORG", "B-PER", "I-PER", "B-LOC", "O")
-    task = Labelling(TaskSpec(kind="labelling", head=PLAIN), names, [1] * 6, "bio")
+    task = TokenClassification(TaskSpec(kind="token-classification", head=PLAIN), names, [1] * 6, "bio")
     features = task.encode(task.inputs([WORDS]), tokenizer, 64, True)
     assert features.row_counts.tolist() == [9]
     model = build(task, tokenizer.vocab_size)
@@ -147,8 +149,8 @@ def test_C_reg_a_linear_layer_without_softmax(tokenizer: Tokenizer) -> None:
     [
         (StrategyConfig(name="full"), ("transformer.", "heads.")),
         (StrategyConfig(name="frozen"), ("heads.",)),
-        (StrategyConfig(name="top-k", layers=1), ("transformer.layers.1.", "transformer.final_norm", "heads.")),
-        (StrategyConfig(name="top-k", layers=2), ("transformer.layers.", "transformer.final_norm", "heads.")),
+        (StrategyConfig(name="last-n", last_n=1), ("transformer.layers.1.", "transformer.final_norm", "heads.")),
+        (StrategyConfig(name="last-n", last_n=2), ("transformer.layers.", "transformer.final_norm", "heads.")),
     ],
 )
 def test_C_strat_exactly_the_parameters_of_the_strategy_move(
@@ -178,10 +180,15 @@ APPLICATIONS: dict[str, tuple[KindName, str, str, str]] = {  # its kind, its fil
         '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["x", "y"]}\n',
         "label",
     ),
-    "inference": ("pairs", "a.tsv", "text_a\ttext_b\tlabel\na\tb\tyes\nb\ta\tno\n", "label"),
-    "named entities": ("labelling", "a.conll", "o O\nPorto B-LOC\n\nMaria B-PER\n", "spans"),
-    "dates and prices": ("labelling", "a.conll", "em O\n1834 B-DATE\n\n300 B-PRICE\nmoedas I-PRICE\n", "spans"),
-    "questions": ("qa", "a.json", json.dumps(ASKED), "answer"),
+    "inference": ("classification", "a.tsv", "text_a\ttext_b\tlabel\na\tb\tyes\nb\ta\tno\n", "label"),
+    "named entities": ("token-classification", "a.conll", "o O\nPorto B-LOC\n\nMaria B-PER\n", "spans"),
+    "dates and prices": (
+        "token-classification",
+        "a.conll",
+        "em O\n1834 B-DATE\n\n300 B-PRICE\nmoedas I-PRICE\n",
+        "spans",
+    ),
+    "questions": ("question-answering", "a.json", json.dumps(ASKED), "answer"),
 }
 
 
@@ -190,7 +197,8 @@ def test_C_apps_each_application_is_a_kind_of_task(tokenizer: Tokenizer, tmp_pat
     """What commands do with real data is measured elsewhere; none needs a kind, or a loop, of its own."""
     kind, name, content, predicted = APPLICATIONS[application]
     (tmp_path / name).write_text(content)
-    spec = TaskSpec(kind=kind)
+    columns = Columns(text_a="text_a", text_b="text_b") if application == "inference" else Columns()
+    spec = TaskSpec(kind=kind, columns=columns)
     examples = KINDS[kind].read(spec, str(tmp_path / name))
     task = KINDS[kind].fit(spec, examples)
     model = build(task, tokenizer.vocab_size)
@@ -208,9 +216,9 @@ def test_C_apps_each_application_is_a_kind_of_task(tokenizer: Tokenizer, tmp_pat
 def test_C_C6_1_heads_and_strategies_go_together_in_any_way(
     tokenizer: Tokenizer, tmp_path: Path, pooling: Pooling, norm: HeadNorm, strategy: StrategyName
 ) -> None:
-    head = HeadConfig(pooling=pooling, hidden=(8, 4), activation="gelu", norm=norm, dropout=0.2)
+    head = HeadConfig(pooling=pooling, hidden_sizes=(8, 4), activation="gelu", norm=norm, dropout=0.2)
     task = sentiments(TaskSpec(kind="classification", multilabel=False, head=head))
-    recipe = FinetuneRecipe(tasks=(task.spec,), strategy=StrategyConfig(name=strategy, layers=1, rank=2))
+    recipe = FinetuneRecipe(tasks=(task.spec,), strategy=StrategyConfig(name=strategy, last_n=1, rank=2))
     (tmp_path / "r.toml").write_text(configuration.to_toml(recipe))
     assert configuration.from_toml(FinetuneRecipe, tmp_path / "r.toml") == recipe
     model = build(task, tokenizer.vocab_size)

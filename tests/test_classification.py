@@ -1,4 +1,4 @@
-"""Classification: from texts and pairs to predictions."""
+"""SequenceClassification: from texts and pairs to predictions."""
 
 import json
 from dataclasses import replace
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tiny_classification import PAIRS, SEVERAL, SPEC, TEXTS, example, examples_of
 from tiny_tasks import batch_of, build, inferred, overfit, trained
 
-from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
-from palavra.tasks.features import Features
-from palavra.tasks.kinds.classification import Classification
+from palavra.model.task_outputs.config import OutputConfig
+from palavra.tasks.features import EncodedExamples
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import TextExample, encode_texts
+from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
 
 
@@ -32,7 +32,7 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
     sets: list[Any] = [("a", "b"), (), ("a",), ("b",), ("c",)] if kind == "several" else ["a", "b", "c", "a", "b"]
     spec = {"single": SPEC, "pairs": PAIRS, "several": SEVERAL}[kind]
     examples = examples_of(sets, pair=kind == "pairs")
-    task = Classification.fit(spec, examples)
+    task = SequenceClassification.fit(spec, examples)
     model = build(task, tokenizer.vocab_size, family)
     features = task.encode(examples, tokenizer, 64, True)
     assert overfit(model, task, features, 120) < 0.1
@@ -49,13 +49,13 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
 
 def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS * 3)), example(1, "b")]
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     features = task.encode(examples, tokenizer, 12, False, split=True)
     assert features.labels.tolist() == [0] * (features.sequences - 1) + [1]
     assert features.sequences > 3
 
 
-def parts_of(features: Features, sep: int) -> list[tuple[int, list[int], list[int]]]:
+def parts_of(features: EncodedExamples, sep: int) -> list[tuple[int, list[int], list[int]]]:
     """Example, first text and second text of each sequence."""
     found = []
     for number, ids in zip(features.example.tolist(), np.split(features.input_ids, np.cumsum(features.lengths)[:-1]),
@@ -107,7 +107,7 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
 def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
     pair = example(0, "a", pair=True)
     long = replace(pair, second=" ".join(TEXTS * 3))
-    task = Classification.fit(PAIRS, [pair, example(1, "b", pair=True)])
+    task = SequenceClassification.fit(PAIRS, [pair, example(1, "b", pair=True)])
     cut = task.encode([long, pair], tokenizer, 40, True)
     assert (cut.sequences, cut.truncated) == (2, 1)
     split = task.encode([long, pair], tokenizer, 40, True, split=True)
@@ -127,7 +127,7 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 
 def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS)), example(4, "b")]
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     features = task.encode(examples, tokenizer, 20, False, split=True)
     windows = features.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
@@ -139,7 +139,7 @@ def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
 def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: Tokenizer) -> None:
     labels = [str(n) for n in range(8)]
     examples = examples_of(labels)
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     features = task.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(0).dirichlet(np.ones(8), size=8)
     for row, prediction in zip(p, task.predict(examples, features, with_log_p(p)), strict=True):
@@ -154,7 +154,7 @@ def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: 
 def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: Tokenizer, classes: int) -> None:
     random = np.random.default_rng(0)
     labels = [str(n) for n in range(classes)]
-    task = Classification.fit(SPEC, examples_of(labels))
+    task = SequenceClassification.fit(SPEC, examples_of(labels))
     examples = examples_of(["0"] * 50)
     features = task.encode(examples, tokenizer, 32, False)
     p = random.integers(1, 3, size=(50, classes)).astype(np.float64)  # many equal ones, more than are listed
@@ -168,14 +168,14 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
     examples = examples_of(["a", "b", "b", "a"])
-    task = Classification.fit(replace(SPEC, temperature=True), examples)
+    task = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
     features = task.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
     log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
     softer, _ = task.calibrate(examples, features, log_p)
     assert softer.temperature > 2
-    assert Classification.fit(SPEC, examples).calibrate(examples, features, log_p)[0].temperature == 1
-    again = Classification.from_json(softer.spec, json.loads(json.dumps(softer.labels_to_json())))
+    assert SequenceClassification.fit(SPEC, examples).calibrate(examples, features, log_p)[0].temperature == 1
+    again = SequenceClassification.from_json(softer.spec, json.loads(json.dumps(softer.labels_to_json())))
     assert again.temperature == softer.temperature
     found = again.predict(examples, features, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
@@ -184,18 +184,18 @@ def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer:
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])
 def test_labels_survive_json(spec: TaskSpec) -> None:
-    task = Classification.fit(spec, examples_of(["é muito", "b", "b"]))
-    again = Classification.from_json(task.spec, json.loads(json.dumps(task.labels_to_json())))
+    task = SequenceClassification.fit(spec, examples_of(["é muito", "b", "b"]))
+    again = SequenceClassification.from_json(task.spec, json.loads(json.dumps(task.labels_to_json())))
     assert (again.labels, again.counts, again.examples) == (("b", "é muito"), (2, 1), 3)
     with pytest.raises(ValueError, match="counts"):
-        Classification.from_json(task.spec, {"labels": ["a", "b"], "counts": [1]})
+        SequenceClassification.from_json(task.spec, {"labels": ["a", "b"], "counts": [1]})
 
 
 @pytest.mark.parametrize("output", ["hierarchical", "sampled", "softmax"])
 def test_each_output_layer_learns_and_gives_probabilities(tokenizer: Tokenizer, output: Any) -> None:
     spec = replace(SPEC, output=OutputConfig(name=output, samples=2), head=HeadConfig(pooling="mean"))
     examples = examples_of(["a", "b", "c", "d", "e"])
-    task = Classification.fit(spec, examples)
+    task = SequenceClassification.fit(spec, examples)
     model = build(task, tokenizer.vocab_size)
     features = task.encode(examples, tokenizer, 32, True)
     overfit(model, task, features, 120)

@@ -1,4 +1,4 @@
-"""Classification: the loss and its gradient against torch's."""
+"""SequenceClassification: the loss and its gradient against torch's."""
 
 import math
 from dataclasses import replace
@@ -16,9 +16,9 @@ from tiny_tasks import build, gradients, trained
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.output_layers import Softmax
-from palavra.model.outputs import OutputConfig, OutputName
-from palavra.tasks.kinds.classification import Classification
+from palavra.model.task_outputs.config import OutputConfig, OutputName
+from palavra.model.task_outputs.layers import Softmax
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tokenizer import Tokenizer
 
 
@@ -27,7 +27,7 @@ def tokenizer() -> Tokenizer:
     return trained()
 
 
-def softmax_loss(task: Classification, logits: Tensor, labels: Tensor) -> Tensor:
+def softmax_loss(task: SequenceClassification, logits: Tensor, labels: Tensor) -> Tensor:
     """The task's summed loss of given logits (M, K): its layer is the identity."""
     output = task.build_output(logits.shape[1])
     assert isinstance(output, Softmax)
@@ -53,7 +53,9 @@ LABELS = ["a", "b", "a", "c", "a", "b", "a", "c"]
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_loss_and_gradient_are_torchs_cross_entropy(smoothing: float, weights: Literal["none", "balanced"]) -> None:
-    task = Classification.fit(replace(SPEC, class_weights=weights, label_smoothing=smoothing), examples_of(LABELS))
+    task = SequenceClassification.fit(
+        replace(SPEC, class_weights=weights, label_smoothing=smoothing), examples_of(LABELS)
+    )
     logits = torch.randn(8, 3, requires_grad=True)
     labels = torch.tensor([task.labels.index(label) for label in LABELS])
     total = softmax_loss(task, logits, labels)
@@ -75,7 +77,9 @@ def test_loss_and_gradient_are_torchs_binary_cross_entropy(
     smoothing: float, weights: Literal["none", "balanced"]
 ) -> None:
     sets: list[tuple[str, ...]] = [("a",), ("a", "b"), (), ("a", "c"), ("b", "a"), ("a",), ("a", "b", "c"), ("a",)]
-    task = Classification.fit(replace(SEVERAL, class_weights=weights, label_smoothing=smoothing), examples_of(sets))
+    task = SequenceClassification.fit(
+        replace(SEVERAL, class_weights=weights, label_smoothing=smoothing), examples_of(sets)
+    )
     targets = torch.tensor([[float(label in one) for label in "abc"] for one in sets])
     present = targets.sum(0)
     output = task.build_output(5)
@@ -96,7 +100,7 @@ def test_loss_and_gradient_are_torchs_binary_cross_entropy(
 
 def test_weights_of_several_labels_have_bounds() -> None:
     everywhere = examples_of([("a",)] * 500 + [("a", "b")])
-    task = Classification.fit(replace(SEVERAL, class_weights="balanced"), everywhere)
+    task = SequenceClassification.fit(replace(SEVERAL, class_weights="balanced"), everywhere)
     output = task.build_output(1)
     for parameter in output.parameters():
         nn.init.zeros_(parameter)
@@ -111,7 +115,7 @@ def test_smoothing_and_balancing_together_still_learn_the_frequent_class(name: O
     """Two kinds of rows that differ plainly, one of them 99 times as frequent; and a label without a row."""
     spec = replace(SPEC, class_weights="balanced", label_smoothing=0.1, output=OutputConfig(name=name, samples=2))
     labels = ["often"] * 99 + ["once"]
-    task = Classification.fit(spec, examples_of([*labels, "never"])).counted(examples_of(labels))
+    task = SequenceClassification.fit(spec, examples_of([*labels, "never"])).with_label_counts(examples_of(labels))
     x, targets = torch.eye(2)[[0] * 99 + [1]], torch.tensor([task.labels.index(label) for label in labels])
     assert found_by_heart(task, x, targets).tolist() == targets.tolist()
 
@@ -119,12 +123,12 @@ def test_smoothing_and_balancing_together_still_learn_the_frequent_class(name: O
 def test_smoothing_and_balancing_together_still_learn_what_labels_of_a_set_are_absent() -> None:
     spec = replace(SEVERAL, class_weights="balanced", label_smoothing=0.1)
     sets: list[tuple[str, ...]] = [("a",)] * 99 + [("a", "b")]
-    task = Classification.fit(spec, examples_of(sets))
+    task = SequenceClassification.fit(spec, examples_of(sets))
     x, targets = torch.eye(2)[[0] * 99 + [1]], torch.tensor([[1.0, float("b" in one)] for one in sets])
     assert found_by_heart(task, x, targets)[:, 1].tolist() == targets[:, 1].tolist()
 
 
-def found_by_heart(task: Classification, x: Tensor, targets: Tensor) -> Tensor:
+def found_by_heart(task: SequenceClassification, x: Tensor, targets: Tensor) -> Tensor:
     """What a new output layer says of the rows it was trained on to the end: the best class, or which of several."""
     torch.manual_seed(0)
     output = task.build_output(x.shape[1])
@@ -142,7 +146,7 @@ def found_by_heart(task: Classification, x: Tensor, targets: Tensor) -> Tensor:
 @given(cuts=st.sets(st.integers(1, 7)), pair=st.booleans())
 def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts: set[int], pair: bool) -> None:
     spec = replace(PAIRS if pair else SPEC, class_weights="balanced", label_smoothing=0.1)
-    task = Classification.fit(spec, examples_of(LABELS, pair=pair))
+    task = SequenceClassification.fit(spec, examples_of(LABELS, pair=pair))
     model = build(task, tokenizer.vocab_size).double()
     features = task.encode(examples_of(LABELS, pair=pair), tokenizer, 64, True)
     found = [gradients(model, task, features, bounds) for bounds in ([0, 8], [0, *sorted(cuts), 8])]

@@ -1,4 +1,4 @@
-"""Classification: scores against scikit-learn's, their intervals, and fitted temperatures."""
+"""SequenceClassification: scores against scikit-learn's, their intervals, and fitted temperatures."""
 
 import json
 from dataclasses import replace
@@ -10,8 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny_classification import SEVERAL, SPEC, examples_of
 from tiny_tasks import trained, with_intervals
 
-from palavra.tasks.calibration import halves
-from palavra.tasks.kinds.classification import Classification
+from palavra.metrics.calibration import halves
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tokenizer import Tokenizer
 
 
@@ -27,7 +27,7 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
     labels = [*"abca", *"bbcaabcc"]
     examples = examples_of(labels)
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     features = task.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(1).dirichlet(np.ones(3), size=12)
     scores = task.score(examples, features, with_log_p(p))
@@ -47,7 +47,7 @@ def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
 
 
 def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
-    task = Classification.fit(SPEC, examples_of(["a", "b"]))
+    task = SequenceClassification.fit(SPEC, examples_of(["a", "b"]))
     examples = examples_of(["a", "a"])
     features = task.encode(examples, tokenizer, 32, False)
     scores = task.score(examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
@@ -64,7 +64,7 @@ def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
 
 def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b", "c"), ("c",), ("a", "c")] * 3)
-    task = Classification.fit(SEVERAL, examples)
+    task = SequenceClassification.fit(SEVERAL, examples)
     features = task.encode(examples, tokenizer, 32, False)
     logits = np.random.default_rng(0).normal(size=(18, 3)).astype(np.float32)
     scores = task.score(examples, features, (logits,))
@@ -79,23 +79,23 @@ def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
 def test_many_labels_have_the_area_of_sets_with_its_interval_and_none_of_classes(tokenizer: Tokenizer) -> None:
     labels = [f"label {n:03}" for n in range(201)]
     sets = [tuple(labels[n % 3 :: 3]) for n in range(30)]
-    task = Classification.fit(SEVERAL, examples_of(sets))
+    task = SequenceClassification.fit(SEVERAL, examples_of(sets))
     examples = examples_of(sets)
     logits = np.random.default_rng(0).normal(size=(30, 201)).astype(np.float32)
     scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (logits,))
     assert {"auroc"} <= with_intervals(scores) & set(task.metrics) & set(scores.values)
     examples = examples_of(labels)
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     p = np.random.default_rng(0).dirichlet(np.ones(201), size=201)
     features = task.encode(examples, tokenizer, 32, False)
     scores = task.score(examples, features, task.condense(features, with_log_p(p)))
     assert "auroc" not in set(task.metrics) | set(scores.values)
-    assert "auroc" in Classification.fit(SPEC, examples_of(labels[:200])).metrics
+    assert "auroc" in SequenceClassification.fit(SPEC, examples_of(labels[:200])).metrics
 
 
 def test_the_right_one_among_five_has_an_interval(tokenizer: Tokenizer) -> None:
     examples = examples_of([*"abcdef"] * 5)
-    task = Classification.fit(SPEC, examples)
+    task = SequenceClassification.fit(SPEC, examples)
     p = np.random.default_rng(0).dirichlet(np.ones(6), size=30)
     scores = task.score(examples, task.encode(examples, tokenizer, 32, False), with_log_p(p))
     assert 0 < scores.values["accuracy_at_5"] < 1
@@ -106,7 +106,7 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     random = np.random.default_rng(0)
     labels = ["abc"[i] for i in random.integers(3, size=30)]
     examples = examples_of(labels)
-    task = Classification.fit(replace(SPEC, temperature=True), examples)
+    task = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
     features = task.encode(examples, tokenizer, 32, False)
     log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
     fitted, found = task.calibrate(examples, features, log_p)
@@ -127,4 +127,4 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     few = task.encode(examples[:9], tokenizer, 32, False)
     told = task.calibrate(examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    assert "fitted" not in Classification.fit(SPEC, examples).calibrate(examples, features, log_p)[1].details
+    assert "fitted" not in SequenceClassification.fit(SPEC, examples).calibrate(examples, features, log_p)[1].details

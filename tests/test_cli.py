@@ -58,7 +58,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = folder / "text.jsonl"
     rows = [json.dumps({"frase": f"O gato número {i} dorme na casa azul."}, ensure_ascii=False) for i in range(60)]
     text.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    sets = ("model.width=32", "model.layers=1", "model.heads=2", "model.context=32", "train.batch_tokens=128")
+    sets = (
+        "model.hidden_size=32",
+        "model.num_layers=1",
+        "model.num_heads=2",
+        "model.context=32",
+        "train.batch_tokens=128",
+    )
     done = palavra(
         "pretrain", str(text), "--column", "frase", "--out", str(folder / "m"), "--steps", "3", "--vocab-size", "300",
         "--json", "--quiet", *(part for value in sets for part in ("--set", value)),

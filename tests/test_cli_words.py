@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from palavra.cli import app
 from palavra.cli.options import one_line
 from palavra.errors import PalavraError
+from palavra.inference.masked import MaskedModel
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs
-from palavra.inference.model import LanguageModel
 from palavra.model.directory import save_model
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 WORDS = ["O gato preto correu pela casa.", "A menina leu um livro à noite.", "Não há pão."]
 TOKENIZER = Tokenizer.train(WORDS * 5, TokenizerConfig(vocab_size=300))
-MODEL = LanguageModel(build_model(model_config(vocab_size=TOKENIZER.vocab_size)), TOKENIZER, CPU)
+MODEL = MaskedModel(build_model(model_config(vocab_size=TOKENIZER.vocab_size)), TOKENIZER, CPU)
 TEXT = "O gato [MASK] [MASK] pela [MASK]."
 
 
@@ -60,10 +60,10 @@ def test_whole_fillings_as_json(folder: Path) -> None:
 def test_proposals_keep_their_names_in_either_order(folder: Path) -> None:
     (before,) = palavra("fill", folder / "masked", TEXT, "--json").splitlines()
     assert set(json.loads(before)) == {"text", "fills"}
-    line = json.loads(palavra("fill", folder / "masked", TEXT, "--order", "confidence", "--top", 2, "--json"))
+    line = json.loads(palavra("fill", folder / "masked", TEXT, "--order", "iterative", "--top", 2, "--json"))
     assert set(line) == {"text", "fills", "readings"}
     assert sorted(line["readings"]) == [1, 2, 3]
-    blanks = MODEL.fill(TEXT, 2, "confidence")
+    blanks = MODEL.fill(TEXT, 2, "iterative")
     assert line["fills"] == [
         [{"token": fill.token, "probability": pytest.approx(fill.probability, rel=1e-3)} for fill in blank.fills]
         for blank in blanks
@@ -75,8 +75,8 @@ def test_fillings_as_people_read_them(folder: Path) -> None:
     assert text == TEXT
     for line, expected in zip(lines, MODEL.fillings(TEXT, 2), strict=True):
         assert line.endswith(f"  {one_line(' / '.join(blank.text for blank in expected.blanks))}")
-    shown = palavra("fill", folder / "masked", TEXT, "--order", "confidence")
-    readings = [blank.reading for blank in MODEL.fill(TEXT, order="confidence")]
+    shown = palavra("fill", folder / "masked", TEXT, "--order", "iterative")
+    readings = [blank.reading for blank in MODEL.fill(TEXT, order="iterative")]
     assert [line for line in shown.split("\n") if "blank" in line] == [
         f"  blank {i}, filled {number}." for i, number in enumerate(readings, 1)
     ]
@@ -95,7 +95,7 @@ def test_fillings_as_people_read_them(folder: Path) -> None:
         (["--n-best", "2", "--top", "3"], "give one of the two"),
         (["--n-best", "2", "--blank", "few"], "--blank is 'few': it must be a number of tokens, or a range as in 1-3"),
         (["--n-best", "2", "--blank", "1-2"], "has 3: fill the others first"),
-        (["--n-best", "2", "--order", "together", "--beam", "4"], "leave it out"),
+        (["--n-best", "2", "--order", "parallel", "--beam", "4"], "leave it out"),
         (["--n-best", "301"], "n_best is 301"),
         (["--top", "0"], "top is 0"),
     ],
@@ -129,13 +129,13 @@ def test_pairs_are_compared_with_the_masking_asked_for(folder: Path, masking: An
 
 def test_the_masking_reaches_the_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    whole = LanguageModel.score
+    whole = MaskedModel.score
 
-    def noted(self: LanguageModel, texts: Sequence[str], **given: Any) -> Any:
+    def noted(self: MaskedModel, texts: Sequence[str], **given: Any) -> Any:
         asked.append(given["masking"])
         return whole(self, texts, **given)
 
-    monkeypatch.setattr(LanguageModel, "score", noted)
+    monkeypatch.setattr(MaskedModel, "score", noted)
     for masking in ("token", "word"):
         palavra("compare-pairs", folder / "masked", folder / "pairs.jsonl", "--masking", masking)
     assert asked == ["token", "word"]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.data import columns
+from palavra.data import conll
 from palavra.data.characters import split_words
-from palavra.data.columns import TaggedSentence, read_tagged
+from palavra.data.conll import ConllSentence, read_tagged
 from palavra.errors import PalavraError
 
 
@@ -42,14 +42,14 @@ CONLL = "\ufeff-DOCSTART- -X- O\r\n\r\n\r\nAna NP B-PESSOA\r\nri\u00a0alto  V O\
 def test_columns(suffix: str, tmp_path: Path) -> None:
     path = written(tmp_path / f"a{suffix}", CONLL)
     assert list(read_tagged(path)) == [
-        TaggedSentence(
+        ConllSentence(
             words=("Ana", "ri\u00a0alto"),
             labels=("B-PESSOA", "O"),
             where=f"{path}:4",
             text="Ana ri\u00a0alto",
             spans=((0, 3), (4, 11)),
         ),
-        TaggedSentence(words=("É",), labels=("O",), where=f"{path}:8", text="É", spans=((0, 1),)),
+        ConllSentence(words=("É",), labels=("O",), where=f"{path}:8", text="É", spans=((0, 1),)),
     ]
     assert pairs(path, label_column=1)[0] == [("Ana", "NP"), ("ri\u00a0alto", "V")]
     assert pairs(path, word_column=1, label_column=0)[1] == [("V", "É")]
@@ -92,7 +92,7 @@ def test_columns_that_are_none(content: str | bytes, settings: Any, message: str
 
 
 def test_sentences_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "_LONGEST_SENTENCE", 3)
+    monkeypatch.setattr(conll, "_LONGEST_SENTENCE", 3)
     assert len(pairs(written(tmp_path / "a.conll", "a O\n" * 3))[0]) == 3
     path = written(tmp_path / "a.conll", "\n" + "a O\n" * 4)
     assert f"{path}:2: a sentence of more than 3 words" in wrong(path)

@@ -9,7 +9,7 @@ from tiny_runs import TINY, metrics_of
 
 import palavra
 
-SETTINGS = (*TINY, "model.layers=1", "model.dropout=0", "train.save_every=2")
+SETTINGS = (*TINY, "model.num_layers=1", "model.dropout=0", "train.save_every=2")
 
 
 @pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")

@@ -17,9 +17,9 @@ from palavra.recipe import ObjectiveName
 GOLDEN = Path(__file__).parent / "golden" / "curves.json"
 # What is learned, and settings of it; a run is named by its objective unless there are several of one.
 RUNS: dict[str, tuple[ObjectiveName, tuple[str, ...]]] = {name: (name, ()) for name in get_args(ObjectiveName)}
-RUNS["hybrid"] = ("causal+masked", ("mixture.when=together", "mixture.causal_share=0.5", "mixture.shifted=true"))
+RUNS["hybrid"] = ("causal+masked", ("mixture.when=together", "mixture.causal_fraction=0.5", "mixture.mntp=true"))
 SMALL = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.micro_batch_tokens=128", "train.compile=off", "train.log_every=1", "train.device=cpu",
     "train.precision=float32", "train.threads=1", "optimizer.learning_rate=0.01",
 )  # fmt: skip

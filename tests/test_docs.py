@@ -199,11 +199,11 @@ def test_python_in_the_text_is_python_and_its_names_exist(page: Path) -> None:
 
 def resolve(dotted: str) -> Any:
     """A function or class of the package from its dotted name, or from the class it belongs to."""
-    from palavra.inference.model import LanguageModel
+    from palavra.inference.masked import MaskedModel
     from palavra.model.heads import MaskedLanguageModel
     from palavra.objectives.masked import MaskedObjective, MaskingConfig
 
-    classes = (LanguageModel, MaskedLanguageModel, MaskedObjective, MaskingConfig)
+    classes = (MaskedModel, MaskedLanguageModel, MaskedObjective, MaskingConfig)
     first, *rest = dotted.split(".")
     found: Any = {each.__name__: each for each in classes}.get(first)
     if found is None:
@@ -247,11 +247,11 @@ def test_the_recipe_page_has_every_field_with_its_default() -> None:
     defaults = dict(fields(Recipe)) | {
         f"{table}.{key}": getattr(getattr(Recipe(), table), key)
         for table, key in (
-            ("masking", "share"),
-            ("masking", "final_share"),
+            ("masking", "mask_rate"),
+            ("masking", "final_mask_rate"),
             ("optimizer", "name"),
             ("optimizer", "learning_rate"),
-            ("optimizer", "rest_ratio"),
+            ("optimizer", "adamw_lr_ratio"),
             ("tokenizer", "vocab_size"),
         )
     }
@@ -266,7 +266,7 @@ def test_the_page_of_finetuning_has_every_field_with_its_default() -> None:
     kinds = [*typing.get_args(KindName), "multitask"]
     shown = [(key, default) for key, default in rows if key not in (*kinds, *typing.get_args(StrategyName))]
     recipe = {key: value for key, value in fields(FinetuneRecipe) if not key.startswith(("tasks.", "optimizer."))}
-    recipe = {"model": "", "scratch": False, **recipe, "schedule.warmup": FinetuneRecipe().schedule.warmup}
+    recipe = {"model": "", "from_scratch": False, **recipe, "schedule.warmup": FinetuneRecipe().schedule.warmup}
     keys = [*recipe, *dict(fields(TaskSpec))]
     keys.insert(keys.index("schedule.name"), "optimizer")
     assert [key for key, _ in shown] == keys
@@ -287,7 +287,14 @@ def test_the_recipe_page_has_every_size() -> None:
     assert [row[0] for row in rows] == list(SIZES)
     for name, *values in rows:
         size = SIZES[name]
-        numbers = (size.layers, size.width, size.heads, size.context, size.batch_tokens, size.learning_rate)
+        numbers = (
+            size.num_layers,
+            size.hidden_size,
+            size.num_heads,
+            size.context,
+            size.batch_tokens,
+            size.learning_rate,
+        )
         assert tuple(map(float, values)) == tuple(map(float, numbers))
 
 

@@ -13,7 +13,7 @@ from palavra.data.packing import Cursor, one_pass
 from palavra.errors import PalavraError
 from palavra.inference import corruption
 from palavra.inference.corruption import FixedCorruption
-from palavra.inference.evaluation import HeldOut, evaluate_masked
+from palavra.inference.evaluation import EvalSet, evaluate_masked
 
 Hidden = dict[tuple[int, int], tuple[int, int]]
 
@@ -108,8 +108,8 @@ def test_a_text_of_a_few_tokens_has_something_to_predict(lengths: list[int]) -> 
         assert {document for document, _ in hidden(Shelf.random(lengths, seed=seed), 8, 8)} == set(range(len(lengths)))
 
 
-def of(shelf: Shelf) -> HeldOut:
-    return HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+def of(shelf: Shelf) -> EvalSet:
+    return EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
 
 
 def test_models_of_different_contexts_are_asked_the_same() -> None:

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLS, SEP, Shelf, vocabulary
 
-from palavra.inference.evaluation import HeldOut
-from palavra.run.pretraining import Pretraining
+from palavra.inference.evaluation import EvalSet
+from palavra.pretraining.job import PretrainingJob
 
 
-def of(shelf: Shelf) -> HeldOut:
-    return HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+def of(shelf: Shelf) -> EvalSet:
+    return EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
 
 
-def documents_of(text: HeldOut) -> list[list[int]]:
+def documents_of(text: EvalSet) -> list[list[int]]:
     lengths = text.lengths
     found = text.documents.gather(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
     return [part.tolist() for part in np.split(found, np.cumsum(lengths)[:-1])]
@@ -57,16 +57,16 @@ def test_a_part_asks_for_the_same_tokens_in_every_context(context: int) -> None:
 
 def test_a_run_validates_on_a_part_and_ends_with_all() -> None:
     text = of(Shelf.random([50] * 100))
-    seen: list[HeldOut] = []
+    seen: list[EvalSet] = []
 
-    def evaluate(model: Any, held_out: HeldOut, *others: Any, **options: Any) -> None:
+    def evaluate(model: Any, held_out: EvalSet, *others: Any, **options: Any) -> None:
         assert options["limit"] is None
         seen.append(held_out)
 
     job: Any = SimpleNamespace(
-        held_out=text, learning=SimpleNamespace(evaluate=evaluate), model=None, tokenizer=None, compute=None
+        held_out=text, pretraining=SimpleNamespace(evaluate=evaluate), model=None, tokenizer=None, compute=None
     )
-    Pretraining.evaluate(job, 1500)
-    Pretraining.evaluate(job, None)
+    PretrainingJob.evaluate(job, 1500)
+    PretrainingJob.evaluate(job, None)
     assert documents_of(seen[0]) == documents_of(text.part(1500))
     assert seen[1] is text

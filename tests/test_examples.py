@@ -6,9 +6,9 @@ import pytest
 
 from palavra.data.shards import Corpus
 from palavra.log import Log
+from palavra.pretraining.corpus import prepare_shards
+from palavra.pretraining.samples import blank_texts
 from palavra.recipe import DataConfig
-from palavra.run.corpus import prepare_shards
-from palavra.run.examples import blank_texts
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 SENTENCES = [f"O gato preto viu a lua {place} e voltou tarde." for place in ("no jardim", "em Roma", "na rua", "daqui")]

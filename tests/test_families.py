@@ -166,7 +166,7 @@ def test_new_models_load_in_transformers(tmp_path: Path) -> None:
     """With proportions of their own, and in a context where local layers begin to matter."""
     for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64), ("llama", 64), ("gpt2", 64)):
         config = family_named(family, "test").new(
-            vocab_size=60, width=32, layers=4, heads=4, context=context, pad_id=0, dropout=0.1
+            vocab_size=60, hidden_size=32, num_layers=4, num_heads=4, context=context, pad_id=0, dropout=0.1
         )
         model = build(config)
         save_model(model, tmp_path, ROLES)
@@ -178,8 +178,8 @@ def test_new_models_load_in_transformers(tmp_path: Path) -> None:
 
 def test_local_layers_follow_the_context() -> None:
     new = FAMILIES["modernbert"].new
-    short = new(vocab_size=50, width=32, layers=4, heads=2, context=128)
-    long = new(vocab_size=50, width=32, layers=4, heads=2, context=512)
+    short = new(vocab_size=50, hidden_size=32, num_layers=4, num_heads=2, context=128)
+    long = new(vocab_size=50, hidden_size=32, num_layers=4, num_heads=2, context=512)
     assert short.layer_kinds == ("global",) * 4
     assert long.layer_kinds == ("global", "local", "local", "global")
     assert long.window == 64
@@ -188,10 +188,10 @@ def test_local_layers_follow_the_context() -> None:
 def configs() -> st.SearchStrategy[ModelConfig]:
     shared = {
         "vocab_size": st.integers(1, 40),
-        "heads": st.integers(1, 3),
-        "layers": st.just(2),
+        "num_heads": st.integers(1, 3),
+        "num_layers": st.just(2),
         "context": st.integers(1, 20),
-        "intermediate": st.integers(1, 20),
+        "intermediate_size": st.integers(1, 20),
         "norm_eps": st.sampled_from([1e-5, 1e-12]),
         "tied_embeddings": st.booleans(),
         "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
@@ -220,10 +220,10 @@ def configs() -> st.SearchStrategy[ModelConfig]:
         if family == "bert":
             values = {**values, "head_activation": values["activation"]}
         if family == "llama":
-            heads = values["heads"] * values["groups"]
-            values = {**values, "heads": heads, "kv_heads": values["heads"]}
+            heads = values["num_heads"] * values["groups"]
+            values = {**values, "num_heads": heads, "num_kv_heads": values["num_heads"]}
             del values["groups"]
-        return FAMILIES[family].new(width=4 * values["heads"], **values)
+        return FAMILIES[family].new(hidden_size=4 * values["num_heads"], **values)
 
     return st.one_of(
         st.builds(of_family, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
@@ -299,11 +299,11 @@ def test_the_older_layout_of_llama_is_read() -> None:
     values |= {"rope_theta": 321.0, "rope_scaling": None}
     config = FAMILIES["llama"].read(values)
     assert config.rope_theta_global == 321.0
-    assert config.kv_heads == config.heads
+    assert config.num_kv_heads == config.num_heads
 
 
 def test_the_older_layout_of_modernbert_is_read() -> None:
-    values = FAMILIES["modernbert"].write(model_config(layers=4, layer_kinds=("global",) * 4))
+    values = FAMILIES["modernbert"].write(model_config(num_layers=4, layer_kinds=("global",) * 4))
     for key in ("layer_types", "rope_parameters"):
         del values[key]
     values |= {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 30}
@@ -314,7 +314,7 @@ def test_the_older_layout_of_modernbert_is_read() -> None:
 
 def test_fresh_weights_are_small_and_residual_outputs_smaller() -> None:
     torch.manual_seed(0)
-    config = FAMILIES["modernbert"].new(vocab_size=500, width=64, layers=8, heads=2, context=64)
+    config = FAMILIES["modernbert"].new(vocab_size=500, hidden_size=64, num_layers=8, num_heads=2, context=64)
     model = MaskedLanguageModel(config)
     spread = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.ndim == 2}
     trunc = 0.88 * config.initializer_range  # standard deviation of a normal cut at two of its own

@@ -13,7 +13,7 @@ import pytest
 from palavra import files
 from palavra.errors import PalavraError
 from palavra.files import locked
-from palavra.run.directory import RunDirectory
+from palavra.training.run_directory import RunDirectory
 
 HOLD = """
 import sys

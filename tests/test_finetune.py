@@ -15,13 +15,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel
+from palavra.finetuning.job import FinetuningJob
+from palavra.inference.finetuned import FineTunedModel
 from palavra.model.task_heads import HeadConfig
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.run.finetuning import FineTuning
-from palavra.run.job import Validation
 from palavra.tasks.spec import TaskSpec
+from palavra.training.job import Validation
 from palavra.training.strategies import StrategyConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("without_report")
 def test_a_run_leaves_the_named_files(
     pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("palavra.run.finetune.write_report", write_report)  # the real one, here only
+    monkeypatch.setattr("palavra.finetuning.run.write_report", write_report)  # the real one, here only
     finished = run(recipe(pretrained, spec(reviews), train={"steps": 2}), tmp_path / "out")
     for name in ("model.safetensors", "config.json", "task.json", "tokenizer.json", "palavra.toml", "metrics.jsonl",
                  "run.json", "evaluation.json", "report.html", "train.log"):  # fmt: skip
@@ -77,11 +77,11 @@ def test_validation_comes_after_each_epoch_and_the_best_weights_are_kept(
     pretrained: Path, reviews: Path, tmp_path: Path
 ) -> None:
     finished = run(
-        recipe(pretrained, spec(reviews), train={"epochs": 4, "keep": 9, "metric": "loss"}), tmp_path / "out"
+        recipe(pretrained, spec(reviews), train={"epochs": 4, "keep_last": 9, "metric": "loss"}), tmp_path / "out"
     )
-    looks = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
-    assert [line["step"] for line in looks] == [8, 16, 24, 32]
-    best = min(looks, key=lambda line: line["loss"])
+    evaluations = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
+    assert [line["step"] for line in evaluations] == [8, 16, 24, 32]
+    best = min(evaluations, key=lambda line: line["loss"])
     assert finished.scores["task"]["valid"].values["loss"] == pytest.approx(best["loss"], rel=1e-4)
 
 
@@ -95,11 +95,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
     """Validations that find these, one after the other."""
     numbers = count()
 
-    def validate(self: FineTuning) -> Validation:
+    def validate(self: FinetuningJob) -> Validation:
         score = scores[next(numbers)]
         return Validation(score=score, loss=score, values={"loss": score}, line="scripted")
 
-    monkeypatch.setattr(FineTuning, "validate", validate)
+    monkeypatch.setattr(FinetuningJob, "validate", validate)
 
 
 @pytest.mark.parametrize(("patience", "epochs", "last", "best"), [(1, 11, 8, 7), (2, 11, 9, 7), (3, 11, 10, 7),
@@ -109,7 +109,7 @@ def test_a_run_stops_when_patience_ends_with_its_best_weights(
     last: int, best: int,
 ) -> None:  # fmt: skip
     scripted(monkeypatch, LOSSES)
-    settings = {"epochs": epochs, "batch_size": 64, "patience": patience, "keep": 20, "keep_checkpoints": True}
+    settings = {"epochs": epochs, "batch_size": 64, "patience": patience, "keep_last": 20, "keep_checkpoints": True}
     finished = run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "out")
     described = json.loads((tmp_path / "out" / "run.json").read_text())["training"]
     assert (finished.steps, described["best_step"]) == (last, best)
@@ -142,7 +142,7 @@ def test_a_frozen_body_is_computed_once_and_gives_the_same(
 ) -> None:
     wanted = recipe(pretrained, spec(reviews), family="bert", strategy=StrategyConfig(name="frozen"))
     cached = run(wanted, tmp_path / "cached")
-    monkeypatch.setattr("palavra.run.finetune.LARGEST_VECTORS", 0)
+    monkeypatch.setattr("palavra.finetuning.run.LARGEST_VECTORS", 0)
     plain = run(wanted, tmp_path / "plain")
     one, other = weights(tmp_path / "cached"), weights(tmp_path / "plain")
     before = load_file(pretrained / "bert" / "model.safetensors")
@@ -174,7 +174,7 @@ def test_lora_is_saved_merged(pretrained: Path, reviews: Path, tmp_path: Path, f
 
 def test_heads_that_transformers_has_not_are_said(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     log = Kept()
-    run(recipe(pretrained, spec(reviews, head=HeadConfig(hidden=(8,), norm="batch"))), tmp_path / "out", log)
+    run(recipe(pretrained, spec(reviews, head=HeadConfig(hidden_sizes=(8,), norm="batch"))), tmp_path / "out", log)
     assert [line for line in log.said if line.startswith("transformers has no class with such a head")]
     assert FineTunedModel.load(tmp_path / "out", device="cpu").predict(["bom filme"])[0]["label"] in ("fresh", "rotten")
     plain = Kept()
@@ -193,13 +193,13 @@ def test_a_head_that_is_dropped_is_said(pretrained: Path, reviews: Path, tmp_pat
     first = str(tmp_path / "first")
     said = [f"{first} is fine-tuned already: its head is dropped, and the last layer of the new one begins at random"]
     assert begun("second", model=first) == (said, "dropped")
-    assert begun("scratch", model=first, scratch=True) == ([], None)
+    assert begun("scratch", model=first, from_scratch=True) == ([], None)
     assert begun("plain") == ([], None)
 
 
 def test_what_is_too_long_is_counted_and_said(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     log = Kept()
-    run(recipe(pretrained, spec(reviews, longest=5)), tmp_path / "out", log)
+    run(recipe(pretrained, spec(reviews, max_length=5)), tmp_path / "out", log)
     line, of_validation = [line for line in log.said if "longer than" in line]
     truncated = json.loads((tmp_path / "out" / "run.json").read_text())["tasks"][0]["truncated"]
     assert 0 < truncated < 64
@@ -210,7 +210,7 @@ def test_what_is_too_long_is_counted_and_said(pretrained: Path, reviews: Path, t
 
 def test_texts_that_are_split_are_split_in_validation_too(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     log = Kept()
-    wanted = recipe(pretrained, spec(reviews, longest=5, long="split"), train={"steps": 4})
+    wanted = recipe(pretrained, spec(reviews, max_length=5, overflow="window"), train={"steps": 4})
     done = run(wanted, tmp_path / "out", log)
     assert [line for line in log.said if "validation examples" in line] == []
     model = FineTunedModel.load(tmp_path / "out", device="cpu")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tiny_finetuning import recipe, run, spec, write
 
+from palavra.api.finetune import finetune
 from palavra.errors import PalavraError
-from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
-from palavra.run.task_api import finetune
-from palavra.tasks.batches import MixingConfig
+from palavra.model.task_outputs.config import OutputConfig
+from palavra.tasks.sampling import MixingConfig
 from palavra.tasks.spec import TaskSpec
 from palavra.training.strategies import StrategyConfig
 
@@ -64,14 +64,22 @@ def test_a_metric_that_the_task_has_not_is_refused(
     ("task", "changes", "says"),
     [
         ({}, {"strategy": StrategyConfig(rank=4)}, "strategy.rank means nothing to the strategy full, only to lora"),
-        ({}, {"strategy": StrategyConfig(name="frozen", thaw_share=0.5)}, "strategy.thaw_share means nothing"),
+        (
+            {},
+            {"strategy": StrategyConfig(name="frozen", unfreeze_fraction=0.5)},
+            "strategy.unfreeze_fraction means nothing",
+        ),
         ({}, {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)}, "strategy.layer_decay means nothing"),
         ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing means nothing for a single task"),
         ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree means nothing for output.name softmax"),
         ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples means nothing for output.name softmax"),
-        ({"head": HeadConfig(hidden=(), norm="batch")}, {}, "task task: head.norm is of hidden layers"),
-        ({"head": HeadConfig(hidden=(), activation="relu")}, {}, "task task: head.activation is of hidden layers"),
-        ({"longest": 9999}, {}, "task task: longest is 9999, but .* reads 64 tokens at most"),
+        ({"head": HeadConfig(hidden_sizes=(), norm="batch")}, {}, "task task: head.norm is of hidden layers"),
+        (
+            {"head": HeadConfig(hidden_sizes=(), activation="relu")},
+            {},
+            "task task: head.activation is of hidden layers",
+        ),
+        ({"max_length": 9999}, {}, "task task: max_length is 9999, but .* reads 64 tokens at most"),
     ],
 )
 def test_what_would_change_nothing_is_refused(

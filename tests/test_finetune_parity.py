@@ -13,19 +13,19 @@ from tiny import build_model, model_config
 from tiny_finetuning import FAST, recipe, spec, weights
 from torch import Tensor, nn
 
+from palavra.finetuning.job import FinetuningJob
+from palavra.finetuning.run import _job, save_finished
+from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
 from palavra.model.directory import save_model
 from palavra.model.task_heads import HeadConfig
-from palavra.run.directory import RunDirectory
-from palavra.run.finetune import _job, save_finished
-from palavra.run.finetuning import FineTuning
-from palavra.run.splits import Split, read_split
-from palavra.run.training import Training
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.training.optimizers import OptimizerConfig
+from palavra.training.run_directory import RunDirectory
 from palavra.training.schedules import ScheduleConfig, rate
 from palavra.training.strategies import finish_model
+from palavra.training.trainer import Trainer
 
 transformers = pytest.importorskip("transformers")
 
@@ -36,7 +36,7 @@ SCHEDULE = ScheduleConfig(name="linear", warmup=0.25)
 EVERY: dict[str, Any] = {
     "classification": {},
     "pairs": {"columns": Columns(text_a="text", text_b="text_b")},
-    "labelling": {},
+    "token-classification": {},
 }
 
 
@@ -52,15 +52,15 @@ def plain(pretrained: Path, tmp_path: Path) -> Path:
 
 def task_of(kind: str, reviews: Path, tmp_path: Path) -> TaskSpec:
     head = HeadConfig(dropout=0.0)
-    if kind == "labelling":
+    if kind == "token-classification":
         rows = [line.split(",")[0].split() for line in (reviews / "train.csv").read_text("utf-8").splitlines()[1:]]
         lines = ["".join(f"{word} {'NOUN' if len(word) > 4 else 'X'}\n" for word in words) for words in rows]
         (tmp_path / "t.conll").write_text("\n".join(lines), encoding="utf-8")
-        return TaskSpec(kind="labelling", train=str(tmp_path / "t.conll"), head=head)
+        return TaskSpec(kind="token-classification", train=str(tmp_path / "t.conll"), head=head)
     return spec(reviews, kind, valid=None, head=head, **EVERY[kind])
 
 
-def saved(job: FineTuning, tokenizer: Tokenizer, folder: Path) -> Path:
+def saved(job: FinetuningJob, tokenizer: Tokenizer, folder: Path) -> Path:
     """The model as it is now, for `transformers`."""
     finish_model(job.model)
     save_finished(job.model, job.tasks, tokenizer, folder, Log(quiet=True))
@@ -69,7 +69,7 @@ def saved(job: FineTuning, tokenizer: Tokenizer, folder: Path) -> Path:
 
 def padded(task: Any, examples: list[Any], tokenizer: Any) -> dict[str, Tensor]:
     """A batch as `transformers` makes it, with labels."""
-    if task.spec.kind != "labelling":
+    if task.spec.kind != "token-classification":
         pairs = [(one.first,) if one.second is None else (one.first, one.second) for one in examples]
         batch = tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, return_tensors="pt")
         return {**batch, "labels": torch.tensor([task.labels.index(one.label[0]) for one in examples])}
@@ -98,7 +98,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
     tokenizer = Tokenizer.load(plain)
     first, job = (_job(wanted, [split], tokenizer, Log(quiet=True)) for _ in range(2))
     task = job.tasks["task"]
-    form = "TokenClassification" if kind == "labelling" else "SequenceClassification"
+    form = "TokenClassification" if kind == "token-classification" else "SequenceClassification"
     begun = saved(first, tokenizer, tmp_path / "begun")
     theirs = getattr(transformers, f"AutoModelFor{form}").from_pretrained(begun).train()
     named = list(theirs.named_parameters())
@@ -108,7 +108,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
     ]
     adamw = torch.optim.AdamW(groups, lr=RATE, eps=EPSILON)
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(plain)
-    training = Training(job, RunDirectory(tmp_path / "run"), Log(quiet=True))
+    training = Trainer(job, RunDirectory(tmp_path / "run"), Log(quiet=True))
     orders = [micro[0].documents for micro in islice(job.micro_batches(training.state.cursor), STEPS)]
     for step, order in enumerate(orders):
         adamw.zero_grad()

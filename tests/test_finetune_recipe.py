@@ -11,9 +11,9 @@ from tiny_finetuning import FAST, RATE, recipe, run, spec, weights
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
+from palavra.finetuning.splits import with_absolute_paths
 from palavra.recipe import FinetuneRecipe, Recipe
-from palavra.run.splits import with_absolute_paths
-from palavra.run.task_api import build_finetune_recipe
+from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.tasks.spec import TaskSpec
 from palavra.training.optimizers import OptimizerConfig
 
@@ -22,14 +22,16 @@ pytestmark = pytest.mark.usefixtures("without_report")
 
 def test_a_data_set_of_the_hub_has_no_folder(pretrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    made = with_absolute_paths(recipe(pretrained, TaskSpec(kind="qa", train="hf://squad:train", test="t.json")))
+    made = with_absolute_paths(
+        recipe(pretrained, TaskSpec(kind="question-answering", train="hf://squad:train", test="t.json"))
+    )
     assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", None)
     assert made.tasks[0].test == str(tmp_path / "t.json")
 
 
 def test_from_scratch_takes_sizes_but_no_weights(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     settings = {"steps": 1, "epochs": 1.0}
-    run(recipe(pretrained, spec(reviews), scratch=True, train=settings), tmp_path / "scratch")
+    run(recipe(pretrained, spec(reviews), from_scratch=True, train=settings), tmp_path / "scratch")
     run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "init")
     before = load_file(pretrained / "modernbert" / "model.safetensors")
     key = "model.embeddings.tok_embeddings.weight"

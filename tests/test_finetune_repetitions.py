@@ -15,9 +15,9 @@ from tiny_finetuning import interrupt, recipe, spec
 import palavra
 from palavra import config as configuration
 from palavra.errors import PalavraError
+from palavra.experiments.repeat import Repetition, _selection_score, run_folds, run_seeds
+from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
-from palavra.run.several import Repetition, _goodness, run_folds, run_seeds
-from palavra.run.splits import with_absolute_paths
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted
 
@@ -118,18 +118,18 @@ def test_the_best_repetition_is_that_of_the_metric() -> None:
         tasks = [("a", {"valid": {"main": "accuracy", "values": values}, "test": other}), ("b", {"valid": other})]
         return {
             "tasks": [
-                {"name": name, "deciding": metric, "splits": splits}
+                {"name": name, "selection_metric": metric, "splits": splits}
                 for (name, splits), metric in zip(tasks, deciding or ("accuracy", "f1"), strict=True)
             ]
         }
 
     found = evaluation(accuracy=0.9, loss=0.7)
-    assert _goodness(found) == pytest.approx(((0.9 + 0.5) / 2, (-0.7 - 1.0) / 2))
+    assert _selection_score(found) == pytest.approx(((0.9 + 0.5) / 2, (-0.7 - 1.0) / 2))
     by_loss = evaluation("loss", "loss", accuracy=0.9, loss=0.7)
-    assert _goodness(by_loss) == pytest.approx(((-0.7 - 1.0) / 2, (-0.7 - 1.0) / 2))
-    assert _goodness(evaluation(accuracy=float("nan"), loss=0.75)) == (-math.inf, -0.875)
-    assert _goodness(evaluation("auroc", "f1", accuracy=0.9, loss=0.75)) == (-math.inf, -0.875)
-    assert max(found, evaluation(accuracy=0.9, loss=0.6), key=_goodness) is not found
+    assert _selection_score(by_loss) == pytest.approx(((-0.7 - 1.0) / 2, (-0.7 - 1.0) / 2))
+    assert _selection_score(evaluation(accuracy=float("nan"), loss=0.75)) == (-math.inf, -0.875)
+    assert _selection_score(evaluation("auroc", "f1", accuracy=0.9, loss=0.75)) == (-math.inf, -0.875)
+    assert max(found, evaluation(accuracy=0.9, loss=0.6), key=_selection_score) is not found
 
 
 def test_the_model_that_is_kept_is_the_best_by_the_metric(
@@ -148,7 +148,7 @@ def test_the_model_that_is_kept_is_the_best_by_the_metric(
         for number in range(2):
             path = tmp_path / out / f"seed-{number}" / "evaluation.json"
             content = json.loads(path.read_text())
-            content["tasks"][0]["deciding"] = "accuracy" if out == "main" else "loss"
+            content["tasks"][0]["selection_metric"] = "accuracy" if out == "main" else "loss"
             content["tasks"][0]["splits"]["valid"]["values"] |= {"accuracy": 0.5 + 0.1 * number, "loss": 1.0 + number}
             path.write_text(json.dumps(content))
     for out, metric, best in (("main", None, "seed-1"), ("loss", "loss", "seed-0")):

@@ -10,11 +10,11 @@ import torch
 from tiny_finetuning import both, interrupt, metrics, recipe, run, spec, weights, write
 
 from palavra.errors import PalavraError
+from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
-from palavra.model.outputs import OutputConfig
 from palavra.model.task_heads import HeadConfig
-from palavra.run.finetune import resume_finetuning
-from palavra.tasks.batches import MixingConfig
+from palavra.model.task_outputs.config import OutputConfig
+from palavra.tasks.sampling import MixingConfig
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted
 from palavra.training.optimizers import OptimizerConfig
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("without_report")
 
 RESUMED: dict[str, dict[str, Any]] = {
     "full": {"family": "bert"},
-    "gradual": {"strategy": StrategyConfig(name="gradual", thaw_share=0.3, layer_decay=0.9)},
+    "gradual": {"strategy": StrategyConfig(name="gradual", unfreeze_fraction=0.3, layer_decay=0.9)},
     "lora": {"strategy": StrategyConfig(name="lora", rank=2), "family": "bert"},
-    "frozen": {"strategy": StrategyConfig(name="frozen", head_ratio=5.0)},
+    "frozen": {"strategy": StrategyConfig(name="frozen", head_lr_ratio=5.0)},
     "muon": {"optimizer": OptimizerConfig(name="muon", learning_rate=1e-3)},
     "sgd": {"optimizer": OptimizerConfig(name="sgd", learning_rate=1e-2)},
     "several": {"mixing": MixingConfig(weighting="uncertainty", sampling="temperature")},
@@ -44,10 +44,10 @@ def test_interrupted_and_resumed_equals_straight_through_bit_for_bit(
     if name == "several":
         tasks = both(reviews)
     if name == "batch-norm":
-        tasks = (spec(reviews, head=HeadConfig(hidden=(8,), norm="batch")),)
+        tasks = (spec(reviews, head=HeadConfig(hidden_sizes=(8,), norm="batch")),)
     if name == "sampled":
         tasks = (spec(reviews, output=OutputConfig(name="sampled", samples=1)),)
-    wanted = recipe(pretrained, *tasks, train={"steps": 10, "eval_every": 4, "keep": 9}, **RESUMED[name])
+    wanted = recipe(pretrained, *tasks, train={"steps": 10, "eval_every": 4, "keep_last": 9}, **RESUMED[name])
     straight = run(wanted, tmp_path / "straight")
     with monkeypatch.context() as patch:
         interrupt(patch, 5)

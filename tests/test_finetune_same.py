@@ -9,15 +9,16 @@ from tiny_finetuning import recipe, run, spec, write
 
 import palavra
 from palavra.errors import PalavraError
-from palavra.run.finetune import FineTuned, optimizer_of
-from palavra.run.several import SeveralRuns
+from palavra.experiments.repeat import RepeatedRuns
+from palavra.finetuning.run import FineTuned
+from palavra.recipe.finetuning_options import optimizer_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
 FAST = ("train.device=cpu", "train.precision=float32", "train.compile=off", "train.threads=1", "train.save_every=1")
 
 
-def finetune(folder: Path, reviews: Path, kind: Any = "classification", **changes: Any) -> FineTuned | SeveralRuns:
+def finetune(folder: Path, reviews: Path, kind: Any = "classification", **changes: Any) -> FineTuned | RepeatedRuns:
     options = {
         "model": folder / "bert",
         "valid": reviews / "valid.csv",
@@ -37,7 +38,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         def stop(*values: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("palavra.run.finetune._finish", stop)
+        patch.setattr("palavra.finetuning.run._finish", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(pretrained, reviews, out=out)
     return out
@@ -53,7 +54,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         ({"steps": 9}, "steps = 1"),
         ({"seed": 4}, "seed = 0"),
         ({"test": "other.csv"}, r"\(test\)"),
-        ({"hidden": (8,)}, r"\(hidden\)"),
+        ({"hidden_sizes": (8,)}, r"\(hidden_sizes\)"),
         ({"recipe": "other.toml"}, "--recipe means nothing with --resume"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -67,7 +68,7 @@ def test_a_run_is_resumed_with_what_it_was_begun_with_or_without(
     begun: Path, pretrained: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = []
-    monkeypatch.setattr("palavra.run.task_api.resume_finetuning", lambda out, *more: resumed.append(out))
+    monkeypatch.setattr("palavra.api.finetune.resume_finetuning", lambda out, *more: resumed.append(out))
     palavra.finetune(out=begun, resume=True)
     palavra.finetune("classification", reviews / "train.csv", out=begun, resume=True, set=("train.steps=9",))
     monkeypatch.chdir(reviews)
@@ -78,7 +79,7 @@ def test_a_run_is_resumed_with_what_it_was_begun_with_or_without(
 def test_repetitions_are_resumed_without_their_options(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     finetune(pretrained, reviews, out=tmp_path / "out", seeds=2)
     found = palavra.finetune(out=tmp_path / "out", resume=True, seeds=3)
-    assert isinstance(found, SeveralRuns)
+    assert isinstance(found, RepeatedRuns)
     assert list(found.rows) == ["seed-0", "seed-1", "seed-2"]
     with pytest.raises(PalavraError, match=r"^[^\n]*out was begun with --seeds or --folds: resume it with the same$"):
         palavra.finetune(out=tmp_path / "out", resume=True)
@@ -97,7 +98,7 @@ def test_the_optimizer_of_pretraining_outlives_fine_tuning(pretrained: Path, rev
         model = pretrained / "bert" if name == "one" else tmp_path / "one"
         with pytest.MonkeyPatch.context() as patch:
             if name == "one":
-                patch.setattr("palavra.run.finetune.optimizer_of", lambda folder: "muon")
+                patch.setattr("palavra.recipe.finetuning_options.optimizer_of", lambda folder: "muon")
             wanted = recipe(pretrained, spec(reviews), train={"steps": 1})
             run(replace(wanted, model=str(model)), tmp_path / name)
         assert optimizer_of(tmp_path / name) == "muon"

@@ -6,10 +6,10 @@ import pytest
 from tiny_finetuning import recipe, run, spec
 
 from palavra.errors import PalavraError
+from palavra.experiments.repeat import run_seeds
+from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
-from palavra.run.directory import RunDirectory
-from palavra.run.finetune import resume_finetuning
-from palavra.run.several import run_seeds
+from palavra.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

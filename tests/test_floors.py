@@ -13,21 +13,24 @@ PACKAGE = Path(__file__).parents[1] / "src" / "palavra"
 # A room is a module or a package directly in palavra. It may import rooms on lower floors only; inside a
 # package imports are free. A new room gets its floor here.
 FLOORS = {
-    "cli": 7,
-    "run": 6,
-    "demo": 6,
-    "recipe": 5,
-    "budget": 5,
+    "cli": 10,
+    "demo": 9,
+    "api": 8,
+    "experiments": 7,
+    "finetuning": 6,
+    "pretraining": 6,
     "inference": 5,
-    "report": 5,
-    "training": 4,
+    "recipe": 5,
+    "objectives": 4,
     "tasks": 4,
-    "objectives": 3,
-    "losses": 2,
-    "data": 2,
+    "training": 4,
+    "data": 3,
+    "report": 3,
+    "metrics": 2,
     "model": 2,
+    "tokenizer": 2,
     "batch": 1,
-    "tokenizer": 1,
+    "losses": 1,
     "config": 1,
     "distributed": 1,
     "files": 1,
@@ -148,10 +151,10 @@ def test_no_module_is_a_drawer_for_anything() -> None:
 def plant(folder: Path, module: str, text: str) -> Path:
     """A small package with a room on several floors, and one module with the text to be found out."""
     package = folder / "palavra"
-    for room in ("cli", "run", "report", "training", "model", "data", "batch", "tokenizer", "errors"):
+    for room in ("cli", "api", "report", "training", "model", "data", "batch", "tokenizer", "errors"):
         (package / room).mkdir(parents=True)
         (package / room / "__init__.py").touch()
-    (package / "__init__.py").write_text("from palavra.run import pretrain\n")
+    (package / "__init__.py").write_text("from palavra.api import pretrain\n")
     (package / "__main__.py").write_text("from palavra.cli import main\n")
     (package / "model" / "layers.py").write_text("from .attention import attend\nfrom palavra.batch import Batch\n")
     (package / "tokenizer" / "__init__.py").write_text("from palavra.errors import PalavraError\n")
@@ -181,7 +184,7 @@ def plant(folder: Path, module: str, text: str) -> Path:
         ("model/planted", "from palavra.data import shards"),
         ("model/__init__", "from ..data import shards"),
         ("batch/planted", "from palavra.tokenizer import Tokenizer"),
-        ("recipe", "from palavra.report import write_report"),
+        ("report/planted", "from palavra.training import loop"),
         ("attic", "import json"),
     ],
 )

@@ -13,9 +13,9 @@ from tiny_runs import TINY
 
 import palavra
 from palavra.log import Log
-from palavra.run import training
 from palavra.training import checkpoint as checkpoints
-from palavra.training.checkpoint import NotSaved, checkpoint_bytes, save_checkpoint
+from palavra.training import trainer as training
+from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
 
 
 class Kept(Log):
@@ -63,7 +63,7 @@ def test_a_run_without_any_checkpoint_stops_at_the_first_that_is_refused(
 ) -> None:
     refuse(monkeypatch, 4, 8, 12)
     with pytest.raises(
-        NotSaved, match=r"step 4 was not written .*there is no earlier one: make room.*--resume"
+        CheckpointError, match=r"step 4 was not written .*there is no earlier one: make room.*--resume"
     ) as said:
         run(corpus, tmp_path / "m")
     assert said.value.exit_code == 1
@@ -100,7 +100,7 @@ def test_too_little_free_space_is_told_before_it_is_needed(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 2000, 2000))
     (warning,) = (line for line in run(corpus, tmp_path / "m") if "checkpoints may need" in line)
-    assert "make room, or lower train.keep (10)" in warning
+    assert "make room, or lower train.keep_last (10)" in warning
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])

@@ -68,7 +68,7 @@ def test_greedy_equals_transformers_token_by_token(
     "sampling", [GREEDY, SamplingConfig(temperature=1.5, top_k=20, top_p=0.9, repetition_penalty=1.3)]
 )
 def test_each_result_equals_the_one_alone(sampling: SamplingConfig) -> None:
-    model = causal_model(heads=4)
+    model = causal_model(num_heads=4)
     texts = prompts(*LENGTHS, 12)
     config = GenerationConfig(max_tokens=15, sampling=sampling, seed=3, samples=2)
     together = tokens_of(model, texts, config, end_id=9)

@@ -20,11 +20,11 @@ import palavra
 from palavra.data.loader import Packed, load
 from palavra.data.packing import Cursor, Packer, Pieces
 from palavra.errors import PalavraError
-from palavra.inference.evaluation import HeldOut, evaluate_masked
+from palavra.inference.evaluation import EvalSet, evaluate_masked
 from palavra.inference.scoring import masked_copies
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
-from palavra.objectives.hybrid import HybridBatch, Part, parted
+from palavra.objectives.hybrid import HybridBatch, ObjectiveBatch, parted
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
 from palavra.objectives.mixture import MixedObjective, MixtureConfig
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
@@ -40,14 +40,14 @@ def packed(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Packed:
     return Packed(input_ids=ids, lengths=np.array(lengths), pieces=pieces, cursor=Cursor(), text=text)
 
 
-def objective(causal_share: float = 0.4, *, shifted: bool = True) -> MixedObjective:
-    masked = MaskedObjective(MaskingConfig(share=0.4), vocabulary())
-    config = MixtureConfig(causal_share=causal_share, when="together", shifted=shifted)
+def objective(causal_fraction: float = 0.4, *, mntp: bool = True) -> MixedObjective:
+    masked = MaskedObjective(MaskingConfig(mask_rate=0.4), vocabulary())
+    config = MixtureConfig(causal_fraction=causal_fraction, when="together", mntp=mntp)
     return MixedObjective(CausalObjective(), masked, config, steps=10)
 
 
-def prepared(causal_share: float = 0.4, **options: Any) -> HybridBatch:
-    return objective(causal_share, **options).prepare(packed(), np.random.default_rng(3))
+def prepared(causal_fraction: float = 0.4, **options: Any) -> HybridBatch:
+    return objective(causal_fraction, **options).prepare(packed(), np.random.default_rng(3))
 
 
 @given(st.lists(st.integers(3, 12), min_size=1, max_size=20), st.floats(0, 1), st.integers(0, 99))
@@ -76,7 +76,7 @@ def test_every_sequence_is_causal_as_often_as_its_share() -> None:
 
 def test_labels_are_the_next_token_and_the_hidden_one_of_the_same_sequence() -> None:
     originals = [part.input_ids for part in parted(packed(), 0.4, np.random.default_rng(3)) if part is not None]
-    parts, plain = prepared().parts, prepared(shifted=False).parts
+    parts, plain = prepared().parts, prepared(mntp=False).parts
     assert [(part.causal, part.sequences) for part in parts] == [(True, 4), (False, 6)]
     causal, ids = parts[0], originals[0]
     # Documents that were not cut: each token after [CLS] is predicted, the [SEP] at their ends included.
@@ -120,7 +120,7 @@ def test_the_loss_is_the_means_of_both_kinds_by_their_shares() -> None:
     assert causal.count > 0.5 * masked.count, "counted alike, a causal sequence would be worth more"
 
 
-def some_of(part: Part, first: int, last: int) -> Part:
+def some_of(part: ObjectiveBatch, first: int, last: int) -> ObjectiveBatch:
     """The sequences `first` to `last` of a part."""
     start, stop = int(part.cu_seqlens[first]), int(part.cu_seqlens[last])
     labelled = (part.label_rows >= start) & (part.label_rows < stop)
@@ -131,7 +131,7 @@ def some_of(part: Part, first: int, last: int) -> Part:
     )  # fmt: skip
 
 
-def gradients(model: MaskedLanguageModel, parts: Sequence[Part]) -> dict[str, torch.Tensor]:
+def gradients(model: MaskedLanguageModel, parts: Sequence[ObjectiveBatch]) -> dict[str, torch.Tensor]:
     model.zero_grad()
     losses = [objective().loss(model, part, layout_of(part)) for part in parts]
     torch.autograd.backward([loss.total for loss in losses])
@@ -159,12 +159,12 @@ def test_a_step_reads_each_part_in_its_own_way() -> None:
     config = LoopConfig(steps=1, clip=0.0, seed=0, row_width=16)
     (step,) = prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 2), objective(), config, CPU, 0)
     assert step.micro_batches == 2
-    assert [part.causal for part, _ in step.parts if isinstance(part, Part)] == [True, False] * 2
+    assert [part.causal for part, _ in step.parts if isinstance(part, ObjectiveBatch)] == [True, False] * 2
     assert step.count == sum(part.labelled for part, _ in step.parts)
     assert step.tokens == sum(part.tokens for part, _ in step.parts)
     model = build_model(model_config())
     for part, layout in step.parts:
-        assert isinstance(part, Part)
+        assert isinstance(part, ObjectiveBatch)
         weighed = objective().loss(model, part, layout).total / part.weight
         hidden = model(part, layout_of(part), causal=part.causal)[part.label_rows]
         scores = torch.log_softmax(model.logits(hidden), -1).gather(1, part.labels[:, None])
@@ -185,8 +185,8 @@ def test_a_batch_of_one_sequence_is_of_one_kind() -> None:
 
 def test_an_evaluation_reads_the_row_before() -> None:
     shelf = Shelf.random([20, 30, 9])
-    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
-    model = build_model(model_config(shifted=True))
+    held_out = EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    model = build_model(model_config(mntp=True))
     found = evaluate_masked(model, held_out, vocabulary(), CPU)
     losses = []
     for batch in held_out.batches(vocabulary(), model.config.context, None):
@@ -196,7 +196,7 @@ def test_an_evaluation_reads_the_row_before() -> None:
     assert found.tokens == len(losses)
 
 
-HYBRID = ("mixture.when=together", "mixture.causal_share=0.5", "mixture.shifted=true")
+HYBRID = ("mixture.when=together", "mixture.causal_fraction=0.5", "mixture.mntp=true")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_one_model_has_learned_both_kinds(trained: Path) -> None:
     assert valid[-1]["causal_loss"] < np.log(300) - 2.5
     steps = [line for line in lines if line["kind"] == "train"]
     assert {line["causal"] for line in steps} == {0.5}
-    assert steps[0]["masked_share"] == pytest.approx(0.2)
+    assert steps[0]["mask_rate"] == pytest.approx(0.2)
     found = palavra.evaluate(trained, device="cpu").to_json()
     written = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     assert found["masked"]["loss"] == pytest.approx(written["masked"]["loss"], rel=1e-4)
@@ -264,8 +264,8 @@ def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -
             shutil.rmtree(checkpoint)
     palavra.pretrain(out=out, resume=True)
     assert {name: (out / name).read_bytes() for name in expected} == expected
-    with pytest.raises(PalavraError, match=r"did not begin with mixture\.shifted=false"):
-        palavra.pretrain(out=out, resume=True, set=("mixture.shifted=false",))
+    with pytest.raises(PalavraError, match=r"did not begin with mixture\.mntp=false"):
+        palavra.pretrain(out=out, resume=True, set=("mixture.mntp=false",))
     assert [line["loss"] for line in metrics_of(out) if "loss" in line] == [x["loss"] for x in lines if "loss" in x]
 
 
@@ -273,12 +273,12 @@ def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_pa
     small = tuple(setting for setting in TINY if not setting.startswith("model"))
     options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
     for objective_name in ("masked", "causal+masked"):
-        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.shifted=true"):
+        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.mntp=true"):
             palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
-    more = (*small, "mixture.shifted=true", "model.context=32")
+    more = (*small, "mixture.mntp=true", "model.context=32")
     palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)
     assert metrics_of(tmp_path / "more")[0]["loss"] < np.log(300) - 2
-    assert palavra.load(tmp_path / "more", device="cpu").model.config.shifted
+    assert palavra.load(tmp_path / "more", device="cpu").model.config.mntp
 
 
 def test_what_config_json_says_of_shifting_must_be_true_or_false(trained: Path, tmp_path: Path) -> None:

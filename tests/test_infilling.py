@@ -18,7 +18,7 @@ from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
 from palavra.inference.filling import Blank, Fill, Likeliest
 from palavra.inference.infilling import Filling
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 SMALL = Tokenizer.train(["ab bc abc a b c ba"] * 9, TokenizerConfig(algorithm="wordpiece", vocab_size=14))
@@ -29,21 +29,21 @@ TOKENIZERS = {
 TEXTS = ["[MASK]", "a [MASK] b", "[MASK] [MASK] a", "ab [MASK] b [MASK] [MASK]", "ab[MASK] a a a a a b [MASK]"]
 
 
-def model_of(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> LanguageModel:
+def model_of(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> MaskedModel:
     config = replace(model_config(vocab_size=tokenizer.vocab_size), **changes)
-    return LanguageModel(build_model(config, seed=seed), tokenizer, CPU)
+    return MaskedModel(build_model(config, seed=seed), tokenizer, CPU)
 
 
 MODEL = model_of(SMALL)
 ORDINARY = [i for i in range(SMALL.vocab_size) if i not in SMALL.special_ids]
 
 
-def log_probabilities(model: LanguageModel, ids: list[int]) -> Tensor:
+def log_probabilities(model: MaskedModel, ids: list[int]) -> Tensor:
     """(L, V) of one text, read alone by the slow reference attention."""
     with torch.no_grad():
         hidden = run(model.model, pack([Sample(input_ids=np.array(ids))]), "reference")
         logs = torch.log_softmax(model.model.logits(hidden).double(), -1)
-    if model.model.config.shifted:
+    if model.model.config.mntp:
         logs = torch.cat([logs[:1], logs[:-1]])
     logs[:, sorted(model.tokenizer.special_ids)] = -torch.inf
     return logs
@@ -53,7 +53,7 @@ def ids_of(text: str, tokenizer: Tokenizer = SMALL) -> list[int]:
     return [tokenizer.cls_id, *tokenizer.encode_prompt(text), tokenizer.sep_id]
 
 
-def leaves(model: LanguageModel, ids: list[int], log_p: float = 0.0) -> Iterator[tuple[list[int], float]]:
+def leaves(model: MaskedModel, ids: list[int], log_p: float = 0.0) -> Iterator[tuple[list[int], float]]:
     """Every way to fill a text, the surest mask first, with its probability."""
     masks = [i for i, id in enumerate(ids) if id == model.tokenizer.mask_id]
     if not masks:
@@ -74,9 +74,9 @@ def tokens_at_masks(text: str, ids: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS[:3])
-@pytest.mark.parametrize("shifted", [False, True])
-def test_a_wide_enough_beam_finds_what_enumeration_finds(text: str, shifted: bool) -> None:
-    model = model_of(SMALL, shifted=shifted)
+@pytest.mark.parametrize("mntp", [False, True])
+def test_a_wide_enough_beam_finds_what_enumeration_finds(text: str, mntp: bool) -> None:
+    model = model_of(SMALL, mntp=mntp)
     expected = sorted(leaves(model, ids_of(text)), key=lambda leaf: -leaf[1])
     found = model.fillings(text, n_best=7, beam=len(ORDINARY) ** 2)
     assert [tokens_of(one) for one in found] == [tokens_at_masks(text, ids) for ids, _ in expected[:7]]
@@ -110,12 +110,12 @@ def test_together_gives_the_best_products_of_the_marginals(text: str) -> None:
         for chosen in product(ORDINARY, repeat=len(rows))
     ]
     expected = sorted(every, key=lambda pair: -pair[0])[:5]
-    found = MODEL.fillings(text, n_best=5, order="together")
+    found = MODEL.fillings(text, n_best=5, order="parallel")
     assert [tokens_of(one) for one in found] == [tokens for _, tokens in expected]
     assert [one.log_probability for one in found] == pytest.approx([log_p for log_p, _ in expected], abs=1e-4)
 
 
-def greedy(model: LanguageModel, text: str, top: int) -> list[Blank]:
+def greedy(model: MaskedModel, text: str, top: int) -> list[Blank]:
     """The surest mask first, one text and one mask at a time."""
     ids = ids_of(text, model.tokenizer)
     order = [i for i, id in enumerate(ids) if id == model.tokenizer.mask_id]
@@ -130,11 +130,11 @@ def greedy(model: LanguageModel, text: str, top: int) -> list[Blank]:
 
 
 @pytest.mark.parametrize("family", ["wordpiece", "bpe"])
-@pytest.mark.parametrize("shifted", [False, True])
-def test_by_confidence_equals_a_plain_loop(family: str, shifted: bool) -> None:
-    model = model_of(TOKENIZERS[family], shifted=shifted)
+@pytest.mark.parametrize("mntp", [False, True])
+def test_by_confidence_equals_a_plain_loop(family: str, mntp: bool) -> None:
+    model = model_of(TOKENIZERS[family], mntp=mntp)
     texts = ["O [MASK] preto [MASK] [MASK] casa.", "[MASK]", "in[MASK][MASK] leu [MASK] livro à [MASK]."]
-    for text, blanks in zip(texts, model.fill(texts, top=3, order="confidence"), strict=True):
+    for text, blanks in zip(texts, model.fill(texts, top=3, order="iterative"), strict=True):
         expected = greedy(model, text, 3)
         assert [blank.index for blank in blanks] == list(range(len(expected)))
         assert [blank.reading for blank in blanks] == [blank.reading for blank in expected]
@@ -149,7 +149,7 @@ def test_by_confidence_equals_a_plain_loop(family: str, shifted: bool) -> None:
 def test_the_order_is_not_that_of_the_text_and_what_was_filled_matters() -> None:
     """Otherwise the tests above would pass for filling from left to right, or all at once."""
     texts = [" ".join(["[MASK]" if (n >> i) % 2 else "ab" for i in range(4)]) for n in range(1, 16)]
-    found = MODEL.fill(texts, top=1, order="confidence")
+    found = MODEL.fill(texts, top=1, order="iterative")
     assert any([b.reading for b in blanks] != sorted(b.reading for b in blanks) for blanks in found)
     together = MODEL.fill(texts, top=1)
     assert all(blank.reading == 1 for blanks in together for blank in blanks)
@@ -159,7 +159,7 @@ def test_the_order_is_not_that_of_the_text_and_what_was_filled_matters() -> None
 
 
 @given(
-    st.lists(st.sampled_from(TEXTS), min_size=1, max_size=6), st.sampled_from(["together", "confidence"]),
+    st.lists(st.sampled_from(TEXTS), min_size=1, max_size=6), st.sampled_from(["parallel", "iterative"]),
     st.integers(1, 4), st.integers(8, 200),
 )  # fmt: skip
 @settings(max_examples=12, deadline=None)
@@ -181,11 +181,11 @@ def test_all_texts_take_one_step_a_pass(monkeypatch: pytest.MonkeyPatch) -> None
         read.append(len(samples))
         return whole(samples)
 
-    monkeypatch.setattr(LanguageModel, "_reader", lambda model, most: counted)
+    monkeypatch.setattr(MaskedModel, "_reader", lambda model, most: counted)
     MODEL.fillings(TEXTS, n_best=4)
     assert read == [5, 3 * 4, 1 * 4]
     read.clear()
-    MODEL.fillings(TEXTS, n_best=4, order="together")
+    MODEL.fillings(TEXTS, n_best=4, order="parallel")
     assert read == [5]
 
 
@@ -241,8 +241,8 @@ def test_lengths_are_ranked_by_the_probability_a_token() -> None:
         ("[MASK]", {"n_best": 0}, f"n_best is 0: it must be 1 to {SMALL.vocab_size}"),
         ("[MASK]", {"n_best": 99}, f"n_best is 99: it must be 1 to {SMALL.vocab_size}"),
         ("[MASK]", {"n_best": 3, "beam": 2}, "beam is 2: it must be at least n_best, which is 3"),
-        ("[MASK]", {"order": "together", "beam": 9}, "a beam means nothing"),
-        ("[MASK]", {"order": "random"}, "order is 'random': it must be together or confidence"),
+        ("[MASK]", {"order": "parallel", "beam": 9}, "a beam means nothing"),
+        ("[MASK]", {"order": "random"}, "order is 'random': it must be parallel or iterative"),
         ("[MASK]", {"lengths": (0, 2)}, "lengths of the blank are 0 to 2"),
         ("[MASK]", {"lengths": (3, 2)}, "lengths of the blank are 3 to 2"),
         ("[MASK] a [MASK]", {"lengths": (1, 2)}, '"[MASK] a [MASK]" has 2: fill the others first'),
@@ -256,7 +256,7 @@ def test_mistakes_are_one_line(text: str, options: dict[str, Any], said: str) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("order", ["together", "confidence"])
+@pytest.mark.parametrize("order", ["parallel", "iterative"])
 def test_a_model_that_has_diverged_is_an_error(order: Any) -> None:
     model = model_of(SMALL)
     with torch.no_grad():
@@ -269,4 +269,4 @@ def test_more_ways_than_there_are_give_all_there_are() -> None:
     found = MODEL.fillings("a [MASK]", n_best=SMALL.vocab_size)
     assert len(found) == len(ORDINARY)
     assert not MODEL.fillings([])
-    assert not MODEL.fill([], order="confidence")
+    assert not MODEL.fill([], order="iterative")

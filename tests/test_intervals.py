@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef, mean_absolute_error, r2_score, roc_auc_score
 
-from palavra.tasks import intervals as module
-from palavra.tasks import metrics
-from palavra.tasks.intervals import IntArray, Interval, bootstrap_intervals, mean_interval, resamples
-from palavra.tasks.spans import Span
-from palavra.tasks.statistics import (
+from palavra.metrics import bootstrap as module
+from palavra.metrics import classification as metrics
+from palavra.metrics.bootstrap import IntArray, Interval, bootstrap_intervals, mean_interval, resamples
+from palavra.metrics.resampled import (
     Auroc,
     Order,
     Spearman,
@@ -25,6 +24,7 @@ from palavra.tasks.statistics import (
     regression_statistics,
     span_statistics,
 )
+from palavra.metrics.tag_schemes import Span
 from palavra.tasks.task import range_of
 
 
@@ -300,7 +300,7 @@ def test_a_resample_of_one_value_has_no_correlation(offset: float) -> None:
 def test_the_interval_of_a_mean_equals_scipys(values: list[float], level: float) -> None:
     found = mean_interval(values, level=level)
     assert found.mean == pytest.approx(np.mean(values))
-    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    assert found.std == pytest.approx(np.std(values, ddof=1))
     if np.ptp(values) > 1e-6:  # scipy divides by the deviation
         assert found.interval is not None
         expected = stats.ttest_1samp(values, 0.0).confidence_interval(level)
@@ -310,8 +310,8 @@ def test_the_interval_of_a_mean_equals_scipys(values: list[float], level: float)
 
 def test_the_interval_of_a_mean_by_hand() -> None:
     # 1, 2, 3: mean 2, sd 1; t(0.975, 2) = 4.302653, over sqrt(3) = 2.484138.
-    mean, sd, interval = mean_interval([1.0, 2.0, 3.0])
-    assert (mean, sd) == (2.0, 1.0)
+    mean, std, interval = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, std) == (2.0, 1.0)
     assert interval is not None
     assert interval.low == pytest.approx(2 - 2.484138, abs=1e-6)
     assert interval.high == pytest.approx(2 + 2.484138, abs=1e-6)

@@ -31,18 +31,18 @@ from tiny_tasks import batch_of, build, inferred, loss_of, overfit, with_interva
 from torch.nn.functional import cross_entropy
 
 from palavra.errors import PalavraError
-from palavra.model.output_layers import Softmax
-from palavra.model.outputs import OutputConfig, OutputName
-from palavra.run.describe_tasks import summary_lines
+from palavra.finetuning.run_info import summary_lines
+from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, encode_tags, transitions
+from palavra.model.task_outputs.config import OutputConfig, OutputName
+from palavra.model.task_outputs.layers import Softmax
 from palavra.tasks.features import offsets_of
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.sentences import Tagged, read_sentences
-from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags, transitions
-from palavra.tasks.spec import Columns, LabellingOptions, TaskSpec
+from palavra.tasks.spec import Columns, TaskSpec, TokenClassificationOptions
+from palavra.tasks.token_classification.examples import TaggedSentence, read_sentences
+from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 
 
-def certain(task: Labelling, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+def certain(task: TokenClassification, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
     """Log-probabilities of rows of which each is nearly sure of its class."""
     log_p = np.full((len(numbers), len(task.labels)), -9, dtype=np.float32)
     log_p[np.arange(len(numbers)), numbers] = -0.01
@@ -59,26 +59,26 @@ def random_log_p(rows: int, classes: int, seed: int = 0) -> npt.NDArray[np.float
 
 
 def test_labels_of_a_scheme_are_completed_and_o_is_first() -> None:
-    task = Labelling.fit(SPEC, [tagged("a b", "B-Z B-A"), tagged("c", "O")])
+    task = TokenClassification.fit(SPEC, [tagged("a b", "B-Z B-A"), tagged("c", "O")])
     assert task.labels == ("O", "B-A", "I-A", "B-Z", "I-Z")
     assert task.counts == (1, 1, 0, 1, 0)
     assert task.scheme == "bio"
-    assert Labelling.fit(SPEC, [tagged("a b", "B I")]).labels == ("O", "B", "I")
-    bioes = Labelling.fit(SPEC, [tagged("a b", "S-A O")])
+    assert TokenClassification.fit(SPEC, [tagged("a b", "B I")]).labels == ("O", "B", "I")
+    bioes = TokenClassification.fit(SPEC, [tagged("a b", "S-A O")])
     assert bioes.labels == ("O", "B-A", "I-A", "E-A", "S-A")
-    parts = Labelling.fit(SPEC, [tagged("a b c", "VERB NOUN O")])
+    parts = TokenClassification.fit(SPEC, [tagged("a b c", "VERB NOUN O")])
     assert (parts.labels, parts.scheme) == (("NOUN", "O", "VERB"), "plain")
     assert not parts.spells_spans
 
 
 @pytest.mark.parametrize("scheme", ["bio", "bioes"])
 def test_any_scheme_is_read_and_one_is_written(scheme: Any) -> None:
-    spec = replace(SPEC, labelling=LabellingOptions(scheme=scheme))
+    spec = replace(SPEC, token_classification=TokenClassificationOptions(scheme=scheme))
     spans = [Span(0, 2, "PER"), Span(2, 3, "PER"), Span(4, 7, "LOC")]
     text = "a b c d e f g"
     written: tuple[Scheme, ...] = ("bio", "iob1", "bioes")
     examples = [tagged(text, " ".join(encode_tags(spans, 7, each))) for each in written]
-    task = Labelling.fit(spec, examples)
+    task = TokenClassification.fit(spec, examples)
     assert task.scheme == scheme
     task.check(examples)
     features = task.encode(examples, BPE, 64, False)
@@ -103,32 +103,32 @@ def test_reading_columns_by_number_and_name(tmp_path: Path) -> None:
     file = tmp_path / "a.conll"
     file.write_text("NNP EU ORG x\nVBZ rejects O x\n\nNNP Porto LOC x\n")
     spec = replace(SPEC, columns=Columns(words="1", label=("-2",)))
-    examples = Labelling.read(spec, str(file))
+    examples = TokenClassification.read(spec, str(file))
     assert [(one.words, one.labels) for one in examples] == [(("EU", "rejects"), ("ORG", "O")), (("Porto",), ("LOC",))]
     assert examples[1].where == f"{file}:4"
     table = tmp_path / "b.tsv"
     table.write_text("tag\tform\nNOUN\tgato\n")
-    assert Labelling.read(replace(SPEC, columns=Columns(words="form", label=("tag",))), str(table))[0].words == (
-        "gato",
-    )
+    assert TokenClassification.read(replace(SPEC, columns=Columns(words="form", label=("tag",))), str(table))[
+        0
+    ].words == ("gato",)
     with pytest.raises(PalavraError, match="label names 2 columns"):
-        Labelling.read(replace(SPEC, columns=Columns(label=("a", "b"))), str(file))
+        TokenClassification.read(replace(SPEC, columns=Columns(label=("a", "b"))), str(file))
 
 
 @pytest.mark.parametrize("label", ["B-ORG", "NOUN", "O-X"])
 def test_an_unseen_label_names_file_line_and_word(tmp_path: Path, label: str) -> None:
     file = tmp_path / "test.conll"
     file.write_text(f"Ana B-PER\n\nRui B-PER\nviu {label}\n")
-    task = Labelling.fit(SPEC, EXAMPLES)
+    task = TokenClassification.fit(SPEC, EXAMPLES)
     with pytest.raises(PalavraError, match=rf"^\S*test\.conll:3: word 2, 'viu', has the label '{label}'[^\n]*$"):
-        task.check(Labelling.read(SPEC, str(file)))
+        task.check(TokenClassification.read(SPEC, str(file)))
     plain = task_of(labels=("NOUN", "VERB"), scheme="plain")
     with pytest.raises(PalavraError, match="word 2, 'x', has the label 'B-PER'"):
         plain.check([tagged("a x", "NOUN B-PER")])
 
 
 def test_a_longer_span_of_a_known_type_is_no_unseen_label() -> None:
-    task = Labelling.fit(SPEC, [tagged("Porto e Rui", "B-LOC O B-PER")])
+    task = TokenClassification.fit(SPEC, [tagged("Porto e Rui", "B-LOC O B-PER")])
     task.check([tagged("Rio de Janeiro", "B-LOC I-LOC I-LOC"), tagged("Rio de Janeiro", "B-LOC I-LOC E-LOC")])
 
 
@@ -137,15 +137,15 @@ def test_a_longer_span_of_a_known_type_is_no_unseen_label() -> None:
 )
 def test_nothing_to_learn_is_an_error(labels: str, message: str) -> None:
     with pytest.raises(PalavraError, match=f"the training data has {message}"):
-        Labelling.fit(SPEC, [tagged("a b", labels)])
+        TokenClassification.fit(SPEC, [tagged("a b", labels)])
 
 
 def test_tags_that_no_scheme_has_name_their_place() -> None:
     with pytest.raises(PalavraError, match=r"^my\.conll: the tags are those of BILOU"):
-        Labelling.fit(replace(SPEC, train="my.conll"), [tagged("a b c", "B-A L-A O")])
-    spec = replace(SPEC, labelling=LabellingOptions(scheme="bio"))
+        TokenClassification.fit(replace(SPEC, train="my.conll"), [tagged("a b c", "B-A L-A O")])
+    spec = replace(SPEC, token_classification=TokenClassificationOptions(scheme="bio"))
     with pytest.raises(PalavraError, match=r"^a\.conll:7: the tag 'NOUN'"):
-        Labelling.fit(spec, [tagged("a b", "B-A NOUN", "a.conll:7")])
+        TokenClassification.fit(spec, [tagged("a b", "B-A NOUN", "a.conll:7")])
 
 
 # Predictions
@@ -232,9 +232,9 @@ def test_inputs_are_texts_words_or_both() -> None:
 def test_constrained_predictions_are_always_valid(scheme: Scheme, lengths: list[int], seed: int) -> None:
     roles = "BI" if scheme == "bio" else "BIES"
     names = ("O", *(f"{role}-{name}" for name in ("LOC", "PER") for role in roles))
-    free = replace(SPEC, labelling=LabellingOptions(constrained=False))
+    free = replace(SPEC, token_classification=TokenClassificationOptions(constrained=False))
     examples = [
-        Tagged(words=("w",) * n, labels=None, spans=((0, 1),) * n, text="w", where="") for n in lengths
+        TaggedSentence(words=("w",) * n, labels=None, spans=((0, 1),) * n, text="w", where="") for n in lengths
     ]  # fmt: skip
     log_p = random_log_p(sum(lengths), len(names), seed)
     allowed, start, end = transitions(names, scheme)
@@ -258,9 +258,9 @@ def test_constrained_predictions_are_always_valid(scheme: Scheme, lengths: list[
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("subwords", ["first", "all"])
 def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
-    spec = replace(SPEC, labelling=LabellingOptions(constrained=constrained, subwords=subwords))
+    spec = replace(SPEC, token_classification=TokenClassificationOptions(constrained=constrained, subwords=subwords))
     examples = EXAMPLES * 5
-    task = Labelling.fit(spec, examples)
+    task = TokenClassification.fit(spec, examples)
     features = task.encode(examples, WORDPIECE, 12, False)
     log_p = random_log_p(len(features.rows), len(task.labels))
     log_p[np.arange(len(log_p)), features.labels] += 2
@@ -287,7 +287,7 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
 
 
 def test_errors_show_the_surest_mistakes_first() -> None:
-    task = Labelling.fit(SPEC, EXAMPLES)
+    task = TokenClassification.fit(SPEC, EXAMPLES)
     features = task.encode(EXAMPLES, BPE, 64, False)
     log_p = certain(task, features.labels.astype(np.int64).tolist())
     starts = offsets_of(np.array([len(example.words) for example in EXAMPLES]))
@@ -305,7 +305,7 @@ def test_errors_show_the_surest_mistakes_first() -> None:
 
 def test_scores_of_plain_labels() -> None:
     examples = [tagged("o gato correu", "DET NOUN VERB"), tagged("gato", "NOUN")]
-    task = Labelling.fit(SPEC, examples)
+    task = TokenClassification.fit(SPEC, examples)
     features = task.encode(examples, BPE, 64, False)
     scores = task.score(examples, features, (certain(task, [0, 1, 1, 1]),))
     assert (scores.main, *scores.values) == ("accuracy", *task.metrics)
@@ -337,7 +337,7 @@ def test_a_packed_batch_gives_each_sentence_what_it_has_alone(family: str, spec:
 
 
 def test_labels_survive_the_way_into_a_batch() -> None:
-    task = Labelling.fit(SPEC, EXAMPLES)
+    task = TokenClassification.fit(SPEC, EXAMPLES)
     features = task.encode(EXAMPLES, WORDPIECE, 7, False)
     assert features.sequences > len(EXAMPLES)
     batch = features.batch(np.arange(features.sequences)[::-1].copy(), "task")
@@ -352,7 +352,7 @@ def test_labels_survive_the_way_into_a_batch() -> None:
 @pytest.mark.parametrize("spec", [SPEC, ALL], ids=["first", "all"])
 def test_eight_sentences_are_learned_by_heart(name: OutputName, spec: TaskSpec) -> None:
     spec = replace(spec, output=OutputConfig(name=name, samples=4))
-    task = Labelling.fit(spec, EXAMPLES)
+    task = TokenClassification.fit(spec, EXAMPLES)
     features = task.encode(EXAMPLES, WORDPIECE, 24, False)
     model = build(task, WORDPIECE.vocab_size, seed=1).train()
     overfit(model, task, features, steps=60)
@@ -365,7 +365,7 @@ def test_eight_sentences_are_learned_by_heart(name: OutputName, spec: TaskSpec) 
 
 def test_the_loss_is_torchs_for_rows_with_weights_and_smoothing() -> None:
     spec = replace(SPEC, class_weights="balanced", label_smoothing=0.1)
-    task = Labelling.fit(spec, EXAMPLES)
+    task = TokenClassification.fit(spec, EXAMPLES)
     features = task.encode(EXAMPLES, BPE, 64, False)
     model, batch = build(task, BPE.vocab_size), batch_of(features)
     output = model.head("task").output
@@ -392,15 +392,15 @@ def test_a_text_without_words_has_no_rows() -> None:
 
 
 def test_labels_come_back_from_json() -> None:
-    task = Labelling.fit(SPEC, EXAMPLES)
-    again = Labelling.from_json(SPEC, task.labels_to_json())
+    task = TokenClassification.fit(SPEC, EXAMPLES)
+    again = TokenClassification.from_json(SPEC, task.labels_to_json())
     assert (again.labels, again.counts, again.scheme) == (task.labels, task.counts, "bio")
     values = task.config_values()
     assert values["id2label"]["0"] == "O"
     assert values["label2id"] == {label: number for number, label in enumerate(task.labels)}
     for damaged in ({"labels": ["a"], "counts": []}, {"labels": ["a", "b"], "counts": [1, 1], "scheme": "x"}):
         with pytest.raises(PalavraError, match="damaged"):
-            Labelling.from_json(SPEC, damaged)
+            TokenClassification.from_json(SPEC, damaged)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_labels_come_back_from_json() -> None:
     [(BIO, "bio"), (("B-LOC", "I-LOC", "I-PER", "O"), "iob1"), (("NOUN", "VERB"), "plain"), (("O", "S-A"), "bioes")],
 )
 def test_the_scheme_of_a_model_from_elsewhere_is_found(labels: tuple[str, ...], scheme: Scheme) -> None:
-    task = Labelling.from_json(SPEC, {"labels": list(labels), "counts": [1] * len(labels)})
+    task = TokenClassification.from_json(SPEC, {"labels": list(labels), "counts": [1] * len(labels)})
     assert (task.labels, task.scheme) == (labels, scheme)
     with pytest.raises(PalavraError, match="was not in training"):
         task.check([tagged("a", "B-NEW")])
@@ -424,15 +424,15 @@ def test_one_label_that_spells_no_span_does_not_make_words_of_all() -> None:
         r"word 2, 'e', has the label 'PER', where most others spell spans \(B-, I-\): mend it, or give --scheme plain"
     )
     with pytest.raises(PalavraError, match=said):
-        Labelling.fit(SPEC, examples)
-    plain = replace(SPEC, labelling=replace(SPEC.labelling, scheme="plain"))
-    assert Labelling.fit(plain, examples).scheme == "plain"
+        TokenClassification.fit(SPEC, examples)
+    plain = replace(SPEC, token_classification=replace(SPEC.token_classification, scheme="plain"))
+    assert TokenClassification.fit(plain, examples).scheme == "plain"
     words = [tagged("a b c", "NOUN B-side O"), tagged("d e", "VERB NOUN")]
-    assert Labelling.fit(SPEC, words).scheme == "plain"
+    assert TokenClassification.fit(SPEC, words).scheme == "plain"
 
 
 def test_the_scheme_and_the_spans_are_told() -> None:
-    task = Labelling.fit(SPEC, EXAMPLES)
+    task = TokenClassification.fit(SPEC, EXAMPLES)
     (line,) = [line for line in summary_lines(task.summary(EXAMPLES)) if line.startswith("spans")]
     assert line.startswith(f"spans, written as {task.scheme}: ")
 
@@ -440,7 +440,7 @@ def test_the_scheme_and_the_spans_are_told() -> None:
 def test_an_accent_written_apart_makes_no_other_tag(tmp_path: Path) -> None:
     apart, whole = (unicodedata.normalize(form, "B-ORGANIZAÇÃO") for form in ("NFD", "NFC"))
     (tmp_path / "t.conll").write_text(f"a {apart}\nb O\n\nc {whole}\n", encoding="utf-8")
-    task = Labelling.fit(SPEC, read_sentences(SPEC, str(tmp_path / "t.conll")))
+    task = TokenClassification.fit(SPEC, read_sentences(SPEC, str(tmp_path / "t.conll")))
     assert task.labels == ("O", whole, whole.replace("B-", "I-"))
-    foreign = Labelling(SPEC, ("O", apart), [1, 1], "bio")
+    foreign = TokenClassification(SPEC, ("O", apart), [1, 1], "bio")
     foreign.check(read_sentences(SPEC, str(tmp_path / "t.conll")))

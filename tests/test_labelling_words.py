@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_labelling import ALL, AWKWARD, BPE, SENTENCES, SPEC, UNIGRAM, WORDPIECE, each_tokenizer, task_of
 
 from palavra.tasks.features import offsets_of
-from palavra.tasks.words import encode_words, windows
+from palavra.tasks.token_classification.encoding import encode_words, word_windows
 from palavra.tokenizer import Tokenizer
 
 # Words as tokens
@@ -72,7 +72,7 @@ def test_a_word_without_tokens_has_a_row() -> None:
 def test_windows_read_every_word_once_where_it_has_most_context(sentences: list[list[int]], room: int) -> None:
     counts = np.array([count for sentence in sentences for count in sentence], dtype=np.int64)
     words = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
-    found = windows(counts, words, room)
+    found = word_windows(counts, words, room)
     read = [word for first, last in zip(found.first, found.last, strict=True) for word in range(first, last)]
     assert read == list(range(len(counts)))
     tokens, bounds = offsets_of(counts), offsets_of(words)
@@ -99,7 +99,7 @@ def test_windows_read_every_word_once_where_it_has_most_context(sentences: list[
 
 
 def test_neighbouring_windows_share_a_quarter() -> None:
-    found = windows(np.ones(100, dtype=np.int64), np.array([100]), 20)
+    found = word_windows(np.ones(100, dtype=np.int64), np.array([100]), 20)
     assert found.start.tolist() == [0, 15, 30, 45, 60, 75, 80]
     assert (found.stop - found.start == 20).all()
     assert found.first.tolist()[:3] == [0, 18, 33]

@@ -35,7 +35,7 @@ def test_long_documents_come_in_pieces(
     path.write_text(whole)
     for documents in ("file", "line", "blank-line"):
         tally = Tally()
-        pieces = read(path, tally=tally, documents=documents, longest_document=longest)
+        pieces = read(path, tally=tally, documents=documents, max_document_chars=longest)
         assert all(len(piece.text) <= longest for piece in pieces)
         letters = "".join(piece.text for piece in pieces)
         assert "".join(letters.split()) == "".join(whole.split())
@@ -47,7 +47,7 @@ def test_long_documents_come_in_pieces(
 def test_pieces_know_the_document_they_are_of(documents: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("kurz\n\n" + "um dois três " * 9 + "\n\nfim\n")
-    pieces = read(path, documents=documents, longest_document=20)
+    pieces = read(path, documents=documents, max_document_chars=20)
     groups = [[document for document in pieces if document.whole == whole] for whole in {d.whole: 0 for d in pieces}]
     assert len(groups) == (1 if documents == "file" else 3)
     for group in groups:
@@ -56,7 +56,7 @@ def test_pieces_know_the_document_they_are_of(documents: str, tmp_path: Path) ->
         assert all(document.whole == group[0].hash for document in group)
     records = tmp_path / "b.jsonl"
     records.write_text("".join(json.dumps({"text": letter * 50}) + "\n" for letter in "ab"))
-    pieces = read(records, longest_document=20)
+    pieces = read(records, max_document_chars=20)
     assert [document.piece for document in pieces] == [0, 1, 2] * 2
     assert len({document.whole for document in pieces}) == 2
 

@@ -143,7 +143,7 @@ def test_without_clipping_the_gradient_stays_whole() -> None:
 def test_steps_group_micro_batches_and_draw_anew() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
-    objective = MaskedObjective(MaskingConfig(share=0.4, final_share=0.1), vocabulary())
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.4, final_mask_rate=0.1), vocabulary())
     config = loop_config(steps=6)
     steps = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 3), objective, config, CPU, 0))
     planned = list(islice(packer.batches(), 18))
@@ -204,8 +204,8 @@ def sentences() -> Shelf:
 
 def test_twenty_steps_follow_the_stored_loss_curve() -> None:
     torch.manual_seed(0)
-    model = MaskedLanguageModel(model_config(width=32, intermediate=48, initializer_range=0.1))
-    objective = MaskedObjective(MaskingConfig(share=0.3, final_share=0.15), vocabulary())
+    model = MaskedLanguageModel(model_config(hidden_size=32, intermediate_size=48, initializer_range=0.1))
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.3, final_mask_rate=0.15), vocabulary())
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.02, clip=1.0)
     config = loop_config(steps=20, clip=1.0)
     found = list(reports(model, sentences(), config, objective, optimizer, ScheduleConfig(), accumulate=2))
@@ -278,7 +278,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 def test_a_run_that_explodes_is_stopped_with_its_step_and_documents() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     optimizer = OptimizerConfig(name="sgd", learning_rate=900.0, clip=0.0)
-    monitor = Monitor(optimizer.peak_rate)
+    monitor = Monitor(optimizer.max_lr)
     seen: list[StepReport] = []
     objective = MaskedObjective(MaskingConfig(), vocabulary())
 

@@ -11,36 +11,36 @@ from tiny_task_directories import SEVERAL, SINGLE, TEXTS, build
 from tiny_tasks import trained
 
 from palavra.errors import PalavraError
-from palavra.inference import tasks as inference
-from palavra.inference.tasks import FineTunedModel
+from palavra.inference import finetuned
+from palavra.inference.finetuned import FineTunedModel
+from palavra.metrics import top_k as ranking
+from palavra.metrics.top_k import best_classes
 from palavra.model.compute import choose_compute
-from palavra.tasks import ranking
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.ranking import best_classes
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import TextExample
+from palavra.tasks.text_examples import TextExample
 
 
 @pytest.mark.parametrize("task", [SINGLE, SEVERAL], ids=["single", "several"])
-@pytest.mark.parametrize("long", ["truncate", "split"])
+@pytest.mark.parametrize("overflow", ["truncate", "window"])
 def test_predictions_are_made_a_bounded_number_of_probabilities_at_a_time(
-    task: Classification, long: Any, monkeypatch: pytest.MonkeyPatch
+    task: SequenceClassification, overflow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = trained()
     model = FineTunedModel(
         build(tokenizer, {"task": task}), {"task": task}, tokenizer, choose_compute("cpu", "float32", "off")
     )
     texts = [*TEXTS, " ".join(TEXTS * 9), *TEXTS[:2]]
-    expected = model.predict(texts, long=long)
-    held, infer = [], inference.infer
+    expected = model.predict(texts, overflow=overflow)
+    held, infer = [], finetuned.infer
 
     def noted(*arguments: Any) -> Any:
         held.append(len(set(arguments[3].example.tolist())) * len(task.labels))
         return infer(*arguments)
 
-    monkeypatch.setattr(inference, "infer", noted)
-    monkeypatch.setattr(inference, "INFERRED_AT_ONCE", 6)
-    found = model.predict(texts, long=long)
+    monkeypatch.setattr(finetuned, "infer", noted)
+    monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 6)
+    found = model.predict(texts, overflow=overflow)
     assert held == [6, 6, 6, 3]
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
@@ -58,7 +58,7 @@ def test_the_best_classes_are_the_same_a_few_rows_at_a_time(monkeypatch: pytest.
     assert best_classes(probabilities[:0], 5).shape == (0, 5)
 
 
-MANY = Classification(
+MANY = SequenceClassification(
     TaskSpec(kind="classification", multilabel=False), tuple(f"class {k:04}" for k in range(2000)), [1] * 2000
 )
 
@@ -74,7 +74,7 @@ def labelled(count: int) -> list[TextExample]:
     ]  # fmt: skip
 
 
-class Whole(Classification):
+class Whole(SequenceClassification):
     """Which keeps all numbers of an evaluation."""
 
     @property
@@ -91,7 +91,7 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     features = MANY.encode(examples, tokenizer, 16, True, split=split)
     assert (features.sequences > features.examples == 30) is split
     whole = Whole(MANY.spec, MANY.labels, MANY.counts)
-    (logits,) = inference.infer(model, "task", whole, features, CPU)
+    (logits,) = finetuned.infer(model, "task", whole, features, CPU)
     order = np.argsort(-whole.probabilities(features, (logits,)), axis=1)
     ranks = [0, 3, 4, 5, 900]
     examples = [replace(one, label=(MANY.labels[order[n, ranks[n % 5]]],)) for n, one in enumerate(examples)]
@@ -100,29 +100,29 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     assert expected.values["accuracy"] == pytest.approx(1 / 5)
     assert expected.values["accuracy_at_5"] == pytest.approx(3 / 5)
     for at_once in (1, 7 * 2000, 2**24):
-        monkeypatch.setattr(inference, "INFERRED_AT_ONCE", at_once)
-        found, given = MANY.evaluate(examples, features, inference.infer(model, "task", MANY, features, CPU))
+        monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", at_once)
+        found, given = MANY.evaluate(examples, features, finetuned.infer(model, "task", MANY, features, CPU))
         assert found.values == pytest.approx(expected.values, rel=1e-5)
         assert found.intervals.keys() == expected.intervals.keys()
         assert [one["label"] for one in found.details["errors"]] == [one["label"] for one in expected.details["errors"]]
         assert [one["label"] for one in given] == [one["label"] for one in predictions]
     # Of labels that are not known, what is most probable.
     bare = MANY.encode(MANY.inputs([one.first for one in examples]), tokenizer, 16, True, split=split)
-    unlabelled = MANY.predict([], bare, inference.infer(model, "task", MANY, bare, CPU))
+    unlabelled = MANY.predict([], bare, finetuned.infer(model, "task", MANY, bare, CPU))
     assert [one["label"] for one in unlabelled] == [one["label"] for one in predictions]
 
 
 def test_a_temperature_is_fitted_on_all_numbers_and_scored_condensed() -> None:
     tokenizer = trained()
     spec = replace(MANY.spec, temperature=True)
-    warm = Classification(spec, MANY.labels, MANY.counts, 2.0)
+    warm = SequenceClassification(spec, MANY.labels, MANY.counts, 2.0)
     assert warm.fits_on_all
     assert not MANY.fits_on_all
     model = build(tokenizer, {"task": warm})
     examples = labelled(12)
     features = warm.encode(examples, tokenizer, 32, True)
-    whole = inference.infer_whole(model, "task", warm, features, CPU)
-    condensed = inference.infer(model, "task", warm, features, CPU)
+    whole = finetuned.infer_whole(model, "task", warm, features, CPU)
+    condensed = finetuned.infer(model, "task", warm, features, CPU)
     assert isinstance(condensed, ranking.Ranking)
     assert warm.score(examples, features, condensed).values == pytest.approx(
         dict(warm.score(examples, features, whole).values), rel=1e-5
@@ -135,10 +135,10 @@ def test_the_body_may_be_known_already(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})
     features = MANY.encode(labelled(9), tokenizer, 32, True)
-    expected = inference.infer(model, "task", MANY, features, CPU)
-    vectors = inference.body_vectors(model, "task", features, CPU)
-    monkeypatch.setattr(inference, "INFERRED_AT_ONCE", 2 * 2000)
-    for one, other in zip(inference.infer(model, "task", MANY, features, CPU, vectors), expected, strict=True):
+    expected = finetuned.infer(model, "task", MANY, features, CPU)
+    vectors = finetuned.body_vectors(model, "task", features, CPU)
+    monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 2 * 2000)
+    for one, other in zip(finetuned.infer(model, "task", MANY, features, CPU, vectors), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -147,11 +147,11 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
     model = build(tokenizer, {"task": MANY})
     examples = labelled(400)
     features = MANY.encode(examples, tokenizer, 64, True)
-    monkeypatch.setattr(inference, "INFERRED_AT_ONCE", 20 * 2000)
-    MANY.score(examples, features, inference.infer(model, "task", MANY, features, CPU))  # imports and caches
+    monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 20 * 2000)
+    MANY.score(examples, features, finetuned.infer(model, "task", MANY, features, CPU))  # imports and caches
     tracemalloc.start()
     try:
-        MANY.score(examples, features, inference.infer(model, "task", MANY, features, CPU))
+        MANY.score(examples, features, finetuned.infer(model, "task", MANY, features, CPU))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -49,17 +49,17 @@ def within_binomial_bounds(count: int, trials: int, probability: float) -> bool:
 @settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(2, 40), min_size=1, max_size=6),
-    share=st.floats(0.01, 0.99),
+    mask_rate=st.floats(0.01, 0.99),
     unit=st.sampled_from(["token", "word", "span"]),
     seed=st.integers(0, 2**32),
 )
 def test_special_tokens_are_never_sampled_and_labels_are_the_originals(
-    lengths: list[int], share: float, unit: str, seed: int
+    lengths: list[int], mask_rate: float, unit: str, seed: int
 ) -> None:
     ids, sizes = text(*lengths)
     ids[1::7] = np.where(ids[1::7] >= 5, UNK, ids[1::7])
     before = ids.copy()
-    batch = prepare(ids, sizes, seed, share=share, unit=unit)
+    batch = prepare(ids, sizes, seed, mask_rate=mask_rate, unit=unit)
     rows = batch.label_rows.numpy()
     assert np.array_equal(ids, before)
     assert (np.diff(rows) > 0).all()
@@ -68,20 +68,20 @@ def test_special_tokens_are_never_sampled_and_labels_are_the_originals(
     untouched = np.delete(np.arange(len(ids)), rows)
     assert batch.input_ids.numpy()[untouched].tolist() == ids[untouched].tolist()
     ordinary = int((ids >= 5).sum())
-    assert batch.labelled == min(ordinary, max(1, round(share * ordinary)))
+    assert batch.labelled == min(ordinary, max(1, round(mask_rate * ordinary)))
 
 
 def test_exactly_the_asked_share_is_sampled() -> None:
     ids, lengths = text(*[102] * 10)
-    for share in (0.05, 0.15, 0.30, 0.5):
-        assert prepare(ids, lengths, share=share).labelled == round(share * 1000)
+    for mask_rate in (0.05, 0.15, 0.30, 0.5):
+        assert prepare(ids, lengths, mask_rate=mask_rate).labelled == round(mask_rate * 1000)
 
 
 def test_every_token_is_as_likely_to_be_sampled() -> None:
     ids, lengths = text(22, 42, 2, 42)
     counts = np.zeros(len(ids), dtype=np.int64)
     for seed in range(1000):
-        counts[prepare(ids, lengths, seed, share=0.2).label_rows.numpy()] += 1
+        counts[prepare(ids, lengths, seed, mask_rate=0.2).label_rows.numpy()] += 1
     ordinary = counts[ids >= 5]
     assert all(within_binomial_bounds(int(count), 1000, 0.2) for count in ordinary)
 
@@ -96,7 +96,7 @@ def test_each_step_draws_anew_and_repeats_with_its_generator() -> None:
 
 def test_something_is_sampled_even_of_a_single_word() -> None:
     for unit in ("token", "word", "span"):
-        batch = prepare(*text(3), share=0.01, unit=unit)
+        batch = prepare(*text(3), mask_rate=0.01, unit=unit)
         assert batch.label_rows.tolist() == [1]
 
 
@@ -116,7 +116,7 @@ def test_shares_of_mask_random_and_kept(mask: float, random: float, length: int)
     ids, lengths = text(length, size=size)
     masked = kept = changed = sampled = 0
     for seed in range(trials):
-        batch = prepare(ids, lengths, seed, share=0.6, mask=mask, random=random, size=size)
+        batch = prepare(ids, lengths, seed, mask_rate=0.6, mask=mask, random=random, size=size)
         shown = batch.input_ids[batch.label_rows]
         sampled += batch.labelled
         masked += int((shown == MASK).sum())
@@ -134,7 +134,7 @@ def test_shares_of_mask_random_and_kept(mask: float, random: float, length: int)
 def test_random_tokens_come_from_the_whole_vocabulary_less_the_specials() -> None:
     size = 25
     ids, lengths = text(40_002, size=size)
-    batch = prepare(ids, lengths, share=0.9, mask=0.0, random=1.0, size=size)
+    batch = prepare(ids, lengths, mask_rate=0.9, mask=0.0, random=1.0, size=size)
     counts = np.bincount(batch.input_ids[batch.label_rows].numpy(), minlength=size)
     assert (counts[:5] == 0).all()
     assert all(within_binomial_bounds(int(count), 36_000, 1 / 20) for count in counts[5:])
@@ -142,7 +142,7 @@ def test_random_tokens_come_from_the_whole_vocabulary_less_the_specials() -> Non
 
 def test_specials_need_not_come_first() -> None:
     special = replace(vocabulary(), mask_id=49, special_ids=frozenset({0, 20, 49, 77}))
-    objective = MaskedObjective(MaskingConfig(share=0.9, mask=0.5, random=0.5), special)
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.9, mask=0.5, random=0.5), special)
     ids = np.arange(50).repeat(40)
     batch = objective.corrupt(ids, np.array([2000]), np.random.default_rng(0))
     shown = set(batch.input_ids[batch.label_rows].tolist())
@@ -162,7 +162,7 @@ def words(*lengths: int) -> tuple[Ids, Ids, MaskedObjective, list[tuple[int, int
     begins = starts[ids] | (ids < 5) | np.concatenate([[True], ids[:-1] < 5])
     edges = [*np.flatnonzero(begins).tolist(), len(ids)]
     spans = [(a, b) for a, b in pairwise(edges) if ids[a] >= 5]
-    masking = MaskingConfig(share=0.2, unit="word")
+    masking = MaskingConfig(mask_rate=0.2, unit="word")
     return ids, sizes, MaskedObjective(masking, vocabulary(50, starts)), spans
 
 
@@ -182,14 +182,14 @@ def test_whole_words_are_sampled_whole() -> None:
 
 def test_a_word_longer_than_the_share_is_still_sampled() -> None:
     starts = np.zeros(50, dtype=bool)
-    objective = MaskedObjective(MaskingConfig(share=0.1, unit="word"), vocabulary(50, starts))
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.1, unit="word"), vocabulary(50, starts))
     ids, lengths = text(12)
     assert objective.corrupt(ids, lengths, np.random.default_rng(0)).labelled == 10
 
 
 def test_spans_end_with_their_sequence() -> None:
     ids, lengths = np.tile([CLS, 10, 11, SEP], 30), np.full(30, 4)
-    objective = MaskedObjective(MaskingConfig(share=2 / 60, unit="span", span_words=9.0), vocabulary())
+    objective = MaskedObjective(MaskingConfig(mask_rate=2 / 60, unit="span", span_words=9.0), vocabulary())
     crossed = 0
     for seed in range(200):
         rows = objective.corrupt(ids, lengths, np.random.default_rng(seed)).label_rows.tolist()
@@ -204,7 +204,7 @@ def test_spans_are_runs_of_words() -> None:
     ids, lengths = text(5002)
 
     def runs(**masking: Any) -> list[int]:
-        rows = prepare(ids, lengths, share=0.05, **masking).label_rows.numpy()
+        rows = prepare(ids, lengths, mask_rate=0.05, **masking).label_rows.numpy()
         return [len(run) for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)]
 
     single, short, long = runs(unit="word"), runs(unit="span", span_words=3.0), runs(unit="span", span_words=6.0)
@@ -228,25 +228,25 @@ def test_spans_have_the_lengths_of_spanbert(span_words: float) -> None:
         assert round(float(lengths.mean()), 1) == 3.8
 
 
-# The share over training
+# The mask_rate over training
 
 
 def test_the_share_changes_linearly_over_training() -> None:
     ids, lengths = text(1002)
     found = [
-        prepare(ids, lengths, progress=progress, share=0.30, final_share=0.15).labelled
+        prepare(ids, lengths, progress=progress, mask_rate=0.30, final_mask_rate=0.15).labelled
         for progress in (0.0, 0.25, 0.5, 1.0, 2.0)
     ]
     assert found == [300, 262, 225, 150, 150]
-    assert MaskingConfig(share=0.2).share_at(0.7) == 0.2
+    assert MaskingConfig(mask_rate=0.2).mask_rate_at(0.7) == 0.2
 
 
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"share": 0.0}, "share"),
-        ({"share": 1.0}, "share"),
-        ({"final_share": -0.1}, "final_share"),
+        ({"mask_rate": 0.0}, "mask_rate"),
+        ({"mask_rate": 1.0}, "mask_rate"),
+        ({"final_mask_rate": -0.1}, "final_mask_rate"),
         ({"mask": -0.1}, "mask"),
         ({"mask": 0.8, "random": 0.3}, "random"),
         ({"span_words": 0.5}, "span_words"),
@@ -266,7 +266,7 @@ def test_only_sampled_rows_reach_the_head(family: str) -> None:
     """The summed loss of the labelled rows, and nothing of the others."""
     model = build_model(model_config(family), torch.float64)
     ids, lengths = text(20, 11, 30)
-    objective = MaskedObjective(MaskingConfig(share=0.3), vocabulary())
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.3), vocabulary())
     batch = objective.corrupt(ids, lengths, np.random.default_rng(0))
     reached = []
     model.head.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0].shape))
@@ -305,8 +305,8 @@ def test_the_last_layer_cut_to_the_sampled_rows_has_the_gradients_of_the_whole(f
 
 
 def test_the_matrix_products_of_a_step_are_counted_right() -> None:
-    model = build_model(model_config("bert", layers=3))
-    batch = MaskedObjective(MaskingConfig(share=0.4), vocabulary()).corrupt(*text(16, 16), np.random.default_rng(0))
+    model = build_model(model_config("bert", num_layers=3))
+    batch = MaskedObjective(MaskingConfig(mask_rate=0.4), vocabulary()).corrupt(*text(16, 16), np.random.default_rng(0))
     objective = MaskedObjective(MaskingConfig(), vocabulary())
     counter = FlopCounterMode(display=False)
     with counter:

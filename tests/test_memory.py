@@ -10,17 +10,19 @@ from tiny_runs import TINY
 
 import palavra
 from palavra.errors import PalavraError
+from palavra.pretraining.objectives import pretraining_objective
+from palavra.pretraining.plan import memory, timing
+from palavra.pretraining.plan.memory import available_memory, fit_micro_batch, memory_estimate
 from palavra.recipe import Recipe, SizeName, TrainConfig
-from palavra.run import budget, memory, training
-from palavra.run.learning import learning_of
-from palavra.run.memory import OutOfMemory, available_memory, fitted, memory_estimate, memory_told
+from palavra.training import trainer as training
+from palavra.training.out_of_memory import OutOfMemory, memory_told
 
 
 def fit(size: SizeName, **train: Any) -> tuple[Recipe, tuple[str, ...]]:
     """What a recipe of this size becomes."""
     recipe = Recipe(train=TrainConfig(**train))
     sized = recipe.of_size(size)
-    return fitted(sized, recipe.train.micro_batch_tokens, sized.model.build(8192, None), CPU)
+    return fit_micro_batch(sized, recipe.train.micro_batch_tokens, sized.model.build(8192, None), CPU)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
@@ -42,7 +44,7 @@ def test_a_named_size_splits_its_batch_to_fit(
     assert recipe.model.context <= part < whole
     assert whole % part == 0
     with torch.device("meta"):
-        model = learning_of(recipe).new(recipe.model.build(8192, None))
+        model = pretraining_objective(recipe).new(recipe.model.build(8192, None))
     assert memory_estimate(model, part) <= 0.7 * gigabytes * 1e9 < memory_estimate(model, 2 * part)
     assert f"{whole // part} micro-batches a step of {part:,} tokens" in line
 
@@ -103,7 +105,7 @@ def test_a_step_that_runs_out_of_memory_ends_with_that_line(monkeypatch: pytest.
 
     text = tmp_path / "text.txt"
     text.write_text("".join(f"frase {i}\n" for i in range(100)), encoding="utf-8")
-    for module in (training, budget):
+    for module in (training, timing):
         monkeypatch.setattr(module, "train", full)
     for length in ({"steps": 3}, {"minutes": 0.1}):
         with pytest.raises(OutOfMemory, match="lower train"):

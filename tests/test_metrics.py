@@ -14,17 +14,17 @@ from seqeval.scheme import IOB2, IOBES
 from sklearn import metrics as sk
 
 from palavra.errors import PalavraError
-from palavra.tasks import ranking as module
-from palavra.tasks.metrics import (
+from palavra.metrics import top_k as module
+from palavra.metrics.classification import (
     ClassificationScores,
     SpanScores,
     classification_scores,
     multilabel_scores,
     span_scores,
 )
-from palavra.tasks.ranking import Ranking
-from palavra.tasks.regression_metrics import regression_scores
-from palavra.tasks.spans import Scheme, Span, decode_tags, encode_tags
+from palavra.metrics.regression import regression_scores
+from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, encode_tags
+from palavra.metrics.top_k import Ranking
 
 
 def names(count: int) -> tuple[str, ...]:

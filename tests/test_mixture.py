@@ -24,10 +24,10 @@ from palavra.model.heads import CausalLanguageModel
 from palavra.objectives.causal import CausalObjective
 from palavra.objectives.masked import MaskedObjective, MaskingConfig
 from palavra.objectives.mixture import MixedObjective, MixtureConfig
+from palavra.pretraining.objectives import pretraining_objective
+from palavra.pretraining.plan import timing
+from palavra.pretraining.plan.resolve import synthetic
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
-from palavra.run import budget
-from palavra.run.learning import learning_of
-from palavra.run.sizing import synthetic
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 
@@ -40,7 +40,7 @@ def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
 
 
 def objective(**config: Any) -> MixedObjective:
-    masked = MaskedObjective(MaskingConfig(share=0.4, final_share=0.2), vocabulary())
+    masked = MaskedObjective(MaskingConfig(mask_rate=0.4, final_mask_rate=0.2), vocabulary())
     return MixedObjective(CausalObjective(), masked, MixtureConfig(**config), steps=10)
 
 
@@ -49,15 +49,15 @@ def test_the_first_steps_are_causal_and_the_rest_masked() -> None:
     assert [[(part.causal, part.sequences) for part in batch.parts] for batch in found] == (
         [[(True, 3)]] * 6 + [[(False, 3)]] * 4
     )
-    assert not any(MixtureConfig(causal_share=0).causal_share_at(step / 10, 10) for step in range(10))
-    assert all(MixtureConfig(causal_share=1).causal_share_at(step / 10, 10) for step in range(10))
+    assert not any(MixtureConfig(causal_fraction=0).causal_fraction_at(step / 10, 10) for step in range(10))
+    assert all(MixtureConfig(causal_fraction=1).causal_fraction_at(step / 10, 10) for step in range(10))
 
 
 @given(st.integers(0, 100), st.integers(1, 2000), st.sampled_from(["first", "throughout"]))
 def test_steps_have_their_share_exactly(percent: int, steps: int, when: Any) -> None:
     share = percent / 100
-    config = MixtureConfig(causal_share=share, when=when)
-    found = [config.causal_share_at(step / steps, steps) for step in range(steps)]
+    config = MixtureConfig(causal_fraction=share, when=when)
+    found = [config.causal_fraction_at(step / steps, steps) for step in range(steps)]
     assert set(found) <= {0.0, 1.0}
     assert abs(sum(found) - share * steps) < 1
     if when == "throughout":
@@ -68,10 +68,10 @@ def test_steps_have_their_share_exactly(percent: int, steps: int, when: Any) -> 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_a_typical_step_of_each_kind_is_known_with_its_share(when: Any, share: float, steps: int) -> None:
-    config = MixtureConfig(causal_share=share, when=when)
+    config = MixtureConfig(causal_fraction=share, when=when)
     kinds = config.kinds_of_steps(steps)
     assert sum(part for _, part in kinds) == pytest.approx(1)
-    causal = sum(part * config.causal_share_at(progress, steps) for progress, part in kinds)
+    causal = sum(part * config.causal_fraction_at(progress, steps) for progress, part in kinds)
     assert causal == pytest.approx(share)
     assert all(0 <= progress < 1 for progress, _ in kinds)
 
@@ -80,22 +80,24 @@ def test_what_changes_over_masked_training_changes_over_its_part_of_the_run() ->
     """The share of hidden tokens goes from 0.4 to 0.2 in the masked steps, though they are the last fifth."""
     lengths = (60,) * 20
     for when, progress, share in (("first", 0.8, 0.4), ("first", 0.9, 0.3), ("together", 0.9, 0.22)):
-        (part,) = objective(causal_share=0.8 if when == "first" else 0.0, when=when).prepare(
+        (part,) = objective(causal_fraction=0.8 if when == "first" else 0.0, when=when).prepare(
             packed(lengths), np.random.default_rng(0), progress
         ).parts  # fmt: skip
         assert part.labelled == round(share * 20 * 58)
     recipe = Recipe(objective="causal+masked", train=TrainConfig(steps=10))
-    recipe = replace(recipe, mixture=MixtureConfig(causal_share=0.8), masking=MaskingConfig(share=0.4, final_share=0.2))
-    assert learning_of(recipe).step_values(recipe, 0.8) == pytest.approx({"causal": 0.0, "masked_share": 0.4})
-    assert learning_of(recipe).step_values(recipe, 0.9) == pytest.approx({"causal": 0.0, "masked_share": 0.3})
+    recipe = replace(
+        recipe, mixture=MixtureConfig(causal_fraction=0.8), masking=MaskingConfig(mask_rate=0.4, final_mask_rate=0.2)
+    )
+    assert pretraining_objective(recipe).step_values(recipe, 0.8) == pytest.approx({"causal": 0.0, "mask_rate": 0.4})
+    assert pretraining_objective(recipe).step_values(recipe, 0.9) == pytest.approx({"causal": 0.0, "mask_rate": 0.3})
 
 
 def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """A causal step takes 1 s here and a masked one 5."""
-    sizes = ModelRecipe(width=16, layers=1, heads=1, context=16)
+    sizes = ModelRecipe(hidden_size=16, num_layers=1, num_heads=1, context=16)
     recipe = Recipe(objective="causal+masked", model=sizes, train=TrainConfig(batch_tokens=64)).of_size("nano")
-    learning = learning_of(recipe)
-    objective = learning.objective(recipe, 32, None, 16.0)
+    pretraining = pretraining_objective(recipe)
+    objective = pretraining.objective(recipe, 32, None, 16.0)
     seen: list[float] = []
 
     def times(model: object, at: Any, *more: object) -> list[float]:
@@ -104,10 +106,10 @@ def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: py
         seen.append(float(part.causal))
         return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
 
-    monkeypatch.setattr(budget, "_step_times", times)
-    model = learning.new(recipe.model.build(32, None))
-    trial = budget.Trial(recipe=recipe, packed=synthetic(32)(recipe), objective=objective)
-    found = budget.step_seconds(model, objective, trial, choose_compute("cpu", "float32", "off"))
+    monkeypatch.setattr(timing, "_step_times", times)
+    model = pretraining.new(recipe.model.build(32, None))
+    trial = timing.TimingRun(recipe=recipe, packed=synthetic(32)(recipe), objective=objective)
+    found = timing.step_seconds(model, objective, trial, choose_compute("cpu", "float32", "off"))
     assert seen == [1.0, 0.0]
     assert found == pytest.approx(0.6 * 1 + 0.4 * 5)
 
@@ -170,7 +172,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("when", ["first", "throughout"])
 def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path: Path, when: str) -> None:
     out = tmp_path / "m"
-    lines = mixed_run(corpus, out, 12, f"mixture.when={when}", "mixture.causal_share=0.5")
+    lines = mixed_run(corpus, out, 12, f"mixture.when={when}", "mixture.causal_fraction=0.5")
     causal = [line["causal"] for line in lines if line["kind"] == "train"]
     assert {0.0, 1.0} == set(causal)
     if when == "first":
@@ -188,7 +190,7 @@ def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path
 def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM
 
-    lines = mixed_run(corpus, tmp_path / "m", 50, "optimizer.learning_rate=0.02", "mixture.causal_share=0.3")
+    lines = mixed_run(corpus, tmp_path / "m", 50, "optimizer.learning_rate=0.02", "mixture.causal_fraction=0.3")
     valid = [line for line in lines if line["kind"] == "valid"]
     assert {"loss", "accuracy", "causal_loss"} <= set(valid[0])
     assert min(line["causal_loss"] for line in valid) < np.log(300) - 2
@@ -220,8 +222,8 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
-        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_share=0.5", objective="masked")
-    with pytest.raises(PalavraError, match=r"mixture.causal_share is 2"):
-        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_share=2")
+        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=0.5", objective="masked")
+    with pytest.raises(PalavraError, match=r"mixture.causal_fraction is 2"):
+        mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=2")
     with pytest.raises(PalavraError, match="not llama"):
         mixed_run(corpus, tmp_path / "m", 1, family="llama")

@@ -217,7 +217,7 @@ def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
         values[key] = data.draw(JSON)
     with suppress(PalavraError):
         config = FAMILIES[family].read(values)
-        assert FAMILIES[family].read(FAMILIES[family].write(config)).width == config.width
+        assert FAMILIES[family].read(FAMILIES[family].write(config)).hidden_size == config.hidden_size
 
 
 def refused_of(family: str, directory: Path, values: dict[str, Any]) -> None:

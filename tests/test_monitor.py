@@ -16,7 +16,7 @@ def report_of(step: int, loss: float, norm: float = 1.0) -> StepReport:
         step=step,
         loss=torch.tensor(loss),
         gradient_norm=torch.tensor(norm),
-        learning_rate_share=0.5,
+        lr_multiplier=0.5,
         labelled=1,
         tokens=1,
         micro_batches=1,
@@ -27,7 +27,7 @@ def report_of(step: int, loss: float, norm: float = 1.0) -> StepReport:
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (3.0, math.nan), (3.0, math.inf)])
 def test_a_lost_loss_is_told_one_step_later_with_all_that_is_known(loss: float, norm: float) -> None:
-    monitor = Monitor(peak_rate=0.004)
+    monitor = Monitor(max_lr=0.004)
     monitor.watch(report_of(1, 5.0))
     monitor.watch(report_of(2, loss, norm))
     with pytest.raises(Diverged, match=r"step 2, learning rate 0\.002, documents 2, 3, .* more: ") as caught:
@@ -38,7 +38,7 @@ def test_a_lost_loss_is_told_one_step_later_with_all_that_is_known(loss: float, 
 
 def test_settling_judges_the_last_report() -> None:
     """Before a checkpoint is written, and at the end."""
-    monitor = Monitor(peak_rate=0.004)
+    monitor = Monitor(max_lr=0.004)
     monitor.watch(report_of(1, math.nan))
     with pytest.raises(Diverged, match="step 1"):
         monitor.settle()
@@ -46,7 +46,7 @@ def test_settling_judges_the_last_report() -> None:
 
 
 def test_a_bad_batch_is_no_explosion_and_an_explosion_is() -> None:
-    monitor = Monitor(peak_rate=1.0)
+    monitor = Monitor(max_lr=1.0)
     for step in range(1, 30):
         monitor.watch(report_of(step, 30.0 if step == 10 else 6.0))
 
@@ -59,7 +59,7 @@ def test_a_bad_batch_is_no_explosion_and_an_explosion_is() -> None:
 
 
 def test_a_resumed_monitor_goes_on() -> None:
-    first, second = Monitor(peak_rate=1.0), Monitor(peak_rate=1.0)
+    first, second = Monitor(max_lr=1.0), Monitor(max_lr=1.0)
     for step in range(1, 10):
         first.watch(report_of(step, 7.0 - step / 3))
     first.settle()

@@ -22,7 +22,7 @@ import palavra
 from palavra.data.loader import Packed, assemble
 from palavra.data.packing import Cursor, Pieces, one_pass
 from palavra.errors import PalavraError
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.evaluation import EvalSet
 from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
@@ -154,7 +154,7 @@ def test_one_document_alone_has_nothing_to_exchange() -> None:
     assert not pairs.labelled.any()
     text = [token for token in pairs.input_ids.tolist() if token not in (CLS, SEP)]
     assert text == packed.text.gather(np.array([0]), np.array([0]), np.array([40])).tolist()
-    held_out = HeldOut(documents=packed.text, lengths=packed.text.lengths, cls_id=CLS, sep_id=SEP)
+    held_out = EvalSet(documents=packed.text, lengths=packed.text.lengths, cls_id=CLS, sep_id=SEP)
     found = evaluate_next_sentence(build(), held_out, objective(), CPU)
     assert (found.pairs, found.accuracy, found.baseline) == (0, None, None)
     assert "one document" in found.brief()
@@ -162,7 +162,7 @@ def test_one_document_alone_has_nothing_to_exchange() -> None:
 
 def test_an_evaluation_says_what_was_exchanged_and_what_the_same_answer_scores() -> None:
     shelf = Shelf.random([30, 9, 200, 12, 40])
-    held_out = HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
+    held_out = EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)
     found = evaluate_next_sentence(build(), held_out, objective(), CPU)
     assert found.exchanged is not None
     assert found.baseline == max(found.exchanged, 1 - found.exchanged)
@@ -202,7 +202,9 @@ def build(seed: int = 0) -> NextSentenceModel:
 
 
 def objective(tokens: float = 10.0) -> NextSentenceObjective:
-    return NextSentenceObjective(MaskingConfig(share=0.3), vocabulary(), sentences(), context=CONTEXT, tokens=tokens)
+    return NextSentenceObjective(
+        MaskingConfig(mask_rate=0.3), vocabulary(), sentences(), context=CONTEXT, tokens=tokens
+    )
 
 
 def prepared(count: int = 12) -> PairBatch:
@@ -249,7 +251,9 @@ def test_what_the_parts_say_is_learned() -> None:
     """Documents of one word each, twenty words: whether both parts have it is nearly all there is to know."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    config = model_config("bert", width=32, intermediate=64, context=CONTEXT, dropout=0.0, attention_dropout=0.0)
+    config = model_config(
+        "bert", hidden_size=32, intermediate_size=64, context=CONTEXT, dropout=0.0, attention_dropout=0.0
+    )
     model = NextSentenceModel(config)
     optimizer, right = torch.optim.AdamW(model.parameters(), lr=0.002), []
     for _ in range(270):
@@ -334,7 +338,7 @@ def test_an_evaluation_reads_every_weight_of_the_body_once(tmp_path: Path, monke
 # Whole runs
 
 TINY = (
-    "model.width=32", "model.layers=1", "model.heads=2", "model.context=32", "train.batch_tokens=512",
+    "model.hidden_size=32", "model.num_layers=1", "model.num_heads=2", "model.context=32", "train.batch_tokens=512",
     "train.compile=off", "train.eval_every=10", "train.save_every=10", "train.device=cpu", "train.precision=float32",
     "train.threads=1", "optimizer.learning_rate=0.02",
 )  # fmt: skip

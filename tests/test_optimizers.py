@@ -73,7 +73,7 @@ def test_each_equals_torchs_own(name: OptimizerName) -> None:
 
 
 def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
-    model, optimizers = model_and("muon", learning_rate=0.02, weight_decay=0.1, rest_ratio=0.5)
+    model, optimizers = model_and("muon", learning_rate=0.02, weight_decay=0.1, adamw_lr_ratio=0.5)
     twin = copy.deepcopy(model)
     named = dict(twin.named_parameters())
     hidden = named.pop("transformer.layers.0.weight")
@@ -174,7 +174,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 def test_rates_scale_every_group_from_its_peak() -> None:
-    _, optimizers = model_and("muon", learning_rate=0.02, rest_ratio=0.5)
+    _, optimizers = model_and("muon", learning_rate=0.02, adamw_lr_ratio=0.5)
 
     def rates() -> list[float]:
         return [group["lr"] for member in optimizers.members for group in member.param_groups]

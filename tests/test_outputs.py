@@ -14,8 +14,8 @@ from tiny_outputs import CLASSES, WIDTH, build, gradients, rows_of, zipf
 from torch import Tensor
 
 from palavra.errors import PalavraError
-from palavra.model.output_layers import Hierarchical, Softmax
-from palavra.model.outputs import OutputConfig, OutputName, build_output
+from palavra.model.task_outputs.config import OutputConfig, OutputName, build_output
+from palavra.model.task_outputs.layers import Hierarchical, Softmax
 
 CONFIGS = [
     OutputConfig(name="softmax"),

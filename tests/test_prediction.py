@@ -14,17 +14,18 @@ from tiny_prediction import BODY, EXAMPLES, FITTED, PAIR, flags, model_of, renam
 from typer.testing import CliRunner
 
 import palavra
+from palavra.api.evaluate import evaluate_task
+from palavra.api.predict import predict_inputs
 from palavra.cli import app
 from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
-from palavra.inference.columns import LabelledColumns
-from palavra.inference.tasks import FineTunedModel
-from palavra.run.prediction import predict_inputs
-from palavra.run.splits import read_split
-from palavra.run.task_api import build_finetune_recipe, evaluate_task
-from palavra.tasks.kinds import KINDS
+from palavra.finetuning.splits import read_split
+from palavra.inference.finetuned import FineTunedModel
+from palavra.recipe.finetuning_options import build_finetune_recipe
+from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, Columns, TaskSpec, text_fields
-from palavra.tasks.texts import text_columns
+from palavra.tasks.text_examples import text_columns
 
 
 def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path:
@@ -68,15 +69,25 @@ def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
         given = {name: value for name, value in zip(TEXTS, names, strict=True) if name in COLUMNS_OF[kind]}
         read = text_fields(TaskSpec(kind=kind, columns=Columns(**given)))
         assert set(read) <= set(COLUMNS_OF[kind])
-        assert len(read) == (0 if kind == "qa" else 2 if kind == "pairs" or given.get("text_b") else 1)
+        assert len(read) == (0 if kind == "question-answering" else 2 if given.get("text_b") else 1)
 
 
 @pytest.mark.parametrize("command", ["finetune", "sweep"])
 def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
-    home = {"finetune": "palavra.run.task_api.finetune", "sweep": "palavra.run.sweep.sweep"}[command]
+    home = {"finetune": "palavra.api.finetune.finetune", "sweep": "palavra.experiments.sweep.sweep"}[command]
     monkeypatch.setattr(home, lambda kind, train, **options: given.update(options, train=train))
-    line = [command, "qa", "hf://squad:train", "--model", "m", "--out", str(tmp_path), "--valid", "hf://squad:valid"]
+    line = [
+        command,
+        "question-answering",
+        "hf://squad:train",
+        "--model",
+        "m",
+        "--out",
+        str(tmp_path),
+        "--valid",
+        "hf://squad:valid",
+    ]
     several = ["--label", "a", "--label", "b", "--choices", "x", "--choices", "y"]
     one = {name: f"my {name}" for name in ("text", "text_a", "text_b", "words", "question", "context", "answers",
                                            "encoding", "separator")}  # fmt: skip
@@ -95,7 +106,9 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     own = write(tmp_path / "own.jsonl", EXAMPLES[kind], EXAMPLES[kind])
     record, columns = renamed(kind)
     others = write(tmp_path / "others.jsonl", record, record)
-    expected = evaluate_task(folders / kind, own, **({} if kind != "labelling" else _named("labelling")))
+    expected = evaluate_task(
+        folders / kind, own, **({} if kind != "token-classification" else _named("token-classification"))
+    )
     found = palavra.evaluate(folders / kind, others, **columns)
     assert found.scores.values == expected.scores.values
     model = palavra.load(folders / kind)
@@ -121,21 +134,30 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
     ("kind", "columns", "said"),
     [
         ("classification", {"question": "q"}, r"^--question means nothing for classification: use --text, [^\n]*$"),
-        ("qa", {"text_a": "q"}, r"^--text-a means nothing for qa: use --question, --context, --answers$"),
+        (
+            "question-answering",
+            {"text_a": "q"},
+            r"^--text-a means nothing for question-answering: use --question, --context, --answers$",
+        ),
         ("regression", {"label": ("a", "b")}, r"^--label names 2 columns, task was trained with 1: name as many$"),
         ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave --text-b out$"),
     ],
 )
 def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
     with pytest.raises(PalavraError, match=said):
-        model_of(kind).reading(**columns)
+        model_of(kind).with_columns(**columns)
 
 
 @pytest.mark.parametrize(
     ("kind", "trained_with", "given", "said"),
     [
         ("classification", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
-        ("choice", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
+        (
+            "multiple-choice",
+            BODY,
+            {"text_a": "s"},
+            "^--text-a would not be read: task reads --text body; leave it out$",
+        ),
         ("regression", PAIR, {"text": "x"}, "^--text would not be read: task reads --text-a a and --text-b b; leave"),
         *((kind, Columns(), {"separator": ";"}, SEPARATOR) for kind in FITTED),
     ],
@@ -145,19 +167,19 @@ def test_what_the_task_would_not_read_is_refused(
 ) -> None:
     """Else other columns would be scored without a word."""
     with pytest.raises(PalavraError, match=said):
-        model_of(kind, columns=trained_with).reading(**given)
+        model_of(kind, columns=trained_with).with_columns(**given)
     columns = {name: value for name, value in vars(trained_with).items() if value is not None}
     with pytest.raises(PalavraError, match=said):
         build_finetune_recipe(cast(Any, kind), "t.csv", model="m", **columns, **given)
 
 
 def test_what_the_task_reads_is_taken() -> None:
-    other = model_of("classification", columns=Columns(text_a="a")).reading(text="x")
+    other = model_of("classification", columns=Columns(text_a="a")).with_columns(text="x")
     assert text_columns(other.task()[1].spec) == ("x",)
     for columns in (Columns(), Columns(text_a="a")):
-        other = model_of("classification", columns=columns).reading(text_a="x")
+        other = model_of("classification", columns=columns).with_columns(text_a="x")
         assert text_columns(other.task()[1].spec) == ("x",)
-    other = model_of("regression", columns=PAIR).reading(text_a="x")
+    other = model_of("regression", columns=PAIR).with_columns(text_a="x")
     assert text_columns(other.task()[1].spec) == ("x", "b")
     for options in ({"multilabel": True}, {"set": ["task.multilabel=true"]}):
         made = build_finetune_recipe("classification", "t.csv", model="m", separator=";", **cast(Any, options))
@@ -165,14 +187,14 @@ def test_what_the_task_reads_is_taken() -> None:
 
 
 def test_a_text_is_not_read_where_words_are_labelled(folders: Path, tmp_path: Path) -> None:
-    own = write(tmp_path / "own.jsonl", EXAMPLES["labelling"])
+    own = write(tmp_path / "own.jsonl", EXAMPLES["token-classification"])
     with pytest.raises(PalavraError, match=r"^--text would not be read: task reads labelled words; [^\n]*--words$"):
-        evaluate_task(folders / "labelling", own, text="body", label="label")
+        evaluate_task(folders / "token-classification", own, text="body", label="label")
     with pytest.raises(PalavraError, match=r"^--text would not be read"):
-        read_split(TaskSpec(kind="labelling", train=str(own), columns=Columns(text="body")), 0)
+        read_split(TaskSpec(kind="token-classification", train=str(own), columns=Columns(text="body")), 0)
     columns = tmp_path / "own.conll"
     columns.write_text("the O\nboat B-X\n", encoding="utf-8")
-    model = model_of("labelling")
+    model = model_of("token-classification")
     assert len(list(predict_inputs(model, (), str(own), text="body"))) == 1
     with pytest.raises(PalavraError, match=r"^--text would not be read"):
         list(predict_inputs(model, (), str(columns), text="body"))
@@ -188,34 +210,43 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     records.write_text(json.dumps([{"id": "1", "ask": "which boat?", "context": "the red boat", "answers": []}]))
     said = rf"^{squad}: --question would not be read: SQuAD's JSON has names of its own; leave it out$"
     with pytest.raises(PalavraError, match=said):
-        evaluate_task(folders / "qa", squad, question="ask")
-    model = palavra.load(folders / "qa")
+        evaluate_task(folders / "question-answering", squad, question="ask")
+    model = palavra.load(folders / "question-answering")
     assert isinstance(model, FineTunedModel)
     with pytest.raises(PalavraError, match=said):
         list(predict_inputs(model, (), str(squad), question="ask"))
-    spec = TaskSpec(kind="qa", train=str(squad), columns=Columns(question="ask"))
+    spec = TaskSpec(kind="question-answering", train=str(squad), columns=Columns(question="ask"))
     with pytest.raises(PalavraError, match=said):
         read_split(replace(spec, valid=str(squad)), 0)
     assert len(read_split(replace(spec, valid=str(records)), 0).valid) == 1
-    trained_on_records = model.reading(question="ask")
+    trained_on_records = model.with_columns(question="ask")
     assert len(list(predict_inputs(trained_on_records, (), str(squad)))) == 1
     assert len(list(predict_inputs(model, (), str(records), question="ask"))) == 1
 
 
 def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match="--choices means nothing for pairs: use --text-a, --text-b, --label"):
-        build_finetune_recipe("pairs", "t.csv", model="m", choices="c")
+    with pytest.raises(
+        PalavraError, match="--choices means nothing for classification: use --text, --text-a, --text-b, --label"
+    ):
+        build_finetune_recipe("classification", "t.csv", model="m", choices="c")
     tasks = tmp_path / "tasks.toml"
-    tables = [f'[[tasks]]\nname = "{kind}"\nkind = "{kind}"\ntrain = "t.csv"\n' for kind in ("pairs", "choice")]
+    tables = [
+        f'[[tasks]]\nname = "{name}"\nkind = "{kind}"\ntrain = "t.csv"\n'
+        for name, kind in (("one", "classification"), ("other", "multiple-choice"))
+    ]
     tasks.write_text("\n".join(tables), encoding="utf-8")
     made = build_finetune_recipe("multitask", tasks, model="m", choices="c")
     assert made.tasks[1].columns.choices == ("c",)
-    with pytest.raises(PalavraError, match="--words means nothing for pairs, choice"):
+    with pytest.raises(PalavraError, match="--words means nothing for classification, multiple-choice"):
         build_finetune_recipe("multitask", tasks, model="m", words="w")
 
 
 def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -> None:
-    kinds = (("one", "classification", ""), ("several", "classification", "multilabel = true\n"), ("asked", "qa", ""))
+    kinds = (
+        ("one", "classification", ""),
+        ("several", "classification", "multilabel = true\n"),
+        ("asked", "question-answering", ""),
+    )
     tables = [f'[[tasks]]\nname = "{name}"\nkind = "{kind}"\ntrain = "t.csv"\n{more}' for name, kind, more in kinds]
     (tmp_path / "tasks.toml").write_text("\n".join(tables), encoding="utf-8")
     made = build_finetune_recipe("multitask", tmp_path / "tasks.toml", model="m", text="t", question="q", separator=";")
@@ -228,13 +259,12 @@ def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -
     [
         ("classification", 'columns.question = "q"', "columns.question means nothing for classification, which takes "
          "text, text_a, text_b, label: leave it out"),
-        ("labelling", 'columns.text_a = "a"', "columns.text_a means nothing for labelling, which takes text, words, l"),
-        ("choice", 'columns.text_b = "b"', "columns.text_b means nothing for choice, which takes text, text_a, cho"),
-        ("pairs", 'columns.text = "t"', "columns.text means nothing for pairs, which takes text_a, text_b, label: le"),
+        ("token-classification", 'columns.text_a = "a"', "columns.text_a means nothing for token-classification, which takes text, words, l"),
+        ("multiple-choice", 'columns.text_b = "b"', "columns.text_b means nothing for multiple-choice, which takes text, text_a, cho"),
         ("regression", 'columns = { text = "t", text_b = "b" }', "columns.text would not be read, but text_a and te"),
-        ("choice", 'columns = { text = "t", text_a = "a" }', "columns.text_a would not be read, but text: leave one"),
-        ("qa", 'separator = ";"', "separator means nothing for qa, only for classification, pairs: leave it out"),
-        ("pairs", 'separator = ";"', "separator would not be read, for it parts several labels of one field: set mul"),
+        ("multiple-choice", 'columns = { text = "t", text_a = "a" }', "columns.text_a would not be read, but text: leave one"),
+        ("question-answering", 'separator = ";"', "separator means nothing for question-answering, only for classification: leave it out"),
+        ("classification", 'separator = ";"', "separator would not be read, for it parts several labels of one field: set mul"),
     ],
 )  # fmt: skip
 def test_a_field_of_a_file_that_its_task_does_not_read_is_refused(
@@ -261,10 +291,13 @@ def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"layers": 3}, "--layers means nothing to the strategy full: add --strategy top-k"),
-        ({"layers": 3, "strategy": "lora"}, "--layers means nothing to the strategy lora: add --strategy top-k"),
-        ({"valid": "v.csv", "valid_share": 0.2}, "--valid-share would not be read, for there are validation examples"),
-        ({"folds": 3, "valid_share": 0.2}, "--valid-share would not be read, for --folds holds out by itself"),
+        ({"last_n": 3}, "--last-n means nothing to the strategy full: add --strategy last-n"),
+        ({"last_n": 3, "strategy": "lora"}, "--last-n means nothing to the strategy lora: add --strategy last-n"),
+        (
+            {"valid": "v.csv", "valid_fraction": 0.2},
+            "--valid-fraction would not be read, for there are validation examples",
+        ),
+        ({"folds": 3, "valid_fraction": 0.2}, "--valid-fraction would not be read, for --folds holds out by itself"),
         ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
     ],
 )
@@ -276,7 +309,9 @@ def test_an_option_without_effect_is_refused(tmp_path: Path, options: dict[str, 
 
 def test_what_a_file_of_tasks_says_beside_them_is_not_lost(tmp_path: Path) -> None:
     file = tmp_path / "tasks.toml"
-    tables = [f'[[tasks]]\nname = "{name}"\nkind = "qa"\ntrain = "t.json"\n' for name in ("one", "other")]
+    tables = [
+        f'[[tasks]]\nname = "{name}"\nkind = "question-answering"\ntrain = "t.json"\n' for name in ("one", "other")
+    ]
     file.write_text("\n".join([*tables, "[train]\nepochs = 7.0\n"]), encoding="utf-8")
     with pytest.raises(PalavraError, match=rf"^{file}: train would not be read, [^\n]* --recipe too[^\n]*$"):
         build_finetune_recipe("multitask", file, model="m")
@@ -284,7 +319,7 @@ def test_what_a_file_of_tasks_says_beside_them_is_not_lost(tmp_path: Path) -> No
     with pytest.raises(
         PalavraError, match=r"^t\.json: one file of examples, but the recipe describes 2 tasks: [^\n]*$"
     ):
-        build_finetune_recipe("qa", "t.json", model="m", recipe=file)
+        build_finetune_recipe("question-answering", "t.json", model="m", recipe=file)
 
 
 @pytest.mark.parametrize("kind", FITTED)
@@ -292,10 +327,10 @@ def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
     model = model_of(kind)
     record = {name: value for name, value in EXAMPLES[kind].items() if name not in ("label", "answers")}
     if kind in ("classification", "pairs", "regression"):
-        assert model.predict([record], long="split") == model.predict([record])
+        assert model.predict([record], overflow="window") == model.predict([record])
         return
-    with pytest.raises(PalavraError, match=f"^--long means nothing for {kind}, only for classification, pairs, reg"):
-        model.predict([record], long="split")
+    with pytest.raises(PalavraError, match=f"^--overflow means nothing for {kind}, only for classification, reg"):
+        model.predict([record], overflow="window")
 
 
 def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
@@ -304,5 +339,5 @@ def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
 
 
 def test_a_data_set_of_the_hub_keeps_its_name() -> None:
-    made = build_finetune_recipe("qa", "hf://squad:train", model="m", valid="hf://squad:validation")
+    made = build_finetune_recipe("question-answering", "hf://squad:train", model="m", valid="hf://squad:validation")
     assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", "hf://squad:validation")

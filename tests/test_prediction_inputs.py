@@ -14,12 +14,12 @@ from tiny_tasks import trained
 from typer.testing import CliRunner
 
 import palavra
+from palavra.api.predict import in_parts, inputs_of_file, predict_all, predict_inputs
 from palavra.cli import app
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel
-from palavra.run.prediction import in_parts, inputs_of_file, predict_all, predict_inputs
-from palavra.tasks.directory import build_task_model
-from palavra.tasks.kinds.classification import Classification
+from palavra.inference.finetuned import FineTunedModel
+from palavra.tasks.saved_model import build_task_model
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 
 # Files and standard input
@@ -60,9 +60,9 @@ def test_every_kind_predicts_from_records_of_files_and_of_standard_input(
         ("pairs", '{"text_a": "a", "text_b": "b"}\n\n["a", "b"]\n', r"^stdin:3: a JSON list, not an object[^\n]*$"),
         ("pairs", '{"text_a": "a"}', r"^stdin:1: no column 'text_b'[^\n]*$"),
         ("pairs", "the red boat", r"^stdin:1: not valid JSON [^\n]*$"),
-        ("qa", '{"question": "q"}', r"^stdin:1: wanted are a mapping with question and context[^\n]*$"),
-        ("choice", '{"text": "a", "choices": "b"}', r"^stdin:1: choices is 'b', not a list[^\n]*$"),
-        ("labelling", '{"words": [1]}', r"^stdin:1: word 1 is 1, not a word[^\n]*$"),
+        ("question-answering", '{"question": "q"}', r"^stdin:1: wanted are a mapping with question and context[^\n]*$"),
+        ("multiple-choice", '{"text": "a", "choices": "b"}', r"^stdin:1: choices is 'b', not a list[^\n]*$"),
+        ("token-classification", '{"words": [1]}', r"^stdin:1: word 1 is 1, not a word[^\n]*$"),
         ("classification", b'{"text": "\xe9"}', r"^stdin:1: byte 0xe9 is not valid utf-8[^\n]*$"),
         ("classification", "", r"^stdin: holds no records[^\n]*$"),
     ],
@@ -172,9 +172,11 @@ def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> 
     (every,) = model.predict(["a boat"], top=9)
     assert [one["label"] for one in every["best"]] in (["a", "b"], ["b", "a"])
     assert sum(one["probability"] for one in every["best"]) == pytest.approx(1)
-    (answers,) = palavra.load(folders / "qa").predict([("which?", "the red boat and the blue one")], top=7)
+    (answers,) = palavra.load(folders / "question-answering").predict(
+        [("which?", "the red boat and the blue one")], top=7
+    )
     assert len(answers["best"]) == 7
-    for kind in ("regression", "labelling", "choice"):
+    for kind in ("regression", "token-classification", "multiple-choice"):
         with pytest.raises(PalavraError, match=f"--top means nothing to {kind}"):
             palavra.load(folders / kind).predict([EXAMPLES[kind]], top=2)
     with pytest.raises(PalavraError, match="--top is 0"):
@@ -185,7 +187,7 @@ def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> 
 def test_the_listed_classes_are_the_most_probable_of_very_many(several: bool) -> None:
     labels = tuple(f"l{n:03}" for n in range(300))
     spec = TaskSpec(kind="classification", multilabel=several)
-    task = Classification(spec, labels, (1,) * 300, examples=300)
+    task = SequenceClassification(spec, labels, (1,) * 300, examples=300)
     tokenizer = trained()
     config = model_config("bert", vocab_size=tokenizer.vocab_size)
     torch.manual_seed(0)
@@ -206,7 +208,7 @@ def test_an_evaluation_writes_what_is_right_beside_what_is_said(folders: Path, t
     lines = json.dumps(EXAMPLES[kind])
     file, said = tmp_path / "t.jsonl", tmp_path / "said.jsonl"
     file.write_text(f"{lines}\n{lines}\n", encoding="utf-8")
-    palavra.evaluate(folders / kind, file, predictions=said, label="label" if kind == "labelling" else None)
+    palavra.evaluate(folders / kind, file, predictions=said, label="label" if kind == "token-classification" else None)
     (first, _) = (json.loads(line) for line in said.read_text(encoding="utf-8").splitlines())
     expected = EXAMPLES[kind].get("answers", EXAMPLES[kind].get("label"))
     assert list(first)[:2] == ["where", "gold"]

@@ -19,14 +19,15 @@ from tiny_runs import metrics_of
 import palavra
 from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.run import sizing, training
-from palavra.run.directory import RunDirectory
-from palavra.run.pretrain import Finished
+from palavra.pretraining.plan import resolve as sizing
+from palavra.pretraining.run import Finished
 from palavra.training import checkpoint as checkpoints
+from palavra.training import trainer as training
 from palavra.training.monitor import Diverged
+from palavra.training.run_directory import RunDirectory
 
 TINY = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.compile=off", "train.eval_every=10", "train.save_every=8", "train.log_every=5", "train.device=cpu",
 )  # fmt: skip
 SUBJECTS = ["O gato", "A menina", "O velho rei", "Uma raposa", "O rato", "Aquele poeta", "A vizinha"]
@@ -348,7 +349,7 @@ def test_a_dry_run_only_tells(corpus: Path) -> None:
     plan = palavra.plan(corpus, documents="line", steps=5, set=TINY)
     assert plan.steps == 5
     assert plan.parameters > 0
-    assert plan.recipe.model.width == 32
+    assert plan.recipe.model.hidden_size == 32
 
 
 @pytest.mark.parametrize("content", ["palavra", "uma só frase curta\n", "a\nb\nc\n"])

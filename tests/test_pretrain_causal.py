@@ -18,14 +18,14 @@ from tiny_runs import metrics_of
 import palavra
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 from palavra.model.transformer import matmul_flops
+from palavra.pretraining.job import PretrainingJob
+from palavra.pretraining.run import Finished
 from palavra.recipe import ModelRecipe, Recipe
-from palavra.run.pretrain import Finished
-from palavra.run.pretraining import Pretraining
 
 TINY = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.compile=off", "train.eval_every=10", "train.save_every=8", "train.log_every=5", "train.device=cpu",
     "train.precision=float32", "train.threads=1",
 )  # fmt: skip
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(corpus: Path, out: Path, steps: int, *extra: str, **options: Any) -> Finished:
     """A small causal run."""
-    defaults = {"objective": "causal", "documents": "line", "vocab_size": 300, "valid_share": 0.1}
+    defaults = {"objective": "causal", "documents": "line", "vocab_size": 300, "valid_fraction": 0.1}
     return palavra.pretrain(corpus, out=out, steps=steps, set=(*TINY, *extra), **{**defaults, **options})
 
 
@@ -79,7 +79,7 @@ def test_a_run_counts_the_products_of_a_sequence_as_the_model_does(family: str) 
     recipe = Recipe(model=ModelRecipe(context=64))
     job = SimpleNamespace(recipe=recipe, packer=packer, model=SimpleNamespace(config=config))
     report = SimpleNamespace(tokens=60, labelled=20)
-    assert Pretraining.flops(job, report) == matmul_flops(config, 60, 20, sequence=30)  # type: ignore[arg-type]
+    assert PretrainingJob.flops(job, report) == matmul_flops(config, 60, 20, sequence=30)  # type: ignore[arg-type]
 
 
 def test_a_run_leaves_what_a_masked_run_leaves(finished: Path) -> None:
@@ -153,7 +153,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path, corpus: Pat
 
 def test_a_model_is_asked_what_its_kind_does(finished: Path, masked: Path) -> None:
     causal, other = palavra.load(finished, device="cpu"), palavra.load(masked, device="cpu")
-    assert (type(causal), type(other)) == (CausalModel, LanguageModel)
+    assert (type(causal), type(other)) == (CausalModel, MaskedModel)
     for model, name in ((causal, "fill"), (causal, "embed"), (other, "generate")):
         with pytest.raises(PalavraError, match=r"which cannot (fill|embed|generate): use"):
             getattr(model, name)("O [MASK]")
@@ -196,7 +196,7 @@ def test_a_model_is_continued_by_its_own_objective(finished: Path, masked: Path,
     [
         ({"family": "bert"}, "--objective causal trains llama or gpt2, not bert"),
         ({"family": "llama", "objective": "masked"}, "not llama: choose another --family, or --objective causal"),
-        ({"set": ("masking.share=0.3",)}, "masking means nothing to --objective causal"),
+        ({"set": ("masking.mask_rate=0.3",)}, "masking means nothing to --objective causal"),
     ],
 )
 def test_what_does_not_go_with_the_objective_is_an_error(

@@ -10,7 +10,7 @@ from tiny_tasks import trained
 
 from palavra.errors import PalavraError
 from palavra.model.task_heads import HeadConfig
-from palavra.tasks.directory import load_pretrained
+from palavra.tasks.saved_model import load_pretrained
 from palavra.tokenizer import Tokenizer
 
 
@@ -21,7 +21,7 @@ def tokenizer() -> Tokenizer:
 
 def test_berts_pooler_is_taken_from_the_pretrained(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tensors = pretrained("bert", tmp_path)
-    for head in (HeadConfig(), HeadConfig(pooling="mean"), HeadConfig(hidden=(16,), activation="tanh")):
+    for head in (HeadConfig(), HeadConfig(pooling="mean"), HeadConfig(hidden_sizes=(16,), activation="tanh")):
         model = build(tokenizer, {"task": with_head(SINGLE, head)})
         before = model.head("task").output.linear.weight.clone()  # type: ignore[union-attr, operator]
         load_pretrained(model, tmp_path)
@@ -44,7 +44,8 @@ def test_modernberts_head_is_taken_from_the_pretrained(tokenizer: Tokenizer, tmp
 
 
 @pytest.mark.parametrize(
-    "head", [HeadConfig(hidden=(16,)), HeadConfig(hidden=(16, 16), activation="tanh"), HeadConfig(norm="batch")]
+    "head",
+    [HeadConfig(hidden_sizes=(16,)), HeadConfig(hidden_sizes=(16, 16), activation="tanh"), HeadConfig(norm="batch")],
 )
 def test_another_head_begins_anew(tokenizer: Tokenizer, tmp_path: Path, head: HeadConfig) -> None:
     tensors = pretrained("bert", tmp_path)

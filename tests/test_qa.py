@@ -20,9 +20,9 @@ from tiny_tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, o
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.tasks.candidates import best_spans
 from palavra.tasks.features import offsets_of
-from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.question_answering.answer_spans import best_spans
+from palavra.tasks.question_answering.task import QuestionAnswering
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
@@ -85,7 +85,7 @@ def test_eight_questions_are_learned_by_heart() -> None:
     assert task.unanswerable
     features = task.encode(QUESTIONS, WORDPIECE, 40, True)
     assert features.sequences > len(QUESTIONS)
-    model = build(task, WORDPIECE.vocab_size, width=32, intermediate=64)
+    model = build(task, WORDPIECE.vocab_size, hidden_size=32, intermediate_size=64)
     assert overfit(model, task, features, 80) < 0.1
     result = inferred(model, task, batch_of(features))
     predictions = task.predict(QUESTIONS, features, result)
@@ -117,7 +117,7 @@ def test_best_spans_are_the_best_of_all(data: st.DataObject, n: int, longest: in
 @given(seed=st.integers(0, 999), context=st.integers(24, 64), longest=st.integers(1, 12))
 def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, context: int, longest: int) -> None:
     features = encode(QUESTIONS, context, stride=7)
-    task = QuestionAnswering(spec(stride=7, longest_answer=longest, best=4), False)
+    task = QuestionAnswering(spec(stride=7, max_answer_length=longest, n_best=4), False)
     scores = random_scores(features, seed)
     rows = offsets_of(features.row_counts)
     for number, made in enumerate(task.predict(QUESTIONS, features, scores)):
@@ -158,8 +158,8 @@ def test_the_window_that_doubts_no_answer_most_says_how_probable_it_is(seed: int
 
 def test_only_scores_of_sorts_that_are_absent_are_not_defined() -> None:
     answered, refused = QUESTIONS[0], replace(QUESTIONS[0], answers=())
-    of_both = QuestionAnswering(TaskSpec(kind="qa"), True)
-    assert QuestionAnswering(TaskSpec(kind="qa"), False).undefined([answered]) == ()
+    of_both = QuestionAnswering(TaskSpec(kind="question-answering"), True)
+    assert QuestionAnswering(TaskSpec(kind="question-answering"), False).undefined([answered]) == ()
     sorts = ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1", "best_exact")
     assert of_both.undefined([answered]) == sorts
     assert of_both.undefined([answered, refused]) == ()
@@ -278,7 +278,7 @@ def test_read_fit_and_summary(tmp_path: Path) -> None:
     examples = QuestionAnswering.read(spec(), str(path))
     task = QuestionAnswering.fit(spec(), examples)
     assert (task.unanswerable, task.summary(examples)) == (False, {"examples": 1, "contexts": 1, "unanswerable": 0})
-    assert [task.strata(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
+    assert [task.stratification_keys(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
     with pytest.raises(PalavraError, match=r"no column 'q'.*--question"):
         QuestionAnswering.read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):

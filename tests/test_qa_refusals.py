@@ -13,12 +13,12 @@ from tiny import scramble
 from tiny_questions import QUESTIONS, WORDPIECE, encode, random_scores, refusing_scores, spec
 from tiny_tasks import with_intervals
 
+from palavra.api.evaluate import evaluate_task
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel
-from palavra.run.task_api import evaluate_task
-from palavra.tasks.calibration import halves
+from palavra.inference.finetuned import FineTunedModel
+from palavra.metrics.calibration import halves
 from palavra.tasks.features import offsets_of
-from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.question_answering.task import QuestionAnswering
 
 
 def test_no_answer_is_given_above_the_threshold_only() -> None:
@@ -29,8 +29,8 @@ def test_no_answer_is_given_above_the_threshold_only() -> None:
     least = int(np.flatnonzero(features.example == 0)[-1])
     scores[first[least]] = [0.5, 0.25]  # one window of question 0 doubts that there is none
     found = list(QuestionAnswering(spec(), True).find(QUESTIONS, features, (scores,)))
-    assert found[0].no_answer == found[0].refusal == 0.75
-    assert found[1].no_answer == found[1].refusal == 5.0
+    assert found[0].no_answer == found[0].no_answer_margin == 0.75
+    assert found[1].no_answer == found[1].no_answer_margin == 5.0
 
     def answers(task: QuestionAnswering) -> list[bool]:
         made = task.predict(QUESTIONS, features, (scores,))
@@ -118,8 +118,10 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
 
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
 def test_a_threshold_is_a_finite_number(threshold: float) -> None:
-    with pytest.raises(PalavraError, match=r"^qa.threshold is -?(inf|nan): give a finite number of logits, 0 for .*"):
-        QuestionAnswering(spec(), True).answering(threshold=threshold)
+    with pytest.raises(
+        PalavraError, match=r"^question_answering.threshold is -?(inf|nan): give a finite number of logits, 0 for .*"
+    ):
+        QuestionAnswering(spec(), True).with_qa_options(threshold=threshold)
     with pytest.raises(PalavraError, match=r"threshold .* not a truth value and a number"):
         QuestionAnswering.from_json(spec(), {"unanswerable": True, "threshold": threshold})
 
@@ -142,18 +144,20 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     assert before.values["no_answer_f1"] == 0
     assert {"has_answer_f1", "best_f1"} <= set(before.values)
     assert "threshold" not in before.details
-    silent = plain.answering(threshold=-1e9).predict(asked)
+    silent = plain.with_qa_options(threshold=-1e9).predict(asked)
     assert all(one["answer"] == "" for one in silent)
-    refusal = np.array([math.log(one["no_answer_probability"] / one["best"][0]["probability"]) for one in silent])
-    for threshold in (0.0, float(np.median(refusal))):
-        refusing = plain.answering(threshold=threshold)
+    no_answer_margin = np.array(
+        [math.log(one["no_answer_probability"] / one["best"][0]["probability"]) for one in silent]
+    )
+    for threshold in (0.0, float(np.median(no_answer_margin))):
+        refusing = plain.with_qa_options(threshold=threshold)
         made = refusing.predict(asked)
-        assert [one["answer"] == "" for one in made] == (refusal > threshold).tolist()
+        assert [one["answer"] == "" for one in made] == (no_answer_margin > threshold).tolist()
         after = refusing.score(QUESTIONS)
         assert (after.details["threshold"], after.details["articles"]) == (threshold, "en")
         assert after.values["best_f1"] == before.values["best_f1"]
     assert {one["answer"] == "" for one in made} == {True, False}
-    assert plain.answering(articles="pt").score(QUESTIONS).details["articles"] == "pt"
+    assert plain.with_qa_options(articles="pt").score(QUESTIONS).details["articles"] == "pt"
     file = tmp_path / "q.jsonl"
     rows = [{"id": i, "question": one.question, "context": one.context, "answers": [a.text for a in one.answers]}
             for i, one in enumerate(QUESTIONS)]  # fmt: skip

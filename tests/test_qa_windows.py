@@ -9,7 +9,12 @@ from tiny_tasks import TEXTS, trained
 
 from palavra.data.squad import Answer, Question
 from palavra.tasks.features import offsets_of
-from palavra.tasks.questions import LONGEST_QUESTION, QuestionFeatures, encode_questions, taught_answer
+from palavra.tasks.question_answering.encoding import (
+    LONGEST_QUESTION,
+    EncodedQuestions,
+    encode_questions,
+    taught_answer,
+)
 from palavra.tokenizer import Tokenizer
 
 TOKENIZERS = {"wordpiece": WORDPIECE, "bpe": trained("bpe", 400), "unigram": trained("unigram", 120)}
@@ -18,7 +23,7 @@ each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=T
 AWKWARD = "ab 1.,(-\t\n\u00a0éñßİ\u0301\u200bçaão日本語👩\u200d🚀\ufb01Ω\x01\u3000'"
 
 
-def labelled_slice(features: QuestionFeatures, question: Question, window: int = 0) -> str | None:
+def labelled_slice(features: EncodedQuestions, question: Question, window: int = 0) -> str | None:
     """What the labels of a window stand for."""
     first, last = features.labels[window]
     if first == 0:

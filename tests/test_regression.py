@@ -18,12 +18,12 @@ from scipy.stats import pearsonr, spearmanr
 from tiny_tasks import batch_of, build, gradients, inferred, overfit, trained, with_intervals
 from torch import nn
 
+from palavra.api.evaluate import TaskEvaluation
 from palavra.errors import PalavraError
-from palavra.run.task_api import TaskEvaluation
-from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.regression.task import Regression
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.task import Scores
-from palavra.tasks.texts import TextExample
+from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
 
 SPEC = TaskSpec(kind="regression", train="train.csv")

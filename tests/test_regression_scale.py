@@ -12,10 +12,10 @@ from tiny_tasks import batch_of, trained
 from torch import nn
 
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel, infer
+from palavra.inference.finetuned import FineTunedModel, infer
 from palavra.report.tasks import EvaluatedTask, task_section
-from palavra.tasks.directory import load_task_model
-from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.regression.task import Regression
+from palavra.tasks.saved_model import load_task_model
 from palavra.tokenizer import Tokenizer
 
 TARGETS = [(1.0, 2.0), (-3.0, 0.5), (0.0, 4.0), (2.5, -1.0)]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.report import charts, run_charts, task_charts
-from palavra.report.charts import Band, Series
-from palavra.report.run_charts import Trial
+from palavra.report.charts import BandBar, Series
+from palavra.report.run_charts import TrialPoint
 from palavra.report.svg import drawable, placed
-from palavra.tasks.kinds.regression import Regression
+from palavra.tasks.regression.task import Regression
 from palavra.tasks.spec import TaskSpec
 
 
@@ -60,7 +60,7 @@ def test_b_plot_loss_against_probability_is_the_logarithm() -> None:
     """B-plot: the picture's own curve is -log p to the rounding of its coordinates, with the chapter's examples."""
     examples = charts.negative_log(np.array([0.7, 0.4]))
     assert examples == pytest.approx([0.356675, 0.916291], abs=1e-6)
-    band = Band(name="1-100", accuracy=0.6, accuracy_at_5=0.9, loss=math.log(2))
+    band = BandBar(name="1-100", accuracy=0.6, accuracy_at_5=0.9, loss=math.log(2))
     svg = charts.loss_against_probability([band], [0.7, 0.4], None, 4096)
     assert "ranks 1-100: loss 0.69, p = 0.5." in svg
     assert "even guess among 4,096: loss 8.32" in svg
@@ -89,7 +89,7 @@ def test_learning_curve_is_logarithmic_in_examples() -> None:
 
 
 def test_sweeps_history_keeps_the_best_so_far() -> None:
-    trials = [Trial(number=n, value=value, params={}) for n, value in enumerate((0.5, 0.7, 0.6))]
+    trials = [TrialPoint(number=n, value=value, params={}) for n, value in enumerate((0.5, 0.7, 0.6))]
     assert "the first 0.500, the best 0.700" in run_charts.history("score", trials, None, greatest=True)
     assert "the best 0.500" in run_charts.history("score", trials, None, greatest=False)
 

@@ -95,7 +95,7 @@ def test_scores_stand_with_their_intervals_and_how_they_came_about() -> None:
     }
     few = {"name": "temperature", "value": 1.5, "scored": "fitted-on"}
     test = {"main": "f1", "values": {"f1": 0.8}, "details": {"articles": "en", "fitted": few}}
-    task = tasks.EvaluatedTask(name="t", kind="qa", splits={"test": test, "valid": valid})
+    task = tasks.EvaluatedTask(name="t", kind="question-answering", splits={"test": test, "valid": valid})
     section = tasks.task_section(task, alone=True)
     assert section["scores"].rows == (("F1", "80.0%", "81.0% (79.0% to 83.0%)"), ("Loss", "–", "1.250"))
     for shown in (
@@ -105,7 +105,7 @@ def test_scores_stand_with_their_intervals_and_how_they_came_about() -> None:
         "leave out Portuguese articles: they do not compare",
     ):
         assert shown in section["sentence"], shown
-    plain = tasks.EvaluatedTask(name="t", kind="qa", splits={"valid": {**valid, "details": {}}})
+    plain = tasks.EvaluatedTask(name="t", kind="question-answering", splits={"valid": {**valid, "details": {}}})
     assert "fitted" not in tasks.task_section(plain, alone=True)["sentence"]
 
 

@@ -74,7 +74,7 @@ def test_mask_of_another_tokenizer(tmp_path: Path) -> None:
 
 
 def test_tables_show_what_is_there_and_no_more(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 10, "masked_share": 0.3}')
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 10, "mask_rate": 0.3}')
     (tmp_path / "run.json").write_text(json.dumps({"data": {"documents": 3, "repaired_lines": 7, "odd": [1]}}))
     text = " ".join(Structure(write_report(tmp_path).read_text(encoding="utf-8")).text.split())
     assert "Data Documents3 Repaired lines7 Packing and masking" in text

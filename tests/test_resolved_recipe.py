@@ -7,7 +7,7 @@ from palavra import config
 from palavra.recipe import Recipe
 
 SETTINGS = (
-    "model.width=32", "model.layers=1", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "model.hidden_size=32", "model.num_layers=1", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.compile=off", "train.device=cpu", "train.threads=1",
 )  # fmt: skip
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_outputs import CLASSES, EVERY, WIDTH, build, gradients, rows_of
 
-from palavra.model import output_layers
-from palavra.model.output_layers import Sampled, inclusion_probabilities
-from palavra.model.outputs import OutputConfig, build_output
+from palavra.model.task_outputs import layers as output_layers
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import Sampled, inclusion_probabilities
 
 
 def sampled(samples: int) -> Sampled:

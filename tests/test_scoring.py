@@ -23,8 +23,8 @@ from tiny import CPU, Shelf, build_causal_model, build_model, layout_of, model_c
 import palavra
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
-from palavra.inference.causal import CausalModel, evaluate_causal, next_token_losses, windows
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.causal import CausalModel, context_windows, evaluate_causal, next_token_losses
+from palavra.inference.evaluation import EvalSet
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
 from palavra.inference.mixed import MixedModel
 from palavra.inference.scoring import Score, masked_copies, score_masked
@@ -151,7 +151,7 @@ def test_units_of_measure(tokenizer: Tokenizer) -> None:
 
 @given(st.integers(0, 200), st.integers(1, 40), st.booleans())
 def test_windows_predict_each_token_once(length: int, context: int, sliding: bool) -> None:
-    found = windows(length, context, sliding)
+    found = context_windows(length, context, sliding)
     assert [i for _, scored, stop in found for i in range(scored, stop)] == list(range(length))
     assert all(0 < stop - start <= context for start, _, stop in found)
     if sliding:
@@ -165,15 +165,15 @@ def test_long_texts_are_read_in_windows(tokenizer: Tokenizer, sliding: bool) -> 
     model = causal_model(tokenizer, context=16)
     ids = np.random.default_rng(0).integers(5, tokenizer.vocab_size, size=53)
     (found,) = next_token_losses(model.model, [ids], CPU, 2, sliding=sliding)
-    for start, scored, stop in windows(53, 16, sliding):
+    for start, scored, stop in context_windows(53, 16, sliding):
         before = int(ids[start - 1]) if start else 2
         (alone,) = next_token_losses(model.model, [ids[start:stop]], CPU, before, sliding=False)
         assert found[scored:stop] == pytest.approx(alone[scored - start :], abs=1e-4)
 
 
-def held_out(lengths: Sequence[int], size: int) -> HeldOut:
+def held_out(lengths: Sequence[int], size: int) -> EvalSet:
     shelf = Shelf.random(lengths, vocab_size=size)
-    return HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=2, sep_id=3)
+    return EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=2, sep_id=3)
 
 
 def test_evaluation_is_the_mean_over_all_tokens_and_ends(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_evaluation_of_texts_counts_their_own_bytes() -> None:
     ids = tokenizer.encode_many(SENTENCES)
     shelf = Shelf([np.array(one) for one in ids])
     same = evaluate_causal(
-        model.model, HeldOut(documents=shelf, lengths=shelf.lengths, cls_id=2, sep_id=3), CPU, sliding=True,
+        model.model, EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=2, sep_id=3), CPU, sliding=True,
         decode=tokenizer.decode,
     )  # fmt: skip
     assert found.loss == pytest.approx(same.loss)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from palavra.tasks.segments import group_log_softmax
+from palavra.tasks.grouped_softmax import group_log_softmax
 
 
 def of_sizes(sizes: list[int], seed: int = 0, scale: float = 5.0) -> tuple[Tensor, Tensor]:

@@ -14,16 +14,16 @@ from tiny import layout_of
 from tiny_finetuning import both, metrics, objective_of, recipe, run, spec, weights, write
 
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel
+from palavra.experiments.repeat import values_of
+from palavra.finetuning.job import FinetuningJob
+from palavra.finetuning.run import _job
+from palavra.finetuning.run_info import with_mean_score
+from palavra.finetuning.splits import read_split
+from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.losses import Loss
-from palavra.run.describe_tasks import with_together
-from palavra.run.finetune import _job
-from palavra.run.finetuning import FineTuning
-from palavra.run.several import values_of
-from palavra.run.splits import read_split
-from palavra.tasks.batches import MixingConfig
 from palavra.tasks.labels import heaviest
+from palavra.tasks.sampling import MixingConfig
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
     torch.testing.assert_close(s.grad, (0.5 - 2 * plain.mean * torch.exp(torch.tensor(-0.7))).detach())
 
 
-def job_of(pretrained: Path, task: TaskSpec) -> FineTuning:
+def job_of(pretrained: Path, task: TaskSpec) -> FinetuningJob:
     """What a run of the task would train."""
     tokenizer = Tokenizer.load(pretrained / "modernbert")
     return _job(recipe(pretrained, task), [read_split(task, 0)], tokenizer, Log(quiet=True))
@@ -61,7 +61,7 @@ def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(
     rare = spec(reviews, train=write(tmp_path / "rare.csv", f"text,label\n{few}"), class_weights="balanced")
     assert job_of(pretrained, rare).guessing == pytest.approx(5 * math.log(3))
     tags = write(tmp_path / "rare.conll", "".join(f"{'bom N' if n % 10 else 'mau A'}\n\n" for n in range(40)))
-    words = TaskSpec(kind="labelling", train=tags, valid=tags, class_weights="balanced")
+    words = TaskSpec(kind="token-classification", train=tags, valid=tags, class_weights="balanced")
     assert job_of(pretrained, words).guessing == pytest.approx(5 * math.log(3))
     assert heaviest((99, 1, 0)) == pytest.approx(50)
     assert heaviest((7, 7)) == 1
@@ -106,13 +106,13 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     assert finished.scores["mood"]["test"].values["accuracy"] > 0.8
     assert finished.scores["stars"]["test"].values["pearson"] > 0.8
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [(one["name"], one["deciding"]) for one in evaluation["tasks"]] == [
+    assert [(one["name"], one["selection_metric"]) for one in evaluation["tasks"]] == [
         ("mood", "accuracy"),
         ("stars", "pearson"),
     ]
     for name in ("valid", "test"):
         of = [one["splits"][name] for one in evaluation["tasks"]]
-        assert evaluation["together"][name] == pytest.approx(np.mean([one["values"][one["main"]] for one in of]))
+        assert evaluation["mean_score"][name] == pytest.approx(np.mean([one["values"][one["main"]] for one in of]))
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     for name in ("mood", "stars"):
         task = loaded.tasks[name]
@@ -123,30 +123,30 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     assert len(learned) == (2 if weighting == "uncertainty" else 0)
     assert all(value != 0 for value in learned.values())
     values = [line for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
-    assert {"mood/accuracy", "stars/pearson", "together"} <= set(values[0])
+    assert {"mood/accuracy", "stars/pearson", "mean_score"} <= set(values[0])
 
 
 def test_together_errors_are_negative_and_what_is_not_defined_has_no_mean() -> None:
     def evaluation(**values: float) -> dict[str, Any]:
         first = {
             "name": "a",
-            "deciding": "loss",
+            "selection_metric": "loss",
             "splits": {"valid": {"values": {"loss": 0.3}}, "test": {"values": {}}},
         }
-        second = {"name": "b", "deciding": "pearson", "splits": {"valid": {"values": values}}}
+        second = {"name": "b", "selection_metric": "pearson", "splits": {"valid": {"values": values}}}
         return {"tasks": [first, second]}
 
-    assert with_together(evaluation(pearson=0.5))["together"] == {"valid": pytest.approx(0.1)}
-    assert "together" not in with_together(evaluation(mse=0.5))
-    assert "together" not in with_together({"tasks": evaluation(pearson=0.5)["tasks"][:1]})
-    summed = values_of(with_together(evaluation(pearson=0.5)))
-    assert summed["together/valid"] == {"mean": pytest.approx(0.1)}
+    assert with_mean_score(evaluation(pearson=0.5))["mean_score"] == {"valid": pytest.approx(0.1)}
+    assert "mean_score" not in with_mean_score(evaluation(mse=0.5))
+    assert "mean_score" not in with_mean_score({"tasks": evaluation(pearson=0.5)["tasks"][:1]})
+    summed = values_of(with_mean_score(evaluation(pearson=0.5)))
+    assert summed["mean_score/valid"] == {"mean": pytest.approx(0.1)}
 
 
 def test_a_metric_decides_on_the_tasks_that_have_it(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     run(recipe(pretrained, *both(reviews), train={"metric": "macro_f1", "steps": 2}), tmp_path / "out")
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [one["deciding"] for one in evaluation["tasks"]] == ["macro_f1", "pearson"]
+    assert [one["selection_metric"] for one in evaluation["tasks"]] == ["macro_f1", "pearson"]
     with pytest.raises(
         PalavraError, match=r"^train\.metric 'f1' is none of mood or stars: use one of accuracy, [^\n]*$"
     ):

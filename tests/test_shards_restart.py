@@ -112,7 +112,7 @@ def test_more_documents_or_another_setting(tmp_path: Path, monkeypatch: pytest.M
     other = Tokenizer.train(sentences(300), TokenizerConfig(vocab_size=300))
     for tokenizer, share in ((other, 0.05), (TOKENIZER, 0.2)):
         counted.clear()
-        prepare_all(config, tokenizer, tmp_path / "out", shard_tokens=500, valid_share=share)
+        prepare_all(config, tokenizer, tmp_path / "out", shard_tokens=500, valid_fraction=share)
         assert sum(counted) == 401
 
 

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from palavra.errors import PalavraError
-from palavra.tasks import spans as module
-from palavra.tasks.spans import (
-    Scheme,
-    Span,
-    decode_tags,
-    detect_scheme,
-    encode_tags,
-    transitions,
-    viterbi,
-)
+from palavra.metrics import tag_schemes as module
+from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, detect_scheme, encode_tags, transitions, viterbi
 
 SCHEMES: list[Scheme] = ["bio", "iob1", "bioes"]
 LABELS = ["PER", "LOC-X"]

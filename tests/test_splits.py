@@ -13,21 +13,21 @@ from tiny_finetuning import spec, write
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.run.several import _fold, _folds
-from palavra.run.splits import examples_hash, read_split
-from palavra.run.stratification import fold_of, groups_of, hold_out
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.kinds.regression import Regression
+from palavra.experiments.repeat import _fold, _folds
+from palavra.finetuning.splits import examples_hash, read_split
+from palavra.finetuning.stratification import fold_of, groups_of, hold_out
+from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.regression.task import Regression
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tasks.texts import TextExample
+from palavra.tasks.text_examples import TextExample
+from palavra.tasks.token_classification.task import TokenClassification
 
 
 def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
     lines = [f"w{n},{'abc'[0 if n % 10 < 6 else 1 if n % 10 < 9 else 2]}" for n in range(200)]
     source = write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
-    wanted = TaskSpec(kind="classification", train=source, valid_share=0.2)
+    wanted = TaskSpec(kind="classification", train=source, valid_fraction=0.2)
     split = read_split(wanted, 0)
     assert [len(split.train), len(split.valid), len(split.test)] == [160, 40, 0]
     assert {one.where for one in split.train}.isdisjoint(one.where for one in split.valid)
@@ -69,17 +69,17 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
     """Class weights, trees and the scale of a regression may not know what is held out."""
     lines = [f"w{n},{'ab'[n % 5 == 0]},{n**2}" for n in range(60)]
     source = write(tmp_path / "t.csv", "text,label,size\n" + "\n".join(lines) + "\n")
-    classes = read_split(TaskSpec(kind="classification", train=source, valid_share=0.3), 0)
-    targets = TaskSpec(kind="regression", train=source, valid_share=0.3, columns=Columns(label=("size",)))
+    classes = read_split(TaskSpec(kind="classification", train=source, valid_fraction=0.3), 0)
+    targets = TaskSpec(kind="regression", train=source, valid_fraction=0.3, columns=Columns(label=("size",)))
     sizes = read_split(targets, 0)
     for split in (classes, _fold(classes, _folds(classes, 3, 0), 0), _fold(classes, _folds(classes, 3, 0), 1)):
-        assert isinstance(split.task, Classification)
+        assert isinstance(split.task, SequenceClassification)
         assert split.task.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
         assert split.task.examples == len(split.train) < 60
     tagged = write(tmp_path / "t.conll", "".join(f"x {'B-X' if n % 5 else 'B-Y'}\ny O\n\n" for n in range(60)))
-    words = read_split(TaskSpec(kind="labelling", train=tagged, valid_share=0.3), 0)
+    words = read_split(TaskSpec(kind="token-classification", train=tagged, valid_fraction=0.3), 0)
     for split in (words, _fold(words, _folds(words, 3, 0), 0)):
-        assert isinstance(split.task, Labelling)
+        assert isinstance(split.task, TokenClassification)
         every = [label for one in split.train for label in one.labels]
         assert len(every) < 120
         assert split.task.counts == tuple(every.count(label) for label in split.task.labels)
@@ -90,16 +90,16 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
 
 
 def test_a_label_s_only_example_is_never_held_out(reviews: Path) -> None:
-    split = read_split(spec(reviews, valid=None, valid_share=0.5), 0)
+    split = read_split(spec(reviews, valid=None, valid_fraction=0.5), 0)
     rare = [replace(split.train[0], label=(f"only {i}",)) for i in range(20)]
     held = hold_out(split.task, [*split.train, *rare], 0.5, 0)
     assert held[: len(split.train)].any()
     assert not held[len(split.train) :].any()
 
 
-def labelled(sets: Sequence[tuple[str, ...]]) -> tuple[Classification, list[TextExample]]:
+def labelled(sets: Sequence[tuple[str, ...]]) -> tuple[SequenceClassification, list[TextExample]]:
     examples = [TextExample(first=f"w{n}", second=None, label=of, where=f"t:{n}") for n, of in enumerate(sets)]
-    return Classification.fit(TaskSpec(kind="classification", multilabel=True), examples), examples
+    return SequenceClassification.fit(TaskSpec(kind="classification", multilabel=True), examples), examples
 
 
 def frequent_sets(count: int, seed: int) -> list[tuple[str, ...]]:
@@ -154,7 +154,7 @@ def test_folds_part_the_examples_by_their_labels() -> None:
         has = np.array([label in one.label for one in examples])
         assert np.bincount(fold[has], minlength=5) == pytest.approx([has.sum() / 5] * 5, abs=3)
     single = [TextExample(first="", second=None, label=("ab"[n % 3 == 0],), where="") for n in range(30)]
-    one = Classification.fit(TaskSpec(kind="classification"), single)
+    one = SequenceClassification.fit(TaskSpec(kind="classification"), single)
     for label in "ab":
         has = np.array([example.label == (label,) for example in single])
         assert set(np.bincount(fold_of(one, single, 5, 0)[has])) == {has.sum() // 5}
@@ -183,7 +183,7 @@ def test_questions_on_one_passage_stay_together() -> None:
         Question(id=f"{i}", question="who?", context=f"it is me {i // 4}", answers=(Answer("me", 6),), where=f"q:{i}")
         for i in range(40)
     ]
-    task = QuestionAnswering(TaskSpec(kind="qa"), False)
+    task = QuestionAnswering(TaskSpec(kind="question-answering"), False)
     held = hold_out(task, questions, 0.2, 0)
     assert 0 < held.sum() < 40
     assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
@@ -214,7 +214,7 @@ class Grouped(QuestionAnswering):
 def test_groups_are_numbered_by_their_names_without_a_table_of_all_passages() -> None:
     """The numbers are those of the sorted names, those that are alone first, so that splits stay what they were; but
     one long passage does not make every other one as long."""
-    task = Grouped(TaskSpec(kind="qa"), True)
+    task = Grouped(TaskSpec(kind="question-answering"), True)
     names = [None if i % 7 == 0 else f"{'áb c'[i % 4]}{i % 13}" for i in range(60)]
     said = [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)]
     assert groups_of(task, grouped(names)).tolist() == np.unique(said, return_inverse=True)[1].tolist()

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.inference.tasks import body_vectors
+from palavra.finetuning.job import FinetuningJob, Labelled
+from palavra.inference.finetuned import body_vectors
 from palavra.model.lora import ADAPTED, LoRALinear, merge_lora
 from palavra.model.task_heads import HeadConfig, TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.run.finetuning import FineTuning, Labelled
-from palavra.tasks.directory import build_task_model
-from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.saved_model import build_task_model
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import TextExample
+from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
@@ -56,11 +56,11 @@ def job_of(
     tokenizer: Tokenizer, strategy: StrategyConfig, *, steps: int = 10, family: str = "modernbert",
     optimizer: OptimizerName = "adamw", rate: float = 0.01, cached: bool = False, decay: float = 0.01,
     head: HeadConfig | None = None, schedule: ScheduleConfig = CONSTANT, whole_table: bool = False, **changes: Any,
-) -> FineTuning:  # fmt: skip
+) -> FinetuningJob:  # fmt: skip
     """A run on a few examples, as `finetune` puts it together."""
     head = HeadConfig(dropout=0.0) if head is None else head
-    task = Classification.fit(TaskSpec(kind="classification", head=head), EXAMPLES)
-    changes |= {"vocab_size": tokenizer.vocab_size, "layers": LAYERS}
+    task = SequenceClassification.fit(TaskSpec(kind="classification", head=head), EXAMPLES)
+    changes |= {"vocab_size": tokenizer.vocab_size, "num_layers": LAYERS}
     if family == "modernbert":
         changes |= {"layer_kinds": ("global", "local", "global")}
     torch.manual_seed(0)
@@ -76,14 +76,16 @@ def job_of(
         schedule=schedule,
         train=FinetuneConfig(steps=steps, batch_size=6),
     )
-    return FineTuning(recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU)
+    return FinetuningJob(
+        recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU
+    )
 
 
 def values(model: TaskModel) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def run(job: FineTuning) -> Iterator[set[str]]:
+def run(job: FinetuningJob) -> Iterator[set[str]]:
     """Train, and give the names of what each step moved."""
     prepared = prepare_steps(job.micro_batches(Cursor()), job.objective, job.loop, CPU, 0)
     optimizers, step = job.optimizers(), 0
@@ -157,14 +159,14 @@ def test_frozen_moves_the_head_alone(tokenizer: Tokenizer, family: str) -> None:
 
 @pytest.mark.parametrize("layers", range(LAYERS + 1))
 def test_top_k_moves_the_last_layers_and_the_head(tokenizer: Tokenizer, layers: int) -> None:
-    job = job_of(tokenizer, StrategyConfig(name="top-k", layers=layers), steps=3)
+    job = job_of(tokenizer, StrategyConfig(name="last-n", last_n=layers), steps=3)
     top = [layer(number) for number in range(LAYERS - layers, LAYERS)]
     expected = names(job.model, "heads.", *top, *(["transformer.final_norm"] if layers else []))
     assert all(moved == expected for moved in run(job))
 
 
 def test_gradual_thaws_a_layer_at_a_time_from_the_top_and_the_embeddings_last(tokenizer: Tokenizer) -> None:
-    job = job_of(tokenizer, StrategyConfig(name="gradual", thaw_share=0.2), steps=10)
+    job = job_of(tokenizer, StrategyConfig(name="gradual", unfreeze_fraction=0.2), steps=10)
     model, norm = job.model, "transformer.final_norm"
     expected = [
         names(model, "heads."),
@@ -178,7 +180,7 @@ def test_gradual_thaws_a_layer_at_a_time_from_the_top_and_the_embeddings_last(to
 
 @pytest.mark.parametrize(("share", "stages"), [(1.0, 5), (0.3, 5), (0.05, 5)])
 def test_gradual_ends_with_everything(tokenizer: Tokenizer, share: float, stages: int) -> None:
-    strategy = StrategyConfig(name="gradual", thaw_share=share)
+    strategy = StrategyConfig(name="gradual", unfreeze_fraction=share)
     job = job_of(tokenizer, strategy, steps=5)
     assert len(list(thaws(job.model, strategy))) == stages
     moved = list(run(job))
@@ -198,13 +200,13 @@ def test_lora_moves_the_corrections_and_the_head(tokenizer: Tokenizer) -> None:
 
 def test_too_many_layers_are_an_error(tokenizer: Tokenizer) -> None:
     with pytest.raises(PalavraError, match=r"^strategy\.layers is 4, the model has only 3: lower it$"):
-        job_of(tokenizer, StrategyConfig(name="top-k", layers=4))
+        job_of(tokenizer, StrategyConfig(name="last-n", last_n=4))
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"thaw_share": 0.0}, {"thaw_share": 1.1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"head_ratio": 0.0},
-     {"rank": 0}, {"alpha": -1.0}, {"layers": -1}],
+    [{"unfreeze_fraction": 0.0}, {"unfreeze_fraction": 1.1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"head_lr_ratio": 0.0},
+     {"rank": 0}, {"alpha": -1.0}, {"last_n": -1}],
 )  # fmt: skip
 def test_a_strategy_that_cannot_be_is_an_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(PalavraError, match=rf"^strategy\.{next(iter(wrong))} is .*$"):
@@ -223,7 +225,7 @@ def test_a_frozen_body_stays_in_evaluation_while_the_head_learns(tokenizer: Toke
 
 
 def test_a_thawed_body_trains_from_its_stage_on(tokenizer: Tokenizer) -> None:
-    job = job_of(tokenizer, StrategyConfig(name="gradual", thaw_share=0.5), steps=4)
+    job = job_of(tokenizer, StrategyConfig(name="gradual", unfreeze_fraction=0.5), steps=4)
     assert [job.model.transformer.training for _ in run(job)] == [False, True, True, True]
 
 
@@ -301,7 +303,7 @@ def test_corrections_have_rank_times_both_sides_parameters(tokenizer: Tokenizer,
 
 
 def test_depths_and_shares_of_the_rate() -> None:
-    shares = rate_share(StrategyConfig(layer_decay=0.5, head_ratio=10.0), LAYERS)
+    shares = rate_share(StrategyConfig(layer_decay=0.5, head_lr_ratio=10.0), LAYERS)
     expected = {
         "transformer.embeddings.token.weight": (0, 0.125),
         "transformer.embeddings.norm.weight": (0, 0.125),
@@ -320,7 +322,7 @@ def test_depths_and_shares_of_the_rate() -> None:
 @pytest.mark.parametrize("optimizer", get_args(OptimizerName))
 def test_each_layer_takes_its_share_of_the_rate(tokenizer: Tokenizer, optimizer: OptimizerName) -> None:
     """The groups' rates are the shares of one another, under the schedule too."""
-    strategy = StrategyConfig(layer_decay=0.5, head_ratio=10.0)
+    strategy = StrategyConfig(layer_decay=0.5, head_lr_ratio=10.0)
     job = job_of(tokenizer, strategy, optimizer=optimizer, rate=0.01)
     optimizers, share = job.optimizers(), rate_share(strategy, LAYERS)
     optimizers.set_rate(0.5)
@@ -334,7 +336,7 @@ def test_sgd_moves_a_layer_by_its_share(tokenizer: Tokenizer) -> None:
     """Without momentum's past, a step is the gradient times the rate."""
     moved = []
     for decay in (1.0, 0.5):
-        strategy = StrategyConfig(layer_decay=decay, head_ratio=1.0)
+        strategy = StrategyConfig(layer_decay=decay, head_lr_ratio=1.0)
         job = job_of(tokenizer, strategy, optimizer="sgd", rate=0.1, steps=1, decay=0.0)
         before = values(job.model)
         list(run(job))
@@ -349,8 +351,8 @@ def test_sgd_moves_a_layer_by_its_share(tokenizer: Tokenizer) -> None:
 def test_every_optimizer_runs_with_every_strategy(
     tokenizer: Tokenizer, optimizer: OptimizerName, strategy: StrategyName
 ) -> None:
-    config = StrategyConfig(name=strategy, layers=1, thaw_share=0.4, rank=2, layer_decay=0.9)
-    job = job_of(tokenizer, config, optimizer=optimizer, steps=3, head=HeadConfig(hidden=(8,), norm="layer"))
+    config = StrategyConfig(name=strategy, last_n=1, unfreeze_fraction=0.4, rank=2, layer_decay=0.9)
+    job = job_of(tokenizer, config, optimizer=optimizer, steps=3, head=HeadConfig(hidden_sizes=(8,), norm="layer"))
     moved = set().union(*run(job))
     assert names(job.model, "heads.") <= moved
     assert all(torch.isfinite(value).all() for value in values(job.model).values())

@@ -22,13 +22,13 @@ from palavra.errors import PalavraError
 from palavra.inference import streaming
 from palavra.inference.embedding import Embedding
 from palavra.inference.export import write_embeddings
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 from palavra.inference.streaming import Embedded, chunked, fill_all, open_input, read_texts
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 TEXTS = [f"O gato {number} [MASK] na rua{' azul' * (number % 5)}." for number in range(23)]
 TOKENIZER = Tokenizer.train(TEXTS * 3, TokenizerConfig(vocab_size=280))
-MODEL = LanguageModel(build_model(model_config(vocab_size=TOKENIZER.vocab_size, context=64)), TOKENIZER, CPU)
+MODEL = MaskedModel(build_model(model_config(vocab_size=TOKENIZER.vocab_size, context=64)), TOKENIZER, CPU)
 
 
 @pytest.fixture(autouse=True)

@@ -17,15 +17,15 @@ from tiny_tasks import trained
 
 import palavra
 from palavra.errors import PalavraError
+from palavra.experiments import trials as trials_module
+from palavra.experiments.search_space import Choices, Range, apply, default_searches, read_space, typed
+from palavra.experiments.sweep import Sweep, sweep
+from palavra.finetuning.job import FinetuningJob
+from palavra.finetuning.run import finetune_splits
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
-from palavra.run import trials as trials_module
-from palavra.run.finetune import finetune_splits
-from palavra.run.finetuning import FineTuning
-from palavra.run.search import Choices, Range, apply, default_searches, read_space, typed
-from palavra.run.sweep import Sweep, sweep
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
@@ -48,8 +48,11 @@ RECIPE = FinetuneRecipe(
         ("train.batch_size = 8 .. 64 :log", Range(key="train.batch_size", low=8, high=64, log=True)),
         ("optimizer.learning_rate=1e-5..1e-3:log", Range(key="optimizer.learning_rate", low=1e-5, high=1e-3, log=True)),
         ("optimizer.weight_decay=0..0.1", Range(key="optimizer.weight_decay", low=0.0, high=0.1)),
-        ("strategy.name=full, top-k,full", Choices(key="strategy.name", texts=("full", "top-k"))),
-        ("task.head.hidden=[],[64],[64,32]", Choices(key="task.head.hidden", texts=("[]", "[64]", "[64,32]"))),
+        ("strategy.name=full, last-n,full", Choices(key="strategy.name", texts=("full", "last-n"))),
+        (
+            "task.head.hidden_sizes=[],[64],[64,32]",
+            Choices(key="task.head.hidden_sizes", texts=("[]", "[64]", "[64,32]")),
+        ),
         ("task.head.dropout=.1...5", Range(key="task.head.dropout", low=0.1, high=0.5)),
         ("model=../a,../b", Choices(key="model", texts=("../a", "../b"))),
     ],
@@ -104,19 +107,19 @@ def test_a_field_is_searched_once_and_a_length_in_one_way() -> None:
 def test_the_default_space_lies_around_the_recipe() -> None:
     rate, strategy, epochs = read_space(RECIPE, default_searches(RECIPE))
     assert rate == Range(key="optimizer.learning_rate", low=2e-5, high=5e-4, log=True)
-    assert strategy == Choices(key="strategy.name", texts=("full", "top-k", "lora"))
+    assert strategy == Choices(key="strategy.name", texts=("full", "last-n", "lora"))
     assert epochs == Range(key="train.epochs", low=2, high=5)
     assert [dimension.own(RECIPE) for dimension in (rate, strategy, epochs)] == [1e-4, "full", 3]
-    (only,) = default_searches(replace(RECIPE, scratch=True, train=FinetuneConfig(steps=5)))
+    (only,) = default_searches(replace(RECIPE, from_scratch=True, train=FinetuneConfig(steps=5)))
     assert only.startswith("optimizer.learning_rate=")
 
 
 def test_values_reach_the_recipe_typed() -> None:
-    values: dict[str, Any] = {"train.epochs": 4, "strategy.name": "lora", "task.head.hidden": "[64,32]"}
+    values: dict[str, Any] = {"train.epochs": 4, "strategy.name": "lora", "task.head.hidden_sizes": "[64,32]"}
     applied = apply(RECIPE, values)
-    assert (applied.train.epochs, applied.strategy.name, applied.tasks[0].head.hidden) == (4.0, "lora", (64, 32))
+    assert (applied.train.epochs, applied.strategy.name, applied.tasks[0].head.hidden_sizes) == (4.0, "lora", (64, 32))
     assert typed(RECIPE, {**values, "train.batch_size": "16"}) == {
-        "train.epochs": 4, "strategy.name": "lora", "task.head.hidden": (64, 32), "train.batch_size": 16
+        "train.epochs": 4, "strategy.name": "lora", "task.head.hidden_sizes": (64, 32), "train.batch_size": 16
     }  # fmt: skip
 
 
@@ -125,7 +128,7 @@ def test_values_reach_the_recipe_typed() -> None:
 OPTIONS: dict[str, Any] = {
     "set": ("train.batch_size=16", "train.threads=1", "train.compile=off"), "epochs": 2, "learning_rate": 3e-3
 }  # fmt: skip
-SEARCH = ("optimizer.learning_rate=1e-4..1e-2:log", "strategy.name=full,top-k,lora")
+SEARCH = ("optimizer.learning_rate=1e-4..1e-2:log", "strategy.name=full,last-n,lora")
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials skip their reports, which take a second each."""
-    monkeypatch.setattr("palavra.run.finetune.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("palavra.finetuning.run.write_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def run(places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
 
     def run(report: bool = False, **options: Any) -> Sweep:
         if not report:
-            monkeypatch.setattr("palavra.run.sweep.write_report", lambda folder: folder / "report.html")
+            monkeypatch.setattr("palavra.experiments.sweep.write_report", lambda folder: folder / "report.html")
         return sweep(
             "classification", train, **{"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
         )
@@ -178,7 +181,7 @@ def test_the_best_trial_becomes_the_model_and_alone_sees_the_test(
     assert (found.direction, found.metric) == ("maximize", "accuracy")
     first = found.trials[0]
     assert first.params == {"optimizer.learning_rate": 3e-3, "strategy.name": "full"}  # the recipe's own
-    assert found.best.value == max(trial.value or 0 for trial in found.trials) == max(found.best.looks)  # type: ignore[type-var]
+    assert found.best.value == max(trial.value or 0 for trial in found.trials) == max(found.best.evaluations)  # type: ignore[type-var]
     assert set(found.scores) == {"task/valid", "task/test"}
     kept = [trial.number for trial in found.trials if (tmp_path / f"trial-{trial.number}/model.safetensors").exists()]
     assert kept == [found.best.number]
@@ -225,8 +228,8 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     found = run(trials=3, out=out, epochs=1, resume=True)
     assert ran == ["trial-0", "trial-1", "trial-1", "trial-2", "trial-2"]
     assert not (out / "trial-1/half").exists()
-    assert [(t.state, t.value, t.params, t.looks) for t in found.trials] == [
-        (t.state, t.value, t.params, t.looks) for t in whole.trials
+    assert [(t.state, t.value, t.params, t.evaluations) for t in found.trials] == [
+        (t.state, t.value, t.params, t.evaluations) for t in whole.trials
     ]
     assert len(run(trials=4, out=out, epochs=1, resume=True).trials) == 4  # more may be asked for
     assert ran[5:] == ["trial-3"]
@@ -236,14 +239,14 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
 def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
     run: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    def step_values(self: FineTuning, report: Any) -> dict[str, float]:
+    def step_values(self: FinetuningJob, report: Any) -> dict[str, float]:
         if report.step == self.steps:
             signal.raise_signal(number)
         return {}
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(FineTuning, "step_values", step_values)
+        patch.setattr(FinetuningJob, "step_values", step_values)
         with pytest.raises(Interrupted, match="stopped after trial 0; 1 trials are finished: go on with") as caught:
             run(trials=2, epochs=1)
         assert caught.value.exit_code == code
@@ -282,7 +285,7 @@ def test_what_is_resumed_must_be_what_was_begun(run: Callable[..., Sweep], tmp_p
     run(trials=1)
     with pytest.raises(PalavraError, match="already holds a sweep"):
         run(trials=1)
-    with pytest.raises(PalavraError, match=r"begun otherwise \(strategy\.name=full,top-k,lora\)"):
+    with pytest.raises(PalavraError, match=r"begun otherwise \(strategy\.name=full,last-n,lora\)"):
         run(trials=1, resume=True, search=SEARCH[:1])
     with pytest.raises(PalavraError, match=r"begun otherwise \(epochs = 2\)"):
         run(trials=1, resume=True, epochs=1)
@@ -318,7 +321,7 @@ def test_a_trial_worse_than_most_is_pruned_and_its_time_saved(
     found = run(trials=3, search=search, epochs=4, metric="loss")
     states = [trial.state for trial in found.trials]
     assert states == ["complete", "complete", "pruned"]
-    assert [len(trial.looks) for trial in found.trials] == [4, 4, 2]
+    assert [len(trial.evaluations) for trial in found.trials] == [4, 4, 2]
     assert found.best.number in (0, 1)
     assert not (tmp_path / "trial-2/model.safetensors").exists()
 
@@ -372,9 +375,11 @@ def test_importances_tell_what_made_the_difference(run: Callable[..., Sweep], mo
 
     monkeypatch.setattr(trials_module, "finetune_splits", scored)
     monkeypatch.setattr(
-        trials_module.Looks, "best", property(lambda self: math.log10(self._trial.params["optimizer.learning_rate"]))
+        trials_module.TrialEvaluations,
+        "best",
+        property(lambda self: math.log10(self._trial.params["optimizer.learning_rate"])),
     )
-    monkeypatch.setattr("palavra.run.sweep._finish", lambda work: work)
+    monkeypatch.setattr("palavra.experiments.sweep._finish", lambda work: work)
     work: Any = run(trials=9)
     shares = work.importances()
     assert sum(shares.values()) == pytest.approx(1)

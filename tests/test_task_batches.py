@@ -13,10 +13,10 @@ from tiny_tasks import trained
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.inference.tasks import batches_of
-from palavra.tasks.batches import Chosen, MixingConfig, Plan, in_rows
-from palavra.tasks.features import Features, Int64Array, head_of, offsets_of, ranges, share_room, wrap
-from palavra.tasks.texts import TextExample, encode_texts
+from palavra.inference.finetuned import batches_of
+from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.sampling import BatchSampler, MicroBatch, MixingConfig, in_rows
+from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
 
 CLS, SEP = 2, 3
@@ -24,14 +24,14 @@ WORDS = ("the", "old", "harbour", "of", "the", "town")
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
-def features_of(lengths: list[int], *, windows: list[int] | None = None, segments: bool = True) -> Features:
+def features_of(lengths: list[int], *, windows: list[int] | None = None, segments: bool = True) -> EncodedExamples:
     """Sequences whose tokens, rows and labels say where they are from; `windows` of each example stay together."""
     random = np.random.default_rng(0)
     sizes = np.array(lengths, dtype=np.int64)
     counts = [int(random.integers(1, length + 1)) for length in lengths]
     rows = [np.sort(random.choice(length, count, replace=False)) for length, count in zip(lengths, counts, strict=True)]
     labels = random.integers(0, 3, size=len(lengths))
-    return Features(
+    return EncodedExamples(
         input_ids=np.arange(sizes.sum(), dtype=np.uint32),
         lengths=sizes,
         segment_ids=(np.arange(sizes.sum()) % 2).astype(np.uint8) if segments else None,
@@ -91,7 +91,7 @@ def test_units_are_examples_where_their_sequences_stay_together(windows: list[in
 @given(lengths=LENGTHS, budget=st.integers(1, 60))
 def test_inference_sees_each_sequence_once_within_its_budget(lengths: list[int], budget: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palavra.inference.tasks.BATCH_TOKENS", budget)
+        patch.setattr("palavra.inference.finetuned.BATCH_TOKENS", budget)
         found = list(batches_of(features_of(lengths), "task"))
     assert sorted(np.concatenate([sequences for sequences, _ in found]).tolist()) == list(range(len(lengths)))
     assert all(batch.tokens <= max(budget, max(lengths)) for _, batch in found)
@@ -214,12 +214,14 @@ def test_ranges_and_heads() -> None:
 # The plan
 
 
-def plan_of(features: dict[str, Features], batch_size: int = 4, budget: int = 40, seed: int = 0, **mixing: Any) -> Plan:
-    return Plan(features=features, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
+def sampler_of(
+    features: dict[str, EncodedExamples], batch_size: int = 4, budget: int = 40, seed: int = 0, **mixing: Any
+) -> BatchSampler:
+    return BatchSampler(features=features, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
                 mixing=MixingConfig(**mixing))  # fmt: skip
 
 
-def steps_of(plan: Plan, count: int, start: int = 0) -> list[list[Chosen]]:
+def steps_of(plan: BatchSampler, count: int, start: int = 0) -> list[list[MicroBatch]]:
     return list(islice(plan.micro_batches(Cursor(batch=start)), count))
 
 
@@ -228,7 +230,7 @@ def steps_of(plan: Plan, count: int, start: int = 0) -> list[list[Chosen]]:
 def test_an_epoch_sees_every_example_once_within_the_budget(
     lengths: list[int], batch_size: int, budget: int, seed: int
 ) -> None:
-    plan = plan_of({"task": features_of(lengths)}, batch_size, budget, seed)
+    plan = sampler_of({"task": features_of(lengths)}, batch_size, budget, seed)
     assert plan.epoch_steps == -(-len(lengths) // batch_size)
     epochs = []
     steps = steps_of(plan, 2 * plan.epoch_steps)
@@ -249,7 +251,7 @@ def test_an_epoch_sees_every_example_once_within_the_budget(
 def test_sequences_of_one_example_stay_together_and_in_order(windows: list[int], budget: int) -> None:
     random = np.random.default_rng(1)
     features = features_of(random.integers(1, 6, size=sum(windows)).tolist(), windows=windows)
-    plan = plan_of({"task": features}, 3, budget)
+    plan = sampler_of({"task": features}, 3, budget)
     seen = []
     for step in steps_of(plan, plan.epoch_steps):
         for micro in step:
@@ -260,13 +262,13 @@ def test_sequences_of_one_example_stay_together_and_in_order(windows: list[int],
     assert sorted(seen) == list(range(len(windows)))
 
 
-def as_lists(steps: list[list[Chosen]]) -> list[Any]:
+def as_lists(steps: list[list[MicroBatch]]) -> list[Any]:
     return [[(m.task, m.sequences.tolist(), m.cursor.batch) for m in step] for step in steps]
 
 
 @pytest.mark.parametrize("sampling", ["proportional", "uniform", "temperature"])
 def test_a_plan_goes_on_from_a_cursor_as_it_would_have(sampling: str) -> None:
-    plan = plan_of({"one": features_of([3] * 23), "two": features_of([4] * 7)}, sampling=sampling)
+    plan = sampler_of({"one": features_of([3] * 23), "two": features_of([4] * 7)}, sampling=sampling)
     straight = steps_of(plan, 30)
     assert as_lists(straight[11:]) == as_lists(steps_of(plan, 19, start=11))
     assert [step[0].cursor.batch for step in straight] == list(range(1, 31))
@@ -295,7 +297,7 @@ def test_rows_are_a_rearrangement(lengths: list[int]) -> None:
 def test_tasks_are_drawn_by_their_shares(mixing: MixingConfig, expected: list[float]) -> None:
     np.testing.assert_allclose(mixing.shares([900, 100]), expected)
     sizes = {"large": features_of([2] * 900), "small": features_of([2] * 100)}
-    plan = Plan(features=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
+    plan = BatchSampler(features=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
     assert plan.epoch_steps == 100
     drawn: list[str] = [step[0].task for step in steps_of(plan, 1000)]
     assert abs(drawn.count("large") / 1000 - expected[0]) < 0.05
@@ -303,7 +305,7 @@ def test_tasks_are_drawn_by_their_shares(mixing: MixingConfig, expected: list[fl
 
 def test_each_task_is_seen_in_whole_epochs_of_its_own() -> None:
     sizes = {"one": features_of([3] * 12), "two": features_of([4] * 6)}
-    plan = plan_of(sizes, batch_size=3, sampling="uniform")
+    plan = sampler_of(sizes, batch_size=3, sampling="uniform")
     order: dict[str, list[Int64Array]] = {"one": [], "two": []}
     for step in steps_of(plan, 60):
         assert len({micro.task for micro in step}) == 1

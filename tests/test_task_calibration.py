@@ -10,12 +10,12 @@ from tiny_labelling import EXAMPLES, SPEC, WORDPIECE
 from tiny_questions import QUESTIONS, encode, random_scores, spec
 from tiny_tasks import trained
 
+from palavra.metrics.calibration import expected_calibration_error
 from palavra.report.tasks import EvaluatedTask, task_section
-from palavra.tasks.calibration import expected_calibration_error
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.kinds.qa import QuestionAnswering
+from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.task import Scores, Task
+from palavra.tasks.token_classification.task import TokenClassification
 
 
 def shown(task: Task[Any], scores: Scores) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def shown(task: Task[Any], scores: Scores) -> dict[str, Any]:
 
 def test_label_sets_have_calibration_and_confident_errors() -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b",)])
-    task = Classification.fit(SEVERAL, examples)
+    task = SequenceClassification.fit(SEVERAL, examples)
     features = task.encode(examples, trained(), 32, False)
     p = np.array([[0.9, 0.2], [0.7, 0.1], [0.4, 0.3], [0.95, 0.6]])
     scores = task.score(examples, features, (logit(p).astype(np.float32),))
@@ -49,7 +49,7 @@ def test_label_sets_have_calibration_and_confident_errors() -> None:
 
 
 def test_labelled_words_have_calibration() -> None:
-    task = Labelling.fit(SPEC, EXAMPLES)
+    task = TokenClassification.fit(SPEC, EXAMPLES)
     features = task.encode(EXAMPLES, WORDPIECE, 64, False)
     random = np.random.default_rng(0)
     p = random.dirichlet(np.full(len(task.labels), 0.3), size=len(features.rows)) + 1e-6

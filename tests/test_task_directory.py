@@ -31,11 +31,18 @@ from tiny_tasks import trained
 from transformers import AutoConfig, AutoModel
 
 from palavra.errors import PalavraError
-from palavra.inference.tasks import FineTunedModel
-from palavra.model.outputs import OutputConfig
+from palavra.inference.finetuned import FineTunedModel
 from palavra.model.task_heads import HeadConfig
-from palavra.tasks.directory import TASK_FILE, Tasks, describe_head, is_task_directory, load_task_model, save_task_model
-from palavra.tasks.kinds.classification import Classification
+from palavra.model.task_outputs.config import OutputConfig
+from palavra.tasks.saved_model import (
+    TASK_FILE,
+    Tasks,
+    describe_head,
+    is_task_directory,
+    load_task_model,
+    save_task_model,
+)
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Task
 from palavra.tokenizer import Tokenizer
@@ -142,14 +149,14 @@ def test_their_pairs_have_our_logits(tokenizer: Tokenizer, tmp_path: Path) -> No
     np.testing.assert_allclose(comparable(theirs(tmp_path, PAIR)[1], PAIR), comparable(ours, PAIR), atol=1e-4)
 
 
-MANY = Classification(
+MANY = SequenceClassification(
     TaskSpec(kind="classification", multilabel=False), tuple(f"k{n:03}" for n in range(120)), range(1, 121)
 )
 OURS: dict[str, Tasks] = {
-    "batch-norm": {"task": with_head(SINGLE, HeadConfig(hidden=(12, 6), activation="gelu", norm="batch"))},
-    "hidden": {"task": with_head(SINGLE, HeadConfig(hidden=(12, 6), activation="sigmoid"))},
-    "layer-norm": {"task": with_head(REGRESSION, HeadConfig(hidden=(12,), norm="layer", bias=False))},
-    "plain": {"task": with_head(PAIR, HeadConfig(hidden=()))},
+    "batch-norm": {"task": with_head(SINGLE, HeadConfig(hidden_sizes=(12, 6), activation="gelu", norm="batch"))},
+    "hidden": {"task": with_head(SINGLE, HeadConfig(hidden_sizes=(12, 6), activation="sigmoid"))},
+    "layer-norm": {"task": with_head(REGRESSION, HeadConfig(hidden_sizes=(12,), norm="layer", bias=False))},
+    "plain": {"task": with_head(PAIR, HeadConfig(hidden_sizes=()))},
     "max": {"task": with_head(SEVERAL, HeadConfig(pooling="max"))},
     "huffman": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="hierarchical", tree="huffman"))},
     "prefix": {"task": with_head(MANY, HeadConfig(), OutputConfig(name="hierarchical", tree="prefix"))},
@@ -217,7 +224,7 @@ def test_predictions_keep_the_order_of_their_inputs(
 ) -> None:
     save(build(tokenizer, {"task": SINGLE}), {"task": SINGLE}, tokenizer, tmp_path)
     loaded = FineTunedModel.load(tmp_path, device="cpu")
-    monkeypatch.setattr("palavra.inference.tasks.BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("palavra.inference.finetuned.BATCH_TOKENS", batch_tokens)
     wanted = [" ".join(TEXTS[: 1 + n % 4]) for n in range(9)]
     together = loaded.predict(wanted)
     for text, prediction in zip(wanted, together, strict=True):

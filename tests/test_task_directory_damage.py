@@ -11,7 +11,7 @@ from tiny_task_directories import SINGLE, build, pretrained, save, save_theirs, 
 from tiny_tasks import trained
 
 from palavra.errors import PalavraError
-from palavra.tasks.directory import TASK_FILE, is_task_directory, load_task_model
+from palavra.tasks.saved_model import TASK_FILE, is_task_directory, load_task_model
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
 

@@ -29,8 +29,8 @@ from palavra.model.task_heads import (
     TaskModel,
     output_width,
 )
-from palavra.tasks.directory import load_task_model, save_task_model
-from palavra.tasks.features import Features
+from palavra.tasks.features import EncodedExamples
+from palavra.tasks.saved_model import load_task_model, save_task_model
 
 FAMILIES = ("bert", "modernbert")
 CLASSES = 3
@@ -50,13 +50,13 @@ def build(config: HeadConfig, family: str = "bert", **changes: Any) -> TaskModel
     return model
 
 
-def features_of(lengths: list[int], segments: bool = False, seed: int = 0) -> Features:
+def features_of(lengths: list[int], segments: bool = False, seed: int = 0) -> EncodedExamples:
     """Sequences of random tokens; with segments each is a pair."""
     random = np.random.default_rng(seed)
     sizes = np.array(lengths, dtype=np.int64)
     total = int(sizes.sum())
     second = np.concatenate([np.arange(length) >= length // 2 for length in lengths])
-    return Features(
+    return EncodedExamples(
         input_ids=random.integers(5, 50, size=total).astype(np.uint32),
         lengths=sizes,
         segment_ids=second.astype(np.uint8) if segments else None,
@@ -134,7 +134,7 @@ def test_pooling_is_the_first_the_mean_and_the_largest_of_each_sequence() -> Non
 @pytest.mark.parametrize("activation", get_args(HeadActivation))
 @pytest.mark.parametrize("norm", get_args(HeadNorm))
 def test_hidden_layers_compute_what_their_options_say(activation: HeadActivation, norm: HeadNorm) -> None:
-    head = head_of(HeadConfig(hidden=(12, 5), activation=activation, norm=norm, dropout=0.0)).double().eval()
+    head = head_of(HeadConfig(hidden_sizes=(12, 5), activation=activation, norm=norm, dropout=0.0)).double().eval()
     scramble(head)
     x = torch.randn(6, 16, dtype=torch.float64)
     expected = x
@@ -162,7 +162,7 @@ def test_dropout_stands_between_hidden_layers_and_before_the_output_and_only_in_
     torch.manual_seed(0)
     x = torch.randn(50, 16)
     for hidden, between in (((), False), ((400,), False), ((400, 400), True)):
-        head = head_of(HeadConfig(hidden=hidden, activation="sigmoid", dropout=0.5))
+        head = head_of(HeadConfig(hidden_sizes=hidden, activation="sigmoid", dropout=0.5))
         with torch.no_grad():
             dropped, kept = head.train()(x), head.eval()(x)
         expected = x
@@ -211,15 +211,15 @@ def test_a_batch_of_one_is_normalized_as_in_evaluation() -> None:
         (HeadConfig(), "bert", ("cls", (16,), "tanh", "off", True)),
         (HeadConfig(), "modernbert", ("mean", (16,), "gelu", "layer", False)),
         (HeadConfig(pooling="cls"), "modernbert", ("cls", (16,), "gelu", "layer", False)),
-        (HeadConfig(hidden=()), "bert", ("cls", (), "relu", "off", True)),
-        (HeadConfig(hidden=(8, 4)), "modernbert", ("mean", (8, 4), "relu", "off", True)),
-        (HeadConfig(hidden=(8,), norm="batch", activation="tanh"), "bert", ("cls", (8,), "tanh", "batch", True)),
+        (HeadConfig(hidden_sizes=()), "bert", ("cls", (), "relu", "off", True)),
+        (HeadConfig(hidden_sizes=(8, 4)), "modernbert", ("mean", (8, 4), "relu", "off", True)),
+        (HeadConfig(hidden_sizes=(8,), norm="batch", activation="tanh"), "bert", ("cls", (8,), "tanh", "batch", True)),
         (HeadConfig(norm="batch"), "bert", ("cls", (16,), "tanh", "batch", True)),
     ],
 )
 def test_what_a_head_leaves_open_is_the_familys(config: HeadConfig, family: str, expected: tuple[Any, ...]) -> None:
     found = config.resolved(own_head(model_config(family), "SequenceClassification"))
-    assert (found.pooling, found.hidden, found.activation, found.norm, found.bias) == expected
+    assert (found.pooling, found.hidden_sizes, found.activation, found.norm, found.bias) == expected
 
 
 def test_the_dropout_asked_for_is_kept() -> None:
@@ -230,10 +230,10 @@ def test_the_dropout_asked_for_is_kept() -> None:
     ("config", "family", "expected"),
     [
         (HeadConfig(), "bert", True),
-        (HeadConfig(hidden=(16,), activation="tanh"), "bert", True),
+        (HeadConfig(hidden_sizes=(16,), activation="tanh"), "bert", True),
         (HeadConfig(pooling="mean"), "bert", False),
-        (HeadConfig(hidden=()), "bert", False),
-        (HeadConfig(hidden=(16,)), "bert", False),
+        (HeadConfig(hidden_sizes=()), "bert", False),
+        (HeadConfig(hidden_sizes=(16,)), "bert", False),
         (HeadConfig(norm="batch"), "bert", False),
         (HeadConfig(), "modernbert", True),
         (HeadConfig(pooling="mean"), "modernbert", True),
@@ -248,7 +248,9 @@ def test_which_heads_transformers_has(config: HeadConfig, family: str, expected:
     assert expressible(body, "SequenceClassification", resolved) is expected
 
 
-@pytest.mark.parametrize("values", [{"hidden": (0,)}, {"hidden": (8, -1)}, {"dropout": 1.0}, {"dropout": -0.1}])
+@pytest.mark.parametrize(
+    "values", [{"hidden_sizes": (0,)}, {"hidden_sizes": (8, -1)}, {"dropout": 1.0}, {"dropout": -0.1}]
+)
 def test_a_head_that_cannot_be_is_an_error(values: dict[str, Any]) -> None:
     with pytest.raises(PalavraError, match=r"^head\.(hidden|dropout) .*$"):
         HeadConfig(**values)
@@ -257,7 +259,7 @@ def test_a_head_that_cannot_be_is_an_error(values: dict[str, Any]) -> None:
 @given(widths=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 def test_the_parameter_count_is_that_of_linear_layers(widths: list[int]) -> None:
     width, *hidden = widths
-    head = head_of(HeadConfig(hidden=tuple(hidden)), width=2 * width, heads=1, intermediate=4)
+    head = head_of(HeadConfig(hidden_sizes=tuple(hidden)), hidden_size=2 * width, num_heads=1, intermediate_size=4)
     expected = sum(inputs * outputs + outputs for inputs, outputs in pairwise((2 * width, *hidden, CLASSES)))
     assert sum(parameter.numel() for parameter in head.parameters()) == expected
 
@@ -295,7 +297,7 @@ def test_known_vectors_stand_in_for_the_body(pooling: Pooling) -> None:
 
 @pytest.mark.parametrize("kind", ["hidden", "output"])
 def test_new_layers_begin_as_the_body_did(kind: Literal["hidden", "output"]) -> None:
-    head = head_of(HeadConfig(hidden=(300,)), width=200)
+    head = head_of(HeadConfig(hidden_sizes=(300,)), hidden_size=200)
     linear = head.layers[0].dense if kind == "hidden" else head.output
     assert isinstance(linear, nn.Linear)
     assert 0.015 < float(linear.weight.detach().std()) < 0.021

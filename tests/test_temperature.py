@@ -13,17 +13,17 @@ from tiny_task_directories import SEVERAL as SETS
 from tiny_task_directories import SINGLE, TEXTS, build, save, theirs, with_head
 from tiny_tasks import trained
 
-from palavra.inference.tasks import FineTunedModel
+from palavra.inference.finetuned import FineTunedModel
+from palavra.metrics.calibration import fit_label_temperature
 from palavra.model.compute import choose_compute
-from palavra.model.output_layers import Softmax
-from palavra.model.outputs import OutputConfig, is_linear, rescaled
-from palavra.tasks.calibration import fit_label_temperature
-from palavra.tasks.kinds.choice import ChoiceExample, MultipleChoice
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.sentences import Tagged
-from palavra.tasks.spec import LabellingOptions, TaskSpec
+from palavra.model.task_outputs.config import OutputConfig, is_linear, rescaled
+from palavra.model.task_outputs.layers import Softmax
+from palavra.tasks.multiple_choice.task import ChoiceExample, MultipleChoice
+from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
 from palavra.tasks.task import Task
+from palavra.tasks.token_classification.examples import TaggedSentence
+from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 
 
@@ -32,15 +32,15 @@ def tokenizer() -> Tokenizer:
     return trained()
 
 
-def at(task: Task[Any], temperature: float) -> Classification:
-    assert isinstance(task, Classification)
-    return Classification(task.spec, task.labels, task.counts, temperature)
+def at(task: Task[Any], temperature: float) -> SequenceClassification:
+    assert isinstance(task, SequenceClassification)
+    return SequenceClassification(task.spec, task.labels, task.counts, temperature)
 
 
-def sentence_of(words: tuple[str, ...], labels: list[str]) -> Tagged:
+def sentence_of(words: tuple[str, ...], labels: list[str]) -> TaggedSentence:
     starts = np.cumsum([0, *(len(word) + 1 for word in words[:-1])]).tolist()
     spans = tuple((start, start + len(word)) for start, word in zip(starts, words, strict=True))
-    return Tagged(words=words, labels=tuple(labels), where="t:1", text=" ".join(words), spans=spans)
+    return TaggedSentence(words=words, labels=tuple(labels), where="t:1", text=" ".join(words), spans=spans)
 
 
 def best(predictions: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -49,7 +49,7 @@ def best(predictions: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("task", [SINGLE, SETS], ids=["single", "several"])
 def test_transformers_gives_probabilities_at_the_fitted_temperature(
-    tokenizer: Tokenizer, tmp_path: Path, task: Classification
+    tokenizer: Tokenizer, tmp_path: Path, task: SequenceClassification
 ) -> None:
     warm = at(task, 2.5)
     model = build(tokenizer, {"task": warm})
@@ -109,9 +109,9 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     logits = random.normal(size=(60, 2)) * 2
     chosen = random.random(logits.shape) < expit(logits)
     examples = examples_of([tuple(name for name, own in zip("ab", row, strict=True) if own) for row in chosen])
-    features = Classification.fit(SEVERAL, examples).encode(examples, tokenizer, 32, False)
+    features = SequenceClassification.fit(SEVERAL, examples).encode(examples, tokenizer, 32, False)
     found = ((5 * logits).astype(np.float32),)
-    task = Classification.fit(replace(SEVERAL, temperature=True), examples)
+    task = SequenceClassification.fit(replace(SEVERAL, temperature=True), examples)
     fitted, scores = task.calibrate(examples, features, found)
     assert 3 < fitted.temperature < 9
     assert scores.details["fitted"]["scored"] == "cross-fitted"
@@ -119,7 +119,7 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     assert scores.values["micro_f1"] == task.score(examples, features, found).values["micro_f1"]
     np.testing.assert_allclose(fitted.probabilities(features, found), expit(5 * logits / fitted.temperature), rtol=1e-4)
     # Found out from the data, as well as said.
-    plain = Classification.fit(replace(SPEC, temperature=True), examples)
+    plain = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
     assert plain.calibrate(examples, features, found)[0].labels_to_json() == fitted.labels_to_json()
 
 
@@ -128,7 +128,7 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     random = np.random.default_rng(0)
     labels = ["ab"[i] for i in random.integers(2, size=40)]
     examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
-    task = Classification.fit(replace(SPEC, temperature=True, long="split"), examples)
+    task = SequenceClassification.fit(replace(SPEC, temperature=True, overflow="window"), examples)
     features = task.encode(examples, tokenizer, 24, False, split=True)
     assert features.sequences > 60
     right = np.array([task.labels.index(labels[n]) for n in features.example])
@@ -143,7 +143,7 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     grid = np.exp(np.linspace(-3, 3, 121))
     assert fitted.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    sets = Classification.fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
+    sets = SequenceClassification.fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
     both = sets.encode([replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)], tokenizer,
                        24, False, split=True)  # fmt: skip
     warm = sets.best_temperature(both, found, np.ones(40, dtype=bool))
@@ -165,9 +165,11 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
     random = np.random.default_rng(0)
     classes = ("O", "B-LOC", "I-LOC")
     spec = TaskSpec(
-        kind="labelling", temperature=True, labelling=LabellingOptions(subwords=subwords, constrained=False)
+        kind="token-classification",
+        temperature=True,
+        token_classification=TokenClassificationOptions(subwords=subwords, constrained=False),
     )
-    task = Labelling(spec, classes, [9, 3, 3], "bio")
+    task = TokenClassification(spec, classes, [9, 3, 3], "bio")
     words = [tuple(f"{'ab'[n % 2]}o" for n in range(random.integers(1, 9))) for _ in range(60)]
     tagged = [sentence_of(of, ["O"] * len(of)) for of in words]
     logits = log_softmax(random.normal(size=(sum(map(len, words)), 3)) * 1.5, axis=1)
@@ -189,13 +191,13 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
     expected = softmax(found[0] / fitted.temperature, axis=1).max(1)
     starts = features.row_starts if features.row_starts is not None else slice(None)
     np.testing.assert_allclose(np.concatenate([one["probabilities"] for one in said]), expected[starts], rtol=1e-4)
-    again = Labelling.from_json(fitted.spec, fitted.labels_to_json())
+    again = TokenClassification.from_json(fitted.spec, fitted.labels_to_json())
     assert vars(again) == vars(fitted)
 
 
 def test_choices_have_the_temperature_that_fits_them() -> None:
     random = np.random.default_rng(0)
-    task = MultipleChoice(TaskSpec(kind="choice", temperature=True))
+    task = MultipleChoice(TaskSpec(kind="multiple-choice", temperature=True))
     sizes = random.integers(2, 5, size=80)
     logits = [random.normal(size=size) * 1.5 for size in sizes]
     examples = [
@@ -214,13 +216,13 @@ def test_choices_have_the_temperature_that_fits_them() -> None:
 
 
 def test_a_linear_layer_of_words_and_of_choices_takes_the_temperature_in() -> None:
-    words = Labelling(TaskSpec(kind="labelling"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
-    for warm in (words, MultipleChoice(TaskSpec(kind="choice"), 2.5)):
+    words = TokenClassification(TaskSpec(kind="token-classification"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
+    for warm in (words, MultipleChoice(TaskSpec(kind="multiple-choice"), 2.5)):
         output = warm.build_output(4)
-        task, folded = warm.folded(output)
+        task, fold_scaling = warm.fold_scaling(output)
         assert task.temperature == 1.0
-        linear, divided = (of.linear if isinstance(of, Softmax) else of for of in (output, folded))
+        linear, divided = (of.linear if isinstance(of, Softmax) else of for of in (output, fold_scaling))
         x = torch.randn(5, 4)
         torch.testing.assert_close(divided(x), linear(x) / 2.5)
     with pytest.raises(ValueError, match="a temperature of 0"):
-        MultipleChoice(TaskSpec(kind="choice"), 0.0)
+        MultipleChoice(TaskSpec(kind="multiple-choice"), 0.0)

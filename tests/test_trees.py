@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from palavra.errors import PalavraError
-from palavra.model.trees import (
+from palavra.model.task_outputs.class_trees import (
     Int64Array,
     balanced_tree,
     check_tree,

@@ -24,8 +24,8 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 
 def model_config(family: str = "modernbert", **changes: Any) -> ModelConfig:
     """Two layers of 16; ModernBERT with a local layer whose window is 4."""
-    values: dict[str, Any] = {"vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "context": 64}
-    values |= {"intermediate": 24}
+    values: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "context": 64}
+    values |= {"intermediate_size": 24}
     if family == "modernbert":
         values |= {"layer_kinds": ("global", "local"), "window": 4}
     return family_named(family, "test").new(**values | changes)

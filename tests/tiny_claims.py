@@ -9,14 +9,14 @@ from tiny_tasks import build
 from torch import nn
 
 from palavra.batch import Batch
-from palavra.inference.model import LanguageModel
-from palavra.model.output_layers import Softmax
+from palavra.finetuning.job import FinetuningJob, Labelled
+from palavra.inference.masked import MaskedModel
 from palavra.model.task_heads import HeadConfig
+from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.run.finetuning import FineTuning, Labelled
-from palavra.tasks.kinds.classification import Classification
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import TextExample
+from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 from palavra.training.optimizers import OptimizerConfig
 from palavra.training.strategies import StrategyConfig, prepare_model
@@ -29,24 +29,26 @@ SENTENCES = [
     "Sentei no banco da praça.",
     "O dinheiro ficou no banco.",
 ]
-PLAIN = HeadConfig(hidden=(), dropout=0.0)
+PLAIN = HeadConfig(hidden_sizes=(), dropout=0.0)
 TEXTS = ["o gato correu pela rua", "a menina viu o mar", "maria sold her boat", "peter kept it"]
 
 
-def portuguese_model() -> LanguageModel:
+def portuguese_model() -> MaskedModel:
     """A small random model with a Portuguese vocabulary: what holds exactly holds without training."""
     tokenizer = Tokenizer.train(SENTENCES * 3, TokenizerConfig(algorithm="wordpiece", vocab_size=120))
-    model = build_model(model_config(vocab_size=tokenizer.vocab_size, width=32, intermediate=48))
-    return LanguageModel(model, tokenizer, CPU)
+    model = build_model(model_config(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48))
+    return MaskedModel(model, tokenizer, CPU)
 
 
 def example(number: int, label: Any, second: str | None = None) -> TextExample:
     return TextExample(first=TEXTS[number], second=second, label=label, where=f"t:{number}")
 
 
-def sentiments(spec: TaskSpec | None = None) -> Classification:
+def sentiments(spec: TaskSpec | None = None) -> SequenceClassification:
     labels = ("positivo", "negativo", "neutro")
-    return Classification(spec or TaskSpec(kind="classification", multilabel=False, head=PLAIN), labels, [1, 1, 1])
+    return SequenceClassification(
+        spec or TaskSpec(kind="classification", multilabel=False, head=PLAIN), labels, [1, 1, 1]
+    )
 
 
 def rows_of(labels: Sequence[int]) -> Batch:
@@ -74,7 +76,7 @@ def named_parameters(module: nn.Module) -> int:
 
 def job_of(
     tokenizer: Tokenizer, strategy: StrategyConfig, family: str, epochs: int = 1, patience: int | None = None
-) -> FineTuning:
+) -> FinetuningJob:
     """Four examples, one step an epoch."""
     task = sentiments()
     examples = [example(n, (task.labels[n % 3],)) for n in range(4)]
@@ -85,4 +87,6 @@ def job_of(
     settings = FinetuneConfig(epochs=epochs, batch_size=4, patience=patience)
     recipe = FinetuneRecipe(strategy=strategy, optimizer=OptimizerConfig(learning_rate=0.01), train=settings)
     labelled = Labelled(examples=examples, features=features)
-    return FineTuning(recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU)
+    return FinetuningJob(
+        recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU
+    )

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import TextExample
+from palavra.tasks.spec import Columns, TaskSpec
+from palavra.tasks.text_examples import TextExample
 
 SPEC = TaskSpec(kind="classification", train="train.csv")
 SEVERAL = replace(SPEC, multilabel=True)
-PAIRS = replace(SPEC, kind="pairs")
+PAIRS = replace(SPEC, columns=Columns(text_a="text_a", text_b="text_b"))
 TEXTS = ["the old harbour", "um gato correu pela rua", "peter kept the blue one", "maria sold her boat to john", "a"]
 
 

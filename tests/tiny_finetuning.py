@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from tiny import build_model, model_config
 from tiny_runs import metrics_of
 
+from palavra.finetuning.job import FinetuningJob
+from palavra.finetuning.run import FineTuned, run_finetuning
+from palavra.finetuning.splits import read_split
 from palavra.log import Log
 from palavra.model.directory import save_model
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.run.finetune import FineTuned, run_finetuning
-from palavra.run.finetuning import FineTuning
-from palavra.run.splits import read_split
-from palavra.tasks.directory import build_task_model
-from palavra.tasks.features import Features
+from palavra.tasks.features import EncodedExamples
 from palavra.tasks.objective import TaskObjective
+from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 from palavra.training.optimizers import OptimizerConfig
@@ -88,7 +88,7 @@ def spec(reviews: Path, kind: Any = "classification", **changes: Any) -> TaskSpe
         values |= {"columns": Columns(label=("stars",))}
     if kind == "pairs":
         values |= {"columns": Columns(text_a="text", text_b="text_b")}
-    return TaskSpec(kind=kind, **values)
+    return TaskSpec(kind="classification" if kind == "pairs" else kind, **values)
 
 
 def recipe(
@@ -119,12 +119,12 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process a SIGTERM in the middle of a step."""
 
-    def step_values(self: FineTuning, report: Any) -> dict[str, float]:
+    def step_values(self: FinetuningJob, report: Any) -> dict[str, float]:
         if report.step == step:
             signal.raise_signal(signal.SIGTERM)
         return {}
 
-    monkeypatch.setattr(FineTuning, "step_values", step_values)
+    monkeypatch.setattr(FinetuningJob, "step_values", step_values)
 
 
 def both(reviews: Path) -> tuple[TaskSpec, TaskSpec]:
@@ -134,7 +134,7 @@ def both(reviews: Path) -> tuple[TaskSpec, TaskSpec]:
 
 def objective_of(
     pretrained: Path, reviews: Path, weighting: Literal["fixed", "uncertainty"]
-) -> tuple[TaskObjective, TaskModel, dict[str, Any], dict[str, Features]]:
+) -> tuple[TaskObjective, TaskModel, dict[str, Any], dict[str, EncodedExamples]]:
     """Objective, model, tasks and features of `both`."""
     splits = [read_split(each, 0) for each in both(reviews)]
     tasks = {split.task.spec.name: split.task for split in splits}

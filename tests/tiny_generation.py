@@ -14,7 +14,7 @@ from palavra.model.heads import CausalLanguageModel, VocabularyModel
 
 GREEDY = SamplingConfig(temperature=0)
 LENGTHS = (3, 17, 9, 1)
-CASES = [("llama", {"heads": 4}), ("llama", {"kv_heads": 2, "tied_embeddings": False}), ("gpt2", {})]
+CASES = [("llama", {"num_heads": 4}), ("llama", {"num_kv_heads": 2, "tied_embeddings": False}), ("gpt2", {})]
 
 
 def causal_model(family: str = "llama", **changes: Any) -> CausalLanguageModel:

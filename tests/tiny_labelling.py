@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from palavra.tasks.kinds.labelling import Labelling
-from palavra.tasks.sentences import Tagged
-from palavra.tasks.spans import Scheme
-from palavra.tasks.spec import LabellingOptions, TaskSpec
+from palavra.metrics.tag_schemes import Scheme
+from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
+from palavra.tasks.token_classification.examples import TaggedSentence
+from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 SENTENCES = [
@@ -46,8 +46,8 @@ WORDPIECE = trained(algorithm="wordpiece", vocab_size=200)
 UNIGRAM = trained(algorithm="unigram", vocab_size=120)
 TOKENIZERS = {"bpe": BPE, "wordpiece": WORDPIECE, "unigram": UNIGRAM}
 each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
-SPEC = TaskSpec(kind="labelling")
-ALL = replace(SPEC, labelling=LabellingOptions(subwords="all"))
+SPEC = TaskSpec(kind="token-classification")
+ALL = replace(SPEC, token_classification=TokenClassificationOptions(subwords="all"))
 BIO = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 # Texts that go wrong: marks that combine, joined emoji, wide blanks, tabs, control characters, right to left.
 AWKWARD = st.text(
@@ -55,16 +55,16 @@ AWKWARD = st.text(
 )
 
 
-def tagged(text: str, labels: str | None, where: str = "train.conll:1") -> Tagged:
+def tagged(text: str, labels: str | None, where: str = "train.conll:1") -> TaggedSentence:
     words = tuple(text.split(" "))
     ends = np.cumsum([len(word) + 1 for word in words]).tolist()
     spans = tuple((end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True))
     names = None if labels is None else tuple(labels.split(" "))
-    return Tagged(words=words, labels=names, spans=spans, text=text, where=where)
+    return TaggedSentence(words=words, labels=names, spans=spans, text=text, where=where)
 
 
 EXAMPLES = [tagged(text, labels, f"train.conll:{1 + 10 * n}") for n, (text, labels) in enumerate(TAGGED)]
 
 
-def task_of(spec: TaskSpec = SPEC, labels: tuple[str, ...] = BIO, scheme: Scheme = "bio") -> Labelling:
-    return Labelling(spec, labels, [1] * len(labels), scheme)
+def task_of(spec: TaskSpec = SPEC, labels: tuple[str, ...] = BIO, scheme: Scheme = "bio") -> TokenClassification:
+    return TokenClassification(spec, labels, [1] * len(labels), scheme)

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palavra.model.output_layers import Output
-from palavra.model.outputs import OutputConfig, build_output
-from palavra.model.trees import Int64Array
+from palavra.model.task_outputs.class_trees import Int64Array
+from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.layers import ClassifierOutput
 
 WIDTH = 16
 CLASSES = 120
@@ -19,7 +19,7 @@ def zipf(classes: int = CLASSES) -> Int64Array:
     return np.random.default_rng(0).permutation(counts)
 
 
-def build(config: OutputConfig, counts: Int64Array | None = None) -> Output:
+def build(config: OutputConfig, counts: Int64Array | None = None) -> ClassifierOutput:
     """In float64, with weights large enough for the classes to differ."""
     counts = zipf() if counts is None else counts
     output = build_output(config, WIDTH, counts, [f"{number:04}" for number in range(len(counts))]).double()
@@ -33,5 +33,5 @@ def rows_of(number: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
     return torch.randn(number, WIDTH, dtype=torch.float64), torch.randint(classes, (number,))
 
 
-def gradients(output: Output, total: Tensor) -> list[Tensor]:
+def gradients(output: ClassifierOutput, total: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(total, list(output.parameters())))

@@ -5,9 +5,9 @@ from typing import Any, cast
 from tiny import CPU, model_config
 from tiny_tasks import trained
 
-from palavra.inference.tasks import FineTunedModel
-from palavra.tasks.directory import build_task_model
-from palavra.tasks.kinds import KINDS
+from palavra.inference.finetuned import FineTunedModel
+from palavra.tasks.registry import KINDS
+from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
 
 # What training settled of each kind, and an example under its usual columns.
@@ -15,9 +15,9 @@ FITTED: dict[str, dict[str, Any]] = {
     "classification": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
     "pairs": {"labels": ["a", "b"], "counts": [1, 1], "examples": 2},
     "regression": {"names": ["label"], "mean": [0.0]},
-    "labelling": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
-    "qa": {"unanswerable": False, "threshold": None},
-    "choice": {},
+    "token-classification": {"labels": ["O", "B-X", "I-X"], "counts": [1, 1, 1], "scheme": "bio"},
+    "question-answering": {"unanswerable": False, "threshold": None},
+    "multiple-choice": {},
 }
 
 
@@ -25,14 +25,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "classification": {"text": "the red boat", "label": "a"},
     "pairs": {"text_a": "the red boat", "text_b": "a boat", "label": "b"},
     "regression": {"text": "the red boat", "label": 1.5},
-    "labelling": {"words": ["the", "boat"], "label": ["O", "B-X"]},
-    "qa": {"question": "which boat?", "context": "the red boat", "answers": ["red boat"]},
-    "choice": {"text": "the red", "choices": ["boat", "blue"], "label": 0},
+    "token-classification": {"words": ["the", "boat"], "label": ["O", "B-X"]},
+    "question-answering": {"question": "which boat?", "context": "the red boat", "answers": ["red boat"]},
+    "multiple-choice": {"text": "the red", "choices": ["boat", "blue"], "label": 0},
 }
 
 
 def model_of(kind: str, **spec: Any) -> FineTunedModel:
-    what = TaskSpec(kind=cast(Any, kind), multilabel=False if kind in ("classification", "pairs") else None, **spec)
+    """A model of a kind; `pairs` is classification of two texts."""
+    named = "classification" if kind == "pairs" else kind
+    if kind == "pairs":
+        spec = {"columns": Columns(text_a="text_a", text_b="text_b")} | spec
+    what = TaskSpec(kind=cast(Any, named), multilabel=False if named == "classification" else None, **spec)
     task = KINDS[what.kind].from_json(what, FITTED[kind])
     tokenizer = trained()
     config = model_config("bert", vocab_size=tokenizer.vocab_size)

@@ -10,9 +10,9 @@ from tiny_tasks import TEXTS, trained
 
 from palavra.data.squad import Answer, Question
 from palavra.tasks.features import offsets_of
-from palavra.tasks.kinds.qa import QuestionAnswering
-from palavra.tasks.questions import QuestionFeatures
-from palavra.tasks.spec import QuestionOptions, TaskSpec
+from palavra.tasks.question_answering.encoding import EncodedQuestions
+from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.spec import QuestionAnsweringOptions, TaskSpec
 
 transformers.utils.logging.set_verbosity_error()
 
@@ -21,7 +21,7 @@ WORDPIECE = trained()
 
 
 def spec(**options: Any) -> TaskSpec:
-    return TaskSpec(kind="qa", qa=QuestionOptions(**options))
+    return TaskSpec(kind="question-answering", question_answering=QuestionAnsweringOptions(**options))
 
 
 def ask(question: str, context: str, *answers: str) -> Question:
@@ -41,15 +41,15 @@ QUESTIONS = [
 ]
 
 
-def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> QuestionFeatures:
+def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> EncodedQuestions:
     return QuestionAnswering(spec(**options), True).encode(questions, WORDPIECE, context, True)
 
 
-def random_scores(features: QuestionFeatures, seed: int) -> tuple[npt.NDArray[np.float32]]:
+def random_scores(features: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
     return (np.random.default_rng(seed).normal(0, 3, (len(features.rows), 2)).astype(np.float32),)
 
 
-def refusing_scores(features: QuestionFeatures, seed: int) -> tuple[npt.NDArray[np.float32]]:
+def refusing_scores(features: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
     """Scores that are right more often than not, for answers and for none."""
     (scores,) = random_scores(features, seed)
     first = offsets_of(features.row_counts)[:-1]

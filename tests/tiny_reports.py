@@ -12,7 +12,7 @@ ATTACK = "</p><script>alert('palavra')</script><img src=https://example.org/x.pn
 RECIPE = """[data]
 sources = ["reviews/*.csv.bz2"]
 column = "text"
-valid_share = 0.05
+valid_fraction = 0.05
 
 [model]
 family = "modernbert"
@@ -40,10 +40,10 @@ RUN: dict[str, Any] = {
     },
     "model": {
         "family": "modernbert",
-        "layers": 2,
-        "width": 128,
-        "heads": 2,
-        "intermediate": 192,
+        "num_layers": 2,
+        "hidden_size": 128,
+        "num_heads": 2,
+        "intermediate_size": 192,
         "vocab_size": 4096,
         "context": 64,
         "parameters": 819_456,
@@ -149,7 +149,7 @@ def metric_lines(steps: int, every: int) -> list[dict[str, Any]]:
         train |= {"learning_rate": 3e-3 * min(step / (0.08 * steps), (1 - done) / 0.92)}
         train |= {"gradient_norm": 0.4 + 2 * math.exp(-20 * done) * noise.lognormal(0, 0.3)}
         train |= {"tokens": step * 2048, "tokens_per_second": speed, "peak_share": speed / 36_000}
-        train |= {"masked_share": 0.3 - 0.15 * done, "packing_efficiency": 0.994 + noise.normal(0, 0.003)}
+        train |= {"mask_rate": 0.3 - 0.15 * done, "packing_efficiency": 0.994 + noise.normal(0, 0.003)}
         lines.append(train | {"seconds": step * 2048 / 15_800})
         if step * 10 // steps != (step - every) * 10 // steps:
             valid = {"kind": "valid", "step": step, "loss": loss + 0.05, "perplexity": math.exp(loss + 0.05)}

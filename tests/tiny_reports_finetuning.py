@@ -76,7 +76,7 @@ def labelled() -> Json:
 
 def task_run(name: str, kind: str, data: Json) -> Json:
     """A task in run.json."""
-    head = {"pooling": "cls", "hidden": [384], "activation": "tanh", "norm": "none", "bias": True, "dropout": 0.1,
+    head = {"pooling": "cls", "hidden_sizes": [384], "activation": "tanh", "norm": "none", "bias": True, "dropout": 0.1,
             "parameters": 150_150, "output_parameters": 2_310}  # fmt: skip
     return {"name": name, "kind": kind, "examples": {"train": 4907, "valid": 545, "test": 500}, "data": data,
             "truncated": 17, "head": head}  # fmt: skip
@@ -103,11 +103,11 @@ def make_finetuning(directory: Path, tasks: list[Json], evaluated: list[Json], *
         "run": "fine-tuning",
         "palavra": "0.1.0",
         "environment": {"processor": "AMD EPYC", "device": "cpu", "precision": "bfloat16", "cores": 2},
-        "model": {"pretrained": "/models/minilm/", "family": "bert", "layers": 6, "width": 384, "heads": 12,
+        "model": {"pretrained": "/models/minilm/", "family": "bert", "num_layers": 6, "hidden_size": 384, "num_heads": 12,
                   "context": 512, "vocab_size": 30522, "parameters": 22_715_526},
         "tasks": tasks,
-        "strategy": {"name": "full", "layers": 2, "thaw_share": 0.1, "rank": 8, "alpha": 16.0, "layer_decay": 1.0,
-                     "head_ratio": 1.0},
+        "strategy": {"name": "full", "last_n": 2, "unfreeze_fraction": 0.1, "rank": 8, "alpha": 16.0, "layer_decay": 1.0,
+                     "head_lr_ratio": 1.0},
         "training": {"steps": 300, "tokens": 127_506, "seconds": 285.96, "tokens_per_second": 445.88,
                      "examples_per_second": 34.466, "best_step": 300, "final_loss": 0.172, "stopped": None},
     }  # fmt: skip
@@ -134,7 +134,7 @@ def several_tasks_run(directory: Path) -> Path:
     named = {"words": 203_621, "labels": words, "scheme": "bio", "spans": {"LOC": 7140, "PER": 6600, "ORG": 6321}}
     tasks = [task_run("topics", "classification", {"labels": {"a": 3, "b": 2}}),
              task_run("closeness", "regression", {"targets": targets}),
-             task_run("names", "labelling", named)]  # fmt: skip
+             task_run("names", "token-classification", named)]  # fmt: skip
     scores = {"topics": classified(6, 2), "closeness": regressed(), "names": labelled()}
     evaluated = [{"name": name, "kind": "?", "splits": {"valid": one, "test": one}} for name, one in scores.items()]
     return make_finetuning(directory, tasks, evaluated)

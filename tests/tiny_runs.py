@@ -7,9 +7,9 @@ from typing import Any
 import palavra
 
 TINY = (
-    "model.width=32", "model.layers=2", "model.heads=2", "model.context=32", "train.batch_tokens=256",
+    "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.micro_batch_tokens=128", "train.compile=off", "train.eval_every=6", "train.save_every=4",
-    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep=10",
+    "train.log_every=1", "train.device=cpu", "train.precision=float32", "train.threads=1", "train.keep_last=10",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from palavra.data.shards import Corpus, Documents
+from palavra.data.shards import Corpus, StoredDocuments
 from palavra.data.sources import SourceConfig
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
@@ -28,7 +28,7 @@ def opened(directory: Path, **options: Any) -> Corpus:
     return Corpus.open(directory, TOKENIZER.fingerprint, **options)
 
 
-def texts_of(documents: Documents) -> list[str]:
+def texts_of(documents: StoredDocuments) -> list[str]:
     return [TOKENIZER.decode(documents.tokens(index).tolist()) for index in range(len(documents))]
 
 

@@ -20,21 +20,27 @@ from transformers import (
     ModernBertConfig,
 )
 
-from palavra.inference.tasks import infer
-from palavra.model.outputs import OutputConfig
+from palavra.inference.finetuned import infer
 from palavra.model.task_heads import HeadConfig, TaskModel
-from palavra.tasks.directory import Tasks, build_task_model, save_task_model
-from palavra.tasks.kinds.classification import Classification
-from palavra.tasks.kinds.regression import Regression
+from palavra.model.task_outputs.config import OutputConfig
+from palavra.tasks.regression.task import Regression
+from palavra.tasks.saved_model import Tasks, build_task_model, save_task_model
+from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.task import Task
 from palavra.tokenizer import Tokenizer
 
 TEXTS = ["the old harbour", "um gato correu pela rua, e a menina", "peter kept the blue one", "a"]
 PAIRS = list(zip(TEXTS, TEXTS[::-1], strict=True))
-SINGLE = Classification(TaskSpec(kind="classification", multilabel=False), ("muito bom", "mau", "não"), [3, 2, 1])
-SEVERAL = Classification(TaskSpec(kind="classification", multilabel=True), ("a", "b", "c"), [3, 2, 1])
-PAIR = Classification(TaskSpec(kind="pairs", multilabel=False), ("no", "yes"), [1, 1])
+SINGLE = SequenceClassification(
+    TaskSpec(kind="classification", multilabel=False), ("muito bom", "mau", "não"), [3, 2, 1]
+)
+SEVERAL = SequenceClassification(TaskSpec(kind="classification", multilabel=True), ("a", "b", "c"), [3, 2, 1])
+PAIR = SequenceClassification(
+    TaskSpec(kind="classification", multilabel=False, columns=Columns(text_a="text_a", text_b="text_b")),
+    ("no", "yes"),
+    [1, 1],
+)
 REGRESSION = Regression(TaskSpec(kind="regression"), ("label",), [2.0])
 TARGETS = Regression(TaskSpec(kind="regression", columns=Columns(label=("x", "y"))), ("x", "y"), [2.0, 1.0])
 TASKS: dict[str, Task[Any]] = {
@@ -68,7 +74,7 @@ def save(model: TaskModel, tasks: Tasks, tokenizer: Tokenizer, directory: Path) 
 
 
 def inputs_of(task: Task[Any]) -> list[Any]:
-    return list(PAIRS) if task.spec.kind == "pairs" else list(TEXTS)
+    return list(PAIRS) if task.spec.columns.text_b else list(TEXTS)
 
 
 def logits_of(model: TaskModel, name: str, task: Task[Any], tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
@@ -81,7 +87,7 @@ def logits_of(model: TaskModel, name: str, task: Task[Any], tokenizer: Tokenizer
 def comparable(logits: Any, task: Task[Any]) -> npt.NDArray[np.float32]:
     """Logits of one class an example are known up to a constant: log-probabilities have none."""
     values: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
-    single = isinstance(task, Classification) and not task.multilabel
+    single = isinstance(task, SequenceClassification) and not task.multilabel
     return torch.log_softmax(torch.from_numpy(values), -1).numpy() if single else values
 
 
@@ -145,7 +151,7 @@ def several_tasks() -> dict[str, Task[Any]]:
 
     return {
         "mood": named("mood", SINGLE, HeadConfig()),
-        "stars": named("stars", TARGETS, HeadConfig(hidden=(7,), norm="batch")),
-        "topics": named("topics", SEVERAL, HeadConfig(pooling="max", hidden=())),
+        "stars": named("stars", TARGETS, HeadConfig(hidden_sizes=(7,), norm="batch")),
+        "topics": named("topics", SEVERAL, HeadConfig(pooling="max", hidden_sizes=())),
         "same": named("same", PAIR, HeadConfig(pooling="mean")),
     }

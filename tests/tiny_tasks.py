@@ -16,7 +16,7 @@ from palavra.model.directory import load_weights_into, read_config
 from palavra.model.families import family_named
 from palavra.model.families.tasks import TASK_FORMATS, own_head
 from palavra.model.task_heads import Head, TaskModel, output_width
-from palavra.tasks.features import Features, Int64Array
+from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
@@ -54,7 +54,7 @@ def load_theirs(task: Task[Any], directory: Path) -> TaskModel:
     return model.eval()
 
 
-def batch_of(features: Features, sequences: Int64Array | None = None) -> Batch:
+def batch_of(features: EncodedExamples, sequences: Int64Array | None = None) -> Batch:
     """These sequences, or all."""
     return features.batch(np.arange(features.sequences) if sequences is None else sequences, "task")
 
@@ -71,7 +71,9 @@ def loss_of(model: TaskModel, task: Task[Any], batch: Batch) -> Any:
     return task.loss(model.head("task").output, model(batch, layout_of(batch)), batch)
 
 
-def gradients(model: TaskModel, task: Task[Any], features: Features, bounds: Sequence[int]) -> dict[str, torch.Tensor]:
+def gradients(
+    model: TaskModel, task: Task[Any], features: EncodedExamples, bounds: Sequence[int]
+) -> dict[str, torch.Tensor]:
     """The gradient of the summed loss of all sequences, read in the parts that `bounds` make of them."""
     model.zero_grad()
     for start, stop in pairwise(bounds):
@@ -92,7 +94,7 @@ def with_intervals(scores: Scores) -> set[str]:
     return set(scores.intervals)
 
 
-def overfit(model: TaskModel, task: Task[Any], features: Features, steps: int, rate: float = 0.01) -> float:
+def overfit(model: TaskModel, task: Task[Any], features: EncodedExamples, steps: int, rate: float = 0.01) -> float:
     """Learn all examples by heart; the last mean loss."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     batch = batch_of(features)

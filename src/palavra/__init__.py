@@ -17,24 +17,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from palavra.api.evaluate import evaluate
+    from palavra.api.finetune import finetune
+    from palavra.api.pretrain import plan, prepare, pretrain, tokenizer_train
     from palavra.errors import PalavraError
+    from palavra.experiments.sweep import sweep
     from palavra.inference.loading import load
-    from palavra.run.api import build_recipe, evaluate, plan, prepare, pretrain, tokenizer_train
-    from palavra.run.sweep import sweep
-    from palavra.run.task_api import build_finetune_recipe, finetune
+    from palavra.recipe.finetuning_options import build_finetune_recipe
+    from palavra.recipe.pretraining_options import build_recipe
 
 _HOMES = {
     "PalavraError": "palavra.errors",
-    "build_finetune_recipe": "palavra.run.task_api",
-    "build_recipe": "palavra.run.api",
-    "evaluate": "palavra.run.api",
-    "finetune": "palavra.run.task_api",
+    "build_finetune_recipe": "palavra.recipe.finetuning_options",
+    "build_recipe": "palavra.recipe.pretraining_options",
+    "evaluate": "palavra.api.evaluate",
+    "finetune": "palavra.api.finetune",
     "load": "palavra.inference.loading",
-    "plan": "palavra.run.api",
-    "prepare": "palavra.run.api",
-    "pretrain": "palavra.run.api",
-    "sweep": "palavra.run.sweep",
-    "tokenizer_train": "palavra.run.api",
+    "plan": "palavra.api.pretrain",
+    "prepare": "palavra.api.pretrain",
+    "pretrain": "palavra.api.pretrain",
+    "sweep": "palavra.experiments.sweep",
+    "tokenizer_train": "palavra.api.pretrain",
 }
 
 __all__ = [

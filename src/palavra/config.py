@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
+def without_none(**values: Any) -> dict[str, Any]:
+    """The values that are set, by name."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
 class _Text(str):
     """A value as it was typed on a command line, not yet of the type of its field."""
 

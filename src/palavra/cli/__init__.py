@@ -1,9 +1,9 @@
 """The command line: parse, call one function, print. Results go to stdout, everything else to stderr."""
 
-from palavra.cli import finetuning, pretraining, using
+from palavra.cli import finetuning, inference, pretraining
 from palavra.cli.app import app, main
 
-__all__ = ["app", "finetuning", "main", "pretraining", "using"]
+__all__ = ["app", "finetuning", "inference", "main", "pretraining"]
 
 # The help lists commands in the order of a model's life.
 _ORDER = (

@@ -11,7 +11,14 @@ from palavra.cli.records import RecordOptions, reads_records
 from palavra.errors import PalavraError
 
 # What finetune and sweep share.
-KindName = Literal["classification", "pairs", "regression", "labelling", "qa", "choice", "multitask"]
+KindName = Literal[
+    "classification",
+    "regression",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+    "multitask",
+]
 KIND = typer.Argument(help="What is learned.", show_default=False)
 TRAIN = typer.Argument(
     help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
@@ -21,7 +28,7 @@ TRAIN = typer.Argument(
 PRETRAINED = typer.Option("--model", help="Folder of the pretrained model.", show_default=False)
 Valid = Annotated[str | None, typer.Option(help="Validation examples. [a share of the training ones]")]
 Test = Annotated[str | None, typer.Option(help="Test examples, looked at once, at the end.")]
-ValidShare = Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")]
+ValidFraction = Annotated[float | None, typer.Option(help="Share held out where there is no --valid. [0.1]")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Read a recipe (TOML).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [0]")]
 
@@ -33,7 +40,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise PalavraError(f"--hidden {text}: write the widths of the layers as 256,128") from None
+        raise PalavraError(f"--hidden-sizes {text}: write the widths of the layers as 256,128") from None
 
 
 @app.command()
@@ -45,30 +52,32 @@ def finetune(
     out: Annotated[Path | None, typer.Option(help="Folder for the finished model.", show_default=False)] = None,
     valid: Valid = None,
     test: Test = None,
-    valid_share: ValidShare = None,
+    valid_fraction: ValidFraction = None,
     *,
     records: RecordOptions,
     multilabel: Annotated[
-        bool | None, typer.Option("--multilabel/--one-label", help="Several labels an example. [if in lists]")
+        bool | None, typer.Option("--multilabel/--single-label", help="Several labels an example. [if in lists]")
     ] = None,
     class_weights: Annotated[
         Literal["none", "balanced"] | None, typer.Option(help="Weigh rare classes up. [none]")
     ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of each label spread over all. [0]")] = None,
-    longest: Annotated[int | None, typer.Option(help="Tokens of a sequence. [the model's context]")] = None,
-    long: Annotated[
-        Literal["truncate", "split"] | None, typer.Option(help="What prediction does with longer texts. [truncate]")
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a sequence. [the model's context]")] = None,
+    overflow: Annotated[
+        Literal["truncate", "window"] | None, typer.Option(help="What prediction does with longer texts. [truncate]")
     ] = None,
     scheme: Annotated[
-        Literal["bio", "bioes", "plain"] | None, typer.Option(help="labelling: how spans are written. [found out]")
+        Literal["bio", "bioes", "plain"] | None,
+        typer.Option(help="token-classification: how spans are written. [found out]"),
     ] = None,
     subwords: Annotated[
-        Literal["first", "all"] | None, typer.Option(help="labelling: which subwords carry the label. [first]")
+        Literal["first", "all"] | None,
+        typer.Option(help="token-classification: which subwords carry the label. [first]"),
     ] = None,
     pooling: Annotated[
         Literal["cls", "mean", "max"] | None, typer.Option(help="How a text becomes one vector. [the family's]")
     ] = None,
-    hidden: Annotated[
+    hidden_sizes: Annotated[
         str | None, typer.Option(help="Widths of the head's hidden layers: 256,128; '' for none. [the family's]")
     ] = None,
     activation: Annotated[
@@ -83,9 +92,9 @@ def finetune(
         typer.Option(help="The last layer; the others are for very many classes. [softmax]"),
     ] = None,
     strategy: Annotated[
-        Literal["full", "frozen", "top-k", "gradual", "lora"] | None, typer.Option(help="What moves. [full]")
+        Literal["full", "frozen", "last-n", "gradual", "lora"] | None, typer.Option(help="What moves. [full]")
     ] = None,
-    layers: Annotated[int | None, typer.Option(help="top-k: how many layers move. [2]")] = None,
+    last_n: Annotated[int | None, typer.Option(help="last-n: how many layers move. [2]")] = None,
     optimizer: Annotated[
         Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None,
         typer.Option(help="[the one that pretrained the model, else adamw]"),
@@ -99,7 +108,9 @@ def finetune(
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Calibrate probabilities on the validation examples.")
     ] = False,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Take the model's sizes, not its weights.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Take the model's sizes, not its weights.")
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; mean and interval.")] = 1,
     folds: Annotated[int | None, typer.Option(help="Cross-validate with so many folds.")] = None,
     recipe: RecipeFile = None,
@@ -110,18 +121,18 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a pretrained model to labelled examples: training, best weights, evaluation, report."""
+    from palavra.api import finetune as task_api
     from palavra.log import Log
-    from palavra.run import task_api
 
     if out is None:
         raise PalavraError("--out is missing: name the folder for the finished model")
     finished = task_api.finetune(
-        kind, train, model=model, out=out, valid=valid, test=test, valid_share=valid_share, **records.given(),
-        multilabel=multilabel, class_weights=class_weights, label_smoothing=label_smoothing, longest=longest, long=long,
-        scheme=scheme, subwords=subwords, pooling=pooling, hidden=_numbers(hidden), activation=activation, norm=norm,
-        dropout=dropout, output=output, strategy=strategy, layers=layers, optimizer=optimizer,
+        kind, train, model=model, out=out, valid=valid, test=test, valid_fraction=valid_fraction, **records.given(),
+        multilabel=multilabel, class_weights=class_weights, label_smoothing=label_smoothing, max_length=max_length, overflow=overflow,
+        scheme=scheme, subwords=subwords, pooling=pooling, hidden_sizes=_numbers(hidden_sizes), activation=activation, norm=norm,
+        dropout=dropout, output=output, strategy=strategy, last_n=last_n, optimizer=optimizer,
         learning_rate=learning_rate, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric,
-        patience=patience, temperature=temperature or None, scratch=scratch or None, seed=seed, seeds=seeds,
+        patience=patience, temperature=temperature or None, from_scratch=from_scratch or None, seed=seed, seeds=seeds,
         folds=folds, recipe=recipe, set=tuple(set_ or ()), resume=resume, log=Log(quiet=quiet),
     )  # fmt: skip
     if as_json:
@@ -146,7 +157,7 @@ def sweep(
     minutes: Annotated[float | None, typer.Option(help="Start no further trial after so long.")] = None,
     valid: Valid = None,
     test: Test = None,
-    valid_share: ValidShare = None,
+    valid_fraction: ValidFraction = None,
     *,
     records: RecordOptions,
     recipe: RecipeFile = None,
@@ -162,12 +173,12 @@ def sweep(
 
     Trials are judged by the validation examples and never see the test examples. What all trials share, such as
     train.batch_size, task.multilabel or optimizer.name, is set with --set or a --recipe."""
+    from palavra.experiments import sweep as sweeping
     from palavra.log import Log
-    from palavra.run import sweep as sweeping
 
     found = sweeping.sweep(
         kind, train, model=model, out=out, trials=trials, search=tuple(search or ()), minutes=minutes, valid=valid,
-        test=test, valid_share=valid_share, **records.given(), recipe=recipe, set=tuple(set_ or ()), seed=seed,
+        test=test, valid_fraction=valid_fraction, **records.given(), recipe=recipe, set=tuple(set_ or ()), seed=seed,
         resume=resume, log=Log(quiet=quiet),
     )  # fmt: skip
     if as_json:

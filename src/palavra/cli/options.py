@@ -24,7 +24,7 @@ DocumentsOption = Annotated[
 ]
 Lines = Annotated[bool, typer.Option("--lines", help="Short for --documents line.")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of text files. [utf-8]")]
-ValidShare = Annotated[float | None, typer.Option(help="Share of documents held out for validation. [0.05]")]
+ValidFraction = Annotated[float | None, typer.Option(help="Share of documents held out for validation. [0.05]")]
 Deduplicate = Annotated[
     bool | None, typer.Option("--deduplicate/--keep-duplicates", help="Drop exact duplicates. [on]")
 ]

@@ -18,7 +18,7 @@ from palavra.cli.options import (
     Set,
     SizeChoice,
     Sources,
-    ValidShare,
+    ValidFraction,
     documents_kind,
     print_json,
 )
@@ -43,8 +43,8 @@ def tokenizer_train(
     quiet: Quiet = False,
 ) -> None:
     """Train a tokenizer on text; transformers' AutoTokenizer loads the result."""
+    from palavra.api import pretrain as api
     from palavra.log import Log
-    from palavra.run import api
     from palavra.tokenizer import TokenizerConfig
 
     config = TokenizerConfig(
@@ -69,18 +69,18 @@ def prepare(
     documents: DocumentsOption = None,
     lines: Lines = False,
     encoding: Encoding = None,
-    valid_share: ValidShare = None,
+    valid_fraction: ValidFraction = None,
     deduplicate: Deduplicate = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Tokenize text into memory-mapped shards; run again after a kill, it goes on."""
+    from palavra.api import pretrain as api
     from palavra.log import Log
-    from palavra.run import api
 
     manifest = api.prepare(
         *sources, tokenizer=tokenizer, out=out, column=column, documents=documents_kind(documents, lines),
-        encoding=encoding, valid_share=valid_share, deduplicate=deduplicate, log=Log(quiet=quiet),
+        encoding=encoding, valid_fraction=valid_fraction, deduplicate=deduplicate, log=Log(quiet=quiet),
     )  # fmt: skip
     if as_json:
         print_json(manifest.summary())
@@ -111,7 +111,7 @@ def pretrain(
     documents: DocumentsOption = None,
     lines: Lines = False,
     encoding: Encoding = None,
-    valid_share: ValidShare = None,
+    valid_fraction: ValidFraction = None,
     deduplicate: Deduplicate = None,
     vocab_size: Annotated[int | None, typer.Option(help="Vocabulary of the new tokenizer. [fits the corpus]")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Use this folder's tokenizer.")] = None,
@@ -126,13 +126,13 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Pretrain a language model: tokenizer, text, training, evaluation, report, in one command."""
+    from palavra.api import pretrain as api
     from palavra.log import Log
-    from palavra.run import api
 
     options = {
         "recipe": recipe, "minutes": minutes, "steps": steps, "tokens": tokens, "epochs": epochs, "size": size,
         "objective": objective, "family": family, "column": column,
-        "documents": documents_kind(documents, lines), "encoding": encoding, "valid_share": valid_share,
+        "documents": documents_kind(documents, lines), "encoding": encoding, "valid_fraction": valid_fraction,
         "deduplicate": deduplicate, "vocab_size": vocab_size, "tokenizer": tokenizer, "init": init, "seed": seed,
         "tensorboard": tensorboard or None,
         "set": tuple(set_ or ()),
@@ -193,8 +193,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Real text in, a pretrained model and its report out, in a few minutes on a CPU."""
+    from palavra.demo import run_demo
     from palavra.log import Log
-    from palavra.run.demo import run_demo
 
     run_demo(
         text or [], out=out, minutes=minutes, column=column, documents=documents_kind(documents, lines),

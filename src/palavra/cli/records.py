@@ -16,12 +16,20 @@ class InputOptions:
     text: Annotated[str | None, typer.Option(help="Column of the text. [the task's, else text]")] = None
     text_a: Annotated[str | None, typer.Option(help="Column of a pair's first text. [the task's, else text_a]")] = None
     text_b: Annotated[str | None, typer.Option(help="Column of a pair's second text. [the task's, else text_b]")] = None
-    words: Annotated[str | None, typer.Option(help="labelling: column of the words, by number or name.")] = None
-    question: Annotated[str | None, typer.Option(help="qa: column of the question. [the task's, else question]")] = None
-    context: Annotated[str | None, typer.Option(help="qa: column of the context. [the task's, else context]")] = None
+    words: Annotated[str | None, typer.Option(help="token-classification: column of the words, by number or name.")] = (
+        None
+    )
+    question: Annotated[
+        str | None, typer.Option(help="question-answering: column of the question. [the task's, else question]")
+    ] = None
+    context: Annotated[
+        str | None, typer.Option(help="question-answering: column of the context. [the task's, else context]")
+    ] = None
     choices: Annotated[
         list[str] | None,
-        typer.Option(help="choice: column with a list, or one column each; repeatable. [the task's, else choices]"),
+        typer.Option(
+            help="multiple-choice: column with a list, or one column each; repeatable. [the task's, else choices]"
+        ),
     ] = None
     encoding: Annotated[str | None, typer.Option(help="Encoding of text files. [the task's, else utf-8]")] = None
 
@@ -39,7 +47,9 @@ class RecordOptions(InputOptions):
         list[str] | None,
         typer.Option(help="Column of the label; repeatable for several targets. [the task's, else label]"),
     ] = None
-    answers: Annotated[str | None, typer.Option(help="qa: column of the answers. [the task's, else answers]")] = None
+    answers: Annotated[
+        str | None, typer.Option(help="question-answering: column of the answers. [the task's, else answers]")
+    ] = None
     separator: Annotated[
         str | None, typer.Option(help="What parts several labels in one field. [the task's, else a comma]")
     ] = None

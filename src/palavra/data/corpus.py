@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palavra.data.manifest import Manifest, Part
+from palavra.data.manifest import Manifest, ShardFile
 from palavra.errors import PalavraError
 from palavra.files import sha256_of_file
 
@@ -37,7 +37,7 @@ def schema(vocab_size: int) -> Any:
     )
 
 
-class Documents:
+class StoredDocuments:
     """One side of the split: tokenized documents on disk, numbered from 0. Nothing is loaded until it is asked for.
 
     `dtype` is that of the ids, uint16 or uint32.
@@ -113,7 +113,7 @@ class Documents:
 class Corpus:
     """A prepared folder, checked: `train` and `valid` are its documents, `manifest` what it says of itself."""
 
-    def __init__(self, manifest: Manifest, train: Documents, valid: Documents) -> None:
+    def __init__(self, manifest: Manifest, train: StoredDocuments, valid: StoredDocuments) -> None:
         self.manifest = manifest
         self.train = train
         self.valid = valid
@@ -136,7 +136,7 @@ class Corpus:
             )
         dtype = id_type(manifest.vocab_size).to_pandas_dtype()
         train, valid = (
-            Documents(
+            StoredDocuments(
                 [open_part(directory, part, manifest.vocab_size, verify) for part in manifest.parts(split)],
                 dtype,
             )
@@ -145,7 +145,7 @@ class Corpus:
         return cls(manifest, train, valid)
 
 
-def is_intact(directory: Path, part: Part, verify: Literal["hash", "size"]) -> bool:
+def is_intact(directory: Path, part: ShardFile, verify: Literal["hash", "size"]) -> bool:
     """Whether the file of `part` is there with the right size and, if asked for, the right content."""
     path = directory / part.file
     if not path.is_file() or path.stat().st_size != part.bytes:
@@ -153,7 +153,7 @@ def is_intact(directory: Path, part: Part, verify: Literal["hash", "size"]) -> b
     return verify == "size" or sha256_of_file(path) == part.sha256
 
 
-def open_part(directory: Path, part: Part, vocab_size: int, verify: Literal["hash", "size"]) -> Any:
+def open_part(directory: Path, part: ShardFile, vocab_size: int, verify: Literal["hash", "size"]) -> Any:
     """The one record batch of a shard's file, memory-mapped. Raises `PalavraError` unless it is what `part` says."""
     path = directory / part.file
     if not is_intact(directory, part, verify):
@@ -172,7 +172,7 @@ def open_part(directory: Path, part: Part, vocab_size: int, verify: Literal["has
     return batch
 
 
-def _fits(batch: Any, part: Part, vocab_size: int, verify: Literal["hash", "size"]) -> bool:
+def _fits(batch: Any, part: ShardFile, vocab_size: int, verify: Literal["hash", "size"]) -> bool:
     column = batch.column("input_ids")
     ids = column.values
     if batch.num_rows != part.documents or len(ids) != part.tokens or any(c.null_count for c in batch.columns):

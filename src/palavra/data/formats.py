@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from palavra.data.csv_dialect import DELIMITERS, SAMPLE_LINES, allow_long_fields, is_quoted, table_rows
 from palavra.data.decoding import text_blocks, text_lines
-from palavra.data.tables import DELIMITERS, SAMPLE_LINES, allow_long_fields, is_quoted, table_rows
 from palavra.errors import PalavraError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -20,7 +20,7 @@ FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 _PARQUET_ROWS = 256
 
 
-class Row(NamedTuple):
+class TextRow(NamedTuple):
     """One text and the line (1 is the first) that it starts at; None where the record has no text.
 
     `cut` says that the text goes on in the next row.
@@ -41,7 +41,7 @@ class Place(NamedTuple):
     longest: int
 
 
-def read_rows(place: Place) -> Iterator[Row]:
+def read_rows(place: Place) -> Iterator[TextRow]:
     """The rows of a file of any known format; its name decides which."""
     kind = kind_of(place.path)
     if kind == ".parquet":
@@ -83,18 +83,18 @@ def cut_text(text: str, longest: int) -> list[str]:
 # Plain text
 
 
-def _read_whole(place: Place) -> Iterator[Row]:
+def _read_whole(place: Place) -> Iterator[TextRow]:
     """The whole file as one text, cut where it is longer than `longest`."""
     rest, line = "", 1
     for block in text_blocks(place.path, place.encoding):
         *pieces, rest = cut_text(rest + block, place.longest)
         for piece in pieces:
-            yield Row(piece, line, cut=True)
+            yield TextRow(piece, line, cut=True)
             line += piece.count("\n")
-    yield Row(rest, line)
+    yield TextRow(rest, line)
 
 
-def _read_lines(place: Place) -> Iterator[Row]:
+def _read_lines(place: Place) -> Iterator[TextRow]:
     """Every line a text, without its line end."""
     rest, line = "", 1
     for block in text_blocks(place.path, place.encoding):
@@ -104,45 +104,45 @@ def _read_lines(place: Place) -> Iterator[Row]:
             line += 1
         *pieces, rest = cut_text(rest, place.longest)
         for piece in pieces:
-            yield Row(piece, line, cut=True)
+            yield TextRow(piece, line, cut=True)
     if rest:
-        yield Row(rest, line)
+        yield TextRow(rest, line)
 
 
-def _pieces(text: str, line: int, longest: int) -> Iterator[Row]:
+def _pieces(text: str, line: int, longest: int) -> Iterator[TextRow]:
     *pieces, rest = cut_text(text, longest)
     for piece in pieces:
-        yield Row(piece, line, cut=True)
-    yield Row(rest, line)
+        yield TextRow(piece, line, cut=True)
+    yield TextRow(rest, line)
 
 
-def _read_paragraphs(place: Place) -> Iterator[Row]:
+def _read_paragraphs(place: Place) -> Iterator[TextRow]:
     """Lines up to the next blank one are a text."""
     lines: list[str] = []
     size = first = 0
     for text, line, cut in _read_lines(place):
         assert text is not None
         if lines and not text.strip():
-            yield Row("\n".join(lines), first)
+            yield TextRow("\n".join(lines), first)
             lines, size = [], 0
         elif text.strip():
             if lines and size + len(text) >= place.longest:
-                yield Row("\n".join(lines), first, cut=True)
+                yield TextRow("\n".join(lines), first, cut=True)
                 lines, size = [], 0
             first = first if lines else line
             lines.append(text)
             size += len(text) + 1
             if cut:
-                yield Row("\n".join(lines), first, cut=True)
+                yield TextRow("\n".join(lines), first, cut=True)
                 lines, size = [], 0
     if lines:
-        yield Row("\n".join(lines), first)
+        yield TextRow("\n".join(lines), first)
 
 
 # Records
 
 
-def _read_jsonl(place: Place) -> Iterator[Row]:
+def _read_jsonl(place: Place) -> Iterator[TextRow]:
     """One JSON object a line; blank lines are passed over."""
     checked = False
     for line, text in enumerate(text_lines(place.path, place.encoding), 1):
@@ -157,10 +157,10 @@ def _read_jsonl(place: Place) -> Iterator[Row]:
         if not checked:
             check_column(str(place.path), line, place.column, record)
             checked = True
-        yield Row(text_value(str(place.path), line, place.column, record.get(place.column)), line)
+        yield TextRow(text_value(str(place.path), line, place.column, record.get(place.column)), line)
 
 
-def _read_table(place: Place, kind: str) -> Iterator[Row]:
+def _read_table(place: Place, kind: str) -> Iterator[TextRow]:
     """CSV or TSV with a header line; CSV's delimiter is the one that shows the column in the header."""
     allow_long_fields()
     lines = iter(text_lines(place.path, place.encoding))
@@ -181,7 +181,7 @@ def _read_table(place: Place, kind: str) -> Iterator[Row]:
     wanted = columns.index(place.column)
     for line, record in table_rows(place.path, lines, first + 1, options):
         if record:
-            yield Row(record[wanted] if wanted < len(record) else None, line)
+            yield TextRow(record[wanted] if wanted < len(record) else None, line)
 
 
 def _delimiter(header: str, column: str) -> str:
@@ -191,7 +191,7 @@ def _delimiter(header: str, column: str) -> str:
     return with_column[0] if with_column else max(DELIMITERS, key=lambda delimiter: len(columns[delimiter]))
 
 
-def _read_parquet(place: Place) -> Iterator[Row]:
+def _read_parquet(place: Place) -> Iterator[TextRow]:
     """The text column of a Parquet file, some rows at a time; a line is a row here."""
     row = 1
     try:
@@ -200,7 +200,7 @@ def _read_parquet(place: Place) -> Iterator[Row]:
             check_column(str(place.path), 1, place.column, names)
             for batch in file.iter_batches(_PARQUET_ROWS, columns=[place.column]):
                 for value in batch.column(0).to_pylist():
-                    yield Row(text_value(str(place.path), row, place.column, value), row)
+                    yield TextRow(text_value(str(place.path), row, place.column, value), row)
                     row += 1
     except UnicodeDecodeError as error:
         raise PalavraError(f"{place.path}: a text after row {row} is not valid UTF-8 ({error})") from None

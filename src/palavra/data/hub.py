@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palavra.data.formats import Row, check_column, text_value
+from palavra.data.formats import TextRow, check_column, text_value
 from palavra.errors import PalavraError
 
 PREFIX = "hf://"
 
 
-def read_hub(source: str, column: str) -> Iterator[Row]:
+def read_hub(source: str, column: str) -> Iterator[TextRow]:
     """The rows of `hf://dataset[/config]:split`; a line is a row here.
 
     The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs
@@ -20,7 +20,7 @@ def read_hub(source: str, column: str) -> Iterator[Row]:
     for line, record in enumerate(hub_records(source, open_hub(source)), 1):
         if line == 1:
             check_column(source, line, column, record)
-        yield Row(text_value(source, line, column, record.get(column)), line)
+        yield TextRow(text_value(source, line, column, record.get(column)), line)
 
 
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:

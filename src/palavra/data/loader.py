@@ -16,7 +16,7 @@ import numpy.typing as npt
 from palavra.data.packing import Cursor, Int64Array, Packer, Pieces
 
 
-class Documents(Protocol):
+class DocumentTokens(Protocol):
     """Tokenized documents on disk; see `shards`."""
 
     @property
@@ -37,7 +37,7 @@ class Packed:
     lengths: Int64Array
     pieces: Pieces
     cursor: Cursor
-    text: Documents
+    text: DocumentTokens
 
     @property
     def documents(self) -> Int64Array:
@@ -56,7 +56,7 @@ class Opened(Packed):
     following: Int64Array
 
 
-def assemble(documents: Documents, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor) -> Packed:
+def assemble(documents: DocumentTokens, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor) -> Packed:
     """[CLS] piece [SEP] for every piece, end to end."""
     lengths = pieces.lengths + 2
     ends = np.cumsum(lengths)
@@ -68,7 +68,7 @@ def assemble(documents: Documents, pieces: Pieces, cls_id: int, sep_id: int, cur
     return Packed(input_ids=input_ids, lengths=lengths, pieces=pieces, cursor=cursor, text=documents)
 
 
-def assemble_opened(documents: Documents, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor) -> Opened:
+def assemble_opened(documents: DocumentTokens, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor) -> Opened:
     """The pieces of documents with [CLS] in front, end to end; `pieces` count it as each document's first token."""
     lengths = pieces.lengths
     opening = pieces.start == 0
@@ -98,7 +98,7 @@ def opened(packed: Packed) -> Opened:
     return Opened(**same, following=_following(packed.text, packed.documents, packed.pieces.stop, sep_id))
 
 
-def _following(documents: Documents, document: Int64Array, place: Int64Array, sep_id: int) -> Int64Array:
+def _following(documents: DocumentTokens, document: Int64Array, place: Int64Array, sep_id: int) -> Int64Array:
     """(S,) int64: the token at `place` of each document, `sep_id` where it ends there."""
     found = np.full(len(document), sep_id, dtype=np.int64)
     inside = place < documents.lengths[document]
@@ -111,12 +111,12 @@ class Assemble(Protocol):
     """How pieces become a micro-batch."""
 
     def __call__(
-        self, documents: Documents, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor
+        self, documents: DocumentTokens, pieces: Pieces, cls_id: int, sep_id: int, cursor: Cursor
     ) -> Packed: ...  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Framing:
+class SpecialTokenTemplate:
     """What stands around text: `special` tokens around every piece, `opening` ones before the first of each document.
     `assemble` puts them there, but for the one more in the middle where an objective makes two of a piece."""
 
@@ -129,23 +129,23 @@ class Framing:
         return np.where(lengths > 0, lengths + self.opening, 0)
 
 
-ENCLOSED = Framing(assemble=assemble, special=2)
-OPENED = Framing(assemble=assemble_opened, opening=1)
+ENCLOSED = SpecialTokenTemplate(assemble=assemble, special=2)
+OPENED = SpecialTokenTemplate(assemble=assemble_opened, opening=1)
 
 
 def load(
-    documents: Documents,
+    documents: DocumentTokens,
     packer: Packer,
     cls_id: int,
     sep_id: int,
     cursor: Cursor | None = None,
     rank: int = 0,
     ranks: int = 1,
-    framing: Framing = ENCLOSED,
+    template: SpecialTokenTemplate = ENCLOSED,
 ) -> Iterator[Packed]:
     """Endless packed micro-batches from `cursor` on. Of every `ranks` consecutive ones, the `rank`-th.
 
-    The `packer` plans for documents as long as `framing` makes them.
+    The `packer` plans for documents as long as `template` makes them.
 
     Every rank plans all batches (which costs little) and reads only its own, so the ranks need not talk. The
     cursor stands after the batches of all ranks, so it is the same for all of them.
@@ -153,4 +153,4 @@ def load(
     planned = packer.batches(cursor)
     while True:
         together = list(islice(planned, ranks))
-        yield framing.assemble(documents, together[rank][0], cls_id, sep_id, together[-1][1])
+        yield template.assemble(documents, together[rank][0], cls_id, sep_id, together[-1][1])

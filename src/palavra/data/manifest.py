@@ -21,7 +21,7 @@ _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ShardFile:
     """One Arrow file: its name, rows (documents), tokens, longest document in tokens, bytes and hash."""
 
     file: str
@@ -44,16 +44,16 @@ class Shard:
     digest: str
     blank: int
     settled: bool
-    train: Part | None
-    valid: Part | None
+    train: ShardFile | None
+    valid: ShardFile | None
 
-    def part(self, side: Side) -> Part | None:
+    def part(self, side: Side) -> ShardFile | None:
         """The file of one side of the split, if it has any documents."""
         return self.train if side == "train" else self.valid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class CorpusSplit:
     """The size of one side of the split."""
 
     documents: int
@@ -83,12 +83,12 @@ class Manifest:
     shards: tuple[Shard, ...]
 
     @property
-    def train(self) -> Split:
+    def train(self) -> CorpusSplit:
         """The documents to train on."""
         return self._split("train")
 
     @property
-    def valid(self) -> Split:
+    def valid(self) -> CorpusSplit:
         """The documents held out."""
         return self._split("valid")
 
@@ -97,13 +97,13 @@ class Manifest:
         """All tokens."""
         return self.train.tokens + self.valid.tokens
 
-    def parts(self, split: Side) -> list[Part]:
+    def parts(self, split: Side) -> list[ShardFile]:
         """The files of one side of the split, in order."""
         return [part for shard in self.shards if (part := shard.part(split)) is not None]
 
-    def _split(self, split: Side) -> Split:
+    def _split(self, split: Side) -> CorpusSplit:
         parts = self.parts(split)
-        return Split(
+        return CorpusSplit(
             documents=sum(part.documents for part in parts),
             tokens=sum(part.tokens for part in parts),
             longest=max((part.longest for part in parts), default=0),
@@ -241,14 +241,14 @@ class _Fields:
             for each in self.objects("shards")
         )
 
-    def part(self, name: str) -> Part | None:
+    def part(self, name: str) -> ShardFile | None:
         value = self.values.get(name)
         if value is None:
             return None
         fields = _Fields(self._checked(name, isinstance(value, dict)), self.path)
         file = fields.values.get("file")
         fields._checked("file", isinstance(file, str) and FILE_NAME.fullmatch(file) is not None)
-        return Part(
+        return ShardFile(
             file=str(file),
             documents=fields.count("documents"),
             tokens=fields.count("tokens"),

@@ -13,11 +13,11 @@ from typing import IO, Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from palavra.data.csv_dialect import SAMPLE_LINES, allow_long_fields, dialect, table_rows
 from palavra.data.decoding import stream_lines, text_lines
 from palavra.data.formats import COMPRESSIONS, counted, kind_of, shown_columns
 from palavra.data.hub import PREFIX, hub_records, open_hub
 from palavra.data.json_text import checked_object, list_items, parse_object, read_whole, refuse_nul
-from palavra.data.tables import SAMPLE_LINES, allow_long_fields, dialect, table_rows
 from palavra.errors import PalavraError
 
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")

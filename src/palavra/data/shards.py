@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.corpus import Corpus, Documents, is_intact
+from palavra.data.corpus import Corpus, StoredDocuments, is_intact
 from palavra.data.deduplicate import without_duplicates
 from palavra.data.manifest import (
     FILE_NAME,
@@ -33,12 +33,12 @@ from palavra.data.manifest import (
 )
 from palavra.data.sources import Document, SourceConfig, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
-from palavra.data.writing import Rows, write_shard
+from palavra.data.writing import ShardBuilder, write_shard
 from palavra.errors import PalavraError
 from palavra.files import remove_partial
 from palavra.tokenizer import Tokenizer
 
-__all__ = ["Corpus", "Documents", "Manifest", "Progress", "prepare", "prepare_all"]
+__all__ = ["Corpus", "Manifest", "Progress", "StoredDocuments", "prepare", "prepare_all"]
 
 _BATCH_BYTES = 1 << 20  # of text that are tokenized at once
 _BATCH_DOCUMENTS = 1 << 13
@@ -60,7 +60,7 @@ def prepare_all(
     tokenizer: Tokenizer,
     directory: Path | str,
     *,
-    valid_share: float = 0.05,
+    valid_fraction: float = 0.05,
     deduplicate: bool = True,
     shard_tokens: int = 1 << 24,
     show: Callable[[Progress], object] = lambda progress: None,
@@ -70,7 +70,7 @@ def prepare_all(
         config,
         tokenizer,
         directory,
-        valid_share=valid_share,
+        valid_fraction=valid_fraction,
         deduplicate=deduplicate,
         shard_tokens=shard_tokens,
     )
@@ -88,13 +88,13 @@ def prepare(
     tokenizer: Tokenizer,
     directory: Path | str,
     *,
-    valid_share: float = 0.05,
+    valid_fraction: float = 0.05,
     deduplicate: bool = True,
     shard_tokens: int = 1 << 24,
 ) -> Generator[Progress, None, Manifest]:
     """Tokenize the sources into shards in `directory`: a generator of progress that returns the manifest.
 
-    A document is held out for validation when its 64-bit content hash lies in the first `valid_share` of all
+    A document is held out for validation when its 64-bit content hash lies in the first `valid_fraction` of all
     hashes: the choice does not depend on the other documents, and equal texts go the same way. The pieces of a
     long document go where the first of them goes, unless it is the only document there is. A shard ends with
     the batch of documents that brings it to `shard_tokens`.
@@ -104,12 +104,12 @@ def prepare(
     it was finished is returned as it is (data sets on a hub count as untouched). Raises `PalavraError` for
     everything `read_documents` does, and when there is no text.
     """
-    if not 0 <= valid_share < 1:
-        raise PalavraError(f"valid_share is {valid_share}: it must be at least 0 and below 1")
+    if not 0 <= valid_fraction < 1:
+        raise PalavraError(f"valid_fraction is {valid_fraction}: it must be at least 0 and below 1")
     if not 0 < shard_tokens <= _MOST_SHARD_TOKENS:
         raise PalavraError(f"shard_tokens is {shard_tokens}: it must be 1 to {_MOST_SHARD_TOKENS}")
     directory = Path(directory)
-    key = _digest([FORMAT, _SPLIT_RULE, tokenizer.fingerprint, valid_share, shard_tokens])
+    key = _digest([FORMAT, _SPLIT_RULE, tokenizer.fingerprint, valid_fraction, shard_tokens])
     stamp = _digest([source_stamp(config), asdict(config), deduplicate])
     finished = _finished(directory, key, stamp)
     if finished is not None:
@@ -119,7 +119,7 @@ def prepare(
         directory.mkdir(parents=True, exist_ok=True)
         check_free(directory)
         done = list(_intact(directory, read_done(directory, key)))
-        work = _Work(config, tokenizer, directory, key, stamp, valid_share, deduplicate, shard_tokens)
+        work = _Work(config, tokenizer, directory, key, stamp, valid_fraction, deduplicate, shard_tokens)
         while True:
             work.begin(done)
             try:
@@ -147,7 +147,7 @@ class _Work:
     directory: Path
     key: str
     stamp: str
-    valid_share: float
+    valid_fraction: float
     deduplicate: bool
     shard_tokens: int
     kept: list[Shard] = field(default_factory=list)
@@ -175,14 +175,14 @@ class _Work:
         for shard in self.kept:
             yield from self._pass_over(shard, documents)
         tokens = sum(_tokens(shard) for shard in self.shards)
-        rows = Rows(self.tokenizer.vocab_size, self.valid_share)
+        rows = ShardBuilder(self.tokenizer.vocab_size, self.valid_fraction)
         for batch, ids, lengths in _encoded(documents, self.tokenizer):
             rows.add(batch, ids, lengths)
             tokens += len(ids)
             yield Progress(self.tally.documents, self.tally.bytes, tokens)
             if rows.tokens >= self.shard_tokens:
                 self._end_shard(rows)
-                rows = Rows(self.tokenizer.vocab_size, self.valid_share)
+                rows = ShardBuilder(self.tokenizer.vocab_size, self.valid_fraction)
         if rows.read:
             self._end_shard(rows)
         if not tokens:
@@ -225,7 +225,7 @@ class _Work:
         self.shards.append(shard)
         yield Progress(self.tally.documents, self.tally.bytes, sum(map(_tokens, self.shards)))
 
-    def _end_shard(self, rows: Rows) -> None:
+    def _end_shard(self, rows: ShardBuilder) -> None:
         self.shards.append(write_shard(self.directory, len(self.shards), rows))
         write_unfinished(self.directory, self.key, self.shards)
 
@@ -233,9 +233,9 @@ class _Work:
         """What there is to tell about documents without tokens, and about a split that had to be settled by hand."""
         blank = sum(shard.blank for shard in self.shards)
         told = [f"{blank:,} documents gave no tokens and were left out"] if blank else []
-        if self.valid_share:
+        if self.valid_fraction:
             vocab_size = self.tokenizer.vocab_size
-            told += settle(self.directory, vocab_size, self.shards, self.pieces, self.valid_share)
+            told += settle(self.directory, vocab_size, self.shards, self.pieces, self.valid_fraction)
         return told
 
 

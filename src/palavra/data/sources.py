@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
-from palavra.data.formats import COMPRESSIONS, FORMATS, Place, Row, cut_text, kind_of, read_rows
+from palavra.data.formats import COMPRESSIONS, FORMATS, Place, TextRow, cut_text, kind_of, read_rows
 from palavra.data.hub import PREFIX, read_hub
 from palavra.errors import PalavraError
 
@@ -26,7 +26,7 @@ class SourceConfig:
     globs, and `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
     also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
     what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
-    it is a record. `encoding`: of the text files. `longest_document`: in characters; a longer one is cut at a
+    it is a record. `encoding`: of the text files. `max_document_chars`: in characters; a longer one is cut at a
     blank into several, with nothing dropped, so that memory stays bounded.
     """
 
@@ -34,7 +34,7 @@ class SourceConfig:
     column: str = "text"
     documents: Literal["file", "line", "blank-line"] = "file"
     encoding: str = "utf-8"
-    longest_document: int = 1_000_000
+    max_document_chars: int = 1_000_000
 
 
 class Document(NamedTuple):
@@ -106,19 +106,19 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     """All documents of the sources, in order, counting into `tally` as they pass.
 
     Empty documents and records without text are left out and counted; NUL characters are taken out and
-    counted; documents longer than `config.longest_document` come as several. Raises `PalavraError`, with file
+    counted; documents longer than `config.max_document_chars` come as several. Raises `PalavraError`, with file
     and line, for text that is not in the encoding, a missing column, damaged files, and sources that hold no
     files of text.
     """
-    if config.longest_document < 2:
-        raise PalavraError("longest_document must be at least 2 characters")
+    if config.max_document_chars < 2:
+        raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
         if isinstance(source, Path):
-            place = Place(source, config.column, config.documents, config.encoding, config.longest_document)
+            place = Place(source, config.column, config.documents, config.encoding, config.max_document_chars)
             rows = read_rows(place)
         else:
             rows = read_hub(source, config.column)
-        yield from _documents(str(source), rows, config.longest_document, tally)
+        yield from _documents(str(source), rows, config.max_document_chars, tally)
 
 
 def source_bytes(config: SourceConfig) -> int:
@@ -137,7 +137,7 @@ def source_stamp(config: SourceConfig) -> str:
     return digest.hexdigest()
 
 
-def _documents(source: str, rows: Iterator[Row], longest: int, tally: Tally) -> Iterator[Document]:
+def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally) -> Iterator[Document]:
     """Clean texts, cut where too long, with what was out of the ordinary counted."""
     whole, piece = None, 0
     for raw, line, cut in rows:

@@ -16,7 +16,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def settle(
-    directory: Path, vocab_size: int, shards: list[Shard], pieces: Mapping[int, int], valid_share: float
+    directory: Path, vocab_size: int, shards: list[Shard], pieces: Mapping[int, int], valid_fraction: float
 ) -> list[str]:
     """Keep both sides of the split from being empty: write the `shards` concerned anew, in place.
 
@@ -36,7 +36,7 @@ def settle(
             return []
         where = _move(directory, vocab_size, shards, hashes[wholes == wholes.min()], "train", "valid")
         return [f"no document fell into the validation share, so the one at {where} is held out"]
-    count = min(max(1, int(valid_share * len(hashes))), len(hashes) - 1)
+    count = min(max(1, int(valid_fraction * len(hashes))), len(hashes) - 1)
     if full == "valid":
         _move(directory, vocab_size, shards, hashes[count:], "valid", "train")
     else:

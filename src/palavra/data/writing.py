@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from palavra.data.corpus import Int64Array, id_type, schema
-from palavra.data.manifest import SPLITS, Part, Shard, Side
+from palavra.data.manifest import SPLITS, Shard, ShardFile, Side
 from palavra.data.sources import Document
 from palavra.files import atomic_path, sha256_of_file
 
@@ -20,11 +20,11 @@ def held_out(wholes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.boo
     return mask
 
 
-class Rows:
-    """The documents of a shard that is being made, in memory: all those read, of which `valid_share` are held out."""
+class ShardBuilder:
+    """The documents of a shard that is being made, in memory: all those read, of which `valid_fraction` are held out."""
 
-    def __init__(self, vocab_size: int, valid_share: float) -> None:
-        self._valid_share = valid_share
+    def __init__(self, vocab_size: int, valid_fraction: float) -> None:
+        self._valid_fraction = valid_fraction
         self.tokens = self.read = self.blank = 0
         self.digest = hashlib.blake2b(digest_size=16)
         self._schema = schema(vocab_size)
@@ -46,7 +46,7 @@ class Rows:
         self.tokens += len(ids)
         self._ids.append(ids.astype(self._dtype))
         self._lengths.append(lengths)
-        self._held_out.append(held_out(wholes, self._valid_share))
+        self._held_out.append(held_out(wholes, self._valid_fraction))
         self._hashes.append(hashes)
         places = [(self._files.setdefault(each.file, len(self._files)), each.line) for each in batch]
         self._places.append(np.array(places, dtype=np.uint32))
@@ -69,13 +69,13 @@ class Rows:
         return pa.record_batch(columns, schema=self._schema)
 
 
-def write_shard(directory: Path, number: int, rows: Rows) -> Shard:
+def write_shard(directory: Path, number: int, rows: ShardBuilder) -> Shard:
     """Write the files of a shard."""
     parts = {split: write_part(directory, split, number, rows.batch(split)) for split in SPLITS}
     return Shard(read=rows.read, digest=rows.digest.hexdigest(), blank=rows.blank, settled=False, **parts)
 
 
-def write_part(directory: Path, split: Side, number: int, batch: Any) -> Part | None:
+def write_part(directory: Path, split: Side, number: int, batch: Any) -> ShardFile | None:
     """Write one Arrow file of a record batch; None, and no file, when there are no rows."""
     path = directory / f"{split}-{number:05d}.arrow"
     if not batch.num_rows:
@@ -86,7 +86,7 @@ def write_part(directory: Path, split: Side, number: int, batch: Any) -> Part | 
             writer.write_batch(batch)
         digest, size = sha256_of_file(temporary), temporary.stat().st_size
     lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
-    return Part(
+    return ShardFile(
         file=path.name,
         documents=batch.num_rows,
         tokens=int(lengths.sum()),

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from palavra.batch import Sample
 from palavra.errors import PalavraError
-from palavra.inference.evaluation import HeldOut
+from palavra.inference.base import AnyModel
+from palavra.inference.evaluation import EvalSet
 from palavra.inference.generation import Continuation, GenerationConfig, Overflow, Stream, continuations, stream
-from palavra.inference.kinds import AnyModel
 from palavra.inference.sampling import SamplingConfig
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
 from palavra.model.cache import StepModel
-from palavra.model.compute import Choice, Compute, Precision, choose_compute, eager
+from palavra.model.compute import CompileMode, Compute, Precision, choose_compute, eager
 from palavra.model.directory import load_causal_model
 from palavra.model.heads import VocabularyModel
 from palavra.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ class CausalModel(AnyModel):
     @classmethod
     def load(
         cls, directory: str | Path, *, device: str = "auto", precision: Precision = "float32",
-        compile: Choice = "off",
+        compile: CompileMode = "off",
     ) -> "CausalModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
         path = Path(directory)
@@ -208,7 +208,7 @@ class CausalEvaluation:
 
 
 def evaluate_causal(
-    model: VocabularyModel, held_out: HeldOut, compute: Compute, *, limit: int | None = None, sliding: bool = False,
+    model: VocabularyModel, held_out: EvalSet, compute: Compute, *, limit: int | None = None, sliding: bool = False,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> CausalEvaluation:  # fmt: skip
     """How well a model predicts the next tokens of held-out documents, about `limit` of them, or all.
@@ -236,7 +236,7 @@ def evaluate_causal(
     return _evaluation(losses, None if decode is None else TextSize(words, size), sliding)
 
 
-def _documents(held_out: HeldOut) -> Iterator[list[npt.NDArray[np.int64]]]:
+def _documents(held_out: EvalSet) -> Iterator[list[npt.NDArray[np.int64]]]:
     """Some whole documents at a time, the closing token behind each."""
     ends = np.cumsum(held_out.lengths)
     bounds = np.searchsorted(ends, np.arange(0, int(ends[-1]) if len(ends) else 0, TOKENS_AT_ONCE), side="right")
@@ -271,7 +271,7 @@ def next_token_losses(
     pieces: list[Sample] = []
     counts = []
     for ids in documents:
-        own = windows(len(ids), model.config.context, sliding)
+        own = context_windows(len(ids), model.config.context, sliding)
         counts.append(len(own))
         whole = np.concatenate([[opening_id], ids]).astype(np.int64)
         for start, scored, stop in own:
@@ -282,7 +282,7 @@ def next_token_losses(
     return [np.concatenate([np.empty(0), *losses[end - count : end]]) for count, end in zip(counts, ends, strict=True)]
 
 
-def windows(length: int, context: int, sliding: bool) -> list[tuple[int, int, int]]:
+def context_windows(length: int, context: int, sliding: bool) -> list[tuple[int, int, int]]:
     """How a text of `length` tokens, before which an opening one stands, is read: (start, first predicted, end) of each
     window, in tokens of the text; it reads from the token before its start to the one before its end.
 

@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.batch import Batch, from_arrays, positions
-from palavra.data.loader import Documents, Packed
+from palavra.data.loader import DocumentTokens, Packed
 from palavra.data.packing import Int64Array, mix
 from palavra.objectives.masked import MaskingConfig, Vocabulary
 
 UInt64Array = npt.NDArray[np.uint64]
 
-CORRUPTION = MaskingConfig(share=0.15, mask=0.8, random=0.1, unit="token")
+CORRUPTION = MaskingConfig(mask_rate=0.15, mask=0.8, random=0.1, unit="token")
 CORRUPTION_SEED = 15
 
 # Tokens whose keys are sorted at once; a longer document is sorted by itself.
@@ -34,7 +34,7 @@ class FixedCorruption:
     never which one is hidden.
     """
 
-    def __init__(self, documents: Documents, lengths: Int64Array, vocabulary: Vocabulary):
+    def __init__(self, documents: DocumentTokens, lengths: Int64Array, vocabulary: Vocabulary):
         self._documents, self._lengths, self._vocabulary = documents, lengths, vocabulary
         self._ordinary, self._special = vocabulary.ordinary(), vocabulary.is_special()
         self._least = 1 if lengths.sum() < SMALL_TEXT else 0
@@ -103,7 +103,7 @@ def _counts(
 
     Rounded by two draws of each document, so that the shares are right on average in short documents too.
     """
-    hidden = np.floor(CORRUPTION.share * eligible + fraction).clip(least).clip(max=eligible)
+    hidden = np.floor(CORRUPTION.mask_rate * eligible + fraction).clip(least).clip(max=eligible)
     masked = np.floor(CORRUPTION.mask * hidden + other)
     changed = np.floor((CORRUPTION.mask + CORRUPTION.random) * hidden + other)
     return np.stack([masked, changed, hidden], axis=1).astype(np.int64)

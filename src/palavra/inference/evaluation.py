@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from palavra.batch import Batch
-from palavra.data.loader import Documents, assemble
+from palavra.data.loader import DocumentTokens, assemble
 from palavra.data.packing import Cursor, Int64Array, Pieces, mix, one_pass
 from palavra.errors import PalavraError
 from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT, FixedCorruption
@@ -25,7 +25,7 @@ BATCH_TOKENS = 8192
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
 
 
-class Part(Protocol):
+class ObjectiveResult(Protocol):
     """What an evaluation on held-out text found of one thing that a model learned."""
 
     def values(self) -> dict[str, float]:
@@ -41,7 +41,7 @@ class Part(Protocol):
         """As written to a file."""
 
 
-class Findings(Part, Protocol):
+class EvaluationResult(ObjectiveResult, Protocol):
     """What an evaluation on held-out text found of a whole model."""
 
     @property
@@ -57,7 +57,7 @@ class Findings(Part, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class FrequencyBand:
     """Results over the labelled tokens whose frequency rank lies in a band. `loss` in nats a token."""
 
     band: str
@@ -77,7 +77,7 @@ class Evaluation:
     perplexity: float
     accuracy: float
     accuracy_at_5: float
-    bands: tuple[Band, ...] = ()
+    bands: tuple[FrequencyBand, ...] = ()
 
     def values(self) -> dict[str, float]:
         """As each look during training writes them down."""
@@ -120,8 +120,8 @@ class Evaluation:
 class JointEvaluation:
     """One model's results at hidden tokens, and at what it learned `beside` them, by name."""
 
-    masked: Findings
-    beside: Mapping[str, Part]
+    masked: EvaluationResult
+    beside: Mapping[str, ObjectiveResult]
 
     @property
     def loss(self) -> float:
@@ -164,10 +164,10 @@ def _words(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class SampledDocuments:
     """Some of other documents, `numbers` (n,) of them in this order, cut to `lengths` (n,)."""
 
-    documents: Documents
+    documents: DocumentTokens
     numbers: Int64Array
     lengths: Int64Array
 
@@ -177,15 +177,15 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class EvalSet:
     """Validation text: `documents` with `lengths` (documents,), and the [CLS] and [SEP] ids to put around."""
 
-    documents: Documents
+    documents: DocumentTokens
     lengths: Int64Array
     cls_id: int
     sep_id: int
 
-    def part(self, tokens: int) -> "HeldOut":
+    def part(self, tokens: int) -> "EvalSet":
         """So many tokens of it (at least 1,000, if there are), the same ones every time and for every context: its
         documents in an order by hash, for those that stand together may be of one source; the last one is cut."""
         numbers = np.argsort(mix(np.arange(len(self.lengths), dtype=np.uint64)), kind="stable")
@@ -194,7 +194,7 @@ class HeldOut:
         numbers = numbers[: int(np.searchsorted(ends, wanted)) + 1]
         lengths = self.lengths[numbers]
         lengths[-1:] -= np.maximum(0, ends[len(numbers) - 1 : len(numbers)] - wanted)
-        drawn = Drawn(documents=self.documents, numbers=numbers, lengths=lengths)
+        drawn = SampledDocuments(documents=self.documents, numbers=numbers, lengths=lengths)
         return replace(self, documents=drawn, lengths=lengths)
 
     def batches(self, vocabulary: Vocabulary, context: int, limit: int | None) -> Iterator[Batch]:
@@ -217,7 +217,7 @@ class HeldOut:
 
 def evaluate_masked(
     model: MaskedLanguageModel,
-    held_out: HeldOut,
+    held_out: EvalSet,
     vocabulary: Vocabulary,
     compute: Compute,
     *,
@@ -262,7 +262,7 @@ SCORED_AT_ONCE = 512
 def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
     """(M, 3) float64: label, loss, and how many other entries of the vocabulary score as high as the label or higher:
     a tie is no right guess."""
-    hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.shifted)))
+    hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.mntp)))
     weight, bias = model.unembedding
     out = []
     pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
@@ -280,7 +280,7 @@ def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
 
 def _bands(
     labels: Int64Array, losses: npt.NDArray[Any], ranks: npt.NDArray[Any], counts: npt.NDArray[np.integer]
-) -> Iterator[Band]:
+) -> Iterator[FrequencyBand]:
     frequency_rank = np.empty(len(counts), dtype=np.int64)
     frequency_rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
     place = frequency_rank[labels]
@@ -288,7 +288,7 @@ def _bands(
     for low, high in pairwise(edges):
         inside = (place >= low) & (place < high)
         if inside.any():
-            yield Band(
+            yield FrequencyBand(
                 band=f"{low:,}-{high - 1:,}",
                 tokens=int(inside.sum()),
                 loss=float(losses[inside].mean()),

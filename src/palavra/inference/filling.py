@@ -104,7 +104,7 @@ def _likeliest_of(
     """Log-probabilities and ids, both (M, most), of the labelled rows of a batch."""
     layout = lay_out(batch, compute.backend, compute.device)
     batch = batch.to(compute.device)
-    hidden = model.head(model(batch, layout, batch.label_rows - int(model.config.shifted)))
+    hidden = model.head(model(batch, layout, batch.label_rows - int(model.config.mntp)))
     values, ids = [], []
     # Not in half precision: likely tokens would tie.
     with torch.autocast(compute.device.type, enabled=False):

@@ -20,7 +20,7 @@ from palavra.inference.filling import Blank, Fill, Likeliest, blanks_of, check_r
 from palavra.inference.generation import Detokenizer
 from palavra.tokenizer import Tokenizer
 
-Order = Literal["together", "confidence"]
+Order = Literal["parallel", "iterative"]
 # The likeliest tokens of the masks of samples, of each as many as a search looks at.
 Read = Callable[[Sequence[Sample]], list[Likeliest]]
 
@@ -45,7 +45,7 @@ class Filling:
 
     @property
     def probability(self) -> float:
-        """The product of the tokens' probabilities; with order "together" they are taken as independent."""
+        """The product of the tokens' probabilities; with order "parallel" they are taken as independent."""
         return math.exp(self.log_probability)
 
     @property
@@ -93,7 +93,7 @@ class Hypothesis:
         return Hypothesis(ids, np.delete(self.rows, place), log_probability, (*self.steps, step))
 
 
-def fill_together(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
+def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
     """The `beam` best fillings of each sample, each mask filled as if the others stayed masked: one pass.
 
     They are the best there are: what is independent is best filled by the best of each.
@@ -106,7 +106,7 @@ def fill_together(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[
         yield best
 
 
-def fill_by_confidence(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
+def fill_iterative(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
     """The `beam` best fillings of each sample found by beam search: in each pass every hypothesis of every text fills
     the mask whose likeliest token is the most probable (the first of equals), and the `beam` best of a text go on.
 
@@ -147,15 +147,15 @@ def _grow(
 
 
 SEARCHES: dict[Order, Callable[[Sequence[Sample], Read, int], Iterator[list[Hypothesis]]]] = {
-    "together": fill_together,
-    "confidence": fill_by_confidence,
+    "parallel": fill_parallel,
+    "iterative": fill_iterative,
 }
 
 
 def search(samples: Sequence[Sample], read: Read, order: Order, beam: int) -> Iterator[list[Hypothesis]]:
     """The best fillings of each sample in this order, best first. Raises PalavraError for another order."""
     if order not in SEARCHES:
-        raise PalavraError(f"order is {order!r}: it must be together or confidence")
+        raise PalavraError(f"order is {order!r}: it must be parallel or iterative")
     return SEARCHES[order](samples, read, beam)
 
 

@@ -5,18 +5,18 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
+from palavra.inference.finetuned import FineTunedModel
+from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
-from palavra.inference.model import LanguageModel
-from palavra.inference.tasks import FineTunedModel
-from palavra.model.compute import Choice, Precision
+from palavra.model.compute import CompileMode, Precision
 from palavra.model.directory import learned_both, read_config
-from palavra.tasks.directory import is_task_directory
+from palavra.tasks.saved_model import is_task_directory
 
 
 def load(
-    directory: str | Path, *, device: str = "auto", precision: Precision = "float32", compile: Choice = "off"
+    directory: str | Path, *, device: str = "auto", precision: Precision = "float32", compile: CompileMode = "off"
 ) -> Any:
-    """Load a model directory written by Palavra or `transformers`: a `LanguageModel`, ready to fill, embed and score, a
+    """Load a model directory written by Palavra or `transformers`: a `MaskedModel`, ready to fill, embed and score, a
     `CausalModel`, ready to generate and score, a `MixedModel`, which does both, or a `FineTunedModel`, ready to
     predict. Asked for what its kind does not do, a model raises PalavraError and says what to use instead."""
     path = Path(directory)
@@ -26,5 +26,5 @@ def load(
         return FineTunedModel.load(path, device=device, precision=precision, compile=compile)
     if read_config(path).causal:
         return CausalModel.load(path, device=device, precision=precision, compile=compile)
-    kind = MixedModel if learned_both(path) else LanguageModel
+    kind = MixedModel if learned_both(path) else MaskedModel
     return kind.load(path, device=device, precision=precision, compile=compile)

@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from palavra.inference.causal import CausalModel
 from palavra.inference.generation import Continuation, Stream
-from palavra.inference.model import LanguageModel
+from palavra.inference.masked import MaskedModel
 
 
 @dataclass(frozen=True)
-class MixedModel(LanguageModel):
+class MixedModel(MaskedModel):
     """A masked language model that has learned to predict next tokens too (`causal+masked`)."""
 
     kind: ClassVar[str] = "a masked and causal language model"
-    offers: ClassVar[tuple[str, ...]] = (*LanguageModel.offers, "generate")
+    offers: ClassVar[tuple[str, ...]] = (*MaskedModel.offers, "generate")
 
     @cached_property
     def causal(self) -> CausalModel:

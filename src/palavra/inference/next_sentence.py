@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from palavra.data.loader import assemble
 from palavra.data.packing import Cursor, one_pass
 from palavra.inference.corruption import CORRUPTION_SEED
-from palavra.inference.evaluation import BATCH_TOKENS, HeldOut
+from palavra.inference.evaluation import BATCH_TOKENS, EvalSet
 from palavra.model.compute import Compute, eager
 from palavra.model.heads import lay_out
 from palavra.model.next_sentence import NextSentenceModel
@@ -54,7 +54,7 @@ class PairEvaluation:
 
 
 def evaluate_next_sentence(
-    model: NextSentenceModel, held_out: HeldOut, objective: NextSentenceObjective, compute: Compute, *,
+    model: NextSentenceModel, held_out: EvalSet, objective: NextSentenceObjective, compute: Compute, *,
     limit: int | None = None,
 ) -> PairEvaluation:  # fmt: skip
     """How well the second head tells pairs apart, on about `limit` tokens of held-out text (None: all), none masked.

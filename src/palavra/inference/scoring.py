@@ -159,7 +159,7 @@ def _masked_chunks(
                 f'"{shown}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score its '
                 "sentences one by one"
             )
-        held += masked_copies(ids, tokenizer, masking, model.config.shifted)
+        held += masked_copies(ids, tokenizer, masking, model.config.mntp)
         tokens += len(ids) * (len(ids) + 2)
         if tokens > 64 * BATCH_TOKENS:
             yield held
@@ -168,10 +168,10 @@ def _masked_chunks(
 
 
 def masked_copies(
-    ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, shifted: bool = False
+    ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, mntp: bool = False
 ) -> list[Sample]:  # fmt: skip
     """[CLS] text [SEP] once for each of the text's tokens (L,), which is masked in it and the label of its own row, or
-    of the one before it for a `shifted` model."""
+    of the one before it for a `mntp` model."""
     length = len(ids)
     whole = np.array([tokenizer.cls_id, *ids, tokenizer.sep_id], dtype=np.int64)
     place = np.arange(length)
@@ -185,6 +185,6 @@ def masked_copies(
     copies = np.tile(whole, (length, 1))
     copies[:, 1:-1][hidden] = tokenizer.mask_id
     return [
-        Sample(input_ids=copy, label_rows=np.array([row - int(shifted)]), labels=whole[row : row + 1])
+        Sample(input_ids=copy, label_rows=np.array([row - int(mntp)]), labels=whole[row : row + 1])
         for row, copy in enumerate(copies, start=1)
     ]

@@ -13,8 +13,8 @@ from palavra.inference.embedding import Embedding, Pooling
 from palavra.inference.filling import Blank
 from palavra.inference.generation import Continuation
 from palavra.inference.infilling import Filling, Order
+from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
-from palavra.inference.model import LanguageModel
 from palavra.inference.scoring import Masking, Score
 
 ScoreMasking = Masking | Literal["none"]
@@ -73,19 +73,19 @@ def chunked(texts: Iterable[str], most: int | None = None) -> Iterator[list[str]
 
 
 def fill_all(
-    model: LanguageModel, texts: Iterable[str], top: int = 5, name: str | None = None, order: Order = "together"
+    model: MaskedModel, texts: Iterable[str], top: int = 5, name: str | None = None, order: Order = "parallel"
 ) -> Iterator[tuple[str, list[Blank]]]:
-    """Each text with its blanks, as `LanguageModel.fill`; where the texts are lines of the file `name`, an error
+    """Each text with its blanks, as `MaskedModel.fill`; where the texts are lines of the file `name`, an error
     in one of them says in which."""
     fill = model.fill
     return _filled(texts, lambda chunk: fill(chunk, top, order), model.masked, name)
 
 
 def fillings_all(
-    model: LanguageModel, texts: Iterable[str], n_best: int = 5, name: str | None = None, *,
-    order: Order = "confidence", beam: int | None = None, lengths: tuple[int, int] | None = None,
+    model: MaskedModel, texts: Iterable[str], n_best: int = 5, name: str | None = None, *,
+    order: Order = "iterative", beam: int | None = None, lengths: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, list[Filling]]]:  # fmt: skip
-    """Each text with its fillings, as `LanguageModel.fillings`; errors as `fill_all`."""
+    """Each text with its fillings, as `MaskedModel.fillings`; errors as `fill_all`."""
     fillings, masked = model.fillings, model.masked
     return _filled(
         texts, lambda chunk: fillings(chunk, n_best, order=order, beam=beam, lengths=lengths),
@@ -122,7 +122,7 @@ def _check_lines(masked: Callable[[str], object], texts: list[str], name: str, f
             raise PalavraError(f"{name}:{line}: {error}") from None
 
 
-def masking_of(model: LanguageModel | CausalModel, masking: ScoreMasking | None) -> ScoreMasking:
+def masking_of(model: MaskedModel | CausalModel, masking: ScoreMasking | None) -> ScoreMasking:
     """How a model's texts are masked to score them where `masking` is asked for: None is its default, "none" the score
     of a causal model, or of a `MixedModel` read from left to right. Raises PalavraError for what it cannot do."""
     if isinstance(model, CausalModel):
@@ -135,17 +135,17 @@ def masking_of(model: LanguageModel | CausalModel, masking: ScoreMasking | None)
 
 
 def scorer(
-    model: LanguageModel | CausalModel, masking: ScoreMasking, per_token: bool = False
+    model: MaskedModel | CausalModel, masking: ScoreMasking, per_token: bool = False
 ) -> Callable[[Sequence[str]], list[Score]]:
     """The model's `score` with a masking that `masking_of` allows it."""
     if masking != "none":
-        assert isinstance(model, LanguageModel)
+        assert isinstance(model, MaskedModel)
         return partial(model.score, per_token=per_token, masking=masking)
     return partial((model.causal if isinstance(model, MixedModel) else model).score, per_token=per_token)
 
 
 def score_all(
-    model: LanguageModel | CausalModel, texts: Iterable[str], *, per_token: bool = False,
+    model: MaskedModel | CausalModel, texts: Iterable[str], *, per_token: bool = False,
     masking: ScoreMasking | None = None, name: str | None = None,
 ) -> Iterator[Score]:  # fmt: skip
     """The score of each text, `masking` as in `masking_of`. Where the texts are lines of the file `name`, an error in
@@ -177,7 +177,7 @@ def generate_all(
 
 
 def _check_lengths(
-    model: LanguageModel | CausalModel, texts: list[str], room: int, why: str, name: str, first: int
+    model: MaskedModel | CausalModel, texts: list[str], room: int, why: str, name: str, first: int
 ) -> None:
     """Raise PalavraError for the first text of more than `room` tokens, with its line."""
     for line, ids in enumerate(model.tokenizer.encode_many(texts), first):
@@ -188,7 +188,7 @@ def _check_lengths(
 class Embedded:
     """The embeddings of many texts, in their order, a list at a time; `texts` and `cut` count what has passed."""
 
-    def __init__(self, model: LanguageModel, texts: Iterable[str], pooling: Pooling = "mean"):
+    def __init__(self, model: MaskedModel, texts: Iterable[str], pooling: Pooling = "mean"):
         self._model, self._source, self._pooling = model, texts, pooling
         self.texts = self.cut = 0
 

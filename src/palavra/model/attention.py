@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from palavra.model.dropout import draw_mask, drop, mark
-from palavra.model.layouts import SLOT_BLOCK, Layout, Rows, RowsLayout, VarlenLayout, whole_blocks
+from palavra.model.layouts import SLOT_BLOCK, Layout, PackedRows, RowsLayout, VarlenLayout, whole_blocks
 
 # Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
 MASKED = -1e30
@@ -187,7 +187,7 @@ class _Blocks(NamedTuple):
     key_places: Tensor
 
 
-def _whole_rows(rows: Rows) -> tuple[_Blocks, Tensor]:
+def _whole_rows(rows: PackedRows) -> tuple[_Blocks, Tensor]:
     """Each row is a block that attends to itself. Also the distance (W, W) of query and key."""
     slot = torch.arange(rows.slots.shape[1], device=rows.slots.device)
     places = rows.place[None]
@@ -195,7 +195,7 @@ def _whole_rows(rows: Rows) -> tuple[_Blocks, Tensor]:
     return blocks, slot[:, None] - slot[None, :]
 
 
-def _banded_rows(rows: Rows, window: int) -> tuple[_Blocks, Tensor]:
+def _banded_rows(rows: PackedRows, window: int) -> tuple[_Blocks, Tensor]:
     """Local attention: blocks of `window` queries against the 3 x window keys around them.
 
     Rows must be a multiple of `window` wide; computes 3 * window / W of the full product. Also the distance
@@ -226,7 +226,7 @@ def _banded_rows(rows: Rows, window: int) -> tuple[_Blocks, Tensor]:
 
 
 def _attend_rows(
-    q: Tensor, k: Tensor, v: Tensor, rows: Rows, window: int | None, causal: bool, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, rows: PackedRows, window: int | None, causal: bool, dropout: float
 ) -> Tensor:
     width = rows.slots.shape[1]
     if window is not None and width % window == 0 and width > 3 * window:
@@ -276,7 +276,7 @@ def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries
     return torch.cat(mixed).index_select(0, torch.cat(found).argsort())
 
 
-def _attend_some(q: Tensor, k: Tensor, v: Tensor, rows: Rows, tokens: Tensor, dropout: float) -> Tensor:
+def _attend_some(q: Tensor, k: Tensor, v: Tensor, rows: PackedRows, tokens: Tensor, dropout: float) -> Tensor:
     """Global attention inside `rows` in which only some `tokens` (M,) ask -> (M, H, d)."""
     blocks = _some_of_rows(rows, tokens)
     if 2 * blocks.queries.shape[1] > rows.slots.shape[1]:
@@ -287,7 +287,7 @@ def _attend_some(q: Tensor, k: Tensor, v: Tensor, rows: Rows, tokens: Tensor, dr
     return mixed.index_select(1, blocks.query_places[0]).transpose(0, 1)
 
 
-def _some_of_rows(rows: Rows, tokens: Tensor) -> _Blocks:
+def _some_of_rows(rows: PackedRows, tokens: Tensor) -> _Blocks:
     """Each row attends to itself, only the `tokens` (M,) asking; the queries of the blocks count those."""
     place = rows.place[tokens]
     height, width = rows.slots.shape

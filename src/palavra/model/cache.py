@@ -42,7 +42,7 @@ class Decoder:
         shape = (rows, config.shared_heads, capacity, config.head_width)
         self._layers = [
             _Layer(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
-            for _ in range(config.layers)
+            for _ in range(config.num_layers)
         ]
         self.lengths: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
 
@@ -138,19 +138,19 @@ class Decoder:
 
 class StepModel:
     """A model made ready to be read a few rows at a time: it holds a second copy of the weights (a third one where
-    both one row and several are read), laid out for that (`FewRows`). The model must not change any more."""
+    both one row and several are read), laid out for that (`SmallBatchLinear`). The model must not change any more."""
 
     def __init__(self, model: VocabularyModel, compute: Compute):
         self.model, self.compute = model, compute
-        self._laid_out: dict[bool, tuple[list[Layer], FewRows]] = {}
+        self._laid_out: dict[bool, tuple[list[Layer], SmallBatchLinear]] = {}
 
-    def for_rows(self, rows: int) -> "tuple[list[Layer], FewRows]":
+    def for_rows(self, rows: int) -> "tuple[list[Layer], SmallBatchLinear]":
         """The layers and the unembedding for that many rows."""
         single = rows == 1
         if single not in self._laid_out:
             dtype = self.compute.dtype
             layers = [_for_few_rows(cast(Layer, layer), single, dtype) for layer in self.model.transformer.layers]
-            self._laid_out[single] = layers, FewRows(*self.model.unembedding, single, dtype)
+            self._laid_out[single] = layers, SmallBatchLinear(*self.model.unembedding, single, dtype)
         return self._laid_out[single]
 
 
@@ -158,7 +158,7 @@ class StepModel:
 USUAL_ROWS = 8
 
 
-class FewRows(nn.Module):
+class SmallBatchLinear(nn.Module):
     """x (R, in) -> (R, out): a linear map whose weights are laid out anew for a `single` row, or for a few.
 
     Such a product only reads its weights once, and on CPUs it reads those of `nn.Linear` (out, in) at a third of the
@@ -219,5 +219,5 @@ def _for_few_rows(module: Layer, single: bool, dtype: torch.dtype) -> Layer:
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(parent, name, FewRows(child.weight, child.bias, single, dtype))
+                setattr(parent, name, SmallBatchLinear(child.weight, child.bias, single, dtype))
     return copied

@@ -17,7 +17,7 @@ from palavra.model.layers import Layer
 from palavra.model.layouts import BACKENDS, Backend, choose_backend
 
 Precision = Literal["auto", "bfloat16", "float32"]
-Choice = Literal["auto", "on", "off"]
+CompileMode = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Compute:
         return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
 
     @property
-    def compile(self) -> Choice:
+    def compile(self) -> CompileMode:
         """What was chosen, as a recipe says it."""
         return "on" if self.compiled else "off"
 
@@ -55,7 +55,7 @@ class Compute:
 def choose_compute(
     device: str = "auto",
     precision: Precision = "auto",
-    compiled: Choice = "auto",
+    compiled: CompileMode = "auto",
     worth_compiling: bool = True,
 ) -> Compute:
     """Choose device, precision, attention and compilation for this machine.
@@ -112,7 +112,7 @@ def _dtype(device: torch.device, precision: Precision) -> tuple[torch.dtype, str
     return torch.float32, "float32 (no bfloat16 hardware here)"
 
 
-def _compiles(device: torch.device, choice: Choice, worth_it: bool) -> tuple[bool, str]:
+def _compiles(device: torch.device, choice: CompileMode, worth_it: bool) -> tuple[bool, str]:
     if choice == "off":
         return False, "off (asked for)"
     if device.type == "cuda":

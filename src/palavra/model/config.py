@@ -10,42 +10,42 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 LayerKind = Literal["global", "local"]
 
 # A directory from elsewhere is read before it is trusted: sizes past these bounds are refused, not allocated.
-LARGEST = {"vocab_size": 2**22, "width": 2**15, "layers": 2**10, "intermediate": 2**18, "context": 2**22}
+LARGEST = {"vocab_size": 2**22, "hidden_size": 2**15, "num_layers": 2**10, "intermediate_size": 2**18, "context": 2**22}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Architecture of one `Transformer`.
 
-    Sizes: `vocab_size` V, `width` D, `heads` H, `intermediate` the width inside the feed-forward part,
+    Sizes: `vocab_size` V, `hidden_size` D, `num_heads` H, `intermediate_size` the width inside the feed-forward part,
     `context` the most tokens a sequence may have. `layer_kinds` names, layer by layer, who attends to the
     whole sequence ("global") and who only to `window` tokens on either side ("local").
     `positions` is "rotary" (RoPE, Su et al. 2021, arXiv:2104.09864) or "learned"; `norm` is where the layer
     normalization stands: before each part ("pre") or after its residual sum ("post").
     `gated` selects the gated feed-forward part (GLU variants, Shazeer 2020, arXiv:2002.05202).
     `norm_kind` is "layer" (Ba et al. 2016) or "rms" (Zhang and Sennrich 2019, arXiv:1910.07467);
-    `embedding_norm` whether the embeddings are normalized before the first layer. `kv_heads` heads of keys and
+    `embedding_norm` whether the embeddings are normalized before the first layer. `num_kv_heads` heads of keys and
     values are shared by groups of query heads (Ainslie et al. 2023, arXiv:2305.13245; None: one for each).
     `causal`: a token sees only itself and what precedes it.
-    `shifted`: a hidden token is predicted from the vector of the token before it (masked next-token prediction,
+    `mntp`: a hidden token is predicted from the vector of the token before it (masked next-token prediction,
     Charpentier and Samuel 2024, arXiv:2410.24159).
     Dropout rates are shares of units set to zero while training.
     """
 
     family: str
     vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    intermediate: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
     context: int
     norm: Literal["pre", "post"]
     positions: Literal["rotary", "learned"]
     gated: bool
     layer_kinds: tuple[LayerKind, ...]
-    kv_heads: int | None = None
+    num_kv_heads: int | None = None
     causal: bool = False
-    shifted: bool = False
+    mntp: bool = False
     norm_kind: Literal["layer", "rms"] = "layer"
     embedding_norm: bool = True
     window: int = 0
@@ -70,19 +70,21 @@ class ModelConfig:
         for name, largest in LARGEST.items():
             if not 0 < getattr(self, name) <= largest:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
-        if self.heads < 1 or self.width % self.heads:
-            raise PalavraError(f"model.width {self.width} is not a multiple of model.heads {self.heads}: change either")
-        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
             raise PalavraError(
-                f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}: change either"
+                f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads {self.num_heads}: change either"
             )
-        if self.positions == "rotary" and (self.width // self.heads) % 2:
+        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
             raise PalavraError(
-                f"rotary positions need an even number of units a head, not {self.width // self.heads}: "
-                "change model.width or model.heads"
+                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}: change either"
             )
-        if len(self.layer_kinds) != self.layers:
-            raise PalavraError(f"model.layer_kinds names {len(self.layer_kinds)} of {self.layers} layers")
+        if self.positions == "rotary" and (self.hidden_size // self.num_heads) % 2:
+            raise PalavraError(
+                f"rotary positions need an even number of units a head, not {self.hidden_size // self.num_heads}: "
+                "change model.hidden_size or model.num_heads"
+            )
+        if len(self.layer_kinds) != self.num_layers:
+            raise PalavraError(f"model.layer_kinds names {len(self.layer_kinds)} of {self.num_layers} layers")
         for name in ("window", "segments"):
             if not 0 <= getattr(self, name) <= LARGEST["context"]:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 0 to {LARGEST['context']:,}")
@@ -98,9 +100,9 @@ class ModelConfig:
     @property
     def head_width(self) -> int:
         """Units of one attention head."""
-        return self.width // self.heads
+        return self.hidden_size // self.num_heads
 
     @property
     def shared_heads(self) -> int:
         """Heads of keys and of values."""
-        return self.heads if self.kv_heads is None else self.kv_heads
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads

@@ -68,8 +68,8 @@ def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dir
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `config.json` atomically; `extra` as in `save_model`."""
     values = {**family_named(config.family, str(directory)).write(config), "dtype": "float32"}
-    shifted = {SHIFTED: True} if config.shifted else {}
-    values = {**values, "pad_token_id": config.pad_id, **shifted, **(extra or {})}
+    mntp = {SHIFTED: True} if config.mntp else {}
+    values = {**values, "pad_token_id": config.pad_id, **mntp, **(extra or {})}
     atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
@@ -96,7 +96,7 @@ def read_config(directory: Path) -> ModelConfig:
     values = read_json(path)
     family = family_named(values.get("model_type"), str(path))
     try:
-        return replace(family.read(values), shifted=flag(values, SHIFTED, False))
+        return replace(family.read(values), mntp=flag(values, SHIFTED, False))
     except PalavraError as error:
         raise PalavraError(f"{path}: {error}") from None
 

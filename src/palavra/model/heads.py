@@ -12,7 +12,7 @@ from palavra.model.layouts import ROW_BLOCK, Backend, Layout, RowsLayout, fill_u
 from palavra.model.transformer import Transformer
 
 
-class Unembedding(NamedTuple):
+class OutputEmbedding(NamedTuple):
     """The last linear map to the vocabulary: `weight` (V, D) and `bias` (V,) or None."""
 
     weight: Tensor
@@ -28,12 +28,12 @@ class VocabularyHead(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = ACTIVATIONS[config.head_activation]
-        self.dense = nn.Linear(config.width, config.width, bias=config.head_bias)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
         # BERT's head norm has a bias, ModernBERT's follows the body: both equal the family's `norm_bias`.
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
         tied = config.tied_embeddings
-        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         for weight in (self.dense.weight, self.weight):
             if weight is not None:
                 std = config.initializer_range
@@ -54,7 +54,7 @@ class CausalHead(nn.Module):
         super().__init__()
         self.bias = None
         tied = config.tied_embeddings
-        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         if self.weight is not None:
             std = config.initializer_range
             nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
@@ -83,10 +83,10 @@ class VocabularyModel(nn.Module):
         return out
 
     @property
-    def unembedding(self) -> Unembedding:
+    def unembedding(self) -> OutputEmbedding:
         """The vocabulary matrix the head multiplies by: the token embedding itself where tied."""
         tied = self.transformer.embeddings.token.weight
-        return Unembedding(tied if self.head.weight is None else self.head.weight, self.head.bias)
+        return OutputEmbedding(tied if self.head.weight is None else self.head.weight, self.head.bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (M, D) -> logits (M, V), for the rows that are asked for."""

@@ -27,8 +27,8 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 def normalization(config: ModelConfig) -> nn.Module:
     """A normalization of vectors as the family has it."""
     if config.norm_kind == "rms":
-        return nn.RMSNorm(config.width, eps=config.norm_eps)
-    return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.norm_bias)
+        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
-        self.heads, self.shared_heads = config.heads, config.shared_heads
+        self.heads, self.shared_heads = config.num_heads, config.shared_heads
         self.dropout = config.attention_dropout
         self.window = config.window if kind == "local" else None
-        projected = (config.heads + 2 * config.shared_heads) * config.head_width
-        self.qkv = nn.Linear(config.width, projected, bias=config.attention_bias)
-        self.out = nn.Linear(config.width, config.width, bias=config.attention_bias)
+        projected = (config.num_heads + 2 * config.shared_heads) * config.head_width
+        self.qkv = nn.Linear(config.hidden_size, projected, bias=config.attention_bias)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
     def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, D) -> queries (N, H, d), keys and values (N, shared heads, d)."""
@@ -84,9 +84,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.gated, self.activation = config.gated, ACTIVATIONS[config.activation]
-        inner = config.intermediate * (2 if config.gated else 1)
-        self.up = nn.Linear(config.width, inner, bias=config.mlp_bias)
-        self.down = nn.Linear(config.intermediate, config.width, bias=config.mlp_bias)
+        inner = config.intermediate_size * (2 if config.gated else 1)
+        self.up = nn.Linear(config.hidden_size, inner, bias=config.mlp_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, D)."""

@@ -21,7 +21,7 @@ class ReferenceLayout(NamedTuple):
     sequence: Tensor
 
 
-class Rows(NamedTuple):
+class PackedRows(NamedTuple):
     """Sequences side by side in R rows of W slots; no sequence is split over rows.
 
     `slots` (R, W) int64: the token in each slot (0 in empty ones); `place` (N,) int64: the slot of each token,
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
 class RowsLayout(NamedTuple):
     """The first sequences in the rows of the first of `parts`, the next in those of the next, each of its own width."""
 
-    parts: tuple[Rows, ...]
+    parts: tuple[PackedRows, ...]
 
     @property
     def tokens(self) -> int:
@@ -102,7 +102,7 @@ def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any
     return runs_of_like_length(lengths[:cut]) + runs_of_like_length(lengths[cut:])
 
 
-def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> Rows:
+def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> PackedRows:
     """Lay sequences into rows, next-fit in their own order.
 
     The packer orders sequences so that next-fit finds its rows again; any other order is right too, with
@@ -120,7 +120,7 @@ def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> 
     def tensor(array: "np.ndarray[Any, Any]") -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
-    return Rows(
+    return PackedRows(
         slots=tensor(slots.reshape(rows, width)),
         place=tensor(place),
         sequence=tensor(sequence.reshape(rows, width)),

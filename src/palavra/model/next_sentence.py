@@ -24,8 +24,8 @@ class NextSentenceModel(MaskedLanguageModel):
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
-        self.pooler = nn.Linear(config.width, config.width)
-        self.next_sentence = nn.Linear(config.width, 2)
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
         for layer in (self.pooler, self.next_sentence):
             std = config.initializer_range
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

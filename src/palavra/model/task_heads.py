@@ -36,7 +36,7 @@ LARGEST_HIDDEN = 2**16
 class HeadConfig:
     """What stands between the body and the output layer.
 
-    `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden` widths of the hidden
+    `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden_sizes` widths of the hidden
     layers, each followed by `activation`; `norm` "batch" normalizes before the activation (Ioffe and Szegedy 2015),
     "layer" after it (as ModernBERT has it), "off" not at all. `bias` of the hidden layers. `dropout` before the output
     layer, and after each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
@@ -44,16 +44,16 @@ class HeadConfig:
     """
 
     pooling: Pooling | None = None
-    hidden: tuple[int, ...] | None = None
+    hidden_sizes: tuple[int, ...] | None = None
     activation: HeadActivation | None = None
     norm: HeadNorm | None = None
     bias: bool | None = None
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for width in self.hidden or ():
+        for width in self.hidden_sizes or ():
             if not 0 < width <= LARGEST_HIDDEN:
-                raise PalavraError(f"head.hidden has a layer of {width}: widths must be 1 to {LARGEST_HIDDEN:,}")
+                raise PalavraError(f"head.hidden_sizes has a layer of {width}: widths must be 1 to {LARGEST_HIDDEN:,}")
         if not 0 <= self.dropout < 1:
             raise PalavraError(f"head.dropout is {self.dropout}: it must be at least 0 and below 1")
 
@@ -61,7 +61,7 @@ class HeadConfig:
         """With the family's `own` values where this one says nothing. A head that names its hidden layers starts
         from a plain one (ReLU, no normalization, with biases), not from the family's."""
         plain = HeadConfig(activation="relu", norm="off", bias=True)
-        base = own if self.hidden is None else replace(plain, pooling=own.pooling, hidden=self.hidden)
+        base = own if self.hidden_sizes is None else replace(plain, pooling=own.pooling, hidden_sizes=self.hidden_sizes)
         given = {
             name: value
             for name in ("pooling", "activation", "norm", "bias")
@@ -119,7 +119,7 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig, level: Level, output: nn.Module, body: ModelConfig):
         super().__init__()
         self.config, self.level = config, level
-        widths = (body.width, *(config.hidden or ()))
+        widths = (body.hidden_size, *(config.hidden_sizes or ()))
         self.layers = nn.ModuleList(HiddenLayer(inputs, width, config, body) for inputs, width in pairwise(widths))
         self.dropout = Dropout(config.dropout)
         self.output = output
@@ -153,7 +153,7 @@ class Head(nn.Module):
 
 def output_width(config: HeadConfig, body: ModelConfig) -> int:
     """The width that the output layer of a resolved head reads."""
-    return config.hidden[-1] if config.hidden else body.width
+    return config.hidden_sizes[-1] if config.hidden_sizes else body.hidden_size
 
 
 class TaskModel(nn.Module):

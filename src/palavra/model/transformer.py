@@ -17,10 +17,10 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.token = nn.Embedding(config.vocab_size, config.width)
+        self.token = nn.Embedding(config.vocab_size, config.hidden_size)
         learned = config.positions == "learned"
-        self.position = nn.Embedding(config.context, config.width) if learned else None
-        self.segment = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.position = nn.Embedding(config.context, config.hidden_size) if learned else None
+        self.segment = nn.Embedding(config.segments, config.hidden_size) if config.segments else None
         self.norm = normalization(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         x = self.embeddings(input_ids, position_ids, segment_ids)
         rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
         for number, (kind, layer) in enumerate(zip(self.config.layer_kinds, self.layers, strict=True), start=1):
-            x = layer(x, rotary.get(kind), layout, rows if number == self.config.layers else None, causal)
+            x = layer(x, rotary.get(kind), layout, rows if number == self.config.num_layers else None, causal)
         out: Tensor = self.final_norm(x)
         return out if rows is not None else out[:tokens]
 
@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         """Scale what writes into the residual stream by 1/sqrt(2 layers) (Radford et al. 2019, section 2.3)."""
         if self.config.norm == "post":
             return
-        scale = 1 / math.sqrt(2 * self.config.layers)
+        scale = 1 / math.sqrt(2 * self.config.num_layers)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name.endswith(("attention.out.weight", "mlp.down.weight")):
@@ -118,11 +118,11 @@ def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int)
     tokens of a sequence, to which a token of a global layer attends (to half of them, on average, in a causal model).
     Counts what the loss needs, not what an implementation wastes.
     """
-    width, inner = config.width, config.intermediate
-    projections = width * (config.heads + 2 * config.shared_heads) * config.head_width
+    width, inner = config.hidden_size, config.intermediate_size
+    projections = width * (config.num_heads + 2 * config.shared_heads) * config.head_width
     finish = width * width + (3 if config.gated else 2) * width * inner
     seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
     attention = [2 * width * keys * (0.5 if config.causal else 1) for keys in seen]
     head = (0 if config.causal else width * width) + width * config.vocab_size
-    whole = config.layers * projections + sum(attention[:-1]) + (config.layers - 1) * finish
+    whole = config.num_layers * projections + sum(attention[:-1]) + (config.num_layers - 1) * finish
     return 6.0 * (tokens * whole + labelled * (attention[-1] + finish + head))

@@ -10,7 +10,7 @@ from palavra.data.packing import Int64Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(Batch):
+class ObjectiveBatch(Batch):
     """The sequences of one kind, read from left to right only (`causal`) or both ways; `weight` of a label's loss."""
 
     causal: bool
@@ -21,12 +21,12 @@ class Part(Batch):
 class HybridBatch:
     """The `parts` of a micro-batch that there are, the causal one first."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ObjectiveBatch, ...]
 
 
-def part_of(batch: Batch, *, causal: bool, weight: float) -> Part:
+def part_of(batch: Batch, *, causal: bool, weight: float) -> ObjectiveBatch:
     """A batch as the part of one kind."""
-    return Part(**vars(batch), causal=causal, weight=weight)
+    return ObjectiveBatch(**vars(batch), causal=causal, weight=weight)
 
 
 def parted(packed: Packed, share: float, random: np.random.Generator) -> tuple[Packed | None, Packed | None]:

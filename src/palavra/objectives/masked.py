@@ -26,22 +26,22 @@ LONGEST_SPAN = 10
 class MaskingConfig:
     """Which tokens are sampled, and what becomes of them.
 
-    `share` of the tokens is sampled at the start of training and `final_share` at its end (None: the same),
+    `mask_rate` of the tokens is sampled at the start of training and `final_mask_rate` at its end (None: the same),
     linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
     the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
     length is geometric with p = 1/`span_words` (1 to 10), lengths above 10 left out (SpanBERT, Joshi et al. 2020,
     arXiv:1907.10529, section 3.1: `span_words` 5 gives spans of 3.8 words on average).
     """
 
-    share: float = 0.15
-    final_share: float | None = None
+    mask_rate: float = 0.15
+    final_mask_rate: float | None = None
     mask: float = 0.8
     random: float = 0.1
     unit: Literal["token", "word", "span"] = "token"
     span_words: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("share", "final_share"):
+        for name in ("mask_rate", "final_mask_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise PalavraError(f"masking.{name} is {value}: it must lie between 0 and 1")
@@ -52,11 +52,11 @@ class MaskingConfig:
         if not 1 <= self.span_words <= LONGEST_SPAN:
             raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
 
-    def share_at(self, progress: float) -> float:
+    def mask_rate_at(self, progress: float) -> float:
         """The share sampled when `progress` (0 to 1) of the training is done."""
-        if self.final_share is None:
-            return self.share
-        return self.share + (self.final_share - self.share) * min(1.0, max(0.0, progress))
+        if self.final_mask_rate is None:
+            return self.mask_rate
+        return self.mask_rate + (self.final_mask_rate - self.mask_rate) * min(1.0, max(0.0, progress))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class MaskedObjective:
         (at least one; with units of words at most one word fewer). All randomness comes from `random`.
         """
         eligible = np.flatnonzero(~self._special[input_ids])
-        count = min(len(eligible), max(1, round(self.masking.share_at(progress) * len(eligible))))
+        count = min(len(eligible), max(1, round(self.masking.mask_rate_at(progress) * len(eligible))))
         if self.masking.unit == "token":
             rows = eligible[_smallest(random.random(len(eligible)), count)]
         else:

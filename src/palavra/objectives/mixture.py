@@ -13,31 +13,31 @@ from palavra.losses import Loss
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
 from palavra.objectives.causal import CausalObjective
-from palavra.objectives.hybrid import HybridBatch, Part, part_of, parted
+from palavra.objectives.hybrid import HybridBatch, ObjectiveBatch, part_of, parted
 from palavra.objectives.masked import MaskedObjective
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """How much is causal: `causal_share` of the steps, the `when` "first" ones, or spread "throughout" the run; or of
+    """How much is causal: `causal_fraction` of the steps, the `when` "first" ones, or spread "throughout" the run; or of
     the sequences of every batch, both kinds "together".
 
     Causal steps first and masked ones after gave better encoders than masked ones alone at equal cost to
     Gisserot-Boukhlef et al. (2025, arXiv:2507.00994); both kinds together, in one model that can be used as either,
-    are the hybrid of Charpentier and Samuel (2024, arXiv:2410.24159). `shifted` is their masked next-token prediction:
+    are the hybrid of Charpentier and Samuel (2024, arXiv:2410.24159). `mntp` is their masked next-token prediction:
     a hidden token is predicted from the vector of the token before it, as the next one is, so that both objectives
     use vectors and head alike.
     """
 
-    causal_share: float = 0.6
+    causal_fraction: float = 0.6
     when: Literal["first", "throughout", "together"] = "first"
-    shifted: bool = False
+    mntp: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.causal_share <= 1:
-            raise PalavraError(f"mixture.causal_share is {self.causal_share}: it must be 0 to 1")
+        if not 0 <= self.causal_fraction <= 1:
+            raise PalavraError(f"mixture.causal_fraction is {self.causal_fraction}: it must be 0 to 1")
 
-    def causal_share_at(self, progress: float, steps: int) -> float:
+    def causal_fraction_at(self, progress: float, steps: int) -> float:
         """The share of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
         `steps` is done.
 
@@ -46,22 +46,22 @@ class MixtureConfig:
         spread throughout, and up where they come first.
         """
         if self.when == "together":
-            return self.causal_share
+            return self.causal_fraction
         if self.when == "first":
-            return float(progress < self.causal_share)
+            return float(progress < self.causal_fraction)
         step = round(progress * steps)
-        return float(math.floor((step + 1) * self.causal_share) - math.floor(step * self.causal_share))
+        return float(math.floor((step + 1) * self.causal_fraction) - math.floor(step * self.causal_fraction))
 
     def masked_progress(self, progress: float) -> float:
         """How much of the masked part of a run is done when `progress` of the run is: where causal steps come first,
         what changes over masked training begins after them."""
-        if self.when != "first" or self.causal_share == 1:
+        if self.when != "first" or self.causal_fraction == 1:
             return progress
-        return max(0.0, (progress - self.causal_share) / (1 - self.causal_share))
+        return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
 
     def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
         """A typical step of each kind there is: the progress at which it is made, and the share of such steps."""
-        share = self.causal_share
+        share = self.causal_fraction
         if self.when == "together" or share in (0, 1):
             return [(0.5, 1.0)]
         if self.when == "first":
@@ -90,8 +90,8 @@ class MixedObjective:
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> HybridBatch:
         """The batch of a step."""
-        share, done = self.config.causal_share_at(progress, self.steps), self.config.masked_progress(progress)
-        hidden = self.masked.masking.share_at(done)
+        share, done = self.config.causal_fraction_at(progress, self.steps), self.config.masked_progress(progress)
+        hidden = self.masked.masking.mask_rate_at(done)
         first, second = parted(packed, share, random)
         # Of each token of the step, so many are predicted on average.
         labelled = share + (1 - share) * hidden
@@ -104,7 +104,7 @@ class MixedObjective:
 
     def _hide(self, packed: Packed, random: np.random.Generator, progress: float) -> Batch:
         batch = self.masked.prepare(packed, random, progress)
-        if not self.config.shifted:
+        if not self.config.mntp:
             return batch
         # Nothing predicts a first token, which is [CLS] in any text, but not in the random tokens that are measured.
         kept = batch.position_ids[batch.label_rows] > 0
@@ -112,6 +112,6 @@ class MixedObjective:
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """The weighted loss of a part, and the number of its labels. The part is of a batch that `prepare` made."""
-        assert isinstance(batch, Part)
+        assert isinstance(batch, ObjectiveBatch)
         found = (self.causal if batch.causal else self.masked).loss(model, batch, layout)
         return Loss(batch.weight * found.total, found.count)

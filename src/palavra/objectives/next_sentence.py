@@ -128,7 +128,7 @@ class NextSentenceObjective:
         """The batch of a step: `packed` in pairs, corrupted."""
         pairs = pair_up(packed, self.sentences, self.context, random)
         batch = self.masked.corrupt(pairs.input_ids, pairs.lengths, random, progress)
-        return _with_pairs(batch, pairs, self.masked.masking.share_at(progress) * self.tokens)
+        return _with_pairs(batch, pairs, self.masked.masking.mask_rate_at(progress) * self.tokens)
 
     def uncorrupted(self, packed: Packed, random: np.random.Generator) -> PairBatch:
         """The pairs alone, no token of them masked: for an evaluation."""
@@ -201,7 +201,7 @@ def _coupled(
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnParts:
     """Second parts from anywhere: `input_ids`, of which each part has `lengths` from `starts` on."""
 
     input_ids: Int64Array
@@ -216,11 +216,11 @@ CANDIDATES = 4
 def _draw(
     packed: Packed, pieces: Int64Array, wanted: Int64Array, longest: int, sentences: Sentences,
     random: np.random.Generator,
-) -> Drawn:  # fmt: skip
+) -> DrawnParts:  # fmt: skip
     """For each of the pieces the second part of a piece of another document, cut like those of the micro-batch: of a
     few that are drawn, the one nearest in length to the part it may replace, `wanted`."""
     if not len(pieces):
-        return Drawn(wanted, wanted, wanted)
+        return DrawnParts(wanted, wanted, wanted)
     document = _other_documents(packed, np.repeat(pieces, CANDIDATES), longest, random)
     lengths = packed.text.lengths[document]
     begin: Int64Array = longest * (random.random(len(document)) * -(-lengths // longest)).astype(np.int64)
@@ -232,7 +232,7 @@ def _draw(
     cuts = np.where(cuts < stops, cuts, starts)  # all of a piece of one token
     far = np.abs(stops - cuts - np.repeat(wanted, CANDIDATES)).reshape(-1, CANDIDATES)
     best = np.arange(len(pieces)) * CANDIDATES + far.argmin(axis=1)
-    return Drawn(ids, cuts[best], (stops - cuts)[best])
+    return DrawnParts(ids, cuts[best], (stops - cuts)[best])
 
 
 # Documents among which one is drawn by how many pieces it has: nearly by its share of the text, whatever its size.

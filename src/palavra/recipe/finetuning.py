@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 
 from palavra.errors import PalavraError
-from palavra.model.compute import Choice, Precision
-from palavra.tasks.batches import MixingConfig
+from palavra.model.compute import CompileMode, Precision
+from palavra.tasks.sampling import MixingConfig
 from palavra.tasks.spec import TaskSpec
 from palavra.training.optimizers import OptimizerConfig, OptimizerName
 from palavra.training.schedules import ScheduleConfig
@@ -30,7 +30,7 @@ class FinetuneConfig:
     """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
     examples a step; `micro_batch_tokens` tokens of one forward pass. `log_every`, `eval_every` (None: each epoch),
     `save_every` in steps. `metric` decides which weights are kept (None, and of several tasks those without it: the
-    task's own); `patience`: stop after so many validations without a better one. `keep`, `threads` and the rest as in
+    task's own); `patience`: stop after so many validations without a better one. `keep_last`, `threads` and the rest as in
     pretraining; a finished run has no more use for its checkpoints, unless `keep_checkpoints` says that it may go on
     for longer."""
 
@@ -41,7 +41,7 @@ class FinetuneConfig:
     log_every: int = 10
     eval_every: int | None = None
     save_every: int | None = None
-    keep: int = 1
+    keep_last: int = 1
     keep_checkpoints: bool = False
     metric: str | None = None
     patience: int | None = None
@@ -49,12 +49,12 @@ class FinetuneConfig:
     device: str = "auto"
     threads: int | None = None
     precision: Precision = "auto"
-    compile: Choice = "auto"
+    compile: CompileMode = "auto"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         positive = ("steps", "epochs", "batch_size", "micro_batch_tokens", "log_every", "eval_every", "save_every",
-                    "keep", "patience", "threads")  # fmt: skip
+                    "keep_last", "patience", "threads")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -66,10 +66,10 @@ class FinetuneConfig:
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe:
     """A whole fine-tuning run: the pretrained `model`'s directory, the `tasks`, and how they are learned. With
-    `scratch` the model's sizes and tokenizer are taken, not its weights."""
+    `from_scratch` the model's sizes and tokenizer are taken, not its weights."""
 
     model: str = ""
-    scratch: bool = False
+    from_scratch: bool = False
     tasks: tuple[TaskSpec, ...] = ()
     mixing: MixingConfig = field(default_factory=MixingConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)

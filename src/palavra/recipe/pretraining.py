@@ -5,7 +5,7 @@ from typing import Literal
 
 from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
-from palavra.model.compute import Choice, Precision
+from palavra.model.compute import CompileMode, Precision
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.objectives.masked import MaskingConfig
@@ -31,21 +31,21 @@ FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
 class Size:
     """One setting of the one dial: values that were measured good together (docs/budget.md)."""
 
-    width: int
-    layers: int
-    heads: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
     context: int
     batch_tokens: int
     learning_rate: float
 
 
 SIZES: dict[SizeName, Size] = {
-    "nano": Size(width=128, layers=2, heads=2, context=64, batch_tokens=2048, learning_rate=6e-3),
-    "micro": Size(width=128, layers=4, heads=2, context=64, batch_tokens=2048, learning_rate=5e-3),
-    "mini": Size(width=256, layers=4, heads=4, context=128, batch_tokens=4096, learning_rate=4e-3),
-    "small": Size(width=384, layers=6, heads=6, context=128, batch_tokens=8192, learning_rate=3e-3),
-    "base": Size(width=768, layers=12, heads=12, context=512, batch_tokens=65536, learning_rate=1e-3),
-    "large": Size(width=1024, layers=24, heads=16, context=512, batch_tokens=131072, learning_rate=6e-4),
+    "nano": Size(hidden_size=128, num_layers=2, num_heads=2, context=64, batch_tokens=2048, learning_rate=6e-3),
+    "micro": Size(hidden_size=128, num_layers=4, num_heads=2, context=64, batch_tokens=2048, learning_rate=5e-3),
+    "mini": Size(hidden_size=256, num_layers=4, num_heads=4, context=128, batch_tokens=4096, learning_rate=4e-3),
+    "small": Size(hidden_size=384, num_layers=6, num_heads=6, context=128, batch_tokens=8192, learning_rate=3e-3),
+    "base": Size(hidden_size=768, num_layers=12, num_heads=12, context=512, batch_tokens=65536, learning_rate=1e-3),
+    "large": Size(hidden_size=1024, num_layers=24, num_heads=16, context=512, batch_tokens=131072, learning_rate=6e-4),
 }
 
 
@@ -58,12 +58,12 @@ class DataConfig(SourceConfig):
     """The text: where it is and how it is read (see `SourceConfig`), the share of documents held out for
     validation, and whether exact duplicates are dropped."""
 
-    valid_share: float = 0.05
+    valid_fraction: float = 0.05
     deduplicate: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.valid_share < 1:
-            raise PalavraError(f"data.valid_share is {self.valid_share}: it must be at least 0 and below 1")
+        if not 0 <= self.valid_fraction < 1:
+            raise PalavraError(f"data.valid_fraction is {self.valid_fraction}: it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,27 +75,27 @@ class ModelRecipe:
 
     family: FamilyName | None = None
     size: SizeName | Literal["auto"] = "auto"
-    width: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    intermediate: int | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    intermediate_size: int | None = None
     context: int | None = None
     dropout: float = 0.0
     attention_dropout: float = 0.0
 
     def build(self, vocab_size: int, pad_id: int | None) -> ModelConfig:
         """The configuration of a new model. Every size must be resolved."""
-        if self.width is None or self.layers is None or self.heads is None or self.context is None:
+        if self.hidden_size is None or self.num_layers is None or self.num_heads is None or self.context is None:
             raise ValueError("sizes are not resolved")
         if self.family is None:
             raise ValueError("the family is not resolved")
         return family_named(self.family, "model.family").new(
             vocab_size=vocab_size,
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
             context=self.context,
-            intermediate=self.intermediate,
+            intermediate_size=self.intermediate_size,
             dropout=self.dropout,
             attention_dropout=self.attention_dropout,
             pad_id=pad_id,
@@ -110,7 +110,7 @@ class TrainConfig:
 
     `batch_tokens`: tokens of one optimizer step over all ranks; `micro_batch_tokens`: tokens of one forward
     pass. `log_every`, `eval_every`, `save_every` in steps. `eval_tokens`: tokens of each validation during
-    training; the last one uses all. `keep`: checkpoints kept beside the best one. `threads`: cores that
+    training; the last one uses all. `keep_last`: checkpoints kept beside the best one. `threads`: cores that
     compute on a CPU; None measures whether all of them are free.
     """
 
@@ -124,17 +124,17 @@ class TrainConfig:
     eval_every: int | None = None
     eval_tokens: int = 65_536
     save_every: int | None = None
-    keep: int = 2
+    keep_last: int = 2
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
     precision: Precision = "auto"
-    compile: Choice = "auto"
+    compile: CompileMode = "auto"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
-                    "eval_every", "eval_tokens", "save_every", "keep", "threads")  # fmt: skip
+                    "eval_every", "eval_tokens", "save_every", "keep_last", "threads")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -165,18 +165,18 @@ class Recipe:
     tokenizer_from: str | None = None
     init: str | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(share=0.4, final_share=0.2))
+    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(mask_rate=0.4, final_mask_rate=0.2))
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, rest_ratio=0.5)
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, adamw_lr_ratio=0.5)
     )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
-    def shifted(self) -> bool:
+    def mntp(self) -> bool:
         """Whether hidden tokens are predicted from the vectors before them."""
-        return self.objective == "causal+masked" and self.mixture.shifted
+        return self.objective == "causal+masked" and self.mixture.mntp
 
     @property
     def family(self) -> FamilyName:
@@ -191,9 +191,9 @@ class Recipe:
             model,
             family=self.family,
             size=name,
-            width=model.width or size.width,
-            layers=model.layers or size.layers,
-            heads=model.heads or size.heads,
+            hidden_size=model.hidden_size or size.hidden_size,
+            num_layers=model.num_layers or size.num_layers,
+            num_heads=model.num_heads or size.num_heads,
             context=model.context or size.context,
         )
         batch = train.batch_tokens or size.batch_tokens

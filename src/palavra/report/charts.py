@@ -210,7 +210,7 @@ def packing(figure: Figure, efficiency: Series, masked: Series) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class BandBar:
     """Validation results of the tokens in one range of ranks by training frequency; loss in nats."""
 
     name: str
@@ -220,7 +220,7 @@ class Band:
 
 
 @picture("bands", height=340)
-def bands(figure: Figure, rows: Sequence[Band]) -> str:
+def bands(figure: Figure, rows: Sequence[BandBar]) -> str:
     """Bars of masked accuracy at 1 and at 5 for every band, the most frequent tokens on top."""
     axes = figure.subplots()
     places = np.arange(len(rows), dtype=np.float64)
@@ -256,7 +256,7 @@ def negative_log(probability: Floats) -> Floats:
 @picture("probability", height=340)
 def loss_against_probability(
     figure: Figure,
-    rows: Sequence[Band],
+    rows: Sequence[BandBar],
     choices: Sequence[float],
     overall: float | None,
     vocab_size: float | None,

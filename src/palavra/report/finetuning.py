@@ -16,16 +16,16 @@ from palavra.report.tasks import KINDS, EvaluatedTask, evaluated_tasks, task_sec
 MODEL = (
     ("pretrained", "Pretrained model", plain),
     ("family", "Family", family),
-    ("layers", "Layers", count),
-    ("width", "Width", count),
-    ("heads", "Attention heads", count),
+    ("num_layers", "Layers", count),
+    ("hidden_size", "Width", count),
+    ("num_heads", "Attention heads", count),
     ("context", "Context, tokens", count),
     ("vocab_size", "Vocabulary", count),
     ("parameters", "Parameters", count),
 )
 HEAD = (
     ("pooling", "Pooling", plain),
-    ("hidden", "Hidden layers", plain),
+    ("hidden_sizes", "Hidden layers", plain),
     ("activation", "Activation", plain),
     ("norm", "Normalisation", plain),
     ("bias", "Bias", plain),
@@ -35,16 +35,16 @@ HEAD = (
 )
 STRATEGY = (
     ("name", "Strategy", plain),
-    ("layers", "Layers that move", count),
-    ("thaw_share", "Share of the run a layer", plain),
+    ("last_n", "Layers that move", count),
+    ("unfreeze_fraction", "Share of the run a layer", plain),
     ("rank", "Rank", count),
     ("alpha", "Alpha", plain),
     ("layer_decay", "Rate of the layer below", plain),
-    ("head_ratio", "Rate of the head", plain),
+    ("head_lr_ratio", "Rate of the head", plain),
     ("moving", "Parameters that move", count),
 )
 # What of a strategy means nothing to the others.
-ONLY = {"layers": "top-k", "thaw_share": "gradual", "rank": "lora", "alpha": "lora"}
+ONLY = {"last_n": "last-n", "unfreeze_fraction": "gradual", "rank": "lora", "alpha": "lora"}
 MOST_TASKS = 50
 
 
@@ -75,7 +75,7 @@ def _subtitle(records: Records, tasks: list[EvaluatedTask]) -> str:
         parts.append(kinds[0] if len(tasks) == 1 else f"{len(tasks)} tasks: {', '.join(kinds)}")
     if model.get("pretrained"):
         name = plain(model["pretrained"]).rstrip("/").split("/")[-1]
-        shape = f"{count(model.get('layers'))} layers of width {count(model.get('width'))}"
+        shape = f"{count(model.get('num_layers'))} layers of width {count(model.get('hidden_size'))}"
         parts.append(f"from {name} ({family(model.get('family'))}, {shape})")
     if environment.get("processor"):
         device = f" ({plain(environment['device'])})" if environment.get("device") else ""
@@ -95,7 +95,7 @@ def _tiles(records: Records, tasks: list[EvaluatedTask]) -> list[Tile]:
             value=decimal(value),
             note="mean of the deciding scores, errors negative",
         )
-        for name, value in mapping(records.evaluation.get("together")).items()
+        for name, value in mapping(records.evaluation.get("mean_score")).items()
     ]
     seconds, steps = training.get("seconds", last.get("seconds")), training.get("steps", last.get("step"))
     speed = training.get("tokens_per_second", last.get("tokens_per_second"))
@@ -216,7 +216,7 @@ def _mains(records: Records) -> set[str]:
     mains = set()
     for task in objects(records.evaluation.get("tasks")):
         for split in mapping(task.get("splits")).values():
-            main = plain(task.get("deciding") or mapping(split).get("main"))
+            main = plain(task.get("selection_metric") or mapping(split).get("main"))
             mains |= {main, f"{plain(task.get('name'))}/{main}"}
     return mains
 

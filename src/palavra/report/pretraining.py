@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from palavra.report import charts
-from palavra.report.charts import Band, Series
+from palavra.report.charts import BandBar, Series
 from palavra.report.facts import Format, Tile, facts, family, label, texts
 from palavra.report.formatting import (
     ABSENT,
@@ -29,7 +29,7 @@ MASKS = ("[MASK]", "<mask>")  # the second is what tokenizers in the manner of R
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fill:
+class ShownFill:
     """One filled token; `share` is its probability in percent for the bar, between 0 and 100."""
 
     token: str
@@ -43,7 +43,7 @@ class Example:
 
     mask: str
     pieces: tuple[str, ...]
-    masks: tuple[tuple[Fill, ...], ...]
+    masks: tuple[tuple[ShownFill, ...], ...]
 
 
 def pretraining_page(records: Records) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _subtitle(run: JsonObject) -> str:
     model, environment = mapping(run.get("model")), mapping(run.get("environment"))
     parts = []
     if model.get("family"):
-        shape = f"{count(model.get('layers'))} layers of width {count(model.get('width'))}"
+        shape = f"{count(model.get('num_layers'))} layers of width {count(model.get('hidden_size'))}"
         parts.append(f"{family(model['family'])}, {shape}")
     if environment.get("processor"):
         device = f" ({plain(environment['device'])})" if environment.get("device") else ""
@@ -173,14 +173,14 @@ def _notices(records: Records) -> list[str]:
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
-def _figures(records: Records, rows: Sequence[Band]) -> dict[str, Markup]:
+def _figures(records: Records, rows: Sequence[BandBar]) -> dict[str, Markup]:
     """The pictures that the records allow, by name; charts escape their own text."""
     train, valid = records.train, records.valid
     losses, valid_losses = Series.of(train, "loss"), Series.of(valid, "loss")
     first, fifth = Series.of(valid, "accuracy"), Series.of(valid, "accuracy_at_5")
     rate, norm = Series.of(train, "learning_rate"), Series.of(train, "gradient_norm")
     speed, share = Series.of(train, "tokens_per_second"), Series.of(train, "peak_share")
-    efficiency, masked = Series.of(train, "packing_efficiency"), Series.of(train, "masked_share")
+    efficiency, masked = Series.of(train, "packing_efficiency"), Series.of(train, "mask_rate")
     svg = {"probability": _loss_against_probability(records, rows)}
     if len(losses) or len(valid_losses):
         svg["loss"] = charts.loss(losses, valid_losses, _switches(Series.of(train, "causal")))
@@ -209,7 +209,7 @@ def _switches(causal: Series) -> list[float]:
     return causal.steps[changed].tolist() if len(changed) <= MARKED_SWITCHES else []
 
 
-def _loss_against_probability(records: Records, rows: Sequence[Band]) -> str:
+def _loss_against_probability(records: Records, rows: Sequence[BandBar]) -> str:
     best = [fills[0].get("probability") for row in records.examples for fills in _fills(row) if fills]
     return charts.loss_against_probability(
         rows,
@@ -219,9 +219,9 @@ def _loss_against_probability(records: Records, rows: Sequence[Band]) -> str:
     )
 
 
-def _bands(evaluation: JsonObject) -> list[Band]:
+def _bands(evaluation: JsonObject) -> list[BandBar]:
     return [
-        Band(
+        BandBar(
             # The pictures' font is not the page's, so names are held to what every font has.
             name=plain(row.get("band")).encode("ascii", "replace").decode().replace("\n", " ")[:24],
             accuracy=number(row.get("accuracy")),
@@ -258,10 +258,10 @@ PACKING: tuple[tuple[str, str, Format], ...] = (
 )
 MODEL: tuple[tuple[str, str, Format], ...] = (
     ("family", "Family", family),
-    ("layers", "Layers", count),
-    ("width", "Width", count),
-    ("heads", "Attention heads", count),
-    ("intermediate", "Feed-forward width", count),
+    ("num_layers", "Layers", count),
+    ("hidden_size", "Width", count),
+    ("num_heads", "Attention heads", count),
+    ("intermediate_size", "Feed-forward width", count),
     ("vocab_size", "Vocabulary", count),
     ("context", "Context, tokens", count),
     ("parameters", "Parameters", count),
@@ -331,11 +331,11 @@ def _example(row: JsonObject) -> Example:
     return Example(mask=mask, pieces=tuple(pieces), masks=tuple(tuple(map(_fill, part)) for part in fills))
 
 
-def _fill(row: JsonObject) -> Fill:
+def _fill(row: JsonObject) -> ShownFill:
     probability = number(row.get("probability"))
     share = min(max(probability or 0.0, 0.0), 1.0)
     token = row.get("token")
-    return Fill(
+    return ShownFill(
         token=visible(token) if isinstance(token, str) else ABSENT,
         share=f"{100 * share:.2f}",
         probability=percent(probability),

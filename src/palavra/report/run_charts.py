@@ -100,7 +100,7 @@ def learning_curve(figure: Figure, series: Sequence[tuple[str, Sequence[Point]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialPoint:
     """A trial of a sweep that came to a `value`; `params` as JSON has them."""
 
     number: float
@@ -109,7 +109,9 @@ class Trial:
 
 
 @picture("history", height=300)
-def history(figure: Figure, metric: str, trials: Sequence[Trial], best: Trial | None, *, greatest: bool) -> str:
+def history(
+    figure: Figure, metric: str, trials: Sequence[TrialPoint], best: TrialPoint | None, *, greatest: bool
+) -> str:
     """Each trial's score in the order of trials, and the best one so far; the `greatest` is the best, or the least."""
     axes = figure.subplots()
     order = sorted(trials, key=lambda trial: trial.number)
@@ -130,7 +132,7 @@ def history(figure: Figure, metric: str, trials: Sequence[Trial], best: Trial | 
 
 
 @picture("slice", height=240)
-def slice_of(figure: Figure, metric: str, param: str, trials: Sequence[Trial], best: Trial | None) -> str:
+def slice_of(figure: Figure, metric: str, param: str, trials: Sequence[TrialPoint], best: TrialPoint | None) -> str:
     """Each trial's score against its value of one setting: a number, logarithmic where it spans much, or a choice."""
     axes = figure.subplots()
     tried = [(trial, trial.params[param]) for trial in trials if param in trial.params]

@@ -7,7 +7,7 @@ from palavra.report.facts import Picture, Table
 from palavra.report.formatting import ABSENT, count, duration, number, plain
 from palavra.report.metrics import between, format_of, metric_name, place_name
 from palavra.report.records import JsonObject, mapping, objects
-from palavra.report.run_charts import Point, Spread, Trial
+from palavra.report.run_charts import Point, Spread, TrialPoint
 
 MOST_PARAMS = 20
 BEST_TRIALS = 10
@@ -137,16 +137,16 @@ def sweep(found: JsonObject) -> dict[str, Any] | None:
     }
 
 
-def _trial(row: JsonObject) -> Trial | None:
+def _trial(row: JsonObject) -> TrialPoint | None:
     """None where it came to no value."""
     place, value = number(row.get("number")), number(row.get("value"))
     if place is None or value is None:
         return None
-    return Trial(number=place, value=value, params=mapping(row.get("params")))
+    return TrialPoint(number=place, value=value, params=mapping(row.get("params")))
 
 
 def _sweep_pictures(
-    found: JsonObject, metric: str, trials: list[Trial], best: Trial | None, greatest: bool
+    found: JsonObject, metric: str, trials: list[TrialPoint], best: TrialPoint | None, greatest: bool
 ) -> list[Picture]:
     if not trials:
         return []
@@ -168,7 +168,7 @@ def _sweep_pictures(
     return pictures
 
 
-def _best_table(metric: str, trials: list[Trial], rows: list[JsonObject], best: Trial | None) -> Table | None:
+def _best_table(metric: str, trials: list[TrialPoint], rows: list[JsonObject], best: TrialPoint | None) -> Table | None:
     if not trials:
         return None
     seconds = {number(row.get("number")): row.get("seconds") for row in rows}
@@ -176,7 +176,7 @@ def _best_table(metric: str, trials: list[Trial], rows: list[JsonObject], best: 
     params = list(dict.fromkeys(name for trial in shown for name in trial.params))
     return Table(
         caption="The best trials",
-        columns=("Trial", metric_name(metric), "Time", *params),
+        columns=("TrialPoint", metric_name(metric), "Time", *params),
         rows=tuple(
             (
                 f"{trial.number:g}",

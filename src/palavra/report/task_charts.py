@@ -98,7 +98,7 @@ def confusion(figure: Figure, names: Sequence[str], counts: NDArray[np.int64]) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bin:
+class ReliabilityBar:
     """Predictions whose confidence is between `low` and `high`; the means are None where `count` is 0."""
 
     low: float
@@ -109,7 +109,7 @@ class Bin:
 
 
 @picture("reliability", height=380)
-def reliability(figure: Figure, bins: Sequence[Bin], error: float | None) -> str:
+def reliability(figure: Figure, bins: Sequence[ReliabilityBar], error: float | None) -> str:
     """Accuracy against confidence (Guo et al. 2017, figure 1), with the number of predictions below."""
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     full = [one for one in bins if one.count > 0 and one.accuracy is not None and one.confidence is not None]

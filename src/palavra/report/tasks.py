@@ -14,11 +14,10 @@ from palavra.report.records import JsonObject, Records, mapping, objects
 
 KINDS = {
     "classification": "classification",
-    "pairs": "classification of pairs",
     "regression": "regression",
-    "labelling": "token labelling",
-    "qa": "question answering",
-    "choice": "multiple choice",
+    "token-classification": "token labelling",
+    "question-answering": "question answering",
+    "multiple-choice": "multiple choice",
 }
 ORDER = ("test", "valid")  # details of the first that is there are open
 FITTED = {"temperature": "The temperature", "threshold": "The threshold of no answer"}
@@ -176,7 +175,7 @@ def _data(task: EvaluatedTask) -> list[tuple[str, str]]:
 def _label_pictures(task: EvaluatedTask, place: str) -> list[Picture]:
     data = mapping(task.run.get("data"))
     units = {"labels": ("Labels", "training examples"), "spans": ("Spans", "spans in training")}
-    if task.kind == "labelling":
+    if task.kind == "token-classification":
         units["labels"] = ("Labels", "words in training")
     pictures = []
     for key, (title, unit) in units.items():
@@ -251,7 +250,9 @@ def _reliability_picture(details: JsonObject, values: JsonObject, place: str) ->
         low, high, size = (number(row.get(key)) for key in ("low", "high", "count"))
         if low is not None and high is not None and 0 <= low < high <= 1:
             sure, right = (number(row.get(key)) for key in ("confidence", "accuracy"))
-            bins.append(task_charts.Bin(low=low, high=high, confidence=sure, accuracy=right, count=size or 0.0))
+            bins.append(
+                task_charts.ReliabilityBar(low=low, high=high, confidence=sure, accuracy=right, count=size or 0.0)
+            )
     if not any(one.count > 0 for one in bins):
         return []
     caption = (
@@ -316,7 +317,11 @@ def _errors(task: EvaluatedTask, details: JsonObject) -> Table | None:
     forms = {"probability": percent, "where": _where}
     sure = any("probability" in row for row in rows)
     caption = "Largest errors" if task.kind == "regression" else f"{'Most confident' if sure else 'Worst'} errors"
-    long = {"text", "label", "predicted", "where"} if task.kind in ("qa", "choice") else {"text", "where"}
+    long = (
+        {"text", "label", "predicted", "where"}
+        if task.kind in ("question-answering", "multiple-choice")
+        else {"text", "where"}
+    )
     return Table(
         caption=caption,
         columns=tuple(title for _, title in columns),

@@ -30,7 +30,7 @@ def offsets_of(lengths: npt.NDArray[np.integer]) -> Int64Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
+class EncodedExamples:
     """S sequences of N tokens in all, end to end, of E examples.
 
     `input_ids` (N,) uint32; `lengths` (S,) int64, special tokens included; `segment_ids` (N,) uint8 or None;
@@ -85,7 +85,7 @@ class Features:
         """Where each sequence's tokens, rows and labels begin."""
         return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
 
-    def parts(self, sequences: int) -> Iterator[tuple["Features", slice]]:
+    def parts(self, sequences: int) -> Iterator[tuple["EncodedExamples", slice]]:
         """The same in parts of whole examples, each of fewer than so many `sequences` and those of its last example;
         with the rows (R,) of all that each part has. The features must have nothing besides what this class has."""
         first = self.first_sequences
@@ -93,7 +93,7 @@ class Features:
         for start, stop in pairwise(bounds.tolist()):
             tokens, rows, labels = (slice(int(of[start]), int(of[stop])) for of in self._starts)
             examples = slice(int(self.example[start]), int(self.example[stop - 1]) + 1)
-            part = Features(
+            part = EncodedExamples(
                 input_ids=self.input_ids[tokens],
                 lengths=self.lengths[start:stop],
                 segment_ids=None if self.segment_ids is None else self.segment_ids[tokens],

@@ -11,7 +11,7 @@ from typing import Any
 from palavra.data.records import Record, column
 from palavra.errors import PalavraError
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.texts import shown
+from palavra.tasks.text_examples import shown
 
 Labels = tuple[str, ...]
 SHOWN_LABELS = 20
@@ -66,7 +66,7 @@ def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None
         if len(of) > 1 and all(held[part] > 1 for part in of):
             raise PalavraError(
                 f"{places[label]}: label {label!r} looks like several labels, for each part of it is in others too: "
-                "use --multilabel (multilabel = true), or --one-label (false) if it is one"
+                "use --multilabel (multilabel = true), or --single-label (false) if it is one"
             )
 
 

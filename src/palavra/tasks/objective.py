@@ -11,8 +11,8 @@ from palavra.batch import Batch
 from palavra.losses import Loss
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
-from palavra.tasks.batches import Chosen
-from palavra.tasks.features import Features
+from palavra.tasks.features import EncodedExamples
+from palavra.tasks.sampling import MicroBatch
 from palavra.tasks.task import Task
 
 Vectors = npt.NDArray[np.float32]
@@ -27,12 +27,12 @@ class TaskObjective:
     def __init__(
         self,
         tasks: Mapping[str, Task[Any]],
-        features: Mapping[str, Features],
+        features: Mapping[str, EncodedExamples],
         vectors: Mapping[str, Vectors] | None = None,
     ):
         self.tasks, self.features, self.vectors = tasks, features, vectors or {}
 
-    def prepare(self, chosen: Chosen, /, random: np.random.Generator, progress: float) -> Batch:
+    def prepare(self, chosen: MicroBatch, /, random: np.random.Generator, progress: float) -> Batch:
         """The batch of the chosen sequences; nothing in it is random."""
         del random, progress
         return self.features[chosen.task].batch(chosen.sequences, chosen.task, self.vectors.get(chosen.task))

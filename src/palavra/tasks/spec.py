@@ -8,13 +8,13 @@ from typing import Literal
 from torch import nn
 
 from palavra.errors import PalavraError
-from palavra.model.outputs import OutputConfig
+from palavra.metrics.squad import Articles
 from palavra.model.task_heads import HeadConfig
+from palavra.model.task_outputs.config import OutputConfig
 
-KindName = Literal["classification", "pairs", "regression", "labelling", "qa", "choice"]
-LongTexts = Literal["truncate", "split"]
+KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
+Overflow = Literal["truncate", "window"]
 Scheme = Literal["bio", "bioes", "plain"]
-Articles = Literal["en", "pt", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabellingOptions:
+class TokenClassificationOptions:
     """Token labelling. `subwords`: whether a word's label stands on its first subword or on all of them; `constrained`:
     decode the most probable valid sequence, never an invalid one; `scheme` None: found in the data."""
 
@@ -46,37 +46,37 @@ class LabellingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionOptions:
-    """Question answering. `stride`: tokens that neighbouring windows of a long context share; `longest_answer` in
-    tokens; `best` how many answers a prediction lists; `threshold`: how much better "no answer" must score (logits)
+class QuestionAnsweringOptions:
+    """Question answering. `stride`: tokens that neighbouring windows of a long context share; `max_answer_length` in
+    tokens; `n_best` how many answers a prediction lists; `threshold`: how much better "no answer" must score (logits)
     than the best answer to be given, None: fitted on the validation data where some questions have none; `articles`:
     those of which language scores leave out, "en" as published for SQuAD, "pt" or "none". It stands with the scores:
     numbers with other articles are other numbers."""
 
     stride: int = 128
-    longest_answer: int = 30
-    best: int = 5
+    max_answer_length: int = 30
+    n_best: int = 5
     threshold: float | None = None
     articles: Articles = "en"
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise PalavraError(
-                f"qa.threshold is {self.threshold}: give a finite number of logits, 0 for the published rule"
+                f"question_answering.threshold is {self.threshold}: give a finite number of logits, 0 for the published rule"
             )
-        for name in ("stride", "longest_answer", "best"):
+        for name in ("stride", "max_answer_length", "n_best"):
             if getattr(self, name) < 1:
-                raise PalavraError(f"qa.{name} is {getattr(self, name)}: it must be at least 1")
+                raise PalavraError(f"question_answering.{name} is {getattr(self, name)}: it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """One task. `name` tells it from others in one model; `train`, `valid`, `test` are files (or `hf://...:split`);
-    without `valid`, `valid_share` of the training examples is held out.
+    without `valid`, `valid_fraction` of the training examples is held out.
 
     `multilabel`: several labels an example, in a list or parted by `separator`; None: where they are lists.
-    `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `long`: what
-    validation and prediction do with texts beyond the context: "truncate" them (counted), or "split" them into
+    `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `overflow`: what
+    validation and prediction do with texts beyond the context: "truncate" them (counted), or "window" them into
     overlapping windows whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the
     validation examples, so that probabilities can be taken at their word (Guo et al. 2017). `weight` of the task among
     several.
@@ -87,21 +87,21 @@ class TaskSpec:
     train: str = ""
     valid: str | None = None
     test: str | None = None
-    valid_share: float = 0.1
+    valid_fraction: float = 0.1
     columns: Columns = field(default_factory=Columns)
     encoding: str = "utf-8"
     multilabel: bool | None = None
     separator: str = ","
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = 0.0
-    longest: int | None = None
-    long: LongTexts = "truncate"
+    max_length: int | None = None
+    overflow: Overflow = "truncate"
     temperature: bool = False
     weight: float = 1.0
     head: HeadConfig = field(default_factory=HeadConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    labelling: LabellingOptions = field(default_factory=LabellingOptions)
-    qa: QuestionOptions = field(default_factory=QuestionOptions)
+    token_classification: TokenClassificationOptions = field(default_factory=TokenClassificationOptions)
+    question_answering: QuestionAnsweringOptions = field(default_factory=QuestionAnsweringOptions)
 
     def __post_init__(self) -> None:
         # The name becomes part of parameter names, which have dots of their own.
@@ -109,41 +109,40 @@ class TaskSpec:
             raise PalavraError(f"task name {self.name!r}: use letters, digits and _ only, a letter first")
         if hasattr(nn.ModuleDict(), self.name) or hasattr(nn.ParameterDict(), self.name):
             raise PalavraError(f"task name {self.name!r} means something to torch: try {self.name}_, or choose another")
-        if not 0 < self.valid_share < 1:
-            raise PalavraError(f"valid_share is {self.valid_share}: it must lie between 0 and 1")
+        if not 0 < self.valid_fraction < 1:
+            raise PalavraError(f"valid_fraction is {self.valid_fraction}: it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:
             raise PalavraError(f"label_smoothing is {self.label_smoothing}: it must be at least 0 and below 1")
         if self.weight <= 0:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
-        if self.longest is not None and self.longest < 4:
-            raise PalavraError(f"longest is {self.longest}: a sequence needs at least 4 tokens")
+        if self.max_length is not None and self.max_length < 4:
+            raise PalavraError(f"max_length is {self.max_length}: a sequence needs at least 4 tokens")
 
 
-_CLASSES: tuple[KindName, ...] = ("classification", "pairs")
-_SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "choice")
+_CLASSES: tuple[KindName, ...] = ("classification",)
+_SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "multiple-choice")
 # Those whose long texts are cut unless they are to be split; the others decide by themselves.
 SPLIT_BY_REQUEST: tuple[KindName, ...] = (*_CLASSES, "regression")
 TEXTS = ("text", "text_a", "text_b")
 # The fields of `Columns` that each kind takes.
 COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
     "classification": (*TEXTS, "label"),
-    "pairs": ("text_a", "text_b", "label"),
     "regression": (*TEXTS, "label"),
-    "labelling": ("text", "words", "label"),
-    "qa": ("question", "context", "answers"),
-    "choice": ("text", "text_a", "choices", "label"),
+    "token-classification": ("text", "words", "label"),
+    "question-answering": ("question", "context", "answers"),
+    "multiple-choice": ("text", "text_a", "choices", "label"),
 }
 # Fields that mean something to some kinds only.
 _FIELDS_OF: dict[str, tuple[KindName, ...]] = {
     "multilabel": _CLASSES,
     "separator": _CLASSES,
-    "temperature": (*_CLASSES, "labelling", "choice"),
-    "class_weights": (*_CLASSES, "labelling"),
-    "label_smoothing": (*_CLASSES, "labelling"),
-    "output": (*_CLASSES, "labelling"),
-    "long": SPLIT_BY_REQUEST,
-    "labelling": ("labelling",),
-    "qa": ("qa",),
+    "temperature": (*_CLASSES, "token-classification", "multiple-choice"),
+    "class_weights": (*_CLASSES, "token-classification"),
+    "label_smoothing": (*_CLASSES, "token-classification"),
+    "output": (*_CLASSES, "token-classification"),
+    "overflow": SPLIT_BY_REQUEST,
+    "token_classification": ("token-classification",),
+    "question_answering": ("question-answering",),
     "head.pooling": _SEQUENCES,
 }
 

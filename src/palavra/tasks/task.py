@@ -20,19 +20,19 @@ from palavra.batch import Batch
 from palavra.data.records import RECORD_KINDS, read_records
 from palavra.errors import PalavraError
 from palavra.losses import Loss
+from palavra.metrics.bootstrap import Interval, bootstrap_intervals
+from palavra.metrics.resampled import Statistic
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.features import Features, Int64Array
-from palavra.tasks.intervals import Interval, bootstrap_intervals
+from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.statistics import Statistic
 from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
 Prediction = dict[str, Any]
 # What a model found for some sequences: arrays whose first dimension is that of the rows read, or of the sequences;
 # condensed (`Task.condense`), that of the examples.
-Inferred = tuple[npt.NDArray[Any], ...]
+ModelOutputs = tuple[npt.NDArray[Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +130,13 @@ class Task(ABC, Generic[Example]):
     def fit(cls, spec: TaskSpec, examples: Sequence[Example]) -> "Task[Example]":
         """The task with the labels of its training examples. Raises PalavraError where nothing can be learned."""
 
-    def counted(self, examples: Sequence[Example]) -> "Task[Example]":
+    def with_label_counts(self, examples: Sequence[Example]) -> "Task[Example]":
         """The same task, with the same labels, that knows from these examples alone how frequent or how large they are:
         what is held out must not weigh in on what is learned."""
         del examples
         return self
 
-    def blind_loss(self, features: Features) -> float:
+    def chance_loss(self, features: EncodedExamples) -> float:
         """What a blind guess could cost, the mean of a step's examples at most: the logarithm of the number of choices,
         or the mean square of the targets."""
         labels = features.labels
@@ -148,12 +148,12 @@ class Task(ABC, Generic[Example]):
     def check(self, examples: Sequence[Example]) -> None:
         """Raise PalavraError, naming file and line, for an example with a label that training did not have."""
 
-    def listing(self, count: int) -> "Task[Example]":
+    def with_top_k(self, count: int) -> "Task[Example]":
         """The same task, whose predictions list so many of the best classes or answers. Raises PalavraError where they
         list none, or all."""
         del count
         raise PalavraError(
-            f"--top means nothing to {self.spec.kind}, only to classification, pairs and qa: leave it out"
+            f"--top means nothing to {self.spec.kind}, only to classification and question-answering: leave it out"
         )
 
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
@@ -187,7 +187,7 @@ class Task(ABC, Generic[Example]):
         del examples
         return ()
 
-    def strata(self, example: Example) -> Sequence[str]:
+    def stratification_keys(self, example: Example) -> Sequence[str]:
         """What a split into training and validation should keep the shares of."""
         del example
         return ("",)
@@ -202,7 +202,7 @@ class Task(ABC, Generic[Example]):
     @abstractmethod
     def encode(
         self, examples: Sequence[Example], tokenizer: Tokenizer, context: int, segments: bool, *, split: bool = False
-    ) -> Features:
+    ) -> EncodedExamples:
         """The examples as sequences of at most `context` tokens; with `split` long texts become several, without it
         they lose what does not fit (counted)."""
 
@@ -210,7 +210,7 @@ class Task(ABC, Generic[Example]):
     def build_output(self, width: int) -> nn.Module:
         """The output layer, from vectors of this width."""
 
-    def folded(self, output: nn.Module) -> "tuple[Task[Example], nn.Module]":
+    def fold_scaling(self, output: nn.Module) -> "tuple[Task[Example], nn.Module]":
         """The task and a copy of its output layer as they are saved: the layer alone gives what here the task makes of
         its numbers, as far as one linear layer can, so that `transformers` gives the same."""
         return self, output
@@ -230,7 +230,7 @@ class Task(ABC, Generic[Example]):
         """Whether what was found is better condensed, for the output layer gives very many numbers."""
         return False
 
-    def condense(self, features: Features, inferred: Inferred) -> Inferred:
+    def condense(self, features: EncodedExamples, inferred: ModelOutputs) -> ModelOutputs:
         """As much of what was found for some of the examples as predictions and scores need: a NamedTuple of arrays by
         example, from which `predict` and `score` tell that it is condensed."""
         raise NotImplementedError
@@ -241,21 +241,23 @@ class Task(ABC, Generic[Example]):
         return False
 
     @abstractmethod
-    def predict(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> list[Prediction]:
+    def predict(
+        self, examples: Sequence[Example], features: EncodedExamples, inferred: ModelOutputs
+    ) -> list[Prediction]:
         """What people read: one mapping an example, in order."""
 
     @abstractmethod
-    def score(self, examples: Sequence[Example], features: Features, inferred: Inferred) -> Scores:
+    def score(self, examples: Sequence[Example], features: EncodedExamples, inferred: ModelOutputs) -> Scores:
         """How good the predictions for labelled examples are."""
 
     def evaluate(
-        self, examples: Sequence[Example], features: Features, inferred: Inferred
+        self, examples: Sequence[Example], features: EncodedExamples, inferred: ModelOutputs
     ) -> tuple[Scores, list[Prediction]]:
         """`score` and `predict` of labelled examples; what both need is made once."""
         return self.score(examples, features, inferred), self.predict(examples, features, inferred)
 
     def calibrate(
-        self, examples: Sequence[Example], features: Features, inferred: Inferred
+        self, examples: Sequence[Example], features: EncodedExamples, inferred: ModelOutputs
     ) -> tuple["Task[Example]", Scores]:
         """The task with what can only be settled on labelled examples that were not trained on, and its scores on them.
 

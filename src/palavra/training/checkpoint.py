@@ -26,7 +26,7 @@ WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
 PREFIX, PARTIAL = "step-", ".partial-"
 
 
-class NotSaved(Exception):
+class CheckpointError(Exception):
     """The disk has not taken any checkpoint of a run: going on would put all of it at risk."""
 
     exit_code = 1

@@ -92,7 +92,7 @@ class StepReport:
     step: int
     loss: Tensor
     gradient_norm: Tensor
-    learning_rate_share: float
+    lr_multiplier: float
     labelled: int
     tokens: int
     micro_batches: int
@@ -235,7 +235,7 @@ def train(
             step=step + 1,
             loss=total / count,
             gradient_norm=norm,
-            learning_rate_share=share,
+            lr_multiplier=share,
             labelled=ready.count,
             tokens=ready.tokens,
             micro_batches=ready.micro_batches,

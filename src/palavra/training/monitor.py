@@ -20,8 +20,8 @@ class Monitor:
     finished with it, so that looking costs no waiting. `name_document` says where a document comes from;
     `guessing` is the loss of a blind guess: below half as much again no loss of a good start is lost."""
 
-    def __init__(self, peak_rate: float, name_document: Callable[[int], str] = str, guessing: float = 0.0):
-        self.peak_rate, self.name_document, self.guessing = peak_rate, name_document, guessing
+    def __init__(self, max_lr: float, name_document: Callable[[int], str] = str, guessing: float = 0.0):
+        self.max_lr, self.name_document, self.guessing = max_lr, name_document, guessing
         self.smoothed: float | None = None
         self.first: float | None = None
         self._waiting: StepReport | None = None
@@ -49,7 +49,7 @@ class Monitor:
             raise Diverged(self._describe(report, f"the loss rose to {self.smoothed:.2f} from {self.first:.2f}"))
 
     def _describe(self, report: StepReport, what: str) -> str:
-        rate = self.peak_rate * report.learning_rate_share
+        rate = self.max_lr * report.lr_multiplier
         shown = ", ".join(self.name_document(int(number)) for number in report.documents[:SHOWN_DOCUMENTS])
         rest = len(report.documents) - SHOWN_DOCUMENTS
         more = f" and {rest} more" if rest > 0 else ""

@@ -21,7 +21,7 @@ class OptimizerConfig:
 
     muon (Jordan et al. 2024) moves the matrices of the layers at `learning_rate`, with updates scaled to the
     root mean square of AdamW's (Liu et al. 2025, arXiv:2502.16982); AdamW moves all the rest at
-    `learning_rate` times `rest_ratio`.
+    `learning_rate` times `adamw_lr_ratio`.
     """
 
     name: OptimizerName = "adamw"
@@ -31,13 +31,13 @@ class OptimizerConfig:
     beta2: float = 0.98
     epsilon: float = 1e-8
     momentum: float = 0.95
-    rest_ratio: float = 1.0
+    adamw_lr_ratio: float = 1.0
     clip: float = 1.0
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < 1e3:
             raise PalavraError(f"optimizer.learning_rate is {self.learning_rate}: it must be above 0")
-        for name in ("weight_decay", "clip", "epsilon", "rest_ratio"):
+        for name in ("weight_decay", "clip", "epsilon", "adamw_lr_ratio"):
             if getattr(self, name) < 0:
                 raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
         for name in ("beta1", "beta2", "momentum"):
@@ -45,7 +45,7 @@ class OptimizerConfig:
                 raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must be at least 0 and below 1")
 
     @property
-    def peak_rate(self) -> float:
+    def max_lr(self) -> float:
         """The learning rate, once it is settled."""
         if self.learning_rate is None:
             raise ValueError("the learning rate is not settled")
@@ -126,25 +126,25 @@ def _adamw(named: Named, config: OptimizerConfig, rate: float) -> torch.optim.Op
 
 def adamw(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
-    return [_adamw(named, config, config.peak_rate)]
+    return [_adamw(named, config, config.max_lr)]
 
 
 def adam(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Adam (Kingma and Ba 2015)."""
     groups = _groups(named, config.weight_decay)
     betas = (config.beta1, config.beta2)
-    return [torch.optim.Adam(groups, lr=config.peak_rate, betas=betas, eps=config.epsilon, fused=True)]
+    return [torch.optim.Adam(groups, lr=config.max_lr, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def sgd(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Stochastic gradient descent with momentum."""
     groups = _groups(named, config.weight_decay)
-    return [torch.optim.SGD(groups, lr=config.peak_rate, momentum=config.momentum)]
+    return [torch.optim.SGD(groups, lr=config.max_lr, momentum=config.momentum)]
 
 
 def adagrad(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdaGrad (Duchi et al. 2011)."""
-    return [torch.optim.Adagrad(_groups(named, config.weight_decay), lr=config.peak_rate, eps=config.epsilon)]
+    return [torch.optim.Adagrad(_groups(named, config.weight_decay), lr=config.max_lr, eps=config.epsilon)]
 
 
 def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -155,12 +155,12 @@ def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     if hidden:
         members.append(
             torch.optim.Muon(
-                [p for _, p in hidden], lr=config.peak_rate, weight_decay=config.weight_decay,
+                [p for _, p in hidden], lr=config.max_lr, weight_decay=config.weight_decay,
                 momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
             )
         )  # fmt: skip
     if rest:
-        members.append(_adamw(rest, config, config.peak_rate * config.rest_ratio))
+        members.append(_adamw(rest, config, config.max_lr * config.adamw_lr_ratio))
     return members
 
 

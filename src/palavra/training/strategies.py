@@ -14,42 +14,42 @@ from palavra.model.lora import add_lora, merge_lora
 from palavra.model.partial_embedding import merge_embedding, split_embedding
 from palavra.model.task_heads import TaskModel
 
-StrategyName = Literal["full", "frozen", "top-k", "gradual", "lora"]
+StrategyName = Literal["full", "frozen", "last-n", "gradual", "lora"]
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
     """`name`: "full" moves everything, of the vocabulary the vectors of tokens that the training texts hold; "frozen"
-    only the head; "top-k" the last `layers` layers and the head; "gradual" starts with the head and thaws a layer from
-    the top each `thaw_share` of the run (sooner where there are many), the embeddings last (Howard and Ruder 2018,
+    only the head; "last-n" the last `last_n` layers and the head; "gradual" starts with the head and thaws a layer from
+    the top each `unfreeze_fraction` of the run (sooner where there are many), the embeddings last (Howard and Ruder 2018,
     section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
 
     `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
-    one share less than the lowest layer (Clark et al. 2020). `head_ratio`: the head's rate over the optimizer's.
+    one share less than the lowest layer (Clark et al. 2020). `head_lr_ratio`: the head's rate over the optimizer's.
     """
 
     name: StrategyName = "full"
-    layers: int = 2
-    thaw_share: float = 0.1
+    last_n: int = 2
+    unfreeze_fraction: float = 0.1
     rank: int = 8
     alpha: float = 16.0
     layer_decay: float = 1.0
-    head_ratio: float = 1.0
+    head_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("thaw_share", "layer_decay"):
+        for name in ("unfreeze_fraction", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0 and at most 1")
-        for name in ("head_ratio", "alpha", "rank"):
+        for name in ("head_lr_ratio", "alpha", "rank"):
             if getattr(self, name) <= 0:
                 raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0")
-        if self.layers < 0:
-            raise PalavraError(f"strategy.layers is {self.layers}: it must not be negative")
+        if self.last_n < 0:
+            raise PalavraError(f"strategy.last_n is {self.last_n}: it must not be negative")
 
 
 # The fields of `StrategyConfig` that mean something to one strategy only.
-_ONLY: dict[str, StrategyName] = {"layers": "top-k", "thaw_share": "gradual", "rank": "lora", "alpha": "lora"}
+_ONLY: dict[str, StrategyName] = {"last_n": "last-n", "unfreeze_fraction": "gradual", "rank": "lora", "alpha": "lora"}
 
 
 def effective_strategy(strategy: StrategyConfig) -> StrategyConfig:
@@ -74,7 +74,7 @@ def check_strategy(strategy: StrategyConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thaw:
+class UnfreezeStage:
     """From the beginning of a part of the run until the share `until` of it, `trainable` says by name what moves."""
 
     until: float
@@ -99,7 +99,7 @@ def finish_model(model: TaskModel) -> None:
     merge_embedding(model.transformer.embeddings)
 
 
-def apply_thaw(model: nn.Module, thaw: Thaw) -> None:
+def apply_thaw(model: nn.Module, thaw: UnfreezeStage) -> None:
     """Freeze and thaw parameters, and forget the gradients of the frozen ones."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(thaw.trainable(name))
@@ -107,26 +107,26 @@ def apply_thaw(model: nn.Module, thaw: Thaw) -> None:
             parameter.grad = None
 
 
-def thaws(model: TaskModel, strategy: StrategyConfig) -> Iterator[Thaw]:
+def thaws(model: TaskModel, strategy: StrategyConfig) -> Iterator[UnfreezeStage]:
     """The parts of a run, in order; each moves at least what the one before did."""
-    layers = model.config.layers
+    layers = model.config.num_layers
     if strategy.name == "full":
-        yield Thaw(until=1.0, trainable=lambda name: True)
+        yield UnfreezeStage(until=1.0, trainable=lambda name: True)
     elif strategy.name == "frozen":
-        yield Thaw(until=1.0, trainable=is_head)
+        yield UnfreezeStage(until=1.0, trainable=is_head)
     elif strategy.name == "lora":
-        yield Thaw(until=1.0, trainable=lambda name: is_head(name) or ".lora_" in name)
-    elif strategy.name == "top-k":
-        if strategy.layers > layers:
-            raise PalavraError(f"strategy.layers is {strategy.layers}, the model has only {layers}: lower it")
-        yield Thaw(until=1.0, trainable=_from_layer(layers - strategy.layers, layers))
+        yield UnfreezeStage(until=1.0, trainable=lambda name: is_head(name) or ".lora_" in name)
+    elif strategy.name == "last-n":
+        if strategy.last_n > layers:
+            raise PalavraError(f"strategy.last_n is {strategy.last_n}, the model has only {layers}: lower it")
+        yield UnfreezeStage(until=1.0, trainable=_from_layer(layers - strategy.last_n, layers))
     else:
         # Deep models thaw faster, so that every layer has its turn.
-        share = min(strategy.thaw_share, 1 / (layers + 2))
+        share = min(strategy.unfreeze_fraction, 1 / (layers + 2))
         for thawed in range(layers + 1):
             done = (thawed + 1) * share
-            yield Thaw(until=done, trainable=_from_layer(layers - thawed, layers))
-        yield Thaw(until=1.0, trainable=lambda name: True)
+            yield UnfreezeStage(until=done, trainable=_from_layer(layers - thawed, layers))
+        yield UnfreezeStage(until=1.0, trainable=lambda name: True)
 
 
 def _from_layer(lowest: int, layers: int) -> Callable[[str], bool]:
@@ -160,7 +160,7 @@ def rate_share(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
 
     def share(name: str) -> float:
         if is_head(name):
-            return strategy.head_ratio
+            return strategy.head_lr_ratio
         return float(strategy.layer_decay ** (layers - depth(name, layers)))
 
     return share

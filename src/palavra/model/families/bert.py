@@ -9,21 +9,21 @@ from palavra.model.families.reading import ACTIVATION_WRITTEN, activation, flag,
 
 
 def new(
-    *, vocab_size: int, width: int, layers: int, heads: int, context: int, intermediate: int | None = None,
+    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
     **changes: Any,
 ) -> ModelConfig:  # fmt: skip
     """A fresh configuration with the published proportions."""
     values: dict[str, Any] = {"segments": 2, "norm_eps": 1e-12}
     return ModelConfig(
-        family="bert", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
-        intermediate=intermediate or 4 * width, norm="post", positions="learned", gated=False,
-        layer_kinds=_all_global(layers), norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
+        family="bert", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
+        intermediate_size=intermediate_size or 4 * hidden_size, norm="post", positions="learned", gated=False,
+        layer_kinds=_all_global(num_layers), norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
         **{**values, **changes},
     )  # fmt: skip
 
 
-def _all_global(layers: int) -> tuple[LayerKind, ...]:
-    kinds: list[LayerKind] = ["global"] * layers
+def _all_global(num_layers: int) -> tuple[LayerKind, ...]:
+    kinds: list[LayerKind] = ["global"] * num_layers
     return tuple(kinds)
 
 
@@ -33,20 +33,20 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
         raise PalavraError("a BERT decoder is not supported; use an encoder")
     if values.get("position_embedding_type", "absolute") != "absolute":
         raise PalavraError("only absolute position embeddings are supported for BERT")
-    layers = number(values, "num_hidden_layers", int)
+    num_layers = number(values, "num_hidden_layers", int)
     act = activation(values, "hidden_act")
     return ModelConfig(
         family="bert",
         vocab_size=number(values, "vocab_size", int),
-        width=number(values, "hidden_size", int),
-        layers=layers,
-        heads=number(values, "num_attention_heads", int),
-        intermediate=number(values, "intermediate_size", int),
+        hidden_size=number(values, "hidden_size", int),
+        num_layers=num_layers,
+        num_heads=number(values, "num_attention_heads", int),
+        intermediate_size=number(values, "intermediate_size", int),
         context=number(values, "max_position_embeddings", int, 512),
         norm="post",
         positions="learned",
         gated=False,
-        layer_kinds=_all_global(min(layers, 2**10)),
+        layer_kinds=_all_global(min(num_layers, 2**10)),
         segments=number(values, "type_vocab_size", int, 2),
         activation=act,
         head_activation=act,
@@ -70,10 +70,10 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "architectures": ["BertForMaskedLM"],
         "model_type": "bert",
         "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.intermediate,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
         "max_position_embeddings": config.context,
         "type_vocab_size": config.segments,
         "hidden_act": ACTIVATION_WRITTEN[config.activation],
@@ -107,7 +107,7 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
         "mlp.down": ("output.dense",),
         "mlp_norm": ("output.LayerNorm",),
     }
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         for ours, theirs in parts.items():
             for leaf in ("weight", "bias"):
                 names[f"transformer.layers.{i}.{ours}.{leaf}"] = tuple(

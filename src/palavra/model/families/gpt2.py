@@ -10,19 +10,19 @@ from palavra.model.families.storage import Stored
 
 
 def new(
-    *, vocab_size: int, width: int, layers: int, heads: int, context: int, intermediate: int | None = None,
+    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
     **changes: Any,
 ) -> ModelConfig:  # fmt: skip
     """A fresh configuration with the published proportions."""
     return ModelConfig(
-        family="gpt2", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
-        intermediate=intermediate or 4 * width, **{**_fixed(layers), **changes},
+        family="gpt2", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
+        intermediate_size=intermediate_size or 4 * hidden_size, **{**_fixed(num_layers), **changes},
     )  # fmt: skip
 
 
-def _fixed(layers: int) -> dict[str, Any]:
+def _fixed(num_layers: int) -> dict[str, Any]:
     """What every model of this family has in common."""
-    kinds: list[LayerKind] = ["global"] * min(layers, 2**10)
+    kinds: list[LayerKind] = ["global"] * min(num_layers, 2**10)
     return {
         "norm": "pre", "positions": "learned", "gated": False, "causal": True, "embedding_norm": False,
         "layer_kinds": tuple(kinds), "activation": "gelu_tanh", "norm_bias": True, "attention_bias": True,
@@ -36,15 +36,15 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
         raise PalavraError("a GPT-2 with cross-attention is not supported; use a plain language model")
     if not flag(values, "scale_attn_weights", True) or flag(values, "scale_attn_by_inverse_layer_idx", False):
         raise PalavraError("only attention scaled by the square root of a head's width is supported for GPT-2")
-    layers, width = number(values, "n_layer", int), number(values, "n_embd", int)
-    inner = 4 * width if values.get("n_inner") is None else number(values, "n_inner", int)
+    num_layers, hidden_size = number(values, "n_layer", int), number(values, "n_embd", int)
+    inner = 4 * hidden_size if values.get("n_inner") is None else number(values, "n_inner", int)
     return ModelConfig(
         family="gpt2",
         vocab_size=number(values, "vocab_size", int),
-        width=width,
-        layers=layers,
-        heads=number(values, "n_head", int),
-        intermediate=inner,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=number(values, "n_head", int),
+        intermediate_size=inner,
         context=number(values, "n_positions", int, 1024),
         norm_eps=number(values, "layer_norm_epsilon", float, 1e-5),
         tied_embeddings=flag(values, "tie_word_embeddings", True),
@@ -52,7 +52,7 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
         attention_dropout=number(values, "attn_pdrop", float, 0.1),
         pad_id=optional_id(values, "pad_token_id"),
         initializer_range=number(values, "initializer_range", float, 0.02),
-        **{**_fixed(layers), "activation": activation(values, "activation_function", "gelu_new")},
+        **{**_fixed(num_layers), "activation": activation(values, "activation_function", "gelu_new")},
     )
 
 
@@ -62,10 +62,10 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "vocab_size": config.vocab_size,
-        "n_embd": config.width,
-        "n_layer": config.layers,
-        "n_head": config.heads,
-        "n_inner": config.intermediate,
+        "n_embd": config.hidden_size,
+        "n_layer": config.num_layers,
+        "n_head": config.num_heads,
+        "n_inner": config.intermediate_size,
         "n_positions": config.context,
         "activation_function": ACTIVATION_WRITTEN[config.activation],
         "layer_norm_epsilon": config.norm_eps,
@@ -89,7 +89,7 @@ def keys(config: ModelConfig) -> dict[str, Stored]:
     norms = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
     maps = {"attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj"}
     maps |= {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         for leaf in ("weight", "bias"):
             for ours, theirs in {**norms, **maps}.items():
                 names[f"transformer.layers.{i}.{ours}.{leaf}"] = Stored(

@@ -12,27 +12,27 @@ THETA = 10_000.0
 
 
 def new(
-    *, vocab_size: int, width: int, layers: int, heads: int, context: int, intermediate: int | None = None,
+    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
     **changes: Any,
 ) -> ModelConfig:  # fmt: skip
     """A fresh configuration: published proportions, embeddings tied as in the small models of this family."""
-    values: dict[str, Any] = {"kv_heads": _shared_heads(heads), "tied_embeddings": True}
+    values: dict[str, Any] = {"num_kv_heads": _shared_heads(num_heads), "tied_embeddings": True}
     return ModelConfig(
-        family="llama", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
+        family="llama", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
         # Two thirds of the usual 4 D: a gated part has three matrices where a plain one has two.
-        intermediate=intermediate or -(-8 * width // 3 // 32) * 32,
-        **{**_fixed(layers), "rope_theta_global": THETA, **values, **changes},
+        intermediate_size=intermediate_size or -(-8 * hidden_size // 3 // 32) * 32,
+        **{**_fixed(num_layers), "rope_theta_global": THETA, **values, **changes},
     )  # fmt: skip
 
 
-def _shared_heads(heads: int) -> int:
+def _shared_heads(num_heads: int) -> int:
     """Groups of up to four query heads, and at least two groups, where the heads divide so."""
-    return next((heads // size for size in (4, 3, 2) if heads % size == 0 and heads // size > 1), heads)
+    return next((num_heads // size for size in (4, 3, 2) if num_heads % size == 0 and num_heads // size > 1), num_heads)
 
 
-def _fixed(layers: int) -> dict[str, Any]:
+def _fixed(num_layers: int) -> dict[str, Any]:
     """What every model of this family has in common."""
-    kinds: list[LayerKind] = ["global"] * min(layers, 2**10)
+    kinds: list[LayerKind] = ["global"] * min(num_layers, 2**10)
     return {
         "norm": "pre", "norm_kind": "rms", "positions": "rotary", "gated": True, "causal": True,
         "embedding_norm": False, "layer_kinds": tuple(kinds), "activation": "silu", "decoder_bias": False,
@@ -41,20 +41,20 @@ def _fixed(layers: int) -> dict[str, Any]:
 
 def read(values: Mapping[str, Any]) -> ModelConfig:
     """The neutral configuration of a `config.json`, in the layout of transformers 4 or 5."""
-    layers = number(values, "num_hidden_layers", int)
-    width, heads = number(values, "hidden_size", int), number(values, "num_attention_heads", int)
+    num_layers = number(values, "num_hidden_layers", int)
+    hidden_size, num_heads = number(values, "hidden_size", int), number(values, "num_attention_heads", int)
     units = values.get("head_dim")
-    if units is not None and (not isinstance(units, int) or units * heads != width):
+    if units is not None and (not isinstance(units, int) or units * num_heads != hidden_size):
         raise PalavraError("head_dim times num_attention_heads is not hidden_size: such a model is not supported")
-    shared = heads if values.get("num_key_value_heads") is None else number(values, "num_key_value_heads", int)
+    shared = num_heads if values.get("num_key_value_heads") is None else number(values, "num_key_value_heads", int)
     return ModelConfig(
         family="llama",
         vocab_size=number(values, "vocab_size", int),
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=shared,
-        intermediate=number(values, "intermediate_size", int),
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=shared,
+        intermediate_size=number(values, "intermediate_size", int),
         context=number(values, "max_position_embeddings", int, 2048),
         norm_eps=number(values, "rms_norm_eps", float, 1e-6),
         attention_bias=flag(values, "attention_bias", False),
@@ -64,7 +64,7 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
         attention_dropout=number(values, "attention_dropout", float, 0.0),
         pad_id=optional_id(values, "pad_token_id"),
         initializer_range=number(values, "initializer_range", float, 0.02),
-        **{**_fixed(layers), "activation": activation(values, "hidden_act", "silu")},
+        **{**_fixed(num_layers), "activation": activation(values, "hidden_act", "silu")},
     )
 
 
@@ -87,12 +87,12 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.shared_heads,
         "head_dim": config.head_width,
-        "intermediate_size": config.intermediate,
+        "intermediate_size": config.intermediate_size,
         "max_position_embeddings": config.context,
         "hidden_act": ACTIVATION_WRITTEN[config.activation],
         "rms_norm_eps": config.norm_eps,
@@ -119,7 +119,7 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...] | Stored]:
     parts = {"attention.out": ("self_attn.o_proj",), "mlp.up": ("mlp.gate_proj", "mlp.up_proj")}
     parts |= {"mlp.down": ("mlp.down_proj",), "attention_norm": ("input_layernorm",)}
     parts |= {"mlp_norm": ("post_attention_layernorm",)}
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         ours, theirs = f"transformer.layers.{i}", f"model.layers.{i}"
         for leaf in ("weight", "bias"):
             names |= {
@@ -127,7 +127,7 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...] | Stored]:
                 for name, stored in parts.items()
             }
             names[f"{ours}.attention.qkv.{leaf}"] = Stored(
-                tuple(f"{theirs}.self_attn.{part}_proj.{leaf}" for part in "qkv"), (config.width, shared, shared)
+                tuple(f"{theirs}.self_attn.{part}_proj.{leaf}" for part in "qkv"), (config.hidden_size, shared, shared)
             )
     return names
 

@@ -16,14 +16,16 @@ THETA_LONG = 160_000.0
 
 
 def new(
-    *, vocab_size: int, width: int, layers: int, heads: int, context: int, intermediate: int | None = None,
+    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
     **changes: Any,
 ) -> ModelConfig:  # fmt: skip
     """A fresh configuration. Every third layer is global, as published, where a sequence can outgrow the
     local window; in shorter contexts local attention would be the same thing slower, so all layers are global.
     """
     reaches_past_window = context > 2 * WINDOW
-    kinds: list[LayerKind] = ["local" if reaches_past_window and i % GLOBAL_EVERY else "global" for i in range(layers)]
+    kinds: list[LayerKind] = [
+        "local" if reaches_past_window and i % GLOBAL_EVERY else "global" for i in range(num_layers)
+    ]
     values: dict[str, Any] = {
         "layer_kinds": tuple(kinds),
         "window": WINDOW,
@@ -31,28 +33,28 @@ def new(
         "rope_theta_local": THETA_SHORT,
     }
     return ModelConfig(
-        family="modernbert", vocab_size=vocab_size, width=width, layers=layers, heads=heads, context=context,
+        family="modernbert", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
         # Two thirds of the usual 4 D: a gated part has three matrices where a plain one has two.
-        intermediate=intermediate or -(-8 * width // 3 // 32) * 32,
+        intermediate_size=intermediate_size or -(-8 * hidden_size // 3 // 32) * 32,
         norm="pre", positions="rotary", gated=True, **{**values, **changes},
     )  # fmt: skip
 
 
 def read(values: Mapping[str, Any]) -> ModelConfig:
     """The neutral configuration of a `config.json`, in the layout of transformers 4 or 5."""
-    layers = number(values, "num_hidden_layers", int)
+    num_layers = number(values, "num_hidden_layers", int)
     return ModelConfig(
         family="modernbert",
         vocab_size=number(values, "vocab_size", int),
-        width=number(values, "hidden_size", int),
-        layers=layers,
-        heads=number(values, "num_attention_heads", int),
-        intermediate=number(values, "intermediate_size", int),
+        hidden_size=number(values, "hidden_size", int),
+        num_layers=num_layers,
+        num_heads=number(values, "num_attention_heads", int),
+        intermediate_size=number(values, "intermediate_size", int),
         context=number(values, "max_position_embeddings", int, 8192),
         norm="pre",
         positions="rotary",
         gated=True,
-        layer_kinds=_layer_kinds(values, layers),
+        layer_kinds=_layer_kinds(values, num_layers),
         window=number(values, "local_attention", int, 128) // 2,
         activation=activation(values, "hidden_activation"),
         head_activation=activation(values, "classifier_activation"),
@@ -72,11 +74,11 @@ def read(values: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _layer_kinds(values: Mapping[str, Any], layers: int) -> tuple[LayerKind, ...]:
+def _layer_kinds(values: Mapping[str, Any], num_layers: int) -> tuple[LayerKind, ...]:
     names = values.get("layer_types")
     if names is None:
         every = max(1, number(values, "global_attn_every_n_layers", int, GLOBAL_EVERY))
-        return tuple("local" if i % every else "global" for i in range(min(layers, 2**10)))
+        return tuple("local" if i % every else "global" for i in range(min(num_layers, 2**10)))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise PalavraError("layer_types is not a list of names")
     if unknown := sorted(set(names) - set(KIND_READ)):
@@ -100,10 +102,10 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "architectures": ["ModernBertForMaskedLM"],
         "model_type": "modernbert",
         "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.intermediate,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
         "max_position_embeddings": config.context,
         "layer_types": [KIND_WRITTEN[kind] for kind in config.layer_kinds],
         "local_attention": 2 * config.window,
@@ -150,7 +152,7 @@ def keys(config: ModelConfig) -> dict[str, tuple[str, ...]]:
         "mlp.up": "mlp.Wi",
         "mlp.down": "mlp.Wo",
     }
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         for ours, theirs in parts.items():
             for leaf in ("weight", "bias"):
                 names[f"transformer.layers.{i}.{ours}.{leaf}"] = f"model.layers.{i}.{theirs}.{leaf}"

@@ -28,8 +28,8 @@ class TaskFormat:
 
 def _bert_own(config: ModelConfig, form: Form) -> HeadConfig:
     if form in ("SequenceClassification", "MultipleChoice"):
-        return HeadConfig(pooling="cls", hidden=(config.width,), activation="tanh", norm="off", bias=True)
-    return HeadConfig(pooling="cls", hidden=(), activation="tanh", norm="off", bias=True)
+        return HeadConfig(pooling="cls", hidden_sizes=(config.hidden_size,), activation="tanh", norm="off", bias=True)
+    return HeadConfig(pooling="cls", hidden_sizes=(), activation="tanh", norm="off", bias=True)
 
 
 def _bert_keys(form: Form) -> dict[str, str]:
@@ -50,7 +50,11 @@ def _bert_read(values: Mapping[str, Any]) -> HeadConfig:
 def _modernbert_own(config: ModelConfig, form: Form) -> HeadConfig:
     del form
     return HeadConfig(
-        pooling="mean", hidden=(config.width,), activation=config.head_activation, norm="layer", bias=config.head_bias
+        pooling="mean",
+        hidden_sizes=(config.hidden_size,),
+        activation=config.head_activation,
+        norm="layer",
+        bias=config.head_bias,
     )
 
 
@@ -88,7 +92,7 @@ def own_head(config: ModelConfig, form: Form) -> HeadConfig:
     """The head of the model's family; a plain one on [CLS] for families that have none."""
     known = TASK_FORMATS.get(config.family)
     if known is None:
-        return HeadConfig(pooling="mean", hidden=(), activation="relu", norm="off", bias=True)
+        return HeadConfig(pooling="mean", hidden_sizes=(), activation="relu", norm="off", bias=True)
     return known.own(config, form)
 
 
@@ -99,7 +103,12 @@ def expressible(config: ModelConfig, form: Form, head: HeadConfig) -> bool:
         return False
     own = known.own(config, form)
     pooled = form in ("SequenceClassification", "MultipleChoice")
-    same = (head.hidden, head.activation, head.norm, head.bias) == (own.hidden, own.activation, own.norm, own.bias)
+    same = (head.hidden_sizes, head.activation, head.norm, head.bias) == (
+        own.hidden_sizes,
+        own.activation,
+        own.norm,
+        own.bias,
+    )
     # A head without hidden layers is the same whatever would follow them.
-    same = same or (head.hidden == own.hidden == ())
+    same = same or (head.hidden_sizes == own.hidden_sizes == ())
     return same and (not pooled or head.pooling in known.poolings)

@@ -1,0 +1,1 @@
+"""The Python functions, named as the commands."""

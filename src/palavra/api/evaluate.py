@@ -1,0 +1,193 @@
+"""Evaluate any model: on text, or on labelled examples."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from palavra.config import without_none
+from palavra.data.shards import Corpus
+from palavra.data.sources import SourceConfig
+from palavra.errors import PalavraError
+from palavra.files import atomic_write_text
+from palavra.finetuning.run_info import scores_json
+from palavra.inference.causal import CausalModel
+from palavra.inference.evaluation import EvalSet, EvaluationResult
+from palavra.inference.finetuned import FineTunedModel
+from palavra.inference.loading import load
+from palavra.inference.masked import MaskedModel
+from palavra.log import Log
+from palavra.metrics.squad import Articles
+from palavra.model.next_sentence import with_second_head
+from palavra.pretraining.corpus import in_memory
+from palavra.pretraining.objectives import pretraining_objective_in
+from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
+from palavra.recipe.pretraining_options import DocumentUnit
+from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.saved_model import is_task_directory
+from palavra.tasks.task import Prediction, Scores
+
+
+def evaluate(
+    model: str | Path,
+    *sources: str | Path,
+    column: str | None = None,
+    documents: DocumentUnit | None = None,
+    encoding: str | None = None,
+    task: str | None = None,
+    separator: str | None = None,
+    threshold: float | None = None,
+    articles: Articles | None = None,
+    predictions: str | Path | None = None,
+    sliding: bool | None = None,
+    device: str = "auto",
+    log: Log | None = None,
+    **columns: Unpack[LabelledColumns],
+) -> Any:
+    """How good a model is: an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`, as it is.
+
+    A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
+    held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
+    its own. A causal model: the same text, as perplexity and bits per byte. With `sliding`, where next tokens are
+    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
+    labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
+    `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
+    several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
+    `FineTunedModel.with_qa_options`.
+    """
+    of_text = {"column": column, "documents": documents, "sliding": sliding}
+    of_tasks = {
+        "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
+        **columns,
+    }  # fmt: skip
+    if is_task_directory(Path(model)):
+        if len(sources) != 1:
+            raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
+        _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
+        return evaluate_task(
+            model, sources[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
+            articles=articles, predictions=predictions, device=device, **columns,
+        )  # fmt: skip
+    _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
+    with_columns = without_none(column=column, documents=documents, encoding=encoding)
+    return _evaluate_text(model, sources, with_columns, sliding, device, log or Log(quiet=True))
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise PalavraError for options that mean nothing here."""
+    given = sorted(without_none(**options))
+    if given:
+        raise PalavraError(f"--{given[0].replace('_', '-')} means nothing here: {why}; leave it out")
+
+
+def _evaluate_text(
+    model: str | Path, sources: Sequence[str | Path], with_columns: dict[str, Any], sliding: bool | None, device: str,
+    log: Log,
+) -> EvaluationResult:  # fmt: skip
+    loaded: MaskedModel | CausalModel = load(model, device=device)
+    if isinstance(loaded, MaskedModel):
+        loaded.check_head()
+    pretraining = pretraining_objective_in(Path(model))
+    if not pretraining.next_tokens:
+        _refuse({"sliding": sliding}, f"{model} has not learned to predict next tokens")
+    tokenizer = loaded.tokenizer
+    counts = None
+    if sources:
+        source = replace(SourceConfig(sources=tuple(str(s) for s in sources)), **with_columns)
+        held_out: Any = in_memory(source, tokenizer, log)
+    else:
+        folder = Path(model) / "data"
+        if not folder.is_dir():
+            raise PalavraError(f"{model} holds no text of its own run: name the files to evaluate on")
+        corpus = Corpus.open(folder, tokenizer.fingerprint)
+        held_out, counts = corpus.valid, corpus.train.token_counts(tokenizer.vocab_size)
+    text = EvalSet(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
+    network: Any = loaded.model
+    if isinstance(pretraining, NextSentencePretraining):
+        network = with_second_head(network, Path(model)).eval()
+    return pretraining.evaluate(
+        network, text, tokenizer, loaded.compute, limit=None, counts=counts, sliding=bool(sliding)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvaluation:
+    """How good a fine-tuned model is on a labelled file, and what it predicts for each example."""
+
+    task: str
+    scores: Scores
+    predictions: list[Prediction]
+
+    @property
+    def truncated(self) -> int:
+        """How many examples were longer than what the model reads."""
+        return sum("truncated" in one for one in self.predictions)
+
+    def lines(self) -> list[str]:
+        """As people read it."""
+        articles = self.scores.details.get("articles")
+        return [
+            f"examples            {len(self.predictions):,}",
+            *([f"cut to the context  {self.truncated:,}"] if self.truncated else []),
+            *([f"articles            {articles}"] if articles else []),
+            *self._targets(),
+            *(self._line(name, value) for name, value in self.scores.values.items()),
+        ]
+
+    def _targets(self) -> list[str]:
+        """Each of several targets in its own units, before the means over all of them."""
+        targets = self.scores.details.get("per_target") or ()
+        if len(targets) < 2:
+            return []
+        shown = [
+            ", ".join(f"{key} {value:.4f}" for key, value in one.items() if isinstance(value, float)) for one in targets
+        ]
+        lines = [f"{one['name'][:19]:<19} {line}" for one, line in zip(targets, shown, strict=True)]
+        return [*lines, f"means of {len(targets)} targets:"]
+
+    def _line(self, name: str, value: float) -> str:
+        interval = self.scores.intervals.get(name)
+        between = (
+            f"   [{interval.low:.4f}, {interval.high:.4f}] with {interval.level:.0%} confidence" if interval else ""
+        )
+        return f"{name.replace('_', ' '):<19} {value:.4f}{between}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as JSON."""
+        return {"task": self.task, "truncated": self.truncated, **scores_json(self.scores)}
+
+
+def evaluate_task(
+    model: str | Path,
+    data: str | Path,
+    *,
+    task: str | None = None,
+    predictions: str | Path | None = None,
+    device: str = "auto",
+    encoding: str | None = None,
+    separator: str | None = None,
+    threshold: float | None = None,
+    articles: Articles | None = None,
+    **columns: Unpack[LabelledColumns],
+) -> TaskEvaluation:
+    """Evaluate a fine-tuned model on labelled examples.
+
+    `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
+    example to: `where` it is from, `gold`, what is right there, and what `predict` says; `threshold` and `articles` are
+    those of `FineTunedModel.with_qa_options`. Raises PalavraError for examples that do not fit the task.
+    """
+    loaded = FineTunedModel.load(model, device=device)
+    loaded = loaded.with_columns(task, encoding=encoding, separator=separator, **columns)
+    loaded = loaded.with_qa_options(task, threshold=threshold, articles=articles)
+    name, chosen = loaded.task(task)
+    chosen.check_columns(chosen.spec, without_none(**columns), [str(data)])
+    examples = chosen.read(chosen.spec, str(data))
+    scores, found = loaded.evaluate(examples, task=name)
+    if predictions is not None:
+        lines = [
+            json.dumps({"where": example.where, "gold": chosen.gold(example), **one}, ensure_ascii=False)
+            for example, one in zip(examples, found, strict=True)
+        ]
+        atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
+    return TaskEvaluation(task=name, scores=scores, predictions=found)

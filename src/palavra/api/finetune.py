@@ -1,0 +1,104 @@
+"""The Python functions of labelled tasks, with the names of the commands."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.experiments.repeat import RepeatedRuns, Repetition, run_folds, run_seeds
+from palavra.finetuning.run import FineTuned, resume_finetuning, run_finetuning
+from palavra.finetuning.splits import with_absolute_paths
+from palavra.log import Log
+from palavra.recipe import FinetuneRecipe
+from palavra.recipe.finetuning_options import (
+    Kind,
+    _tasks,
+    build_finetune_recipe,
+)
+from palavra.training.run_directory import RunDirectory
+
+
+def finetune(
+    kind: Kind | None = None,
+    train: str | Path | None = None,
+    *,
+    out: str | Path,
+    seeds: int = 1,
+    folds: int | None = None,
+    resume: bool = False,
+    log: Log | None = None,
+    **options: Any,
+) -> FineTuned | RepeatedRuns:
+    """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
+
+    `kind`, `train` and `options` are those of the command `palavra finetune`, with underscores: `model`, `valid`,
+    `test`, `label`, `strategy`, `epochs`, `learning_rate`, `metric`, `set` and the others; the signature of
+    `build_finetune_recipe` has their types. With `seeds` above 1 the run is repeated with as many seeds,
+    with `folds` the training examples are cross-validated; both report mean and interval, and `out`
+    holds the best of the models. With `resume` an interrupted run goes on exactly, with its own recipe (only `set`
+    changes it): `kind`, `train` and `options` may be left out, and have to be the run's own where they are given.
+    Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
+    """
+    log = log or Log(quiet=True)
+    target = Path(out)
+    if seeds < 1:
+        raise PalavraError(f"--seeds is {seeds}: it must be at least 1")
+    if folds is not None and options.get("valid_fraction") is not None:
+        raise PalavraError("--valid-fraction would not be read, for --folds holds out by itself: leave one of them out")
+    if seeds > 1 and folds is not None:
+        raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
+    if resume and seeds == 1 and folds is None:
+        _check_same(target, kind, train, options)
+        return resume_finetuning(target, tuple(options.get("set") or ()), log)
+    begun = target / "repeated.toml"
+    if resume and begun.exists() and not (kind or train or any(value not in (None, ()) for value in options.values())):
+        recipe = configuration.from_toml(Repetition, begun).recipe
+    else:
+        recipe = build_finetune_recipe(kind, train, **{"model": None, **options})
+    if options.get("layers") is not None and recipe.strategy.name != "last-n":
+        raise PalavraError(f"--last-n means nothing to the strategy {recipe.strategy.name}: add --strategy last-n")
+    if folds is not None:
+        return run_folds(recipe, folds, target, resume, log)
+    if seeds > 1:
+        return run_seeds(recipe, seeds, target, resume, log)
+    return run_finetuning(recipe, target, log)
+
+
+def _check_same(out: Path, kind: Kind | None, train: str | Path | None, options: Mapping[str, Any]) -> None:
+    """Raise PalavraError where what is given is not what the run in `out` was begun with."""
+    run = RunDirectory(out)
+    if (out / "repeated.toml").exists():
+        raise PalavraError(f"{out} was begun with --seeds or --folds: resume it with the same")
+    run.check_present()
+    own = configuration.from_toml(FinetuneRecipe, run.recipe)
+    differing = _other_tasks(own, kind, train)
+    given = {key: value for key, value in options.items() if key != "set" and value not in (None, ())}
+    if given.pop("recipe", None) is not None:
+        raise PalavraError(f"--recipe means nothing with --resume: {run.recipe} is the run's own; leave it out")
+    if given.get("epochs") == own.train.epochs:
+        del given["epochs"]  # it holds as steps
+    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **{"model": None, **given}))
+    now = configuration.to_toml(made).splitlines()
+    differing += [line for line in configuration.to_toml(own).splitlines() if line not in now]
+    if differing or made != own:
+        raise PalavraError(
+            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(given)}): resume it without other options, "
+            "or choose another --out"
+        )
+
+
+def _other_tasks(own: FinetuneRecipe, kind: Kind | None, train: str | Path | None) -> list[str]:
+    """What the run's own tasks are, where others are given; a file that describes tasks may say less than options
+    added to it."""
+    kinds = {task.kind for task in own.tasks}
+    if kind not in (None, "multitask", *kinds) or (kind != "multitask" and kind is not None and len(kinds) > 1):
+        return [f"kind {' and '.join(sorted(kinds))}"]
+    if train is None:
+        return []
+    toml = Path(train).suffix == ".toml"
+    specs = _tasks(kind or own.tasks[0].kind, train, own) if toml else (replace(own.tasks[0], train=str(train)),)
+    given = with_absolute_paths(replace(own, tasks=specs)).tasks
+    sources = [task.train for task in own.tasks]
+    return [] if [task.train for task in given] == sources else [f"examples of {', '.join(sources)}"]

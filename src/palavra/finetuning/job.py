@@ -1,0 +1,193 @@
+"""What fine-tuning trains: a model with a head for each task, everything resolved."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from palavra.data.packing import Cursor
+from palavra.inference.finetuned import Vectors, infer, infer_whole
+from palavra.model.compute import Compute
+from palavra.model.task_heads import TaskModel
+from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.tasks.features import EncodedExamples
+from palavra.tasks.objective import TaskObjective
+from palavra.tasks.sampling import BatchSampler, MicroBatch
+from palavra.tasks.task import Scores, Task, is_error
+from palavra.training.job import Stage, Validation
+from palavra.training.loop import LoopConfig, StepReport
+from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
+from palavra.training.schedules import ScheduleConfig
+from palavra.training.strategies import apply_thaw, rate_share, thaws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Labelled examples of one task and what they are to the model; `vectors` as in `TaskObjective`."""
+
+    examples: Sequence[Any]
+    features: EncodedExamples
+    vectors: Vectors | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningJob:
+    """The job of a fine-tuning run (see `job.Job`). `train` and `valid` hold the examples of each task."""
+
+    recipe: FinetuneRecipe
+    model: TaskModel
+    tasks: Mapping[str, Task[Any]]
+    train: Mapping[str, Labelled]
+    valid: Mapping[str, Labelled]
+    compute: Compute
+    matmul_peak: float = 0.0
+    title: str = "fine-tuning"
+    budget: int | None = None
+    sampler: BatchSampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        train = self.recipe.train
+        sampler = BatchSampler(
+            features={name: labelled.features for name, labelled in self.train.items()},
+            batch_size=train.batch_size,
+            micro_batch_tokens=train.micro_batch_tokens,
+            seed=train.seed,
+            mixing=self.recipe.mixing,
+        )
+        object.__setattr__(self, "sampler", sampler)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        train = self.recipe.train
+        return train.steps or max(1, math.ceil(train.epochs * self.sampler.epoch_steps))
+
+    @property
+    def objective(self) -> TaskObjective:
+        """The tasks' losses."""
+        vectors = {name: one.vectors for name, one in self.train.items() if one.vectors is not None}
+        return TaskObjective(self.tasks, {name: one.features for name, one in self.train.items()}, vectors)
+
+    @property
+    def loop(self) -> LoopConfig:
+        """What the loop needs of the recipe."""
+        return LoopConfig(steps=self.steps, clip=self.optimizer.clip, seed=self.recipe.train.seed, row_width=0)
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """The recipe's."""
+        return self.recipe.schedule
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The recipe's, settled."""
+        assert self.recipe.optimizer is not None
+        return self.recipe.optimizer
+
+    @property
+    def intervals(self) -> FinetuneConfig:
+        """The recipe's; validation is due after each epoch unless it says otherwise."""
+        train = self.recipe.train
+        return replace(train, eval_every=train.eval_every or self.sampler.epoch_steps)
+
+    @property
+    def patience(self) -> int | None:
+        """The recipe's."""
+        return self.recipe.train.patience
+
+    @property
+    def guessing(self) -> float:
+        """What a blind guess could cost in a step of any task."""
+        return max(task.spec.weight * task.chance_loss(self.train[name].features) for name, task in self.tasks.items())
+
+    def optimizers(self) -> Optimizers:
+        """New optimizers of everything that will ever move."""
+        share = rate_share(self.recipe.strategy, self.model.config.num_layers)
+        return build_optimizers(self.model.named_parameters(), self.optimizer, share)
+
+    def stages(self) -> Sequence[Stage]:
+        """The strategy's thaws."""
+        return [
+            Stage(until=max(1, round(thaw.until * self.steps)), begin=partial(apply_thaw, self.model, thaw))
+            for thaw in thaws(self.model, self.recipe.strategy)
+        ]
+
+    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
+        """The plan's."""
+        return self.sampler.micro_batches(cursor)
+
+    def validate(self) -> Validation | None:
+        """The scores of every task on its validation examples, and the mean of the selection scores, which is
+        what decides; of equal ones that of the losses."""
+        if not self.valid:
+            return None
+        found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
+        metrics = {name: selection_metric(self.recipe.train.metric, self.tasks[name]) for name in found}
+        reached = [selection_score(metrics[name], scores.values) for name, scores in found.items()]
+        values = {f"{name}/{key}": value for name, scores in found.items() for key, value in scores.values.items()}
+        mean_score = float(np.mean(reached))
+        if len(found) == 1:
+            values = dict(next(iter(found.values())).values)
+        elif math.isfinite(mean_score):
+            values["mean_score"] = mean_score
+        line = ", ".join(
+            f"{name if len(found) > 1 else 'validation'} {_brief(metrics[name], reach, scores.values)}"
+            for (name, scores), reach in zip(found.items(), reached, strict=True)
+        )
+        if len(found) > 1:
+            line += f", mean score {mean_score:.4f}" if math.isfinite(mean_score) else ", mean score not defined"
+        loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
+        return Validation(score=-mean_score, loss=loss, values=values, line=line)
+
+    def score(self, name: str, labelled: Labelled) -> Scores:
+        """How good the model is now on labelled examples of a task."""
+        task = self.tasks[name]
+        inferred = infer(self.model, name, task, labelled.features, self.compute, labelled.vectors)
+        return task.score(labelled.examples, labelled.features, inferred)
+
+    def calibrate(self, name: str, labelled: Labelled) -> tuple[Task[Any], Scores]:
+        """A task with what can only be settled on its validation examples, and its scores on them."""
+        task = self.tasks[name]
+        found = infer_whole if task.fits_on_all else infer
+        inferred = found(self.model, name, task, labelled.features, self.compute, labelled.vectors)
+        return task.calibrate(labelled.examples, labelled.features, inferred)
+
+    def step_values(self, report: StepReport) -> Mapping[str, float]:
+        """Nothing more."""
+        del report
+        return {}
+
+    def flops(self, report: StepReport) -> float:
+        """Not counted: what a step costs depends on what moves."""
+        del report
+        return 0.0
+
+    def name_document(self, number: int) -> str:
+        """File and line of an example; of several tasks, of the first that has so many."""
+        for labelled in self.train.values():
+            if number < len(labelled.examples):
+                return str(labelled.examples[number].where)
+        return str(number)
+
+
+def selection_metric(asked: str | None, task: Task[Any]) -> str:
+    """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for and the
+    task has such a score, else the task's main one."""
+    return asked if asked in task.metrics else task.metrics[0]
+
+
+def selection_score(metric: str, values: Mapping[str, float]) -> float:
+    """How good a task's scores on validation examples are, the more the better: its metric, an error with its sign
+    turned. What is not defined, such as the correlation of predictions that are all alike, is worse than any."""
+    value = values.get(metric, math.nan)
+    if math.isnan(value):
+        return -math.inf
+    return -value if is_error(metric) else value
+
+
+def _brief(metric: str, reached: float, values: Mapping[str, float]) -> str:
+    decided = "not defined" if math.isinf(reached) else f"{values[metric]:.4f}"
+    return f"{metric} {decided}, loss {values['loss']:.4f}"

@@ -1,0 +1,138 @@
+"""Dividing examples into parts in which every label is as frequent as in all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+from palavra.tasks.task import Task
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+# So that what should be a whole number is not one less.
+ROUNDING = 1e-9
+
+
+def hold_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
+    """(E,) which examples to hold out: a share of each label's, but never a label's only example; whole groups where
+    examples belong together, such as the questions on one passage."""
+    group = groups_of(task, examples)
+    if 1 < group.max() + 1 < len(examples):
+        order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
+        grouped: BoolArray = np.isin(group, order[_spread(len(order), share)])
+        return grouped
+    stratification_keys = [task.stratification_keys(example) for example in examples]
+    only = _only_examples(stratification_keys)
+    if all(len(of) == 1 for of in stratification_keys):
+        held = np.zeros(len(examples), dtype=bool)
+        held[_stratified_order([of[0] for of in stratification_keys], seed)[_spread(len(examples), share)]] = True
+        return held & ~only
+    held = np.equal(_iterative_parts(stratification_keys, [1 - share, share], seed, only), 1)
+    if not held.any() and not only.all():
+        held[np.flatnonzero(~only)[0]] = True
+    return held
+
+
+def fold_of(task: Task[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
+    """(E,) the fold that validates with each example, as `hold_out` divides, none without any. Raises PalavraError
+    where there are fewer examples, or groups of them, than folds."""
+    group = groups_of(task, examples)
+    groups = int(group.max()) + 1
+    if len(examples) < folds:
+        raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
+    if groups < folds:
+        raise PalavraError(
+            f"--folds is {folds}, but the {len(examples)} examples are on {groups} passage{'s' * (groups > 1)}, each "
+            f"of which stays whole: {'lower it' if groups > 1 else 'leave it out'}"
+        )
+    if groups < len(examples):
+        order = np.random.default_rng([seed, 11]).permutation(groups)
+        number: Int64Array = (np.argsort(order) % folds)[group]
+        return number
+    stratification_keys = [task.stratification_keys(example) for example in examples]
+    if all(len(of) == 1 for of in stratification_keys):
+        number = np.empty(len(examples), dtype=np.int64)
+        number[_stratified_order([of[0] for of in stratification_keys], seed)] = np.arange(len(examples)) % folds
+        return number
+    return _iterative_parts(stratification_keys, [1 / folds] * folds, seed, np.zeros(len(examples), dtype=bool))
+
+
+def groups_of(task: Task[Any], examples: Sequence[Any]) -> Int64Array:
+    """(E,) the number of the group that each example is of; those without one are alone."""
+    names = [task.group(example) for example in examples]
+    keys = [i if name is None else name for i, name in enumerate(names)]
+    # Not numpy's unique: a name may be a whole passage, and its arrays give every text the room of the longest one.
+    ordered = sorted(set(keys), key=lambda key: (isinstance(key, str), str(key)))
+    number = {key: place for place, key in enumerate(ordered)}
+    return np.array([number[key] for key in keys], dtype=np.int64)
+
+
+def _spread(count: int, share: float) -> BoolArray:
+    """(count,) bool: an evenly spread share of places, at least one, never all."""
+    places = np.arange(count)
+    chosen: BoolArray = np.floor((places + 1) * share) > np.floor(places * share)
+    if not chosen.any() and count > 1:
+        chosen[count // 2] = True
+    return chosen
+
+
+def _only_examples(stratification_keys: Sequence[Sequence[str]]) -> BoolArray:
+    """(E,) whether an example is the only one with one of its strata."""
+    last = {name: number for number, of in enumerate(stratification_keys) for name in of}
+    first = {name: number for number, of in reversed(list(enumerate(stratification_keys))) for name in of}
+    only = np.zeros(len(stratification_keys), dtype=bool)
+    only[[number for name, number in last.items() if first[name] == number]] = True
+    return only
+
+
+def _stratified_order(stratification_keys: Sequence[str], seed: int) -> Int64Array:
+    """The examples' numbers (E,), at random, but like strata together: every n-th of them has the shares of all."""
+    numbers = np.unique(stratification_keys, return_inverse=True)[1]
+    order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(stratification_keys)), numbers))
+    return order
+
+
+def _iterative_parts(
+    stratification_keys: Sequence[Sequence[str]], shares: Sequence[float], seed: int, first: BoolArray
+) -> Int64Array:
+    """(E,) the part of each example, of which each takes about its share of all and of every stratum; an example can be
+    of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
+
+    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
+    those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
+    each has its share on average.
+    """
+    number = {
+        name: place for place, name in enumerate(dict.fromkeys(name for of in stratification_keys for name in of))
+    }
+    own = [[number[name] for name in of] for of in stratification_keys]
+    members: list[list[int]] = [[] for _ in number]
+    random = np.random.default_rng([seed, 11])
+    for example in random.permutation(len(own)).tolist():
+        for stratum in own[example]:
+            members[stratum].append(example)
+    left = np.array([len(of) for of in members], dtype=np.float64)
+    bounds = np.pad(left[:, None] * np.cumsum(shares), ((0, 0), (1, 0)))
+    lacking = np.diff(np.floor(bounds + random.random((len(left), 1)) + ROUNDING), axis=1)
+    lacking_in_all = np.diff(np.floor(len(own) * np.cumsum([0.0, *shares]) + ROUNDING))
+    part = np.full(len(own), -1, dtype=np.int64)
+
+    def assign(example: int, to: int) -> None:
+        part[example] = to
+        lacking_in_all[to] -= 1
+        for stratum in own[example]:
+            lacking[stratum, to] -= 1
+            left[stratum] -= 1
+
+    for example in np.flatnonzero(first).tolist():
+        assign(example, 0)
+    while (waiting := np.where(left > 0, left, np.inf)).min(initial=np.inf) < np.inf:
+        stratum = int(waiting.argmin())
+        for example in members[stratum]:
+            if part[example] < 0:
+                assign(example, int(np.lexsort((lacking_in_all, lacking[stratum], lacking_in_all > 0))[-1]))
+    for example in random.permutation(np.flatnonzero(part < 0)).tolist():  # those of no stratum
+        assign(example, int(lacking_in_all.argmax()))
+    return part

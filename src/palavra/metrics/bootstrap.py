@@ -1,0 +1,148 @@
+"""How far a score can be trusted: intervals over the examples of one test, and over several runs."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from palavra.metrics.resampled import Doubles, Statistic
+
+# Indices and resamples drawn at once: more do not go faster, and take memory.
+DRAWN_AT_ONCE = 2**18
+RESAMPLES_AT_ONCE = 256
+# Examples that all resamples of a statistic may look at (one or two seconds), and the fewest resamples whose
+# percentiles are worth giving: a statistic of which so many would be more work has no interval.
+MOST_WORK = 10**8
+FEWEST_SAMPLES = 100
+# An interval narrower than this share of its ends is rounding: no resample differs from another.
+CONSTANT = 1e-9
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """From `low` to `high`. `samples` is on how many resamples or values it stands."""
+
+    low: float
+    high: float
+    level: float
+    samples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+class Mean(NamedTuple):
+    """The mean of several runs, their standard deviation (of n - 1), and the interval of the mean.
+
+    The last two are None for a single run, which says nothing about others.
+    """
+
+    mean: float
+    std: float | None
+    interval: Interval | None
+
+
+def resamples(examples: int, samples: int, seed: int, *, held: int = 1) -> Iterator[IntArray]:
+    """`samples` draws of `examples` indices with replacement, as arrays (some, examples) int64; fewer at once where
+    more than `examples` numbers, `held`, are held for each."""
+    random = np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES_AT_ONCE, DRAWN_AT_ONCE // max(examples, held)))
+    for start in range(0, samples, rows):
+        yield random.integers(examples, size=(min(rows, samples - start), examples))
+
+
+def bootstrap_intervals(
+    statistics: Sequence[Statistic],
+    examples: int,
+    *,
+    groups: IntArray | None = None,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The percentile bootstrap of scores (Efron 1979): what each might have been on another test of the same size.
+
+    Examples of one group depend on each other and are drawn together: `groups` (E,) numbers, from 0 on, the one that
+    each is of. An interval covers the choice of the test's examples, not of the training's seed, and is too narrow
+    below some 30 of them, or of their groups. There is none for a score that is the same on all resamples (everything
+    right says nothing of how wrong another test might be), nor for one that is undefined on more than half of them
+    (the AUROC of one class alone); on fewer, these are left out and not counted in `Interval.samples`. Of a statistic
+    that costs more than `MOST_WORK` fewer resamples are looked at, and none where they would be fewer than
+    `FEWEST_SAMPLES`. The same seed gives the same resamples, so scores of two models can be compared on them.
+
+    Raises:
+        ValueError: no examples, no samples, or a level outside (0, 1).
+    """
+    _check(examples, level, samples)
+    affordable = [MOST_WORK // max(1, one.cost) for one in statistics]
+    wanted = [min(samples, most) if most >= FEWEST_SAMPLES else 0 for most in affordable]
+    drawn: dict[str, list[Doubles]] = {}
+    done = 0
+    units = examples if groups is None else int(groups.max()) + 1
+    for chunk in resamples(units, max(wanted, default=0), seed, held=examples):
+        counts = _counts(chunk, units) if groups is None else _counts(chunk, units)[:, groups]
+        for statistic, most in zip(statistics, wanted, strict=True):
+            if done < most:
+                for name, values in statistic(counts[: most - done]).items():
+                    drawn.setdefault(name, []).append(values)
+        done += len(chunk)
+    intervals = {name: _percentiles(np.concatenate(parts), level) for name, parts in drawn.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def _counts(chunk: IntArray, examples: int) -> Doubles:
+    """How often each resample (B, E) of indices holds each example, (B, E)."""
+    places = chunk + examples * np.arange(len(chunk))[:, None]
+    return np.bincount(places.ravel(), minlength=len(chunk) * examples).reshape(-1, examples).astype(np.float64)
+
+
+def mean_interval(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), level: float = 0.95
+) -> Mean:
+    """Mean, standard deviation, and Student's t interval of the mean of scores over seeds or folds.
+
+    The interval takes the scores to be independent and about normal. Folds share training examples, so theirs is
+    too narrow (Nadeau and Bengio 2003); and it says nothing about the choice of the test's examples. It ends at the
+    `bounds` of what a score can be. There is none where all scores are the same: a handful of equal ones does not say
+    how far others may be.
+
+    Raises:
+        ValueError: no values, or a level outside (0, 1).
+    """
+    count = len(values)
+    _check(count, level, 1)
+    array = np.asarray(values, dtype=np.float64)
+    mean = float(array.mean())
+    if count == 1:
+        return Mean(mean, None, None)
+    std = float(array.std(ddof=1))
+    if np.ptp(array) <= CONSTANT * abs(mean):
+        return Mean(mean, std, None)
+    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * std / math.sqrt(count)
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return Mean(mean, std, Interval(low=low, high=high, level=level, samples=count))
+
+
+def _check(examples: int, level: float, samples: int) -> None:
+    if examples < 1 or samples < 1:
+        raise ValueError("an interval needs examples and samples")
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+
+
+def _percentiles(drawn: Doubles, level: float) -> Interval | None:
+    """None where the score is undefined on more than half of what was drawn, or always the same."""
+    defined = drawn[~np.isnan(drawn)]
+    if 2 * len(defined) < len(drawn):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    if math.isclose(low, high, rel_tol=CONSTANT):
+        return None
+    return Interval(low=float(low), high=float(high), level=level, samples=len(defined))

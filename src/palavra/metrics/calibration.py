@@ -1,0 +1,165 @@
+"""Whether a model is right as often as it believes: calibration, and the one temperature that mends most of it.
+
+Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+Floats = npt.NDArray[np.floating]
+
+# Where a temperature is looked for. Perfectly separated logits want 0, and logits that say nothing infinity.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
+# What is fitted on fewer examples (of each sort that it takes) says little of the other half.
+FEWEST_IN_HALF = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The predictions with confidence in (low, high]; the means are None where there are none."""
+
+    low: float
+    high: float
+    confidence: float | None
+    accuracy: float | None
+    count: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:
+    """Mean confidence and accuracy in bins of equal width, for a reliability diagram.
+
+    confidence (E,) in [0, 1], the probability of the predicted class; correct (E,) bool, whether it was right.
+    Bins are open below and closed above as in the paper, except that the first holds 0.
+
+    Raises:
+        ValueError: shapes that differ, no predictions, or a confidence outside [0, 1].
+    """
+    believed, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if believed.shape != right.shape or believed.ndim != 1 or len(believed) == 0 or bins < 1:
+        raise ValueError("calibration needs bins, predictions, and as many confidences as outcomes")
+    if not ((believed >= 0) & (believed <= 1)).all():
+        raise ValueError("a confidence lies between 0 and 1")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    where = np.searchsorted(edges[1:-1], believed, side="left")
+    counts = np.bincount(where, minlength=bins).tolist()
+    sums = np.bincount(where, believed, bins).tolist()
+    hits = np.bincount(where, right, bins).tolist()
+    return tuple(
+        ReliabilityBin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            confidence=sums[i] / counts[i] if counts[i] else None,
+            accuracy=hits[i] / counts[i] if counts[i] else None,
+            count=counts[i],
+        )
+        for i in range(bins)
+    )
+
+
+def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """How far confidence and accuracy are apart, on average over predictions, between 0 and 1 (equation 3).
+
+    It falls to 0 for a model that always answers the most frequent class with its frequency, so it says nothing
+    about how good the model is; and it depends on the bins, and on chance where they hold few predictions.
+    Arguments and errors as in `reliability`.
+    """
+    found = reliability(confidence, correct, bins)
+    total = sum(one.count for one in found)
+    return sum(
+        one.count / total * abs(one.accuracy - one.confidence)
+        for one in found
+        if one.accuracy is not None and one.confidence is not None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How sure and how right predictions are: the expected calibration `error`, and the `bins` that it is of."""
+
+    error: float
+    bins: tuple[ReliabilityBin, ...]
+
+    @classmethod
+    def of(cls, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> "Calibration":
+        """Of predictions, arguments and errors as in `reliability`."""
+        return cls(error=expected_calibration_error(confidence, correct), bins=reliability(confidence, correct))
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report draws, an entry of `Scores.details`."""
+        return {"reliability": [row.to_json() for row in self.bins]}
+
+
+def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], temperature: float = 1.0) -> float:
+    """Mean -log softmax(logits / temperature)[label] in nats. logits (E, K), labels (E,)."""
+    log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return -float(log_p[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
+    """The temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
+
+    logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so that
+    in log T, where it is searched for, there is one minimum. T lies between 0.01 and 100 and never has a greater
+    negative log-likelihood on these examples than 1, which is returned where nothing is better.
+
+    Raises:
+        ValueError: no examples, or logits that are not finite.
+    """
+    if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
+        raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
+
+    return best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
+
+
+def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
+    """As `fit_temperature`, for label sets: logits (E, K), labels (E, K) bool, each decision a probability
+    sigmoid(logit / T) by itself.
+
+    Raises:
+        ValueError: no examples, shapes that differ, or logits that are not finite.
+    """
+    if len(labels) == 0 or logits.shape != labels.shape or not np.isfinite(logits).all():
+        raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
+    # -log sigmoid(z) where the label is there, -log sigmoid(-z) where it is not.
+    against = np.where(labels, -logits.astype(np.float64), logits.astype(np.float64))
+    return best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
+
+
+def best_temperature(of: Callable[[float], float]) -> float:
+    """The temperature with the lowest loss, 1 where none is better than that."""
+
+    def loss(log_temperature: float) -> float:
+        return of(math.exp(log_temperature))
+
+    bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return math.exp(float(found.x)) if found.fun < loss(0.0) else 1.0
+
+
+def halves(stratification_keys: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which examples (E,) are in the second of two halves, for cross-fitting: what is fitted on each is scored on the
+    other. The halves differ by one example at most, in all and of each stratum; chance that is always the same decides
+    which."""
+    _, numbers = np.unique(np.array(stratification_keys, dtype=object).astype(str), return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(stratification_keys)), numbers))
+    second = np.zeros(len(stratification_keys), dtype=bool)
+    second[order[1::2]] = True
+    return second
+
+
+def how_fitted(name: str, value: float, of_halves: Sequence[float] | None) -> dict[str, Any]:
+    """What the report says of a value that was fitted on the examples it is scored on: "cross-fitted" with those
+    `of_halves`, or, where these are too small, "fitted-on", which flatters."""
+    how = "fitted-on" if of_halves is None else "cross-fitted"
+    return {"name": name, "value": value, "scored": how, "halves": list(of_halves or ())}

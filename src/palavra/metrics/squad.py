@@ -1,0 +1,182 @@
+"""Scores of answers to questions, by the published rules of SQuAD 1.1 and 2.0.
+
+Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are shares between 0 and 1; the
+published tables give them times 100.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+
+Articles = Literal["en", "pt", "none"]
+ENGLISH_ARTICLES = frozenset({"a", "an", "the"})
+PORTUGUESE_ARTICLES = frozenset({"o", "a", "os", "as", "um", "uma", "uns", "umas"})
+ARTICLES: Mapping[Articles, frozenset[str]] = {
+    "en": ENGLISH_ARTICLES,
+    "pt": PORTUGUESE_ARTICLES,
+    "none": frozenset(),
+}
+
+# ASCII only, as published: quotation marks such as « and “ stay.
+WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Giving no answer where the no-answer score is above `value` makes `score` the best there is.
+
+    It was chosen with the right answers at hand, so the score is an upper bound, not what to expect elsewhere:
+    choose it on validation data and use it, through `Grades.with_abstentions`, on the test.
+    """
+
+    value: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionScores:
+    """`exact`, the share of answers equal to a gold one, and `f1`, their mean overlap in words with the nearest.
+
+    `has_answer_*` and `no_answer_*` are those of the questions with and without an answer in the text, None where
+    there are none. Both compare letters, not meanings: a right answer in other words scores 0, and a long answer
+    around the right one still gets a part of the F1. Scores of 2.0 as a whole flatter a model that never answers:
+    it is right for every question without an answer.
+    """
+
+    questions: int
+    exact: float
+    f1: float
+    has_answer: int
+    has_answer_exact: float | None
+    has_answer_f1: float | None
+    no_answer: int
+    no_answer_exact: float | None
+    no_answer_f1: float | None
+    best_exact: Threshold | None = None
+    best_f1: Threshold | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to a run's files."""
+        return asdict(self)
+
+
+@lru_cache
+def _article_pattern(articles: frozenset[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, articles)))})\b")
+
+
+def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> str:
+    """Lower case, without ASCII punctuation, without articles, words apart by one space; in this order.
+
+    Published scores remove English articles in every language, which is wrong for most: Portuguese loses its
+    preposition and article `a`, and keeps `o`. Give `PORTUGUESE_ARTICLES`, or none, and say so with the numbers.
+    """
+    text = text.lower().translate(WITHOUT_PUNCTUATION)
+    if articles:
+        text = _article_pattern(articles).sub(" ", text)
+    return " ".join(text.split())
+
+
+def _overlap(prediction: list[str], gold: list[str]) -> float:
+    """F1: the harmonic mean of precision and recall of the prediction's words, as bags.
+
+    Where one of the two has no words, 1 if both have none, else 0, as in 2.0. (1.1 gives 0 for both.)
+    """
+    if not prediction or not gold:
+        return float(prediction == gold)
+    shared = sum((Counter(prediction) & Counter(gold)).values())
+    return 2 * shared / (len(prediction) + len(gold))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grades:
+    """Of each question (E,) whether its answer is right, `exact` 0 or 1, its overlap `f1`, what no answer at all would
+    get, `no_answer_score`, by both measures, and whether the text has an answer, `answered`."""
+
+    exact: Floats
+    f1: Floats
+    no_answer_score: Floats
+    answered: npt.NDArray[np.bool_]
+
+    def with_abstentions(self, refused: npt.NDArray[np.bool_]) -> "Grades":
+        """The grades with no answer given where `refused` (E,)."""
+        given = {name: np.where(refused, self.no_answer_score, getattr(self, name)) for name in ("exact", "f1")}
+        return replace(self, **given)
+
+    def scores(self, *, best_exact: Threshold | None = None, best_f1: Threshold | None = None) -> QuestionScores:
+        """Their means."""
+        return QuestionScores(
+            questions=len(self.exact),
+            exact=float(self.exact.mean()),
+            f1=float(self.f1.mean()),
+            has_answer=int(self.answered.sum()),
+            has_answer_exact=_mean(self.exact[self.answered]),
+            has_answer_f1=_mean(self.f1[self.answered]),
+            no_answer=int((~self.answered).sum()),
+            no_answer_exact=_mean(self.exact[~self.answered]),
+            no_answer_f1=_mean(self.f1[~self.answered]),
+            best_exact=best_exact,
+            best_f1=best_f1,
+        )
+
+
+def grade(
+    predictions: Sequence[str], gold: Sequence[tuple[str, ...]], articles: frozenset[str] = ENGLISH_ARTICLES
+) -> Grades:
+    """Exact match and F1 of each answer; the best of several gold answers counts.
+
+    A question without gold answers has none in the text, and the right prediction is "". Gold answers of nothing
+    but articles and punctuation are left out, as published.
+    """
+    exact, overlap, no_answer_score = np.zeros((3, len(gold)))
+    for row, (given, answers) in enumerate(zip(predictions, gold, strict=True)):
+        normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
+        prediction = normalize_answer(given, articles)
+        exact[row] = prediction in normalized
+        words = prediction.split()
+        overlap[row] = max(_overlap(words, answer.split()) for answer in normalized)
+        no_answer_score[row] = normalized == [""]
+    return Grades(
+        exact=exact, f1=overlap, no_answer_score=no_answer_score, answered=np.array([bool(answers) for answers in gold])
+    )
+
+
+def _mean(scores: Floats) -> float | None:
+    return float(scores.mean()) if len(scores) else None
+
+
+def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> Threshold:
+    """The threshold on no-answer scores `no_answer_margin` (E,) above which no answer is given, and the mean score with it.
+
+    scores (E,) of the predictions as they are; answered (E,) whether the text has an answer. The published search
+    walks up the sorted no-answer scores and may stop between equal ones, where no threshold can cut; here it does
+    not. It starts from no answer at all, whose threshold is 0 as published where that is below all scores.
+
+    Raises:
+        PalavraError: a no-answer score is not a number.
+    """
+    if np.isnan(no_answer_margin).any():
+        raise PalavraError("a no-answer score is not a number: the model has diverged; train with a lower rate")
+    order = np.argsort(no_answer_margin, kind="stable")
+    ascending = no_answer_margin[order]
+    refused = (~answered).astype(np.float64)
+    totals = refused.sum() + np.cumsum((scores - refused)[order])
+    can_cut = np.append(ascending[1:] > ascending[:-1], True)
+    totals[~can_cut] = -math.inf
+    best = int(totals.argmax())
+    if totals[best] > refused.sum():
+        return Threshold(value=float(ascending[best]), score=float(totals[best]) / len(scores))
+    below_all = 0.0 if ascending[0] > 0 else float(np.nextafter(ascending[0], -math.inf))
+    return Threshold(value=below_all, score=float(refused.mean()))

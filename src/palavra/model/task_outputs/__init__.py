@@ -1,0 +1,1 @@
+"""The last layers of task heads."""

@@ -1,0 +1,103 @@
+"""Which output layer a classification head has: its configuration, and the layer made of it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from palavra.errors import PalavraError
+from palavra.model.task_outputs.class_trees import TreeName
+from palavra.model.task_outputs.layers import Adaptive, ClassifierOutput, Hierarchical, Sampled, Softmax
+
+OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
+# The fields of `OutputConfig` that mean something to one layer only.
+_ONLY: dict[str, OutputName] = {"tree": "hierarchical", "samples": "sampled"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step (at most
+    K)."""
+
+    name: OutputName = "softmax"
+    tree: TreeName = "huffman"
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(OutputName):
+            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
+        if self.tree not in get_args(TreeName):
+            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
+        if self.samples < 1:
+            raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
+
+
+def effective_output(config: OutputConfig) -> OutputConfig:
+    """The same without what means nothing to its layer."""
+    plain = OutputConfig()
+    return replace(config, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != config.name})
+
+
+def check_output(config: OutputConfig, task: str) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the layer of the `task`."""
+    effective = effective_output(config)
+    for name, of in _ONLY.items():
+        if getattr(config, name) != getattr(effective, name):
+            raise PalavraError(
+                f"task {task}: output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
+            )
+
+
+def build_output(
+    config: OutputConfig, width: int, counts: npt.NDArray[np.integer], labels: Sequence[str] | None = None
+) -> ClassifierOutput:
+    """A new output layer for vectors of `width` D and classes with these training frequencies (K,); their `labels` (K,)
+    are what the tree "prefix" is made of.
+
+    A count may be 0; where all are, the classes are taken as equally frequent. Raises PalavraError for fewer than
+    two classes, for negative counts, and where the adaptive softmax has too few classes.
+    """
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"counts are {counts.dtype} of shape {counts.shape}, not integers of shape (K,)")
+    if len(counts) < 2:
+        raise PalavraError(f"there are {len(counts)} classes: classification needs at least 2 different labels")
+    if counts.min() < 0:
+        raise PalavraError(f"class {int(counts.argmin())} has the count {counts.min()}: counts must not be negative")
+    frequencies = counts.astype(np.int64)
+    match config.name:
+        case "softmax":
+            return Softmax(width, frequencies)
+        case "hierarchical":
+            return Hierarchical(width, frequencies, config.tree, labels)
+        case "sampled":
+            return Sampled(width, frequencies, config.samples)
+        case "adaptive":
+            return Adaptive(width, frequencies)
+
+
+def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
+    """A copy of a linear output whose logits are `scale` times those of the given one, plus `shift`; both (K,) or ().
+
+    Raises ValueError for an output that is not linear (see `is_linear`).
+    """
+    if not is_linear(output):
+        raise ValueError(f"the logits of {type(output).__name__} are not those of one linear layer")
+    found = copy.deepcopy(output)
+    linear = found.linear if isinstance(found, Softmax) else found
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        # In float64, so that each number is rounded once.
+        wide = scale.to(linear.weight.device, torch.float64)
+        linear.weight.copy_(linear.weight.double() * wide.expand(linear.out_features)[:, None])
+        linear.bias.copy_(linear.bias.double() * wide + shift.to(wide))
+    return found
+
+
+def is_linear(output: nn.Module) -> bool:
+    """Whether an output's logits are those of one linear layer."""
+    return isinstance(output, nn.Linear | Softmax)

@@ -1,0 +1,1 @@
+"""What a run will be: sizes, steps, time and memory."""

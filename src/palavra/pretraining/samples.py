@@ -1,0 +1,140 @@
+"""A few of a run's own texts, and what its model makes of them, for the report."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from palavra.data.shards import Corpus, StoredDocuments
+from palavra.inference.causal import CausalModel
+from palavra.inference.masked import MaskedModel
+from palavra.model.compute import eager
+from palavra.tokenizer import Tokenizer
+
+EXAMPLES = 8
+EXAMPLES_LOOKED_AT = 1000
+LONGEST_EXAMPLE = 40
+FEWEST_WORDS = 4
+# Of each document, for sentences.
+EXAMPLE_TOKENS_LOOKED_AT = 500
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+# Of the texts that a model goes on with: words given, and tokens added.
+PROMPT_WORDS = 5
+CONTINUED_TOKENS = 60
+TEMPERATURE = 0.8
+
+
+def filled(model: MaskedModel, corpus: Corpus) -> list[dict[str, Any]]:
+    """Sentences with a blank (`text`), and what the model would put there (`fills`)."""
+    texts = blank_texts(corpus, model.tokenizer, model.model.config.context)
+    found = model.fill(texts, top=5) if texts else []
+    return [
+        {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
+        for text, blanks in zip(texts, found, strict=True)
+    ]
+
+
+def continued(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
+    """Beginnings of texts (`prompt`), and how the model goes on (`text`), drawn at temperature 0.8; the `reason` it
+    ended is that of `Continuation`."""
+    context = model.model.config.context
+    prompts = opening_texts(corpus, model.tokenizer, context)
+    if not prompts:
+        return []
+    with eager():
+        found = model.generate(prompts, max_tokens=min(CONTINUED_TOKENS, context // 2), temperature=TEMPERATURE)
+    return [
+        {"prompt": prompt, "text": one.text, "reason": one.reason}
+        for prompt, (one,) in zip(prompts, found, strict=True)
+    ]
+
+
+def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
+    """Sentences or lines of held-out (or else training) documents with one whole word replaced by the mask: rather of
+    different documents than of one, rather words of one token than longer ones. Where no text has words between
+    spaces, a token in the middle is replaced."""
+    documents = _shown(corpus)
+    longest = min(LONGEST_EXAMPLE, context - 2)
+    found: list[tuple[int, str]] = []
+    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
+        text = tokenizer.decode(_beginning(documents, index, EXAMPLE_TOKENS_LOOKED_AT))
+        sentences = _SENTENCE_END.split(text)
+        if documents.lengths[index] > EXAMPLE_TOKENS_LOOKED_AT and len(sentences) > 1:
+            sentences.pop()  # cut short
+        blanked = (_blanked(sentence, tokenizer, longest) for sentence in sentences)
+        first = True
+        for whole, shown in islice(filter(None, blanked), EXAMPLES):
+            found.append((0 if whole and first else 1 if whole else 2, shown))
+            first = first and not whole
+        if sum(rank == 0 for rank, _ in found) >= EXAMPLES:
+            break
+    ranked = dict.fromkeys(text for _, text in sorted(found, key=lambda one: one[0]))
+    return list(ranked)[:EXAMPLES] or _without_a_token(documents, tokenizer, longest)
+
+
+def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, str] | None:
+    """A sentence of at most `longest` tokens, cut behind them, without a word near its middle (seldom a name, never the
+    first), and whether that word is one token; None where it has too few words."""
+    words = sentence.split()[:longest]
+    while len(tokenizer.encode_prompt(" ".join(words))) > longest:
+        words.pop()
+    places = sorted(range(1, len(words)), key=lambda place: abs(place - len(words) // 2))
+    plain = [place for place in places if _WORD.search(words[place])]
+    if len(words) < FEWEST_WORDS or not plain:
+        return None
+    whole = (place for place in plain if len(tokenizer.encode(f" {_WORD.findall(words[place])[0]}")) == 1)
+    place = next(whole, None)
+    shown = plain[0] if place is None else place
+    blank = _WORD.sub(lambda _: tokenizer.mask_token, words[shown], count=1)
+    text = " ".join([*words[:shown], blank, *words[shown + 1 :]])
+    # What the mask stands beside may be cut into other tokens.
+    if len(tokenizer.encode_prompt(text)) > longest or text.count(tokenizer.mask_token) != 1:
+        return None
+    return place is not None, text
+
+
+def _without_a_token(documents: StoredDocuments, tokenizer: Tokenizer, longest: int) -> list[str]:
+    """Beginnings of documents whose middle token is the mask."""
+    found: dict[str, None] = {}
+    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
+        ids = _beginning(documents, index, longest // 2)
+        before, after = tokenizer.decode(ids[: len(ids) // 2]), tokenizer.decode(ids[len(ids) // 2 + 1 :])
+        text = " ".join(f"{before}{tokenizer.mask_token}{after}".split())
+        if len(ids) > 2 and text.count(tokenizer.mask_token) == 1 and len(tokenizer.encode_prompt(text)) <= longest:
+            found[text] = None
+        if len(found) == EXAMPLES:
+            break
+    return list(found)
+
+
+def opening_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
+    """The first words of held-out (or else training) documents, each different."""
+    documents = _shown(corpus)
+    found: dict[str, None] = {}
+    longest = max(1, min(LONGEST_EXAMPLE, context // 2) - 1)
+    for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
+        ids = _beginning(documents, index, longest)
+        starts = [place for place in _word_starts(ids, tokenizer) if place > 0]
+        end = starts[min(PROMPT_WORDS, len(starts)) - 1] if starts else len(ids)
+        text = tokenizer.decode(ids[:end])
+        # A prompt is encoded anew, and must still leave room.
+        if text.strip() and len(tokenizer.encode(text)) < context // 2:
+            found[text] = None
+        if len(found) == EXAMPLES:
+            break
+    return list(found)
+
+
+def _shown(corpus: Corpus) -> StoredDocuments:
+    return corpus.valid if len(corpus.valid) else corpus.train
+
+
+def _beginning(documents: StoredDocuments, index: int, longest: int) -> list[int]:
+    ids: list[int] = documents.tokens(index, 0, min(int(documents.lengths[index]), longest)).tolist()
+    return ids
+
+
+def _word_starts(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    return [i for i, token in enumerate(ids) if tokenizer.starts_word[token]]

@@ -1,0 +1,59 @@
+"""What no text could make right in a pretraining recipe, said before any of it is read."""
+
+from pathlib import Path
+
+from palavra.errors import PalavraError
+from palavra.model.directory import read_config
+from palavra.pretraining.objectives import pretraining_objective
+from palavra.recipe import FAMILIES_OF, Recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise PalavraError for what no text could make right, before any of it is read."""
+    if not recipe.data.sources:
+        raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
+    _check_objective(recipe)
+    own = recipe.tokenizer.vocab_size is not None or recipe.tokenizer_from or recipe.model.size != "auto"
+    if recipe.init and own:
+        raise PalavraError(
+            "--init continues a model with its own size and tokenizer: leave out --size, --vocab-size and --tokenizer"
+        )
+    sized = recipe.of_size("nano" if recipe.model.size == "auto" else recipe.model.size)
+    assert sized.train.micro_batch_tokens and sized.model.context
+    if sized.train.micro_batch_tokens < sized.model.context:
+        raise PalavraError(
+            f"a batch of {sized.train.micro_batch_tokens} tokens cannot hold a sequence of {sized.model.context}: "
+            "raise train.batch_tokens or lower model.context"
+        )
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Raise PalavraError for what does not go with the recipe's objective."""
+    families = FAMILIES_OF[recipe.objective]
+    if recipe.family not in families:
+        suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
+        raise PalavraError(
+            f"--objective {recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
+            f"--family, or --objective {suited}"
+        )
+    if recipe.objective == "causal" and recipe.masking != Recipe().masking:
+        raise PalavraError("masking means nothing to --objective causal, which hides no token: leave it out")
+    if recipe.objective != "causal+masked" and recipe.mixture != Recipe().mixture:
+        raise PalavraError("mixture means something to --objective causal+masked only: choose that, or leave it out")
+    if recipe.init:
+        config = read_config(Path(recipe.init))
+        pretraining_objective(recipe).check_config(config, recipe.init)
+        if config.mntp and not recipe.mntp:
+            raise PalavraError(
+                f"{recipe.init} predicts a hidden token from the vector before it: add --objective causal+masked --set "
+                "mixture.mntp=true to continue it"
+            )
+
+
+def check_documents(recipe: Recipe, documents: int) -> None:
+    """Raise PalavraError where so many documents are too few for the recipe's objective."""
+    if recipe.objective == "masked+nsp" and documents < 2:
+        raise PalavraError(
+            "next-sentence prediction needs several documents to take other sentences from: split the text by "
+            "--documents line or blank-line"
+        )

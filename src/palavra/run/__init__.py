@@ -1,1 +1,0 @@
-"""The wiring: what the commands and the Python functions do, built from the rooms below."""

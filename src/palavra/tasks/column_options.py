@@ -1,0 +1,64 @@
+"""Names of columns that a person gives, where records do not have those that a task has."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, TypedDict, cast
+
+from palavra.errors import PalavraError
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, option, reads_separator, text_fields
+
+
+class InputColumns(TypedDict, total=False):
+    """The columns of what is given to a task; None and what is missing stand for the task's own. See `Columns`."""
+
+    text: str | None
+    text_a: str | None
+    text_b: str | None
+    words: str | None
+    question: str | None
+    context: str | None
+    choices: str | Sequence[str] | None
+
+
+class LabelledColumns(InputColumns, total=False):
+    """And those of what is right."""
+
+    label: str | Sequence[str] | None
+    answers: str | None
+
+
+def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:
+    """The columns that were given, as `Columns` takes them, for tasks of these kinds.
+
+    Raises PalavraError for one that means nothing to any of them, TypeError for one that does not exist.
+    """
+    given = {name: value for name, value in columns.items() if value is not None}
+    for name in given:
+        if name not in LabelledColumns.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        if kinds and not any(name in COLUMNS_OF[kind] for kind in kinds):
+            known = ", ".join(option(each) for kind in dict.fromkeys(kinds) for each in COLUMNS_OF[kind])
+            raise PalavraError(f"{option(name)} means nothing for {', '.join(dict.fromkeys(kinds))}: use {known}")
+    return {name: _several(value) if name in ("label", "choices") else value for name, value in given.items()}
+
+
+def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
+    """Raise PalavraError for a column or a separator that was given and that none of the tasks reads, as they are now
+    specified: another column is read instead of it, or a field never holds several labels."""
+    if not specs:
+        return
+    for name in given:
+        takes = [spec for spec in specs if name in COLUMNS_OF[spec.kind]]
+        if name in TEXTS and not any(name in text_fields(spec) for spec in takes):
+            spec = takes[0]
+            read = " and ".join(
+                f"{option(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
+            )
+            raise PalavraError(f"{option(name)} would not be read: {spec.name} reads {read}; leave it out")
+    if "separator" in given and not any(map(reads_separator, specs)):
+        raise PalavraError(
+            "--separator would not be read: it parts the labels of classification with --multilabel; leave it out"
+        )
+
+
+def _several(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(cast(Sequence[str], value))

@@ -1,0 +1,1 @@
+"""An answer cut out of a passage, or none."""

@@ -1,0 +1,74 @@
+"""Possible answers to a question: the best spans of its windows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.data.characters import whole_end
+from palavra.tasks.features import Int64Array
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCandidate:
+    """A possible answer: `text` is `context[start:end]`, `score` the sum of two logits."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Of one question the best `candidates`, in order, each text once, and the score of "no answer"."""
+
+    candidates: tuple[AnswerCandidate, ...]
+    no_answer: float
+
+    @property
+    def text(self) -> str:
+        """The best answer; empty where the passage has no text for any."""
+        return self.candidates[0].text if self.candidates else ""
+
+    @property
+    def no_answer_margin(self) -> float:
+        """How much better "no answer" is than the best answer, in logits."""
+        return self.no_answer - self.candidates[0].score if self.candidates else 0.0
+
+
+def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[Int64Array, Int64Array, Doubles]:
+    """First and last place and score of the `count` best spans of at most `longest` places, the best first; equal ones
+    in their order. start, end (n,): scores of the places; that of a span is the sum of its two."""
+    n = len(start)
+    longest = min(longest, n)
+    if n == 0:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
+    # (n, longest): the span that begins at i and is d + 1 long.
+    sums = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)).ravel()
+    kept = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
+    kept = kept[np.lexsort((kept, -sums[kept]))]
+    kept = kept[np.isfinite(sums[kept])]
+    first, further = np.divmod(kept, longest)
+    return first, first + further, sums[kept]
+
+
+def candidate_of(context: str, start: int, end: int, score: float) -> AnswerCandidate:
+    """The span without the blanks at its ends, which a token can stand for, and with the marks on its last character,
+    for which a tokenizer that strips accents has no token."""
+    text = context[start : whole_end(context, end)]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return AnswerCandidate(text=text, start=start, end=start + len(text), score=score)
+
+
+def distinct(candidates: list[AnswerCandidate]) -> tuple[AnswerCandidate, ...]:
+    """The best of each text, best first: windows overlap, and passages repeat themselves."""
+    seen: dict[str, AnswerCandidate] = {}
+    for one in sorted(candidates, key=lambda one: (-one.score, one.start)):
+        if one.text:
+            seen.setdefault(one.text, one)
+    return tuple(seen.values())

@@ -1,0 +1,154 @@
+"""Questions and their passages as sequences, and where in a passage its tokens stand.
+
+Legend: E questions, C distinct passages of T tokens in all, S windows, R rows read.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.data.squad import Answer, Question
+from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
+from palavra.tokenizer import Tokenizer
+
+Int32Array = npt.NDArray[np.int32]
+
+# As the published programs for SQuAD have it.
+LONGEST_QUESTION = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedQuestions(EncodedExamples):
+    """Windows of passages, each behind its question; an example is a question.
+
+    The rows read of a window are that of [CLS] and those of its passage tokens; `labels` (S, 2) int64 are the places
+    of the answer's first and last token among these rows, (0, 0) where the window does not hold it whole. `first` (S,)
+    is the number of a window's first passage token, `token_starts` and `token_ends` (T,) int32 the characters of their
+    passage that the tokens stand for.
+    """
+
+    first: Int64Array
+    token_starts: Int32Array
+    token_ends: Int32Array
+
+    def window_spans(self, window: int) -> tuple[Int32Array, Int32Array]:
+        """First characters, and those behind the last ones, of the passage tokens of a window."""
+        first = int(self.first[window])
+        tokens = slice(first, first + int(self.row_counts[window]) - 1)
+        return self.token_starts[tokens], self.token_ends[tokens]
+
+
+def encode_questions(
+    questions: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, stride: int
+) -> EncodedQuestions:
+    """[CLS] question [SEP] passage [SEP], passages beyond the room in windows that share `stride` tokens, or half the
+    room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are cut, and counted."""
+    passages = read_passages([question.context for question in questions], tokenizer)
+    asked, asked_lengths = tokenizer.encode_flat([question.question for question in questions])
+    kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
+    room = context - 3 - kept
+    question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(stride, room // 2))
+    first += offsets_of(passages.lengths)[passages.number][question]
+    # Each question's ids once for every window.
+    ids = head_of(asked, asked_lengths, kept)
+    repeated = ids[ranges(offsets_of(kept)[:-1][question], kept[question])]
+    parts = [(repeated, kept[question]), (passages.input_ids[ranges(first, lengths)], lengths)]
+    wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
+    # The row before the passage's first is that of [SEP]: [CLS] takes its place.
+    rows = ranges(wrapped.starts - 1, lengths + 1)
+    rows[offsets_of(lengths + 1)[:-1]] = 0
+    return EncodedQuestions(
+        input_ids=wrapped.input_ids,
+        lengths=wrapped.lengths,
+        segment_ids=wrapped.segment_ids if segments else None,
+        example=question,
+        rows=rows,
+        row_counts=lengths + 1,
+        labels=_labels(questions, passages, question, first, lengths),
+        label_counts=np.ones(len(question), dtype=np.int64),
+        cut=kept < asked_lengths,
+        first=first,
+        token_starts=passages.starts,
+        token_ends=passages.ends,
+    )
+
+
+def taught_answer(question: Question) -> Answer | None:
+    """The answer that training aims at: the one given most often, the first of them; None where there is none."""
+    # A counter keeps the order in which things came, and so does sorting by frequency.
+    return Counter(question.answers).most_common(1)[0][0] if question.answers else None
+
+
+def _labels(
+    questions: Sequence[Question], passages: "Passages", question: Int64Array, first: Int64Array, lengths: Int64Array
+) -> Int64Array:
+    """(S, 2): the answer among the rows of each window, which begin with that of [CLS]."""
+    spans = np.full((len(questions), 2), -1, dtype=np.int64)
+    for number, one in enumerate(questions):
+        if (answer := taught_answer(one)) is not None:
+            start = answer.start + len(answer.text) - len(answer.text.lstrip())
+            spans[number] = start, start + len(answer.text.strip())
+    tokens = passages.tokens_of(passages.number, spans)[question]
+    inside = (first <= tokens[:, 0]) & (tokens[:, 1] < first + lengths)
+    labels: Int64Array = np.where(inside[:, None], tokens - first[:, None] + 1, 0)
+    return labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passages:
+    """Distinct texts as tokens, end to end: `input_ids` (T,) uint32, `lengths` (C,) int64, and `starts` and `ends` (T,)
+    of the characters that a token stands for in its text. `number` (E,) is the text of each that was given, `bases`
+    (C,) where it begins if all are laid end to end."""
+
+    number: Int64Array
+    input_ids: npt.NDArray[np.uint32]
+    lengths: Int64Array
+    starts: Int32Array
+    ends: Int32Array
+    bases: Int64Array
+
+    def tokens_of(self, number: Int64Array, spans: Int64Array) -> Int64Array:
+        """First and last token (Q, 2), among all T, of the fewest tokens that stand for characters start to end of
+        `spans` (Q, 2) of each numbered text (Q,). Characters at its ends for which no token stands are left out; what
+        is only of such characters, or has a negative start, has tokens -1, -2."""
+        nowhere = np.array([-1, -2])
+        found = np.tile(nowhere, (len(spans), 1))
+        if len(self.starts) == 0:
+            return found
+        base = np.repeat(self.bases, self.lengths)
+        # Offsets ascend in every known tokenizer; sorted searches need it of any other, too.
+        starts, ends = (np.maximum.accumulate(base + offsets) for offsets in (self.starts, self.ends))
+        begin, stop = (spans + self.bases[number][:, None]).T
+        # Several tokens may stand for one character (its bytes): the first that begins there, the last that ends there.
+        before = np.searchsorted(starts, begin, "right") - 1
+        first = np.searchsorted(starts, starts[np.maximum(before, 0)], "left")
+        first = np.maximum(first, np.searchsorted(ends, begin, "right"))
+        behind = np.minimum(np.searchsorted(ends, stop, "left"), len(ends) - 1)
+        last = np.searchsorted(ends, ends[behind], "right") - 1
+        last = np.minimum(last, np.searchsorted(starts, stop, "left") - 1)
+        valid = (spans[:, 0] >= 0) & (first <= last)
+        found[valid] = np.stack([first, last], 1)[valid]
+        return found
+
+
+def read_passages(texts: Sequence[str], tokenizer: Tokenizer) -> Passages:
+    """The texts as tokens, each distinct one encoded once: many questions are about one passage."""
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    encoded = [tokenizer.encode_with_offsets(text) for text in place]
+    lengths = np.array([len(ids) for ids, _ in encoded], dtype=np.int64)
+    total = int(lengths.sum())
+    ids = np.fromiter(chain.from_iterable(ids for ids, _ in encoded), dtype=np.uint32, count=total)
+    pairs = chain.from_iterable(chain.from_iterable(offsets for _, offsets in encoded))
+    offsets = np.fromiter(pairs, dtype=np.int32, count=2 * total).reshape(total, 2)
+    return Passages(
+        number=np.array([place[text] for text in texts], dtype=np.int64),
+        input_ids=ids,
+        lengths=lengths,
+        starts=np.ascontiguousarray(offsets[:, 0]),
+        ends=np.ascontiguousarray(offsets[:, 1]),
+        bases=offsets_of(np.array([len(text) for text in place], dtype=np.int64))[:-1],
+    )

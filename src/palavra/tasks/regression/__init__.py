@@ -1,0 +1,1 @@
+"""Numbers for a text or a pair of texts."""

@@ -1,0 +1,133 @@
+"""Which examples each step of fine-tuning sees: planned from (seed, step) alone, so that resuming needs a number."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.data.packing import Cursor, best_fit, shuffled
+from palavra.errors import PalavraError
+from palavra.model.layouts import runs_of_like_length
+from palavra.tasks.features import EncodedExamples, Int64Array, ranges
+
+Sampling = Literal["proportional", "uniform", "temperature"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """One micro-batch: `sequences` of the features of `task`, in the order they are packed; `documents` names them
+    (their examples); `cursor` stands after the step."""
+
+    task: str
+    sequences: Int64Array
+    documents: Int64Array
+    cursor: Cursor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Several tasks in one model. Each step is of one task, drawn in proportion to its examples, `uniform`ly, or to
+    its examples to the power 1 / `temperature`. `weighting`: the tasks' losses are weighed by their own fixed weights,
+    or by "uncertainty", learned (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+
+    sampling: Sampling = "proportional"
+    temperature: float = 2.0
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.temperature < 1:
+            raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
+
+    def shares(self, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
+        """The probability of each task, of so many examples."""
+        power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.sampling]
+        weights = np.array(sizes, dtype=np.float64) ** power
+        total: float = weights.sum()
+        return weights / total
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSampler:
+    """The steps of a run over the training `features` of one or several tasks.
+
+    A step is `batch_size` examples of one task, as micro-batches of at most `micro_batch_tokens` tokens (or of one
+    example that is longer). Each task's examples come in an order shuffled anew each time all were seen.
+    """
+
+    features: Mapping[str, EncodedExamples]
+    batch_size: int
+    micro_batch_tokens: int
+    seed: int
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        """Steps in which as many examples are seen as there are."""
+        return sum(-(-self._size(name) // self.batch_size) for name in self.features)
+
+    @cached_property
+    def units(self) -> dict[str, Int64Array]:
+        """For each task, `EncodedExamples.units`."""
+        return {name: features.units for name, features in self.features.items()}
+
+    @cached_property
+    def unit_tokens(self) -> dict[str, Int64Array]:
+        """For each task, the tokens of each unit."""
+        return {name: np.add.reduceat(one.lengths, self.units[name][:-1]) for name, one in self.features.items()}
+
+    def _size(self, name: str) -> int:
+        return len(self.units[name]) - 1
+
+    def micro_batches(self, cursor: Cursor) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of every step from the cursor's on; endless."""
+        names = list(self.features)
+        seen = dict.fromkeys(names, 0)
+        for step in range(cursor.batch):
+            seen[self._task_of(step, names)] += 1
+        step = cursor.batch
+        while True:
+            name = self._task_of(step, names)
+            yield self._step(name, seen[name], Cursor(batch=step + 1))
+            seen[name] += 1
+            step += 1
+
+    def _task_of(self, step: int, names: list[str]) -> str:
+        if len(names) == 1:
+            return names[0]
+        shares = self.mixing.shares([self._size(name) for name in names])
+        return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=shares))]
+
+    def _step(self, name: str, number: int, cursor: Cursor) -> list[MicroBatch]:
+        """The `number`-th step of a task."""
+        size = self._size(name)
+        steps = -(-size // self.batch_size)
+        epoch, place = divmod(number, steps)
+        positions = np.arange(place * self.batch_size, min(size, (place + 1) * self.batch_size))
+        drawn = shuffled(positions, size, self.seed, epoch)
+        tokens = self.unit_tokens[name][drawn]
+        order = np.argsort(-tokens, kind="stable")
+        capacity = max(self.micro_batch_tokens, int(tokens.max()))
+        groups = best_fit(tokens[order].tolist(), capacity)
+        return [self._chosen(name, drawn[order[group]], cursor) for group in groups]
+
+    def _chosen(self, name: str, drawn: Int64Array, cursor: Cursor) -> MicroBatch:
+        features, units = self.features[name], self.units[name]
+        sequences = ranges(units[drawn], units[drawn + 1] - units[drawn])
+        if not features.together:
+            sequences = in_rows(sequences, features.lengths)
+        return MicroBatch(task=name, sequences=sequences, documents=features.example[sequences], cursor=cursor)
+
+
+def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:
+    """The sequences in an order in which attention finds its rows well filled: the longest first, and in each run of
+    like ones those that share a row beside each other."""
+    order = sequences[np.argsort(-lengths[sequences], kind="stable")]
+    arranged, start = [], 0
+    for run in runs_of_like_length(lengths[order]):
+        members = order[start : start + len(run)]
+        arranged += [members[row] for row in best_fit(run.tolist(), int(run.max()))]
+        start += len(run)
+    return np.concatenate(arranged)

@@ -1,0 +1,1 @@
+"""One label, or a set of labels, for a text or a pair of texts."""

@@ -1,0 +1,151 @@
+"""Examples that are one text or two: read from records, checked, encoded. Classification and regression share them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.data.characters import is_blank
+from palavra.data.records import Record, column, read_records
+from palavra.errors import PalavraError
+from palavra.tasks.features import OVERLAP, EncodedExamples, Int64Array, offsets_of, ranges, share_room, windows, wrap
+from palavra.tasks.spec import TaskSpec, option, text_fields
+from palavra.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextExample:
+    """`first` text, `second` of a pair or None; `label` whatever the kind makes of it, None where there is none;
+    `where` it is from."""
+
+    first: str
+    second: str | None
+    label: Any
+    where: str
+
+
+def text_columns(spec: TaskSpec) -> tuple[str, ...]:
+    """The names of the columns of the one text or the two."""
+    return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
+
+
+def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -> list[TextExample]:
+    """The examples of a file, labelled by `label_of`."""
+    columns, examples = _columns(spec), []
+    for record in read_records(source, encoding=spec.encoding):
+        texts = [_text(record, *place) for place in columns]
+        second = texts[1] if len(texts) == 2 else None
+        examples.append(TextExample(first=texts[0], second=second, label=label_of(record), where=record.where))
+    if not examples:
+        raise PalavraError(f"{source} has no examples: it needs a line for each")
+    return examples
+
+
+def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
+    """The names of the columns of the one text or the two, and the options that give them."""
+    return list(zip(text_columns(spec), map(option, text_fields(spec)), strict=True))
+
+
+def _text(record: Record, name: str, called: str) -> str:
+    value = column(record, name, option=called)
+    if value is None:
+        raise PalavraError(f"{record.where}: {name} is missing (null): fill it in or remove the line")
+    if not isinstance(value, str):
+        raise PalavraError(f"{record.where}: {name} is {shown(value)}, not text: make it text, or remove the line")
+    if is_blank(value):
+        raise PalavraError(f"{record.where}: {name} is empty: fill it in or remove the line")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value in few enough characters for a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
+    """An example to predict from a text, a pair of texts, or a mapping with the columns."""
+    names = text_columns(spec)
+    if isinstance(value, Mapping):
+        texts = [_text(Record(dict(value), where), *place) for place in _columns(spec)]
+    else:
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+    if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
+        wanted = "one text" if len(names) == 1 else "two texts"
+        raise PalavraError(f"{where}: {wanted} wanted, or a mapping with {', '.join(names)}")
+    if any(map(is_blank, texts)):
+        raise PalavraError(f"{where}: a text is empty: fill it in or leave it out")
+    return TextExample(first=texts[0], second=texts[1] if len(texts) == 2 else None, label=None, where=where)
+
+
+def encode_texts(
+    examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, split: bool
+) -> EncodedExamples:
+    """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
+    labelled: `labels` is empty.
+
+    With `split`, texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
+    text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
+    the room would be left for the windows.
+    """
+    texts = [[example.first for example in examples]]
+    pair = bool(examples) and examples[0].second is not None
+    if pair:
+        texts.append([example.second or "" for example in examples])
+    encoded = [tokenizer.encode_flat(own) for own in texts]
+    windowed = _windows if split else _heads
+    number, parts, cut = windowed([lengths for _, lengths in encoded], context - 1 - len(texts))
+    wrapped = wrap(
+        [
+            (ids[ranges(offsets_of(lengths)[:-1][number] + first, kept)], kept)
+            for (ids, lengths), (first, kept) in zip(encoded, parts, strict=True)
+        ],
+        tokenizer.cls_id,
+        tokenizer.sep_id,
+    )
+    count = len(wrapped.lengths)
+    return EncodedExamples(
+        input_ids=wrapped.input_ids,
+        lengths=wrapped.lengths,
+        segment_ids=wrapped.segment_ids if segments and pair else None,
+        example=number,
+        rows=np.zeros(count, dtype=np.int64),
+        row_counts=np.ones(count, dtype=np.int64),
+        labels=np.empty(0, dtype=np.int64),
+        label_counts=np.zeros(count, dtype=np.int64),
+        cut=cut,
+    )
+
+
+# Of each sequence (S,) the example, of each text its first token and how many are kept, and which examples (E,) lost
+# text.
+Kept = tuple[Int64Array, list[tuple[Int64Array, Int64Array]], npt.NDArray[np.bool_]]
+
+
+def _heads(lengths: Sequence[Int64Array], room: int) -> Kept:
+    """One sequence an example, of the beginnings of its one or two texts."""
+    kept = share_room(lengths[0], lengths[1], room) if len(lengths) == 2 else (np.minimum(lengths[0], room),)
+    cut = np.any([own < whole for own, whole in zip(kept, lengths, strict=True)], axis=0)
+    return np.arange(len(lengths[0])), [(np.zeros_like(own), own) for own in kept], cut
+
+
+def _windows(lengths: Sequence[Int64Array], room: int) -> Kept:
+    """Windows of the longer text, each beside the other one."""
+    if len(lengths) == 1:
+        left = np.full(len(lengths[0]), room)
+        number, first, kept = windows(lengths[0], left, left // OVERLAP)
+        return number, [(first, kept)], np.zeros(len(lengths[0]), dtype=bool)
+    shorter = np.minimum(*lengths)
+    fits = lengths[0] + lengths[1] <= room
+    beside = np.where(fits, shorter, np.minimum(shorter, room - max(1, room // OVERLAP)))
+    left = room - beside
+    number, first, kept = windows(np.maximum(*lengths), left, left // OVERLAP)
+    windowed, other = (first, kept), (np.zeros_like(first), beside[number])
+    second_is_longer = (lengths[1] > lengths[0])[number]
+    parts = [
+        (np.where(chosen, windowed[0], other[0]), np.where(chosen, windowed[1], other[1]))
+        for chosen in (~second_is_longer, second_is_longer)
+    ]
+    return number, parts, beside < shorter

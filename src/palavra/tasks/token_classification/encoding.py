@@ -1,0 +1,146 @@
+"""Sentences of words as sequences of tokens, in windows that read every word once. Token labelling stands on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.tasks.features import OVERLAP, EncodedExamples, Int64Array, head_of, offsets_of, ranges, wrap
+from palavra.tokenizer import Tokenizer
+
+TokenIds = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """S windows of words, which are counted over all sentences.
+
+    All arrays (S,) int64: `sentence`; the window shows the words from `start` up to `stop`, and those from `first` up
+    to `last` are read in it. Read end to end, the windows give every word once, in order.
+    """
+
+    sentence: Int64Array
+    start: Int64Array
+    stop: Int64Array
+    first: Int64Array
+    last: Int64Array
+
+
+def word_texts(text: str, words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+    """What a tokenizer is given for each word: with a space in front where a blank stands before it in the text.
+
+    Byte-level and SentencePiece vocabularies have other tokens for "the" and " the"; a tokenizer that does not tell
+    them apart takes the space away, and one that puts a space before every text (`add_prefix_space`) gives every
+    word one, as `transformers` does with words.
+    """
+    return [
+        f" {word}" if start and text[start - 1].isspace() else word
+        for word, (start, _) in zip(words, spans, strict=True)
+    ]
+
+
+def encode_words(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenIds, Int64Array]:
+    """The tokens of every word, tokenized by itself, end to end (N,), and how many each has (W,), at least one.
+
+    A word without tokens, such as one of control characters, becomes [UNK].
+    """
+    numbers: dict[str, int] = {}
+    which = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, count=len(texts))
+    ids, counts = tokenizer.encode_flat(list(numbers))
+    nothing = counts == 0
+    if nothing.any():
+        ids = np.insert(ids, offsets_of(counts)[:-1][nothing], tokenizer.unk_id).astype(np.uint32)
+        counts = np.maximum(counts, 1)
+    return ids[ranges(offsets_of(counts)[:-1][which], counts[which])], counts[which]
+
+
+def word_windows(counts: Int64Array, words: Int64Array, room: int) -> Windows:
+    """Windows of at most `room` tokens over sentences of `words` (E,) words of `counts` (W,) tokens, each at most
+    `room`. A sentence that fits is one window, also without any words."""
+    tokens, bounds = offsets_of(counts), offsets_of(words)
+    starts, stops = bounds[:-1], bounds[1:]
+    long = tokens[stops] - tokens[starts] > room
+    short = np.flatnonzero(~long)
+    sentence, parts = [short], [np.stack([starts, stops, starts, stops], 1)[short]]
+    for number in np.flatnonzero(long).tolist():
+        found = _spread(tokens[starts[number] : stops[number] + 1], room)
+        sentence.append(np.full(len(found), number))
+        parts.append(found + starts[number])
+    whole = np.concatenate(sentence)
+    order = np.argsort(whole, kind="stable")
+    start, stop, first, last = np.concatenate(parts)[order].T
+    return Windows(sentence=whole[order], start=start, stop=stop, first=first, last=last)
+
+
+def _spread(tokens: Int64Array, room: int) -> Int64Array:
+    """Start, stop, first and last of the windows (n, 4) of one sentence that is too long; `tokens` (W + 1,) ascending,
+    where each word begins and the last one ends. Each word is read where the nearer end of the window is farthest
+    (the maximum context of Devlin et al.'s SQuAD code)."""
+    words = len(tokens) - 1
+    bounds: list[tuple[int, int]] = []
+    start = stop = 0
+    while stop < words:
+        stop = int(np.searchsorted(tokens, tokens[start] + room, side="right")) - 1
+        if stop == words:
+            start = int(np.searchsorted(tokens, tokens[words] - room))  # all that fits before the end
+            bounds.append((start, stop))
+        else:
+            bounds.append((start, stop))
+            # At least far enough that the next window holds a word more.
+            start = int(np.searchsorted(tokens, max(tokens[stop] - room // OVERLAP, tokens[stop + 1] - room)))
+    context, owner = np.full(words, -1, dtype=np.int64), np.zeros(words, dtype=np.int64)
+    for number, (start, stop) in enumerate(bounds):
+        before, after = tokens[start:stop] - tokens[start], tokens[stop] - tokens[start + 1 : stop + 1]
+        here = np.minimum(before, after)
+        better = start + np.flatnonzero(here > context[start:stop])
+        context[better], owner[better] = here[better - start], number
+    # A later window never has more context for an earlier word, so the owners ascend.
+    numbers = np.arange(len(bounds))
+    first, last = np.searchsorted(owner, numbers, side="left"), np.searchsorted(owner, numbers, side="right")
+    return np.column_stack([np.array(bounds), first, last]).astype(np.int64)
+
+
+def encode_sentences(
+    texts: Sequence[Sequence[str]], tokenizer: Tokenizer, context: int, subwords: Literal["first", "all"]
+) -> tuple[EncodedExamples, Int64Array]:
+    """[CLS] words [SEP] of sentences given as `word_texts`; the rows that are read are the first token of each word, or
+    all of them. Returns the features, not labelled, and the word (over all sentences) of each row (R,).
+
+    Sentences longer than `context` become several sequences, so that no word is lost; only a word that is longer by
+    itself is cut, and `EncodedExamples.cut` tells the sentences with one.
+    """
+    room = context - 2
+    words = np.fromiter(map(len, texts), np.int64, count=len(texts))
+    ids, counts = encode_words([word for sentence in texts for word in sentence], tokenizer)
+    cut = counts > room
+    sentence = np.repeat(np.arange(len(words)), words)
+    damaged = np.bincount(sentence[cut], minlength=len(words)) > 0
+    if damaged.any():
+        kept = np.minimum(counts, room)
+        ids, counts = head_of(ids, counts, kept), kept
+    tokens, shown = offsets_of(counts), word_windows(counts, words, room)
+    lengths = tokens[shown.stop] - tokens[shown.start]
+    wrapped = wrap([(ids[ranges(tokens[shown.start], lengths)], lengths)], tokenizer.cls_id, tokenizer.sep_id)
+    # Where a token stands in its sequence: its number over all sentences, less that of its window's first.
+    shift = wrapped.starts - tokens[shown.start]
+    read = shown.last - shown.first
+    rows, row_counts = tokens[:-1], read
+    row_words = np.arange(len(counts))
+    if subwords == "all":
+        rows, row_counts = np.arange(len(ids)), tokens[shown.last] - tokens[shown.first]
+        row_words = np.repeat(row_words, counts)
+    features = EncodedExamples(
+        input_ids=wrapped.input_ids,
+        lengths=wrapped.lengths,
+        segment_ids=None,
+        example=shown.sentence,
+        rows=rows + np.repeat(shift, row_counts),
+        row_counts=row_counts,
+        labels=np.empty(0, dtype=np.int64),
+        label_counts=np.zeros(len(wrapped.lengths), dtype=np.int64),
+        cut=damaged,
+        row_starts=np.diff(row_words, prepend=-1) > 0 if subwords == "all" else None,
+    )
+    return features, row_words

@@ -1,0 +1,108 @@
+"""Examples that are sentences with a label for every word: read from files, or from what a person hands in."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from palavra.data.characters import split_words
+from palavra.data.conll import read_tagged
+from palavra.errors import PalavraError
+from palavra.tasks.labels import composed
+from palavra.tasks.spec import TaskSpec
+
+Labels = tuple[str, ...]
+_BLANKS = re.compile(r"\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedSentence:
+    """A sentence of W words; `spans` are their character offsets in `text`, `labels` one a word, None where there are
+    none; `where` it is from."""
+
+    words: tuple[str, ...]
+    labels: Labels | None
+    spans: tuple[tuple[int, int], ...]
+    text: str
+    where: str
+
+
+def bounds(examples: Sequence[TaggedSentence]) -> Iterable[tuple[int, int]]:
+    """Where the words of each example begin and end among those of all."""
+    return pairwise(accumulate((len(example.words) for example in examples), initial=0))
+
+
+def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:
+    """The labelled sentences of a file; columns whose names are numbers are counted from 0, or from the end."""
+    word, label = _column(spec.columns.words, 0), _column(_label_column(spec), -1)
+    sentences = read_tagged(source, word_column=word, label_column=label, encoding=spec.encoding)
+    return [
+        TaggedSentence(
+            words=each.words,
+            labels=tuple(composed(label) for label in each.labels),
+            spans=each.spans,
+            text=each.text,
+            where=each.where,
+        )
+        for each in sentences
+    ]
+
+
+def _label_column(spec: TaskSpec) -> str | None:
+    names = spec.columns.label
+    if names is not None and len(names) != 1:
+        raise PalavraError(f"label names {len(names)} columns: labelling takes one, with a label for each word")
+    return None if names is None else names[0]
+
+
+def _column(name: str | None, default: int) -> int | str:
+    """A column by number where it is one."""
+    if name is None:
+        return default
+    return int(name) if name.removeprefix("-").isdecimal() else name
+
+
+def sentence_input(spec: TaskSpec, one: Any, where: str) -> TaggedSentence:
+    """A sentence without labels: from a text, which is divided into words; a list of words; or a mapping with `text`,
+    `words` or both (the words are then those of the text)."""
+    text, words = _text_and_words(one, spec, where)
+    if words is None:
+        assert text is not None
+        split, spans = split_words(text)
+        return TaggedSentence(words=split, labels=None, spans=spans, text=text, where=where)
+    for number, word in enumerate(words, start=1):
+        if not isinstance(word, str) or not word.strip():
+            raise PalavraError(f"{where}: word {number} is {word!r}, not a word: leave it out")
+    if text is None:
+        text = " ".join(words)
+    return TaggedSentence(words=words, labels=None, spans=_places(text, words, where), text=text, where=where)
+
+
+def _text_and_words(one: Any, spec: TaskSpec, where: str) -> tuple[str | None, tuple[Any, ...] | None]:
+    """The text and the words that an input gives: one of the two, or both."""
+    given = [one]
+    if isinstance(one, Mapping):
+        names = (spec.columns.words, "words", "tokens", spec.columns.text, "text")
+        given = [one[name] for name in dict.fromkeys(names) if name in one]
+    text = next((value for value in given if isinstance(value, str)), None)
+    words = next((tuple(value) for value in given if isinstance(value, list | tuple)), None)
+    if text is None and words is None:
+        raise PalavraError(f"{where}: a text or a list of words wanted, or a mapping with 'text' or 'words'")
+    return text, words
+
+
+def _places(text: str, words: Sequence[str], where: str) -> tuple[tuple[int, int], ...]:
+    """Where the words stand in the text, with nothing but blanks between them."""
+    places, at = [], 0
+    for number, word in enumerate(words, start=1):
+        blank = _BLANKS.match(text, at)
+        start = at if blank is None else blank.end()
+        at = start + len(word)
+        if not text.startswith(word, start):
+            raise PalavraError(
+                f"{where}: word {number}, {word!r}, is not at its place in the text, which goes on with "
+                f"{text[start : start + 20]!r}: give all words of the text in order, or the text alone"
+            )
+        places.append((start, at))
+    return tuple(places)

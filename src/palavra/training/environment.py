@@ -1,0 +1,38 @@
+"""The machine and the versions that a run was made with."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palavra.model.compute import Compute
+
+
+def processor_name() -> str:
+    """The processor's model name where the system tells it, its architecture elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def environment(compute: Compute, matmul_peak: float) -> dict[str, Any]:
+    """Versions, machine and the choices of arithmetic."""
+    return {
+        "palavra": version("palavra"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(compute.device),
+        "precision": str(compute.dtype).removeprefix("torch."),
+        "attention": compute.backend.name,
+        "compile": compute.compiled,
+        "matrix product peak (GFLOP/s)": round(matmul_peak / 1e9),
+    }

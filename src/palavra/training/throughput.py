@@ -1,0 +1,77 @@
+"""Loss, speed and time between two log lines."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from palavra import distributed
+from palavra.training.job import TrainingJob
+from palavra.training.loop import StepReport
+
+
+class ThroughputMeter:
+    """What happened since the last log line. Reads losses from the device only when closed."""
+
+    def __init__(self) -> None:
+        self.detail = ""
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, now."""
+        self._began = time.perf_counter()
+        self._lost = self._settled = 0.0
+        self._losses: list[torch.Tensor] = []
+        self._labelled: list[int] = []
+        self._norms: list[torch.Tensor] = []
+        self._tokens = 0
+        self._flops = 0.0
+
+    def add(self, report: StepReport, flops: float) -> None:
+        """Count one step."""
+        self._losses.append(report.loss)
+        self._labelled.append(report.labelled)
+        self._norms.append(report.gradient_norm)
+        self._tokens += report.tokens
+        self._flops += flops
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in the block is not training time."""
+        at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._lost += time.perf_counter() - at
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began - self._lost
+
+    def take_seconds(self) -> float:
+        """Seconds since the window began, less those taken before."""
+        elapsed = self._elapsed()
+        taken, self._settled = elapsed - self._settled, elapsed
+        return taken
+
+    def close(self, report: StepReport, job: TrainingJob) -> dict[str, Any]:
+        """The values of a log line."""
+        job.compute.synchronize()
+        elapsed = max(1e-9, self._elapsed())
+        losses = torch.stack(self._losses)
+        # Each loss is a mean over all ranks, each count that of this one.
+        counts = distributed.all_reduce_sum(torch.tensor(self._labelled, dtype=losses.dtype, device=losses.device))
+        loss = float((losses * counts).sum() / counts.sum())
+        norm = float(torch.stack(self._norms).mean())
+        rate = self._tokens / elapsed
+        peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
+        self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
+            f"  {peak:.0%} of peak" if peak else ""
+        )
+        return {
+            "loss": loss,
+            "gradient_norm": norm,
+            "tokens_per_second": round(rate, 1),
+            "peak_share": None if peak is None else round(peak, 4),
+        }
