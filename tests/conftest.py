@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from tiny_commands import Ask
+from builders.commands import Ask
 
 # Set before a test imports a library that reads them. The threads of tokenizers and forks do not mix.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,7 +58,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pretrained directory of each family."""
-    from tiny_finetuning import write_pretrained
+    from builders.finetuning import write_pretrained
 
     folder = tmp_path_factory.mktemp("pretrained")
     write_pretrained(folder)
@@ -68,7 +68,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with labelled tables: train.csv, valid.csv and test.csv."""
-    from tiny_finetuning import write_reviews
+    from builders.finetuning import write_reviews
 
     folder = tmp_path_factory.mktemp("reviews")
     write_reviews(folder)
@@ -100,7 +100,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a fine-tuned model of each kind, under the kind's name."""
-    from tiny_prediction import FITTED, model_of
+    from builders.prediction import FITTED, model_of
 
     from palavra.tasks.saved_model import save_task_model
 

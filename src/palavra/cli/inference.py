@@ -32,7 +32,8 @@ from palavra.errors import PalavraError
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="question-answering: give no answer where none scores more than this above the best one; 0 as SQuAD 2.0. [the task's]"
+        help="question-answering: give no answer where none scores more than this above the best "
+        "one; 0 as SQuAD 2.0. [the task's]"
     ),
 ]
 
@@ -74,10 +75,19 @@ def evaluate(
     from palavra.log import Log
 
     found = evaluate_model(
-        model, *(sources or ()), column=column, documents=documents_kind(documents, lines), task=task,
-        threshold=threshold, articles=articles, predictions=predictions, sliding=sliding or None, device=device,
-        log=Log(quiet=quiet), **records.given(),
-    )  # fmt: skip
+        model,
+        *(sources or ()),
+        column=column,
+        documents=documents_kind(documents, lines),
+        task=task,
+        threshold=threshold,
+        articles=articles,
+        predictions=predictions,
+        sliding=sliding or None,
+        device=device,
+        log=Log(quiet=quiet),
+        **records.given(),
+    )
     if as_json:
         print_json(found.to_json())
         return
@@ -160,11 +170,14 @@ def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: 
     if as_json:
         ways = [
             {
-                "text": way.text, "probability": way.probability, "probability_per_token": way.probability_per_token,
+                "text": way.text,
+                "probability": way.probability,
+                "probability_per_token": way.probability_per_token,
                 "log_probability": way.log_probability,
                 "blanks": [{"text": one.text, "tokens": [vars(fill) for fill in one.tokens]} for one in way.blanks],
-            } for way in fillings
-        ]  # fmt: skip
+            }
+            for way in fillings
+        ]
         typer.echo(json.dumps({"text": text, "fillings": ways}, ensure_ascii=False))
         return
     typer.echo(text)
@@ -202,9 +215,16 @@ def generate(
     from palavra.inference.streaming import generate_all
 
     options: dict[str, Any] = {
-        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "stop": tuple(stop or ()), "seed": seed, "overflow": overflow,
-    }  # fmt: skip
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop or ()),
+        "seed": seed,
+        "overflow": overflow,
+    }
     loaded = load(model, device=device)
     loaded.check_offers("generate")
     if file is None and samples == 1 and not as_json:
@@ -273,8 +293,13 @@ def score(
 
 def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
     """A score as JSON; what is per something that a text has none of is null."""
-    values = {"text": one.text, "log_likelihood": one.log_likelihood, "tokens": one.tokens, "words": one.words,
-              "bytes": one.bytes}  # fmt: skip
+    values = {
+        "text": one.text,
+        "log_likelihood": one.log_likelihood,
+        "tokens": one.tokens,
+        "words": one.words,
+        "bytes": one.bytes,
+    }
     for key in ("perplexity", "perplexity_per_word", "bits_per_byte"):
         value = getattr(one, key)
         values[key] = None if math.isnan(value) else value

@@ -21,7 +21,8 @@ def held_out(wholes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.boo
 
 
 class ShardBuilder:
-    """The documents of a shard that is being made, in memory: all those read, of which `valid_fraction` are held out."""
+    """The documents of a shard that is being made, in memory: all those read, of which `valid_fraction` are held
+    out."""
 
     def __init__(self, vocab_size: int, valid_fraction: float) -> None:
         self._valid_fraction = valid_fraction

@@ -86,7 +86,8 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob(FinetuningJob):
-    """A fine-tuning whose every validation goes to `on_validation`, which ends it by raising where going on is not worth it."""
+    """A fine-tuning whose every validation goes to `on_validation`, which ends it by raising where going on is not
+    worth it."""
 
     on_validation: Callable[[Validation], None]
 

@@ -172,7 +172,8 @@ def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
         check_head(config, task)
         if (task.spec.max_length or 0) > config.context:
             raise PalavraError(
-                f"task {task.spec.name}: max_length is {task.spec.max_length}, but {recipe.model} reads {config.context} "
+                f"task {task.spec.name}: max_length is {task.spec.max_length}, but {recipe.model} "
+                f"reads {config.context} "
                 "tokens at most: lower it or leave it out"
             )
 

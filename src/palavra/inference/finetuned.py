@@ -189,8 +189,9 @@ class FineTunedModel(AnyModel):
     def with_qa_options(
         self, task: str | None = None, *, threshold: float | None = None, articles: Articles | None = None
     ) -> "FineTunedModel":
-        """The same model with another `question_answering.threshold` or `question_answering.articles`, as far as given: with a threshold of 0 a model
-        of `transformers` that was trained on SQuAD 2.0 refuses to answer by the published rule.
+        """The same model with another `question_answering.threshold` or `question_answering.articles`, as far as
+        given: with a threshold of 0 a model of `transformers` that was trained on SQuAD 2.0 refuses to answer by the
+        published rule.
 
         Raises PalavraError where the task is not question answering.
         """
@@ -224,9 +225,9 @@ class FineTunedModel(AnyModel):
         the input is longer than what the model reads.
 
         Inputs are texts, pairs of texts, or mappings with the task's columns, or with those named in `columns`
-        (`text`, `text_a`, ..., as in training); a single text is a list of one. `overflow` "window" or "truncate" says what
-        becomes of texts beyond the context (as the task was trained, unless given); `top` how many of the most probable
-        classes or answers are listed in `best` (5, unless given).
+        (`text`, `text_a`, ..., as in training); a single text is a list of one. `overflow` "window" or "truncate" says
+        what becomes of texts beyond the context (as the task was trained, unless given); `top` how many of the most
+        probable classes or answers are listed in `best` (5, unless given).
         """
         if columns:
             return self.with_columns(task, **columns).predict(inputs, task=task, overflow=overflow, top=top)

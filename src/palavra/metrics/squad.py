@@ -158,7 +158,8 @@ def _mean(scores: Floats) -> float | None:
 
 
 def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> Threshold:
-    """The threshold on no-answer scores `no_answer_margin` (E,) above which no answer is given, and the mean score with it.
+    """The threshold on no-answer scores `no_answer_margin` (E,) above which no answer is given, and the mean score
+    with it.
 
     scores (E,) of the predictions as they are; answered (E,) whether the text has an answer. The published search
     walks up the sorted no-answer scores and may stop between equal ones, where no threshold can cut; here it does

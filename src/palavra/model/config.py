@@ -72,7 +72,8 @@ class ModelConfig:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
         if self.num_heads < 1 or self.hidden_size % self.num_heads:
             raise PalavraError(
-                f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads {self.num_heads}: change either"
+                f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads "
+                f"{self.num_heads}: change either"
             )
         if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
             raise PalavraError(

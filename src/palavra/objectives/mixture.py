@@ -19,8 +19,8 @@ from palavra.objectives.masked import MaskedObjective
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """How much is causal: `causal_fraction` of the steps, the `when` "first" ones, or spread "throughout" the run; or of
-    the sequences of every batch, both kinds "together".
+    """How much is causal: `causal_fraction` of the steps, the `when` "first" ones, or spread "throughout" the run; or
+    of the sequences of every batch, both kinds "together".
 
     Causal steps first and masked ones after gave better encoders than masked ones alone at equal cost to
     Gisserot-Boukhlef et al. (2025, arXiv:2507.00994); both kinds together, in one model that can be used as either,

@@ -30,9 +30,9 @@ class FinetuneConfig:
     """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
     examples a step; `micro_batch_tokens` tokens of one forward pass. `log_every`, `eval_every` (None: each epoch),
     `save_every` in steps. `metric` decides which weights are kept (None, and of several tasks those without it: the
-    task's own); `patience`: stop after so many validations without a better one. `keep_last`, `threads` and the rest as in
-    pretraining; a finished run has no more use for its checkpoints, unless `keep_checkpoints` says that it may go on
-    for longer."""
+    task's own); `patience`: stop after so many validations without a better one. `keep_last`, `threads` and the rest
+    as in pretraining; a finished run has no more use for its checkpoints, unless `keep_checkpoints` says that it may
+    go on for longer."""
 
     steps: int | None = None
     epochs: float = 3.0

@@ -97,14 +97,25 @@ def build_finetune_recipe(
         [spec.kind for spec in specs],
     )  # fmt: skip
     head = without_none(
-        pooling=pooling, hidden_sizes=None if hidden_sizes is None else tuple(hidden_sizes), activation=activation, norm=norm,
+        pooling=pooling,
+        hidden_sizes=None if hidden_sizes is None else tuple(hidden_sizes),
+        activation=activation,
+        norm=norm,
         dropout=dropout,
-    )  # fmt: skip
+    )
     values = without_none(
-        valid=None if valid is None else str(valid), test=None if test is None else str(test), valid_fraction=valid_fraction,
-        encoding=encoding, multilabel=multilabel, separator=separator, class_weights=class_weights,
-        label_smoothing=label_smoothing, max_length=max_length, overflow=overflow, temperature=temperature,
-    )  # fmt: skip
+        valid=None if valid is None else str(valid),
+        test=None if test is None else str(test),
+        valid_fraction=valid_fraction,
+        encoding=encoding,
+        multilabel=multilabel,
+        separator=separator,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        max_length=max_length,
+        overflow=overflow,
+        temperature=temperature,
+    )
     tasks = tuple(
         replace(
             task,

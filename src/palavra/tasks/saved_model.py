@@ -147,7 +147,8 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
-    """The tasks as they are saved, and within the block the output layers that go with them (see `Task.fold_scaling`)."""
+    """The tasks as they are saved, and within the block the output layers that go with them (see
+    `Task.fold_scaling`)."""
     own = {name: model.head(name).output for name in tasks}
     fold_scaling = {name: task.fold_scaling(own[name]) for name, task in tasks.items()}
     try:

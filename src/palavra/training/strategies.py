@@ -22,8 +22,8 @@ _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 class StrategyConfig:
     """`name`: "full" moves everything, of the vocabulary the vectors of tokens that the training texts hold; "frozen"
     only the head; "last-n" the last `last_n` layers and the head; "gradual" starts with the head and thaws a layer from
-    the top each `unfreeze_fraction` of the run (sooner where there are many), the embeddings last (Howard and Ruder 2018,
-    section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
+    the top each `unfreeze_fraction` of the run (sooner where there are many), the embeddings last (Howard and Ruder
+    2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
 
     `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
     one share less than the lowest layer (Clark et al. 2020). `head_lr_ratio`: the head's rate over the optimizer's.

@@ -1,5 +1,5 @@
-"""The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a `TrainingJob`;
-pretraining and fine-tuning differ in theirs, never here."""
+"""The training part of every run: steps, logging, validation, checkpoints, interruption. What is trained is a
+`TrainingJob`; pretraining and fine-tuning differ in theirs, never here."""
 
 import math
 import shutil

@@ -9,17 +9,35 @@ from palavra.model.families.reading import ACTIVATION_WRITTEN, activation, flag,
 
 
 def new(
-    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    context: int,
+    intermediate_size: int | None = None,
     **changes: Any,
-) -> ModelConfig:  # fmt: skip
+) -> ModelConfig:
     """A fresh configuration with the published proportions."""
     values: dict[str, Any] = {"segments": 2, "norm_eps": 1e-12}
     return ModelConfig(
-        family="bert", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
-        intermediate_size=intermediate_size or 4 * hidden_size, norm="post", positions="learned", gated=False,
-        layer_kinds=_all_global(num_layers), norm_bias=True, attention_bias=True, mlp_bias=True, head_bias=True,
+        family="bert",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        context=context,
+        intermediate_size=intermediate_size or 4 * hidden_size,
+        norm="post",
+        positions="learned",
+        gated=False,
+        layer_kinds=_all_global(num_layers),
+        norm_bias=True,
+        attention_bias=True,
+        mlp_bias=True,
+        head_bias=True,
         **{**values, **changes},
-    )  # fmt: skip
+    )
 
 
 def _all_global(num_layers: int) -> tuple[LayerKind, ...]:

@@ -10,14 +10,26 @@ from palavra.model.families.storage import Stored
 
 
 def new(
-    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    context: int,
+    intermediate_size: int | None = None,
     **changes: Any,
-) -> ModelConfig:  # fmt: skip
+) -> ModelConfig:
     """A fresh configuration with the published proportions."""
     return ModelConfig(
-        family="gpt2", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
-        intermediate_size=intermediate_size or 4 * hidden_size, **{**_fixed(num_layers), **changes},
-    )  # fmt: skip
+        family="gpt2",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        context=context,
+        intermediate_size=intermediate_size or 4 * hidden_size,
+        **{**_fixed(num_layers), **changes},
+    )
 
 
 def _fixed(num_layers: int) -> dict[str, Any]:

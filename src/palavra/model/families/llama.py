@@ -12,17 +12,28 @@ THETA = 10_000.0
 
 
 def new(
-    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    context: int,
+    intermediate_size: int | None = None,
     **changes: Any,
-) -> ModelConfig:  # fmt: skip
+) -> ModelConfig:
     """A fresh configuration: published proportions, embeddings tied as in the small models of this family."""
     values: dict[str, Any] = {"num_kv_heads": _shared_heads(num_heads), "tied_embeddings": True}
     return ModelConfig(
-        family="llama", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
+        family="llama",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        context=context,
         # Two thirds of the usual 4 D: a gated part has three matrices where a plain one has two.
         intermediate_size=intermediate_size or -(-8 * hidden_size // 3 // 32) * 32,
         **{**_fixed(num_layers), "rope_theta_global": THETA, **values, **changes},
-    )  # fmt: skip
+    )
 
 
 def _shared_heads(num_heads: int) -> int:

@@ -16,9 +16,15 @@ THETA_LONG = 160_000.0
 
 
 def new(
-    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int, intermediate_size: int | None = None,
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    context: int,
+    intermediate_size: int | None = None,
     **changes: Any,
-) -> ModelConfig:  # fmt: skip
+) -> ModelConfig:
     """A fresh configuration. Every third layer is global, as published, where a sequence can outgrow the
     local window; in shorter contexts local attention would be the same thing slower, so all layers are global.
     """
@@ -33,11 +39,19 @@ def new(
         "rope_theta_local": THETA_SHORT,
     }
     return ModelConfig(
-        family="modernbert", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, context=context,
+        family="modernbert",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        context=context,
         # Two thirds of the usual 4 D: a gated part has three matrices where a plain one has two.
         intermediate_size=intermediate_size or -(-8 * hidden_size // 3 // 32) * 32,
-        norm="pre", positions="rotary", gated=True, **{**values, **changes},
-    )  # fmt: skip
+        norm="pre",
+        positions="rotary",
+        gated=True,
+        **{**values, **changes},
+    )
 
 
 def read(values: Mapping[str, Any]) -> ModelConfig:

@@ -224,9 +224,14 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def fix_steps(
-    recipe: Recipe, model: VocabularyModel, objective: TextObjective, text: CorpusStats, packer: Packer, compute: Compute,
+    recipe: Recipe,
+    model: VocabularyModel,
+    objective: TextObjective,
+    text: CorpusStats,
+    packer: Packer,
+    compute: Compute,
     log: Log,
-) -> tuple[int, str]:  # fmt: skip
+) -> tuple[int, str]:
     """The number of steps of this run and a line that says where it comes from.
 
     A length in epochs is counted in the batches that `packer` plans. One in minutes is measured: a few real steps

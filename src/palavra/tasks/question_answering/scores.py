@@ -24,7 +24,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What was found for questions, its `grades` with none withheld, and how much better "no answer" is, `no_answer_margin`."""
+    """What was found for questions, its `grades` with none withheld, and how much better "no answer" is,
+    `no_answer_margin`."""
 
     found: tuple[Found, ...]
     grades: Grades

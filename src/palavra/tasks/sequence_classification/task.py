@@ -314,9 +314,13 @@ class SequenceClassification(Tempered[TextExample]):
         return calibration.fit_temperature(logits, labels.astype(np.int64))
 
     def _loss_at(
-        self, features: EncodedExamples, inferred: ModelOutputs, chosen: npt.NDArray[np.bool_], labels: npt.NDArray[Any],
+        self,
+        features: EncodedExamples,
+        inferred: ModelOutputs,
+        chosen: npt.NDArray[np.bool_],
+        labels: npt.NDArray[Any],
         temperature: float,
-    ) -> float:  # fmt: skip
+    ) -> float:
         """The mean loss of the `chosen` examples' labels, whose probabilities are averaged over windows."""
         probabilities = self.at(temperature).probabilities(features, inferred)[chosen]
         if self.multilabel:

@@ -1,0 +1,367 @@
+"""Records that are read by a fine-tuned model: options, and other columns than in training."""
+
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pytest
+from builders.prediction import BODY, EXAMPLES, FITTED, PAIR, flags, model_of, renamed
+from test_docs import COMMAND
+from typer.testing import CliRunner
+
+import palavra
+from palavra.api.evaluate import evaluate_task
+from palavra.api.predict import predict_inputs
+from palavra.cli import app
+from palavra.cli.records import InputOptions, RecordOptions
+from palavra.errors import PalavraError
+from palavra.finetuning.splits import read_split
+from palavra.inference.finetuned import FineTunedModel
+from palavra.recipe.finetuning_options import build_finetune_recipe
+from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.registry import KINDS
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, Columns, TaskSpec, text_fields
+from palavra.tasks.text_examples import text_columns
+
+
+def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path:
+    lines = [json.dumps({"id": str(n), **record}, ensure_ascii=False) for n, record in enumerate(records)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding=encoding)
+    return path
+
+
+def _named(kind: str) -> dict[str, Any]:
+    return {name: name for name in EXAMPLES[kind]}
+
+
+SEPARATOR = r"^--separator would not be read: it parts the labels of classification with --multilabel[^\n]*$"
+
+
+# The options
+
+
+def test_every_command_that_reads_records_has_the_same_options() -> None:
+    def options(command: str, kind: type[InputOptions]) -> dict[str, tuple[Any, ...]]:
+        names = kind.__dataclass_fields__
+        found = {each.name: each for each in COMMAND.commands[command].params}
+        return {name: (found[name].opts, found[name].help, found[name].multiple) for name in names}
+
+    labelled = options("finetune", RecordOptions)
+    assert all(said for _, said, _ in labelled.values())
+    assert options("sweep", RecordOptions) == options("evaluate", RecordOptions) == labelled
+    assert options("predict", InputOptions) == {name: labelled[name] for name in InputOptions.__dataclass_fields__}
+
+
+def test_the_columns_are_the_same_everywhere() -> None:
+    names = set(Columns.__dataclass_fields__)
+    assert set(LabelledColumns.__annotations__) == names
+    assert set(RecordOptions.__dataclass_fields__) == names | {"encoding", "separator"}
+    assert {name for known in COLUMNS_OF.values() for name in known} == names
+    assert set(COLUMNS_OF) == set(KINDS)
+
+
+def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
+    for kind, names in itertools.product(KINDS, itertools.product(("x", None), repeat=len(TEXTS))):
+        given = {name: value for name, value in zip(TEXTS, names, strict=True) if name in COLUMNS_OF[kind]}
+        read = text_fields(TaskSpec(kind=kind, columns=Columns(**given)))
+        assert set(read) <= set(COLUMNS_OF[kind])
+        assert len(read) == (0 if kind == "question-answering" else 2 if given.get("text_b") else 1)
+
+
+@pytest.mark.parametrize("command", ["finetune", "sweep"])
+def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    home = {"finetune": "palavra.api.finetune.finetune", "sweep": "palavra.experiments.sweep.sweep"}[command]
+    monkeypatch.setattr(home, lambda kind, train, **options: given.update(options, train=train))
+    line = [
+        command,
+        "question-answering",
+        "hf://squad:train",
+        "--model",
+        "m",
+        "--out",
+        str(tmp_path),
+        "--valid",
+        "hf://squad:valid",
+    ]
+    several = ["--label", "a", "--label", "b", "--choices", "x", "--choices", "y"]
+    one = {name: f"my {name}" for name in ("text", "text_a", "text_b", "words", "question", "context", "answers",
+                                           "encoding", "separator")}  # fmt: skip
+    done = CliRunner().invoke(app, [*line, *flags(one), *several], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert {name: given[name] for name in one} == one
+    assert (given["label"], given["choices"]) == (("a", "b"), ("x", "y"))
+    assert (given["train"], given["valid"]) == ("hf://squad:train", "hf://squad:valid")
+
+
+# Other columns than in training
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: Path, kind: str) -> None:
+    own = write(tmp_path / "own.jsonl", EXAMPLES[kind], EXAMPLES[kind])
+    record, columns = renamed(kind)
+    others = write(tmp_path / "others.jsonl", record, record)
+    expected = evaluate_task(
+        folders / kind, own, **({} if kind != "token-classification" else _named("token-classification"))
+    )
+    found = palavra.evaluate(folders / kind, others, **columns)
+    assert found.scores.values == expected.scores.values
+    model = palavra.load(folders / kind)
+    inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}
+    said = model.predict([record], **inputs)
+    assert said == model.predict([EXAMPLES[kind]])
+    line = CliRunner().invoke(app, ["evaluate", str(folders / kind), str(others), "--json", *flags(columns)])
+    assert line.exit_code == 0, line.output
+    assert json.loads(line.stdout)["values"] == pytest.approx(dict(expected.scores.values))
+
+
+def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes("título,outro\no barco é azul,x\n".encode("latin-1"))
+    line = ["predict", str(folders / "classification"), "--file", str(file), "--text", "título"]
+    done = CliRunner().invoke(app, [*line, "--encoding", "latin-1"], catch_exceptions=False)
+    assert json.loads(done.stdout) == palavra.load(folders / "classification").predict(["o barco é azul"])[0]
+    with pytest.raises(PalavraError, match=r"t\.csv:1: .*--encoding"):
+        CliRunner().invoke(app, line, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "said"),
+    [
+        ("classification", {"question": "q"}, r"^--question means nothing for classification: use --text, [^\n]*$"),
+        (
+            "question-answering",
+            {"text_a": "q"},
+            r"^--text-a means nothing for question-answering: use --question, --context, --answers$",
+        ),
+        ("regression", {"label": ("a", "b")}, r"^--label names 2 columns, task was trained with 1: name as many$"),
+        ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave --text-b out$"),
+    ],
+)
+def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
+    with pytest.raises(PalavraError, match=said):
+        model_of(kind).with_columns(**columns)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trained_with", "given", "said"),
+    [
+        ("classification", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
+        (
+            "multiple-choice",
+            BODY,
+            {"text_a": "s"},
+            "^--text-a would not be read: task reads --text body; leave it out$",
+        ),
+        ("regression", PAIR, {"text": "x"}, "^--text would not be read: task reads --text-a a and --text-b b; leave"),
+        *((kind, Columns(), {"separator": ";"}, SEPARATOR) for kind in FITTED),
+    ],
+)
+def test_what_the_task_would_not_read_is_refused(
+    kind: str, trained_with: Columns, given: dict[str, Any], said: str
+) -> None:
+    """Else other columns would be scored without a word."""
+    with pytest.raises(PalavraError, match=said):
+        model_of(kind, columns=trained_with).with_columns(**given)
+    columns = {name: value for name, value in vars(trained_with).items() if value is not None}
+    kind = "classification" if kind == "pairs" else kind
+    with pytest.raises(PalavraError, match=said):
+        build_finetune_recipe(cast(Any, kind), "t.csv", model="m", **columns, **given)
+
+
+def test_what_the_task_reads_is_taken() -> None:
+    other = model_of("classification", columns=Columns(text_a="a")).with_columns(text="x")
+    assert text_columns(other.task()[1].spec) == ("x",)
+    for columns in (Columns(), Columns(text_a="a")):
+        other = model_of("classification", columns=columns).with_columns(text_a="x")
+        assert text_columns(other.task()[1].spec) == ("x",)
+    other = model_of("regression", columns=PAIR).with_columns(text_a="x")
+    assert text_columns(other.task()[1].spec) == ("x", "b")
+    for options in ({"multilabel": True}, {"set": ["task.multilabel=true"]}):
+        made = build_finetune_recipe("classification", "t.csv", model="m", separator=";", **cast(Any, options))
+        assert made.tasks[0].separator == ";"
+
+
+def test_a_text_is_not_read_where_words_are_labelled(folders: Path, tmp_path: Path) -> None:
+    own = write(tmp_path / "own.jsonl", EXAMPLES["token-classification"])
+    with pytest.raises(PalavraError, match=r"^--text would not be read: task reads labelled words; [^\n]*--words$"):
+        evaluate_task(folders / "token-classification", own, text="body", label="label")
+    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+        read_split(TaskSpec(kind="token-classification", train=str(own), columns=Columns(text="body")), 0)
+    columns = tmp_path / "own.conll"
+    columns.write_text("the O\nboat B-X\n", encoding="utf-8")
+    model = model_of("token-classification")
+    assert len(list(predict_inputs(model, (), str(own), text="body"))) == 1
+    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+        list(predict_inputs(model, (), str(columns), text="body"))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_path: Path, suffix: str) -> None:
+    """What is named there would be ignored; beside a file of records, or by a model trained on such, it is not."""
+    asked = {"id": "1", "question": "which boat?", "answers": [{"text": "red boat", "answer_start": 4}]}
+    content = json.dumps({"data": [{"paragraphs": [{"context": "the red boat", "qas": [asked]}]}]}).encode()
+    squad, records = tmp_path / f"squad.json{suffix}", tmp_path / "own.json"
+    squad.write_bytes(pa.compress(content, "gzip", asbytes=True) if suffix else content)
+    records.write_text(json.dumps([{"id": "1", "ask": "which boat?", "context": "the red boat", "answers": []}]))
+    said = rf"^{squad}: --question would not be read: SQuAD's JSON has names of its own; leave it out$"
+    with pytest.raises(PalavraError, match=said):
+        evaluate_task(folders / "question-answering", squad, question="ask")
+    model = palavra.load(folders / "question-answering")
+    assert isinstance(model, FineTunedModel)
+    with pytest.raises(PalavraError, match=said):
+        list(predict_inputs(model, (), str(squad), question="ask"))
+    spec = TaskSpec(kind="question-answering", train=str(squad), columns=Columns(question="ask"))
+    with pytest.raises(PalavraError, match=said):
+        read_split(replace(spec, valid=str(squad)), 0)
+    assert len(read_split(replace(spec, valid=str(records)), 0).valid) == 1
+    trained_on_records = model.with_columns(question="ask")
+    assert len(list(predict_inputs(trained_on_records, (), str(squad)))) == 1
+    assert len(list(predict_inputs(model, (), str(records), question="ask"))) == 1
+
+
+def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        PalavraError, match="--choices means nothing for classification: use --text, --text-a, --text-b, --label"
+    ):
+        build_finetune_recipe("classification", "t.csv", model="m", choices="c")
+    tasks = tmp_path / "tasks.toml"
+    tables = [
+        f'[[tasks]]\nname = "{name}"\nkind = "{kind}"\ntrain = "t.csv"\n'
+        for name, kind in (("one", "classification"), ("other", "multiple-choice"))
+    ]
+    tasks.write_text("\n".join(tables), encoding="utf-8")
+    made = build_finetune_recipe("multitask", tasks, model="m", choices="c")
+    assert made.tasks[1].columns.choices == ("c",)
+    with pytest.raises(PalavraError, match="--words means nothing for classification, multiple-choice"):
+        build_finetune_recipe("multitask", tasks, model="m", words="w")
+
+
+def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -> None:
+    kinds = (
+        ("one", "classification", ""),
+        ("several", "classification", "multilabel = true\n"),
+        ("asked", "question-answering", ""),
+    )
+    tables = [f'[[tasks]]\nname = "{name}"\nkind = "{kind}"\ntrain = "t.csv"\n{more}' for name, kind, more in kinds]
+    (tmp_path / "tasks.toml").write_text("\n".join(tables), encoding="utf-8")
+    made = build_finetune_recipe("multitask", tmp_path / "tasks.toml", model="m", text="t", question="q", separator=";")
+    assert [(task.columns.text, task.columns.question, task.separator) for task in made.tasks] == [
+        ("t", None, ","), ("t", None, ";"), (None, "q", ",")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        (
+            "classification",
+            'columns.question = "q"',
+            "columns.question means nothing for classification, which takes text, text_a, text_b, label: leave it out",
+        ),
+        (
+            "token-classification",
+            'columns.text_a = "a"',
+            "columns.text_a means nothing for token-classification, which takes text, words, l",
+        ),
+        (
+            "multiple-choice",
+            'columns.text_b = "b"',
+            "columns.text_b means nothing for multiple-choice, which takes text, text_a, cho",
+        ),
+        ("regression", 'columns = { text = "t", text_b = "b" }', "columns.text would not be read, but text_a and te"),
+        (
+            "multiple-choice",
+            'columns = { text = "t", text_a = "a" }',
+            "columns.text_a would not be read, but text: leave one",
+        ),
+        (
+            "question-answering",
+            'separator = ";"',
+            "separator means nothing for question-answering, only for classification: leave it out",
+        ),
+        (
+            "classification",
+            'separator = ";"',
+            "separator would not be read, for it parts several labels of one field: set mul",
+        ),
+    ],
+)
+def test_a_field_of_a_file_that_its_task_does_not_read_is_refused(
+    tmp_path: Path, kind: str, fields: str, said: str
+) -> None:
+    table = f'name = "mine"\nkind = "{kind}"\ntrain = "t.csv"\n{fields}\n'
+    alone, among = tmp_path / "alone.toml", tmp_path / "among.toml"
+    alone.write_text(table, encoding="utf-8")
+    other = '[[tasks]]\nname = "other"\nkind = "classification"\ntrain = "t.csv"\nmultilabel = true\n'
+    among.write_text(f"{other}separator = ';'\n[[tasks]]\n{table}", encoding="utf-8")
+    for source, what in ((alone, kind), (among, "multitask")):
+        with pytest.raises(PalavraError, match=rf"^{source}: task mine: {re.escape(said)}[^\n]*$"):
+            build_finetune_recipe(cast(Any, what), source, model="m")
+
+
+def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text('kind = "classification"\ntrain = "t.csv"\nseparator = ";"\n', encoding="utf-8")
+    with pytest.raises(PalavraError, match=r"^task task: columns\.question means nothing for classification"):
+        build_finetune_recipe("classification", file, model="m", multilabel=True, set=["task.columns.question=q"])
+    assert build_finetune_recipe("classification", file, model="m", multilabel=True).tasks[0].separator == ";"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"last_n": 3}, "--last-n means nothing to the strategy full: add --strategy last-n"),
+        ({"last_n": 3, "strategy": "lora"}, "--last-n means nothing to the strategy lora: add --strategy last-n"),
+        (
+            {"valid": "v.csv", "valid_fraction": 0.2},
+            "--valid-fraction would not be read, for there are validation examples",
+        ),
+        ({"folds": 3, "valid_fraction": 0.2}, "--valid-fraction would not be read, for --folds holds out by itself"),
+        ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(PalavraError, match=rf"^{re.escape(said)}[^\n]*$"):
+        palavra.finetune("classification", "t.csv", model="m", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_file_of_tasks_says_beside_them_is_not_lost(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.toml"
+    tables = [
+        f'[[tasks]]\nname = "{name}"\nkind = "question-answering"\ntrain = "t.json"\n' for name in ("one", "other")
+    ]
+    file.write_text("\n".join([*tables, "[train]\nepochs = 7.0\n"]), encoding="utf-8")
+    with pytest.raises(PalavraError, match=rf"^{file}: train would not be read, [^\n]* --recipe too[^\n]*$"):
+        build_finetune_recipe("multitask", file, model="m")
+    assert build_finetune_recipe("multitask", file, model="m", recipe=file).train.epochs == 7
+    with pytest.raises(
+        PalavraError, match=r"^t\.json: one file of examples, but the recipe describes 2 tasks: [^\n]*$"
+    ):
+        build_finetune_recipe("question-answering", "t.json", model="m", recipe=file)
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
+    model = model_of(kind)
+    record = {name: value for name, value in EXAMPLES[kind].items() if name not in ("label", "answers")}
+    if kind in ("classification", "pairs", "regression"):
+        assert model.predict([record], overflow="window") == model.predict([record])
+        return
+    with pytest.raises(PalavraError, match=f"^--overflow means nothing for {kind}, only for classification, reg"):
+        model.predict([record], overflow="window")
+
+
+def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
+    with pytest.raises(TypeError, match="'txt'"):
+        model_of("classification").predict(["a"], txt="t")  # type: ignore[call-arg]
+
+
+def test_a_data_set_of_the_hub_keeps_its_name() -> None:
+    made = build_finetune_recipe("question-answering", "hf://squad:train", model="m", valid="hf://squad:validation")
+    assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", "hf://squad:validation")

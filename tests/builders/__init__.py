@@ -1,0 +1,1 @@
+"""Small models, texts, runs and reports that many tests build on."""

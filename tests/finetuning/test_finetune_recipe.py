@@ -1,0 +1,83 @@
+"""What a fine-tuning recipe takes from the model, the call and an older recipe."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from builders.finetuning import FAST, RATE, recipe, run, spec, weights
+from safetensors.torch import load_file
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.finetuning.splits import with_absolute_paths
+from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.recipe.finetuning_options import build_finetune_recipe
+from palavra.tasks.spec import TaskSpec
+from palavra.training.optimizers import OptimizerConfig
+
+pytestmark = pytest.mark.usefixtures("without_report")
+
+
+def test_a_data_set_of_the_hub_has_no_folder(pretrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = with_absolute_paths(
+        recipe(pretrained, TaskSpec(kind="question-answering", train="hf://squad:train", test="t.json"))
+    )
+    assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", None)
+    assert made.tasks[0].test == str(tmp_path / "t.json")
+
+
+def test_from_scratch_takes_sizes_but_no_weights(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    settings = {"steps": 1, "epochs": 1.0}
+    run(recipe(pretrained, spec(reviews), from_scratch=True, train=settings), tmp_path / "scratch")
+    run(recipe(pretrained, spec(reviews), train=settings), tmp_path / "init")
+    before = load_file(pretrained / "modernbert" / "model.safetensors")
+    key = "model.embeddings.tok_embeddings.weight"
+    distance = [float((weights(tmp_path / name)[key] - before[key]).abs().max()) for name in ("scratch", "init")]
+    assert distance[0] > 0.3
+    assert distance[1] < 0.01
+
+
+def test_the_optimizer_is_that_of_pretraining_unless_given(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    own = tmp_path / "model"
+    own.mkdir()
+    for path in (pretrained / "modernbert").iterdir():
+        (own / path.name).write_bytes(path.read_bytes())
+    written = configuration.to_toml(Recipe(optimizer=OptimizerConfig(name="muon")))
+    (own / "palavra.toml").write_text(written)
+    for given, expected in ((None, "muon"), (RATE, "adamw")):
+        out = tmp_path / expected
+        run(FinetuneRecipe(model=str(own), tasks=(spec(reviews),), optimizer=given, train=replace(FAST, steps=1)), out)
+        found = configuration.from_toml(FinetuneRecipe, out / "palavra.toml").optimizer
+        assert found is not None
+        assert found.name == expected
+        assert found.learning_rate is not None
+    with pytest.raises(PalavraError, match=r"^optimizer\.learning_rate must be given for sgd: [^\n]*$"):
+        run(
+            recipe(pretrained, spec(reviews), optimizer=OptimizerConfig(name="sgd", learning_rate=None)),
+            tmp_path / "sgd",
+        )
+
+
+def test_the_number_of_epochs_replaces_a_recipe_s_steps(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    run(recipe(pretrained, spec(reviews), train={"steps": 2, "eval_every": 2}), tmp_path / "out")
+    again = build_finetune_recipe(
+        "classification",
+        reviews / "train.csv",
+        model=pretrained / "bert",
+        recipe=tmp_path / "out" / "palavra.toml",
+        epochs=3,
+    )
+    assert (again.train.steps, again.train.epochs) == (None, 3)
+
+
+def test_a_learning_rate_alone_keeps_the_model_s_own_optimizer(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+    shutil.copytree(pretrained / "bert", folder)
+    (folder / "palavra.toml").write_text(configuration.to_toml(Recipe()), encoding="utf-8")
+    for options in ({"learning_rate": 0.01}, {"set": ["optimizer.learning_rate=0.01"]}):
+        made = build_finetune_recipe("classification", reviews / "train.csv", model=folder, **cast(Any, options))
+        assert made.optimizer is not None
+        assert (made.optimizer.name, made.optimizer.learning_rate) == ("muon", 0.01)

@@ -1,0 +1,341 @@
+"""Each family computes what `transformers` computes, and its directories go both ways."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from builders.models import build_causal_model, build_model, model_config, random_batch, run, scramble
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from palavra.batch import Batch, unpack
+from palavra.model.config import ModelConfig
+from palavra.model.directory import (
+    load_causal_model,
+    load_model,
+    load_weights_into,
+    read_config,
+    save_model,
+    write_weights,
+)
+from palavra.model.families import FAMILIES, family_named
+from palavra.model.families.storage import Keys, Stored
+from palavra.model.heads import MaskedLanguageModel, VocabularyModel
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+LENGTHS = [40, 1, 23, 8]
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+ROLES = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3}
+CAUSAL_ROLES = {"bos_token_id": 2, "eos_token_id": 3}
+BERT: list[dict[str, Any]] = [
+    {},
+    {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
+    {"hidden_act": "relu", "type_vocab_size": 3},
+    {"tie_word_embeddings": False},
+]
+MODERNBERT: list[dict[str, Any]] = [
+    {"local_attention": 8},
+    {"local_attention": 8, "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
+    {"local_attention": 6, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    {"local_attention": 9, "decoder_bias": False, "norm_eps": 1e-6, "hidden_activation": "silu"},
+    {"local_attention": 8, "tie_word_embeddings": False, "classifier_activation": "gelu_new"},
+    {
+        "local_attention": 8,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+        },
+    },
+]
+LLAMA: list[dict[str, Any]] = [
+    {},
+    {"num_key_value_heads": 2, "num_attention_heads": 4},
+    {"num_key_value_heads": 1, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+    {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+]
+GPT2: list[dict[str, Any]] = [
+    {},
+    {"n_inner": None, "tie_word_embeddings": False},
+    {"activation_function": "relu", "layer_norm_epsilon": 1e-3},
+]
+CASES = [
+    (family, case)
+    for family, cases in (("bert", BERT), ("modernbert", MODERNBERT), ("llama", LLAMA), ("gpt2", GPT2))
+    for case in cases
+]
+CLASSES = {
+    "bert": "BertForMaskedLM",
+    "modernbert": "ModernBertForMaskedLM",
+    "llama": "LlamaForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+}
+CAUSAL = ("llama", "gpt2")
+
+
+def theirs(family: str, changes: dict[str, Any]) -> Any:
+    """A random `transformers` model."""
+    model: Any
+    if family == "bert":
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES | changes))
+    elif family == "llama":
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | CAUSAL_ROLES | changes))
+    elif family == "gpt2":
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**SIZES | CAUSAL_ROLES | {"n_inner": 24} | changes)
+        )
+    else:
+        model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**SIZES | ROLES | changes))
+    torch.manual_seed(1)
+    scramble(model)
+    return model.eval()
+
+
+def their_logits(model: Any, batch: Batch) -> Tensor:
+    """(N, V), each document alone."""
+    with torch.inference_mode():
+        return torch.cat([model(torch.from_numpy(sample.input_ids)[None]).logits[0] for sample in unpack(batch)])
+
+
+def our_logits(model: VocabularyModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
+    """(N, V), all documents packed."""
+    with torch.inference_mode():
+        return model.logits(run(model.eval(), batch, backend, width))
+
+
+def auto_class(family: str) -> Any:
+    return transformers.AutoModelForCausalLM if family in CAUSAL else transformers.AutoModelForMaskedLM
+
+
+def build(config: ModelConfig, seed: int = 0) -> VocabularyModel:
+    """A model of the kind that the family is for, scrambled."""
+    return build_causal_model(config, seed=seed) if config.causal else build_model(config, seed=seed)
+
+
+def load(directory: Path, family: str) -> tuple[VocabularyModel, tuple[str, ...]]:
+    """The model of a directory, and what was missing."""
+    return load_causal_model(directory) if family in CAUSAL else load_model(directory)
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_directories_of_transformers_give_their_logits(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    reference = theirs(family, changes)
+    reference.save_pretrained(tmp_path)
+    model, missing = load(tmp_path, family)
+    assert missing == ()
+    assert model.config.family == family
+    batch = random_batch(LENGTHS)
+    expected = their_logits(reference, batch)
+    for backend, width in (("rows", 0), ("rows", 64), ("reference", 0)):
+        assert_same(our_logits(model, batch, backend, width), expected)
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_our_directories_load_in_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """No missing, unexpected or mismatched keys; the same logits."""
+    theirs(family, changes).save_pretrained(tmp_path / "theirs")
+    model = build(read_config(tmp_path / "theirs"), seed=2)
+    save_model(model, tmp_path / "ours", CAUSAL_ROLES if family in CAUSAL else ROLES)
+    loaded, report = auto_class(family).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert {key: value for key, value in report.items() if value} == {}
+    assert type(loaded).__name__ == CLASSES[family]
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
+
+
+def test_new_models_load_in_transformers(tmp_path: Path) -> None:
+    """With proportions of their own, and in a context where local layers begin to matter."""
+    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64), ("llama", 64), ("gpt2", 64)):
+        config = family_named(family, "test").new(
+            vocab_size=60, hidden_size=32, num_layers=4, num_heads=4, context=context, pad_id=0, dropout=0.1
+        )
+        model = build(config)
+        save_model(model, tmp_path, ROLES)
+        loaded, report = auto_class(family).from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(report.values())
+        batch = random_batch([context, 5], vocab_size=60)
+        assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
+
+
+def test_local_layers_follow_the_context() -> None:
+    new = FAMILIES["modernbert"].new
+    short = new(vocab_size=50, hidden_size=32, num_layers=4, num_heads=2, context=128)
+    long = new(vocab_size=50, hidden_size=32, num_layers=4, num_heads=2, context=512)
+    assert short.layer_kinds == ("global",) * 4
+    assert long.layer_kinds == ("global", "local", "local", "global")
+    assert long.window == 64
+
+
+def configs() -> st.SearchStrategy[ModelConfig]:
+    shared = {
+        "vocab_size": st.integers(1, 40),
+        "num_heads": st.integers(1, 3),
+        "num_layers": st.just(2),
+        "context": st.integers(1, 20),
+        "intermediate_size": st.integers(1, 20),
+        "norm_eps": st.sampled_from([1e-5, 1e-12]),
+        "tied_embeddings": st.booleans(),
+        "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+        "dropout": st.sampled_from([0.0, 0.25]),
+        "attention_dropout": st.sampled_from([0.0, 0.25]),
+        "pad_id": st.sampled_from([None, 0]),
+        "initializer_range": st.sampled_from([0.02, 0.5]),
+    }
+    flags = ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")
+    modern = {
+        **{name: st.booleans() for name in flags},
+        "layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2),
+        "window": st.integers(1, 9),
+        "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+        "rope_theta_global": st.sampled_from([1e4, 123.5]),
+    }
+
+    llama = {
+        **{name: st.booleans() for name in ("attention_bias", "mlp_bias")},
+        "groups": st.integers(1, 3),
+        "rope_theta_global": st.sampled_from([1e4, 123.5]),
+        "dropout": st.just(0.0),
+    }
+
+    def of_family(family: str, values: dict[str, Any]) -> ModelConfig:
+        if family == "bert":
+            values = {**values, "head_activation": values["activation"]}
+        if family == "llama":
+            heads = values["num_heads"] * values["groups"]
+            values = {**values, "num_heads": heads, "num_kv_heads": values["num_heads"]}
+            del values["groups"]
+        return FAMILIES[family].new(hidden_size=4 * values["num_heads"], **values)
+
+    return st.one_of(
+        st.builds(of_family, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
+        st.builds(of_family, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
+        st.builds(of_family, st.just("llama"), st.fixed_dictionaries({**shared, **llama})),
+        st.builds(of_family, st.just("gpt2"), st.fixed_dictionaries(shared)),
+    )
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configs())
+def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> None:
+    model = build(config)
+    save_model(model, tmp_path)
+    loaded, missing = load(tmp_path, config.family)
+    assert loaded.config == config
+    assert missing == ()
+    assert set(loaded.state_dict()) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bare_body_lacks_only_its_head(family: str, tmp_path: Path) -> None:
+    whole = theirs(family, {"tie_word_embeddings": False})
+    body = getattr(whole, {"bert": "bert", "gpt2": "transformer"}.get(family, "model"))
+    body.save_pretrained(tmp_path)
+    model, missing = load(tmp_path, family)
+    assert missing
+    assert all(name.startswith("head.") for name in missing)
+    batch = random_batch(LENGTHS)
+    with torch.inference_mode():
+        expected = [body(torch.from_numpy(s.input_ids)[None]).last_hidden_state[0] for s in unpack(batch)]
+        assert_same(run(model.eval(), batch), torch.cat(expected))
+
+
+def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
+    reference = theirs("bert", {})
+    reference.to(torch.bfloat16).save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(model, batch), their_logits(reference.float(), batch))
+
+
+def test_sharded_weights_load(tmp_path: Path) -> None:
+    reference = theirs("modernbert", {})
+    reference.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    batch = random_batch(LENGTHS)
+    assert_same(our_logits(load_model(tmp_path).model, batch), their_logits(reference, batch))
+
+
+def test_names_of_tensorflow_checkpoints_load(tmp_path: Path) -> None:
+    model = build_model(model_config("bert"))
+    save_model(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    old = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for key, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    save_file(old, tmp_path / "model.safetensors")
+    loaded, missing = load_model(tmp_path)
+    assert missing == ()
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_the_older_layout_of_llama_is_read() -> None:
+    values = FAMILIES["llama"].write(model_config("llama"))
+    for key in ("rope_parameters", "head_dim", "num_key_value_heads"):
+        del values[key]
+    values |= {"rope_theta": 321.0, "rope_scaling": None}
+    config = FAMILIES["llama"].read(values)
+    assert config.rope_theta_global == 321.0
+    assert config.num_kv_heads == config.num_heads
+
+
+def test_the_older_layout_of_modernbert_is_read() -> None:
+    values = FAMILIES["modernbert"].write(model_config(num_layers=4, layer_kinds=("global",) * 4))
+    for key in ("layer_types", "rope_parameters"):
+        del values[key]
+    values |= {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 30}
+    config = FAMILIES["modernbert"].read(values)
+    assert config.layer_kinds == ("global", "local") * 2
+    assert (config.rope_theta_global, config.rope_theta_local) == (500.0, 30.0)
+
+
+def test_fresh_weights_are_small_and_residual_outputs_smaller() -> None:
+    torch.manual_seed(0)
+    config = FAMILIES["modernbert"].new(vocab_size=500, hidden_size=64, num_layers=8, num_heads=2, context=64)
+    model = MaskedLanguageModel(config)
+    spread = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.ndim == 2}
+    trunc = 0.88 * config.initializer_range  # standard deviation of a normal cut at two of its own
+    for name, value in spread.items():
+        shrunk = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        assert value == pytest.approx(trunc / (4 if shrunk else 1), rel=0.06), name
+    assert all(np.allclose(p.detach(), 0) for n, p in model.named_parameters() if n.endswith("bias"))
+
+
+def test_weights_of_any_module_go_through_a_directory(tmp_path: Path) -> None:
+    """Parts of unequal size, transposed ones, a second copy; what the directory lacks stays as it is."""
+    module, other = (torch.nn.Linear(3, 5) for _ in range(2))
+    keys: Keys = {"weight": Stored(("a", "b"), (1, 4), transposed=True), "bias": ("c",)}
+    write_weights(module, keys, {"again": "c"}, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == {"a": (3, 1), "b": (3, 4), "c": (5,), "again": (5,)}
+    before = other.bias.detach().clone()
+    assert load_weights_into(other, {"weight": keys["weight"]}, {}, tmp_path) == ("bias",)
+    assert torch.equal(other.weight, module.weight)
+    assert torch.equal(other.bias, before)
+    del tensors["c"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert load_weights_into(other, keys, {"again": "c"}, tmp_path) == ()
+    assert torch.equal(other.bias, module.bias)

@@ -1,0 +1,276 @@
+"""Model directories that are damaged, foreign or hostile: one line each, and never a byte of code run."""
+
+import json
+import math
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders.models import build_causal_model, build_model, model_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from palavra.errors import PalavraError
+from palavra.model.directory import load_causal_model, load_model, save_model
+from palavra.model.families import FAMILIES
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A sound model directory, for the tests to spoil."""
+    save_model(build_model(model_config()), tmp_path)
+    return tmp_path
+
+
+def change(directory: Path, **values: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def refusal(directory: Path, load: Callable[[Path], Any] = load_model) -> str:
+    with pytest.raises(PalavraError) as caught:
+        load(directory)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(directory) in message
+    assert len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_weights_are_refused(directory: Path, keep: float) -> None:
+    weights = directory / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    assert "model.safetensors is damaged" in refusal(directory)
+
+
+def test_a_lying_header_is_refused(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}" + bytes(64))
+    assert "damaged" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(50, 15), torch.zeros(()), torch.zeros(50 * 16), torch.zeros(50, 16, dtype=torch.int8)]
+)
+def test_weights_that_do_not_fit_are_refused(directory: Path, tensor: Tensor) -> None:
+    weights = directory / "model.safetensors"
+    save_file({**load_file(weights), "model.embeddings.tok_embeddings.weight": tensor}, weights)
+    assert "model.embeddings.tok_embeddings.weight" in refusal(directory)
+
+
+def test_missing_body_weights_are_named(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.Wi.weight"]
+    save_file(tensors, weights)
+    assert "lack model.layers.1.mlp.Wi.weight" in refusal(directory)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_pickled_weights_are_not_read(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    assert "pickled" in refusal(directory)
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_not_read(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert "damaged" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "weight_map",
+    [
+        {"a": "../outside.safetensors"},
+        {"a": "/etc/passwd"},
+        {"a": ".."},
+        {"a": "sub/model.safetensors"},
+        {"a": "absent.safetensors"},
+        {"a": "nul\0.safetensors"},
+        {"a": 3},
+        {"a": ["list"]},
+        {},
+        [],
+        None,
+    ],
+)
+def test_an_index_names_only_files_of_its_folder(directory: Path, weight_map: Any) -> None:
+    inside = directory / "inside"
+    inside.mkdir()
+    (directory / "model.safetensors").rename(directory / "outside.safetensors")
+    (directory / "config.json").rename(inside / "config.json")
+    (inside / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "index.json" in refusal(inside)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    assert "config.json" in refusal(tmp_path)
+
+
+def test_a_folder_without_weights_is_no_model(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"]
+)
+def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> None:
+    (directory / "config.json").write_bytes(content)
+    assert "config.json" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "gpt2"},
+        {"model_type": "t5"},
+        {"model_type": None},
+        {"model_type": ["bert"]},
+        {"hidden_size": None},
+        {"hidden_size": "16"},
+        {"hidden_size": 16.5},
+        {"hidden_size": True},
+        {"hidden_size": 15},
+        {"hidden_size": 6},
+        {"hidden_size": 32},
+        {"hidden_size": 2**40},
+        {"hidden_size": -16},
+        {"vocab_size": 0},
+        {"vocab_size": 10**12},
+        {"vocab_size": 51},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": 3},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": -2},
+        {"intermediate_size": 10**9},
+        {"max_position_embeddings": 10**15},
+        {"local_attention": 0},
+        {"local_attention": 10**30},
+        {"local_attention": -8},
+        {"layer_types": "full_attention"},
+        {"layer_types": ["full_attention"]},
+        {"layer_types": ["full_attention", "chunked_attention"]},
+        {"layer_types": [["full_attention"], {}]},
+        {"hidden_activation": "mish"},
+        {"hidden_activation": ["gelu"]},
+        {"norm_eps": 0},
+        {"norm_eps": math.inf},
+        {"norm_eps": math.nan},
+        {"norm_eps": 10**400},
+        {"attention_bias": "false"},
+        {"mlp_dropout": 1.0},
+        {"attention_dropout": -0.1},
+        {"initializer_range": 0.0},
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 0}}},
+    ],
+)
+def test_a_config_with_wrong_or_insane_values_is_refused(directory: Path, values: dict[str, Any]) -> None:
+    load_model(directory)  # sound before
+    change(directory, **values)
+    refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"is_decoder": True},
+        {"position_embedding_type": "relative_key"},
+        {"type_vocab_size": -1},
+        {"type_vocab_size": 10**12},
+    ],
+)
+def test_a_bert_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    save_model(build_model(model_config("bert")), tmp_path)
+    load_model(tmp_path)
+    change(tmp_path, **values)
+    refusal(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
+    values = FAMILIES[family].write(model_config(family))
+    for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
+        values[key] = data.draw(JSON)
+    with suppress(PalavraError):
+        config = FAMILIES[family].read(values)
+        assert FAMILIES[family].read(FAMILIES[family].write(config)).hidden_size == config.hidden_size
+
+
+def refused_of(family: str, directory: Path, values: dict[str, Any]) -> None:
+    """A causal model loads, and does not any more when its configuration says this."""
+    save_model(build_causal_model(model_config(family)), directory)
+    load_causal_model(directory)
+    change(directory, **values)
+    refusal(directory, load_causal_model)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": ["default"]},
+        {"head_dim": 4},
+        {"head_dim": "8"},
+        {"num_key_value_heads": 3},
+        {"num_key_value_heads": 0},
+        {"num_key_value_heads": -1},
+        {"num_key_value_heads": 1},
+        {"intermediate_size": 25},
+    ],
+)
+def test_a_llama_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    refused_of("llama", tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"add_cross_attention": True},
+        {"activation_function": "tanh"},
+        {"n_inner": 23},
+        {"n_positions": 63},
+    ],
+)
+def test_a_gpt2_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    refused_of("gpt2", tmp_path, values)
+
+
+def test_each_kind_of_model_is_told_from_the_other(tmp_path: Path) -> None:
+    save_model(build_causal_model(model_config("llama")), tmp_path / "causal")
+    save_model(build_model(model_config("bert")), tmp_path / "masked")
+    assert "it can generate" in refusal(tmp_path / "causal")
+    assert "it can fill" in refusal(tmp_path / "masked", load_causal_model)
+
+
+def test_a_claimed_context_costs_no_memory(directory: Path) -> None:
+    """The largest one allowed: a table of its rotary angles would take gigabytes."""
+    change(directory, max_position_embeddings=2**22)
+    model, _ = load_model(directory)
+    assert sum(tensor.numel() for tensor in model.buffers()) < 100

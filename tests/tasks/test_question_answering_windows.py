@@ -1,0 +1,145 @@
+"""Question answering: passages in windows, and what is taught in each."""
+
+import numpy as np
+import pytest
+from builders.question_answering import QUESTIONS, WORDPIECE, ask, encode
+from builders.tasks import TEXTS, trained
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palavra.data.squad import Answer, Question
+from palavra.tasks.features import offsets_of
+from palavra.tasks.question_answering.encoding import (
+    LONGEST_QUESTION,
+    EncodedQuestions,
+    encode_questions,
+    taught_answer,
+)
+from palavra.tokenizer import Tokenizer
+
+TOKENIZERS = {"wordpiece": WORDPIECE, "bpe": trained("bpe", 400), "unigram": trained("unigram", 120)}
+each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+# Accents apart from their letters, characters of several bytes, code points and widths, what normalizers drop.
+AWKWARD = "ab 1.,(-\t\n\u00a0éñßİ\u0301\u200bçaão日本語👩\u200d🚀\ufb01Ω\x01\u3000'"
+
+
+def labelled_slice(features: EncodedQuestions, question: Question, window: int = 0) -> str | None:
+    """What the labels of a window stand for."""
+    first, last = features.labels[window]
+    if first == 0:
+        return None
+    starts, ends = features.window_spans(window)
+    return question.context[starts[first - 1] : ends[last - 1]]
+
+
+# Encoding
+
+
+@given(
+    words=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    asked=st.integers(1, 90),
+    context=st.integers(4, 48),
+    stride=st.integers(1, 50),
+)
+def test_windows_cover_every_token_of_the_context(words: list[int], asked: int, context: int, stride: int) -> None:
+    questions = [ask("gato " * asked, " ".join([TEXTS[0]] * 4)[:size]) for size in words]
+    features = encode_questions(questions, WORDPIECE, context, True, stride)
+    assert features.segment_ids is not None
+    kept = min(len(WORDPIECE.encode("gato " * asked)), LONGEST_QUESTION, (context - 3) // 2)
+    room = context - 3 - kept
+    assert features.lengths.max() <= context
+    assert features.truncated == len(words) * (len(WORDPIECE.encode("gato " * asked)) > kept)
+    tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
+    for number, question in enumerate(questions):
+        passage = WORDPIECE.encode(question.context)
+        begin = features.first[features.example == number].min()
+        seen: list[int] = []
+        for window in np.flatnonzero(features.example == number).tolist():
+            ids = features.input_ids[tokens[window] : tokens[window + 1]]
+            segments = features.segment_ids[tokens[window] : tokens[window + 1]]
+            own = features.rows[rows[window] : rows[window + 1]]
+            at = int(features.first[window] - begin)
+            assert own[0] == 0
+            assert ids[0] == WORDPIECE.cls_id
+            assert ids[kept + 1] == ids[-1] == WORDPIECE.sep_id
+            assert ids[own[1:]].tolist() == passage[at : at + room]
+            assert segments.tolist() == [0] * (kept + 2) + [1] * (len(ids) - kept - 2)
+            if seen:
+                assert at == seen[-1] + 1 - min(stride, room // 2)  # neighbours share so much
+            seen += range(at, at + len(own) - 1)
+        assert sorted(set(seen)) == list(range(len(passage)))
+
+
+@each_tokenizer
+@given(context=st.text(AWKWARD, min_size=1, max_size=30), cut=st.tuples(st.integers(0, 29), st.integers(1, 30)))
+def test_labels_are_the_fewest_tokens_around_the_answer(
+    tokenizer: Tokenizer, context: str, cut: tuple[int, int]
+) -> None:
+    text = context[cut[0] : sum(cut)]
+    if not text.strip():
+        return
+    start = cut[0] + len(text) - len(text.lstrip())
+    stop = start + len(text.strip())
+    question = Question(id="", question="?", context=context, answers=(Answer(text, cut[0]),), where="")
+    features = encode_questions([question], tokenizer, 512, False, 8)
+    assert features.sequences == 1
+    _, offsets = tokenizer.encode_with_offsets(context)
+    standing = [at for at in range(start, stop) if any(a <= at < b for a, b in offsets)]
+    found = labelled_slice(features, question)
+    if not standing:
+        assert found is None
+        return
+    begin = max(a for a, b in offsets if a <= standing[0] < b)
+    end = min(b for a, b in offsets if a <= standing[-1] < b)
+    assert found == context[begin:end]
+    if any(a == start for a, _ in offsets) and any(b == stop for _, b in offsets):
+        assert found == text.strip()
+
+
+def test_all_bytes_of_the_outer_characters_belong_to_the_answer() -> None:
+    tokenizer = TOKENIZERS["bpe"]
+    for context in ("é日é", "日é日"):
+        ids, offsets = tokenizer.encode_with_offsets(context)
+        features = encode_questions([ask("?", context, context[1])] * 2, tokenizer, 64, False, 8)
+        own = [number for number, (start, end) in enumerate(offsets) if start < 2 and end > 1]
+        assert len(own) > 1 < len(ids)
+        assert features.labels.tolist() == [[own[0] + 1, own[-1] + 1]] * 2
+
+
+@given(context=st.integers(12, 64), stride=st.integers(1, 20))
+def test_a_window_has_the_answer_whole_or_not_at_all(context: int, stride: int) -> None:
+    features = encode(QUESTIONS, context, stride=stride)
+    for window, example in enumerate(features.example.tolist()):
+        question = QUESTIONS[example]
+        starts, ends = features.window_spans(window)
+        answer = taught_answer(question)
+        inside = answer is not None and answer.start in starts and answer.start + len(answer.text) in ends
+        assert labelled_slice(features, question, window) == (answer.text if answer and inside else None)
+
+
+def test_each_context_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = Tokenizer.encode_with_offsets
+
+    def counted(self: Tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        calls.append(text)
+        return original(self, text)
+
+    monkeypatch.setattr(Tokenizer, "encode_with_offsets", counted)
+    assert encode(QUESTIONS).sequences == len(QUESTIONS)
+    assert sorted(calls) == sorted(TEXTS)
+
+
+def test_the_most_frequent_answer_is_taught_and_a_window_without_it_says_so() -> None:
+    taught = taught_answer(QUESTIONS[0])
+    assert taught is not None
+    assert taught.text == "1834"
+    whole = encode(QUESTIONS)
+    expected = ["1834", "the old harbour", "lighthouse", "um gato", "menina", "maria", "300 coins", None]
+    assert [labelled_slice(whole, question, i) for i, question in enumerate(QUESTIONS)] == expected
+    windows = encode(QUESTIONS, 30, stride=6)
+    found = [labelled_slice(windows, QUESTIONS[e], w) for w, e in enumerate(windows.example.tolist())]
+    for number, answer in enumerate(expected):
+        own = {text for text, e in zip(found, windows.example, strict=True) if e == number}
+        assert own == {answer} or own == {answer, None}
+    assert None in found[: (windows.example == 0).sum()]
