@@ -77,7 +77,8 @@ class ModelConfig:
             )
         if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
             raise PalavraError(
-                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}: change either"
+                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads "
+                f"{self.num_kv_heads}: change either"
             )
         if self.positions == "rotary" and (self.hidden_size // self.num_heads) % 2:
             raise PalavraError(

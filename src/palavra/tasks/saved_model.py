@@ -72,7 +72,8 @@ def check_head(config: ModelConfig, task: Task[Any]) -> None:
     for name in ("activation", "norm", "bias"):
         if getattr(task.spec.head, name) is not None:
             raise PalavraError(
-                f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add some (--hidden-sizes), "
+                f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add some "
+                "(--hidden-sizes), "
                 "or leave it out"
             )
 

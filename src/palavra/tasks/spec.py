@@ -62,7 +62,8 @@ class QuestionAnsweringOptions:
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise PalavraError(
-                f"question_answering.threshold is {self.threshold}: give a finite number of logits, 0 for the published rule"
+                f"question_answering.threshold is {self.threshold}: give a finite number of "
+                "logits, 0 for the published rule"
             )
         for name in ("stride", "max_answer_length", "n_best"):
             if getattr(self, name) < 1:

@@ -269,7 +269,8 @@ class Trainer:
         if free < each * missing:
             self.log.warn(
                 f"checkpoints may need {each * missing / 1e9:.2f} GB more ({each / 1e9:.2f} GB each), and the disk of "
-                f"{self.run.path} has {free / 1e9:.2f} GB free: make room, or lower train.keep_last ({self.job.intervals.keep_last})"
+                f"{self.run.path} has {free / 1e9:.2f} GB free: make room, or lower train.keep_last "
+                f"({self.job.intervals.keep_last})"
             )
 
     def _save(self, *, ending: bool) -> bool:
