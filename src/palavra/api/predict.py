@@ -10,7 +10,7 @@ from palavra.data.hub import PREFIX
 from palavra.data.records import at_least_one, numbered_stream, read_json_lines
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
-from palavra.inference.streaming import open_input
+from palavra.inference.inputs import open_input
 from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import Overflow, option
 from palavra.tasks.task import Located, Prediction

@@ -208,6 +208,14 @@ def _read_parquet(place: Place) -> Iterator[TextRow]:
         raise PalavraError(f"{place.path}: not a readable Parquet file ({error})") from None
 
 
+def rows_of_records(where: str, records: Iterable[dict[str, Any]], column: str) -> Iterator[TextRow]:
+    """Return the texts in a column of records; a line is a record here."""
+    for line, record in enumerate(records, 1):
+        if line == 1:
+            check_column(where, line, column, record)
+        yield TextRow(text_value(where, line, column, record.get(column)), line)
+
+
 def check_column(where: str, line: int, column: str, columns: Iterable[str]) -> None:
     """Raise `PalavraError` naming the columns there are, unless `column` is one of them."""
     columns = list(columns)

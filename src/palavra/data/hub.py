@@ -4,27 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palavra.data.formats import TextRow, check_column, text_value
 from palavra.errors import PalavraError
 
 PREFIX = "hf://"
 
 
-def read_hub(source: str, column: str) -> Iterator[TextRow]:
-    """The rows of `hf://dataset[/config]:split`; a line is a row here.
-
-    The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs
-    the extra `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no
-    scripts.
-    """
-    for line, record in enumerate(hub_records(source, open_hub(source)), 1):
-        if line == 1:
-            check_column(source, line, column, record)
-        yield TextRow(text_value(source, line, column, record.get(column)), line)
-
-
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
-    """The records of an opened data set; whatever stops the stream is a `PalavraError`."""
+    """Return the records of an opened data set; whatever stops the stream is a `PalavraError`."""
     try:
         yield from stream
     except Exception as error:  # whatever a reader of any format may raise, and the network
@@ -32,7 +18,11 @@ def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
 
 
 def open_hub(source: str) -> Any:
-    """The `datasets.IterableDataset` that `hf://dataset[/config]:split` names."""
+    """Return the `datasets.IterableDataset` that `hf://dataset[/config]:split` names.
+
+    The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs the extra
+    `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no scripts.
+    """
     place, colon, split = source.removeprefix(PREFIX).rpartition(":")
     if not colon or not place or not split or "/" in split:
         raise PalavraError(f"{source}: write hf://dataset:split or hf://dataset/config:split")

@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
-from palavra.data.formats import COMPRESSIONS, FORMATS, Place, TextRow, cut_text, kind_of, read_rows
-from palavra.data.hub import PREFIX, read_hub
+from palavra.data import memory
+from palavra.data.formats import COMPRESSIONS, FORMATS, Place, TextRow, cut_text, kind_of, read_rows, rows_of_records
+from palavra.data.hub import PREFIX, hub_records, open_hub
+from palavra.data.memory import MemorySource
 from palavra.errors import PalavraError
 
 # Natural text shrinks to about a third in all of the compressions.
@@ -113,17 +115,19 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
+        name = source.name if isinstance(source, MemorySource) else str(source)
         if isinstance(source, Path):
             place = Place(source, config.column, config.documents, config.encoding, config.max_document_chars)
             rows = read_rows(place)
         else:
-            rows = read_hub(source, config.column)
-        yield from _documents(str(source), rows, config.max_document_chars, tally)
+            found = source.records() if isinstance(source, MemorySource) else hub_records(source, open_hub(source))
+            rows = rows_of_records(name, found, config.column)
+        yield from _documents(name, rows, config.max_document_chars, tally)
 
 
 def source_bytes(config: SourceConfig) -> int:
     """About how many bytes of text the sources hold, from the sizes of the files; 0 where nobody can tell."""
-    return sum(_bytes_of(source) for source in _expanded(config, Tally()) if isinstance(source, Path))
+    return sum(_bytes_of(source, config.column) for source in _expanded(config, Tally()))
 
 
 def source_stamp(config: SourceConfig) -> str:
@@ -131,7 +135,9 @@ def source_stamp(config: SourceConfig) -> str:
     digest = hashlib.sha256()
     for source in _expanded(config, Tally()):
         digest.update(os.fsencode(source) + b"\0")
-        if isinstance(source, Path):
+        if isinstance(source, MemorySource):
+            digest.update(source.digest(config.column).encode())
+        elif isinstance(source, Path):
             state = source.stat()
             digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
     return digest.hexdigest()
@@ -210,9 +216,11 @@ def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
 
 
 def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
-    if source.startswith(PREFIX):
+    if isinstance(source, MemorySource) or source.startswith(PREFIX):
         yield source
         return
+    if source.startswith(memory.PREFIX):
+        raise PalavraError(f"{source}: this text was in memory when the recipe was written; give the text again")
     path = Path(source).expanduser()
     if path.is_file() and kind_of(path) is None:
         raise PalavraError(f"{source}: unknown kind of file; it must be {_known()}")
@@ -274,7 +282,12 @@ def _known() -> str:
     return f"{', '.join(FORMATS)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
 
 
-def _bytes_of(path: Path) -> int:
+def _bytes_of(path: Path | str, column: str) -> int:
+    """About the bytes of a source's text, 0 where nobody can tell."""
+    if isinstance(path, MemorySource):
+        return path.text_bytes(column)
+    if isinstance(path, str):
+        return 0
     try:
         if kind_of(path) == ".parquet":
             metadata = pq.read_metadata(path)
