@@ -111,7 +111,7 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     )
     found = palavra.evaluate(folders / kind, others, **columns)
     assert found.scores.values == expected.scores.values
-    model = palavra.load(folders / kind)
+    model = palavra.load(folders / kind, kind="fine-tuned")
     inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}
     said = model.predict([record], **inputs)
     assert said == model.predict([EXAMPLES[kind]])
@@ -125,7 +125,10 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
     file.write_bytes("título,outro\no barco é azul,x\n".encode("latin-1"))
     line = ["predict", str(folders / "classification"), "--file", str(file), "--text", "título"]
     done = CliRunner().invoke(app, [*line, "--encoding", "latin-1"], catch_exceptions=False)
-    assert json.loads(done.stdout) == palavra.load(folders / "classification").predict(["o barco é azul"])[0]
+    assert (
+        json.loads(done.stdout)
+        == palavra.load(folders / "classification", kind="fine-tuned").predict(["o barco é azul"])[0]
+    )
     with pytest.raises(PalavraError, match=r"t\.csv:1: .*--encoding"):
         CliRunner().invoke(app, line, catch_exceptions=False)
 
@@ -212,7 +215,7 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     said = rf"^{squad}: --question would not be read: SQuAD's JSON has names of its own; leave it out$"
     with pytest.raises(PalavraError, match=said):
         evaluate_task(folders / "question-answering", squad, question="ask")
-    model = palavra.load(folders / "question-answering")
+    model = palavra.load(folders / "question-answering", kind="fine-tuned")
     assert isinstance(model, FineTunedModel)
     with pytest.raises(PalavraError, match=said):
         list(predict_inputs(model, (), str(squad), question="ask"))

@@ -45,7 +45,7 @@ def test_interrupted_repetitions_go_on(
     assert list(straight.rows) == [f"{over}-0", f"{over}-1"]
     accuracies = [row["task/valid"]["accuracy"] for row in straight.rows.values()]
     assert straight.summary["task/valid"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert palavra.load(tmp_path / "straight").predict(["good"])[0]["label"]
+    assert palavra.load(tmp_path / "straight", kind="fine-tuned").predict(["good"])[0]["label"]
     with pytest.raises(PalavraError, match="already holds"):
         repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
 

@@ -281,15 +281,15 @@ def tokens(ids: list[int]) -> Batch:
 def test_A_emb_a_contextual_vector_for_any_token(palavra: MaskedModel) -> None:
     """The vectors of the last layer, one a token; a text's is the mean of them, or that of [CLS]."""
     tokenizer = palavra.tokenizer
-    (found,) = palavra.embed(SENTENCES[0], pooling="token")
+    found = palavra.embed(SENTENCES[0], pooling="token")
     ids = tokenizer.encode(SENTENCES[0])
     with torch.inference_mode():
         hidden = run(palavra.model, tokens([tokenizer.cls_id, *ids, tokenizer.sep_id]), "reference").numpy()
     assert found.vectors.shape == (len(ids), 32)
     assert len(found.offsets) == len(ids)
     np.testing.assert_allclose(found.vectors, hidden[1:-1], atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0])[0].vectors, hidden[1:-1].mean(0), atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls")[0].vectors, hidden[0], atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0]).vectors, hidden[1:-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls").vectors, hidden[0], atol=1e-5)
 
 
 def test_A_emb_does_not_depend_on_the_company(palavra: MaskedModel) -> None:
@@ -298,14 +298,14 @@ def test_A_emb_does_not_depend_on_the_company(palavra: MaskedModel) -> None:
         together = palavra.embed(SENTENCES, pooling)
         for text, one in zip(SENTENCES, together, strict=True):
             assert one.text == text
-            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling)[0].vectors, atol=1e-5)
+            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling).vectors, atol=1e-5)
 
 
 def test_A_C4_the_same_word_differs_by_context(palavra: MaskedModel) -> None:
     """ "banco" of the square and "banco" of the money; the same sentence gives the same vectors."""
 
     def banco(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        (found,) = palavra.embed(text, pooling="token")
+        found = palavra.embed(text, pooling="token")
         start = text.index("banco")
         inside = [i for i, (a, b) in enumerate(found.offsets) if a >= start and b <= start + len("banco")]
         assert inside

@@ -206,7 +206,7 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     found = evaluated(tmp_path / "m", evaluation)
     assert "causal" in found.lines()
     assert any(line.startswith("  bits per byte") for line in found.lines())
-    assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
+    assert palavra.load(tmp_path / "m", kind="masked", device="cpu").fill("O gato viu o [MASK].")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
 
 
