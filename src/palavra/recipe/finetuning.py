@@ -3,12 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from palavra.errors import PalavraError
-from palavra.model.compute import CompileMode, Precision
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
-from palavra.training.schedules import ScheduleConfig
-from palavra.training.strategies import StrategyConfig
+from palavra.model.config import CompileMode, Precision
+from palavra.tasks.spec import MixingConfig, TaskSpec
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
 
 # AdamW's rate for a body of 384 units, measured good on the tasks of docs/results.md; wider bodies take less
 # (Yang et al. 2022, arXiv:2203.03466).
