@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from palavra import config
 from palavra.cli import app
 from palavra.recipe import SIZES, FinetuneRecipe, Recipe
+from palavra.recipe.learning_rates import PRETRAINING
 from palavra.tasks.spec import KindName, TaskSpec
 from palavra.training.config import StrategyName
 
@@ -294,7 +295,7 @@ def test_the_recipe_page_has_every_size() -> None:
             size.num_heads,
             size.context,
             size.batch_tokens,
-            size.learning_rate,
+            PRETRAINING[name],
         )
         assert tuple(map(float, values)) == tuple(map(float, numbers))
 
