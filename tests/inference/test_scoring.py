@@ -32,7 +32,8 @@ from palavra.inference.streaming import generate_all, score_all
 from palavra.model.cache import Decoder
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -282,7 +283,7 @@ def test_a_model_of_both_kinds_is_used_as_either(tokenizer: Tokenizer, family: s
     assert model.embed(text)
     model.check_offers("generate")
     save_model(network, tmp_path)
-    with pytest.raises(PalavraError, match="for models trained with objective=\"causal):
+    with pytest.raises(PalavraError, match='for models trained with objective="causal'):
         list(score_all(palavra.load(tmp_path, kind="masked", device="cpu"), [text], masking="none"))
 
 

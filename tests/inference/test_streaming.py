@@ -25,7 +25,8 @@ from palavra.inference.export import write_embeddings
 from palavra.inference.inputs import open_input, read_texts
 from palavra.inference.masked import MaskedModel
 from palavra.inference.streaming import Embedded, chunked, fill_all
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 TEXTS = [f"O gato {number} [MASK] na rua{' azul' * (number % 5)}." for number in range(23)]
 TOKENIZER = Tokenizer.train(TEXTS * 3, TokenizerConfig(vocab_size=280))

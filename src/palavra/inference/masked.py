@@ -22,7 +22,8 @@ from palavra.inference.infilling import Filling, Order, Read, filling_of, propos
 from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
 from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
-from palavra.model.compute import CompileMode, Compute, Precision, choose_compute
+from palavra.model.compute import Compute, choose_compute
+from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
