@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
-_FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*[\w]))?")
+_FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
 # Flags without a value, as arguments.
 _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | {
     name: f"{name.replace('-', '_')}=True" for name in ("resume", "multilabel", "from-scratch", "sliding")
@@ -41,7 +41,7 @@ def with_options_named(message: str) -> str:
 
 
 def _argument(flag: re.Match[str]) -> str:
-    name, value = flag.groups()
+    name, value = flag[1], flag[2] or flag[3]
     if value is None:
         return _SWITCHES.get(name, f"{name.replace('-', '_')}=")
-    return f'{name.replace("-", "_")}="{value}"'
+    return f"{name.replace('-', '_')}={value}" if value.isdigit() else f'{name.replace("-", "_")}="{value}"'

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import palavra
 from palavra.api.predict import in_parts, inputs_of_file, predict_all, predict_inputs
 from palavra.cli import app
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, options_as_flags
 from palavra.inference.finetuned import FineTunedModel
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.sequence_classification.task import SequenceClassification
@@ -136,7 +136,7 @@ def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, t
     ],
 )
 def test_options_that_mean_nothing_to_texts_are_refused(folders: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(PalavraError, match=said):
+    with options_as_flags(), pytest.raises(PalavraError, match=said):
         predicted(folders / "classification", *arguments)
 
 
@@ -177,9 +177,9 @@ def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> 
     )
     assert len(answers["best"]) == 7
     for kind in ("regression", "token-classification", "multiple-choice"):
-        with pytest.raises(PalavraError, match=f"--top means nothing to {kind}"):
+        with pytest.raises(PalavraError, match=f"top= means nothing to {kind}"):
             palavra.load(folders / kind, kind="fine-tuned").predict([EXAMPLES[kind]], top=2)
-    with pytest.raises(PalavraError, match="--top is 0"):
+    with pytest.raises(PalavraError, match="top= is 0"):
         model.predict(["a boat"], top=0)
 
 

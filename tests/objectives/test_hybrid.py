@@ -274,7 +274,7 @@ def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_pa
     small = tuple(setting for setting in TINY if not setting.startswith("model"))
     options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
     for objective_name in ("masked", "causal+masked"):
-        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.mntp=true"):
+        with pytest.raises(PalavraError, match=r"add objective=.causal\+masked. set=.mixture.mntp=true"):
             palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
     more = (*small, "mixture.mntp=true", "model.context=32")
     palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)

@@ -309,7 +309,7 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
-    with pytest.raises(PalavraError, match="already holds a run: add --resume"):
+    with pytest.raises(PalavraError, match="already holds a run: add resume=True"):
         run(corpus, finished)
     with pytest.raises(PalavraError, match="no run to resume"):
         palavra.pretrain(out=finished / "nowhere", resume=True)

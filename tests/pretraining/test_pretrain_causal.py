@@ -188,18 +188,18 @@ def test_a_model_is_continued_by_its_own_objective(finished: Path, masked: Path,
     lines = (json.loads(line) for line in (tmp_path / "more" / "metrics.jsonl").read_text().splitlines())
     first = next(line["loss"] for line in lines if line["kind"] == "train")
     assert first < 3
-    with pytest.raises(PalavraError, match=r"is a causal language model .llama.: add --objective causal"):
+    with pytest.raises(PalavraError, match=r"is a causal language model .llama.: add objective=.causal"):
         palavra.pretrain(corpus, out=tmp_path / "a", init=finished, **more)
-    with pytest.raises(PalavraError, match=r"is a masked language model .modernbert.: leave out --objective causal"):
+    with pytest.raises(PalavraError, match=r"is a masked language model .modernbert.: leave out objective=.causal"):
         palavra.pretrain(corpus, out=tmp_path / "b", init=masked, objective="causal", **more)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"family": "bert"}, "--objective causal trains llama or gpt2, not bert"),
-        ({"family": "llama", "objective": "masked"}, "not llama: choose another --family, or --objective causal"),
-        ({"set": ("masking.mask_rate=0.3",)}, "masking means nothing to --objective causal"),
+        ({"family": "bert"}, 'objective="causal" trains llama or gpt2, not bert'),
+        ({"family": "llama", "objective": "masked"}, 'not llama: choose another family=, or objective="causal"'),
+        ({"set": ("masking.mask_rate=0.3",)}, 'masking means nothing to objective="causal"'),
     ],
 )
 def test_what_does_not_go_with_the_objective_is_an_error(

@@ -46,7 +46,7 @@ def predict_inputs(
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         return predict_all(model, in_parts(model, texts, task=task), task=task, overflow=overflow)
     if not holds_records(model, file, task, format):
-        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
+        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
     given = [key for key, value in columns.items() if value is not None]
     inputs = inputs_of_file(model, file, task, format=format, given=given)
     return predict_all(model, inputs, task=task, overflow=overflow)

@@ -106,7 +106,7 @@ def refuse_nul(where: str) -> None:
     """Raise for a NUL character: text of two bytes a character that was read as one byte, or no text."""
     raise PalavraError(
         f"{where}: a NUL character; if the text is UTF-16, say so with the encoding option "
-        f"(--encoding utf-16-le), else take it out"
+        f"(--encoding=utf-16-le), else take it out"
     )
 
 

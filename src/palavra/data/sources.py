@@ -179,7 +179,7 @@ def _without_nul(text: str, where: str) -> str:
     if 4 * text.count("\0") > len(text):
         raise PalavraError(
             f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
-            f"(--encoding utf-16-le), else this is not text"
+            f"(--encoding=utf-16-le), else this is not text"
         )
     return text.replace("\0", "")
 
