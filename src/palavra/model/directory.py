@@ -14,7 +14,7 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
-from palavra.model.families.reading import flag
+from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 
