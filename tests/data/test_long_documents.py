@@ -14,7 +14,7 @@ from builders.sources import read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.data.formats import cut_text
+from palavra.data.documents import cut_text
 from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes, source_stamp
 
 
