@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from palavra.data.config import SourceConfig
 from palavra.data.decoding import text_blocks, text_lines
 from palavra.data.hub import hub_records, open_hub
-from palavra.data.json_text import json_kind, json_lines
+from palavra.data.json_text import json_kind, json_line_objects
 from palavra.data.tables import kind_of, open_table, parquet_rows, shown_columns
 from palavra.errors import PalavraError
 
@@ -24,31 +25,21 @@ class TextRow(NamedTuple):
     cut: bool = False
 
 
-class TextFile(NamedTuple):
-    """A file of texts and how to read it; the fields are those of `SourceConfig`."""
-
-    path: Path
-    column: str
-    documents: str
-    encoding: str
-    longest: int
-
-
-def read_texts(file: TextFile) -> Iterator[TextRow]:
+def file_texts(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     """Yield the texts of a file; its name says the format."""
-    kind = kind_of(file.path, FORMATS)
+    kind = kind_of(path, FORMATS)
     if kind == ".txt":
         readers = {"file": _read_whole, "line": _read_lines, "blank-line": _read_paragraphs}
-        return readers[file.documents](file)
+        return readers[config.documents](path, config)
     if kind == ".parquet":
-        return _read_parquet(file)
-    lines = enumerate(text_lines(file.path, file.encoding), 1)
+        return _read_parquet(path, config)
+    lines = enumerate(text_lines(path, config.encoding), 1)
     if kind == ".jsonl":
-        return _column_of(json_lines(lines, file.path), str(file.path), file.column)
-    return _read_table(file, lines, tabs=kind == ".tsv")
+        return _column_of(json_line_objects(lines, path), str(path), config.column)
+    return _read_table(path, config, lines, tabs=kind == ".tsv")
 
 
-def read_hub_texts(source: str, column: str) -> Iterator[TextRow]:
+def hub_texts(source: str, column: str) -> Iterator[TextRow]:
     """Yield the texts of `hf://dataset[/config]:split`; a line is a row here."""
     return _column_of(enumerate(hub_records(source, open_hub(source)), 1), source, column)
 
@@ -69,24 +60,24 @@ def _column_of(records: Iterable[tuple[int, dict[str, Any]]], where: str, column
         yield TextRow(value, line)
 
 
-def _read_table(file: TextFile, lines: Iterator[tuple[int, str]], *, tabs: bool) -> Iterator[TextRow]:
+def _read_table(path: Path, config: SourceConfig, lines: Iterator[tuple[int, str]], *, tabs: bool) -> Iterator[TextRow]:
     """Yield the texts of a CSV or TSV file; a row that ends before the column has none."""
-    table = open_table(file.path, lines, tabs=tabs, column=file.column)
+    table = open_table(path, lines, tabs=tabs, column=config.column)
     if table is None:
         return
-    _check_column(str(file.path), table.line, file.column, table.names)
-    wanted = table.names.index(file.column)
+    _check_column(str(path), table.line, config.column, table.names)
+    wanted = table.names.index(config.column)
     for line, row in table.rows:
         if row:
             yield TextRow(row[wanted] if wanted < len(row) else None, line)
 
 
-def _read_parquet(file: TextFile) -> Iterator[TextRow]:
+def _read_parquet(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     def text_column(schema: Any) -> list[str]:
-        _check_column(str(file.path), 1, file.column, schema.names)
-        return [file.column]
+        _check_column(str(path), 1, config.column, schema.names)
+        return [config.column]
 
-    return _column_of(parquet_rows(file.path, text_column), str(file.path), file.column)
+    return _column_of(parquet_rows(path, text_column), str(path), config.column)
 
 
 def _check_column(where: str, line: int, column: str, columns: Iterable[str]) -> None:
@@ -102,26 +93,26 @@ def _check_column(where: str, line: int, column: str, columns: Iterable[str]) ->
 # Plain text
 
 
-def _read_whole(file: TextFile) -> Iterator[TextRow]:
-    """Yield the whole file as one text, cut if it is longer than `longest`."""
+def _read_whole(path: Path, config: SourceConfig) -> Iterator[TextRow]:
+    """Yield the whole file as one text, cut if it is longer than `max_document_chars`."""
     rest, line = "", 1
-    for block in text_blocks(file.path, file.encoding):
-        *pieces, rest = cut_text(rest + block, file.longest)
+    for block in text_blocks(path, config.encoding):
+        *pieces, rest = cut_text(rest + block, config.max_document_chars)
         for piece in pieces:
             yield TextRow(piece, line, cut=True)
             line += piece.count("\n")
     yield TextRow(rest, line)
 
 
-def _read_lines(file: TextFile) -> Iterator[TextRow]:
+def _read_lines(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     """Yield each line, without its line end."""
     rest, line = "", 1
-    for block in text_blocks(file.path, file.encoding):
+    for block in text_blocks(path, config.encoding):
         *whole, rest = (rest + block).split("\n")
         for text in whole:
-            yield from _pieces(text, line, file.longest)
+            yield from _pieces(text, line, config.max_document_chars)
             line += 1
-        *pieces, rest = cut_text(rest, file.longest)
+        *pieces, rest = cut_text(rest, config.max_document_chars)
         for piece in pieces:
             yield TextRow(piece, line, cut=True)
     if rest:
@@ -135,17 +126,17 @@ def _pieces(text: str, line: int, longest: int) -> Iterator[TextRow]:
     yield TextRow(rest, line)
 
 
-def _read_paragraphs(file: TextFile) -> Iterator[TextRow]:
+def _read_paragraphs(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     """Yield the paragraphs: the lines up to the next blank one."""
     lines: list[str] = []
     size = first = 0
-    for text, line, cut in _read_lines(file):
+    for text, line, cut in _read_lines(path, config):
         assert text is not None
         if lines and not text.strip():
             yield TextRow("\n".join(lines), first)
             lines, size = [], 0
         elif text.strip():
-            if lines and size + len(text) >= file.longest:
+            if lines and size + len(text) >= config.max_document_chars:
                 yield TextRow("\n".join(lines), first, cut=True)
                 lines, size = [], 0
             first = first if lines else line

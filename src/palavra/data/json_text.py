@@ -22,7 +22,7 @@ def parse_json(text: str, name: Path | str, line: int = 1) -> Any:
         raise _refusal(error, name, line) from None
 
 
-def json_lines(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_line_objects(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the object on each of the numbered lines; blank lines are skipped."""
     for line, text in lines:
         if not text.isspace():

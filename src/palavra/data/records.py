@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 from palavra.data.decoding import stream_lines, text_lines
 from palavra.data.hub import PREFIX, hub_records, open_hub
-from palavra.data.json_text import checked_object, json_lines, list_items, read_whole, refuse_nul
+from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
 from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
 
@@ -124,7 +124,7 @@ def records_of_list(text: str, path: Path) -> Iterator[Record]:
 
 
 def _from_json_lines(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:
-    for line, values in json_lines(lines, name):
+    for line, values in json_line_objects(lines, name):
         yield Record(checked_object(values, f"{name}:{line}"), f"{name}:{line}")
 
 

@@ -6,36 +6,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from palavra.data.documents import FORMATS, TextFile, TextRow, cut_text, read_hub_texts, read_texts
+from palavra.data.config import SourceConfig
+from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts
 from palavra.data.hub import PREFIX
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 
 # Natural text shrinks to about a third in all of the compressions.
 _COMPRESSION_RATE = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """Where the text is and how it is read.
-
-    `sources`: files, folders (read recursively, in order of their names, without what earlier runs wrote there),
-    globs, and `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
-    also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
-    what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
-    it is a record. `encoding`: of the text files. `max_document_chars`: in characters; a longer one is cut at a
-    blank into several, with nothing dropped, so that memory stays bounded.
-    """
-
-    sources: tuple[str, ...] = ()
-    column: str = "text"
-    documents: Literal["file", "line", "blank-line"] = "file"
-    encoding: str = "utf-8"
-    max_document_chars: int = 1_000_000
 
 
 class Document(NamedTuple):
@@ -114,11 +96,7 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
-        if isinstance(source, Path):
-            file = TextFile(source, config.column, config.documents, config.encoding, config.max_document_chars)
-            rows = read_texts(file)
-        else:
-            rows = read_hub_texts(source, config.column)
+        rows = file_texts(source, config) if isinstance(source, Path) else hub_texts(source, config.column)
         yield from _documents(str(source), rows, config.max_document_chars, tally)
 
 

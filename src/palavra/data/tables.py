@@ -58,7 +58,7 @@ def counted(number: int, what: str) -> str:
 # CSV and TSV
 
 
-class Table(NamedTuple):
+class CsvTable(NamedTuple):
     """An open CSV or TSV file: the names of its columns, the line of its header, and its rows with their lines.
 
     An empty line gives a row without fields.
@@ -71,7 +71,7 @@ class Table(NamedTuple):
 
 def open_table(
     path: Path, lines: Iterator[tuple[int, str]], *, tabs: bool, column: str | None = None
-) -> Table | None:  # fmt: skip
+) -> CsvTable | None:  # fmt: skip
     """Read the header of a CSV or TSV file from its numbered lines; None for a file without one.
 
     `tabs`: the file's name says that tabs divide it. `column`: the header has it, if the file is read correctly.
@@ -90,7 +90,7 @@ def open_table(
     sample = _sample(header, rest)
     options = {"delimiter": named[1]} if named else _dialect(sample, tabs, column)
     rows = _rows(path, chain(sample, rest), first, options)
-    return Table([name.strip() for name in next(rows)[1]], first, rows)
+    return CsvTable([name.strip() for name in next(rows)[1]], first, rows)
 
 
 def _sample(header: str, lines: Iterator[str]) -> list[str]:

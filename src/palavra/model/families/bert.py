@@ -3,10 +3,9 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.families.family import Family, Form, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
-from palavra.model.task_heads import HeadConfig
 
 
 def _read_rest(values: Values) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_type_hints
 
-from palavra.model.config import Activation, ModelConfig
+from palavra.model.config import Activation, HeadConfig, ModelConfig
 from palavra.model.families.parsing import activation, activation_name, flag, number, token_id
 from palavra.model.families.storage import Keys, Stored
-from palavra.model.task_heads import HeadConfig
 
 Values = Mapping[str, Any]
 # The `AutoModelFor...` classes of `transformers` that a task head can be saved for.

@@ -3,10 +3,9 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import LayerKind, ModelConfig
+from palavra.model.config import HeadConfig, LayerKind, ModelConfig
 from palavra.model.families.family import MOST_LAYERS, Family, Form, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
-from palavra.model.task_heads import HeadConfig
 
 LAYER_TYPES: dict[LayerKind, str] = {"global": "full_attention", "local": "sliding_attention"}
 GLOBAL_EVERY = 3

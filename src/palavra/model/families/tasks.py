@@ -1,9 +1,8 @@
 """Heads for labelled tasks as `transformers` has them (`AutoModelFor...`)."""
 
-from palavra.model.config import ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.families import FAMILIES
 from palavra.model.families.family import Form, Values
-from palavra.model.task_heads import HeadConfig
 
 __all__ = ["TASK_FORMATS", "Form", "expressible", "own_head", "stored_head"]
 
