@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from palavra.data.formats import shown_columns
 from palavra.data.memory import MemorySource
+from palavra.data.tables import shown_columns
 from palavra.errors import PalavraError
 
 # Records that are looked at.

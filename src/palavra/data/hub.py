@@ -1,4 +1,7 @@
-"""Data sets of the Hugging Face hub, streamed through the optional `datasets` library."""
+"""Data sets of the Hugging Face hub, streamed through the optional `datasets` library.
+
+Nothing of a data set is run: only `datasets` 4 or later is used, which runs no scripts.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ PREFIX = "hf://"
 
 
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
-    """Return the records of an opened data set; whatever stops the stream is a `PalavraError`."""
+    """Yield the records of an open data set. Raises PalavraError for whatever stops the stream."""
     try:
         yield from stream
     except Exception as error:  # whatever a reader of any format may raise, and the network
@@ -20,8 +23,7 @@ def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
 def open_hub(source: str) -> Any:
     """Return the `datasets.IterableDataset` that `hf://dataset[/config]:split` names.
 
-    The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs the extra
-    `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no scripts.
+    The data set is `owner/name`, a plain name, or a local folder in a form that `datasets` reads.
     """
     place, colon, split = source.removeprefix(PREFIX).rpartition(":")
     if not colon or not place or not split or "/" in split:
@@ -44,7 +46,7 @@ def open_hub(source: str) -> Any:
 
 
 def _readings(place: str) -> Iterator[tuple[str, str | None]]:
-    """The ways to read `a/b`: owner and name, or name and configuration; a local folder comes first."""
+    """Yield the meanings of `a/b`: owner and name, or name and configuration; a local folder comes first."""
     head, _, tail = place.rpartition("/")
     if Path(place).is_dir():
         yield place, None
