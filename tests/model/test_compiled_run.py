@@ -9,6 +9,8 @@ from builders.pretraining import TINY, metrics_of
 
 import palavra
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 SETTINGS = (*TINY, "model.num_layers=1", "model.dropout=0", "train.save_every=2")
 
 

@@ -17,6 +17,8 @@ from palavra.training import checkpoint as checkpoints
 from palavra.training import trainer as training
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 class Kept(Log):
     """A log that remembers its lines."""
