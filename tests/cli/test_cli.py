@@ -196,6 +196,7 @@ def test_the_version_needs_no_command() -> None:
     assert done.stdout.strip() == installed_version("palavra")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
     texts = "um gato\n" * 3000
     with subprocess.Popen(

@@ -168,6 +168,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     killed = start(tmp_path / "killed", corpus, 160)
     draw = random.Random(15)
@@ -194,6 +195,7 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_leaves_with_its_code(
     corpus: Path, tmp_path: Path, number: signal.Signals, code: int
