@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -63,8 +64,8 @@ class MemorySource(str):
         return self
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Return the records from the first on: plain Python values by column."""
-        return self._rows()
+        """Yield the records from the first on: plain Python values by column."""
+        yield from self._rows()  # and not merely return it: whoever iterates keeps the source
 
     def text_bytes(self, column: str) -> int:
         """Return how many bytes of UTF-8 the texts of a column have."""
@@ -114,7 +115,9 @@ def memory_source(name: str, data: Data, spill: Path | None = None) -> MemorySou
         file.seek(0)
         return map(json.loads, file)
 
-    return MemorySource(name, again)
+    source = MemorySource(name, again)
+    weakref.finalize(source, file.close)
+    return source
 
 
 def _once(rows: Iterator[dict[str, Any]]) -> Callable[[], Iterator[dict[str, Any]]]:
@@ -131,11 +134,11 @@ def _once(rows: Iterator[dict[str, Any]]) -> Callable[[], Iterator[dict[str, Any
 def _write(rows: Iterable[dict[str, Any]], file: Any) -> None:
     """Write rows as JSON lines; half surrogate pairs are escaped."""
     for row in rows:
-        line = json.dumps(row, ensure_ascii=False, default=str)
+        line = json.dumps(row, ensure_ascii=False)
         try:
             content = line.encode()
         except UnicodeEncodeError:
-            content = json.dumps(row, default=str).encode()
+            content = json.dumps(row).encode()
         file.write(content + b"\n")
     file.flush()
 
@@ -172,7 +175,7 @@ def rows_of(data: Data, name: str) -> Iterator[dict[str, Any]]:
     features = getattr(data, "features", None)
     if hasattr(features, "to_dict"):  # a datasets.Dataset
         return _of_dataset(cast(Iterable[Record], data), features)
-    names = getattr(data, "columns", getattr(data, "column_names", None))
+    names = getattr(data, "column_names", getattr(data, "columns", None))
     if isinstance(data, ArrowStream) and (names is not None or hasattr(data, "schema")):
         return _of_arrow(data, names, name)
     if isinstance(data, InterchangeFrame):
@@ -237,7 +240,7 @@ def _of_interchange(data: InterchangeFrame, names: Iterable[object] | None, name
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it, as far as it can: arrays as lists, NaN and other missing values as None."""
+    """Return a value as JSON has it: arrays as lists, NaN and other missing values as None, other things as text."""
     if value is None or type(value) in (str, bool, int):
         return value
     if isinstance(value, float):
@@ -254,7 +257,7 @@ def plain(value: Any) -> Any:
         return plain(value.as_py())
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be installed
         return None
-    return value.isoformat() if isinstance(value, date) else value
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def class_names(features: object) -> dict[str, list[str]]:
