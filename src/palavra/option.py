@@ -61,12 +61,13 @@ def option(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Declared:
-    """A field of a configuration or of a table in it: its dotted `key`, its type, its default (or MISSING), what it
-    says, and the values of other fields, by dotted key, for which it applies."""
+    """A field of a configuration or of a table in it: its dotted `key`, its type, its default (or MISSING) there and in
+    the table by itself, what it says, and the values of other fields, by dotted key, for which it applies."""
 
     key: str
     kind: Any
     default: Any
+    own_default: Any
     option: Option
     when: Mapping[str, tuple[str, ...]]
 
@@ -74,6 +75,11 @@ class Declared:
     def argument(self) -> str:
         """Return the name of the field's flag as a keyword argument in Python."""
         return (self.option.flag or "").partition("/")[0].removeprefix("--").replace("-", "_")
+
+    def meaning(self, most: int = 9) -> str:
+        """Return what the field means and applies to, if these are at most so many values."""
+        only = [f" Only for {' and '.join(values)}." for values in self.when.values() if len(values) <= most]
+        return self.option.help + "".join(only)
 
     def shown_default(self) -> str:
         """Return the default as people read it; empty where there is none."""
@@ -109,7 +115,10 @@ def _declared(
         applies = {**when, **{own.get(name, name): values for name, values in said.when.items()}}
         table = table_in(hints[each.name])
         if table is None:
-            yield Declared(key=key, kind=hints[each.name], default=default, option=said, when=applies)
+            own_default = default_of(each, None)
+            yield Declared(
+                key=key, kind=hints[each.name], default=default, own_default=own_default, option=said, when=applies
+            )
         else:
             yield from _declared(table, default, f"{key}.", own, applies)
 
@@ -121,11 +130,11 @@ def value_of(config: Any, key: str) -> Any:
     return config
 
 
-def unmet(config: Any, each: Declared) -> str | None:
-    """Return why a field does not apply to a configuration as it is set; None if it does, or if what it depends on is
-    not known yet."""
+def unmet(config: Any, each: Declared, to: str = "") -> str | None:
+    """Return why a field does not apply to a configuration as it is set, with `to` only as far as that field goes; None
+    if it does, or if what it depends on is not known yet."""
     for key, values in each.when.items():
-        if (value := value_of(config, key)) is not None and value not in values:
+        if to in ("", key) and (value := value_of(config, key)) is not None and value not in values:
             return does_not_apply(each.key, f"{_title(key)} {value}", values)
     return None
 
@@ -137,18 +146,17 @@ def does_not_apply(what: str, to: str, instead: typing.Iterable[str] = ()) -> st
 
 
 def misapplied(config: "DataclassInstance", plain: "DataclassInstance", to: str = "") -> Iterator[str]:
-    """Yield a message for every field that is set, not as in `plain`, and does not apply; with `to` only for those that
-    depend on that field."""
+    """Yield a message for every field that is set and does not apply; with `to` only as far as that field goes. A field
+    with its default, as in `plain` or as in its table by itself, is not set."""
     for each in declared(type(config)):
-        if to and to not in each.when:
-            continue
-        if value_of(config, each.key) != value_of(plain, each.key) and (problem := unmet(config, each)):
+        defaults = (value_of(plain, each.key), each.own_default)
+        if value_of(config, each.key) not in defaults and (problem := unmet(config, each, to)):
             yield problem
 
 
 def applicable(config: T, plain: T) -> T:
     """Return the configuration with every field that does not apply as in `plain`."""
-    for each in declared(type(config)):
+    for each in declared(type(config)):  # type: ignore[arg-type]
         if unmet(config, each):
             config = _with_value(config, each.key, value_of(plain, each.key))
     return config

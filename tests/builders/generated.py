@@ -84,10 +84,9 @@ def kind(each: Declared) -> str:
 
 
 def meaning(each: Declared) -> str:
-    """What a field means, what it applies to, and its flag."""
-    applies = "".join(f"{', '.join(f'`{value}`' for value in values)}: " for values in each.when.values())
+    """What a field means, and its flag."""
     flags = " and ".join(f"`{flag}`" for flag in (each.option.flag or "").split("/"))
-    return applies + each.option.help + (f" ({flags})" if each.option.flag else "")
+    return each.meaning() + (f" ({flags})" if each.option.flag else "")
 
 
 if __name__ == "__main__":

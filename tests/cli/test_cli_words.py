@@ -12,7 +12,7 @@ from builders.models import CPU, build_causal_model, build_model, model_config
 from typer.testing import CliRunner
 
 from palavra.cli import app
-from palavra.cli.options import one_line
+from palavra.cli.printing import one_line
 from palavra.errors import PalavraError
 from palavra.inference.masked import MaskedModel
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs

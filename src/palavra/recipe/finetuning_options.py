@@ -13,8 +13,7 @@ from palavra.recipe.typed_options import FinetuneOptions
 from palavra.tasks.column_options import check_read
 from palavra.tasks.spec import KindName, TaskSpec, reads_separator, unread_fields
 
-Kind = KindName | Literal["multitask"]
-KINDS = (*get_args(KindName), "multitask")
+Kind = Literal[KindName, "multitask"]
 
 
 def build_finetune_recipe(
@@ -67,8 +66,8 @@ def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -
             raise PalavraError("name a kind of task and a file of labelled examples: they may be left out to --resume")
         return base.tasks
     train = str(source)
-    if kind not in KINDS:
-        raise PalavraError(f"{kind!r} is no kind of task: use {', '.join(KINDS)}")
+    if kind not in get_args(Kind):
+        raise PalavraError(f"{kind!r} is no kind of task: use {', '.join(get_args(Kind))}")
     if Path(train).suffix != ".toml":
         if kind == "multitask":
             raise PalavraError(f"{train}: several tasks are described in a TOML file with a table [[tasks]] for each")

@@ -24,7 +24,7 @@ TASK = "task."
 
 def fields_of(recipe: type[Recipe] | type[FinetuneRecipe]) -> Iterator[Declared]:
     """Yield every field of a recipe by its key for `--set`; those of its tasks begin with `task.`"""
-    for each in declared(recipe):
+    for each in declared(recipe):  # type: ignore[arg-type]
         if each.key != "tasks":
             yield each
             continue
