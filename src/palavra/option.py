@@ -7,7 +7,7 @@ arguments, the reference tables of the pages, and the check that what was set ap
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -78,7 +78,7 @@ class Declared:
 
     def meaning(self, most: int = 9) -> str:
         """Return what the field means and applies to, if these are at most so many values."""
-        only = [f" Only for {' and '.join(values)}." for values in self.when.values() if len(values) <= most]
+        only = [f" Only for {listed(values)}." for values in self.when.values() if len(values) <= most]
         return self.option.help + "".join(only)
 
     def shown_default(self) -> str:
@@ -123,6 +123,11 @@ def _declared(
             yield from _declared(table, default, f"{key}.", own, applies)
 
 
+def listed(values: Sequence[str]) -> str:
+    """Return values in words: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
+
+
 def value_of(config: Any, key: str) -> Any:
     """Return the value at a dotted key."""
     for name in key.split("."):
@@ -139,9 +144,9 @@ def unmet(config: Any, each: Declared, to: str = "") -> str | None:
     return None
 
 
-def does_not_apply(what: str, to: str, instead: typing.Iterable[str] = ()) -> str:
+def does_not_apply(what: str, to: str, instead: Sequence[str] = ()) -> str:
     """Return the message for an option that was set and changes nothing."""
-    applies = f"; it applies to {', '.join(instead)}" if instead else ""
+    applies = f"; it applies to {listed(instead)}" if instead else ""
     return f"{what} does not apply to {to}{applies}: leave it out"
 
 

@@ -86,7 +86,9 @@ def kind(each: Declared) -> str:
 def meaning(each: Declared) -> str:
     """What a field means, and its flag."""
     flags = " and ".join(f"`{flag}`" for flag in (each.option.flag or "").split("/"))
-    return each.meaning() + (f" ({flags})" if each.option.flag else "")
+    commands = each.option.commands or ("pretrain",)
+    elsewhere = "" if {"pretrain", "finetune"} & set(commands) else f" of `palavra {commands[0]}`"
+    return each.meaning() + (f" ({flags}{elsewhere})" if each.option.flag else "")
 
 
 if __name__ == "__main__":
