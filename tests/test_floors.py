@@ -34,13 +34,14 @@ FLOORS = {
     "batch": 1,
     "losses": 1,
     "config": 1,
+    "option": 1,
     "distributed": 1,
     "files": 1,
     "log": 1,
     "errors": 1,
 }
 TOP = max(FLOORS.values()) + 1  # palavra itself and __main__, which show what is inside and are imported by no room
-GROUND = {"errors", "files"}  # what the other rooms of floor 1 may stand on
+GROUND = {"errors", "files", "option"}  # what the other rooms of floor 1 may stand on
 
 FORBIDDEN = {
     "pickle": "a pickle can run code when it is read",

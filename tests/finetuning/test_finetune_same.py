@@ -13,7 +13,7 @@ from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
 from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.run import FineTuned
-from palavra.recipe.finetuning_options import optimizer_of
+from palavra.finetuning.run_info import optimizer_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

@@ -13,13 +13,13 @@ from palavra.experiments.search_space import default_searches, read_space
 from palavra.experiments.trials import Direction, SweepTrial, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.run import check_recipe
-from palavra.finetuning.run_info import scores_json, scores_line, with_mean_score
+from palavra.finetuning.run_info import optimizer_of, scores_json, scores_line, with_mean_score
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.model.directory import read_config
-from palavra.recipe import FinetuneRecipe, open_optimizer
-from palavra.recipe.finetuning_options import Kind, build_finetune_recipe, optimizer_of
+from palavra.recipe import FinetuneRecipe
+from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
 from palavra.report import write_report
 from palavra.tasks.task import is_error
 from palavra.training.run_directory import RunDirectory
@@ -129,11 +129,8 @@ def _settled(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRecipe]:
     """The recipe with the optimizer that suits its model, and the same with the learning rate that it would take."""
     pretrained = Path(recipe.model)
     settled = recipe.settled(read_config(pretrained).hidden_size, optimizer_of(pretrained))
-    assert settled.optimizer is not None
-    if recipe.optimizer is None:
-        # Not settled for good: the rate that suits depends on the strategy, which may be searched.
-        recipe = replace(recipe, optimizer=open_optimizer(settled.optimizer.name))
-    return recipe, settled
+    # The rate is left open, for the one that suits depends on the strategy, which may be searched.
+    return replace(recipe, optimizer=replace(recipe.optimizer, name=settled.optimizer.name)), settled
 
 
 def _check_place(run: RunDirectory, resume: bool) -> None:

@@ -18,6 +18,7 @@ from palavra.finetuning.run_info import (
     drops_a_head,
     evaluation_json,
     moving_parameters,
+    optimizer_of,
     scores_line,
     summary_lines,
 )
@@ -25,12 +26,11 @@ from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, 
 from palavra.inference.finetuned import body_vectors, context_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
-from palavra.model.config import check_output
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel, check_head_name
+from palavra.option import does_not_apply, misapplied
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import optimizer_of
 from palavra.report import write_report
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.saved_model import (
@@ -41,11 +41,10 @@ from palavra.tasks.saved_model import (
     parameters,
     save_task_model,
 )
-from palavra.tasks.spec import MixingConfig, check_fields
+from palavra.tasks.spec import MixingConfig, TaskSpec, check_fields
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
-from palavra.training.config import check_strategy
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
@@ -164,12 +163,14 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
 def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
     """Raise PalavraError for what was set and would change nothing. Not for a sweep: what one of its trials leaves
     aside, another may use."""
-    check_strategy(recipe.strategy)
+    for problem in misapplied(recipe, FinetuneRecipe()):
+        raise PalavraError(problem)
     if len(tasks) == 1 and recipe.mixing != MixingConfig():
-        raise PalavraError("mixing means nothing for a single task: leave it out")
+        raise PalavraError(does_not_apply("mixing", "a single task", ["several"]))
     config = read_config(Path(recipe.model))
     for task in tasks:
-        check_output(task.spec.output, task.spec.name)
+        for problem in misapplied(task.spec, TaskSpec(kind=task.spec.kind)):
+            raise PalavraError(f"task {task.spec.name}: {problem}")
         check_head(config, task)
         if (task.spec.max_length or 0) > config.context:
             raise PalavraError(
@@ -204,7 +205,9 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     model = build_task_model(
-        read_config(Path(recipe.model)), tasks, learned_weights=recipe.mixing.weighting == "uncertainty"
+        recipe.body.applied_to(read_config(Path(recipe.model))),
+        tasks,
+        learned_weights=recipe.mixing.weighting == "uncertainty",
     )
     if not recipe.from_scratch:
         load_pretrained(model, Path(recipe.model))

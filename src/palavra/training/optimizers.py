@@ -136,7 +136,7 @@ def build_optimizers(
     """The optimizers of a model's trainable parameters; `share_of` gives the share of its learning rate that the
     parameter of a name takes (None: all of it)."""
     trainable = [(name, p) for name, p in named if p.requires_grad]
-    members = OPTIMIZERS[config.name](trainable, config)
+    members = OPTIMIZERS[config.algorithm](trainable, config)
     if share_of is not None:
         shares = {p: share_of(name) for name, p in trainable}
         for member in members:

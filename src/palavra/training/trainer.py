@@ -284,7 +284,7 @@ class Trainer:
         state = replace(
             self.state,
             packing=packing,
-            optimizer=self.job.optimizer.name,
+            optimizer=self.job.optimizer.algorithm,
             smoothed_loss=self.monitor.smoothed,
             first_loss=self.monitor.first,
         )
