@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from platformdirs import user_cache_path
 
-from palavra.api.evaluate import evaluate
+from palavra.api.evaluate import TaskEvaluation, evaluate
 from palavra.data.records import read_records
 from palavra.data.sources import content_hash
 from palavra.data.writing import held_out
@@ -133,7 +133,9 @@ def _judge_reviews(finished: Finished, log: Log) -> None:
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
     log.line("")
-    log.line(f"held-out reviews without the plots: {evaluate(finished.directory, test).summary()}")
+    on_reviews = evaluate(finished.directory, test, quiet=True)
+    assert not isinstance(on_reviews, TaskEvaluation)
+    log.line(f"held-out reviews without the plots: {on_reviews.summary()}")
     log.line("")
     log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
     recipe = build_finetune_recipe(

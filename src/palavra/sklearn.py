@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn's kind: a pretrained model, fine-tuned by `fit`, that classifies texts or predicts numbers."""
+"""Estimators as scikit-learn has them: `fit` fine-tunes a pretrained model to classify texts or to predict numbers."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+from builders.evaluation import evaluate
 from builders.prediction import BODY, EXAMPLES, FITTED, PAIR, flags, model_of, renamed
+from palavra.cli.records import InputOptions, RecordOptions
 from test_docs import COMMAND
 from typer.testing import CliRunner
 
@@ -18,7 +20,6 @@ from palavra.api import finetune as api_finetune
 from palavra.api.evaluate import evaluate_task
 from palavra.api.predict import predict_inputs
 from palavra.cli import app
-from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
 from palavra.experiments import sweep as experiments_sweep
 from palavra.finetuning.splits import read_split
@@ -111,7 +112,7 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     expected = evaluate_task(
         folders / kind, own, **({} if kind != "token-classification" else _named("token-classification"))
     )
-    found = palavra.evaluate(folders / kind, others, **columns)
+    found = evaluate(folders / kind, others, **columns)
     assert found.scores.values == expected.scores.values
     model = palavra.load(folders / kind, kind="fine-tuned")
     inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}

@@ -20,7 +20,7 @@ from palavra.errors import PalavraError
 from palavra.experiments import sweep as sweep_module
 from palavra.experiments import trials as trials_module
 from palavra.experiments.search_space import Choices, Range, apply, default_searches, read_space, typed
-from palavra.experiments.sweep import Sweep, sweep
+from palavra.experiments.sweep import Sweep
 from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
@@ -162,9 +162,9 @@ def run(places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
     def run(report: bool = False, **options: Any) -> Sweep:
         if not report:
             monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder / "report.html")
-        return sweep(
-            "classification", train, **{"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
-        )
+        given = {"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
+        found: Sweep = palavra.sweep("classification", train, **given)
+        return found
 
     return run
 

@@ -89,7 +89,7 @@ def test_what_would_change_nothing_is_refused(
 
 def test_a_kind_that_is_none_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"^'clasification' is no kind of task: use classification, [^\n]*$"):
-        finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[arg-type]
+        finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[call-overload]
 
 
 def test_what_no_data_could_make_right_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

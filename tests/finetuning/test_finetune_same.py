@@ -28,7 +28,8 @@ def finetune(folder: Path, reviews: Path, kind: Any = "classification", **change
         "learning_rate": 1e-3,
         **changes,
     }
-    return palavra.finetune(kind, reviews / "train.csv", set=FAST, **options)
+    found: FineTuned | RepeatedRuns = palavra.finetune(kind, reviews / "train.csv", set=FAST, **options)
+    return found
 
 
 @pytest.fixture(scope="module")

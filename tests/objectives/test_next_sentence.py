@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from builders.evaluation import evaluate
 from builders.models import CLS, CPU, SEP, Shelf, layout_of, model_config, scramble, vocabulary
 from builders.pretraining import metrics_of
 from hypothesis import given
@@ -332,7 +333,7 @@ def test_an_evaluation_reads_every_weight_of_the_body_once(tmp_path: Path, monke
             yield key, tensor
 
     monkeypatch.setattr(directory, "_tensors", counted)
-    found = palavra.evaluate(tmp_path, tmp_path / "text.txt", documents="line", device="cpu")
+    found = evaluate(tmp_path, tmp_path / "text.txt", documents="line", device="cpu")
     assert found.to_json()["next_sentence"]["pairs"] > 0
     body = {key: times for key, times in read.items() if key.startswith("bert.encoder.")}
     assert body
@@ -377,7 +378,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
     assert evaluation["next_sentence"]["pairs"] > 5
     assert evaluation["next_sentence"]["exchanged"] == pytest.approx(0.5, abs=0.2)
     assert {"corruption", "accuracy"} <= set(evaluation["masked"])
-    found = palavra.evaluate(out, device="cpu")
+    found = evaluate(out, device="cpu")
     assert found.to_json()["next_sentence"] == pytest.approx(evaluation["next_sentence"], rel=1e-4)
     assert found.to_json()["masked"]["loss"] == pytest.approx(evaluation["masked"]["loss"], rel=1e-4)
     assert found.lines().count("next sentence") == 1
@@ -394,7 +395,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(out / name, tmp_path / "masked")
     shutil.copytree(out / "data", tmp_path / "masked" / "data")
-    assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
+    assert evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
     ours = palavra.load(out, kind="masked", device="cpu")
     ids = torch.tensor(
         [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]

@@ -13,6 +13,7 @@ from builders.pretraining import TINY
 
 import palavra
 from palavra.log import Log
+from palavra.pretraining.run import run_pretraining
 from palavra.training import checkpoint as checkpoints
 from palavra.training import trainer as training
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
@@ -44,7 +45,8 @@ def run(corpus: Path, out: Path, *extra: str) -> list[str]:
     """A run of twelve steps, saved at 4, 8 and 12; what it said."""
     log = Kept()
     settings = (*TINY, "train.eval_every=100", *extra)
-    palavra.pretrain(corpus, out=out, steps=12, documents="line", vocab_size=300, set=settings, log=log)
+    recipe = palavra.build_recipe([corpus], steps=12, documents="line", vocab_size=300, set=settings)
+    run_pretraining(recipe, out, log)
     return log.lines
 
 

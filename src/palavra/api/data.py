@@ -1,14 +1,22 @@
 """What the Python functions are given as text or examples: paths, or data in memory."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from palavra.data.columns import text_and_label, text_column
 from palavra.data.memory import Data, MemorySource, memory_source, together
+from palavra.data.records import read_records
 from palavra.errors import PalavraError
+from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.spec import TaskSpec, text_fields
 
-Source: TypeAlias = str | Path | Data
+Source: TypeAlias = str | PathLike[str] | Data
+
+# What a folder has in which a run began.
+_BEGUN = ("palavra.toml", "repeated.toml", "sweep.db", "model.safetensors")
 
 
 def text_sources(
@@ -30,8 +38,8 @@ def text_sources(
 
 def source_of(name: str, source: Source, spill: Path | None = None) -> str:
     """Return a path as text, or data in memory as a source called `name`."""
-    if isinstance(source, str | Path):
-        return source if isinstance(source, str) else str(source)
+    if isinstance(source, str | PathLike):
+        return fspath(source)
     return memory_source(name, source, spill)
 
 
@@ -48,15 +56,32 @@ def example_sources(
     memory = next((source for source in sources.values() if isinstance(source, MemorySource)), None)
     if memory is None or kind not in ("classification", "regression"):
         return sources, {}
-    named = {name: value for name, value in columns.items() if value is not None}
+    return sources, _columns_of(memory, {name: value for name, value in columns.items() if value is not None})
+
+
+def _columns_of(memory: MemorySource, named: dict[str, Any]) -> dict[str, str]:
+    """The columns of records of texts that nobody named."""
     first = next(memory.records(), {})
     if "text" not in first and {"text_a", "text_b"} <= first.keys() and not named.keys() & {"text", "text_a", "text_b"}:
-        return sources, {"text_a": "text_a", "text_b": "text_b"}
+        return {"text_a": "text_a", "text_b": "text_b"}
     label = named.get("label")
     if named.keys() & {"text_a", "text_b"} or not isinstance(label, str | None):
-        return sources, {}
+        return {}
     text, label = text_and_label(memory, named.get("text"), label)
-    return sources, {"text": text, "label": label}
+    return {"text": text, "label": label}
+
+
+def columns_in_memory(spec: TaskSpec, memory: MemorySource, columns: LabelledColumns) -> LabelledColumns:
+    """Return the columns of labelled records in memory that are not those of a model's training, as far as `columns`
+    does not name them."""
+    if spec.kind not in ("classification", "regression") or len(text_fields(spec)) != 1:
+        return {}
+    named = {name: value for name, value in columns.items() if value is not None}
+    first, own = next(memory.records(), {}), spec.columns
+    for name, trained in (("text", own.text or own.text_a or "text"), ("label", (own.label or ("label",))[0])):
+        if trained in first:
+            named.setdefault(name, trained)
+    return cast(LabelledColumns, _columns_of(memory, named))
 
 
 def examples_of(
@@ -80,9 +105,22 @@ def examples_of(
     return together(text_a=[first for first, _ in pairs], text_b=[second for _, second in pairs], label=labels)
 
 
-def kept_in(folder: Path, sources: dict[str, str]) -> dict[str, str]:
-    """Write the sources that are in memory to files of the folder, which recipes can name."""
-    return {
-        name: source.kept(folder / f"{name}.jsonl") if isinstance(source, MemorySource) else source
-        for name, source in sources.items()
-    }
+def kept_in(folder: Path, sources: dict[str, str], *, resume: bool) -> dict[str, str]:
+    """Return the sources, those in memory kept in files of the run in `folder`, which recipes can name.
+
+    Raises PalavraError where a run is there already, or where the one to `resume` began with other examples.
+    """
+    memory = {name: source for name, source in sources.items() if isinstance(source, MemorySource)}
+    if memory and not resume and any((folder / name).exists() for name in _BEGUN):
+        raise PalavraError(f"{folder} already holds a run: add --resume to resume it, or choose another --out")
+    kept: dict[str, str] = dict(sources)
+    for name, source in memory.items():
+        path = folder / "data" / f"{name}.jsonl"
+        if resume and path.exists():
+            kept[name] = str(path)
+            before = (record.values for record in read_records(str(path)))
+            if any(one != other for one, other in zip_longest(source.records(), before)):
+                raise PalavraError(f"{folder} was begun with other {name} examples: choose another --out")
+        else:
+            kept[name] = source.kept(path)
+    return kept

@@ -1,13 +1,16 @@
 """Evaluate any model: on text, or on labelled examples."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
+from palavra.api.data import Source, columns_in_memory, examples_of, source_of, text_sources
 from palavra.config import without_none
 from palavra.data.config import DocumentUnit, SourceConfig
+from palavra.data.memory import MemorySource
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
@@ -29,8 +32,11 @@ from palavra.tasks.task import Prediction, Scores
 
 
 def evaluate(
-    model: str | Path,
-    *sources: str | Path,
+    model: str | PathLike[str],
+    *sources: Source,
+    texts: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
+    text_pairs: Iterable[tuple[str, str]] | None = None,
     column: str | None = None,
     documents: DocumentUnit | None = None,
     encoding: str | None = None,
@@ -41,15 +47,16 @@ def evaluate(
     predictions: str | Path | None = None,
     sliding: bool | None = None,
     device: str = "auto",
-    log: Log | None = None,
+    quiet: bool = False,
     **columns: Unpack[LabelledColumns],
-) -> Any:
-    """How good a model is: an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`, as it is.
+) -> "EvaluationResult | TaskEvaluation":
+    """Evaluate a model: return an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`.
 
-    A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
+    Sources are files or data in memory, as for `pretrain` and, where the model is fine-tuned, `finetune`. A masked
+    model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
     held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
     its own. A causal model: the same text, as perplexity and bits per byte. With `sliding`, where next tokens are
-    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
+    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on
     labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
     `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
     several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
@@ -60,17 +67,21 @@ def evaluate(
         "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
         **columns,
     }  # fmt: skip
-    if is_task_directory(Path(model)):
-        if len(sources) != 1:
+    model = Path(model)
+    if is_task_directory(model):
+        examples = examples_of(texts, labels, text_pairs) if labels is not None else texts
+        given = [*sources, *([] if examples is None else [examples])]
+        if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, sources[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
+            model, given[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
             articles=articles, predictions=predictions, device=device, **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
+    found, column = text_sources(sources, texts, column)
     with_columns = without_none(column=column, documents=documents, encoding=encoding)
-    return _evaluate_text(model, sources, with_columns, sliding, device, log or Log(quiet=True))
+    return _evaluate_text(model, found, with_columns, sliding, device, Log(quiet=quiet))
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -81,7 +92,7 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _evaluate_text(
-    model: str | Path, sources: Sequence[str | Path], with_columns: dict[str, Any], sliding: bool | None, device: str,
+    model: Path, sources: Sequence[str], with_columns: dict[str, Any], sliding: bool | None, device: str,
     log: Log,
 ) -> EvaluationResult:  # fmt: skip
     loaded = load(model, device=device)
@@ -94,7 +105,7 @@ def _evaluate_text(
     tokenizer = loaded.tokenizer
     counts = None
     if sources:
-        source = replace(SourceConfig(sources=tuple(str(s) for s in sources)), **with_columns)
+        source = replace(SourceConfig(sources=tuple(sources)), **with_columns)
         held_out: Any = in_memory(source, tokenizer, log)
     else:
         folder = Path(model) / "data"
@@ -159,8 +170,8 @@ class TaskEvaluation:
 
 
 def evaluate_task(
-    model: str | Path,
-    data: str | Path,
+    model: Path,
+    data: Source,
     *,
     task: str | None = None,
     predictions: str | Path | None = None,
@@ -178,11 +189,14 @@ def evaluate_task(
     those of `FineTunedModel.with_qa_options`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
+    source = source_of("data", data)
+    if isinstance(source, MemorySource):
+        columns = {**columns, **columns_in_memory(loaded.task(task)[1].spec, source, columns)}
     loaded = loaded.with_columns(task, encoding=encoding, separator=separator, **columns)
     loaded = loaded.with_qa_options(task, threshold=threshold, articles=articles)
     name, chosen = loaded.task(task)
-    chosen.check_columns(chosen.spec, without_none(**columns), [str(data)])
-    examples = chosen.read(chosen.spec, str(data))
+    chosen.check_columns(chosen.spec, without_none(**columns), [source])
+    examples = chosen.read(chosen.spec, source)
     scores, found = loaded.evaluate(examples, task=name)
     if predictions is not None:
         lines = [

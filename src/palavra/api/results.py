@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,13 +129,14 @@ class SweepRun(_FineTuned, Sweep):
         return [{"examples": split, **values} for split, values in self.scores.items()]
 
 
+Owner = TypeVar("Owner")
 Run = TypeVar("Run", PretrainedRun, FineTunedRun, FineTunedRuns, SweepRun)
 
 
 class Folder:
     """Where a run goes: the folder that was asked for, or a temporary one."""
 
-    def __init__(self, out: str | Path | None):
+    def __init__(self, out: str | PathLike[str] | None):
         self.path = Path(tempfile.mkdtemp(prefix="palavra-") if out is None else out)
         self._temporary = out is None
 
@@ -148,7 +150,10 @@ class Folder:
     def result(self, kind: type[Run], found: Any) -> Run:
         """Return what a run gave as the object that people use, which keeps a temporary folder alive."""
         values = {field.name: getattr(found, field.name) for field in fields(found)}
-        made = kind(**{**values, "report": Report(found.report)})
+        return self.kept_by(kind(**{**values, "report": Report(found.report)}))
+
+    def kept_by(self, owner: Owner) -> Owner:
+        """Return an object with which a temporary folder goes away."""
         if self._temporary:
-            weakref.finalize(made, shutil.rmtree, self.path, ignore_errors=True)
-        return made
+            weakref.finalize(owner, shutil.rmtree, self.path, ignore_errors=True)
+        return owner

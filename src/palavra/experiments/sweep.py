@@ -1,4 +1,4 @@
-"""sweep(): many fine-tunings of the same examples, in search of good settings. Optuna chooses, remembers and prunes;
+"""A sweep: many fine-tunings of the same examples, in search of good settings. Optuna chooses, remembers and prunes;
 each trial is an ordinary fine-tuning run."""
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
 from palavra.report import write_report
 from palavra.tasks.task import is_error
 from palavra.training.run_directory import RunDirectory
@@ -56,35 +55,6 @@ class Sweep:
         }
 
 
-def sweep(
-    kind: Kind,
-    train: str | Path,
-    *,
-    out: str | Path,
-    trials: int = 20,
-    search: Sequence[str] = (),
-    minutes: float | None = None,
-    resume: bool = False,
-    log: Log | None = None,
-    **options: Any,
-) -> Sweep:
-    """Search recipe fields for the best validation score and leave the best trial's model in `out`.
-
-    `kind`, `train` and `options` are those of `build_finetune_recipe`; `search` as in `search.read_space`, or nothing
-    for learning rate, strategy and epochs around the recipe's. The first trial is the recipe itself, as far as it lies
-    in the space. After `minutes` no further trial starts. Trials never see the test examples; the best one does, once,
-    at the end. With `resume` an interrupted sweep goes on: finished trials stand, a half-done one is run again, and
-    more `trials` may be asked for. Raises PalavraError for wrong input or where Optuna is missing, Interrupted after a
-    signal.
-    """
-    if trials < 1:
-        raise PalavraError(f"--trials is {trials}: it must be at least 1")
-    if minutes is not None and not minutes > 0:
-        raise PalavraError(f"--minutes is {minutes}: it must be above 0")
-    recipe = build_finetune_recipe(kind, train, **options)
-    return run_sweep(recipe, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
-
-
 def run_sweep(
     recipe: FinetuneRecipe,
     search: Sequence[str],
@@ -94,7 +64,14 @@ def run_sweep(
     resume: bool,
     log: Log,
 ) -> Sweep:
-    """As `sweep`, of a recipe."""
+    """Search recipe fields for the best validation score and leave the best trial's model in `out`.
+
+    `search` as in `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's.
+    """
+    if trials < 1:
+        raise PalavraError(f"--trials is {trials}: it must be at least 1")
+    if minutes is not None and not minutes > 0:
+        raise PalavraError(f"--minutes is {minutes}: it must be above 0")
     _check_optuna()
     check_recipe(recipe)
     recipe, settled = _settled(recipe)

@@ -128,12 +128,12 @@ def test_records_are_kept_in_a_file_that_names_the_source(tmp_path: Path) -> Non
     assert next(read_records(kept)).where == "train:row 1"
     assert [record.values for record in read_records(str(kept))] == ROWS
     half = memory_source("train", [{"text": "\ud800"}]).kept(tmp_path / "half.jsonl")
-    with pytest.raises(PalavraError, match="train:row 1: .*half of a character"):
+    with pytest.raises(PalavraError, match=r"train:row 1: .*half of a character"):
         list(read_records(half))
 
 
 def test_texts_in_memory_are_documents(tmp_path: Path) -> None:
-    source = memory_source("data", iter(["um gato", "", None, "dois\0 cães e mais"]), tmp_path)  # type: ignore[list-item]
+    source = memory_source("data", iter(["um gato", "", None, "dois\0 cães e mais"]), tmp_path)  # type: ignore[arg-type]
     config, tally = SourceConfig(sources=(source,)), Tally()
     documents = list(read_documents(config, tally))
     assert [(one.text, one.where) for one in documents] == [("um gato", "data:1"), ("dois cães e mais", "data:4")]
