@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from palavra.api.finetune import finetune
@@ -18,6 +20,10 @@ from palavra.inference.predictions import ClassPrediction, ValuePrediction
 from palavra.recipe.finetuning_options import Kind
 
 Labels = npt.NDArray[Any]
+
+
+class InvalidInput(PalavraError, ValueError):
+    """What an estimator cannot learn or predict from: a ValueError, as scikit-learn expects."""
 
 
 class _TextEstimator(BaseEstimator):  # type: ignore[misc]
@@ -54,7 +60,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _fine_tune(self, kind: Kind, texts: Sequence[str], labels: Sequence[object], **own: Any) -> None:
         if self.model is None:
-            raise PalavraError("--model is missing: name the folder of a pretrained model")
+            raise InvalidInput("--model is missing: name the folder of a pretrained model")
         names = ("epochs", "steps", "batch_size", "learning_rate", "strategy", "max_length", "valid_fraction", "seed")
         options: dict[str, Any] = {name: getattr(self, name) for name in names} | dict(self.options or {}) | own
         run = finetune(kind, texts=texts, labels=labels, model=self.model, quiet=self.quiet, **options)
@@ -85,9 +91,10 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
         """Fine-tune to texts (n,) and their classes (n,)."""
         texts, labels = _texts(X), np.asarray(y)
         _check_lengths(texts, labels)
+        check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise PalavraError(f"y has {len(self.classes_)} class: a classifier needs two or more")
+            raise InvalidInput(f"y has {len(self.classes_)} class: a classifier needs two or more")
         names = [unicodedata.normalize("NFC", str(each)).strip() for each in self.classes_]
         if len(set(names) - {""}) < len(names):
             names = [str(number) for number in range(len(names))]
@@ -97,7 +104,8 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
 
     def predict(self, X: Iterable[str]) -> Labels:
         """Return the most probable class of each text, (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+        numbers = self.predict_proba(X).argmax(1)
+        return np.asarray(self.classes_[numbers])
 
     def predict_proba(self, X: Iterable[str]) -> npt.NDArray[np.float64]:
         """Return the probability of each class, (n, classes), in the order of `classes_`."""
@@ -122,6 +130,7 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
         """Fine-tune to texts (n,) and their numbers (n,)."""
         texts, targets = _texts(X), np.asarray(y, dtype=np.float64)
         _check_lengths(texts, targets)
+        assert_all_finite(targets, input_name="y")
         self._fine_tune("regression", texts, targets.tolist())
         return self
 
@@ -135,14 +144,14 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
 def _texts(X: Iterable[str]) -> list[str]:
     """The texts of a list, array or series. Raises PalavraError for anything but one text an example."""
     if isinstance(X, str) or getattr(X, "ndim", 1) != 1:
-        raise PalavraError("X must be one text an example: give a list, an array (n,) or a series of texts")
+        raise InvalidInput("X must be one text an example: give a list, an array (n,) or a series of texts")
     texts = list(X)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise PalavraError(f"X[{number}] is of type {type(text).__name__}: each must be a text")
+            raise InvalidInput(f"X[{number}] is of type {type(text).__name__}: each must be a text")
     return [str(text) for text in texts]
 
 
 def _check_lengths(texts: Sequence[str], labels: Labels) -> None:
     if labels.ndim != 1 or len(labels) != len(texts):
-        raise PalavraError(f"y has the shape {labels.shape}, and X has {len(texts)} texts: give one label a text")
+        raise InvalidInput(f"y has the shape {labels.shape}, and X has {len(texts)} texts: give one label a text")

@@ -168,6 +168,12 @@ def together(**columns: Iterable[object]) -> Iterable[dict[str, object]]:
     return iter(rows) if any(isinstance(column, Iterator) for column in columns.values()) else rows
 
 
+def is_table(data: object) -> bool:
+    """Return whether data are a data frame, an Arrow table or a data set, rather than things one by one."""
+    named = any(hasattr(data, name) for name in ("columns", "column_names", "schema"))
+    return hasattr(data, "features") or (named and isinstance(data, ArrowStream)) or isinstance(data, InterchangeFrame)
+
+
 def rows_of(data: Data, name: str) -> Iterator[dict[str, Any]]:
     """Return the rows of data of any known form as dicts of plain values; a text is a row with the column `text`."""
     if isinstance(data, Mapping):
