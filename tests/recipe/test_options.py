@@ -25,9 +25,7 @@ from palavra.tasks.column_options import InputColumns, LabelledColumns
 from palavra.tasks.spec import Columns, TaskSpec
 
 COMMANDS: tuple[Command, ...] = ("pretrain", "finetune", "sweep")
-FLAGS = [
-    (command, each) for command in ("pretrain", "finetune", "sweep") for each in options_of(cast(Command, command))
-]
+FLAGS = [(command, each) for command in ("pretrain", "finetune", "sweep") for each in options_of(command)]
 LIMITED = [(recipe, each) for recipe in MADE_BY for each in fields_of(recipe) if each.when]
 SPECIAL = {"tokenizer.vocab_size": 300, "masking.random": 0.05, "task.name": "other"}
 

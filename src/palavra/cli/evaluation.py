@@ -70,13 +70,16 @@ def compare_pairs(
     as_json: Json = False,
 ) -> None:
     """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    from palavra.inference.causal import CausalModel
     from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
     from palavra.inference.minimal_pairs import compare_pairs as compare
     from palavra.inference.minimal_pairs import read_pairs
     from palavra.inference.streaming import masking_of, scorer
 
     loaded = load(model, device=device)
     loaded.check_offers("score")
+    assert isinstance(loaded, MaskedModel | CausalModel)
     used = masking_of(loaded, masking)
     found = compare(read_pairs(file, **options), scorer(loaded, used))
     if as_json:

@@ -4,7 +4,7 @@ each trial is an ordinary fine-tuning run."""
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
@@ -20,6 +20,7 @@ from palavra.log import Log
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
+from palavra.recipe.typed_options import FinetuneOptions
 from palavra.report import write_report
 from palavra.tasks.task import is_error
 from palavra.training.run_directory import RunDirectory
@@ -64,15 +65,17 @@ def sweep(
     trials: int = 20,
     search: Sequence[str] = (),
     minutes: float | None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
     resume: bool = False,
     log: Log | None = None,
-    **options: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
-    `kind`, `train` and `options` are those of `build_finetune_recipe`; `search` as in `search.read_space`, or nothing
-    for learning rate, strategy and epochs around the recipe's. The first trial is the recipe itself, as far as it lies
-    in the space. After `minutes` no further trial starts. Trials never see the test examples; the best one does, once,
+    `kind`, `train`, `recipe`, `set` and the options are those of `build_finetune_recipe`; `search` as in
+    `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's. The first trial is
+    the recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Trials never see the test examples; the best one does, once,
     at the end. With `resume` an interrupted sweep goes on: finished trials stand, a half-done one is run again, and
     more `trials` may be asked for. Raises PalavraError for wrong input or where Optuna is missing, Interrupted after a
     signal.
@@ -81,8 +84,8 @@ def sweep(
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
     if minutes is not None and not minutes > 0:
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
-    recipe = build_finetune_recipe(kind, train, **options)
-    return run_sweep(recipe, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
+    made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
+    return run_sweep(made, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
 
 
 def run_sweep(
