@@ -300,15 +300,6 @@ def test_the_recipe_page_has_every_size() -> None:
         assert tuple(map(float, values)) == tuple(map(float, numbers))
 
 
-def test_the_design_names_files_that_exist() -> None:
-    first = blocks("docs/design.md", "")[0]
-    package = ROOT / "src" / "palavra"
-    for name in re.findall(r"[\w/]+\.py", first):
-        assert list(package.rglob(name)), name
-    rooms = {path.name.removesuffix(".py") for path in package.iterdir() if not path.name.startswith(("_", "py"))}
-    assert {room for room in rooms if not re.search(rf"\b{room}(\.py|/)", first)} == set()
-
-
 def test_the_dependencies_page_has_each_dependency_once() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
     extras = [one for group in project["optional-dependencies"].values() for one in group]
