@@ -1,12 +1,15 @@
 """The commands and the Python of every page run, from top to bottom, on small files and with short trainings."""
 
+import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from builders.pages import LENGTH, command_lines, labelled_blocks, run_command, text_of, write_files
+from builders.commands import Ask
+from builders.pages import LENGTH, command_lines, labelled_blocks, shorten, text_of, write_files
 
 import palavra
 
@@ -36,7 +39,7 @@ def place(page: str, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_run(page: str, place: Path) -> None:
+def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     description = ""
     blocks = labelled_blocks(page)
     for (language, code), (_, output) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
@@ -47,17 +50,16 @@ def test_the_commands_of_a_page_run(page: str, place: Path) -> None:
                 if description and (name := re.search(r"\w+\.toml", line)):
                     (place / name[0]).write_text(description, encoding="utf-8")
                     description = ""
-                if not NOT_RUN.match(line):
-                    check(line, output)
-
-
-def check(line: str, output: str) -> None:
-    """Run a command: it succeeds, or fails with the message that the page shows below it."""
-    done = run_command(line)
-    if output.startswith("palavra: "):
-        assert str(done.exception).partition("there are:")[0] in output
-    elif done.exception is not None:
-        raise AssertionError(f"{line}: {done.exception}") from done.exception
+                if NOT_RUN.match(line):
+                    continue
+                command, _, redirected = line.partition(" < ")
+                given = io.BytesIO(Path(redirected).read_bytes() if redirected else b"")
+                monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
+                exit_code, _, said = ask(*shorten(command))
+                if output.startswith("palavra: "):  # the page shows the message of a mistake
+                    assert (exit_code, said.partition("there are:")[0]) == (2, output.partition("there are:")[0]), line
+                else:
+                    assert exit_code == 0, f"{line}: {said}"
 
 
 @pytest.mark.usefixtures("place")

@@ -11,9 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from typer.testing import CliRunner, Result
-
-from palavra.cli import app
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -61,13 +58,6 @@ def shorten(line: str) -> list[str]:
         case "generate":
             return [*kept, "--max-tokens", "4"]
     return arguments
-
-
-def run_command(line: str) -> Result:
-    """Run a documented `palavra` command in the current folder."""
-    command, _, redirected = line.partition(" < ")
-    given = Path(redirected.strip()).read_bytes() if redirected else None
-    return CliRunner().invoke(app, shorten(command), input=given)
 
 
 def write_files(folder: Path) -> None:
