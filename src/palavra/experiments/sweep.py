@@ -75,10 +75,10 @@ def sweep(
 
     `kind`, `train`, `recipe`, `set` and the options are those of `build_finetune_recipe`; `search` as in
     `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's. The first trial is
-    the recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Trials never see the test examples; the best one does, once,
-    at the end. With `resume` an interrupted sweep goes on: finished trials stand, a half-done one is run again, and
-    more `trials` may be asked for. Raises PalavraError for wrong input or where Optuna is missing, Interrupted after a
-    signal.
+    the recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Trials never see the
+    test examples; the best one does, once, at the end. With `resume` an interrupted sweep resumes: finished trials are
+    kept, a half-done one is run again, and more `trials` may be asked for. Raises PalavraError for wrong input or where
+    Optuna is missing, Interrupted after a signal.
     """
     if trials < 1:
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
