@@ -55,6 +55,8 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
                 f"{column_flag(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
             )
             raise PalavraError(f"{column_flag(name)} would not be read: {spec.name} reads {read}; leave it out")
+    if "separator" in given and all(spec.kind != "classification" for spec in specs):
+        raise PalavraError(does_not_apply("--separator", specs[0].kind, ["classification"]))
     if "separator" in given and not any(map(reads_separator, specs)):
         raise PalavraError(
             "--separator would not be read: it parts the labels of classification with --multilabel; leave it out"
