@@ -117,7 +117,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
         for group in adamw.param_groups:
             group["lr"] = RATE * rate(step, STEPS, SCHEDULE)
         adamw.step()
-    training.go()
+    training.train()
     theirs.save_pretrained(tmp_path / "theirs")
     saved(job, tokenizer, tmp_path / "trained")
     read = torch.from_numpy(np.unique(job.train["task"].features.input_ids)).long()

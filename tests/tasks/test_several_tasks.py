@@ -55,14 +55,14 @@ def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(
 ) -> None:
     """Below half as much again no run is stopped: a rare class or a heavy task is no lost loss."""
     plain = job_of(pretrained, spec(reviews))
-    assert plain.guessing == pytest.approx(math.log(3))
-    assert job_of(pretrained, spec(reviews, weight=5.0)).guessing == pytest.approx(5 * math.log(3))
+    assert plain.chance_loss == pytest.approx(math.log(3))
+    assert job_of(pretrained, spec(reviews, weight=5.0)).chance_loss == pytest.approx(5 * math.log(3))
     few = "".join(f"{'bom,fresh' if n % 10 else 'mau,rotten'}\n" for n in range(40))
     rare = spec(reviews, train=write(tmp_path / "rare.csv", f"text,label\n{few}"), class_weights="balanced")
-    assert job_of(pretrained, rare).guessing == pytest.approx(5 * math.log(3))
+    assert job_of(pretrained, rare).chance_loss == pytest.approx(5 * math.log(3))
     tags = write(tmp_path / "rare.conll", "".join(f"{'bom N' if n % 10 else 'mau A'}\n\n" for n in range(40)))
     words = TaskSpec(kind="token-classification", train=tags, valid=tags, class_weights="balanced")
-    assert job_of(pretrained, words).guessing == pytest.approx(5 * math.log(3))
+    assert job_of(pretrained, words).chance_loss == pytest.approx(5 * math.log(3))
     assert heaviest((99, 1, 0)) == pytest.approx(50)
     assert heaviest((7, 7)) == 1
 

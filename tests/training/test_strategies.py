@@ -95,7 +95,7 @@ def run(job: FinetuningJob) -> Iterator[set[str]]:
         stage.begin()
         before = values(job.model)
         part = islice(prepared, stage.until - step)
-        for _ in train(job.model, job.objective, part, optimizers, job.schedule, job.loop, CPU, step):
+        for _ in train(job.model, job.objective, part, optimizers, job.loop, CPU, step):
             after = values(job.model)
             yield {name for name in after if not torch.equal(after[name], before[name])}
             before = after

@@ -20,7 +20,6 @@ from palavra.tasks.task import Scores, Task, is_error
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport
 from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
 from palavra.training.strategies import apply_thaw, rate_share, thaws
 
 
@@ -45,7 +44,7 @@ class FinetuningJob:
     compute: Compute
     matmul_peak: float = 0.0
     title: str = "fine-tuning"
-    budget: int | None = None
+    micro_batch_tokens: int | None = None
     sampler: BatchSampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,12 +73,10 @@ class FinetuningJob:
     @property
     def loop(self) -> LoopConfig:
         """What the loop needs of the recipe."""
-        return LoopConfig(steps=self.steps, clip=self.optimizer.clip, seed=self.recipe.train.seed, row_width=0)
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """The recipe's."""
-        return self.recipe.schedule
+        recipe = self.recipe
+        return LoopConfig(
+            steps=self.steps, schedule=recipe.schedule, clip=self.optimizer.clip, seed=recipe.train.seed, row_width=0
+        )
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -99,7 +96,7 @@ class FinetuningJob:
         return self.recipe.train.patience
 
     @property
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """What a blind guess could cost in a step of any task."""
         return max(task.spec.weight * task.chance_loss(self.train[name].features) for name, task in self.tasks.items())
 

@@ -313,7 +313,7 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
 
 def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
     began = time.perf_counter()
-    outcome = training.go()
+    outcome = training.train()
     took = time.perf_counter() - began
     training.log.line(f"trained in {took:.0f} s")
     return _finish(training, job, splits, tokenizer, outcome)
