@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from palavra import distributed
+from palavra.data.config import SourceConfig
 from palavra.data.loader import DocumentTokens
 from palavra.data.packing import Int64Array, Packer
 from palavra.data.shards import Corpus, Manifest, Progress, prepare_all
-from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes, source_stamp
+from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text, locked
 from palavra.log import Log
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.validate import check_documents
 from palavra.recipe import UNKNOWN_BYTES, DataConfig, Recipe, vocabulary_for
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 from palavra.training.run_directory import RunDirectory
 
 

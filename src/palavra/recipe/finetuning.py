@@ -3,13 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from palavra.errors import PalavraError
-from palavra.model.compute import CompileMode, Precision
+from palavra.model.config import CompileMode, Precision
 from palavra.recipe.learning_rates import finetuning_rate
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
-from palavra.training.schedules import ScheduleConfig
-from palavra.training.strategies import StrategyConfig
+from palavra.tasks.spec import MixingConfig, TaskSpec
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
 
 
 def open_optimizer(name: OptimizerName | None) -> OptimizerConfig:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from palavra.errors import PalavraError
 from palavra.recipe.sizes import SizeName
-from palavra.training.optimizers import OptimizerName
+from palavra.training.config import OptimizerName
 
 PRETRAINING: dict[SizeName, float] = {
     "nano": 6e-3,

@@ -3,18 +3,14 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from palavra.data.sources import SourceConfig
+from palavra.data.config import SourceConfig
 from palavra.errors import PalavraError
-from palavra.model.compute import CompileMode, Precision
-from palavra.model.config import ModelConfig
-from palavra.model.families import family_named
-from palavra.objectives.masked import MaskingConfig
-from palavra.objectives.mixture import MixtureConfig
+from palavra.model.config import CompileMode, ModelConfig, Precision
+from palavra.objectives.config import MaskingConfig, MixtureConfig
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.recipe.sizes import SIZES, SizeName
-from palavra.tokenizer import TokenizerConfig
-from palavra.training.optimizers import OptimizerConfig
-from palavra.training.schedules import ScheduleConfig
+from palavra.tokenizer.config import TokenizerConfig
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
@@ -64,6 +60,8 @@ class ModelRecipe:
             raise ValueError("sizes are not resolved")
         if self.family is None:
             raise ValueError("the family is not resolved")
+        from palavra.model.families import family_named  # imports torch
+
         return family_named(self.family, "model.family").new(
             vocab_size=vocab_size,
             hidden_size=self.hidden_size,

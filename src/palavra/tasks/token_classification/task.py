@@ -32,7 +32,7 @@ from palavra.metrics.tag_schemes import (
 )
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.model.task_outputs.config import build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.labels import composed, heaviest, known_labels, label_map
