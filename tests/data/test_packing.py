@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from palavra.data import packing
-from palavra.data.loader import Packed, load
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import (
     Cursor,
     Int64Array,
@@ -301,7 +301,7 @@ def test_one_pass_covers_everything_once(lengths: list[int], context: int, more:
 
 
 def loaded(packer: Packer, shelf: Shelf, **where: Any) -> Iterator[Packed]:
-    return load(shelf, packer, CLS, SEP, **where)
+    return packed_batches(shelf, packer, CLS, SEP, **where)
 
 
 def test_each_piece_stands_between_cls_and_sep() -> None:

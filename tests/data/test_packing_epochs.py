@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.data import packing
-from palavra.data.loader import load
+from palavra.data.loader import packed_batches
 from palavra.data.packing import Cursor, Packer, PackingTally, Pieces, cut, shuffled
 from palavra.errors import PalavraError
 from palavra.training.loop import in_steps
@@ -46,7 +46,12 @@ def steps_seen(packer: Packer, accumulate: int, shelf: Shelf, cursor: Cursor | N
     ranks = packer.ranks
     count = max(1, math.ceil(packer.run_batches() / (accumulate * ranks)))
     streams = [
-        list(islice(in_steps(load(shelf, packer, CLS, SEP, cursor, rank, ranks), accumulate, packer.ends_at), count))
+        list(
+            islice(
+                in_steps(packed_batches(shelf, packer, CLS, SEP, cursor, rank, ranks), accumulate, packer.ends_at),
+                count,
+            )
+        )
         for rank in range(ranks)
     ]
     return list(zip(*streams, strict=True))

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from palavra.data.config import SourceConfig
-from palavra.data.formats import COMPRESSIONS, FORMATS, Place, TextRow, cut_text, kind_of, read_rows
-from palavra.data.hub import PREFIX, read_hub
+from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts
+from palavra.data.hub import PREFIX
+from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 
 # Natural text shrinks to about a third in all of the compressions.
@@ -95,11 +96,7 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
-        if isinstance(source, Path):
-            place = Place(source, config.column, config.documents, config.encoding, config.max_document_chars)
-            rows = read_rows(place)
-        else:
-            rows = read_hub(source, config.column)
+        rows = file_texts(source, config) if isinstance(source, Path) else hub_texts(source, config.column)
         yield from _documents(str(source), rows, config.max_document_chars, tally)
 
 
@@ -196,8 +193,8 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
         yield source
         return
     path = Path(source).expanduser()
-    if path.is_file() and kind_of(path) is None:
-        raise PalavraError(f"{source}: unknown kind of file; it must be {_known()}")
+    if path.is_file() and kind_of(path, FORMATS) is None:
+        raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
     paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not paths:
         raise PalavraError(f"{source}: no such file or folder")
@@ -209,7 +206,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
                 if file.parent not in runs:
                     tally.note("runs", str(file.parent))
                 runs.add(file.parent)
-            elif kind_of(file) is None or not file.is_file():
+            elif kind_of(file, FORMATS) is None or not file.is_file():
                 tally.note("other_files", str(file))
             else:
                 texts += 1
@@ -217,7 +214,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
     if not texts and runs:
         raise PalavraError(f"{source}: no text but the files of an earlier run, {min(runs)}; name the text itself")
     if not texts:
-        raise PalavraError(f"{source}: no files of text here; looked for {_known()}")
+        raise PalavraError(f"{source}: no files of text here; looked for {shown_kinds(FORMATS)}")
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
@@ -252,13 +249,9 @@ def _is_run(folder: Path) -> bool:
     return (folder / "palavra.toml").is_file() and any(path.exists() for path in left)
 
 
-def _known() -> str:
-    return f"{', '.join(FORMATS)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
-
-
 def _bytes_of(path: Path) -> int:
     try:
-        if kind_of(path) == ".parquet":
+        if kind_of(path, FORMATS) == ".parquet":
             metadata = pq.read_metadata(path)
             return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         size = path.stat().st_size

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from palavra import distributed
 from palavra.data.corpus import Corpus
-from palavra.data.loader import Packed, load
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.model.compute import Compute, compile_layers, matmul_peak
@@ -95,7 +95,7 @@ class PretrainingJob:
         """This rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        packed = load(
+        packed = packed_batches(
             self.corpus.train, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
             template=self.pretraining.template,
         )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from palavra.data.corpus import Corpus
-from palavra.data.loader import OPENED
+from palavra.data.loader import CAUSAL_TEMPLATE
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
 from palavra.inference.evaluation import EvalSet
@@ -23,7 +23,7 @@ from palavra.tokenizer import Tokenizer
 class CausalPretraining(PretrainingObjective[CausalLanguageModel]):
     """Predict each next token."""
 
-    template = OPENED
+    template = CAUSAL_TEMPLATE
     roles = ("cls", "sep")
     next_tokens = True
 

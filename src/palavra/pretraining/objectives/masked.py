@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from palavra.data.corpus import Corpus
-from palavra.data.loader import ENCLOSED
+from palavra.data.loader import MASKED_TEMPLATE
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet, EvaluationResult, evaluate_masked
 from palavra.inference.masked import MaskedModel, vocabulary_of
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_model
+from palavra.model.directory import load_masked_model
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.pretraining.objectives.base import Counts, PretrainingObjective, TextObjective
@@ -25,7 +25,7 @@ from palavra.tokenizer import Tokenizer
 class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
     """Predict hidden tokens."""
 
-    template = ENCLOSED
+    template = MASKED_TEMPLATE
     roles = ("mask", "cls", "sep")
 
     def check_config(self, config: ModelConfig, name: str) -> None:
@@ -41,7 +41,7 @@ class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
 
     def load(self, directory: Path) -> MaskedLanguageModel:
         """The masked language model of a directory."""
-        return load_model(directory).model
+        return load_masked_model(directory).model
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,

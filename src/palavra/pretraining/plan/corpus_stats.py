@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palavra.data.loader import DocumentTokens, Packed, load
+from palavra.data.loader import DocumentTokens, Packed, packed_batches
 from palavra.data.packing import Cursor, Pieces
 from palavra.data.sources import source_bytes
 from palavra.pretraining.corpus import InMemory, PreparedText, packer_for, vocabulary_size
@@ -54,7 +54,7 @@ class CorpusStats:
             return _random_batches(recipe, self.vocab_size)
         template = pretraining_objective(recipe).template
         packer = packer_for(recipe, self.documents)
-        return load(self.documents, packer, self.tokenizer.cls_id, self.tokenizer.sep_id, template=template)
+        return packed_batches(self.documents, packer, self.tokenizer.cls_id, self.tokenizer.sep_id, template=template)
 
 
 def _random_batches(recipe: Recipe, vocab_size: int) -> Iterator[Packed]:

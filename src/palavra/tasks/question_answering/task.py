@@ -11,9 +11,9 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.squad import Question, is_squad, read_questions
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics.articles import ARTICLES, Articles

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.formats import kind_of
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics import classification as metrics
