@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import values_of
 from palavra.finetuning.job import FinetuningJob
-from palavra.finetuning.run import _job
+from palavra.finetuning.plan import resolve_finetuning
+from palavra.finetuning.run import build_job
 from palavra.finetuning.run_info import with_mean_score
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
-from palavra.log import Log
 from palavra.losses import Loss
 from palavra.tasks.labels import heaviest
 from palavra.tasks.spec import MixingConfig, TaskSpec
@@ -45,8 +45,8 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
 
 def job_of(pretrained: Path, task: TaskSpec) -> FinetuningJob:
     """What a run of the task would train."""
-    tokenizer = Tokenizer.load(pretrained / "modernbert")
-    return _job(recipe(pretrained, task), [read_split(task, 0)], tokenizer, Log(quiet=True))
+    splits, tokenizer = [read_split(task, 0)], Tokenizer.load(pretrained / "modernbert")
+    return build_job(resolve_finetuning(recipe(pretrained, task), splits, tokenizer), splits)
 
 
 def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from palavra.data.packing import Cursor
+from palavra.finetuning.plan import batch_sampler
 from palavra.inference.finetuned import Vectors, infer, infer_whole
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
@@ -21,7 +21,7 @@ from palavra.training.config import OptimizerConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport
 from palavra.training.optimizers import Optimizers, build_optimizers
-from palavra.training.strategies import apply_thaw, rate_share, thaws
+from palavra.training.strategies import lr_ratio_of, stages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob:
-    """The job of a fine-tuning run (see `job.Job`). `train` and `valid` hold the examples of each task."""
+    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task."""
 
     recipe: FinetuneRecipe
     model: TaskModel
@@ -49,21 +49,14 @@ class FinetuningJob:
     sampler: BatchSampler = field(init=False)
 
     def __post_init__(self) -> None:
-        train = self.recipe.train
-        sampler = BatchSampler(
-            features={name: labelled.features for name, labelled in self.train.items()},
-            batch_size=train.batch_size,
-            micro_batch_tokens=train.micro_batch_tokens,
-            seed=train.seed,
-            mixing=self.recipe.mixing,
-        )
+        sampler = batch_sampler(self.recipe, {name: labelled.features for name, labelled in self.train.items()})
         object.__setattr__(self, "sampler", sampler)
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        train = self.recipe.train
-        return train.steps or max(1, math.ceil(train.epochs * self.sampler.epoch_steps))
+        assert self.recipe.train.steps
+        return self.recipe.train.steps
 
     @property
     def objective(self) -> TaskObjective:
@@ -103,15 +96,12 @@ class FinetuningJob:
 
     def optimizers(self) -> Optimizers:
         """New optimizers of everything that will ever move."""
-        share = rate_share(self.recipe.strategy, self.model.config.num_layers)
-        return build_optimizers(self.model.named_parameters(), self.optimizer, share)
+        ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers)
+        return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:
-        """The strategy's thaws."""
-        return [
-            Stage(until=max(1, round(thaw.until * self.steps)), begin=partial(apply_thaw, self.model, thaw))
-            for thaw in thaws(self.model, self.recipe.strategy)
-        ]
+        """The stages of the strategy."""
+        return stages_of(self.model, self.recipe.strategy, self.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """The plan's."""
