@@ -31,6 +31,8 @@ from palavra.objectives.mixture import MixedObjective
 from palavra.training.config import ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 LENGTHS = (9, 5, 12, 3, 7, 20, 4, 6, 11, 8)
 
 

@@ -29,8 +29,11 @@ from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.plan import timing
 from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
+from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
@@ -198,7 +201,7 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     assert set(evaluation) == {"masked", "causal"}
     assert {"loss", "accuracy", "bands", "corruption"} <= set(evaluation["masked"])
     assert evaluation["causal"]["bits_per_byte"] > 0
-    shown = (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    shown = write_report(tmp_path / "m").read_text(encoding="utf-8")
     assert all(
         name in shown for name in ("Masked accuracy", "Causal loss", "Causal perplexity", "Causal bits per byte")
     )

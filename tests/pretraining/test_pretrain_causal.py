@@ -24,6 +24,8 @@ from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.run import Finished
 from palavra.recipe import ModelRecipe, Recipe
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 TINY = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
     "train.compile=off", "train.eval_every=10", "train.save_every=8", "train.log_every=5", "train.device=cpu",
