@@ -86,7 +86,7 @@ def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
     if job.held_out is None:
         log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
-            "--documents line"
+            "--documents=line"
         )
     outcome = trainer.train()
     trainer.keep_best()

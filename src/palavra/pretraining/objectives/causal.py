@@ -31,7 +31,7 @@ class CausalPretraining(PretrainingObjective[CausalLanguageModel]):
         """Raise PalavraError for a masked model."""
         if not config.causal:
             raise PalavraError(
-                f"{name} is a masked language model ({config.family}): leave out --objective causal to continue it"
+                f"{name} is a masked language model ({config.family}): leave out --objective=causal to continue it"
             )
 
     def new(self, config: ModelConfig) -> CausalLanguageModel:

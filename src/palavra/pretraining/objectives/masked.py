@@ -32,7 +32,7 @@ class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
         """Raise PalavraError for a causal model."""
         if config.causal:
             raise PalavraError(
-                f"{name} is a causal language model ({config.family}): add --objective causal to continue it"
+                f"{name} is a causal language model ({config.family}): add --objective=causal to continue it"
             )
 
     def new(self, config: ModelConfig) -> MaskedLanguageModel:
