@@ -12,8 +12,8 @@ from palavra.api import finetune as api_finetune
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
 from palavra.finetuning import run as finetuning_run
+from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run import FineTuned
-from palavra.finetuning.run_info import optimizer_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
