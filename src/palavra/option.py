@@ -72,9 +72,14 @@ class Declared:
     when: Mapping[str, tuple[str, ...]]
 
     @property
+    def name(self) -> str:
+        """Return the field's flag, of two the one for true; empty where it has none."""
+        return (self.option.flag or "").partition("/")[0]
+
+    @property
     def argument(self) -> str:
-        """Return the name of the field's flag as a keyword argument in Python."""
-        return (self.option.flag or "").partition("/")[0].removeprefix("--").replace("-", "_")
+        """Return the name of the flag as a keyword argument in Python."""
+        return self.name.removeprefix("--").replace("-", "_")
 
     def meaning(self, most: int = 9) -> str:
         """Return what the field means and applies to, if these are at most so many values."""
@@ -135,12 +140,12 @@ def value_of(config: Any, key: str) -> Any:
     return config
 
 
-def unmet(config: Any, each: Declared, to: str = "") -> str | None:
-    """Return why a field does not apply to a configuration as it is set, with `to` only as far as that field goes; None
-    if it does, or if what it depends on is not known yet."""
+def unmet(config: Any, each: Declared, to: str = "", *, name: str = "") -> str | None:
+    """Return why a field (or the option `name` that sets it) does not apply to a configuration as it is set, with `to`
+    only as far as that field goes; None if it does, or if what it depends on is not known yet."""
     for key, values in each.when.items():
         if to in ("", key) and (value := value_of(config, key)) is not None and value not in values:
-            return does_not_apply(each.key, f"{_title(key)} {value}", values)
+            return does_not_apply(name or each.key, f"{_title(key)} {value}".strip(), values)
     return None
 
 
@@ -173,9 +178,9 @@ def _with_value(config: Any, key: str, value: Any) -> Any:
 
 
 def _title(key: str) -> str:
-    """What a field that chooses among several is called: `strategy` for `strategy.name`."""
+    """What a field that chooses among several is called: `strategy` for `strategy.name`; a kind goes without saying."""
     *tables, name = key.split(".")
-    return tables[-1] if name == "name" and tables else name
+    return "" if name == "kind" else tables[-1] if name == "name" and tables else name
 
 
 def members(kind: Any) -> tuple[Any, ...]:

@@ -61,16 +61,20 @@ def test_a_metric_that_the_task_has_not_is_refused(
 @pytest.mark.parametrize(
     ("task", "changes", "says"),
     [
-        ({}, {"strategy": StrategyConfig(rank=4)}, "strategy.rank means nothing to the strategy full, only to lora"),
+        ({}, {"strategy": StrategyConfig(rank=4)}, "strategy.rank does not apply to strategy full; it applies to lora"),
         (
             {},
             {"strategy": StrategyConfig(name="frozen", unfreeze_fraction=0.5)},
-            "strategy.unfreeze_fraction means nothing",
+            "strategy.unfreeze_fraction does not apply to strategy frozen",
         ),
-        ({}, {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)}, "strategy.layer_decay means nothing"),
-        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing means nothing for a single task"),
-        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree means nothing for output.name softmax"),
-        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples means nothing for output.name softmax"),
+        (
+            {},
+            {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)},
+            "strategy.layer_decay does not apply to strategy frozen",
+        ),
+        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing does not apply to a single task"),
+        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree does not apply to output softmax"),
+        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples does not apply to output softmax"),
         ({"head": HeadConfig(hidden_sizes=(), norm="batch")}, {}, "task task: head.norm is of hidden layers"),
         (
             {"head": HeadConfig(hidden_sizes=(), activation="relu")},

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.finetuning.run_info import optimizer_of
+from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.recipe.finetuning_options import build_finetune_recipe

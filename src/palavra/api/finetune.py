@@ -1,10 +1,10 @@
 """Fine-tune a pretrained model on labelled examples."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Literal, Unpack, cast, overload
 
 from palavra import config as configuration
 from palavra.api.data import Source, example_sources, examples_of, kept_in
@@ -15,6 +15,7 @@ from palavra.experiments.repeat import Repetition, run_folds, run_seeds
 from palavra.finetuning.run import resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
+from palavra.option import does_not_apply
 from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.finetuning_options import Kind, _tasks, build_finetune_recipe
 from palavra.recipe.typed_options import FinetuneOptions
@@ -100,7 +101,8 @@ def finetune(
         given = GivenExamples(kind, examples, options, path)
         if resume and seeds == 1 and folds is None:
             kept = given.kept(resume=True)
-            _check_same(path, kind, kept.pop("train", None), {**given.options, **kept, "recipe": recipe})
+            began_with = kept.pop("train", None)
+            _check_same(path, kind, began_with, recipe, cast(FinetuneOptions, {**given.options, **kept}))
             return folder.result(FineTunedRun, resume_finetuning(path, tuple(set), log))
         begun = path / "repeated.toml"
         if resume and begun.exists() and not (kind or examples or recipe or set or given.options):
@@ -159,7 +161,9 @@ class GivenExamples:
         return replace(made, tasks=(replace(task, train=kept.get("train", task.train), valid=valid, test=test),))
 
 
-def _check_same(out: Path, kind: Kind | None, train: str | None, options: Mapping[str, Any]) -> None:
+def _check_same(
+    out: Path, kind: Kind | None, train: str | None, recipe: str | Path | None, options: FinetuneOptions
+) -> None:
     """Raise PalavraError where what is given is not what the run in `out` was begun with."""
     run = RunDirectory(out)
     if (out / "repeated.toml").exists():
@@ -167,18 +171,17 @@ def _check_same(out: Path, kind: Kind | None, train: str | None, options: Mappin
     run.check_present()
     own = configuration.from_toml(FinetuneRecipe, run.recipe)
     differing = _other_tasks(own, kind, train)
-    given = {key: value for key, value in options.items() if key != "set" and value not in (None, ())}
-    if given.pop("recipe", None) is not None:
-        raise PalavraError(f"--recipe means nothing with --resume: {run.recipe} is the run's own; leave it out")
-    if given.get("epochs") == own.train.epochs:
-        del given["epochs"]  # it holds as steps
-    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **{"model": None, **given}))
+    if recipe is not None:
+        raise PalavraError(does_not_apply("--recipe", f"--resume, for {run.recipe} is the run's own"))
+    if options.get("epochs") == own.train.epochs:
+        options = {**options, "epochs": None}  # it holds as steps
+    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **options))
     now = configuration.to_toml(made).splitlines()
     differing += [line for line in configuration.to_toml(own).splitlines() if line not in now]
     if differing or made != own:
         raise PalavraError(
-            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(given)}): resume it without other options, "
-            "or choose another --out"
+            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(options)}): resume it without other "
+            "options, or choose another --out"
         )
 
 

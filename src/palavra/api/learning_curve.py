@@ -12,8 +12,8 @@ from palavra.api.results import Folder, Report
 from palavra.errors import PalavraError
 from palavra.experiments.learning_curve import Point
 from palavra.experiments.learning_curve import learning_curve as run_learning_curve
-from palavra.finetuning.run import check_options, check_recipe
 from palavra.finetuning.splits import read_split
+from palavra.finetuning.validate import check_options, check_recipe
 from palavra.inference.results import Results, html_table
 from palavra.log import Log
 from palavra.recipe.finetuning_options import Kind

@@ -4,20 +4,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from palavra import config as configuration
 from palavra.finetuning.job import FinetuningJob, selection_metric, selection_score
 from palavra.finetuning.splits import SPLITS, Split, examples_hash
 from palavra.metrics.bootstrap import Interval
 from palavra.model.task_heads import TaskModel
-from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.recipe import FinetuneRecipe
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
 from palavra.tasks.task import Scores, Task
 from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
-from palavra.training.run_directory import RunDirectory
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -139,13 +137,3 @@ def scores_json(scores: Scores) -> dict[str, Any]:
         "intervals": {name: one.to_json() for name, one in scores.intervals.items()},
         "details": dict(scores.details),
     }
-
-
-def optimizer_of(pretrained: Path) -> OptimizerName | None:
-    """Return the optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for
-    models from elsewhere. Raises PalavraError for a damaged recipe."""
-    recipe = pretrained / "palavra.toml"
-    if is_task_directory(pretrained):
-        known = RunDirectory(pretrained).read_json("run.json").get("model", {}).get("pretrained_with")
-        return known if known in get_args(OptimizerName) else None
-    return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None

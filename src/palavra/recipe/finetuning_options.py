@@ -51,8 +51,8 @@ def build_finetune_recipe(
 
 
 def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source: str) -> None:
-    """Raise PalavraError for a field that means nothing to its task; what was wrong `before` options changed the tasks,
-    `source` says."""
+    """Raise PalavraError for a field that does not apply to its task; the message names `source` for what was wrong
+    before options changed the tasks."""
     for task, own in zip(tasks, before, strict=True):
         for problem in unread_fields(task):
             where = f"{source}: " if problem in set(unread_fields(own)) else ""

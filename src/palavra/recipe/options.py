@@ -7,7 +7,7 @@ from typing import TypeVar, get_args, get_origin
 
 from palavra.config import changed
 from palavra.errors import PalavraError
-from palavra.option import Command, Declared, declared, members, unmet
+from palavra.option import Command, Declared, declared, listed, members, unmet
 from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.pretraining import Recipe
 from palavra.tasks.spec import TaskSpec
@@ -53,9 +53,9 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
     for each, value in options.items():
         table, dot, _ = each.key.rpartition(".")
         replaced = [f"{table}{dot}{name}" for name in each.option.replaces]
-        rivals: list[str] = [other.option.flag or "" for other in options if other.key in replaced]
+        rivals: list[str] = [other.name for other in options if other.key in replaced]
         if rivals:
-            raise PalavraError(f"give one of {', '.join([each.option.flag or '', *rivals])}: one replaces the other")
+            raise PalavraError(f"give one of {listed([each.name, *rivals])}: one replaces the other")
         values |= dict.fromkeys(replaced) | {each.key: _plain(value, each)}
     recipe = changed(recipe, {key: value for key, value in values.items() if not key.startswith(TASK)})
     if not isinstance(recipe, FinetuneRecipe):
@@ -64,7 +64,7 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
     fields = {each.key: each for each in declared(TaskSpec)}
     tasks = list(recipe.tasks)
     for key, value in of_tasks.items():
-        problems = [unmet(task, fields[key]) for task in recipe.tasks]
+        problems = [unmet(task, fields[key], name=fields[key].name) for task in recipe.tasks]
         if all(problems):
             raise PalavraError(problems[0] or "")
         tasks = [
@@ -76,7 +76,7 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
 def check_given(recipe: Recipe | FinetuneRecipe, given: Mapping[str, object]) -> None:
     """Raise PalavraError for an option that was given and does not apply to the recipe that was made."""
     for each in _given(type(recipe), given):
-        if not each.key.startswith(TASK) and (problem := unmet(recipe, each)):
+        if not each.key.startswith(TASK) and (problem := unmet(recipe, each, name=each.name)):
             raise PalavraError(problem)
 
 

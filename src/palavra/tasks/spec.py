@@ -259,7 +259,7 @@ def column_flag(name: str) -> str:
 
 
 def text_fields(spec: TaskSpec) -> tuple[str, ...]:
-    """Which of `TEXTS` name the one text or the two of the task; the others mean nothing to it."""
+    """Which of `TEXTS` name the one text or the two of the task; the others do not apply to it."""
     columns, takes = spec.columns, COLUMNS_OF[spec.kind]
     if "text" not in takes:
         return tuple(name for name in TEXTS if name in takes)
@@ -287,6 +287,6 @@ def unread_fields(spec: TaskSpec) -> Iterator[str]:
 
 
 def check_fields(spec: TaskSpec) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the task."""
+    """Raise PalavraError for a field that was set and does not apply to the task."""
     for problem in unread_fields(spec):
         raise PalavraError(f"task {spec.name}: {problem}")
