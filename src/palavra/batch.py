@@ -7,7 +7,6 @@ sequence starts. Labels are the M rows that carry one and their targets, never a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -152,20 +151,3 @@ def pack(samples: Sequence[Sample]) -> Batch:
         np.concatenate(labels),
         np.concatenate(segments) if len(segments) == len(samples) else None,
     )
-
-
-def unpack(batch: Batch) -> list[Sample]:
-    """The samples that `pack` laid end to end; `unpack(pack(x)) == x`."""
-    bounds = batch.cu_seqlens.tolist()
-    input_ids, rows, labels = (t.cpu().numpy() for t in (batch.input_ids, batch.label_rows, batch.labels))
-    segments = None if batch.segment_ids is None else batch.segment_ids.cpu().numpy()
-    cuts = np.searchsorted(rows, bounds)
-    return [
-        Sample(
-            input_ids=input_ids[start:stop],
-            label_rows=rows[cuts[i] : cuts[i + 1]] - start,
-            labels=labels[cuts[i] : cuts[i + 1]],
-            segment_ids=None if segments is None else segments[start:stop],
-        )
-        for i, (start, stop) in enumerate(pairwise(bounds))
-    ]

@@ -26,12 +26,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if is_distributed():
-        dist.barrier()
-
-
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """The elementwise sum of `tensor` over all ranks: same shape and dtype, without gradient.
 

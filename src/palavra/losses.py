@@ -23,20 +23,6 @@ class Loss:
         return self.total / self.count
 
 
-def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
-    """H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
-
-    Terms with p(x) = 0 are 0, also where q(x) = 0. H(p, q) >= H(p, p) >= 0.
-    """
-    total: Tensor = torch.special.xlogy(p, q).sum(-1)
-    return -total
-
-
-def token_loss(probability: Tensor) -> Tensor:
-    """-log p: the loss of a token whose right answer was given probability p, in nats."""
-    return -torch.log(probability)
-
-
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
     """-log softmax(hidden weight^T + bias)[label] row by row, float32 (M,); keeps M x V logits: use on few rows."""
     logits = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))

@@ -8,7 +8,7 @@ import numpy as np
 
 from palavra.data.config import SourceConfig
 from palavra.data.packing import Int64Array
-from palavra.data.shards import Manifest, Progress, prepare_all
+from palavra.data.shards import Manifest, Progress, write_shards
 from palavra.data.sources import Tally, read_documents, source_bytes
 from palavra.errors import PalavraError
 from palavra.files import locked
@@ -52,7 +52,7 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
         def show(progress: Progress) -> None:
             live.update(progress.bytes, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
 
-        manifest = prepare_all(
+        manifest = write_shards(
             data, tokenizer, out, valid_fraction=data.valid_fraction, deduplicate=data.deduplicate, show=show
         )
     for warning in manifest.warnings:

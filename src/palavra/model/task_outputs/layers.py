@@ -259,11 +259,6 @@ class Hierarchical(ClassifierOutput):
         for name, values in derived.items():
             self.register_buffer(name, torch.from_numpy(values).to(self.tree.device), persistent=False)
 
-    @property
-    def depths(self) -> Tensor:
-        """Decisions on the path of each class (K,) int64."""
-        return self.signs.abs().sum(1)
-
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         nodes, signs = self.nodes[labels], self.signs[labels].to(self.weight)
         # As products of gathered vectors: one matrix product of all rows and all touched nodes computes mostly
