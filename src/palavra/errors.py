@@ -1,9 +1,9 @@
-"""The one exception that people see: a problem they can mend, told in one line."""
+"""The one exception that users see: a problem that they can fix, in one line."""
 
 
 class PalavraError(Exception):
-    """Wrong input or a state that only the user can mend.
+    """Wrong input, or a state that only the user can fix.
 
-    The message is one line: what is wrong, where, and what to do about it. The command line prints it
-    without a traceback and exits with code 2.
+    The message is one line: what is wrong, where, and what to do about it. The command line prints it without a
+    traceback and exits with code 2.
     """

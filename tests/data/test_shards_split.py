@@ -98,7 +98,7 @@ def test_neither_side_is_empty_when_there_are_two_documents(share: float, dedupl
         assert not set(texts_of(corpus.train)) & set(texts_of(corpus.valid))
         assert set(texts_of(corpus.train)) | set(texts_of(corpus.valid)) == set(texts)
         if share < 0.5:
-            told = f"no document fell into the validation share, so the one at {corpus.valid.where(0)} is held out"
+            told = f"the split left no document for validation, so the one at {corpus.valid.where(0)} is held out"
             assert told in manifest.warnings
 
 

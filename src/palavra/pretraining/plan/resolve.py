@@ -131,7 +131,7 @@ def _choose_size(recipe: Recipe, text: CorpusStats, compute: Compute) -> Resolve
         return _sizes_of_init(recipe)
     if recipe.model.size != "auto":
         return ResolvedRecipe(
-            recipe=recipe.of_size(recipe.model.size), rule=(f"size: {recipe.model.size} (asked for)",)
+            recipe=recipe.of_size(recipe.model.size), rule=(f"size: {recipe.model.size} (requested)",)
         )
     train = recipe.train
     if any((train.steps, train.tokens, train.epochs)):
