@@ -261,6 +261,7 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Each with its half of the micro-batches: the same losses, norms, cursors and weights as one with both."""
     root = Path(__file__).parents[1]
