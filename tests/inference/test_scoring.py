@@ -115,13 +115,13 @@ def test_log_likelihoods_equal_those_of_transformers(tokenizer: Tokenizer, famil
 
 def test_units_of_measure(tokenizer: Tokenizer) -> None:
     text = "A ação é boa"
-    (score,) = causal_model(tokenizer).score(text)
+    score = causal_model(tokenizer).score(text)
     assert (score.words, score.bytes) == (4, 15)
     nats = -score.log_likelihood
     assert score.perplexity == pytest.approx(math.exp(nats / len(tokenizer.encode(text))))
     assert score.perplexity_per_word == pytest.approx(math.exp(nats / 4))
     assert score.bits_per_byte == pytest.approx(nats / 15 / math.log(2))
-    (empty,) = causal_model(tokenizer).score("")
+    empty = causal_model(tokenizer).score("")
     assert empty.log_likelihood == 0
     assert math.isnan(empty.perplexity)
     assert math.isnan(empty.bits_per_byte)

@@ -280,15 +280,15 @@ def tokens(ids: list[int]) -> Batch:
 def test_any_token_has_a_contextual_embedding__A_emb(palavra: MaskedModel) -> None:
     """The vectors of the last layer, one a token; a text's is the mean of them, or that of [CLS]."""
     tokenizer = palavra.tokenizer
-    (found,) = palavra.embed(SENTENCES[0], pooling="token")
+    found = palavra.embed(SENTENCES[0], pooling="token")
     ids = tokenizer.encode(SENTENCES[0])
     with torch.inference_mode():
         hidden = run(palavra.model, tokens([tokenizer.cls_id, *ids, tokenizer.sep_id]), "reference").numpy()
     assert found.vectors.shape == (len(ids), 32)
     assert len(found.offsets) == len(ids)
     np.testing.assert_allclose(found.vectors, hidden[1:-1], atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0])[0].vectors, hidden[1:-1].mean(0), atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls")[0].vectors, hidden[0], atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0]).vectors, hidden[1:-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls").vectors, hidden[0], atol=1e-5)
 
 
 def test_embedding_of_a_text_does_not_depend_on_its_batch__A_emb(palavra: MaskedModel) -> None:
@@ -297,14 +297,14 @@ def test_embedding_of_a_text_does_not_depend_on_its_batch__A_emb(palavra: Masked
         together = palavra.embed(SENTENCES, pooling)
         for text, one in zip(SENTENCES, together, strict=True):
             assert one.text == text
-            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling)[0].vectors, atol=1e-5)
+            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling).vectors, atol=1e-5)
 
 
 def test_same_word_has_another_embedding_in_another_context__A_C4(palavra: MaskedModel) -> None:
     """ "banco" of the square and "banco" of the money; the same sentence gives the same vectors."""
 
     def banco(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        (found,) = palavra.embed(text, pooling="token")
+        found = palavra.embed(text, pooling="token")
         start = text.index("banco")
         inside = [i for i, (a, b) in enumerate(found.offsets) if a >= start and b <= start + len("banco")]
         assert inside

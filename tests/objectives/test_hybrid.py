@@ -228,7 +228,7 @@ def test_one_model_has_learned_both_kinds(trained: Path) -> None:
     written = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     assert found["masked"]["loss"] == pytest.approx(written["masked"]["loss"], rel=1e-4)
     assert found["causal"]["loss"] == pytest.approx(written["causal"]["loss"], rel=1e-4)
-    best = palavra.load(trained, device="cpu").fill("O gato viu o rei e [MASK] mar.", top=1)[0].fills[0]
+    best = palavra.load(trained, kind="masked", device="cpu").fill("O gato viu o rei e [MASK] mar.", top=1)[0].fills[0]
     assert best.token.strip() == "o"
     assert best.probability > 0.8
 
@@ -240,7 +240,7 @@ def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_
     assert config["masked_next_token_prediction"] is True
     assert config["pretraining_objective"] == "causal+masked"
     assert "only Palavra knows" in (trained / "train.log").read_text(encoding="utf-8")
-    ours = palavra.load(trained, device="cpu")
+    ours = palavra.load(trained, kind="masked", device="cpu")
     theirs = AutoModelForMaskedLM.from_pretrained(trained, attn_implementation="eager").eval()
     tokenizer, text = ours.tokenizer, "[MASK] gato viu o [MASK] e o mar."
     ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode_prompt(text), tokenizer.sep_id]])
@@ -249,7 +249,7 @@ def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_
         expected = theirs(input_ids=ids).logits[0, masks - 1].softmax(-1)
     assert masks[0] == 1
     torch.testing.assert_close(ours.distribution(text), expected, atol=1e-4, rtol=1e-3)
-    (score,) = ours.score("O gato viu o rei.", per_token=True)
+    score = ours.score("O gato viu o rei.", per_token=True)
     for i, sample in enumerate(masked_copies(tokenizer.encode("O gato viu o rei."), tokenizer, "word")):
         assert sample.labels is not None
         with torch.no_grad():
@@ -273,7 +273,7 @@ def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_pa
     small = tuple(setting for setting in TINY if not setting.startswith("model"))
     options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
     for objective_name in ("masked", "causal+masked"):
-        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.mntp=true"):
+        with pytest.raises(PalavraError, match=r"add objective=.causal\+masked. set=.mixture.mntp=true"):
             palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
     more = (*small, "mixture.mntp=true", "model.context=32")
     palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)

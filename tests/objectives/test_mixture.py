@@ -158,7 +158,9 @@ def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: 
     assert (cut.beside["causal"].sliding, sliding.beside["causal"].sliding) == (False, True)
     assert cut.beside["causal"].loss != sliding.beside["causal"].loss
     save_model(model, folder)
-    with pytest.raises(PalavraError, match=r"--sliding means nothing here: .* has not learned to predict next tokens"):
+    with pytest.raises(
+        PalavraError, match=r"sliding=True means nothing here: .* has not learned to predict next tokens"
+    ):
         palavra.evaluate(folder, text, device="cpu", sliding=True)
 
 
@@ -208,7 +210,7 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     found = evaluated(tmp_path / "m", evaluation)
     assert "causal" in found.lines()
     assert any(line.startswith("  bits per byte") for line in found.lines())
-    assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
+    assert palavra.load(tmp_path / "m", kind="masked", device="cpu").fill("O gato viu o [MASK].")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
 
 
@@ -223,7 +225,7 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
+    with pytest.raises(PalavraError, match=r"mixture means something to objective=.causal\+masked. only"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=0.5", objective="masked")
     with pytest.raises(PalavraError, match=r"mixture.causal_fraction is 2"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=2")

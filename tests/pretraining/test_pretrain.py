@@ -86,7 +86,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(finished)
     theirs = AutoModelForMaskedLM.from_pretrained(finished, attn_implementation="eager").eval()
-    ours = palavra.load(finished, device="cpu")
+    ours = palavra.load(finished, kind="masked", device="cpu")
     text = "O gato [MASK] no jardim."
     encoded = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
 
 def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     (blank,) = model.fill("O gato correu [MASK] casa.", top=4)
     probabilities = [fill.probability for fill in blank.fills]
     assert len(probabilities) == 4
@@ -108,7 +108,7 @@ def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
 
 
 def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O [MASK] correu.", "A menina leu um livro à [MASK] perto do rio.", "[MASK]"]
     for text, together in zip(texts, model.fill(texts), strict=True):
         alone = model.fill(text)
@@ -118,7 +118,7 @@ def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
 
 
 def test_embeddings_pool_their_tokens(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O gato correu.", "", "A menina dormiu em Roma."]
     tokens = model.embed(texts, pooling="token")
     means = model.embed(texts)
@@ -318,7 +318,7 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
-    with pytest.raises(PalavraError, match="already holds a run: add --resume"):
+    with pytest.raises(PalavraError, match="already holds a run: add resume=True"):
         run(corpus, finished)
     with pytest.raises(PalavraError, match="no run to resume"):
         palavra.pretrain(out=finished / "nowhere", resume=True)

@@ -69,7 +69,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
         shutil.copy(out / name, tmp_path / "masked")
     shutil.copytree(out / "data", tmp_path / "masked" / "data")
     assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
-    ours = palavra.load(out, device="cpu")
+    ours = palavra.load(out, kind="masked", device="cpu")
     ids = torch.tensor(
         [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]
     )

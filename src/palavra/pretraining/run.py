@@ -246,7 +246,7 @@ def _train(training: Trainer, job: PretrainingJob, ready: Ready) -> Finished:
     if job.held_out is None:
         log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
-            "--documents line"
+            "--documents=line"
         )
     outcome = training.go()
     return _finish(training, job, ready, outcome)

@@ -44,7 +44,7 @@ class CausalPretraining:
         """Raise PalavraError for a masked model."""
         if not config.causal:
             raise PalavraError(
-                f"{name} is a masked language model ({config.family}): leave out --objective causal to continue it"
+                f"{name} is a masked language model ({config.family}): leave out --objective=causal to continue it"
             )
 
     def load(self, directory: Path) -> CausalLanguageModel:

@@ -52,7 +52,7 @@ class MaskedPretraining:
         """Raise PalavraError for a causal model."""
         if config.causal:
             raise PalavraError(
-                f"{name} is a causal language model ({config.family}): add --objective causal to continue it"
+                f"{name} is a causal language model ({config.family}): add --objective=causal to continue it"
             )
 
     def load(self, directory: Path) -> MaskedLanguageModel:
