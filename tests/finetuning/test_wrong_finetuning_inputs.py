@@ -69,7 +69,7 @@ HIDDEN = "is of hidden layers"
         ({"head": HeadConfig(hidden_sizes=(), activation="relu")}, {}, f"task task: head.activation {HIDDEN}"),
         ({"max_length": 9999}, {}, "task task: max_length is 9999, but .* reads 64 tokens at most"),
         ({"train": ""}, {}, "task task has no training file"),
-        ({}, {"model": ""}, "--model is missing"),
+        ({}, {"model": ""}, "model= is missing"),
         ({}, {"tasks": ()}, "no task was given"),
     ],
 )  # fmt: skip
