@@ -13,7 +13,7 @@ import palavra
 from palavra.api.results import FineTunedRun
 from palavra.data.config import SourceConfig
 from palavra.data.memory import memory_source
-from palavra.data.shards import prepare_all
+from palavra.data.shards import prepare
 from palavra.errors import PalavraError
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -129,7 +129,7 @@ def test_many_texts_from_a_generator_need_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         config = SourceConfig(sources=(memory_source("data", texts(), tmp_path),))
-        found = prepare_all(config, tokenizer, tmp_path / "shards", shard_tokens=1 << 18)
+        found = prepare(config, tokenizer, tmp_path / "shards", shard_tokens=1 << 18)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

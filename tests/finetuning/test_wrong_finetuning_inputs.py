@@ -36,7 +36,7 @@ def test_a_file_with_a_mistake_stops_the_run_before_it_begins(
     files = {name: write(tmp_path / f"{name}.csv", ROWS) for name in ("train", "valid", "test")}
     files[which] = write(tmp_path / "t.csv", content)
     with pytest.raises(PalavraError, match=rf"^[^\n]*{says}[^\n]*$"):
-        run(recipe(pretrained, TaskSpec(kind="classification", **files)), tmp_path / "out")  # type: ignore[call-overload]
+        run(recipe(pretrained, TaskSpec(kind="classification", **files)), tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out" / "palavra.toml").exists()
 
 
