@@ -144,10 +144,11 @@ def palavra(job: Job) -> Result:
     from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel
     from palavra.model.transformer import matmul_flops
     from palavra.objectives.causal import CausalObjective
-    from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary, softmax_kernel
+    from palavra.objectives.config import MaskingConfig
+    from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
+    from palavra.training.config import OptimizerConfig, ScheduleConfig
     from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
-    from palavra.training.optimizers import OptimizerConfig, build_optimizers
-    from palavra.training.schedules import ScheduleConfig
+    from palavra.training.optimizers import build_optimizers
 
     setting, context = job.setting, job.setting.context
     lengths = np.full(2**13, context - 2)

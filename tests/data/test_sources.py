@@ -18,8 +18,9 @@ from builders.sources import read, texts, wrong
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palavra.data.config import SourceConfig
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.sources import SourceConfig, Tally, read_documents
+from palavra.data.sources import Tally, read_documents
 
 TEXTS = ["O gato correu.", 'She said "no";\nthen, "yes".', "coração \U0001f600\ttab"]
 

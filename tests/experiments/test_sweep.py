@@ -27,9 +27,9 @@ from palavra.model.heads import MaskedLanguageModel
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
 from palavra.tasks.spec import TaskSpec
+from palavra.training.config import OptimizerConfig
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
-from palavra.training.optimizers import OptimizerConfig
 
 RECIPE = FinetuneRecipe(
     model="m",

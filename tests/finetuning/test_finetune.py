@@ -17,12 +17,12 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.finetuning.job import FinetuningJob
 from palavra.inference.finetuned import FineTunedModel
-from palavra.model.task_heads import HeadConfig
+from palavra.model.config import HeadConfig
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.tasks.spec import TaskSpec
+from palavra.training.config import StrategyConfig
 from palavra.training.job import Validation
-from palavra.training.strategies import StrategyConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

@@ -19,7 +19,8 @@ from palavra.errors import PalavraError
 from palavra.inference.filling import Blank, Fill, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 SMALL = Tokenizer.train(["ab bc abc a b c ba"] * 9, TokenizerConfig(algorithm="wordpiece", vocab_size=14))
 WORDS = ["O gato preto correu pela casa.", "A menina leu um livro à noite.", "Não há pão."]

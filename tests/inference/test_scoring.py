@@ -32,7 +32,8 @@ from palavra.inference.streaming import generate_all, score_all
 from palavra.model.cache import Decoder
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -24,9 +24,10 @@ from palavra.inference.evaluation import EvalSet, evaluate_masked
 from palavra.inference.scoring import masked_copies
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
+from palavra.objectives.config import MaskingConfig, MixtureConfig
 from palavra.objectives.hybrid import HybridBatch, ObjectiveBatch, parted
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
-from palavra.objectives.mixture import MixedObjective, MixtureConfig
+from palavra.objectives.masked import MaskedObjective
+from palavra.objectives.mixture import MixedObjective
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
 
 LENGTHS = (9, 5, 12, 3, 7, 20, 4, 6, 11, 8)

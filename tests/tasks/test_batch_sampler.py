@@ -15,7 +15,8 @@ from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import batches_of
 from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
-from palavra.tasks.sampling import BatchSampler, MicroBatch, MixingConfig, in_rows
+from palavra.tasks.sampling import BatchSampler, MicroBatch, in_rows, task_probabilities
+from palavra.tasks.spec import MixingConfig
 from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
 
@@ -295,7 +296,7 @@ def test_rows_are_a_rearrangement(lengths: list[int]) -> None:
     ],
 )
 def test_tasks_are_drawn_by_their_shares(mixing: MixingConfig, expected: list[float]) -> None:
-    np.testing.assert_allclose(mixing.shares([900, 100]), expected)
+    np.testing.assert_allclose(task_probabilities(mixing, [900, 100]), expected)
     sizes = {"large": features_of([2] * 900), "small": features_of([2] * 100)}
     plan = BatchSampler(features=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
     assert plan.epoch_steps == 100

@@ -23,8 +23,7 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.losses import Loss
 from palavra.tasks.labels import heaviest
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("without_report")

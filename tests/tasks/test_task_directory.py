@@ -32,8 +32,7 @@ from transformers import AutoConfig, AutoModel
 
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.model.config import HeadConfig, OutputConfig
 from palavra.tasks.saved_model import (
     TASK_FILE,
     Tasks,

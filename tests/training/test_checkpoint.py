@@ -21,7 +21,8 @@ from palavra.data.loader import load
 from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective
 from palavra.training.checkpoint import (
     RunState,
     damage,
@@ -33,9 +34,9 @@ from palavra.training.checkpoint import (
     set_aside,
     steps_saved,
 )
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
-from palavra.training.optimizers import OptimizerConfig, OptimizerName, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 STATE = RunState(
     step=3,

@@ -35,7 +35,9 @@ from palavra.data.loader import load
 from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.loop import (
     LoopConfig,
     PreparedStep,
@@ -46,8 +48,7 @@ from palavra.training.loop import (
     train,
 )
 from palavra.training.monitor import Diverged, Monitor
-from palavra.training.optimizers import OptimizerConfig, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import build_optimizers
 
 CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 

@@ -14,8 +14,8 @@ from palavra.recipe import FinetuneRecipe
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
 from palavra.tasks.task import Scores, Task
+from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
-from palavra.training.optimizers import OptimizerName
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,8 @@ from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
-from palavra.model.compute import CompileMode, Compute, Precision, choose_compute
+from palavra.model.compute import Compute, choose_compute
+from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary

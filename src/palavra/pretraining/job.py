@@ -20,10 +20,10 @@ from palavra.pretraining.objectives import PretrainingObjective
 from palavra.pretraining.objectives.masked import TextObjective
 from palavra.recipe import Recipe, TrainConfig
 from palavra.tokenizer import Tokenizer
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport, in_steps
-from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.losses import Loss
-from palavra.model.task_outputs.config import build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import Labels, label_map

@@ -14,7 +14,7 @@ from torch import nn
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.model.config import ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.directory import (
     CONFIG,
     load_weights_into,
@@ -28,7 +28,7 @@ from palavra.model.families import family_named
 from palavra.model.families.storage import Keys
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import Head, HeadConfig, TaskModel, output_width
+from palavra.model.task_heads import Head, TaskModel, output_width
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec

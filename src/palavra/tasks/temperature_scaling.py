@@ -11,7 +11,7 @@ from torch import nn
 
 from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
 from palavra.metrics.resampled import BoolArray
-from palavra.model.task_outputs.config import is_linear, rescaled
+from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.task import Calibrate, Calibrated, DecodeOptions, ModelOutputs, Reader
 

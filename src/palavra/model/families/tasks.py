@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from palavra.model.config import ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.families.reading import number
-from palavra.model.task_heads import HeadConfig
 
 # The classes of `transformers` that a head can be saved for.
 Form = Literal["SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice"]

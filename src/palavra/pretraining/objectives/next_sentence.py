@@ -14,7 +14,7 @@ from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
 from palavra.model.heads import VocabularyModel
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
-from palavra.objectives.masked import MaskingConfig
+from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, plain_sentences
 from palavra.pretraining.objectives.joint import JointPretraining
 from palavra.pretraining.objectives.masked import TextObjective, vocabulary_for_masking

@@ -14,7 +14,7 @@ from palavra.metrics.classification import check_finite
 from palavra.metrics.resampled import Doubles
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.model.task_outputs.config import rescaled
+from palavra.model.task_outputs.build import rescaled
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import label_map
 from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss, mean_over_windows
