@@ -17,11 +17,11 @@ from palavra.finetuning.run_info import scores_json, scores_line, with_mean_scor
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
+from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, open_optimizer
 from palavra.recipe.finetuning_options import Kind, build_finetune_recipe, optimizer_of
 from palavra.report import write_report
-from palavra.tasks.task import is_error
 from palavra.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from palavra.finetuning.run_info import (
 from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.inference.finetuned import body_vectors, context_of
 from palavra.log import Log
+from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
 from palavra.model.config import check_output
 from palavra.model.directory import read_config
@@ -32,7 +33,7 @@ from palavra.model.task_heads import TaskModel, check_head_name
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import optimizer_of
 from palavra.report import write_report
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import (
     build_task_model,
     check_head,
@@ -42,7 +43,7 @@ from palavra.tasks.saved_model import (
     save_task_model,
 )
 from palavra.tasks.spec import MixingConfig, check_fields
-from palavra.tasks.task import Scores, Task
+from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.config import check_strategy
@@ -161,7 +162,7 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
         check_fields(task)
 
 
-def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
+def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
     """Raise PalavraError for what was set and would change nothing. Not for a sweep: what one of its trials leaves
     aside, another may use."""
     check_strategy(recipe.strategy)
@@ -183,11 +184,11 @@ def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
     """Raise PalavraError where the `metric` that is to decide is that of no task, or not defined on the validation
     examples of one that has it."""
     tasks = {split.task.spec.name: split.task for split in splits}
-    known = dict.fromkeys(name for task in tasks.values() for name in task.metrics)
+    known = dict.fromkeys(name for task in tasks.values() for name in task.scorer.metrics)
     if metric is not None and metric not in known:
         raise PalavraError(f"train.metric {metric!r} is none of {' or '.join(tasks)}: use one of {', '.join(known)}")
     for split in splits:
-        if split.valid and metric in split.task.undefined(split.valid):
+        if split.valid and metric in split.task.scorer.undefined(split.valid):
             raise PalavraError(
                 f"train.metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
                 "or sort is absent, or values are all alike): choose another, or other validation examples"
@@ -198,7 +199,7 @@ def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
 
 
 def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, log: Log) -> FinetuningJob:
-    """Model, features and arithmetic for a recipe whose optimizer is settled."""
+    """Model, encoded examples and arithmetic for a recipe whose optimizer is settled."""
     tasks = {split.task.spec.name: split.task for split in splits}
     torch.manual_seed(recipe.train.seed)
     if recipe.train.threads is not None:
@@ -237,22 +238,23 @@ def _job(recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, 
 
 
 def _encode_split(model: TaskModel, split: Split, tokenizer: Tokenizer) -> tuple[EncodedExamples, EncodedExamples]:
-    """Training and validation examples as features; where long texts are split, the latter as they are predicted."""
+    """Training and validation examples, encoded; where long texts become windows, the latter as they are predicted."""
     task = split.task
     context, segments = context_of(model, task), model.config.segments > 1
-    train = task.encode(split.train, tokenizer, context, segments)
-    return train, task.encode(split.valid, tokenizer, context, segments, split=task.spec.overflow == "window")
+    windowed = task.spec.overflow == "window"
+    train = task.encoder.encode(split.train, tokenizer, context, segments)
+    return train, task.encoder.encode(split.valid, tokenizer, context, segments, windowed=windowed)
 
 
 def _labelled(
-    model: TaskModel, name: str, examples: Sequence[Any], features: EncodedExamples, compute: Compute
+    model: TaskModel, name: str, examples: Sequence[Any], encoded: EncodedExamples, compute: Compute
 ) -> Labelled:
-    """Examples and features, with the body's vectors where the body never moves."""
+    """Encoded examples, with the body's vectors where the body is never trained."""
     frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
-    size = 4 * int(features.row_counts.sum()) * model.config.hidden_size
+    size = 4 * int(encoded.row_counts.sum()) * model.config.hidden_size
     if not frozen or not examples or size > LARGEST_VECTORS:
-        return Labelled(examples=examples, features=features)
-    return Labelled(examples=examples, features=features, vectors=body_vectors(model, name, features, compute))
+        return Labelled(examples=examples, encoded=encoded)
+    return Labelled(examples=examples, encoded=encoded, vectors=body_vectors(model, name, encoded, compute))
 
 
 def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
@@ -267,14 +269,14 @@ def _with_compute(recipe: FinetuneRecipe, compute: Compute) -> FinetuneRecipe:
 
 
 def _warn_of_cuts(
-    features: EncodedExamples, name: str, kind: str, context: int, log: Log, *, split: bool = False
+    encoded: EncodedExamples, name: str, kind: str, context: int, log: Log, *, windowed: bool = False
 ) -> None:
-    """Say how many examples of the task `name` lost text; where texts are `split`, only pairs do."""
-    how = "hold two texts that do not fit beside each other in" if split else "are longer than"
-    if features.truncated:
+    """Say how many examples of the task `name` lost text; where texts become windows, only pairs do."""
+    how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
+    if encoded.truncated:
         log.warn(
             f"{name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
-            f"{features.truncated:,}"
+            f"{encoded.truncated:,}"
         )
 
 
@@ -289,12 +291,12 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
         task, name = split.task, split.task.spec.name
         sizes = ", ".join(f"{len(getattr(split, kind)):,} {kind}" for kind in SPLITS if getattr(split, kind))
         log.line(f"{name}: {task.spec.kind}, {sizes}")
-        for line in summary_lines(task.summary(split.train)):
+        for line in summary_lines(task.encoder.summary(split.train)):
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):
             if name in labelled:
-                in_windows = kind == "validation" and task.spec.overflow == "window"
-                _warn_of_cuts(labelled[name].features, name, kind, context_of(job.model, task), log, split=in_windows)
+                windowed = kind == "validation" and task.spec.overflow == "window"
+                _warn_of_cuts(labelled[name].encoded, name, kind, context_of(job.model, task), log, windowed=windowed)
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     moving, every = moving_parameters(job.model), parameters(job.model)
@@ -365,7 +367,7 @@ def _finish(
 
 
 def save_finished(
-    model: TaskModel, tasks: Mapping[str, Task[Any]], tokenizer: Tokenizer, directory: Path, log: Log
+    model: TaskModel, tasks: Mapping[str, AnyTask], tokenizer: Tokenizer, directory: Path, log: Log
 ) -> None:
     """An ordinary Hugging Face directory, as far as `transformers` has such a head; says so where it has not."""
     context = max(context_of(model, task) for task in tasks.values())
@@ -380,8 +382,8 @@ def save_finished(
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """The scores on the test examples."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
-    in_windows = task.spec.overflow == "window"
-    context = context_of(job.model, task)
-    features = task.encode(split.test, tokenizer, context, job.model.config.segments > 1, split=in_windows)
-    _warn_of_cuts(features, name, "test", context, log, split=in_windows)
-    return job.score(name, Labelled(examples=split.test, features=features))
+    windowed = task.spec.overflow == "window"
+    context, segments = context_of(job.model, task), job.model.config.segments > 1
+    encoded = task.encoder.encode(split.test, tokenizer, context, segments, windowed=windowed)
+    _warn_of_cuts(encoded, name, "test", context, log, windowed=windowed)
+    return job.score(name, Labelled(examples=split.test, encoded=encoded))

@@ -43,15 +43,15 @@ class ClassScores:
 
 
 def class_rows(
-    names: Sequence[str], both: Integers, found: Integers, support: Integers, aurocs: Doubles | None = None
+    names: Sequence[str], correct: Integers, found: Integers, support: Integers, aurocs: Doubles | None = None
 ) -> tuple[ClassScores, ...]:
-    """A row for each class from the number of examples that have it and were found to (K,), were found to have it,
-    and have it."""
-    both, found, support = (counts.astype(np.float64) for counts in (both, found, support))
+    """A row for each class from the numbers of examples (K,) that rightly were found to have it, that were found to
+    have it, and that have it."""
+    both, chosen, gold = (counts.astype(np.float64) for counts in (correct, found, support))
     areas = [None] * len(names) if aurocs is None else [None if np.isnan(a) else float(a) for a in aurocs]
-    columns = ratio(both, found, 0.0), ratio(both, support, 0.0), ratio(2 * both, found + support, 0.0)
+    columns = ratio(both, chosen, 0.0), ratio(both, gold, 0.0), ratio(2 * both, chosen + gold, 0.0)
     rows = zip(names, *(column.tolist() for column in columns), support.tolist(), areas, strict=True)
-    return tuple(ClassScores(name=n, precision=p, recall=r, f1=f, support=int(s), auroc=a) for n, p, r, f, s, a in rows)
+    return tuple(ClassScores(name=n, precision=p, recall=r, f1=f, support=s, auroc=a) for n, p, r, f, s, a in rows)
 
 
 def class_tables(gold: Integers, predicted: Integers, names: Sequence[str]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def class_tables(gold: Integers, predicted: Integers, names: Sequence[str]) -> d
     counts with a row for each label and a column for each prediction, or None above `MANY_CLASSES`."""
     classes = len(names)
     few = classes <= MANY_CLASSES
-    counts = (np.bincount(of, minlength=classes) for of in (gold[gold == predicted], predicted, gold))
-    rows = class_rows(names, *counts)
+    correct, found, support = (np.bincount(of, minlength=classes) for of in (gold[gold == predicted], predicted, gold))
+    rows = class_rows(names, correct, found, support)
     cells = np.bincount(gold.astype(np.int64) * classes + predicted, minlength=classes**2) if few else None
     return {
         "per_class": [asdict(row) for row in rows if few or row.support],

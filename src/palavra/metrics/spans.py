@@ -48,10 +48,10 @@ def span_tables(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Span]])
     both = [set(one) & set(other) for one, other in zip(gold, found, strict=True)]
     correct, given, support = (Counter(span.label for of in spans for span in set(of)) for spans in (both, found, gold))
     names = sorted(support | given)
-    columns = (np.array([of[name] for name in names], dtype=np.int64) for of in (correct, given, support))
+    columns = [np.array([of[name] for name in names], dtype=np.int64) for of in (correct, given, support)]
     return {
         "gold": support.total(),
         "found": given.total(),
         "correct": correct.total(),
-        "per_class": [asdict(row) for row in class_rows(names, *columns)],
+        "per_class": [asdict(row) for row in class_rows(names, columns[0], columns[1], columns[2])],
     }

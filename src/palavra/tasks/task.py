@@ -11,7 +11,7 @@ of a model.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -50,7 +50,7 @@ def _no_strata(example: Any) -> Sequence[str]:
     return ("",)
 
 
-def _no_group(example: Any) -> str | None:
+def _nothing(example: Any) -> None:
     del example
 
 
@@ -65,8 +65,8 @@ class Reader(Generic[Example]):
     `read`: the labelled examples of a file. `input_of`: one unlabelled example from a text, a pair, or a mapping with
     the columns, and where it is from. `gold`: the gold label of an example, in the form of a prediction. `strata`: what
     a split into training and validation keeps the rates of. `group`: what must not stand on both sides of a split; None
-    where an example stands alone. `check_columns`: refuses a column that was given for these sources and is read in none
-    of them. `inputs_in`: the inputs of a file, None for the records in it. `files`: suffixes of the files that
+    where an example stands alone. `check_columns`: refuses a column that was given for these sources and that none of
+    them has. `inputs_in`: the inputs of a file, None for the records in it. `files`: suffixes of the files that
     `read_inputs` reads. `parts`: how many texts make one input.
     """
 
@@ -75,9 +75,9 @@ class Reader(Generic[Example]):
     input_of: Callable[[Any, str], Example]
     gold: Callable[[Example], Any]
     strata: Callable[[Example], Sequence[str]] = _no_strata
-    group: Callable[[Example], str | None] = _no_group
+    group: Callable[[Example], str | None] = _nothing
     check_columns: Callable[[Collection[str], Sequence[str]], None] = _any_columns
-    inputs_in: Callable[[str], Iterator[Located] | None] = _no_group
+    inputs_in: Callable[[str], Iterator[Located] | None] = _nothing
     files: tuple[str, ...] = RECORD_KINDS
     parts: int = 1
 
@@ -232,6 +232,17 @@ class Task(Generic[Example, Decoded]):
 
 
 AnyTask = Task[Any, Any]
+
+
+def calibrated(
+    task: AnyTask, examples: Sequence[Any], encoded: EncodedExamples, outputs: ModelOutputs
+) -> tuple[AnyTask, Scores]:
+    """The task with what is fitted on labelled examples that were not trained on, and its scores on them, each half of
+    them with what was fitted on the other; `details` say so under "fitted"."""
+    fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of), {}))
+    found = fit(task.output, examples, encoded, outputs)
+    scores = task.scorer.score(examples, encoded, found.decoded)
+    return replace(task, output=found.output), replace(scores, details={**scores.details, **found.details})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,9 +46,7 @@ def temperature_fit(reader: Reader[Any]) -> Calibrate | None:
     if not reader.spec.temperature:
         return None
 
-    def calibrate(
-        output: Any, examples: Sequence[Any], encoded: EncodedExamples, outputs: ModelOutputs
-    ) -> Calibrated:
+    def calibrate(output: Any, examples: Sequence[Any], encoded: EncodedExamples, outputs: ModelOutputs) -> Calibrated:
         def fit(chosen: BoolArray) -> float:
             return float(output.best_temperature(encoded, outputs, chosen))
 

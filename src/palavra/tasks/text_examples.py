@@ -11,7 +11,16 @@ import numpy.typing as npt
 from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
-from palavra.tasks.encoded_examples import OVERLAP, EncodedExamples, Int64Array, offsets_of, ranges, share_room, windows, wrap
+from palavra.tasks.encoded_examples import (
+    OVERLAP,
+    EncodedExamples,
+    Int64Array,
+    offsets_of,
+    ranges,
+    share_room,
+    windows,
+    wrap,
+)
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, option, text_fields
 from palavra.tasks.task import Reader
 from palavra.tokenizer import Tokenizer

@@ -7,10 +7,9 @@ import numpy as np
 
 from palavra.data.characters import whole_end
 from palavra.data.squad import Question
+from palavra.metrics.resampled import Doubles
 from palavra.tasks.encoded_examples import Int64Array, offsets_of
 from palavra.tasks.question_answering.encoding import EncodedQuestions
-
-from palavra.metrics.resampled import Doubles
 
 
 @dataclass(frozen=True, kw_only=True)

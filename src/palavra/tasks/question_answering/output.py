@@ -120,9 +120,7 @@ class AnswerOutput:
         listed = options.top_k or self.options.n_best
         limit = self.limit if options.threshold is None else options.threshold
         scores = outputs[0].astype(np.float64)
-        found = find_answers(
-            examples, encoded, scores, self.options.max_answer_length, max(CANDIDATES, listed)
-        )
+        found = find_answers(examples, encoded, scores, self.options.max_answer_length, max(CANDIDATES, listed))
         limits = np.broadcast_to(np.asarray(limit, dtype=np.float64), len(examples))
         return DecodedAnswers(found=tuple(found), limits=limits, listed=listed, scores=scores)
 

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from palavra.data.squad import Question
+from palavra.metrics.articles import ARTICLES, Articles
 from palavra.metrics.calibration import FEWEST_IN_HALF, Calibration, cross_fit, halves
 from palavra.metrics.resampled import BoolArray, means
 from palavra.metrics.scores import Scores
-from palavra.metrics.articles import ARTICLES, Articles
 from palavra.metrics.squad import Grades, Threshold, best_threshold, grade
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.question_answering.output import AnswerOutput, DecodedAnswers, losses_of_windows

@@ -26,8 +26,8 @@ class TargetOutput:
     """`names` of the targets, `mean` and `deviation` (T,) of each in training.
 
     The layer learns targets less their mean in units of their deviation, so that neither their size nor their offset
-    matters and several weigh alike. In a saved model mean and deviation are part of that layer, which then gives targets
-    in their own units (`in_units`), in `transformers` too.
+    matters and several weigh alike. In a saved model mean and deviation are part of that layer, which then gives
+    targets in their own units (`in_units`), in `transformers` too.
     """
 
     names: tuple[str, ...]

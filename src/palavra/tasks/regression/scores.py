@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palavra.metrics.regression import Spearman, regression_statistics, target_table
-from palavra.metrics.resampled import Doubles, means
+from palavra.metrics.resampled import Doubles, Statistic, means
 from palavra.metrics.scores import Scores
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.regression.encoding import targets_of
@@ -48,7 +48,11 @@ class TargetScorer:
             }
             for i in worst
         ]
-        statistics = [regression_statistics(targets, decoded), Spearman(targets, decoded), means({"loss": losses})]
+        statistics: list[Statistic] = [
+            regression_statistics(targets, decoded),
+            Spearman(targets, decoded),
+            means({"loss": losses}),
+        ]
         details = {
             "per_target": target_table(targets, decoded, self.names),
             "warnings": self._warnings(targets, decoded),

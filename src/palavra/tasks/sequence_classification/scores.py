@@ -9,7 +9,7 @@ import numpy as np
 
 from palavra.metrics import classification as metrics
 from palavra.metrics.calibration import Calibration
-from palavra.metrics.resampled import Statistic, means
+from palavra.metrics.resampled import Floats, Statistic, means
 from palavra.metrics.scores import Scores
 from palavra.metrics.top_k import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.encoded_examples import EncodedExamples
@@ -39,7 +39,8 @@ class SingleLabelScorer:
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: Ranking) -> Scores:
         """Calibration error has no interval: resampled, it is larger throughout."""
-        gold, chosen, confidence = encoded.labels[encoded.first_sequences], decoded.chosen, decoded.confidence
+        gold = encoded.labels[encoded.first_sequences].astype(np.int64)
+        chosen, confidence = decoded.chosen, decoded.confidence
         statistics: list[Statistic] = [
             metrics.class_statistics(gold, chosen),
             means({"loss": metrics.cross_entropies(decoded.right), "accuracy_at_5": decoded.among}),
@@ -83,7 +84,8 @@ class MultiLabelScorer:
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: LabelSets) -> Scores:
         """Calibration is that of all decisions, for a label or against it."""
-        gold, probabilities = encoded.labels[encoded.first_sequences] > 0, decoded.probabilities
+        gold = encoded.labels[encoded.first_sequences].astype(np.bool_)
+        probabilities = decoded.probabilities
         chosen = probabilities >= THRESHOLD
         auroc = metrics.Auroc(gold, probabilities)
         losses = metrics.binary_cross_entropies(gold, probabilities).mean(1, dtype=np.float64)
@@ -97,9 +99,7 @@ class MultiLabelScorer:
             details={"per_class": table, **calibrated.to_json(), "errors": errors},
         )  # fmt: skip
 
-    def _errors(
-        self, examples: Sequence[TextExample], probabilities: metrics.Floats, sure: metrics.Floats
-    ) -> list[dict[str, Any]]:
+    def _errors(self, examples: Sequence[TextExample], probabilities: Floats, sure: Floats) -> list[dict[str, Any]]:
         """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
         surest, labels = sure.argmax(1), self.labels
         return [

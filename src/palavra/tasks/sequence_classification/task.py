@@ -58,9 +58,7 @@ def _task(spec: TaskSpec, labels: Labels, counts: Sequence[int], examples: int, 
         spec=spec,
         reader=read,
         encoder=LabelEncoder(labels=labels, multilabel=bool(spec.multilabel)),
-        output=output(
-            spec=spec, labels=labels, counts=tuple(counts), examples=examples, temperature=temperature
-        ),
+        output=output(spec=spec, labels=labels, counts=tuple(counts), examples=examples, temperature=temperature),
         scorer=scorer(labels=labels),
         calibrate=temperature_fit(read),
     )

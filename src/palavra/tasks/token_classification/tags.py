@@ -6,7 +6,8 @@ from itertools import chain
 
 from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import ROLES, Scheme, decode_tags, detect_scheme, encode_tags, parse_tag
-from palavra.tasks.token_classification.examples import Labels, TaggedSentence
+from palavra.tasks.labels import Labels
+from palavra.tasks.token_classification.examples import TaggedSentence
 
 # Has all the roles there are: with it `decode_tags` reads tags of every scheme.
 ANY: Scheme = "bioes"
