@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.finetuning import Kept, recipe, run, spec, write
+from builders.tasks import fit
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.finetuning.job import FinetuningJob, selection_score
 from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
-from palavra.tasks.question_answering.task import QuestionAnswering
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import ModelOutputs
 from palavra.tasks.text_examples import TextExample
@@ -108,15 +106,13 @@ def texts(*labels: tuple[Any, ...]) -> list[TextExample]:
 
 
 def test_what_labels_leave_undefined() -> None:
-    one = SequenceClassification.fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
+    one = fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
     assert not one.undefined(texts(("a",), ("b",), ("c",)))
     assert one.undefined(texts(("a",), ("b",))) == ("auroc",)
-    several = SequenceClassification.fit(
-        TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",))
-    )
+    several = fit(TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",)))
     assert not several.undefined(texts(("a", "b"), ()))
     assert several.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
-    numbers = Regression.fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
+    numbers = fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
     assert not numbers.undefined(texts((1.0,), (2.0,)))
     assert set(numbers.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
 
@@ -124,7 +120,7 @@ def test_what_labels_leave_undefined() -> None:
         return Question(id="1", question="?", context="a b", answers=answers, where="f:1")
 
     answered, without = question(Answer(text="a", start=0)), question()
-    asked = QuestionAnswering.fit(TaskSpec(kind="question-answering"), [answered, without])
+    asked = fit(TaskSpec(kind="question-answering"), [answered, without])
     assert not asked.undefined([answered, without])
     of_all = {"f1", "exact", "calibration_error", "loss"}
     assert {*of_all, *asked.undefined([answered])} == set(asked.metrics)

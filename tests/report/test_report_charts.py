@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.tasks import regression_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from palavra.report import charts, run_charts, task_charts
 from palavra.report.charts import BandBar, Series
 from palavra.report.run_charts import TrialPoint
 from palavra.report.svg import drawable, placed
-from palavra.tasks.regression.task import Regression
 from palavra.tasks.spec import TaskSpec
 
 
@@ -110,7 +110,7 @@ def test_ids_of_pictures_take_the_name_of_their_place() -> None:
 
 @pytest.mark.parametrize("examples", [1, 7, 5000])
 def test_regression_keeps_points_for_its_picture(examples: int) -> None:
-    task = Regression(TaskSpec(kind="regression"), ("a", "b"), (0.0, 0.0))
+    task = regression_of(TaskSpec(kind="regression"), ("a", "b"), (0.0, 0.0))
     true = np.arange(2.0 * examples).reshape(-1, 2)
     points = task._points(true, true + 1)
     assert list(points) == ["a", "b"]

@@ -183,7 +183,7 @@ def _clipped(probabilities: Floats) -> Floats:
 
 def check_finite(outputs: Floats, what: str) -> None:
     """Raise PalavraError where the outputs (n, ...) for so many examples, words or the like are not all numbers."""
-    wrong = int((~np.isfinite(outputs.reshape(len(outputs), -1))).any(1).sum())
+    wrong = int((~np.isfinite(outputs)).any(axis=tuple(range(1, outputs.ndim))).sum())
     if wrong:
         raise PalavraError(
             f"the model's outputs for {wrong} of {len(outputs)} {what} are not finite: it has diverged; "

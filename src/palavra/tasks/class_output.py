@@ -1,5 +1,6 @@
 """An output that gives each row one class of several; texts and words have it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +37,8 @@ class ClassOutput(Tempered):
         return Loss(layer.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The logarithm of the number of classes, times the weight of the rarest where classes are weighed: classes
-        are then equally heavy, and the mean weight of rows is 1."""
-        present = [count for count in self.counts if count]
-        balanced = self.spec.class_weights == "balanced"
-        return chance_loss(encoded) * (sum(present) / (len(present) * min(present)) if balanced else 1)
+        """The logarithm of the number of classes, times the weight of the rarest where classes are weighed."""
+        return chance_loss(encoded) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Log-probabilities (R, K) of the classes, at temperature 1."""
@@ -50,3 +48,9 @@ class ClassOutput(Tempered):
     def config_values(self) -> dict[str, Any]:
         """What `transformers` expects in `config.json`."""
         return label_map(self.labels)
+
+
+def heaviest(counts: Iterable[int]) -> float:
+    """The weight of the rarest class, where classes are made equally heavy and the mean over their rows is 1."""
+    present = [count for count in counts if count]
+    return sum(present) / (len(present) * min(present))

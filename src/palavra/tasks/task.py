@@ -242,7 +242,8 @@ def calibrated(
     fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of), {}))
     found = fit(task.output, examples, encoded, outputs)
     scores = task.scorer.score(examples, encoded, found.decoded)
-    return replace(task, output=found.output), replace(scores, details={**scores.details, **found.details})
+    settled = task if found.output is task.output else replace(task, output=found.output)
+    return settled, replace(scores, details={**scores.details, **found.details})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,18 +58,22 @@ def settle_texts(spec: TaskSpec) -> TaskSpec:
     return replace(spec, columns=replace(spec.columns, text_a="text_a", text_b="text_b"))
 
 
+# Gives each record with its label.
+LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
+
+
 def text_reader(
     spec: TaskSpec,
     *,
-    labelled: Callable[[TaskSpec, Iterable[Record]], Iterable[tuple[Record, Any]]],
+    labels: Callable[[TaskSpec], LabelReader],
     gold: Callable[[TextExample], Any],
     strata: Callable[[TextExample], Sequence[str]],
 ) -> Reader[TextExample]:
-    """Reads examples of one text or two; `labelled` gives each record with its label."""
+    """Reads examples of one text or two; `labels` gives each record with its label."""
 
     def read(source: str) -> list[TextExample]:
         columns, examples = _columns(spec), []
-        for record, label in labelled(spec, read_records(source, encoding=spec.encoding)):
+        for record, label in labels(spec)(read_records(source, encoding=spec.encoding)):
             texts = [_text(record, *place) for place in columns]
             second = texts[1] if len(texts) == 2 else None
             examples.append(TextExample(first=texts[0], second=second, label=label, where=record.where))

@@ -10,7 +10,7 @@ from palavra.data.records import Record, column
 from palavra.errors import PalavraError
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Reader
-from palavra.tasks.text_examples import TextExample, shown, text_reader
+from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_reader
 
 # One sign with three digits behind: of a decimal number or of a thousand.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
@@ -32,15 +32,18 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
     def gold(example: TextExample) -> Any:
         return example.label[0] if len(names) == 1 else dict(zip(names, example.label, strict=True))
 
-    return text_reader(spec, labelled=_labelled, gold=gold, strata=lambda example: ("",))
+    return text_reader(spec, labels=_targets, gold=gold, strata=lambda example: ("",))
 
 
-def _labelled(spec: TaskSpec, records: Iterable[Record]) -> Iterator[tuple[Record, tuple[float, ...]]]:
-    columns = [_Numbers(name) for name in target_names(spec)]
-    for record in records:
-        yield record, tuple(numbers.read(record) for numbers in columns)
-    for numbers in columns:
-        numbers.check()
+def _targets(spec: TaskSpec) -> LabelReader:
+    def labelled(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[float, ...]]]:
+        columns = [_Numbers(name) for name in target_names(spec)]
+        for record in records:
+            yield record, tuple(numbers.read(record) for numbers in columns)
+        for numbers in columns:
+            numbers.check()
+
+    return labelled
 
 
 class _Numbers:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,22 +12,22 @@ from palavra.errors import PalavraError
 from palavra.tasks.labels import Labels, composed
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Reader
-from palavra.tasks.text_examples import TextExample, shown, text_reader
+from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_reader
 
 
 def reader(spec: TaskSpec) -> Reader[TextExample]:
     """Reads texts whose `label` is a tuple of labels, of one unless `spec.multilabel`."""
     return text_reader(
         spec,
-        labelled=_labelled,
+        labels=_labels,
         gold=lambda example: list(example.label) if spec.multilabel else example.label[0],
         strata=lambda example: example.label,
     )
 
 
-def _labelled(spec: TaskSpec, records: Iterable[Record]) -> Iterator[tuple[Record, Labels]]:
+def _labels(spec: TaskSpec) -> LabelReader:
     name = label_column(spec)
-    return ((record, labels_of(record, name, spec)) for record in records)
+    return lambda records: ((record, labels_of(record, name, spec)) for record in records)
 
 
 def label_column(spec: TaskSpec) -> str:
