@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data.config import SourceConfig
-from palavra.data.formats import cut_text
+from palavra.data.documents import cut_text
 from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 
 

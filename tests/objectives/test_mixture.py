@@ -29,8 +29,11 @@ from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.plan import timing
 from palavra.pretraining.plan.resolve import synthetic
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
+from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
@@ -156,7 +159,9 @@ def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: 
     assert (cut.beside["causal"].sliding, sliding.beside["causal"].sliding) == (False, True)
     assert cut.beside["causal"].loss != sliding.beside["causal"].loss
     save_model(model, folder)
-    with pytest.raises(PalavraError, match=r"--sliding means nothing here: .* has not learned to predict next tokens"):
+    with pytest.raises(
+        PalavraError, match=r"sliding=True means nothing here: .* has not learned to predict next tokens"
+    ):
         palavra.evaluate(folder, text, device="cpu", sliding=True)
 
 
@@ -201,14 +206,14 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     assert set(evaluation) == {"masked", "causal"}
     assert {"loss", "accuracy", "bands", "corruption"} <= set(evaluation["masked"])
     assert evaluation["causal"]["bits_per_byte"] > 0
-    shown = (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    shown = write_report(tmp_path / "m").read_text(encoding="utf-8")
     assert all(
         name in shown for name in ("Masked accuracy", "Causal loss", "Causal perplexity", "Causal bits per byte")
     )
     found = evaluated(tmp_path / "m", evaluation)
     assert "causal" in found.lines()
     assert any(line.startswith("  bits per byte") for line in found.lines())
-    assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
+    assert palavra.load(tmp_path / "m", kind="masked", device="cpu").fill("O gato viu o [MASK].")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
 
 
@@ -223,7 +228,7 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
+    with pytest.raises(PalavraError, match=r"mixture means something to objective=.causal\+masked. only"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=0.5", objective="masked")
     with pytest.raises(PalavraError, match=r"mixture.causal_fraction is 2"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=2")

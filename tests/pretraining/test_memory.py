@@ -60,7 +60,7 @@ def test_what_fits_or_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_does_not_fit_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 1.0)
-    with pytest.raises(OutOfMemory, match=r"about \d+\.\d GB even with 512 tokens at once.*smaller --size") as said:
+    with pytest.raises(OutOfMemory, match=r"about \d+\.\d GB even with 512 tokens at once.*smaller size=") as said:
         fit("base")
     assert "\n" not in str(said.value)
     assert isinstance(said.value, PalavraError)

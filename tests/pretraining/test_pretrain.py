@@ -21,10 +21,13 @@ from palavra.errors import PalavraError
 from palavra.log import Log
 from palavra.pretraining.plan import resolve as sizing
 from palavra.pretraining.run import Finished
+from palavra.report import write_report
 from palavra.training import checkpoint as checkpoints
 from palavra.training import trainer as training
 from palavra.training.monitor import Diverged
 from palavra.training.run_directory import RunDirectory
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 TINY = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
@@ -83,7 +86,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(finished)
     theirs = AutoModelForMaskedLM.from_pretrained(finished, attn_implementation="eager").eval()
-    ours = palavra.load(finished, device="cpu")
+    ours = palavra.load(finished, kind="masked", device="cpu")
     text = "O gato [MASK] no jardim."
     encoded = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
@@ -94,7 +97,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
 
 def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     (blank,) = model.fill("O gato correu [MASK] casa.", top=4)
     probabilities = [fill.probability for fill in blank.fills]
     assert len(probabilities) == 4
@@ -105,7 +108,7 @@ def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
 
 
 def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O [MASK] correu.", "A menina leu um livro à [MASK] perto do rio.", "[MASK]"]
     for text, together in zip(texts, model.fill(texts), strict=True):
         alone = model.fill(text)
@@ -115,7 +118,7 @@ def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
 
 
 def test_embeddings_pool_their_tokens(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O gato correu.", "", "A menina dormiu em Roma."]
     tokens = model.embed(texts, pooling="token")
     means = model.embed(texts)
@@ -165,8 +168,8 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
-    straight = start(tmp_path / "straight", corpus, 160)
     killed = start(tmp_path / "killed", corpus, 160)
     draw = random.Random(15)
     for checkpoint in (8, 64):
@@ -177,9 +180,9 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         killed = start(tmp_path / "killed", corpus, 160, "--resume")
-    for process in (straight, killed):
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    run(corpus, tmp_path / "straight", 160)
+    _, said = killed.communicate(timeout=120)
+    assert killed.returncode == 0, said
     for name in ("model.safetensors", "evaluation.json"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
@@ -192,6 +195,7 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_leaves_with_its_code(
     corpus: Path, tmp_path: Path, number: signal.Signals, code: int
@@ -309,7 +313,7 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
-    with pytest.raises(PalavraError, match="already holds a run: add --resume"):
+    with pytest.raises(PalavraError, match="already holds a run: add resume=True"):
         run(corpus, finished)
     with pytest.raises(PalavraError, match="no run to resume"):
         palavra.pretrain(out=finished / "nowhere", resume=True)
@@ -357,5 +361,5 @@ def test_a_corpus_smaller_than_a_batch_still_trains(tmp_path: Path, content: str
     path = tmp_path / "um.txt"
     path.write_text(content, encoding="utf-8")
     done = run(path, tmp_path / "m", 3)
-    assert (tmp_path / "m" / "report.html").exists()
+    assert write_report(tmp_path / "m").exists()
     assert done.steps == 3

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
+from palavra.inference import finetuned
 from palavra.inference.finetuned import batches_of
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.sampling import BatchSampler, MicroBatch, in_rows, task_probabilities
@@ -92,7 +93,7 @@ def test_units_are_examples_where_their_sequences_stay_together(windows: list[in
 @given(lengths=LENGTHS, budget=st.integers(1, 60))
 def test_inference_sees_each_sequence_once_within_its_budget(lengths: list[int], budget: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palavra.inference.finetuned.BATCH_TOKENS", budget)
+        patch.setattr(finetuned, "BATCH_TOKENS", budget)
         found = list(batches_of(features_of(lengths), "task"))
     assert sorted(np.concatenate([sequences for sequences, _ in found]).tolist()) == list(range(len(lengths)))
     assert all(batch.tokens <= max(budget, max(lengths)) for _, batch in found)

@@ -298,7 +298,7 @@ def test_read_fit_and_summary(tmp_path: Path) -> None:
         {"examples": 1, "contexts": 1, "unanswerable": 0},
     )
     assert [task.reader.strata(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
-    with pytest.raises(PalavraError, match=r"no column 'q'.*--question"):
+    with pytest.raises(PalavraError, match=r"no column 'q'.*question="):
         read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):
         fit(spec(), [replace(examples[0], answers=())])

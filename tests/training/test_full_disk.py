@@ -17,6 +17,8 @@ from palavra.training import checkpoint as checkpoints
 from palavra.training import trainer as training
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 class Kept(Log):
     """A log that remembers its lines."""
@@ -121,6 +123,7 @@ def test_the_bytes_of_a_checkpoint_are_those_of_its_files(tmp_path: Path, name: 
     assert written - 2000 < checkpoint_bytes(model, optimizers) <= written
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 def test_a_limit_on_the_size_of_files_ends_the_command_with_one_line(corpus: Path, tmp_path: Path) -> None:
     """As `ulimit -f` does: shards fit, weights do not."""

@@ -85,7 +85,8 @@ def _evaluate_text(
     model: str | Path, sources: Sequence[str | Path], with_columns: dict[str, Any], sliding: bool | None, device: str,
     log: Log,
 ) -> EvaluationResult:  # fmt: skip
-    loaded: MaskedModel | CausalModel = load(model, device=device)
+    loaded = load(model, device=device)
+    assert isinstance(loaded, MaskedModel | CausalModel)
     if isinstance(loaded, MaskedModel):
         loaded.check_head()
     pretraining = pretraining_objective_in(Path(model))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
 from palavra.data.characters import is_blank
-from palavra.data.formats import kind_of
+from palavra.data.tables import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.records import at_least_one, numbered_stream, read_json_lines
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
-from palavra.inference.streaming import open_input
+from palavra.inference.inputs import open_input
 from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import Overflow, option
 from palavra.tasks.task import PLAIN, DecodeOptions, Located, Prediction, Reader
@@ -48,7 +48,7 @@ def predict_inputs(
         inputs = in_parts(reader, texts)
     else:
         if not holds_records(reader, file, format):
-            _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
+            _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
         given = [key for key, value in columns.items() if value is not None]
         inputs = inputs_of_file(reader, file, format=format, given=given)
     return predict_all(model, reader, inputs, task=task, overflow=overflow, options=decoding)

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.decoding import text_blocks
-from palavra.data.formats import json_kind
-from palavra.data.hub import PREFIX
-from palavra.data.json_text import checked_object, parse_whole, read_whole
+from palavra.data.json_text import checked_object, json_kind, parse_json, read_whole
 from palavra.data.records import (
     RECORD_KINDS,
     Record,
     at_least_one,
     column,
     data_file,
+    names_records,
     read_records,
     records_of_list,
 )
@@ -71,12 +70,12 @@ def read_questions(
 def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     """Whether a source is SQuAD's own JSON, whose keys have one name only. Raises PalavraError where it cannot be
     read."""
-    if source.startswith(PREFIX):
+    if names_records(source):
         return False
     path, kind = data_file(source, RECORD_KINDS)
     if kind != ".json":
         return False
-    begun = (block.lstrip("\ufeff \t\n") for block in text_blocks(path, encoding))
+    begun = (block.lstrip(" \t\n") for block in text_blocks(path, encoding))
     return next(filter(None, begun), "").startswith("{")
 
 
@@ -85,12 +84,12 @@ def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Qu
         named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in columns.items()}
         return _of_record(Record({**record.values, **named}, record.where))
 
-    if not source.startswith(PREFIX):
+    if not names_records(source):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
             text = read_whole(path, encoding)
             if text.lstrip().startswith("{"):
-                return _of_squad(parse_whole(text, path), path)
+                return _of_squad(parse_json(text, path), path)
             return map(of_record, records_of_list(text, path))
     return map(of_record, read_records(source, encoding=encoding))
 

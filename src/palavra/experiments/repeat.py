@@ -43,7 +43,7 @@ class Repetition:
     @property
     def option(self) -> str:
         """As the command line asks for it."""
-        return "--seeds" if self.folds is None else f"--folds {self.folds}"
+        return "--seeds" if self.folds is None else f"--folds={self.folds}"
 
 
 @dataclass(frozen=True, kw_only=True)

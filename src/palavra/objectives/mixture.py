@@ -21,7 +21,7 @@ class MixedObjective:
 
     An encoder reads causal sequences from left to right only; both go through its vocabulary head. Pieces of documents
     are cut alike for both; those to be read from left to right lose their [SEP], and their [CLS] too unless a document
-    begins with them, so that a cut is not learned as an end (see `data.loader.opened`). All tokens of a causal sequence
+    begins with them, so that a cut is not learned as an end (`data.loader.as_causal`). All tokens of a causal sequence
     are predicted from, and few of a masked one; weights make up for that, so that in steps of many sequences the mean
     loss of causal tokens counts as much as the share of causal sequences, and that of hidden tokens as the rest (but
     for special tokens, which are never hidden). A weight depends only on the shares of causal sequences and of hidden

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra import distributed
-from palavra.data.loader import DocumentTokens, Packed, load
+from palavra.data.loader import DocumentTokens, Packed, packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.losses import SoftmaxGradient
@@ -97,7 +97,7 @@ class PretrainingJob:
         """This rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        packed = load(
+        packed = packed_batches(
             self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
             template=self.pretraining.template,
         )  # fmt: skip

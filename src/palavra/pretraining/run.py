@@ -9,7 +9,7 @@ import torch
 
 from palavra import config as configuration
 from palavra import distributed
-from palavra.data.loader import Packed, load
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Packer
 from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import source_stamp
@@ -168,7 +168,7 @@ def _corpus_stats(ready: Ready) -> CorpusStats:
 
     def packed(recipe: Recipe) -> Iterator[Packed]:
         template = pretraining_objective(recipe).template
-        return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id, template=template)
+        return packed_batches(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id, template=template)
 
     return CorpusStats(
         vocab_size=tokenizer.vocab_size,
@@ -246,7 +246,7 @@ def _train(training: Trainer, job: PretrainingJob, ready: Ready) -> Finished:
     if job.held_out is None:
         log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
-            "--documents line"
+            "--documents=line"
         )
     outcome = training.go()
     return _finish(training, job, ready, outcome)

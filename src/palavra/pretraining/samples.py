@@ -46,8 +46,7 @@ def continued(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
     with eager():
         found = model.generate(prompts, max_tokens=min(CONTINUED_TOKENS, context // 2), temperature=TEMPERATURE)
     return [
-        {"prompt": prompt, "text": one.text, "reason": one.reason}
-        for prompt, (one,) in zip(prompts, found, strict=True)
+        {"prompt": prompt, "text": one.text, "reason": one.reason} for prompt, one in zip(prompts, found, strict=True)
     ]
 
 

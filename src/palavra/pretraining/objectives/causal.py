@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from palavra.data.loader import OPENED
+from palavra.data.loader import CAUSAL_TEMPLATE
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
@@ -23,7 +23,7 @@ from palavra.tokenizer import Tokenizer
 class CausalPretraining:
     """Each next token."""
 
-    template = OPENED
+    template = CAUSAL_TEMPLATE
     next_tokens = True
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
@@ -44,7 +44,7 @@ class CausalPretraining:
         """Raise PalavraError for a masked model."""
         if not config.causal:
             raise PalavraError(
-                f"{name} is a masked language model ({config.family}): leave out --objective causal to continue it"
+                f"{name} is a masked language model ({config.family}): leave out --objective=causal to continue it"
             )
 
     def load(self, directory: Path) -> CausalLanguageModel:

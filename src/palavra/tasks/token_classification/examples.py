@@ -10,7 +10,7 @@ from typing import Any
 
 from palavra.data.characters import split_words
 from palavra.data.conll import read_tagged
-from palavra.data.formats import kind_of
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.tasks.labels import Labels, composed
 from palavra.tasks.spec import TaskSpec
