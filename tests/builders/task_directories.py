@@ -46,7 +46,7 @@ TASKS: dict[str, AnyTask] = {
 }  # fmt: skip
 
 
-def with_head(task: AnyTask, head: HeadConfig, output: OutputConfig | None = None) -> AnyTask:
+def with_head(task: AnyTask, head: HeadConfig, output: OutputConfig | None = None) -> Any:
     spec = replace(task.spec, head=head, output=output or task.spec.output)
     return from_json(spec, task.output.to_json())
 
@@ -143,7 +143,7 @@ def pretrained(kind: str, directory: Path) -> dict[str, Tensor]:
 
 
 def several_tasks() -> dict[str, AnyTask]:
-    def named(name: str, task: AnyTask, head: HeadConfig) -> AnyTask:
+    def named(name: str, task: AnyTask, head: HeadConfig) -> Any:
         found = with_head(task, head)
         return from_json(replace(found.spec, name=name), found.output.to_json())
 

@@ -108,24 +108,24 @@ def texts(*labels: tuple[Any, ...]) -> list[TextExample]:
 
 def test_what_labels_leave_undefined() -> None:
     one = fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
-    assert not one.undefined(texts(("a",), ("b",), ("c",)))
-    assert one.undefined(texts(("a",), ("b",))) == ("auroc",)
+    assert not one.scorer.undefined(texts(("a",), ("b",), ("c",)))
+    assert one.scorer.undefined(texts(("a",), ("b",))) == ("auroc",)
     several = fit(TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",)))
-    assert not several.undefined(texts(("a", "b"), ()))
-    assert several.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
+    assert not several.scorer.undefined(texts(("a", "b"), ()))
+    assert several.scorer.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
     numbers = fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
-    assert not numbers.undefined(texts((1.0,), (2.0,)))
-    assert set(numbers.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
+    assert not numbers.scorer.undefined(texts((1.0,), (2.0,)))
+    assert set(numbers.scorer.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
 
     def question(*answers: Answer) -> Question:
         return Question(id="1", question="?", context="a b", answers=answers, where="f:1")
 
     answered, without = question(Answer(text="a", start=0)), question()
     asked = fit(TaskSpec(kind="question-answering"), [answered, without])
-    assert not asked.undefined([answered, without])
+    assert not asked.scorer.undefined([answered, without])
     of_all = {"f1", "exact", "calibration_error", "loss"}
-    assert {*of_all, *asked.undefined([answered])} == set(asked.metrics)
-    assert set(asked.undefined([without])) == {"has_answer_f1", "has_answer_exact"}
+    assert {*of_all, *asked.scorer.undefined([answered])} == set(asked.scorer.metrics)
+    assert set(asked.scorer.undefined([without])) == {"has_answer_f1", "has_answer_exact"}
 
 
 def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_the_first_step(

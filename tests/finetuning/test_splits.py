@@ -232,3 +232,20 @@ def test_examples_are_told_apart_by_what_they_say_not_by_their_file(reviews: Pat
         replace(here, train=here.train[:-1], valid=[here.train[-1], *here.valid]),
     ]
     assert len({examples_hash([one]) for one in [here, *others]}) == 4
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_two_texts_are_read_where_the_columns_say_so(kind: Any, tmp_path: Path) -> None:
+    """Nothing is asked of a person that the columns say, and what was named stays."""
+    rows = "".join(f"w{n},v{n},{'01'[n % 2]},x\n" for n in range(12))
+    pairs = write(tmp_path / "pairs.csv", "text_a,text_b,label,other\n" + rows)
+    split = read_split(TaskSpec(kind=kind, train=pairs), 0)
+    assert (split.train[0].first[1:], split.train[0].second[0]) == (split.train[0].second[1:], "v")
+    assert (split.task.spec.columns.text_a, split.task.spec.columns.text_b) == ("text_a", "text_b")
+    assert split.task.reader.parts == 2
+    named = read_split(TaskSpec(kind=kind, train=pairs, columns=Columns(text="other")), 0)
+    assert named.train[0].second is None
+    first = read_split(TaskSpec(kind=kind, train=pairs, columns=Columns(text_a="text_a")), 0)
+    assert first.train[0].second is None
+    single = write(tmp_path / "single.csv", "text_a,text_b,label,text\n" + rows)
+    assert read_split(TaskSpec(kind=kind, train=single), 0).train[0].first == "x"

@@ -33,7 +33,8 @@ def softmax_loss(task: Any, logits: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         output.linear.weight.copy_(torch.eye(logits.shape[1]))
         output.linear.bias.zero_()
-    return task.output.loss(output, logits, rows_of(labels)).total
+    total: Tensor = task.output.loss(output, logits, rows_of(labels)).total
+    return total
 
 
 def rows_of(labels: Tensor) -> Batch:
@@ -133,7 +134,7 @@ def found_by_heart(task: Any, x: Tensor, targets: Tensor) -> Tensor:
         loss = task.output.loss(output, x, rows_of(targets))
         (loss.total / loss.count).backward()
         optimizer.step()
-    (found,) = task.output.infer(output.eval(), x, rows_of(targets))
+    found: Tensor = task.output.infer(output.eval(), x, rows_of(targets))[0]
     return (found > 0).float() if task.spec.multilabel else found.argmax(1)
 
 

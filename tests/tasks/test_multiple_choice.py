@@ -62,7 +62,8 @@ EXAMPLES = [
 
 
 def encode(examples: list[ChoiceExample] = EXAMPLES, context: int = 64) -> EncodedExamples:
-    return TASK.encoder.encode(examples, TOKENIZER, context, True)
+    encoded: EncodedExamples = TASK.encoder.encode(examples, TOKENIZER, context, True)
+    return encoded
 
 
 # Encoding
@@ -255,9 +256,9 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
         ("what?", ("this", "that"), 0),
     ]
     for named, option in (
-        ({"text": "ask"}, "--text"),
-        ({"choices": ("a", "z")}, "--choices"),
-        ({"label": ("z",)}, "--label"),
+        ({"text": "ask"}, "text="),
+        ({"choices": ("a", "z")}, "choices="),
+        ({"label": ("z",)}, "label="),
     ):
         with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
             read(TaskSpec(kind="multiple-choice", columns=replace(columns, **named)), str(path))

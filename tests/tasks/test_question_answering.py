@@ -39,7 +39,7 @@ from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.question_answering import output as module
-from palavra.tasks.question_answering.answer_spans import best_spans
+from palavra.tasks.question_answering.answer_spans import best_spans, find_answers
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -189,7 +189,7 @@ def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytes
     task = answers_of(spec(), True)
     expected = score(task, QUESTIONS, features, scores), predict(task, QUESTIONS, features, scores)
     searched: list[int] = []
-    search = module.find_answers
+    search = find_answers
 
     def find(examples: Sequence[Question], *rest: Any) -> Any:
         searched.append(len(examples))

@@ -11,8 +11,9 @@ from builders.token_classification import EXAMPLES, SPEC, WORDPIECE
 from scipy.special import logit
 
 from palavra.metrics.calibration import expected_calibration_error
+from palavra.metrics.scores import Scores
 from palavra.report.tasks import EvaluatedTask, task_section
-from palavra.tasks.task import AnyTask, Scores
+from palavra.tasks.task import AnyTask
 
 
 def shown(task: AnyTask, scores: Scores) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.model.task_outputs.layers import Softmax
 from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
-from palavra.tasks.task import AnyTask, DecodeOptions
+from palavra.tasks.task import DecodeOptions
 from palavra.tasks.token_classification.examples import TaggedSentence
 from palavra.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def tokenizer() -> Tokenizer:
     return trained()
 
 
-def at(task: AnyTask, temperature: float) -> Any:
+def at(task: Any, temperature: float) -> Any:
     return classification_of(task.spec, task.output.labels, task.output.counts, temperature)
 
 

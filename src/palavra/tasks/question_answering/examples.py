@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palavra.data.tables import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.squad import Question, is_squad, read_questions
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Located, Reader
