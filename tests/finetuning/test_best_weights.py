@@ -14,9 +14,9 @@ from builders.tasks import fit
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.finetuning import job as finetuning_job
 from palavra.finetuning.job import FinetuningJob, selection_score
 from palavra.finetuning.run import resume_finetuning
+from palavra.inference import finetuned
 from palavra.log import Log
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import ModelOutputs
@@ -85,7 +85,7 @@ def test_predictions_that_are_all_alike_never_hold_the_best_weights(
         slope = -0.1 if next(numbers) == 1 else 0.0
         return (np.array([[slope * target] for target in targets], dtype=np.float32),)
 
-    monkeypatch.setattr(finetuning_job, "infer", infer)
+    monkeypatch.setattr(finetuned, "infer", infer)
     log = Kept()
     run(recipe(pretrained, spec(reviews, "regression"), train={"steps": 3, "eval_every": 1}), tmp_path / "out", log)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 2

@@ -30,7 +30,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "words": ({"kind": "token-classification"}, [tagged("o gato correu", "DET NOUN VERB"), tagged("gato", "NOUN")]),
     "answers": ({"kind": "question-answering"}, QUESTIONS[:7]),
     "no answers": ({"kind": "question-answering"}, QUESTIONS),
-    "choices": ({"kind": "multiple-choice"}, [vars_of for vars_of in CHOSEN]),
+    "choices": ({"kind": "multiple-choice"}, CHOSEN),
 }
 
 
