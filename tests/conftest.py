@@ -85,12 +85,13 @@ def without_report() -> Iterator[None]:
     tests of its own."""
     from palavra.experiments import repeat
     from palavra.finetuning import run as finetuning
+    from palavra.pretraining import job as pretraining_job
     from palavra.pretraining import run as pretraining
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (finetuning, pretraining, repeat):
             patch.setattr(module, "write_report", lambda folder: folder / "report.html")
-        patch.setattr(pretraining, "matmul_peak", lambda compute: 1e11)
+        patch.setattr(pretraining_job, "matmul_peak", lambda compute: 1e11)
         yield
 
 

@@ -243,7 +243,7 @@ def test_early_stopping_keeps_the_best_of_nine_evaluations__E_reg(
     scripted = Scripted(
         recipe=job.recipe, model=job.model, tasks=job.tasks, train=job.train, valid={}, compute=CPU, found=[]
     )
-    outcome = Trainer(scripted, RunDirectory(tmp_path), Log(quiet=True)).go()
+    outcome = Trainer(scripted, RunDirectory(tmp_path), Log(quiet=True)).train()
     assert outcome.state.best_step == 7
     assert outcome.state.best_score == 0.52
     assert outcome.state.step == len(scripted.found) == seen

@@ -27,7 +27,7 @@ from palavra.objectives.masked import MaskedObjective
 from palavra.objectives.mixture import MixedObjective
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.plan import timing
-from palavra.pretraining.plan.resolve import synthetic
+from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
 from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
@@ -97,24 +97,21 @@ def test_what_changes_over_masked_training_changes_over_its_part_of_the_run() ->
     assert pretraining_objective(recipe).step_values(recipe, 0.9) == pytest.approx({"causal": 0.0, "mask_rate": 0.3})
 
 
-def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_step_is_that_of_both_kinds_at_their_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A causal step takes 1 s here and a masked one 5."""
     sizes = ModelRecipe(hidden_size=16, num_layers=1, num_heads=1, context=16)
     recipe = Recipe(objective="causal+masked", model=sizes, train=TrainConfig(batch_tokens=64)).of_size("nano")
-    pretraining = pretraining_objective(recipe)
-    objective = pretraining.objective(recipe, 32, None, 16.0)
+    text = CorpusStats(tokens=1000, vocab_size=32)
     seen: list[float] = []
 
     def times(model: object, at: Any, *more: object) -> list[float]:
-        batch = at.prepare(next(synthetic(32)(recipe)), np.random.default_rng(0), 0.9)
+        batch = at.prepare(next(text.batches(recipe)), np.random.default_rng(0), 0.9)
         (part,) = batch.parts
         seen.append(float(part.causal))
         return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
 
     monkeypatch.setattr(timing, "_step_times", times)
-    model = pretraining.new(recipe.model.build(32, None))
-    trial = timing.TimingRun(recipe=recipe, packed=synthetic(32)(recipe), objective=objective)
-    found = timing.step_seconds(model, objective, trial, choose_compute("cpu", "float32", "off"))
+    found = timing.step_seconds(recipe, text, choose_compute("cpu", "float32", "off"))
     assert seen == [1.0, 0.0]
     assert found == pytest.approx(0.6 * 1 + 0.4 * 5)
 

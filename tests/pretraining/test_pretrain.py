@@ -19,11 +19,11 @@ from builders.pretraining import metrics_of
 import palavra
 from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.pretraining.plan import resolve as sizing
+from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished
 from palavra.report import write_report
 from palavra.training import checkpoint as checkpoints
-from palavra.training import trainer as training
+from palavra.training import saving
 from palavra.training.monitor import Diverged
 from palavra.training.run_directory import RunDirectory
 
@@ -267,7 +267,7 @@ def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypa
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(training, "save_checkpoint", sometimes)
+    monkeypatch.setattr(saving, "save_checkpoint", sometimes)
     run(corpus, tmp_path / "m", 12)
     assert "No space left" in (tmp_path / "m" / "metrics.jsonl").read_text()
     assert (tmp_path / "m" / "model.safetensors").exists()
@@ -339,7 +339,7 @@ def test_a_bert_is_trained_and_read_by_transformers(corpus: Path, tmp_path: Path
 
 def test_minutes_become_steps_in_the_recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as take that long, with what validation wants taken off; however long it took to find out."""
-    monkeypatch.setattr(sizing, "step_seconds", lambda *arguments, **options: 0.1)
+    monkeypatch.setattr(planning, "step_seconds", lambda *arguments, **options: 0.1)
     palavra.pretrain(
         corpus, out=tmp_path / "m", minutes=0.05, documents="line", vocab_size=300,
         set=[value for value in TINY if "every" not in value],

@@ -14,7 +14,7 @@ from builders.pretraining import TINY
 import palavra
 from palavra.log import Log
 from palavra.training import checkpoint as checkpoints
-from palavra.training import trainer as training
+from palavra.training import saving
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -57,7 +57,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, *refused: int) -> None:
             raise OSError(28, "No space left on device")
         return real(directory, model, optimizers, state)
 
-    monkeypatch.setattr(training, "save_checkpoint", sometimes)
+    monkeypatch.setattr(saving, "save_checkpoint", sometimes)
 
 
 def test_a_run_without_any_checkpoint_stops_at_the_first_that_is_refused(

@@ -107,9 +107,7 @@ def _evaluate_text(
     network: Any = loaded.model
     if isinstance(pretraining, NextSentencePretraining):
         network = with_second_head(network, Path(model)).eval()
-    return pretraining.evaluate(
-        network, text, tokenizer, loaded.compute, limit=None, counts=counts, sliding=bool(sliding)
-    )
+    return pretraining.evaluate(network, text, tokenizer, loaded.compute, counts=counts, sliding=bool(sliding))
 
 
 @dataclass(frozen=True, kw_only=True)

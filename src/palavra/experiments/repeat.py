@@ -13,9 +13,10 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_path, atomic_write_text
 from palavra.finetuning.job import selection_score
-from palavra.finetuning.run import check_options, check_recipe, finetune_splits, resume_finetuning
+from palavra.finetuning.run import finetune_splits, resume_finetuning
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.finetuning.stratification import Int64Array, fold_of
+from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
 from palavra.metrics.bootstrap import mean_interval
 from palavra.metrics.names import range_of

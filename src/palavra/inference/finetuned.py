@@ -17,7 +17,7 @@ from palavra.inference.base import AnyModel
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, choose_compute, eager
-from palavra.model.config import CompileMode, Precision
+from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
@@ -284,7 +284,7 @@ class FineTunedModel(AnyModel):
         """The examples as the model reads them."""
         windowed = (overflow or task.spec.overflow) == "window"
         segments = self.model.config.segments > 1
-        return task.encoder.encode(examples, self.tokenizer, context_of(self.model, task), segments, windowed=windowed)
+        return task.encoder.encode(examples, self.tokenizer, context_of(self.model.config, task), segments, windowed=windowed)
 
 
 def _check_answers(name: str, task: AnyTask) -> None:
@@ -302,6 +302,6 @@ def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Pre
     return predictions
 
 
-def context_of(model: TaskModel, task: AnyTask) -> int:
+def context_of(config: ModelConfig, task: AnyTask) -> int:
     """The most tokens a sequence of the task may have."""
-    return min(model.config.context, task.spec.max_length or model.config.context)
+    return min(config.context, task.spec.max_length or config.context)

@@ -1,20 +1,18 @@
-"""What the report says about a run besides its curves: environment, model, data."""
+"""The content of `run.json`: environment, model, data, packing."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from palavra.data.shards import Manifest
 from palavra.pretraining.job import PretrainingJob
-from palavra.pretraining.plan.model_size import SizeCandidate
+from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.pretraining.plan.scaling_law import parameters_without_embeddings
 from palavra.training.environment import environment
+from palavra.training.trainer import Outcome
 
 
-def describe_run(
-    job: PretrainingJob, manifest: Manifest, rule: Sequence[str], candidates: Sequence[SizeCandidate]
-) -> dict[str, Any]:
+def describe_run(job: PretrainingJob, manifest: Manifest, resolved: ResolvedRecipe) -> dict[str, Any]:
     """The content of `run.json` before training."""
     config = job.model.config
     return {
@@ -35,9 +33,21 @@ def describe_run(
         "data": manifest.summary(),
         "budget": {
             "minutes": job.recipe.train.minutes,
-            "rule": list(rule),
+            "rule": list(resolved.reasons),
             "candidates": [
-                {**asdict(c), "steps": int(c.tokens / (job.recipe.train.batch_tokens or 1))} for c in candidates
+                {**asdict(c), "steps": int(c.tokens / (job.recipe.train.batch_tokens or 1))}
+                for c in resolved.candidates
             ],
         },
+    }
+
+
+def describe_packing(job: PretrainingJob, outcome: Outcome) -> dict[str, Any]:
+    """As `packing` in `run.json`, after training."""
+    return {
+        "efficiency": outcome.packing.efficiency,
+        "pieces": job.packer.epoch_pieces,
+        "cut_documents": job.packer.cut_documents,
+        "context": job.packer.context,
+        "batch_tokens": job.recipe.train.batch_tokens,
     }

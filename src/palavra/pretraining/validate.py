@@ -1,4 +1,4 @@
-"""What no text could make right in a pretraining recipe, said before any of it is read."""
+"""Mistakes in a pretraining recipe that are found before any text is read."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from palavra.recipe import FAMILIES_OF, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise PalavraError for what no text could make right, before any of it is read."""
+    """Raise PalavraError for a recipe that no text could make valid."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
     _check_objective(recipe)
@@ -28,7 +28,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_objective(recipe: Recipe) -> None:
-    """Raise PalavraError for what does not go with the recipe's objective."""
+    """Raise PalavraError for settings that do not fit the recipe's objective."""
     families = FAMILIES_OF[recipe.objective]
     if recipe.family not in families:
         suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
@@ -51,7 +51,7 @@ def _check_objective(recipe: Recipe) -> None:
 
 
 def check_documents(recipe: Recipe, documents: int) -> None:
-    """Raise PalavraError where so many documents are too few for the recipe's objective."""
+    """Raise PalavraError where the recipe's objective needs more documents."""
     if recipe.objective == "masked+nsp" and documents < 2:
         raise PalavraError(
             "next-sentence prediction needs several documents to take other sentences from: split the text by "
