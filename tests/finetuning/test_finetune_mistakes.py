@@ -95,7 +95,7 @@ def test_a_kind_that_is_none_is_refused(pretrained: Path, reviews: Path, tmp_pat
 def test_what_no_data_could_make_right_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     for wrong, says in (
         (recipe(pretrained), "no task was given"),
-        (replace(recipe(pretrained, spec(reviews)), model=""), "--model is missing"),
+        (replace(recipe(pretrained, spec(reviews)), model=""), "model= is missing"),
         (recipe(pretrained, spec(reviews, train="")), "task task has no training file"),
     ):
         with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):

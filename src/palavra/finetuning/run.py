@@ -26,6 +26,7 @@ from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, 
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
 from palavra.inference.finetuned import body_vectors, context_of
 from palavra.log import Log
+from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, compile_layers
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
@@ -41,7 +42,6 @@ from palavra.tasks.saved_model import (
     parameters,
     save_task_model,
 )
-from palavra.metrics.scores import Scores
 from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole

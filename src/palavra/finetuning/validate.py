@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.finetuning.splits import Split

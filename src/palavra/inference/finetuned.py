@@ -284,7 +284,9 @@ class FineTunedModel(AnyModel):
         """The examples as the model reads them."""
         windowed = (overflow or task.spec.overflow) == "window"
         segments = self.model.config.segments > 1
-        return task.encoder.encode(examples, self.tokenizer, context_of(self.model.config, task), segments, windowed=windowed)
+        return task.encoder.encode(
+            examples, self.tokenizer, context_of(self.model.config, task), segments, windowed=windowed
+        )
 
 
 def _check_answers(name: str, task: AnyTask) -> None:
