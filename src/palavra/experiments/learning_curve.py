@@ -35,7 +35,7 @@ def learning_curve(
     the larger parts hold the smaller ones. Runs go to folders in `out`, the curves to `learning_curve.json` there."""
     order = np.random.default_rng([recipe.train.seed, 12]).permutation(len(split.train))
     curves: dict[str, list[Point]] = {"pretrained": [], "from scratch": []}
-    metric = split.task.metrics[0]
+    metric = split.task.scorer.metrics[0]
     for size in sizes:
         part = split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()])
         for name, points in curves.items():

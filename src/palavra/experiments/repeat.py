@@ -19,9 +19,9 @@ from palavra.finetuning.stratification import Int64Array, fold_of
 from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
 from palavra.metrics.bootstrap import mean_interval
+from palavra.metrics.names import range_of
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.tasks.task import range_of
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.run_directory import RunDirectory
 
@@ -110,7 +110,7 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
 def _folds(split: Split, folds: int, seed: int) -> Int64Array:
     """The fold of each example, those that would have been held out among them."""
     examples = [*split.train, *split.valid]
-    return fold_of(split.task, examples, folds, seed)
+    return fold_of(split.task.reader, examples, folds, seed)
 
 
 def _fold(split: Split, folds: Int64Array, number: int) -> Split:

@@ -18,10 +18,10 @@ from palavra.finetuning.splits import Split, examples_hash, read_split, with_abs
 from palavra.finetuning.validate import check_recipe
 from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
+from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.tasks.task import is_error
 from palavra.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import Any
 from palavra.finetuning.job import FinetuningJob, selection_metric, selection_score
 from palavra.finetuning.splits import SPLITS, Split, examples_hash
 from palavra.metrics.bootstrap import Interval
+from palavra.metrics.scores import Scores
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
-from palavra.tasks.task import Scores, Task
+from palavra.tasks.task import AnyTask
 from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
 
@@ -70,8 +71,8 @@ def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: Optim
                 "name": split.task.spec.name,
                 "kind": split.task.spec.kind,
                 "examples": {kind: len(getattr(split, kind)) for kind in SPLITS},
-                "data": split.task.summary(split.train),
-                "truncated": job.train[split.task.spec.name].features.truncated,
+                "data": split.task.encoder.summary(split.train),
+                "truncated": job.train[split.task.spec.name].encoded.truncated,
                 "head": describe_head(job.model, split.task.spec.name),
             }
             for split in splits
@@ -96,7 +97,7 @@ def scores_line(scores: Scores) -> str:
 
 
 def evaluation_json(
-    tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
+    tasks: Mapping[str, AnyTask], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
 ) -> dict[str, Any]:
     """As written to `evaluation.json`, with the score of each task that decides (`metric` as in the recipe), and of
     several tasks the mean of these."""
