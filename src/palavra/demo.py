@@ -25,6 +25,7 @@ from palavra.finetuning.splits import read_split
 from palavra.inference.filling import Blank
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
+from palavra.inference.predictions import ClassPrediction
 from palavra.log import Log
 from palavra.pretraining.run import Finished, run_pretraining
 from palavra.recipe import DataConfig
@@ -148,8 +149,9 @@ def _judge_reviews(finished: Finished, log: Log) -> None:
     (finished.directory / "learning_curve.json").write_bytes((folder / "learning_curve.json").read_bytes())
     write_report(finished.directory)
     model = FineTunedModel.load(best)
-    for review, found in zip(REVIEWS, model.predict(REVIEWS), strict=True):
-        log.line(f"   {found['label']} {found['probability']:.0%}   {review}")
+    for review, found in zip(REVIEWS, model.predict(list(REVIEWS)), strict=True):
+        assert isinstance(found, ClassPrediction)
+        log.line(f"   {found.label} {found.probability:.0%}   {review}")
     log.line(f'Try it:   palavra predict {best} "a film to remember"')
 
 

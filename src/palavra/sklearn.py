@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from palavra.api.finetune import finetune
 from palavra.api.results import FineTunedRun
 from palavra.errors import PalavraError
+from palavra.experiments.repeat import MODEL_FILES
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.predictions import ClassPrediction, ValuePrediction
 from palavra.recipe.finetuning_options import Kind
@@ -71,6 +73,23 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
     def _predictions(self, X: Iterable[str], **options: Any) -> list[Any]:
         check_is_fitted(self, "model_")
         return list(self.model_.predict(_texts(X), **options))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickling keeps: the files of the model, and not the run, whose folder may be temporary."""
+        state = {name: value for name, value in super().__getstate__().items() if name not in ("run_", "model_")}
+        if hasattr(self, "run_") and self.run_.directory.exists():
+            files = (self.run_.directory / name for name in MODEL_FILES)
+            state["_files"] = {file.name: file.read_bytes() for file in files if file.exists()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        files = state.get("_files")
+        super().__setstate__(state)
+        if files is not None:
+            with TemporaryDirectory(prefix="palavra-") as folder:
+                for name, content in files.items():
+                    (Path(folder) / name).write_bytes(content)
+                self.model_ = FineTunedModel.load(folder)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

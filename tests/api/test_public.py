@@ -5,6 +5,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
@@ -117,8 +118,7 @@ def test_public_names_and_signatures_are_the_golden_ones() -> None:
 
 def test_no_public_signature_takes_anything() -> None:
     for line in public().splitlines():
-        head = line.partition("->")[0]
-        assert "Any" not in head or "def _" in head, line
+        assert not re.search(r"\bAny\b", line.partition("->")[0]), line
 
 
 def commands() -> set[str]:

@@ -34,7 +34,7 @@ def typed_options() -> str:
         "from os import PathLike",
         "from typing import Literal, TypedDict",
         "",
-        "from palavra.data.memory import Data",
+        "from palavra.data.forms import Data",
     ]
     for name, command in CLASSES.items():
         said = f'    """Options of `palavra.{command.replace(" ", "_")}`."""'

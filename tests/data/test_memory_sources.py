@@ -12,7 +12,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from palavra.data.columns import text_and_label, text_column
 from palavra.data.config import SourceConfig
-from palavra.data.memory import Data, MemorySource, memory_source, plain, together
+from palavra.data.forms import Data
+from palavra.data.memory import MemorySource, memory_source, plain, together
 from palavra.data.records import read_records
 from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 from palavra.errors import PalavraError

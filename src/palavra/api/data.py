@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from palavra.data.columns import text_and_label, text_column
-from palavra.data.memory import Data, MemorySource, memory_source, together
+from palavra.data.forms import Data
+from palavra.data.memory import MemorySource, memory_source, together
 from palavra.data.records import read_records
 from palavra.errors import PalavraError
 from palavra.tasks.column_options import LabelledColumns

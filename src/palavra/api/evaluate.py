@@ -20,6 +20,8 @@ from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
+from palavra.inference.predictions import Predictions, prediction_of
+from palavra.inference.results import html_table
 from palavra.log import Log
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
@@ -29,7 +31,6 @@ from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
-from palavra.tasks.task import Prediction
 
 
 def evaluate(
@@ -127,12 +128,12 @@ class TaskEvaluation:
 
     task: str
     scores: Scores
-    predictions: list[Prediction]
+    predictions: Predictions
 
     @property
     def truncated(self) -> int:
         """How many examples were longer than what the model reads."""
-        return sum("truncated" in one for one in self.predictions)
+        return sum(one.truncated for one in self.predictions)
 
     def lines(self) -> list[str]:
         """As people read it."""
@@ -163,8 +164,11 @@ class TaskEvaluation:
         )
         return f"{name.replace('_', ' '):<19} {value:.4f}{between}"
 
+    def _repr_html_(self) -> str:
+        return html_table([self.scores.values])
+
     def to_json(self) -> dict[str, Any]:
-        """The scores as JSON."""
+        """Return the scores as JSON."""
         return {"task": self.task, "truncated": self.truncated, **scores_json(self.scores)}
 
 
@@ -202,4 +206,4 @@ def evaluate_task(
             for example, one in zip(examples, found, strict=True)
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
-    return TaskEvaluation(task=name, scores=scores, predictions=found)
+    return TaskEvaluation(task=name, scores=scores, predictions=Predictions(map(prediction_of, found)))

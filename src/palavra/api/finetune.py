@@ -150,9 +150,10 @@ class GivenExamples:
 
     def recipe(self, recipe: str | Path | None, set: Sequence[str], *, resume: bool = False) -> FinetuneRecipe:
         """Return the recipe of a run on the examples."""
-        others = {name: source for name, source in self._sources.items() if name != "train"}
-        options = cast(FinetuneOptions, {**self.options, **others})
-        made = build_finetune_recipe(self._kind, self._sources.get("train"), recipe=recipe, set=set, **options)
+        named = {name: str(source) for name, source in self._sources.items()}
+        train = named.pop("train", None)
+        options = cast(FinetuneOptions, {**self.options, **named})
+        made = build_finetune_recipe(self._kind, train, recipe=recipe, set=set, **options)
         if not any(isinstance(source, MemorySource) for source in self._sources.values()):
             return made
         kept = self.kept(resume=resume)

@@ -82,7 +82,7 @@ def learning_curve(
             raise PalavraError(f"{folder.path} already holds a learning curve: choose another --out")
         curves = run_learning_curve(made, split, chosen, folder.path, Log(quiet=quiet))
         report = Report(write_report(folder.path))
-        found = LearningCurve(directory=folder.path, report=report, metric=split.task.metrics[0], curves=curves)
+        found = LearningCurve(directory=folder.path, report=report, metric=split.task.scorer.metrics[0], curves=curves)
         return folder.kept_by(found)
 
 

@@ -4,18 +4,19 @@ import hashlib
 import json
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
+from palavra.data.forms import ArrowStream, Data, InterchangeFrame, Record
 from palavra.errors import PalavraError
 from palavra.files import atomic_path
 
@@ -23,27 +24,6 @@ from palavra.files import atomic_path
 PREFIX = "memory://"
 # Rows of a frame that become Python values at once.
 _ROWS = 1024
-
-
-@runtime_checkable
-class ArrowStream(Protocol):
-    """A table of the Arrow PyCapsule interface, such as those of pandas, polars, pyarrow and DuckDB."""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return an Arrow stream of the rows."""
-
-
-@runtime_checkable
-class InterchangeFrame(Protocol):
-    """A data frame of the dataframe interchange protocol."""
-
-    def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> Any:
-        """Return the interchange object."""
-
-
-Record: TypeAlias = Mapping[str, object]
-# What the Python functions take beside paths: texts or records, one by one or as a table.
-Data: TypeAlias = Iterable[str] | Iterable[Record] | Mapping[str, Sequence[object]] | ArrowStream | InterchangeFrame
 
 
 class MemorySource(str):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Literal, TypedDict
 
-from palavra.data.memory import Data
+from palavra.data.forms import Data
 
 
 class TokenizerOptions(TypedDict, total=False):
