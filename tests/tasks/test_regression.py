@@ -297,4 +297,5 @@ def test_an_evaluation_tells_each_of_several_targets_in_its_own_units(tmp_path: 
     ]  # fmt: skip
     assert lines[3:] == ["means of 2 targets:", f"{'mse':<19} 6.5000"]
     alone = replace(scores, details={"per_target": rows[:1]})
+    one = Predictions([ValuePrediction(value=1.0)])
     assert len(TaskEvaluation(task="t", scores=alone, predictions=one).lines()) == 2
