@@ -16,9 +16,10 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
-from palavra.inference.filling import Blank, Fill, Likeliest
+from palavra.inference.filling import Blank, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
+from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer, TokenizerConfig
 
 SMALL = Tokenizer.train(["ab bc abc a b c ba"] * 9, TokenizerConfig(algorithm="wordpiece", vocab_size=14))

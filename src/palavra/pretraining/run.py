@@ -41,6 +41,7 @@ from palavra.pretraining.run_info import describe_run
 from palavra.pretraining.validate import check_documents, check_recipe
 from palavra.recipe import Recipe
 from palavra.report import write_report
+from palavra.run_records import PackingSummary, PretrainingRun
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.run_directory import RunDirectory
@@ -270,16 +271,15 @@ def _finish(training: Trainer, job: PretrainingJob, ready: Ready, outcome: Outco
     run.write_json(
         "examples.json", job.pretraining.examples(job.model.eval(), ready.tokenizer, job.compute, ready.corpus)
     )
-    described = run.read_json("run.json")
-    described["packing"] = {
-        "efficiency": outcome.packing.efficiency,
-        "pieces": job.packer.epoch_pieces,
-        "cut_documents": job.packer.cut_documents,
-        "context": job.packer.context,
-        "batch_tokens": job.recipe.train.batch_tokens,
-    }
-    described["training"] = outcome.to_json()
-    run.write_json("run.json", described)
+    packing = PackingSummary(
+        efficiency=outcome.packing.efficiency,
+        pieces=job.packer.epoch_pieces,
+        cut_documents=job.packer.cut_documents,
+        context=job.packer.context,
+        batch_tokens=job.recipe.train.batch_tokens,
+    )
+    described = run.read_json(PretrainingRun, "run.json")
+    run.write_json("run.json", replace(described, packing=packing, training=outcome.summary))
     report = write_report(run.path)
     log.line(f"model: {run.path}   report: {report}")
     return Finished(

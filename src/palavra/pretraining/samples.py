@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 from palavra.data.shards import Corpus, StoredDocuments
 from palavra.inference.causal import CausalModel
 from palavra.inference.masked import MaskedModel
 from palavra.model.compute import eager
+from palavra.run_records import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 
 EXAMPLES = 8
@@ -26,19 +25,19 @@ CONTINUED_TOKENS = 60
 TEMPERATURE = 0.8
 
 
-def filled(model: MaskedModel, corpus: Corpus) -> list[dict[str, Any]]:
-    """Sentences with a blank (`text`), and what the model would put there (`fills`)."""
+def filled(model: MaskedModel, corpus: Corpus) -> list[FilledText]:
+    """Return sentences with a mask, and what the model would put there."""
     texts = blank_texts(corpus, model.tokenizer, model.model.config.context)
     found = model.fill(texts, top=5) if texts else []
     return [
-        {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
+        FilledText(text=text, fills=tuple(blank.fills for blank in blanks))
         for text, blanks in zip(texts, found, strict=True)
     ]
 
 
-def continued(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
-    """Beginnings of texts (`prompt`), and how the model goes on (`text`), drawn at temperature 0.8; the `reason` it
-    ended is that of `Continuation`."""
+def continued(model: CausalModel, corpus: Corpus) -> list[ContinuedText]:
+    """Return beginnings of texts and the model's continuations, sampled at temperature 0.8; the `reason` that one ended
+    is that of `Continuation`."""
     context = model.model.config.context
     prompts = opening_texts(corpus, model.tokenizer, context)
     if not prompts:
@@ -46,7 +45,7 @@ def continued(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
     with eager():
         found = model.generate(prompts, max_tokens=min(CONTINUED_TOKENS, context // 2), temperature=TEMPERATURE)
     return [
-        {"prompt": prompt, "text": one.text, "reason": one.reason}
+        ContinuedText(prompt=prompt, text=one.text, reason=one.reason)
         for prompt, (one,) in zip(prompts, found, strict=True)
     ]
 

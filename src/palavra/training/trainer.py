@@ -16,6 +16,7 @@ from palavra import distributed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
+from palavra.run_records import MetricLine, TrainingSummary
 from palavra.training.checkpoint import (
     CheckpointError,
     RunState,
@@ -47,17 +48,18 @@ class Outcome:
     tokens_per_second: float
     stopped: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """As `training` in `run.json`."""
-        return {
-            "steps": self.state.step,
-            "tokens": self.state.tokens,
-            "seconds": self.state.seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "best_step": self.state.best_step,
-            "final_loss": self.state.smoothed_loss,
-            "stopped": self.stopped,
-        }
+    @property
+    def summary(self) -> TrainingSummary:
+        """Return what `run.json` says of it under `training`."""
+        return TrainingSummary(
+            steps=self.state.step,
+            tokens=self.state.tokens,
+            seconds=self.state.seconds,
+            tokens_per_second=self.tokens_per_second,
+            best_step=self.state.best_step,
+            final_loss=self.state.smoothed_loss,
+            stopped=self.stopped,
+        )
 
 
 class Trainer:
@@ -198,7 +200,7 @@ class Trainer:
         if job.budget:
             values["packing_efficiency"] = round(self.packing.efficiency, 5)
         self._throughput.restart()
-        self.metrics.write("train", report.step, values)
+        self.metrics.write(MetricLine(kind="train", step=report.step, values=values))
         if tensorboard is not None:
             for name in ("loss", "learning_rate", "tokens_per_second", "gradient_norm"):
                 tensorboard.add_scalar(f"train/{name}", values[name], report.step)
@@ -217,7 +219,7 @@ class Trainer:
         if state.best_score is None or (found.score, found.loss) < (state.best_score, state.best_loss):
             self._improved = found
         values = {**found.values, "tokens": self.state.tokens, "seconds": round(self._settle_seconds(), 3)}
-        self.metrics.write("valid", report.step, values)
+        self.metrics.write(MetricLine(kind="valid", step=report.step, values=values))
         if tensorboard is not None:
             for name, value in found.values.items():
                 tensorboard.add_scalar(f"valid/{name}", value, report.step)
@@ -301,7 +303,7 @@ class Trainer:
         earlier = steps_saved(self.run.checkpoints)
         there = f"the last one there is of step {earlier[-1]}" if earlier else "there is no earlier one"
         message = f"checkpoint at step {step} was not written ({error}); {there}"
-        self.metrics.write("event", step, {"message": message})
+        self.metrics.write(MetricLine(kind="event", step=step, message=message))
         if going_on and not earlier:
             raise CheckpointError(
                 f"{message}: make room on the disk of {self.run.path} (or lift its limit on the size of files), then "

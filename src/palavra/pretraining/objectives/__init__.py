@@ -1,5 +1,6 @@
 """What an objective brings to a pretraining run: its model, its loss, its look at held-out text, its examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from palavra.pretraining.objectives.causal_masked import CausalMaskedPretraining
 from palavra.pretraining.objectives.masked import Counts, MaskedPretraining, TextObjective
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.recipe import ObjectiveName, Recipe
+from palavra.run_records import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 
 
@@ -64,7 +66,9 @@ class PretrainingObjective(Protocol):
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
         """What a log line says beside loss, rate and speed."""
 
-    def examples(self, model: Any, tokenizer: Tokenizer, compute: Compute, corpus: Corpus) -> list[dict[str, Any]]:
+    def examples(
+        self, model: Any, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
+    ) -> Sequence[FilledText | ContinuedText]:
         """What the model makes of a few texts, for the report."""
 
 

@@ -17,6 +17,7 @@ from palavra.objectives.causal import CausalObjective
 from palavra.pretraining import samples
 from palavra.pretraining.objectives.masked import Counts, TextObjective
 from palavra.recipe import Recipe
+from palavra.run_records import ContinuedText
 from palavra.tokenizer import Tokenizer
 
 
@@ -78,6 +79,6 @@ class CausalPretraining:
 
     def examples(
         self, model: CausalLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
-    ) -> list[dict[str, Any]]:
+    ) -> list[ContinuedText]:
         """Beginnings that are continued."""
         return samples.continued(CausalModel(model, tokenizer, compute), corpus)

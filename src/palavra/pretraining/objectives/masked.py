@@ -19,6 +19,7 @@ from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.pretraining import samples
 from palavra.recipe import Recipe
+from palavra.run_records import FilledText
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import Objective
 
@@ -85,7 +86,7 @@ class MaskedPretraining:
 
     def examples(
         self, model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
-    ) -> list[dict[str, Any]]:
+    ) -> list[FilledText]:
         """Blanks that are filled."""
         return samples.filled(MaskedModel(model, tokenizer, compute), corpus)
 
