@@ -5,7 +5,11 @@
 #   make lint    lint, format, types, and the direction of imports
 #   make clean   remove .venv and the caches of the tools
 #
+# CONSTRAINTS=constraints-lowest.txt installs the lowest versions that pyproject.toml allows instead of the pinned ones.
+#
 # Needed: Python 3.11 or newer (PYTHON=... picks one), make, and the network for the first install.
+
+CONSTRAINTS = constraints.txt
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -26,9 +30,9 @@ lint: .venv/.installed-lint
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# A stamp holds the folder of the checkout, for the installed package points there: after a move or a copy the
-# stamps that came along say nothing, and go.
-$(shell grep -LxF -e "$(CURDIR)" .venv/.installed-* 2>/dev/null | xargs rm -f)
+# A stamp holds the folder of the checkout and the constraints. Stamps of other ones are removed, because the installed
+# package points to the folder: after a move or a copy it has to be installed again.
+$(shell grep -LxF -e "$(CURDIR) $(CONSTRAINTS)" .venv/.installed-* 2>/dev/null | xargs rm -f)
 
 .venv/.installed-demo: EXTRAS =
 .venv/.installed-test: EXTRAS = [test]
@@ -36,12 +40,12 @@ $(shell grep -LxF -e "$(CURDIR)" .venv/.installed-* 2>/dev/null | xargs rm -f)
 
 # The stamp is written last, so an install that was interrupted or failed is done again, and a .venv without
 # a working pip (an interrupted one) is made anew. Twice --quiet: pip shows errors only.
-.venv/.installed-%: pyproject.toml constraints.txt .venv/bin/python
+.venv/.installed-%: pyproject.toml $(CONSTRAINTS) .venv/bin/python
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(MAKE_VENV)
 	@echo 'Installing palavra$(EXTRAS) into .venv (the first time takes a minute or two)'
 	@.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
-		--constraint constraints.txt --editable '.$(EXTRAS)'
-	@echo '$(CURDIR)' >$@
+		--constraint $(CONSTRAINTS) --editable '.$(EXTRAS)'
+	@echo '$(CURDIR) $(CONSTRAINTS)' >$@
 
 .venv/bin/python:
 	@$(MAKE_VENV)

@@ -36,10 +36,12 @@ import palavra
 from palavra.finetuning.run import FineTuned
 from palavra.log import Log
 from palavra.model.compute import choose_compute, keep_freed_memory
-from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.config import OutputConfig
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Output
+from palavra.training.config import OptimizerConfig
 from palavra.training.loop import finish_gradients
-from palavra.training.optimizers import OptimizerConfig, build_optimizers
+from palavra.training.optimizers import build_optimizers
 
 WIDTH = 384
 CLASSES = (1_000, 3_000, 10_000, 30_000, 100_000, 200_000)

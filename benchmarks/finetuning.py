@@ -88,8 +88,7 @@ def palavra(job: Job) -> dict[str, float]:
     from palavra.finetuning.splits import Split
     from palavra.log import Log
     from palavra.recipe import FinetuneConfig, FinetuneRecipe
-    from palavra.training.optimizers import OptimizerConfig
-    from palavra.training.schedules import ScheduleConfig
+    from palavra.training.config import OptimizerConfig, ScheduleConfig
 
     task, train, test = load_task(job)
     recipe = FinetuneRecipe(

@@ -27,9 +27,11 @@ from collections.abc import Iterator
 from itertools import accumulate, islice
 from pathlib import Path
 
+from palavra.data.config import SourceConfig
 from palavra.data.shards import prepare_all
-from palavra.data.sources import SourceConfig, Tally, read_documents
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.data.sources import Tally, read_documents
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 VOCABULARY = 16_384
 MEAN_SENTENCES = 18  # of a document: about 2 KB of text

@@ -23,7 +23,7 @@ import transformers
 from palavra.batch import Sample
 from palavra.inference.scoring import labelled_losses
 from palavra.model.compute import choose_compute
-from palavra.model.directory import load_model, save_model
+from palavra.model.directory import load_masked_model, save_model
 from palavra.model.families import FAMILIES
 from palavra.model.heads import MaskedLanguageModel
 
@@ -40,7 +40,7 @@ def copies(ids: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def palavra_side(directory: Path, sentences: Sentences) -> Callable[[], list[float]]:
     """Scores as `palavra score` does, apart from the tokenizer."""
-    model, compute = load_model(directory).model.eval(), choose_compute("cpu", "float32", "off")
+    model, compute = load_masked_model(directory).model.eval(), choose_compute("cpu", "float32", "off")
 
     def run() -> list[float]:
         samples = [

@@ -138,16 +138,17 @@ def palavra(job: Job) -> Result:
     """What `palavra pretrain` does, on random documents."""
     import torch
 
-    from palavra.data.loader import load
+    from palavra.data.loader import packed_batches
     from palavra.data.packing import Packer
     from palavra.model.compute import choose_compute, compile_layers, matmul_peak
     from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel
     from palavra.model.transformer import matmul_flops
     from palavra.objectives.causal import CausalObjective
-    from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary, softmax_kernel
+    from palavra.objectives.config import MaskingConfig
+    from palavra.objectives.masked import MaskedObjective, Vocabulary, softmax_kernel
+    from palavra.training.config import OptimizerConfig, ScheduleConfig
     from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
-    from palavra.training.optimizers import OptimizerConfig, build_optimizers
-    from palavra.training.schedules import ScheduleConfig
+    from palavra.training.optimizers import build_optimizers
 
     setting, context = job.setting, job.setting.context
     lengths = np.full(2**13, context - 2)
@@ -165,7 +166,7 @@ def palavra(job: Job) -> Result:
     packer = Packer(lengths=lengths, context=context, batch_tokens=part, seed=0)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
     config = LoopConfig(steps=job.warmup + job.steps, clip=1.0, seed=0, row_width=context)
-    packed = in_steps(load(documents, packer, CLS, SEP), job.micro_batches)
+    packed = in_steps(packed_batches(documents, packer, CLS, SEP), job.micro_batches)
     steps = prepare_steps(packed, objective, config, compute, 0)
     clock = Clock(job.warmup)
     flops = []

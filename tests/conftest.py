@@ -17,6 +17,8 @@ from builders.commands import Ask
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# As many tests run at once as there are cores: one thread each. Commands that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples in every run, and no time limit for one: machines differ.
 hypothesis.settings.register_profile("palavra", derandomize=True, deadline=None, print_blob=False)
@@ -48,7 +50,9 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are tokenized sixteen at a time, so that a small corpus fills many batches."""
-    monkeypatch.setattr("palavra.data.shards._BATCH_DOCUMENTS", 16)
+    from palavra.data import shards
+
+    monkeypatch.setattr(shards, "_BATCH_DOCUMENTS", 16)
 
 
 # Read by many files and changed by none, so that each process makes them once. What they need is imported where
@@ -77,9 +81,15 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fine-tuning draws no report, which takes longer than all the rest of a small run and has tests of its own."""
-    for module in ("finetuning.run", "experiments.repeat"):
-        monkeypatch.setattr(f"palavra.{module}.write_report", lambda folder: folder / "report.html")
+    """Runs draw no report and do not time the machine, which takes longer than all the rest of a small run and has
+    tests of its own."""
+    from palavra.experiments import repeat
+    from palavra.finetuning import run as finetuning
+    from palavra.pretraining import run as pretraining
+
+    for module in (finetuning, pretraining, repeat):
+        monkeypatch.setattr(module, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(pretraining, "matmul_peak", lambda compute: 1e11)
 
 
 @pytest.fixture

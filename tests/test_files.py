@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from palavra import files
+from palavra import distributed, files
 from palavra.errors import PalavraError
 from palavra.files import locked
 from palavra.training.run_directory import RunDirectory
@@ -76,17 +76,19 @@ def test_ending_badly_unlocks_and_twice_in_one_process_is_refused_too(tmp_path: 
 
 def test_the_ranks_of_one_run_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunDirectory(tmp_path).locked():
-        monkeypatch.setattr("palavra.distributed.rank", lambda: 1)
+        monkeypatch.setattr(distributed, "rank", lambda: 1)
         with RunDirectory(tmp_path).locked():
             pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
     def unknown(*arguments: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("fcntl.flock", unknown)
+    monkeypatch.setattr(fcntl, "flock", unknown)
     with locked(tmp_path), locked(tmp_path):
         pass
 

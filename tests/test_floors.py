@@ -1,6 +1,7 @@
 """The design as tests: which way imports point, and what the package never does. It is read, not run."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "src" / "palavra"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "palavra"
 
 # A room is a module or a package directly in palavra. It may import rooms on lower floors only; inside a
 # package imports are free. A new room gets its floor here.
@@ -36,9 +38,11 @@ FLOORS = {
     "files": 1,
     "log": 1,
     "errors": 1,
+    "run_records": 1,
+    "typed_json": 1,
 }
 TOP = max(FLOORS.values()) + 1  # palavra itself and __main__, which show what is inside and are imported by no room
-GROUND = {"errors", "files"}  # what the other rooms of floor 1 may stand on
+GROUND = {"errors", "files", "typed_json"}  # what the other rooms of floor 1 may stand on
 
 FORBIDDEN = {
     "pickle": "a pickle can run code when it is read",
@@ -89,6 +93,11 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
+def rooms(package: Path) -> set[str]:
+    """The packages and modules directly in `package`."""
+    return {name.split(".")[0] for name, _ in modules(package)} - {"", "__main__"}
+
+
 def room_of(name: str, package: Path) -> str:
     """The room of a dotted name inside the package; empty for what palavra itself defines."""
     room = name.split(".")[0]
@@ -135,6 +144,44 @@ def forbidden(package: Path) -> list[str]:
 def test_imports_point_downward() -> None:
     found = violations(PACKAGE)
     assert not found, "\n" + "\n".join(found)
+
+
+def test_every_room_has_a_floor_and_every_floor_holds_rooms_that_exist() -> None:
+    assert set(FLOORS) == rooms(PACKAGE)
+
+
+def listed(page: str) -> Iterator[tuple[str, int, str]]:
+    """Path, floor and description of each room, and of each package inside one, in a page's listing of the floors."""
+    text = (ROOT / page).read_text(encoding="utf-8").partition("loors\n")[2]
+    listing = text.split("```\n")[1]
+    floor, room, found = 0, "", list[tuple[str, int, str]]()
+    for line in listing.splitlines():
+        parts = re.match(r"(\d*)( +)((?:\w+(?:/|\.py)(?: |$))+)(.*)", line)
+        if parts is None or len(parts[1] + parts[2]) > 5:  # a description goes on
+            path, floor, text = found.pop()
+            found.append((path, floor, f"{text} {line.strip()}"))
+        elif len(parts[1] + parts[2]) == 5:
+            found.append((f"{room}{parts[3].strip()}", floor, parts[4].strip()))
+        else:
+            floor = int(parts[1] or floor)
+            found += [(path, floor, parts[4].strip()) for path in parts[3].split()]
+            room = found[-1][0]
+    yield from found
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
+def test_a_page_lists_each_room_on_its_floor(page: str) -> None:
+    found = [(path.rstrip("/").removesuffix(".py"), floor) for path, floor, _ in listed(page)]
+    assert sorted((path, floor) for path, floor in found if "/" not in path) == sorted(FLOORS.items())
+    for path, _, _ in listed(page):
+        assert (PACKAGE / path).is_dir() if path.endswith("/") else (PACKAGE / path).is_file(), path
+
+
+def test_the_design_names_no_file_of_a_package_or_all_of_them() -> None:
+    for path, _, text in listed("docs/design.md"):
+        assert all((PACKAGE / path / inner).is_dir() for inner in re.findall(r"\b(\w+)/", text)), path
+        if named := set(re.findall(r"\b\w+\.py\b", text)):
+            assert named == {file.name for file in (PACKAGE / path).glob("*.py")} - {"__init__.py"}, path
 
 
 def test_nothing_forbidden_is_used() -> None:

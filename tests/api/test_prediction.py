@@ -14,11 +14,13 @@ from test_docs import COMMAND
 from typer.testing import CliRunner
 
 import palavra
+from palavra.api import finetune as api_finetune
 from palavra.api.evaluate import evaluate_task
 from palavra.api.predict import predict_inputs
 from palavra.cli import app
 from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
+from palavra.experiments import sweep as experiments_sweep
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
 from palavra.recipe.finetuning_options import build_finetune_recipe
@@ -75,8 +77,8 @@ def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
 @pytest.mark.parametrize("command", ["finetune", "sweep"])
 def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
-    home = {"finetune": "palavra.api.finetune.finetune", "sweep": "palavra.experiments.sweep.sweep"}[command]
-    monkeypatch.setattr(home, lambda kind, train, **options: given.update(options, train=train))
+    home = {"finetune": api_finetune, "sweep": experiments_sweep}[command]
+    monkeypatch.setattr(home, command, lambda kind, train, **options: given.update(options, train=train))
     line = [
         command,
         "question-answering",

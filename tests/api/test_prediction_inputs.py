@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained
 
     def said(content: str, written: str, **options: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode(written))))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode(written))))
             return list(predict_inputs(model, (), "-", **options))
 
     for content, format in (("é azul\n", "text"), ('{"text": "é azul"}\n', "jsonl")):

@@ -11,15 +11,16 @@ from builders.tasks import build
 from palavra.batch import Batch
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.inference.masked import MaskedModel
-from palavra.model.task_heads import HeadConfig
+from palavra.model.config import HeadConfig
 from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample
-from palavra.tokenizer import Tokenizer, TokenizerConfig
-from palavra.training.optimizers import OptimizerConfig
-from palavra.training.strategies import StrategyConfig, prepare_model
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
+from palavra.training.config import OptimizerConfig, StrategyConfig
+from palavra.training.strategies import prepare_model
 
 SENTENCES = [
     "O gato preto correu rapidamente pela casa.",

@@ -24,8 +24,9 @@ from palavra.tasks.features import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tokenizer import Tokenizer, TokenizerConfig
-from palavra.training.optimizers import OptimizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
+from palavra.training.config import OptimizerConfig
 
 GOOD = ["bom", "lindo", "adorei", "genial"]
 BAD = ["mau", "feio", "detestei", "fraco"]

@@ -16,7 +16,8 @@ from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel, lay_out
 from palavra.model.layouts import BACKENDS, Layout
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective, Vocabulary
 
 CPU = Compute(device=torch.device("cpu"), dtype=torch.float32, backend=BACKENDS["rows"], compiled=False, reasons=())
 PAD, UNK, CLS, SEP, MASK = range(5)

@@ -4,9 +4,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from palavra.data.config import SourceConfig
 from palavra.data.shards import Corpus, StoredDocuments
-from palavra.data.sources import SourceConfig
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 WORDS = ["the", "film", "movie", "best", "worst", "year", "plot", "gato", "correu", "rua", "coração", "ação", "is"]
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from palavra.data.sources import Document, SourceConfig, Tally, read_documents
+from palavra.data.config import SourceConfig
+from palavra.data.sources import Document, Tally, read_documents
 from palavra.errors import PalavraError
 
 

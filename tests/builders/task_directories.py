@@ -21,8 +21,8 @@ from transformers import (
 
 from builders.models import CPU, model_config, scramble
 from palavra.inference.finetuned import infer
-from palavra.model.task_heads import HeadConfig, TaskModel
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.model.config import HeadConfig, OutputConfig
+from palavra.model.task_heads import TaskModel
 from palavra.tasks.regression.task import Regression
 from palavra.tasks.saved_model import Tasks, build_task_model, save_task_model
 from palavra.tasks.sequence_classification.task import SequenceClassification

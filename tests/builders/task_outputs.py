@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from palavra.model.config import OutputConfig
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.class_trees import Int64Array
-from palavra.model.task_outputs.config import OutputConfig, build_output
 from palavra.model.task_outputs.layers import ClassifierOutput
 
 WIDTH = 16

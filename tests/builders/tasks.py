@@ -18,7 +18,8 @@ from palavra.model.families.tasks import TASK_FORMATS, own_head
 from palavra.model.task_heads import Head, TaskModel, output_width
 from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.task import Scores, Task
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 TEXTS = [
     "the old harbour of the town was built in 1834, and the lighthouse beside it a year later.",

@@ -11,7 +11,8 @@ from palavra.metrics.tag_schemes import Scheme
 from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
 from palavra.tasks.token_classification.examples import TaggedSentence
 from palavra.tasks.token_classification.task import TokenClassification
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 SENTENCES = [
     "one of the best movies of the year, isn't it?",

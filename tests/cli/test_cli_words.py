@@ -17,7 +17,8 @@ from palavra.errors import PalavraError
 from palavra.inference.masked import MaskedModel
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs
 from palavra.model.directory import save_model
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 WORDS = ["O gato preto correu pela casa.", "A menina leu um livro à noite.", "Não há pão."]
 TOKENIZER = Tokenizer.train(WORDS * 5, TokenizerConfig(vocab_size=300))

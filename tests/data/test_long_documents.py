@@ -14,8 +14,9 @@ from builders.sources import read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.data.formats import cut_text
-from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes, source_stamp
+from palavra.data.config import SourceConfig
+from palavra.data.documents import cut_text
+from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 
 
 @given(st.text("ab \n\t", max_size=200), st.integers(2, 50))

@@ -13,7 +13,8 @@ from builders.models import CLS, SEP, Shelf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from palavra.data.loader import Packed, load
+from palavra.data import packing
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import (
     Cursor,
     Int64Array,
@@ -45,9 +46,9 @@ def make(
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of a few hundred tokens, so that tests see many of them."""
-    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 400)
-    monkeypatch.setattr("palavra.data.packing.WINDOW_BATCHES", 4)
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(packing, "WINDOW_TOKENS", 400)
+    monkeypatch.setattr(packing, "WINDOW_BATCHES", 4)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 7)
 
 
 CORPORA = st.lists(st.integers(0, 60), min_size=1, max_size=40).filter(any)
@@ -218,8 +219,8 @@ REALISTIC: dict[str, Callable[[np.random.Generator], npt.NDArray[Any]]] = {
 @pytest.mark.parametrize("mix", REALISTIC)
 @pytest.mark.parametrize(("context", "budget"), [(64, 2048), (128, 4096), (512, 8192)])
 def test_batches_are_nearly_full(mix: str, context: int, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 2**16)
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 4096)
+    monkeypatch.setattr(packing, "WINDOW_TOKENS", 2**16)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 4096)
     lengths = REALISTIC[mix](np.random.default_rng(0)).astype(np.int64).clip(1)
     packer = Packer(lengths=lengths, context=context, batch_tokens=budget, seed=1)
     tally = PackingTally(budget=budget)
@@ -250,7 +251,7 @@ def test_a_corpus_smaller_than_a_batch_fills_batches_with_repetition(lengths: li
 
 def test_epochs_of_a_small_text_are_planned_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token against a batch of 10,000: no work a pass."""
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 4096)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 4096)
     calls = 0
 
     def counted(*arguments: Any) -> Int64Array:
@@ -258,7 +259,7 @@ def test_epochs_of_a_small_text_are_planned_many_at_once(monkeypatch: pytest.Mon
         calls += 1
         return shuffled(*arguments)
 
-    monkeypatch.setattr("palavra.data.packing.shuffled", counted)
+    monkeypatch.setattr(packing, "shuffled", counted)
     packer = make([1], context=100, batches=100)
     pieces, _ = next(packer.batches())
     assert len(pieces) > 3000
@@ -300,7 +301,7 @@ def test_one_pass_covers_everything_once(lengths: list[int], context: int, more:
 
 
 def loaded(packer: Packer, shelf: Shelf, **where: Any) -> Iterator[Packed]:
-    return load(shelf, packer, CLS, SEP, **where)
+    return packed_batches(shelf, packer, CLS, SEP, **where)
 
 
 def test_each_piece_stands_between_cls_and_sep() -> None:

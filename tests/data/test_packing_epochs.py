@@ -11,7 +11,8 @@ from builders.models import CLS, SEP, Shelf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palavra.data.loader import load
+from palavra.data import packing
+from palavra.data.loader import packed_batches
 from palavra.data.packing import Cursor, Packer, PackingTally, Pieces, cut, shuffled
 from palavra.errors import PalavraError
 from palavra.training.loop import in_steps
@@ -22,9 +23,9 @@ Row = tuple[int, int, int]
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of a few hundred tokens, so that tests see many of them."""
-    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 400)
-    monkeypatch.setattr("palavra.data.packing.WINDOW_BATCHES", 4)
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(packing, "WINDOW_TOKENS", 400)
+    monkeypatch.setattr(packing, "WINDOW_BATCHES", 4)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 7)
 
 
 def rows(pieces: Pieces) -> list[Row]:
@@ -45,7 +46,12 @@ def steps_seen(packer: Packer, accumulate: int, shelf: Shelf, cursor: Cursor | N
     ranks = packer.ranks
     count = max(1, math.ceil(packer.run_batches() / (accumulate * ranks)))
     streams = [
-        list(islice(in_steps(load(shelf, packer, CLS, SEP, cursor, rank, ranks), accumulate, packer.ends_at), count))
+        list(
+            islice(
+                in_steps(packed_batches(shelf, packer, CLS, SEP, cursor, rank, ranks), accumulate, packer.ends_at),
+                count,
+            )
+        )
         for rank in range(ranks)
     ]
     return list(zip(*streams, strict=True))
@@ -113,8 +119,8 @@ def test_without_an_end_in_reach_the_stream_is_the_same() -> None:
 
 
 def test_planning_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 2**12)
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 64)
+    monkeypatch.setattr(packing, "WINDOW_TOKENS", 2**12)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 64)
     told: list[float] = []
     packer = Packer(lengths=np.full(900, 30), context=64, batch_tokens=512, seed=0, epochs=2.0)
     assert packer.run_batches(told.append) == packer.run_batches()
@@ -133,8 +139,8 @@ def test_after_its_end_the_stream_goes_on() -> None:
 
 
 def test_a_pass_is_nearly_full_and_its_last_step_no_splinter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palavra.data.packing.WINDOW_TOKENS", 2**14)
-    monkeypatch.setattr("palavra.data.packing.DOCUMENTS_AT_ONCE", 4096)
+    monkeypatch.setattr(packing, "WINDOW_TOKENS", 2**14)
+    monkeypatch.setattr(packing, "DOCUMENTS_AT_ONCE", 4096)
     for count in range(2000, 2400, 57):
         lengths = np.random.default_rng(count).lognormal(3.3, 0.8, size=count).astype(np.int64).clip(1)
         packer = Packer(lengths=lengths, context=64, batch_tokens=1024, seed=0, epochs=1.0)

@@ -12,7 +12,8 @@ from builders.shards import TOKENIZER, opened, sentences, texts_of, write
 
 from palavra.data.shards import Corpus, prepare_all
 from palavra.errors import PalavraError
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:

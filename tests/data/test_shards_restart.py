@@ -15,7 +15,8 @@ from builders.shards import TOKENIZER, files_of, opened, sentences, write
 from palavra.data import shards as shards_module
 from palavra.data.shards import Manifest, Progress, prepare, prepare_all
 from palavra.errors import PalavraError
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 
 def count_tokenized(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -7,8 +7,8 @@ from builders.shards import TOKENIZER, opened, sentences, texts_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palavra.data.config import SourceConfig
 from palavra.data.shards import StoredDocuments, prepare_all
-from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 
 

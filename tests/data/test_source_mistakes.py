@@ -87,8 +87,8 @@ def test_nul_and_half_pairs_are_mended_and_counted(tmp_path: Path) -> None:
         ('{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
         ('{"text": "x"}\n\n["x"]\n', "a.jsonl:3: a JSON list, not an object"),
         ('{"text": ["x"]}\n', "a.jsonl:1: column 'text' holds a list, not text"),
-        ("[" * 100_000, "a.jsonl:1: not valid JSON"),
-        ('{"text": ' + "1" * 5000 + "}", "a.jsonl:1: not valid JSON"),
+        ("[" * 100_000, "a.jsonl:1: not readable JSON ("),
+        ('{"text": ' + "1" * 5000 + "}", "a.jsonl:1: not readable JSON ("),
         ("{}", "there are: none"),
     ],
 )  # fmt: skip

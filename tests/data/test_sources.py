@@ -18,8 +18,9 @@ from builders.sources import read, texts, wrong
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palavra.data.config import SourceConfig
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.sources import SourceConfig, Tally, read_documents
+from palavra.data.sources import Tally, read_documents
 
 TEXTS = ["O gato correu.", 'She said "no";\nthen, "yes".', "coração \U0001f600\ttab"]
 
@@ -139,7 +140,7 @@ def table(tmp_path: Path, content: str, name: str = "a.csv") -> Path:
 def test_odd_tables(tmp_path: Path) -> None:
     assert texts(table(tmp_path, 'id,text\n1,"a, ""b""\nc"\n\n2,d\n3\n')) == ['a, "b"\nc', "d"]
     assert [d.line for d in read(table(tmp_path, '\nid,text\n1,"a\nb"\n2,c\n'))] == [3, 5]
-    assert texts(table(tmp_path, "text\nonly, one column? no: two\n")) == ["only"]
+    assert texts(table(tmp_path, "text\nonly, one column? no: two\n")) == ["only, one column? no: two"]
     assert texts(table(tmp_path, 'id|text\n1|"a;b|c"\n')) == ["a;b|c"]
     assert texts(table(tmp_path, f"text\n{'x' * 200_000}\n")) == ["x" * 200_000]
     assert texts(table(tmp_path, "")) == []

@@ -17,9 +17,11 @@ from builders.tasks import trained
 
 import palavra
 from palavra.errors import PalavraError
+from palavra.experiments import sweep as sweep_module
 from palavra.experiments import trials as trials_module
 from palavra.experiments.search_space import Choices, Range, apply, default_searches, read_space, typed
 from palavra.experiments.sweep import Sweep, sweep
+from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
 from palavra.model.directory import save_model
@@ -27,9 +29,9 @@ from palavra.model.heads import MaskedLanguageModel
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
 from palavra.tasks.spec import TaskSpec
+from palavra.training.config import OptimizerConfig
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.monitor import Diverged
-from palavra.training.optimizers import OptimizerConfig
 
 RECIPE = FinetuneRecipe(
     model="m",
@@ -149,7 +151,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials skip their reports, which take a second each."""
-    monkeypatch.setattr("palavra.finetuning.run.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(finetuning_run, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture
@@ -159,7 +161,7 @@ def run(places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
 
     def run(report: bool = False, **options: Any) -> Sweep:
         if not report:
-            monkeypatch.setattr("palavra.experiments.sweep.write_report", lambda folder: folder / "report.html")
+            monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder / "report.html")
         return sweep(
             "classification", train, **{"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
         )
@@ -379,7 +381,7 @@ def test_importances_tell_what_made_the_difference(run: Callable[..., Sweep], mo
         "best",
         property(lambda self: math.log10(self._trial.params["optimizer.learning_rate"])),
     )
-    monkeypatch.setattr("palavra.experiments.sweep._finish", lambda work: work)
+    monkeypatch.setattr(sweep_module, "_finish", lambda work: work)
     work: Any = run(trials=9)
     shares = work.importances()
     assert sum(shares.values()) == pytest.approx(1)

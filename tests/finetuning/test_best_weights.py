@@ -13,6 +13,7 @@ from builders.finetuning import Kept, recipe, run, spec, write
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
+from palavra.finetuning import job as finetuning_job
 from palavra.finetuning.job import FinetuningJob, selection_score
 from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
@@ -86,7 +87,7 @@ def test_predictions_that_are_all_alike_never_hold_the_best_weights(
         slope = -0.1 if next(numbers) == 1 else 0.0
         return (np.array([[slope * target] for target in targets], dtype=np.float32),)
 
-    monkeypatch.setattr("palavra.finetuning.job.infer", infer)
+    monkeypatch.setattr(finetuning_job, "infer", infer)
     log = Kept()
     run(recipe(pretrained, spec(reviews, "regression"), train={"steps": 3, "eval_every": 1}), tmp_path / "out", log)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 2

@@ -15,14 +15,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
+from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.job import FinetuningJob
 from palavra.inference.finetuned import FineTunedModel
-from palavra.model.task_heads import HeadConfig
+from palavra.model.config import HeadConfig
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.tasks.spec import TaskSpec
+from palavra.training.config import StrategyConfig
 from palavra.training.job import Validation
-from palavra.training.strategies import StrategyConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("without_report")
 def test_a_run_leaves_the_named_files(
     pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("palavra.finetuning.run.write_report", write_report)  # the real one, here only
+    monkeypatch.setattr(finetuning_run, "write_report", write_report)  # the real one, here only
     finished = run(recipe(pretrained, spec(reviews), train={"steps": 2}), tmp_path / "out")
     for name in ("model.safetensors", "config.json", "task.json", "tokenizer.json", "palavra.toml", "metrics.jsonl",
                  "run.json", "evaluation.json", "report.html", "train.log"):  # fmt: skip
@@ -142,7 +143,7 @@ def test_a_frozen_body_is_computed_once_and_gives_the_same(
 ) -> None:
     wanted = recipe(pretrained, spec(reviews), family="bert", strategy=StrategyConfig(name="frozen"))
     cached = run(wanted, tmp_path / "cached")
-    monkeypatch.setattr("palavra.finetuning.run.LARGEST_VECTORS", 0)
+    monkeypatch.setattr(finetuning_run, "LARGEST_VECTORS", 0)
     plain = run(wanted, tmp_path / "plain")
     one, other = weights(tmp_path / "cached"), weights(tmp_path / "plain")
     before = load_file(pretrained / "bert" / "model.safetensors")

@@ -9,11 +9,9 @@ from builders.finetuning import recipe, run, spec, write
 
 from palavra.api.finetune import finetune
 from palavra.errors import PalavraError
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
-from palavra.training.strategies import StrategyConfig
+from palavra.model.config import HeadConfig, OutputConfig
+from palavra.tasks.spec import MixingConfig, TaskSpec
+from palavra.training.config import StrategyConfig
 
 ROWS = "text,label\nbom,a\nmau,b\nlindo,a\nfeio,b\n"
 

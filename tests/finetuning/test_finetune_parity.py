@@ -17,13 +17,13 @@ from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import _job, save_finished
 from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
+from palavra.model.config import HeadConfig
 from palavra.model.directory import save_model
-from palavra.model.task_heads import HeadConfig
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer
-from palavra.training.optimizers import OptimizerConfig
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.run_directory import RunDirectory
-from palavra.training.schedules import ScheduleConfig, rate
+from palavra.training.schedules import rate
 from palavra.training.strategies import finish_model
 from palavra.training.trainer import Trainer
 

@@ -15,7 +15,7 @@ from palavra.finetuning.splits import with_absolute_paths
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.tasks.spec import TaskSpec
-from palavra.training.optimizers import OptimizerConfig
+from palavra.training.config import OptimizerConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

@@ -12,13 +12,10 @@ from builders.finetuning import both, interrupt, metrics, recipe, run, spec, wei
 from palavra.errors import PalavraError
 from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
+from palavra.model.config import HeadConfig, OutputConfig
+from palavra.tasks.spec import MixingConfig, TaskSpec
+from palavra.training.config import OptimizerConfig, StrategyConfig
 from palavra.training.interrupts import Interrupted
-from palavra.training.optimizers import OptimizerConfig
-from palavra.training.strategies import StrategyConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

@@ -8,8 +8,10 @@ import pytest
 from builders.finetuning import recipe, run, spec, write
 
 import palavra
+from palavra.api import finetune as api_finetune
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
+from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.run import FineTuned
 from palavra.recipe.finetuning_options import optimizer_of
 
@@ -38,7 +40,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         def stop(*values: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("palavra.finetuning.run._finish", stop)
+        patch.setattr(finetuning_run, "_finish", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(pretrained, reviews, out=out)
     return out
@@ -68,7 +70,7 @@ def test_a_run_is_resumed_with_what_it_was_begun_with_or_without(
     begun: Path, pretrained: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = []
-    monkeypatch.setattr("palavra.api.finetune.resume_finetuning", lambda out, *more: resumed.append(out))
+    monkeypatch.setattr(api_finetune, "resume_finetuning", lambda out, *more: resumed.append(out))
     palavra.finetune(out=begun, resume=True)
     palavra.finetune("classification", reviews / "train.csv", out=begun, resume=True, set=("train.steps=9",))
     monkeypatch.chdir(reviews)
@@ -98,7 +100,7 @@ def test_the_optimizer_of_pretraining_outlives_fine_tuning(pretrained: Path, rev
         model = pretrained / "bert" if name == "one" else tmp_path / "one"
         with pytest.MonkeyPatch.context() as patch:
             if name == "one":
-                patch.setattr("palavra.finetuning.run.optimizer_of", lambda folder: "muon")
+                patch.setattr(finetuning_run, "optimizer_of", lambda folder: "muon")
             wanted = recipe(pretrained, spec(reviews), train={"steps": 1})
             run(replace(wanted, model=str(model)), tmp_path / name)
         assert optimizer_of(tmp_path / name) == "muon"

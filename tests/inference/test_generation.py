@@ -28,7 +28,8 @@ from palavra.inference.sampling import SamplingConfig
 from palavra.model.cache import StepModel
 from palavra.model.directory import save_model
 from palavra.model.heads import CausalLanguageModel
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
+from palavra.inference import filling
 from palavra.inference.filling import Blank, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
 from palavra.run_records import Fill
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 SMALL = Tokenizer.train(["ab bc abc a b c ba"] * 9, TokenizerConfig(algorithm="wordpiece", vocab_size=14))
 WORDS = ["O gato preto correu pela casa.", "A menina leu um livro à noite.", "Não há pão."]
@@ -166,7 +168,7 @@ def test_the_order_is_not_that_of_the_text_and_what_was_filled_matters() -> None
 @settings(max_examples=12, deadline=None)
 def test_a_text_is_filled_as_it_is_alone(texts: list[str], order: Any, n_best: int, budget: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palavra.inference.filling.BATCH_TOKENS", budget)
+        patch.setattr(filling, "BATCH_TOKENS", budget)
         together = MODEL.fillings(texts, n_best, order=order)
     for text, fillings in zip(texts, together, strict=True):
         alone = MODEL.fillings(text, n_best, order=order)

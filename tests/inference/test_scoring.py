@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 import palavra
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
+from palavra.inference import causal, scoring
 from palavra.inference.causal import CausalModel, context_windows, evaluate_causal, next_token_losses
 from palavra.inference.evaluation import EvalSet
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
@@ -32,7 +34,8 @@ from palavra.inference.streaming import generate_all, score_all
 from palavra.model.cache import Decoder
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -111,7 +114,7 @@ def test_a_text_longer_than_the_context_of_a_masked_model_is_refused(tokenizer: 
 
 
 def test_many_texts_are_scored_as_each_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palavra.inference.scoring.BATCH_TOKENS", 16)
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 16)
     model = masked_model(tokenizer)
     together = score_masked(model, tokenizer, CPU, TEXTS)
     for text, score in zip(TEXTS, together, strict=True):
@@ -177,7 +180,7 @@ def held_out(lengths: Sequence[int], size: int) -> EvalSet:
 
 
 def test_evaluation_is_the_mean_over_all_tokens_and_ends(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palavra.inference.causal.TOKENS_AT_ONCE", 30)
+    monkeypatch.setattr(causal, "TOKENS_AT_ONCE", 30)
     model = causal_model(tokenizer)
     text = held_out([9, 30, 2, 70, 1, 12], tokenizer.vocab_size)
     shelf = text.documents
@@ -251,7 +254,7 @@ def test_samples_do_not_depend_on_how_many_are_made_at_once(rows: int, monkeypat
         made.append(count)
         keep(decoder, steps, count, capacity)
 
-    monkeypatch.setattr("palavra.inference.causal.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(causal, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(Decoder, "__init__", counted)
     assert model.generate(["O rato", "", "A"], **options) == expected
     assert max(made) <= rows
@@ -410,5 +413,5 @@ def test_pairs_are_read_from_whatever_holds_records(tmp_path: Path, monkeypatch:
     assert read_pairs(tmp_path / "pairs.parquet") == expected
     (tmp_path / "latin.jsonl").write_bytes(lines.decode().encode("latin-1"))
     assert read_pairs(tmp_path / "latin.jsonl", encoding="latin-1") == expected
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert read_pairs("-") == expected

@@ -24,7 +24,8 @@ from palavra.inference.embedding import Embedding
 from palavra.inference.export import write_embeddings
 from palavra.inference.masked import MaskedModel
 from palavra.inference.streaming import Embedded, chunked, fill_all, open_input, read_texts
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 TEXTS = [f"O gato {number} [MASK] na rua{' azul' * (number % 5)}." for number in range(23)]
 TOKENIZER = Tokenizer.train(TEXTS * 3, TokenizerConfig(vocab_size=280))

@@ -21,7 +21,8 @@ from palavra.batch import Batch, Sample, pack, unpack
 from palavra.inference.masked import MaskedModel
 from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss, token_losses
 from palavra.report import charts
-from palavra.training.optimizers import OptimizerConfig, build_optimizers
+from palavra.training.config import OptimizerConfig
+from palavra.training.optimizers import build_optimizers
 
 CAT = "O gato [MASK] correu rapidamente pela casa."
 

@@ -21,18 +21,19 @@ from torch import Tensor, nn
 from palavra.finetuning.job import FinetuningJob
 from palavra.log import Log
 from palavra.losses import cross_entropy
-from palavra.model.task_heads import BatchNorm, HeadActivation, HeadConfig
-from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.config import HeadActivation, HeadConfig, OutputConfig
+from palavra.model.task_heads import BatchNorm
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Hierarchical, Sampled, Softmax
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.saved_model import build_head
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
 from palavra.training.job import Validation
-from palavra.training.optimizers import OptimizerConfig, OptimizerName, build_optimizers
+from palavra.training.optimizers import build_optimizers
 from palavra.training.run_directory import RunDirectory
-from palavra.training.schedules import ScheduleConfig, rate
-from palavra.training.strategies import StrategyConfig
+from palavra.training.schedules import rate
 from palavra.training.trainer import Trainer
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.inference.masked import MaskedModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective, Vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from torch import nn
 from palavra import config as configuration
 from palavra.data.packing import Cursor
 from palavra.metrics.tag_schemes import Span, decode_tags
+from palavra.model.config import HeadConfig, HeadNorm, OutputConfig, Pooling
 from palavra.model.lora import LoRALinear
-from palavra.model.task_heads import HeadConfig, HeadNorm, Pooling
-from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.registry import KINDS
@@ -31,7 +31,8 @@ from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import Columns, KindName, TaskSpec
 from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
-from palavra.training.strategies import StrategyConfig, StrategyName, prepare_model
+from palavra.training.config import StrategyConfig, StrategyName
+from palavra.training.strategies import prepare_model
 
 WORDS = "A Apple foi fundada por Steve Jobs na Califórnia"
 # The words' labels as the method prints them below its code; the vector inside the code does not match its own list.

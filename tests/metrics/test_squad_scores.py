@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.metrics.squad import (
-    ENGLISH_ARTICLES,
-    PORTUGUESE_ARTICLES,
-    QuestionScores,
-    Threshold,
-    best_threshold,
-    grade,
-    normalize_answer,
-)
+from palavra.metrics.articles import ENGLISH_ARTICLES, PORTUGUESE_ARTICLES
+from palavra.metrics.squad import QuestionScores, Threshold, best_threshold, grade, normalize_answer
 
 
 def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:

@@ -17,7 +17,7 @@ from palavra.batch import Batch, unpack
 from palavra.model.config import ModelConfig
 from palavra.model.directory import (
     load_causal_model,
-    load_model,
+    load_masked_model,
     load_weights_into,
     read_config,
     save_model,
@@ -128,7 +128,7 @@ def build(config: ModelConfig, seed: int = 0) -> VocabularyModel:
 
 def load(directory: Path, family: str) -> tuple[VocabularyModel, tuple[str, ...]]:
     """The model of a directory, and what was missing."""
-    return load_causal_model(directory) if family in CAUSAL else load_model(directory)
+    return load_causal_model(directory) if family in CAUSAL else load_masked_model(directory)
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
@@ -263,7 +263,7 @@ def test_a_bare_body_lacks_only_its_head(family: str, tmp_path: Path) -> None:
 def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
     reference = theirs("bert", {})
     reference.to(torch.bfloat16).save_pretrained(tmp_path)
-    model, _ = load_model(tmp_path)
+    model, _ = load_masked_model(tmp_path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     batch = random_batch(LENGTHS)
     assert_same(our_logits(model, batch), their_logits(reference.float(), batch))
@@ -274,7 +274,7 @@ def test_sharded_weights_load(tmp_path: Path) -> None:
     reference.save_pretrained(tmp_path, max_shard_size="5KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     batch = random_batch(LENGTHS)
-    assert_same(our_logits(load_model(tmp_path).model, batch), their_logits(reference, batch))
+    assert_same(our_logits(load_masked_model(tmp_path).model, batch), their_logits(reference, batch))
 
 
 def test_names_of_tensorflow_checkpoints_load(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_names_of_tensorflow_checkpoints_load(tmp_path: Path) -> None:
     }
     assert old.keys() != tensors.keys()
     save_file(old, tmp_path / "model.safetensors")
-    loaded, missing = load_model(tmp_path)
+    loaded, missing = load_masked_model(tmp_path)
     assert missing == ()
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 

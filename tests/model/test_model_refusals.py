@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palavra.errors import PalavraError
-from palavra.model.directory import load_causal_model, load_model, save_model
+from palavra.model.directory import load_causal_model, load_masked_model, save_model
 from palavra.model.families import FAMILIES
 
 
@@ -33,7 +33,7 @@ def change(directory: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def refusal(directory: Path, load: Callable[[Path], Any] = load_model) -> str:
+def refusal(directory: Path, load: Callable[[Path], Any] = load_masked_model) -> str:
     with pytest.raises(PalavraError) as caught:
         load(directory)
     message = str(caught.value)
@@ -180,7 +180,7 @@ def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> No
     ],
 )
 def test_a_config_with_wrong_or_insane_values_is_refused(directory: Path, values: dict[str, Any]) -> None:
-    load_model(directory)  # sound before
+    load_masked_model(directory)  # sound before
     change(directory, **values)
     refusal(directory)
 
@@ -196,7 +196,7 @@ def test_a_config_with_wrong_or_insane_values_is_refused(directory: Path, values
 )
 def test_a_bert_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     save_model(build_model(model_config("bert")), tmp_path)
-    load_model(tmp_path)
+    load_masked_model(tmp_path)
     change(tmp_path, **values)
     refusal(tmp_path)
 
@@ -272,5 +272,5 @@ def test_each_kind_of_model_is_told_from_the_other(tmp_path: Path) -> None:
 def test_a_claimed_context_costs_no_memory(directory: Path) -> None:
     """The largest one allowed: a table of its rotary angles would take gigabytes."""
     change(directory, max_position_embeddings=2**22)
-    model, _ = load_model(directory)
+    model, _ = load_masked_model(directory)
     assert sum(tensor.numel() for tensor in model.buffers()) < 100

@@ -9,7 +9,7 @@ from builders.tasks import trained
 from safetensors.torch import save_file
 
 from palavra.errors import PalavraError
-from palavra.model.task_heads import HeadConfig
+from palavra.model.config import HeadConfig
 from palavra.tasks.saved_model import load_pretrained
 from palavra.tokenizer import Tokenizer
 

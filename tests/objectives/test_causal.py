@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from palavra.batch import Batch, pack, unpack
-from palavra.data.loader import ENCLOSED, OPENED, Packed, SpecialTokenTemplate, assemble_opened
+from palavra.data.loader import CAUSAL_TEMPLATE, MASKED_TEMPLATE, Packed, SpecialTokenTemplate, assemble_causal
 from palavra.data.packing import Cursor, Pieces, one_pass
 from palavra.inference.causal import evaluate_causal
 from palavra.inference.evaluation import EvalSet
@@ -30,8 +30,8 @@ def packed(*lengths: int, seed: int = 0) -> Packed:
     """Random documents, one piece each, opened."""
     shelf = Shelf.random(lengths, seed=seed)
     every = np.arange(len(lengths), dtype=np.int64)
-    pieces = Pieces(document=every, start=np.zeros_like(every), stop=OPENED.framed(shelf.lengths))
-    return assemble_opened(shelf, pieces, CLS, SEP, Cursor())
+    pieces = Pieces(document=every, start=np.zeros_like(every), stop=CAUSAL_TEMPLATE.framed(shelf.lengths))
+    return assemble_causal(shelf, pieces, CLS, SEP, Cursor())
 
 
 def labelled(*lengths: int, seed: int = 0) -> Batch:
@@ -80,7 +80,7 @@ def predicted(shelf: Shelf, packed: Packed, opening: int) -> list[tuple[int, int
     return places
 
 
-@pytest.mark.parametrize("template", [OPENED, ENCLOSED], ids=["opened", "enclosed"])
+@pytest.mark.parametrize("template", [CAUSAL_TEMPLATE, MASKED_TEMPLATE], ids=["opened", "enclosed"])
 @pytest.mark.parametrize("lengths", [[3 * 16 + 5], [3 * 16 - 1], [15], [1], [16, 14, 70, 0, 1, 48, 47, 31, 33]])
 def test_every_token_of_a_document_is_predicted_once_and_only_its_end_ends(
     lengths: list[int], template: SpecialTokenTemplate
@@ -97,7 +97,7 @@ def test_training_and_evaluation_read_the_same_windows() -> None:
     shelf = Shelf.random([3 * 16 + 5, 9, 16])
     losses = [
         CausalObjective().loss(model, batch, layout_of(batch))
-        for packed in in_pieces(shelf, 16, OPENED)
+        for packed in in_pieces(shelf, 16, CAUSAL_TEMPLATE)
         for batch in [CausalObjective().prepare(packed, np.random.default_rng(0))]
     ]
     held_out = EvalSet(documents=shelf, lengths=shelf.lengths, cls_id=CLS, sep_id=SEP)

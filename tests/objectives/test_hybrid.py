@@ -17,16 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import palavra
-from palavra.data.loader import Packed, load
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Cursor, Packer, Pieces
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet, evaluate_masked
 from palavra.inference.scoring import masked_copies
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.causal import CausalObjective
+from palavra.objectives.config import MaskingConfig, MixtureConfig
 from palavra.objectives.hybrid import HybridBatch, ObjectiveBatch, parted
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
-from palavra.objectives.mixture import MixedObjective, MixtureConfig
+from palavra.objectives.masked import MaskedObjective
+from palavra.objectives.mixture import MixedObjective
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
 
 LENGTHS = (9, 5, 12, 3, 7, 20, 4, 6, 11, 8)
@@ -157,7 +158,7 @@ def test_a_step_reads_each_part_in_its_own_way() -> None:
     shelf = Shelf.random([9, 14, 3, 30, 11, 6, 8, 25])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     config = LoopConfig(steps=1, clip=0.0, seed=0, row_width=16)
-    (step,) = prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 2), objective(), config, CPU, 0)
+    (step,) = prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), 2), objective(), config, CPU, 0)
     assert step.micro_batches == 2
     assert [part.causal for part, _ in step.parts if isinstance(part, ObjectiveBatch)] == [True, False] * 2
     assert step.count == sum(part.labelled for part, _ in step.parts)

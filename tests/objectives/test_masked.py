@@ -21,7 +21,8 @@ from palavra.losses import linear_cross_entropy, softmax_gradient
 from palavra.model.heads import in_blocks
 from palavra.model.layouts import ROW_BLOCK
 from palavra.model.transformer import matmul_flops
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, span_lengths
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective, span_lengths
 
 Ids = npt.NDArray[np.int64]
 

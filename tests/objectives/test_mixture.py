@@ -22,13 +22,15 @@ from palavra.model.compute import choose_compute
 from palavra.model.directory import save_model
 from palavra.model.heads import CausalLanguageModel
 from palavra.objectives.causal import CausalObjective
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
-from palavra.objectives.mixture import MixedObjective, MixtureConfig
+from palavra.objectives.config import MaskingConfig, MixtureConfig
+from palavra.objectives.masked import MaskedObjective
+from palavra.objectives.mixture import MixedObjective
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.plan import timing
 from palavra.pretraining.plan.resolve import synthetic
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:

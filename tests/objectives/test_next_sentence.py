@@ -26,9 +26,10 @@ from palavra.inference.evaluation import EvalSet
 from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
-from palavra.objectives.masked import MaskingConfig
+from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import RANDOM, NextSentenceObjective, PairBatch, Sentences, pair_up
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 CONTEXT = 24
 END = 5  # the token that ends a sentence

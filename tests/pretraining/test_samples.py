@@ -9,7 +9,8 @@ from palavra.log import Log
 from palavra.pretraining.corpus import prepare_shards
 from palavra.pretraining.samples import blank_texts
 from palavra.recipe import DataConfig
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 SENTENCES = [f"O gato preto viu a lua {place} e voltou tarde." for place in ("no jardim", "em Roma", "na rua", "daqui")]
 POEM = "\n".join(["Canto I", "", *(f"verso de {word} sem ponto nem fim" for word in ("amor", "mar", "sol", "dor"))])

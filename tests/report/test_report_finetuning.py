@@ -92,7 +92,7 @@ def test_page_of_one_task_says_how_good_it_is(pages: dict[str, str]) -> None:
 
 def evaluated(kind: str, **splits: Json) -> EvaluatedTask:
     """A task with these scores; what a test leaves out is empty."""
-    empty = {"main": "f1", "values": {}, "interval": None, "intervals": {}, "details": {}}
+    empty: Json = {"main": "f1", "values": {}, "interval": None, "intervals": {}, "details": {}}
     scores = {name: empty | split for name, split in splits.items()}
     found = {"name": "t", "kind": kind, "selection_metric": "f1", "splits": scores}
     return EvaluatedTask.of(None, from_json(TaskScores, found, "evaluation.json"))

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
+from palavra.inference import finetuned
 from palavra.inference.finetuned import batches_of
 from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
-from palavra.tasks.sampling import BatchSampler, MicroBatch, MixingConfig, in_rows
+from palavra.tasks.sampling import BatchSampler, MicroBatch, in_rows, task_probabilities
+from palavra.tasks.spec import MixingConfig
 from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
 
@@ -91,7 +93,7 @@ def test_units_are_examples_where_their_sequences_stay_together(windows: list[in
 @given(lengths=LENGTHS, budget=st.integers(1, 60))
 def test_inference_sees_each_sequence_once_within_its_budget(lengths: list[int], budget: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palavra.inference.finetuned.BATCH_TOKENS", budget)
+        patch.setattr(finetuned, "BATCH_TOKENS", budget)
         found = list(batches_of(features_of(lengths), "task"))
     assert sorted(np.concatenate([sequences for sequences, _ in found]).tolist()) == list(range(len(lengths)))
     assert all(batch.tokens <= max(budget, max(lengths)) for _, batch in found)
@@ -295,7 +297,7 @@ def test_rows_are_a_rearrangement(lengths: list[int]) -> None:
     ],
 )
 def test_tasks_are_drawn_by_their_shares(mixing: MixingConfig, expected: list[float]) -> None:
-    np.testing.assert_allclose(mixing.shares([900, 100]), expected)
+    np.testing.assert_allclose(task_probabilities(mixing, [900, 100]), expected)
     sizes = {"large": features_of([2] * 900), "small": features_of([2] * 100)}
     plan = BatchSampler(features=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
     assert plan.epoch_steps == 100

@@ -12,8 +12,7 @@ from builders.tasks import batch_of, build, inferred, overfit, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.model.config import HeadConfig, OutputConfig
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec

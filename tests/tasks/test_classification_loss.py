@@ -16,7 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.model.task_outputs.config import OutputConfig, OutputName
+from palavra.model.config import OutputConfig, OutputName
 from palavra.model.task_outputs.layers import Softmax
 from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tokenizer import Tokenizer

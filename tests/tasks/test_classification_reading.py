@@ -15,8 +15,7 @@ from builders.classification import PAIRS, SEVERAL, SPEC, example, examples_of, 
 
 from palavra.errors import PalavraError
 from palavra.finetuning.run_info import summary_lines
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.model.config import HeadConfig, OutputConfig
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import Columns, TaskSpec, TokenClassificationOptions, check_fields

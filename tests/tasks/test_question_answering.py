@@ -24,7 +24,8 @@ from palavra.tasks.features import offsets_of
 from palavra.tasks.question_answering.answer_spans import best_spans
 from palavra.tasks.question_answering.task import QuestionAnswering
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 # The model
 

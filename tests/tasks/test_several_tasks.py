@@ -24,8 +24,7 @@ from palavra.log import Log
 from palavra.losses import Loss
 from palavra.run_records import TaskScores
 from palavra.tasks.labels import heaviest
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.typed_json import to_json
 

@@ -31,9 +31,9 @@ from builders.tasks import trained
 from transformers import AutoConfig, AutoModel
 
 from palavra.errors import PalavraError
+from palavra.inference import finetuned
 from palavra.inference.finetuned import FineTunedModel
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.model.config import HeadConfig, OutputConfig
 from palavra.tasks.saved_model import (
     TASK_FILE,
     Tasks,
@@ -224,7 +224,7 @@ def test_predictions_keep_the_order_of_their_inputs(
 ) -> None:
     save(build(tokenizer, {"task": SINGLE}), {"task": SINGLE}, tokenizer, tmp_path)
     loaded = FineTunedModel.load(tmp_path, device="cpu")
-    monkeypatch.setattr("palavra.inference.finetuned.BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(finetuned, "BATCH_TOKENS", batch_tokens)
     wanted = [" ".join(TEXTS[: 1 + n % 4]) for n in range(9)]
     together = loaded.predict(wanted)
     for text, prediction in zip(wanted, together, strict=True):

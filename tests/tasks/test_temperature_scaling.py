@@ -16,7 +16,8 @@ from scipy.special import expit, log_softmax, softmax
 from palavra.inference.finetuned import FineTunedModel
 from palavra.metrics.calibration import fit_label_temperature
 from palavra.model.compute import choose_compute
-from palavra.model.task_outputs.config import OutputConfig, is_linear, rescaled
+from palavra.model.config import OutputConfig
+from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.model.task_outputs.layers import Softmax
 from palavra.tasks.multiple_choice.task import ChoiceExample, MultipleChoice
 from palavra.tasks.sequence_classification.task import SequenceClassification

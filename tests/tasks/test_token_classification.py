@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 from palavra.errors import PalavraError
 from palavra.finetuning.run_info import summary_lines
 from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, encode_tags, transitions
-from palavra.model.task_outputs.config import OutputConfig, OutputName
+from palavra.model.config import OutputConfig, OutputName
 from palavra.model.task_outputs.layers import Softmax
 from palavra.tasks.features import offsets_of
 from palavra.tasks.spec import Columns, TaskSpec, TokenClassificationOptions

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 SENTENCES = [
     "one of the best movies of the year, isn't it?",

@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from palavra import files
-from palavra.data.loader import load
+from palavra.data.loader import packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective
 from palavra.training.checkpoint import (
     RunState,
     damage,
@@ -33,9 +34,9 @@ from palavra.training.checkpoint import (
     set_aside,
     steps_saved,
 )
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
-from palavra.training.optimizers import OptimizerConfig, OptimizerName, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 STATE = RunState(
     step=3,
@@ -66,7 +67,7 @@ class Run:
         shelf = Shelf.random([9, 14, 3, 30, 11, 6, 25, 2, 17])
         packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=9)
         objective = MaskedObjective(MaskingConfig(mask_rate=0.3, final_mask_rate=0.15), vocabulary())
-        packed = load(shelf, packer, CLS, SEP, self.state.cursor)
+        packed = packed_batches(shelf, packer, CLS, SEP, self.state.cursor)
         prepared: Any = prefetch(prepare_steps(in_steps(packed, 2), objective, self.config, CPU, self.state.step))
         reports = train(
             self.model, objective, prepared, self.optimizers, ScheduleConfig(), self.config, CPU, self.state.step

@@ -109,7 +109,8 @@ def test_the_bytes_of_a_checkpoint_are_those_of_its_files(tmp_path: Path, name: 
 
     from palavra.data.packing import Cursor
     from palavra.training.checkpoint import RunState
-    from palavra.training.optimizers import OptimizerConfig, build_optimizers
+    from palavra.training.config import OptimizerConfig
+    from palavra.training.optimizers import build_optimizers
 
     model = torch.nn.Linear(100, 50)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name=name, learning_rate=0.1))  # type: ignore[arg-type]

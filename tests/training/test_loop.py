@@ -31,11 +31,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palavra.batch import pack, unpack
-from palavra.data.loader import load
+from palavra.data.loader import packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.loop import (
     LoopConfig,
     PreparedStep,
@@ -46,8 +48,7 @@ from palavra.training.loop import (
     train,
 )
 from palavra.training.monitor import Diverged, Monitor
-from palavra.training.optimizers import OptimizerConfig, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import build_optimizers
 
 CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 
@@ -67,7 +68,7 @@ def reports(
 ) -> Iterator[StepReport]:
     """Training on the shelf, from its start."""
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=config.seed)
-    prepared = prepare_steps(in_steps(load(shelf, packer, CLS, SEP), accumulate), objective, config, CPU, 0)
+    prepared = prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), accumulate), objective, config, CPU, 0)
     optimizers = build_optimizers(model.named_parameters(), optimizer)
     return train(model, objective, prepared, optimizers, schedule, config, CPU)
 
@@ -157,7 +158,7 @@ def test_steps_group_micro_batches_and_draw_anew() -> None:
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     objective = MaskedObjective(MaskingConfig(mask_rate=0.4, final_mask_rate=0.1), vocabulary())
     config = loop_config(steps=6)
-    steps = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 3), objective, config, CPU, 0))
+    steps = list(prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), 3), objective, config, CPU, 0))
     planned = list(islice(packer.batches(), 18))
     assert len(steps) == 6
     for number, step in enumerate(steps):
@@ -179,8 +180,8 @@ def test_prepared_steps_go_on_as_a_straight_run_would() -> None:
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     objective = MaskedObjective(MaskingConfig(), vocabulary())
     config = loop_config(steps=7)
-    straight = list(prepare_steps(in_steps(load(shelf, packer, CLS, SEP), 2), objective, config, CPU, 0))
-    later = in_steps(load(shelf, packer, CLS, SEP, straight[3].cursor), 2)
+    straight = list(prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), 2), objective, config, CPU, 0))
+    later = in_steps(packed_batches(shelf, packer, CLS, SEP, straight[3].cursor), 2)
     for found, expected in zip(prepare_steps(later, objective, config, CPU, 4), straight[4:], strict=True):
         for (one, _), (other, _) in zip(found.parts, expected.parts, strict=True):
             assert torch.equal(one.input_ids, other.input_ids)
@@ -235,7 +236,7 @@ import json, sys
 from pathlib import Path
 from safetensors.torch import save_file
 from palavra import distributed
-from palavra.data.loader import load
+from palavra.data.loader import packed_batches
 from palavra.data.packing import Packer
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
@@ -249,7 +250,7 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
     model, objective = build_model(model_config()), EveryThird()
     config = LoopConfig(steps=4, clip=0.5, seed=0, row_width=0)
     schedule = ScheduleConfig(name="constant", warmup=0.0)
-    packed = load(shelf, packer, CLS, SEP, rank=rank, ranks=2)
+    packed = packed_batches(shelf, packer, CLS, SEP, rank=rank, ranks=2)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
     steps = prepare_steps(in_steps(packed, 1), objective, config, CPU, 0)
     seen = list(train(model, objective, steps, optimizers, schedule, config, CPU))

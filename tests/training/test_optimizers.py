@@ -11,7 +11,8 @@ from builders.models import build_model, model_config
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.training.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerName, Optimizers, build_optimizers
+from palavra.training.config import OptimizerConfig, OptimizerName
+from palavra.training.optimizers import OPTIMIZERS, Optimizers, build_optimizers
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.training.schedules import SCHEDULES, ScheduleConfig, ScheduleName, rate
+from palavra.training.config import ScheduleConfig, ScheduleName
+from palavra.training.schedules import SCHEDULES, rate
 
 
 def rates(name: ScheduleName, steps: int = 100, **values: float) -> list[float]:

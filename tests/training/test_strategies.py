@@ -16,27 +16,18 @@ from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.inference.finetuned import body_vectors
+from palavra.model.config import HeadConfig
 from palavra.model.lora import ADAPTED, LoRALinear, merge_lora
-from palavra.model.task_heads import HeadConfig, TaskModel
+from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig, StrategyName
 from palavra.training.loop import prepare_steps, train
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
-from palavra.training.schedules import ScheduleConfig
-from palavra.training.strategies import (
-    StrategyConfig,
-    StrategyName,
-    depth,
-    finish_model,
-    is_head,
-    prepare_model,
-    rate_share,
-    thaws,
-)
+from palavra.training.strategies import depth, finish_model, is_head, prepare_model, rate_share, thaws
 
 LAYERS = 3
 WORDS = " ".join(TEXTS).split()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from palavra.config import without_none
+from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.shards import Corpus
-from palavra.data.sources import SourceConfig
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.run_info import split_scores
@@ -18,12 +18,11 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
 from palavra.log import Log
-from palavra.metrics.squad import Articles
+from palavra.metrics.articles import Articles
 from palavra.model.next_sentence import with_second_head
 from palavra.pretraining.corpus import in_memory
 from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
-from palavra.recipe.pretraining_options import DocumentUnit
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.task import Prediction, Scores

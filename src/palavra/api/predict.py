@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
 from palavra.data.characters import is_blank
-from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.streaming import open_input

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from palavra.config import without_none
+from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.shards import Manifest
-from palavra.data.sources import SourceConfig
 from palavra.log import Log
 from palavra.pretraining.corpus import prepare_shards, train_tokenizer
 from palavra.pretraining.plan.dry_run import PretrainingPlan, plan_pretraining
 from palavra.pretraining.run import Finished, resume_pretraining, run_pretraining
 from palavra.recipe import DataConfig
-from palavra.recipe.pretraining_options import DocumentUnit, build_recipe
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.recipe.pretraining_options import build_recipe
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 
 def pretrain(

@@ -45,7 +45,7 @@ def tokenizer_train(
     """Train a tokenizer on text; transformers' AutoTokenizer loads the result."""
     from palavra.api import pretrain as api
     from palavra.log import Log
-    from palavra.tokenizer import TokenizerConfig
+    from palavra.tokenizer.config import TokenizerConfig
 
     config = TokenizerConfig(
         vocab_size=vocab_size,

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.characters import split_words
-from palavra.data.formats import counted, json_kind, shown_columns
 from palavra.data.hub import PREFIX
+from palavra.data.json_text import json_kind
 from palavra.data.records import Record, at_least_one, column, data_file, numbered_lines, read_records
+from palavra.data.tables import counted, shown_columns
 from palavra.errors import PalavraError
 
 COLUMN_KINDS = (".conll", ".conllu", ".txt", ".tsv", ".bio", ".iob")

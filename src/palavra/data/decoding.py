@@ -15,53 +15,54 @@ import pyarrow as pa
 
 from palavra.errors import PalavraError
 
-LONGEST_RECORD = 1 << 26  # characters of one JSON line or CSV field; a longer one is no record
+LONGEST_RECORD = 1 << 26  # characters of a JSON line or a CSV field
 
 _BLOCK = 1 << 20  # bytes read at once
-# What reading a file that is damaged or cut off raises.
+# What reading a damaged or truncated file raises.
 _DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 def text_blocks(path: Path, encoding: str) -> Iterator[str]:
-    """The decoded text in blocks, line ends as "\\n", without a byte order mark."""
+    r"""Yield the decoded text in blocks, with "\n" as line ends and without a byte order mark."""
     with open_bytes(path) as file:
         yield from stream_blocks(file, path, encoding)
 
 
 def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[str]:
-    """As `text_blocks`, of what is open already; errors call it `name`."""
+    """Do the same as `text_blocks` for an open file; errors call it `name`."""
     try:
         "".encode(encoding)
         known = codecs.lookup(encoding).name
     except LookupError:
         raise PalavraError(f"unknown encoding '{encoding}': use for example utf-8, latin-1 or cp1252") from None
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if known == "utf-8" else known)()
+    decoder = codecs.getincrementaldecoder(known)()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    lines = 1
+    lines, begun = 1, False
     while True:
         block = _read(file, name)
         try:
             text = newlines.decode(block, final=not block)
         except UnicodeDecodeError as error:
             _not_in_encoding(name, encoding, lines, error)
-        except UnicodeError as error:  # UTF-16 and UTF-32 without the mark that says which end comes first
+        except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
             raise PalavraError(
                 f"{name}: not valid {encoding} ({error}); if the text is utf-8, say so with the encoding option "
                 "(--encoding utf-8)"
             ) from None
-        yield text
+        yield text if begun else text.removeprefix("\ufeff")
+        begun = begun or bool(text)
         lines += text.count("\n")
         if not block:
             return
 
 
 def text_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Lines with their line ends; a line too long for a record is an error."""
+    """Yield the lines of a file with their line ends. Raises PalavraError for a line too long for a record."""
     return _lines(text_blocks(path, encoding), path)
 
 
 def stream_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[str]:
-    """As `text_lines`, of what is open already; errors call it `name`."""
+    """Do the same as `text_lines` for an open file; errors call it `name`."""
     return _lines(stream_blocks(file, name, encoding), name)
 
 
@@ -81,8 +82,7 @@ def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file to read, what its suffix says is compressed without the compression. Raises PalavraError where it cannot
-    be opened."""
+    """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened."""
     openers: dict[str, Callable[[str], Any]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,
@@ -98,13 +98,13 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def _open_zst(path: str) -> IO[bytes]:
-    # Arrow's own streams cannot be read by the line.
+    # Arrow's own streams cannot be read line by line.
     return io.BufferedReader(pa.CompressedInputStream(path, compression="zstd"))
 
 
 def byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
-    """The lines of what is open already, each as soon as it is there; errors call it `name`. Raises PalavraError where
-    it is damaged."""
+    """Yield the lines of an open file, each as soon as it is there; errors call it `name`. Raises PalavraError for a
+    damaged file."""
     try:
         yield from file
     except _DAMAGES as error:
@@ -123,7 +123,7 @@ def _damaged(name: Path | str, error: Exception) -> NoReturn:
 
 
 def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:
-    """Say which line, and which encoding it probably is."""
+    """Raise PalavraError that names the line and the encoding that the text probably has."""
     before = error.object[: error.start].decode(encoding, "replace")
     wrong = error.object[error.start : error.start + 1]
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):

@@ -1,30 +1,19 @@
-"""Data sets of the Hugging Face hub, streamed through the optional `datasets` library."""
+"""Data sets of the Hugging Face hub, streamed through the optional `datasets` library.
+
+Nothing of a data set is run: only `datasets` 4 or later is used, which runs no scripts.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palavra.data.formats import TextRow, check_column, text_value
 from palavra.errors import PalavraError
 
 PREFIX = "hf://"
 
 
-def read_hub(source: str, column: str) -> Iterator[TextRow]:
-    """The rows of `hf://dataset[/config]:split`; a line is a row here.
-
-    The data set may be `owner/name`, a plain name, or a local folder in a form that `datasets` reads. Needs
-    the extra `hub`. Nothing of the data set is run: only `datasets` 4 or later is used, which runs no
-    scripts.
-    """
-    for line, record in enumerate(hub_records(source, open_hub(source)), 1):
-        if line == 1:
-            check_column(source, line, column, record)
-        yield TextRow(text_value(source, line, column, record.get(column)), line)
-
-
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
-    """The records of an opened data set; whatever stops the stream is a `PalavraError`."""
+    """Yield the records of an open data set. Raises PalavraError for whatever stops the stream."""
     try:
         yield from stream
     except Exception as error:  # whatever a reader of any format may raise, and the network
@@ -32,7 +21,10 @@ def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
 
 
 def open_hub(source: str) -> Any:
-    """The `datasets.IterableDataset` that `hf://dataset[/config]:split` names."""
+    """Return the `datasets.IterableDataset` that `hf://dataset[/config]:split` names.
+
+    The data set is `owner/name`, a plain name, or a local folder in a form that `datasets` reads.
+    """
     place, colon, split = source.removeprefix(PREFIX).rpartition(":")
     if not colon or not place or not split or "/" in split:
         raise PalavraError(f"{source}: write hf://dataset:split or hf://dataset/config:split")
@@ -54,7 +46,7 @@ def open_hub(source: str) -> Any:
 
 
 def _readings(place: str) -> Iterator[tuple[str, str | None]]:
-    """The ways to read `a/b`: owner and name, or name and configuration; a local folder comes first."""
+    """Yield the meanings of `a/b`: owner and name, or name and configuration; a local folder comes first."""
     head, _, tail = place.rpartition("/")
     if Path(place).is_dir():
         yield place, None

@@ -1,4 +1,4 @@
-"""JSON of labelled data: one value a line or one list a file, with the line that every value starts at."""
+"""JSON files: one value a line, or one list a file, each value with the line where it starts."""
 
 import json
 import re
@@ -7,31 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from palavra.data.decoding import text_blocks
-from palavra.data.formats import json_kind
 from palavra.errors import PalavraError
 
-LONGEST_FILE = 1 << 28  # characters of a file that is held whole
+LONGEST_FILE = 1 << 28  # characters of a file that is held in memory
 
 _BLANKS = re.compile(r"[ \t\n]*")
 
 
-def parse_object(text: str, name: Path | str, line: int) -> dict[str, Any]:
-    """The JSON object that is all of `text`, which is a line of what errors call `name`."""
+def parse_json(text: str, name: Path | str, line: int = 1) -> Any:
+    """Return the JSON value that `text` is; it starts at `line` of what errors call `name`."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PalavraError(f"{name}:{line}: not valid JSON ({error.msg}, column {error.colno})") from None
-    except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python
-        raise PalavraError(f"{name}:{line}: not readable JSON ({error})") from None
-    return checked_object(value, f"{name}:{line}")
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error, name, line) from None
+
+
+def json_line_objects(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the object on each of the numbered lines; blank lines are skipped."""
+    for line, text in lines:
+        if not text.isspace():
+            yield line, as_object(parse_json(text.removesuffix("\n"), name, line), f"{name}:{line}")
+
+
+def as_object(value: Any, where: str) -> dict[str, Any]:
+    """Return a value that must be a JSON object. Raises PalavraError for anything else."""
+    if not isinstance(value, dict):
+        raise PalavraError(f"{where}: a JSON {json_kind(value)}, not an object with columns")
+    return value
 
 
 def checked_object(value: Any, where: str) -> dict[str, Any]:
-    """`value` as an object whose text is whole; anything else is an error."""
-    if not isinstance(value, dict):
-        raise PalavraError(f"{where}: a JSON {json_kind(value)}, not an object with columns")
+    """Return a value that must be a JSON object of well-formed text. Raises PalavraError for anything else."""
+    values = as_object(value, where)
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(values, ensure_ascii=False).encode()
     except RecursionError as error:
         raise PalavraError(f"{where}: not readable JSON ({error})") from None
     except UnicodeEncodeError as error:
@@ -39,11 +48,17 @@ def checked_object(value: Any, where: str) -> dict[str, Any]:
         raise PalavraError(
             f"{where}: \\u{wrong:04x} is half of a character, as when a text is cut inside an emoji; take it out"
         ) from None
-    return value
+    return values
+
+
+def json_kind(value: Any) -> str:
+    """Return what JSON calls a value, for messages."""
+    names = {dict: "object", list: "list", bool: "truth value", int: "number", float: "number", str: "text"}
+    return names.get(type(value), type(value).__name__ if value is not None else "null")
 
 
 def read_whole(path: Path, encoding: str) -> str:
-    """The text of a JSON file of at most `LONGEST_FILE` characters, which is held in memory."""
+    """Return the text of a JSON file of at most `LONGEST_FILE` characters."""
     blocks, size = [], 0
     for block in text_blocks(path, encoding):
         blocks.append(block)
@@ -55,21 +70,11 @@ def read_whole(path: Path, encoding: str) -> str:
             )
         if "\0" in block:
             refuse_nul(f"{path}")
-    return "".join(blocks).removeprefix("\ufeff")
-
-
-def parse_whole(text: str, path: Path) -> Any:
-    """The one JSON value of a file."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _not_json(error, path) from None
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path}: not readable JSON ({error})") from None
+    return "".join(blocks)
 
 
 def list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """The items of the one JSON list of a file, each with the line it starts at."""
+    """Yield the items of the JSON list that is the whole `text` of a file, with the line where each starts."""
     decoder = json.JSONDecoder()
     at = _after_blanks(text, 0)
     line = 1 + text.count("\n", 0, at)
@@ -86,24 +91,24 @@ def list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise _not_json(error, path) from None
+            raise _refusal(error, path) from None
         except (ValueError, RecursionError) as error:
-            raise PalavraError(f"{path}:{line}: not readable JSON ({error})") from None
+            raise _refusal(error, path, line) from None
         yield line, value
         at = _after_blanks(text, at)
         if text[at : at + 1] == ",":
             at = _after_blanks(text, at + 1)
             if text[at : at + 1] == "]":
-                raise _not_json(json.JSONDecodeError("A comma before the end", text, at), path)
+                raise _refusal(json.JSONDecodeError("A comma before the end", text, at), path)
         elif text[at : at + 1] != "]":
-            raise _not_json(json.JSONDecodeError("Expecting ',' or ']'", text, at), path)
+            raise _refusal(json.JSONDecodeError("Expecting ',' or ']'", text, at), path)
     at = _after_blanks(text, at + 1)
     if at < len(text):
-        raise _not_json(json.JSONDecodeError("Extra data", text, at), path)
+        raise _refusal(json.JSONDecodeError("Extra data", text, at), path)
 
 
 def refuse_nul(where: str) -> None:
-    """Raise for a NUL character: text of two bytes a character that was read as one byte, or no text."""
+    """Raise PalavraError for a NUL character: the text has two bytes a character, or is no text."""
     raise PalavraError(
         f"{where}: a NUL character; if the text is UTF-16, say so with the encoding option "
         f"(--encoding utf-16-le), else take it out"
@@ -116,5 +121,10 @@ def _after_blanks(text: str, at: int) -> int:
     return found.end()
 
 
-def _not_json(error: json.JSONDecodeError, path: Path) -> PalavraError:
-    return PalavraError(f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})")
+def _refusal(error: Exception, name: Path | str, line: int = 1) -> PalavraError:
+    """Return the error for text, from `line` on, that is no JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        where = f"{name}:{line + error.lineno - 1}"
+        return PalavraError(f"{where}: not valid JSON ({error.msg}, column {error.colno})")
+    # A number or a nesting that is too long for Python.
+    return PalavraError(f"{name}:{line}: not readable JSON ({error})")

@@ -138,7 +138,7 @@ def cut(documents: Int64Array, lengths: Int64Array, longest: int) -> Pieces:
     return Pieces(document=document, start=start, stop=np.minimum(start + longest, np.repeat(lengths, counts)))
 
 
-def in_rows(lengths: Int64Array, context: int, random: np.random.Generator) -> list[Int64Array]:
+def pack_rows(lengths: Int64Array, context: int, random: np.random.Generator) -> list[Int64Array]:
     """Rows of at most `context` of indexes into `lengths`, best-fit decreasing, shuffled."""
     # Shuffled before the stable sort, so that equal lengths come from anywhere in the window.
     order = random.permutation(len(lengths))
@@ -150,7 +150,7 @@ def in_rows(lengths: Int64Array, context: int, random: np.random.Generator) -> l
 def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator) -> list[Int64Array]:
     """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
     `context`, then the rows, shuffled, into batches."""
-    rows = in_rows(lengths, context, random)
+    rows = pack_rows(lengths, context, random)
     groups = best_fit([int(lengths[row].sum()) for row in rows], batch_tokens)
     return [np.concatenate([rows[i] for i in group]) for group in groups]
 
@@ -160,7 +160,7 @@ def arrange_evenly(
 ) -> list[Int64Array]:
     """As many batches as `arrange` makes, but about equally full: each row, the longest first, goes where there is
     least (Graham 1969). Those of `arrange` where that is too much for one."""
-    rows = in_rows(lengths, context, random)
+    rows = pack_rows(lengths, context, random)
     sizes = [int(lengths[row].sum()) for row in rows]
     groups = best_fit(sizes, batch_tokens)
     filled = [(0, number) for number in range(len(groups))]

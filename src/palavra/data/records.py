@@ -3,30 +3,19 @@
 import difflib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from palavra.data.csv_dialect import SAMPLE_LINES, allow_long_fields, dialect, table_rows
 from palavra.data.decoding import stream_lines, text_lines
-from palavra.data.formats import COMPRESSIONS, counted, kind_of, shown_columns
 from palavra.data.hub import PREFIX, hub_records, open_hub
-from palavra.data.json_text import checked_object, list_items, parse_object, read_whole, refuse_nul
+from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
+from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
 
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-
-_SAMPLE_CHARACTERS = 1 << 22
-# The first line by which Excel is told the delimiter of a CSV.
-_SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
-_PARQUET_ROWS = 256
 
 T = TypeVar("T")
 
@@ -34,9 +23,9 @@ T = TypeVar("T")
 class Record(NamedTuple):
     """One labelled record.
 
-    `values`: column -> value; text in tables, JSON's types in JSON, Python's in Parquet and hub data sets, where
-    numbers that stand for the names of classes are those names. `where`: "file:line", the line (1 is the first)
-    that it starts at, or "file:row 12".
+    `values`: column -> value; text in tables, JSON's types in JSON, Python's in Parquet and hub data sets. Numbers that
+    stand for the names of classes become these names. `where`: "file:line", the line (from 1) where the record starts,
+    or "file:row 12".
     """
 
     values: dict[str, Any]
@@ -44,24 +33,24 @@ class Record(NamedTuple):
 
 
 def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
-    """The records of one file or of `hf://dataset[/config]:split`, in order.
+    """Yield the records of one file or of `hf://dataset[/config]:split`, in order.
 
-    `.csv` and `.tsv` have a header; the delimiter is found out, quoted fields may hold line ends, a byte order mark and
-    blanks around names are taken away, values stay as they are; rows of empty fields are no records. `.jsonl` has one
-    object a line, `.json` one list of objects, and is held in memory. These may have `.gz`, `.bz2`, `.xz` or `.zst`
-    behind. `encoding` is of the text files. Raises `PalavraError`, with file and line, for anything else, for rows that
-    do not have the header's number of fields, and for a source without records.
+    `.csv` and `.tsv` have a header. The delimiter is detected, quoted fields may hold line ends, a byte order mark and
+    blanks around column names are removed, values are unchanged, and rows of empty fields are skipped. `.jsonl` has one
+    object a line; `.json` is one list of objects and is held in memory. All of these may be compressed (`.gz`, `.bz2`,
+    `.xz`, `.zst`) and have the `encoding`. Raises `PalavraError`, with file and line, for anything else, for rows with
+    more or fewer fields than the header, and for a source without records.
     """
     return at_least_one(_read(source, encoding), source, "records")
 
 
 def read_json_lines(file: IO[bytes], name: str, *, encoding: str = "utf-8") -> Iterator[Record]:
-    """The records of JSON lines that are open already, such as those of a pipe; errors call them `name`."""
-    return at_least_one(_from_jsonl(numbered_stream(file, name, encoding), name), name, "records")
+    """Yield the records of open JSON lines, such as those of a pipe; errors call them `name`."""
+    return at_least_one(_from_json_lines(numbered_stream(file, name, encoding), name), name, "records")
 
 
 def column(record: Record, name: str, *, option: str = "--column") -> Any:
-    """The value in the column `name`; where there is none, a `PalavraError` that says which `option` to mend."""
+    """Return the value in a column. Raises PalavraError that names `option` as the one to correct if there is none."""
     if name in record.values:
         return record.values[name]
     near = difflib.get_close_matches(name.casefold(), [each.casefold() for each in record.values], n=1)
@@ -74,22 +63,21 @@ def column(record: Record, name: str, *, option: str = "--column") -> Any:
 
 
 def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
-    """The file that `source` names and its kind, one of `kinds`; an error says what else it is."""
+    """Return the file that `source` names and its kind. Raises PalavraError unless that is one of `kinds`."""
     path = Path(os.path.expanduser(source))
-    known = f"{', '.join(kinds)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
     if os.path.isdir(path):
-        raise PalavraError(f"{source}: this is a folder; name one file in it, {known}")
+        raise PalavraError(f"{source}: this is a folder; name one file in it, {shown_kinds(kinds)}")
     if not os.path.exists(path):
         raise PalavraError(f"{source}: no such file")
     kind = kind_of(path, kinds)
     if kind is None:
         hint = "; save the table as CSV" if path.suffix.lower() in SPREADSHEETS else ""
-        raise PalavraError(f"{source}: unknown kind of file; it must be {known}{hint}")
+        raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(kinds)}{hint}")
     return path, kind
 
 
 def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
-    """The items; an error where there are none."""
+    """Yield the items. Raises PalavraError if there are none."""
     first = next(items, None)
     if first is None:
         raise PalavraError(f"{source}: holds no {what}; is it the right file?")
@@ -98,12 +86,12 @@ def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
 
 
 def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines with their line ends and numbers; a NUL character is an error."""
+    """Yield the lines of a file with their numbers and line ends. Raises PalavraError for a NUL character."""
     return _numbered(text_lines(path, encoding), path)
 
 
 def numbered_stream(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
-    """As `numbered_lines`, of what is open already; errors call it `name`."""
+    """Do the same as `numbered_lines` for an open file; errors call it `name`."""
     return _numbered(stream_lines(file, name, encoding), name)
 
 
@@ -111,7 +99,7 @@ def _numbered(lines: Iterator[str], name: Path | str) -> Iterator[tuple[int, str
     for line, text in enumerate(lines, 1):
         if "\0" in text:
             refuse_nul(f"{name}:{line}")
-        yield line, text.removeprefix("\ufeff") if line == 1 else text
+        yield line, text
 
 
 def _read(source: str, encoding: str) -> Iterator[Record]:
@@ -122,45 +110,33 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
         return _from_parquet(path)
     if kind == ".json":
         return records_of_list(read_whole(path, encoding), path)
-    if kind == ".jsonl":
-        return _from_jsonl(numbered_lines(path, encoding), path)
-    return _from_table(path, kind, encoding)
+    lines = numbered_lines(path, encoding)
+    return _from_json_lines(lines, path) if kind == ".jsonl" else _from_table(path, lines, tabs=kind == ".tsv")
 
 
 # Text files
 
 
 def records_of_list(text: str, path: Path) -> Iterator[Record]:
-    """The records of a JSON list of objects, which is the whole `text` of a file."""
+    """Yield the records of a JSON list of objects, which is the whole `text` of a file."""
     for line, value in list_items(text, path):
         yield Record(checked_object(value, f"{path}:{line}"), f"{path}:{line}")
 
 
-def _from_jsonl(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:
-    for line, text in lines:
-        if not text.isspace():
-            yield Record(parse_object(text, name, line), f"{name}:{line}")
+def _from_json_lines(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:
+    for line, values in json_line_objects(lines, name):
+        yield Record(checked_object(values, f"{name}:{line}"), f"{name}:{line}")
 
 
-def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
-    allow_long_fields()
-    numbered = numbered_lines(path, encoding)
-    filled = ((line, text) for line, text in numbered if not text.isspace())
-    first, header = next(filled, (0, ""))
-    told = _SEPARATOR.fullmatch(header.rstrip("\r\n"))
-    if told:
-        first, header = next(filled, (0, ""))
-    if not header:
+def _from_table(path: Path, lines: Iterator[tuple[int, str]], *, tabs: bool) -> Iterator[Record]:
+    table = open_table(path, lines, tabs=tabs)
+    if table is None:
         return
-    lines = (text for _, text in numbered)
-    sample = _sample(header, lines)
-    options = dialect(sample, kind == ".tsv") if told is None else {"delimiter": told[1]}
-    rows = table_rows(path, chain(sample, lines), first, options)
-    names = [name.strip() for name in next(rows)[1]]
-    # Spreadsheets write columns that were once in use: without a name, and nothing in them.
+    names = table.names
+    # Spreadsheets write columns that were once in use: without a name, and with nothing in them.
     nameless = [number for number, name in enumerate(names) if not name]
-    _check_names([name for name in names if name] or names, f"{path}:{first}")
-    for line, row in rows:
+    _check_names([name for name in names if name] or names, f"{path}:{table.line}")
+    for line, row in table.rows:
         if len(names) > 1 and not "".join(row).strip():
             continue  # a blank line, or one of delimiters alone, as spreadsheets write below the last row
         if len(row) == len(names):
@@ -180,17 +156,8 @@ def _from_table(path: Path, kind: str, encoding: str) -> Iterator[Record]:
             )
 
 
-def _sample(header: str, lines: Iterator[str]) -> list[str]:
-    """The header and the lines behind it that show how the table is written."""
-    sample, size = [header], len(header)
-    while len(sample) < SAMPLE_LINES and size < _SAMPLE_CHARACTERS and (text := next(lines, "")):
-        sample.append(text)
-        size += len(text)
-    return sample
-
-
 def _check_names(names: list[str], where: str) -> None:
-    """Raise PalavraError unless each column has a name, and its own."""
+    """Raise PalavraError unless each column has a name of its own."""
     if "" in names:
         raise PalavraError(
             f"{where}: column {names.index('') + 1} of the header has no name; name it or take the column out"
@@ -204,19 +171,14 @@ def _check_names(names: list[str], where: str) -> None:
 
 
 def _from_parquet(path: Path) -> Iterator[Record]:
-    row = 0
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            _check_names([name.strip() for name in file.schema_arrow.names], str(path))
-            names = _class_names(_features(file.schema_arrow.metadata or {}))
-            for batch in file.iter_batches(_PARQUET_ROWS):
-                for values in batch.to_pylist():
-                    row += 1
-                    yield Record(_named(values, names), f"{path}:row {row}")
-    except UnicodeDecodeError as error:
-        raise PalavraError(f"{path}: a text after row {row} is not valid UTF-8 ({error})") from None
-    except (pa.ArrowException, OSError) as error:
-        raise PalavraError(f"{path}: not a readable Parquet file ({error})") from None
+    names: dict[str, list[str]] = {}
+
+    def every_column(schema: Any) -> None:
+        _check_names([name.strip() for name in schema.names], str(path))
+        names.update(_class_names(_features(schema.metadata or {})))
+
+    for row, values in parquet_rows(path, every_column):
+        yield Record(_named(values, names), f"{path}:row {row}")
 
 
 def _from_hub(source: str) -> Iterator[Record]:
@@ -227,7 +189,7 @@ def _from_hub(source: str) -> Iterator[Record]:
 
 
 def _features(metadata: dict[bytes, bytes]) -> Any:
-    """What the `datasets` library writes into Parquet about its columns; empty where another program wrote it."""
+    """Return what the `datasets` library writes into Parquet about its columns; empty for other programs."""
     try:
         return json.loads(metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -235,7 +197,7 @@ def _features(metadata: dict[bytes, bytes]) -> Any:
 
 
 def _class_names(features: Any) -> dict[str, list[str]]:
-    """Column -> names of its classes, for the columns of class numbers or of lists of them."""
+    """Map the columns of class numbers, or of lists of them, to the names of the classes."""
     found = {}
     for name, feature in features.items() if isinstance(features, dict) else ():
         inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
@@ -251,7 +213,7 @@ def _named(values: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any
 
 
 def _class_name(value: Any, names: list[str]) -> Any:
-    """The name of a class number, or of each in a list; -1, which stands for none, is None."""
+    """Return the name of a class number, or of each in a list; None for -1, which stands for no class."""
     if isinstance(value, list):
         return [_class_name(each, names) for each in value]
     if isinstance(value, int) and -1 <= value < len(names):

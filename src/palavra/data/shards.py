@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from palavra.data.config import SourceConfig
 from palavra.data.corpus import Corpus, StoredDocuments, is_intact
 from palavra.data.deduplicate import without_duplicates
 from palavra.data.manifest import (
@@ -31,7 +32,7 @@ from palavra.data.manifest import (
     read_done,
     write_unfinished,
 )
-from palavra.data.sources import Document, SourceConfig, Tally, read_documents, source_stamp
+from palavra.data.sources import Document, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
 from palavra.data.writing import ShardBuilder, write_shard
 from palavra.errors import PalavraError

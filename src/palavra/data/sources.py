@@ -6,35 +6,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from palavra.data.formats import COMPRESSIONS, FORMATS, Place, TextRow, cut_text, kind_of, read_rows
-from palavra.data.hub import PREFIX, read_hub
+from palavra.data.config import SourceConfig
+from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts
+from palavra.data.hub import PREFIX
+from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 
 # Natural text shrinks to about a third in all of the compressions.
 _COMPRESSION_RATE = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """Where the text is and how it is read.
-
-    `sources`: files, folders (read recursively, in order of their names, without what earlier runs wrote there),
-    globs, and `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
-    also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
-    what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
-    it is a record. `encoding`: of the text files. `max_document_chars`: in characters; a longer one is cut at a
-    blank into several, with nothing dropped, so that memory stays bounded.
-    """
-
-    sources: tuple[str, ...] = ()
-    column: str = "text"
-    documents: Literal["file", "line", "blank-line"] = "file"
-    encoding: str = "utf-8"
-    max_document_chars: int = 1_000_000
 
 
 class Document(NamedTuple):
@@ -113,11 +96,7 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
-        if isinstance(source, Path):
-            place = Place(source, config.column, config.documents, config.encoding, config.max_document_chars)
-            rows = read_rows(place)
-        else:
-            rows = read_hub(source, config.column)
+        rows = file_texts(source, config) if isinstance(source, Path) else hub_texts(source, config.column)
         yield from _documents(str(source), rows, config.max_document_chars, tally)
 
 
@@ -214,8 +193,8 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
         yield source
         return
     path = Path(source).expanduser()
-    if path.is_file() and kind_of(path) is None:
-        raise PalavraError(f"{source}: unknown kind of file; it must be {_known()}")
+    if path.is_file() and kind_of(path, FORMATS) is None:
+        raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
     paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not paths:
         raise PalavraError(f"{source}: no such file or folder")
@@ -227,7 +206,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
                 if file.parent not in runs:
                     tally.note("runs", str(file.parent))
                 runs.add(file.parent)
-            elif kind_of(file) is None or not file.is_file():
+            elif kind_of(file, FORMATS) is None or not file.is_file():
                 tally.note("other_files", str(file))
             else:
                 texts += 1
@@ -235,7 +214,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
     if not texts and runs:
         raise PalavraError(f"{source}: no text but the files of an earlier run, {min(runs)}; name the text itself")
     if not texts:
-        raise PalavraError(f"{source}: no files of text here; looked for {_known()}")
+        raise PalavraError(f"{source}: no files of text here; looked for {shown_kinds(FORMATS)}")
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
@@ -270,13 +249,9 @@ def _is_run(folder: Path) -> bool:
     return (folder / "palavra.toml").is_file() and any(path.exists() for path in left)
 
 
-def _known() -> str:
-    return f"{', '.join(FORMATS)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
-
-
 def _bytes_of(path: Path) -> int:
     try:
-        if kind_of(path) == ".parquet":
+        if kind_of(path, FORMATS) == ".parquet":
             metadata = pq.read_metadata(path)
             return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         size = path.stat().st_size

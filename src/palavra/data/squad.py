@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.decoding import text_blocks
-from palavra.data.formats import json_kind
 from palavra.data.hub import PREFIX
-from palavra.data.json_text import checked_object, parse_whole, read_whole
+from palavra.data.json_text import checked_object, json_kind, parse_json, read_whole
 from palavra.data.records import (
     RECORD_KINDS,
     Record,
@@ -76,7 +75,7 @@ def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     path, kind = data_file(source, RECORD_KINDS)
     if kind != ".json":
         return False
-    begun = (block.lstrip("\ufeff \t\n") for block in text_blocks(path, encoding))
+    begun = (block.lstrip(" \t\n") for block in text_blocks(path, encoding))
     return next(filter(None, begun), "").startswith("{")
 
 
@@ -90,7 +89,7 @@ def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Qu
         if kind == ".json":
             text = read_whole(path, encoding)
             if text.lstrip().startswith("{"):
-                return _of_squad(parse_whole(text, path), path)
+                return _of_squad(parse_json(text, path), path)
             return map(of_record, records_of_list(text, path))
     return map(of_record, read_records(source, encoding=encoding))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from palavra.errors import PalavraError
-from palavra.model.task_outputs.config import effective_output
+from palavra.model.config import effective_output
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import override_recipe
-from palavra.training.strategies import effective_strategy
+from palavra.training.config import effective_strategy
 
 if TYPE_CHECKING:
     from optuna import Trial

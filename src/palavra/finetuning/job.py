@@ -17,10 +17,10 @@ from palavra.tasks.features import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.sampling import BatchSampler, MicroBatch
 from palavra.tasks.task import Scores, Task, is_error
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport
-from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.strategies import apply_thaw, rate_share, thaws
 
 

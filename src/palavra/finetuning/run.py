@@ -25,16 +25,15 @@ from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, 
 from palavra.inference.finetuned import body_vectors, context_of
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute, compile_layers, for_dropout
+from palavra.model.config import check_output
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import TaskModel
-from palavra.model.task_outputs.config import check_output
+from palavra.model.task_heads import TaskModel, check_head_name
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import optimizer_of
 from palavra.report import write_report
 from palavra.run_records import FinetuningRun
 from palavra.tasks.features import EncodedExamples
-from palavra.tasks.sampling import MixingConfig
 from palavra.tasks.saved_model import (
     build_task_model,
     check_head,
@@ -43,12 +42,13 @@ from palavra.tasks.saved_model import (
     parameters,
     save_task_model,
 )
-from palavra.tasks.spec import check_fields
+from palavra.tasks.spec import MixingConfig, check_fields
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
+from palavra.training.config import check_strategy
 from palavra.training.run_directory import RunDirectory
-from palavra.training.strategies import check_strategy, finish_model, prepare_model
+from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
 
 # A shorter run would not earn its compilation back.
@@ -158,6 +158,7 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
     for task in recipe.tasks:
         if not task.train:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
+        check_head_name(task.name)
         check_fields(task)
 
 

@@ -22,8 +22,8 @@ from palavra.run_records import (
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
 from palavra.tasks.task import Scores, Task
+from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
-from palavra.training.optimizers import OptimizerName
 from palavra.typed_json import from_json
 
 SHOWN_LABELS = 12

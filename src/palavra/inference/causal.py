@@ -18,7 +18,8 @@ from palavra.inference.generation import Continuation, GenerationConfig, Overflo
 from palavra.inference.sampling import SamplingConfig
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
 from palavra.model.cache import StepModel
-from palavra.model.compute import CompileMode, Compute, Precision, choose_compute, eager
+from palavra.model.compute import Compute, choose_compute, eager
+from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_causal_model
 from palavra.model.heads import VocabularyModel
 from palavra.run_records import CausalResult

@@ -6,7 +6,8 @@ import numpy.typing as npt
 from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import DocumentTokens, Packed
 from palavra.data.packing import Int64Array, mix
-from palavra.objectives.masked import MaskingConfig, Vocabulary
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import Vocabulary
 
 UInt64Array = npt.NDArray[np.uint64]
 

@@ -14,8 +14,9 @@ from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
-from palavra.metrics.squad import Articles
-from palavra.model.compute import CompileMode, Compute, Precision, choose_compute, eager
+from palavra.metrics.articles import Articles
+from palavra.model.compute import Compute, choose_compute, eager
+from palavra.model.config import CompileMode, Precision
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel

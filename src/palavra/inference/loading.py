@@ -8,7 +8,7 @@ from palavra.inference.causal import CausalModel
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
-from palavra.model.compute import CompileMode, Precision
+from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import learned_both, read_config
 from palavra.tasks.saved_model import is_task_directory
 

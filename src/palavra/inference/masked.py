@@ -20,8 +20,9 @@ from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
-from palavra.model.compute import CompileMode, Compute, Precision, choose_compute
-from palavra.model.directory import load_model
+from palavra.model.compute import Compute, choose_compute
+from palavra.model.config import CompileMode, Precision
+from palavra.model.directory import load_masked_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
 from palavra.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ class MaskedModel(AnyModel):
         path = Path(directory)
         if not path.is_dir():
             raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
-        model, missing = load_model(path)
+        model, missing = load_masked_model(path)
         tokenizer = Tokenizer.load(path)
         tokenizer.check_fits(model.config.vocab_size, path)
         compute = choose_compute(device, precision, compile)

@@ -8,24 +8,16 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
-
-Articles = Literal["en", "pt", "none"]
-ENGLISH_ARTICLES = frozenset({"a", "an", "the"})
-PORTUGUESE_ARTICLES = frozenset({"o", "a", "os", "as", "um", "uma", "uns", "umas"})
-ARTICLES: Mapping[Articles, frozenset[str]] = {
-    "en": ENGLISH_ARTICLES,
-    "pt": PORTUGUESE_ARTICLES,
-    "none": frozenset(),
-}
+from palavra.metrics.articles import ENGLISH_ARTICLES
 
 # ASCII only, as published: quotation marks such as « and “ stay.
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -6,18 +6,16 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.fx.experimental import _config as symbolic_shapes
 
 from palavra.errors import PalavraError
+from palavra.model.config import CompileMode, Precision
 from palavra.model.layers import Layer
 from palavra.model.layouts import BACKENDS, Backend, choose_backend
-
-Precision = Literal["auto", "bfloat16", "float32"]
-CompileMode = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,22 @@
 """What a transformer is made of, in terms that do not depend on the family it is saved as."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from palavra.errors import PalavraError
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 LayerKind = Literal["global", "local"]
+Precision = Literal["auto", "bfloat16", "float32"]
+CompileMode = Literal["auto", "on", "off"]
+Pooling = Literal["cls", "mean", "max"]
+HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
+HeadNorm = Literal["off", "batch", "layer"]
+OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
+TreeName = Literal["huffman", "balanced", "prefix"]
+
+LARGEST_HIDDEN = 2**16
 
 # A directory from elsewhere is read before it is trusted: sizes past these bounds are refused, not allocated.
 LARGEST = {"vocab_size": 2**22, "hidden_size": 2**15, "num_layers": 2**10, "intermediate_size": 2**18, "context": 2**22}
@@ -108,3 +117,79 @@ class ModelConfig:
     def shared_heads(self) -> int:
         """Heads of keys and of values."""
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What stands between the body and the output layer.
+
+    `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden_sizes` widths of the hidden
+    layers, each followed by `activation`; `norm` "batch" normalizes before the activation (Ioffe and Szegedy 2015),
+    "layer" after it (as ModernBERT has it), "off" not at all. `bias` of the hidden layers. `dropout` before the output
+    layer, and after each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
+    `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens.
+    """
+
+    pooling: Pooling | None = None
+    hidden_sizes: tuple[int, ...] | None = None
+    activation: HeadActivation | None = None
+    norm: HeadNorm | None = None
+    bias: bool | None = None
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for width in self.hidden_sizes or ():
+            if not 0 < width <= LARGEST_HIDDEN:
+                raise PalavraError(f"head.hidden_sizes has a layer of {width}: widths must be 1 to {LARGEST_HIDDEN:,}")
+        if not 0 <= self.dropout < 1:
+            raise PalavraError(f"head.dropout is {self.dropout}: it must be at least 0 and below 1")
+
+    def resolved(self, own: "HeadConfig") -> "HeadConfig":
+        """With the family's `own` values where this one says nothing. A head that names its hidden layers starts
+        from a plain one (ReLU, no normalization, with biases), not from the family's."""
+        plain = HeadConfig(activation="relu", norm="off", bias=True)
+        base = own if self.hidden_sizes is None else replace(plain, pooling=own.pooling, hidden_sizes=self.hidden_sizes)
+        given = {
+            name: value
+            for name in ("pooling", "activation", "norm", "bias")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(base, dropout=self.dropout, **given)
+
+
+# The fields of `OutputConfig` that mean something to one layer only.
+_ONLY: dict[str, OutputName] = {"tree": "hierarchical", "samples": "sampled"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step (at most
+    K)."""
+
+    name: OutputName = "softmax"
+    tree: TreeName = "huffman"
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(OutputName):
+            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
+        if self.tree not in get_args(TreeName):
+            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
+        if self.samples < 1:
+            raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
+
+
+def effective_output(config: OutputConfig) -> OutputConfig:
+    """The same without what means nothing to its layer."""
+    plain = OutputConfig()
+    return replace(config, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != config.name})
+
+
+def check_output(config: OutputConfig, task: str) -> None:
+    """Raise PalavraError for a field that was set and means nothing to the layer of the `task`."""
+    effective = effective_output(config)
+    for name, of in _ONLY.items():
+        if getattr(config, name) != getattr(effective, name):
+            raise PalavraError(
+                f"task {task}: output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
+            )

@@ -14,7 +14,7 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
-from palavra.model.families.reading import flag
+from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 
@@ -31,7 +31,7 @@ BODY_PREFIXES = ("bert.", "model.", "transformer.")
 M = TypeVar("M", bound=VocabularyModel)
 
 
-class Loaded(NamedTuple, Generic[M]):
+class LoadedModel(NamedTuple, Generic[M]):
     """A model and the names of its parameters that the directory does not hold (left freshly initialized)."""
 
     model: M
@@ -106,7 +106,7 @@ def learned_both(directory: Path) -> bool:
     return read_json(directory / CONFIG).get(OBJECTIVE_KEY) == "causal+masked"
 
 
-def load_model(directory: Path) -> Loaded[MaskedLanguageModel]:
+def load_masked_model(directory: Path) -> LoadedModel[MaskedLanguageModel]:
     """Load a masked language model that Palavra or `transformers` wrote.
 
     Only safetensors are read. Every tensor's shape is checked before it is used. The body must be complete; a
@@ -121,8 +121,8 @@ def load_model(directory: Path) -> Loaded[MaskedLanguageModel]:
     return _load(directory, config, MaskedLanguageModel)
 
 
-def load_causal_model(directory: Path) -> Loaded[CausalLanguageModel]:
-    """Load a causal language model that Palavra or `transformers` wrote; otherwise as `load_model`."""
+def load_causal_model(directory: Path) -> LoadedModel[CausalLanguageModel]:
+    """Load a causal language model that Palavra or `transformers` wrote; otherwise as `load_masked_model`."""
     config = read_config(directory)
     if not config.causal:
         raise PalavraError(
@@ -132,7 +132,7 @@ def load_causal_model(directory: Path) -> Loaded[CausalLanguageModel]:
     return _load(directory, config, CausalLanguageModel)
 
 
-def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M]) -> Loaded[M]:
+def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M]) -> LoadedModel[M]:
     family = family_named(config.family, str(directory))
     keys = family.keys(config)
     # Read before anything is allocated: what a foreign configuration claims may not fit in memory.
@@ -146,7 +146,7 @@ def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M
         raise PalavraError(f"{directory}: the weights lack {lacking} ({len(body)} tensors in all)")
     model = build(config)
     model.load_state_dict(state, strict=False)
-    return Loaded(model, missing)
+    return LoadedModel(model, missing)
 
 
 def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_model, load_weights_into, read_weights, write_config, write_weights
+from palavra.model.directory import load_masked_model, load_weights_into, read_weights, write_config, write_weights
 from palavra.model.families import family_named
 from palavra.model.heads import MaskedLanguageModel
 
@@ -54,9 +54,9 @@ def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:
     """Load a masked language model to train both heads of: the second one is new where the directory has none.
 
-    Errors as `load_model`'s.
+    Errors as `load_masked_model`'s.
     """
-    return with_second_head(load_model(directory).model, directory)
+    return with_second_head(load_masked_model(directory).model, directory)
 
 
 def with_second_head(masked: MaskedLanguageModel, directory: Path) -> NextSentenceModel:

@@ -1,7 +1,6 @@
 """Heads for labelled tasks: from the body's vectors to what a task's output layer reads."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -11,15 +10,12 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
-from palavra.model.config import Activation, ModelConfig
+from palavra.model.config import Activation, HeadActivation, HeadConfig, ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
 from palavra.model.layouts import Layout
 from palavra.model.transformer import Transformer
 
-Pooling = Literal["cls", "mean", "max"]
-HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
-HeadNorm = Literal["off", "batch", "layer"]
 # What a head reads: the whole sequence as one vector, or each of its labelled tokens.
 Level = Literal["sequence", "token"]
 
@@ -29,45 +25,6 @@ ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
-LARGEST_HIDDEN = 2**16
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """What stands between the body and the output layer.
-
-    `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden_sizes` widths of the hidden
-    layers, each followed by `activation`; `norm` "batch" normalizes before the activation (Ioffe and Szegedy 2015),
-    "layer" after it (as ModernBERT has it), "off" not at all. `bias` of the hidden layers. `dropout` before the output
-    layer, and after each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
-    `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens.
-    """
-
-    pooling: Pooling | None = None
-    hidden_sizes: tuple[int, ...] | None = None
-    activation: HeadActivation | None = None
-    norm: HeadNorm | None = None
-    bias: bool | None = None
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for width in self.hidden_sizes or ():
-            if not 0 < width <= LARGEST_HIDDEN:
-                raise PalavraError(f"head.hidden_sizes has a layer of {width}: widths must be 1 to {LARGEST_HIDDEN:,}")
-        if not 0 <= self.dropout < 1:
-            raise PalavraError(f"head.dropout is {self.dropout}: it must be at least 0 and below 1")
-
-    def resolved(self, own: "HeadConfig") -> "HeadConfig":
-        """With the family's `own` values where this one says nothing. A head that names its hidden layers starts
-        from a plain one (ReLU, no normalization, with biases), not from the family's."""
-        plain = HeadConfig(activation="relu", norm="off", bias=True)
-        base = own if self.hidden_sizes is None else replace(plain, pooling=own.pooling, hidden_sizes=self.hidden_sizes)
-        given = {
-            name: value
-            for name in ("pooling", "activation", "norm", "bias")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(base, dropout=self.dropout, **given)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -154,6 +111,12 @@ class Head(nn.Module):
 def output_width(config: HeadConfig, body: ModelConfig) -> int:
     """The width that the output layer of a resolved head reads."""
     return config.hidden_sizes[-1] if config.hidden_sizes else body.hidden_size
+
+
+def check_head_name(name: str) -> None:
+    """Raise PalavraError where a torch module cannot hold a head called `name`."""
+    if hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
+        raise PalavraError(f"task name {name!r} means something to torch: try {name}_, or choose another")
 
 
 class TaskModel(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.batch import Batch, from_arrays
-from palavra.data.loader import Packed, opened
+from palavra.data.loader import Packed, as_causal
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.heads import VocabularyModel, in_blocks
 from palavra.model.layouts import Layout
@@ -36,10 +36,10 @@ class CausalObjective:
         self.kernel = kernel
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
-        """The batch of a step: `packed`, opened, with its next tokens as labels. Nothing is random, whatever the
+        """The batch of a step: `packed` as causal text, with its next tokens as labels. Nothing is random, whatever the
         progress."""
         del random, progress
-        packed = opened(packed)
+        packed = as_causal(packed)
         return next_tokens(packed.input_ids, packed.lengths, packed.following)
 
     def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:

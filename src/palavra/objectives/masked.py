@@ -1,7 +1,6 @@
 """Masked language modelling (Devlin et al. 2019, section 3.1): corrupt a share of the tokens, predict them."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,53 +9,13 @@ from torch import Tensor
 
 from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
-from palavra.errors import PalavraError
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel, in_blocks
 from palavra.model.layouts import Layout
+from palavra.objectives.config import LONGEST_SPAN, MaskingConfig
 
 Int64Array = npt.NDArray[np.int64]
-
-# Words of a span, at most (Joshi et al. 2020, section 3.1).
-LONGEST_SPAN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskingConfig:
-    """Which tokens are sampled, and what becomes of them.
-
-    `mask_rate` of the tokens is sampled at the start of training and `final_mask_rate` at its end (None: the same),
-    linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
-    the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
-    length is geometric with p = 1/`span_words` (1 to 10), lengths above 10 left out (SpanBERT, Joshi et al. 2020,
-    arXiv:1907.10529, section 3.1: `span_words` 5 gives spans of 3.8 words on average).
-    """
-
-    mask_rate: float = 0.15
-    final_mask_rate: float | None = None
-    mask: float = 0.8
-    random: float = 0.1
-    unit: Literal["token", "word", "span"] = "token"
-    span_words: float = 3.0
-
-    def __post_init__(self) -> None:
-        for name in ("mask_rate", "final_mask_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise PalavraError(f"masking.{name} is {value}: it must lie between 0 and 1")
-        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
-            raise PalavraError(
-                f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor pass 1 together"
-            )
-        if not 1 <= self.span_words <= LONGEST_SPAN:
-            raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
-
-    def mask_rate_at(self, progress: float) -> float:
-        """The share sampled when `progress` (0 to 1) of the training is done."""
-        if self.final_mask_rate is None:
-            return self.mask_rate
-        return self.mask_rate + (self.final_mask_rate - self.mask_rate) * min(1.0, max(0.0, progress))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from palavra.losses import Loss, SoftmaxGradient, softmax_gradient
 from palavra.model.heads import in_blocks
 from palavra.model.layouts import Layout
 from palavra.model.next_sentence import NextSentenceModel
-from palavra.objectives.masked import MaskedObjective, MaskingConfig, Vocabulary
+from palavra.objectives.config import MaskingConfig
+from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.tokenizer import Tokenizer
 
 Int64Array = npt.NDArray[np.int64]

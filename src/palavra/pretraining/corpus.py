@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from palavra.data.config import SourceConfig
 from palavra.data.packing import Int64Array
 from palavra.data.shards import Manifest, Progress, prepare_all
-from palavra.data.sources import SourceConfig, Tally, read_documents, source_bytes
+from palavra.data.sources import Tally, read_documents, source_bytes
 from palavra.errors import PalavraError
 from palavra.files import locked
 from palavra.log import Log
 from palavra.recipe import UNKNOWN_BYTES, DataConfig, vocabulary_for
-from palavra.tokenizer import Tokenizer, TokenizerConfig
+from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.config import TokenizerConfig
 
 
 def train_tokenizer(

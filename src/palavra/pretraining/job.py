@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra import distributed
-from palavra.data.loader import DocumentTokens, Packed, load
+from palavra.data.loader import DocumentTokens, Packed, packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.losses import SoftmaxGradient
@@ -20,10 +20,10 @@ from palavra.pretraining.objectives import PretrainingObjective
 from palavra.pretraining.objectives.masked import TextObjective
 from palavra.recipe import Recipe, TrainConfig
 from palavra.tokenizer import Tokenizer
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport, in_steps
-from palavra.training.optimizers import OptimizerConfig, Optimizers, build_optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class PretrainingJob:
         """This rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        packed = load(
+        packed = packed_batches(
             self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
             template=self.pretraining.template,
         )  # fmt: skip

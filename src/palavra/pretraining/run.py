@@ -9,7 +9,7 @@ import torch
 
 from palavra import config as configuration
 from palavra import distributed
-from palavra.data.loader import Packed, load
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Packer
 from palavra.data.shards import Corpus, Manifest
 from palavra.data.sources import source_stamp
@@ -169,7 +169,7 @@ def _corpus_stats(ready: Ready) -> CorpusStats:
 
     def packed(recipe: Recipe) -> Iterator[Packed]:
         template = pretraining_objective(recipe).template
-        return load(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id, template=template)
+        return packed_batches(documents, _packer(recipe, ready), tokenizer.cls_id, tokenizer.sep_id, template=template)
 
     return CorpusStats(
         vocab_size=tokenizer.vocab_size,

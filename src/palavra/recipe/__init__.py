@@ -3,18 +3,14 @@
 from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe, open_optimizer
 from palavra.recipe.pretraining import (
     FAMILIES_OF,
-    SIZES,
-    UNKNOWN_BYTES,
     DataConfig,
     FamilyName,
     ModelRecipe,
     ObjectiveName,
     Recipe,
-    Size,
-    SizeName,
     TrainConfig,
-    vocabulary_for,
 )
+from palavra.recipe.sizes import SIZES, UNKNOWN_BYTES, Size, SizeName, vocabulary_for
 
 __all__ = [
     "FAMILIES_OF",

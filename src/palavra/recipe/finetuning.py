@@ -3,20 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from palavra.errors import PalavraError
-from palavra.model.compute import CompileMode, Precision
-from palavra.tasks.sampling import MixingConfig
-from palavra.tasks.spec import TaskSpec
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
-from palavra.training.schedules import ScheduleConfig
-from palavra.training.strategies import StrategyConfig
-
-# AdamW's rate for a body of 384 units, measured good on the tasks of docs/results.md; wider bodies take less
-# (Yang et al. 2022, arXiv:2203.03466).
-REFERENCE_RATE, REFERENCE_WIDTH = 1e-4, 384
-HIGHEST_RATE, LOWEST_RATE = 1e-3, 1e-5
-# A frozen body leaves a small head to learn from scratch.
-FROZEN_RATIO = 20.0
-RATE_RATIOS: dict[OptimizerName, float] = {"adamw": 1.0, "adam": 1.0, "muon": 1.0}
+from palavra.model.config import CompileMode, Precision
+from palavra.recipe.learning_rates import finetuning_rate
+from palavra.tasks.spec import MixingConfig, TaskSpec
+from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
 
 
 def open_optimizer(name: OptimizerName | None) -> OptimizerConfig:
@@ -88,13 +78,6 @@ class FinetuneRecipe:
         at a rate that suits a body of this width."""
         optimizer = self.optimizer or open_optimizer(pretrained_with)
         if optimizer.learning_rate is None:
-            if optimizer.name not in RATE_RATIOS:
-                raise PalavraError(
-                    f"optimizer.learning_rate must be given for {optimizer.name}: none was measured for it"
-                )
-            rate = REFERENCE_RATE * REFERENCE_WIDTH / width * RATE_RATIOS[optimizer.name]
-            rate = min(HIGHEST_RATE, max(LOWEST_RATE, rate))
-            if self.strategy.name == "frozen":
-                rate *= FROZEN_RATIO
+            rate = finetuning_rate(optimizer.name, width, frozen=self.strategy.name == "frozen")
             optimizer = replace(optimizer, learning_rate=rate)
         return replace(self, optimizer=optimizer)

@@ -8,15 +8,14 @@ from typing import Literal, get_args
 from palavra import config as configuration
 from palavra.config import without_none
 from palavra.errors import PalavraError
-from palavra.model.task_heads import HeadActivation, HeadNorm, Pooling
-from palavra.model.task_outputs.config import OutputName
+from palavra.model.config import HeadActivation, HeadNorm, OutputName, Pooling
 from palavra.recipe import FinetuneRecipe, Recipe, open_optimizer
 from palavra.run_records import FinetuningRun
 from palavra.tasks.column_options import check_read, given_columns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.spec import COLUMNS_OF, Overflow, Scheme, TaskSpec, reads_separator, unread_fields
-from palavra.training.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerName
-from palavra.training.strategies import StrategyName
+from palavra.training.config import OptimizerConfig, OptimizerName, StrategyName
+from palavra.training.optimizers import OPTIMIZERS
 from palavra.typed_json import read_json
 
 Kind = Literal[

@@ -1,20 +1,17 @@
-"""What a pretraining run computes, and the one dial of sizes."""
+"""What a pretraining run computes."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from palavra.data.sources import SourceConfig
+from palavra.data.config import SourceConfig
 from palavra.errors import PalavraError
-from palavra.model.compute import CompileMode, Precision
-from palavra.model.config import ModelConfig
-from palavra.model.families import family_named
-from palavra.objectives.masked import MaskingConfig
-from palavra.objectives.mixture import MixtureConfig
-from palavra.tokenizer import TokenizerConfig
-from palavra.training.optimizers import OptimizerConfig, OptimizerName
-from palavra.training.schedules import ScheduleConfig
+from palavra.model.config import CompileMode, ModelConfig, Precision
+from palavra.objectives.config import MaskingConfig, MixtureConfig
+from palavra.recipe.learning_rates import pretraining_rate
+from palavra.recipe.sizes import SIZES, SizeName
+from palavra.tokenizer.config import TokenizerConfig
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 
-SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
 
@@ -25,32 +22,6 @@ FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
     "masked+nsp": ("bert",),
     "causal+masked": ("modernbert", "bert"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """One setting of the one dial: values that were measured good together (docs/budget.md)."""
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    context: int
-    batch_tokens: int
-    learning_rate: float
-
-
-SIZES: dict[SizeName, Size] = {
-    "nano": Size(hidden_size=128, num_layers=2, num_heads=2, context=64, batch_tokens=2048, learning_rate=6e-3),
-    "micro": Size(hidden_size=128, num_layers=4, num_heads=2, context=64, batch_tokens=2048, learning_rate=5e-3),
-    "mini": Size(hidden_size=256, num_layers=4, num_heads=4, context=128, batch_tokens=4096, learning_rate=4e-3),
-    "small": Size(hidden_size=384, num_layers=6, num_heads=6, context=128, batch_tokens=8192, learning_rate=3e-3),
-    "base": Size(hidden_size=768, num_layers=12, num_heads=12, context=512, batch_tokens=65536, learning_rate=1e-3),
-    "large": Size(hidden_size=1024, num_layers=24, num_heads=16, context=512, batch_tokens=131072, learning_rate=6e-4),
-}
-
-
-# The rates of the sizes are Muon's; Adam's steps are larger where both have the same rate.
-RATE_RATIOS: dict[OptimizerName, float] = {"muon": 1.0, "adamw": 0.5, "adam": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +60,8 @@ class ModelRecipe:
             raise ValueError("sizes are not resolved")
         if self.family is None:
             raise ValueError("the family is not resolved")
+        from palavra.model.families import family_named  # imports torch
+
         return family_named(self.family, "model.family").new(
             vocab_size=vocab_size,
             hidden_size=self.hidden_size,
@@ -184,7 +157,7 @@ class Recipe:
         return self.model.family or FAMILIES_OF[self.objective][0]
 
     def of_size(self, name: SizeName) -> "Recipe":
-        """The recipe with everything that was left open filled in from a size."""
+        """The recipe with every open value taken from a size."""
         size = SIZES[name]
         model, train = self.model, self.train
         model = replace(
@@ -198,24 +171,6 @@ class Recipe:
         )
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
-        optimizer = replace(self.optimizer, learning_rate=self.optimizer.learning_rate or self._rate_of(size))
+        rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.name, name)
+        optimizer = replace(self.optimizer, learning_rate=rate)
         return replace(self, model=model, train=train, optimizer=optimizer)
-
-    def _rate_of(self, size: Size) -> float:
-        """The size's learning rate for this optimizer."""
-        name = self.optimizer.name
-        if name not in RATE_RATIOS:
-            raise PalavraError(f"optimizer.learning_rate must be given for {name}: none was measured for it")
-        return size.learning_rate * RATE_RATIOS[name]
-
-
-# What is assumed of a corpus whose size nobody can tell before reading it: one on a hub.
-UNKNOWN_BYTES = 500_000_000
-
-
-def vocabulary_for(corpus_bytes: int) -> int:
-    """Entries of a vocabulary that suits a corpus of this many bytes: enough text for each to be learned."""
-    for limit, entries in ((8e6, 4096), (6e7, 8192), (6e8, 16_384)):
-        if corpus_bytes <= limit:
-            return entries
-    return 32_768

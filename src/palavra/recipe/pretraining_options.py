@@ -7,10 +7,9 @@ from typing import Literal
 
 from palavra import config as configuration
 from palavra.config import without_none
+from palavra.data.config import DocumentUnit
 from palavra.errors import PalavraError
 from palavra.recipe import FamilyName, ObjectiveName, Recipe, SizeName
-
-DocumentUnit = Literal["file", "line", "blank-line"]
 
 
 def build_recipe(

@@ -3,17 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.data.packing import Cursor, best_fit, shuffled
-from palavra.errors import PalavraError
 from palavra.model.layouts import runs_of_like_length
 from palavra.tasks.features import EncodedExamples, Int64Array, ranges
-
-Sampling = Literal["proportional", "uniform", "temperature"]
+from palavra.tasks.spec import MixingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +24,12 @@ class MicroBatch:
     cursor: Cursor
 
 
-@dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """Several tasks in one model. Each step is of one task, drawn in proportion to its examples, `uniform`ly, or to
-    its examples to the power 1 / `temperature`. `weighting`: the tasks' losses are weighed by their own fixed weights,
-    or by "uncertainty", learned (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
-
-    sampling: Sampling = "proportional"
-    temperature: float = 2.0
-    weighting: Literal["fixed", "uncertainty"] = "fixed"
-
-    def __post_init__(self) -> None:
-        if self.temperature < 1:
-            raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
-
-    def shares(self, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
-        """The probability of each task, of so many examples."""
-        power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.sampling]
-        weights = np.array(sizes, dtype=np.float64) ** power
-        total: float = weights.sum()
-        return weights / total
+def task_probabilities(mixing: MixingConfig, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return the probability that a step is of each task, for tasks of so many examples."""
+    power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / mixing.temperature}[mixing.sampling]
+    weights = np.array(sizes, dtype=np.float64) ** power
+    total: float = weights.sum()
+    return weights / total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +80,7 @@ class BatchSampler:
     def _task_of(self, step: int, names: list[str]) -> str:
         if len(names) == 1:
             return names[0]
-        shares = self.mixing.shares([self._size(name) for name in names])
+        shares = task_probabilities(self.mixing, [self._size(name) for name in names])
         return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=shares))]
 
     def _step(self, name: str, number: int, cursor: Cursor) -> list[MicroBatch]:

@@ -14,7 +14,7 @@ from torch import nn
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.model.config import ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.directory import (
     CONFIG,
     load_weights_into,
@@ -25,10 +25,10 @@ from palavra.model.directory import (
     write_weights,
 )
 from palavra.model.families import family_named
-from palavra.model.families.storage import Keys
+from palavra.model.families.storage import Keys, stored
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import Head, HeadConfig, TaskModel, output_width
+from palavra.model.task_heads import Head, TaskModel, output_width
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
@@ -85,7 +85,9 @@ def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
     missing = load_weights_into(model, tasks_keys, {}, directory)
     absent = [name for name in missing if name.startswith("transformer.")]
     if absent:
-        raise PalavraError(f"{directory}: the weights lack {tasks_keys[absent[0]]} ({len(absent)} tensors in all)")
+        raise PalavraError(
+            f"{directory}: the weights lack {stored(tasks_keys[absent[0]]).names[0]} ({len(absent)} tensors in all)"
+        )
     for head in model.heads.values():
         assert isinstance(head, Head)
         load_weights_into(head, _head_start(model.config, head), {}, directory)

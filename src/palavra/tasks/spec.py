@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from torch import nn
-
 from palavra.errors import PalavraError
-from palavra.metrics.squad import Articles
-from palavra.model.task_heads import HeadConfig
-from palavra.model.task_outputs.config import OutputConfig
+from palavra.metrics.articles import Articles
+from palavra.model.config import HeadConfig, OutputConfig
 
 KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
 Overflow = Literal["truncate", "window"]
+Sampling = Literal["proportional", "uniform", "temperature"]
 Scheme = Literal["bio", "bioes", "plain"]
 
 
@@ -108,8 +106,6 @@ class TaskSpec:
         # The name becomes part of parameter names, which have dots of their own.
         if not self.name.isidentifier():
             raise PalavraError(f"task name {self.name!r}: use letters, digits and _ only, a letter first")
-        if hasattr(nn.ModuleDict(), self.name) or hasattr(nn.ParameterDict(), self.name):
-            raise PalavraError(f"task name {self.name!r} means something to torch: try {self.name}_, or choose another")
         if not 0 < self.valid_fraction < 1:
             raise PalavraError(f"valid_fraction is {self.valid_fraction}: it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:
@@ -118,6 +114,21 @@ class TaskSpec:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.max_length is not None and self.max_length < 4:
             raise PalavraError(f"max_length is {self.max_length}: a sequence needs at least 4 tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Several tasks in one model. Each step is of one task, drawn in proportion to its examples, `uniform`ly, or to
+    its examples to the power 1 / `temperature`. `weighting`: the tasks' losses are weighed by their own fixed weights,
+    or by "uncertainty", learned (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+
+    sampling: Sampling = "proportional"
+    temperature: float = 2.0
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.temperature < 1:
+            raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
 
 
 _CLASSES: tuple[KindName, ...] = ("classification",)

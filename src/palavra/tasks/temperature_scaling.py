@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from palavra.metrics.calibration import FEWEST_IN_HALF, halves, how_fitted
-from palavra.model.task_outputs.config import is_linear, rescaled
+from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Example, ModelOutputs, Scores, Task

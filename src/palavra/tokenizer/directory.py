@@ -10,7 +10,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.tokenizer.training import OWN_TOKENS
+from palavra.tokenizer.config import OWN_TOKENS
 
 # Where a directory does not say which token plays a role, the names that published tokenizers use.
 _KNOWN_TOKENS = {

@@ -21,8 +21,9 @@ import tokenizers as hf
 from tokenizers import decoders
 
 from palavra.errors import PalavraError
+from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 from palavra.tokenizer.directory import read_directory, role_names, write_directory
-from palavra.tokenizer.training import OWN_TOKENS, TokenizerConfig, train_content
+from palavra.tokenizer.training import train_content
 
 
 class Tokenizer:

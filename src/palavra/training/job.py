@@ -8,9 +8,9 @@ from torch import nn
 
 from palavra.data.packing import Cursor
 from palavra.model.compute import Compute
+from palavra.training.config import OptimizerConfig, ScheduleConfig
 from palavra.training.loop import LoopConfig, Objective, StepReport
-from palavra.training.optimizers import OptimizerConfig, Optimizers
-from palavra.training.schedules import ScheduleConfig
+from palavra.training.optimizers import Optimizers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ from palavra.losses import Loss
 from palavra.model.compute import Compute, keep_freed_memory
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
+from palavra.training.config import ScheduleConfig
 from palavra.training.optimizers import Optimizers
-from palavra.training.schedules import ScheduleConfig, rate
+from palavra.training.schedules import rate
 
 Int64Array = npt.NDArray[np.int64]
 Item = TypeVar("Item")

@@ -1,55 +1,12 @@
 """Optimizers: torch's own, with the parameters sorted into those that decay and those that do not."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from palavra.errors import PalavraError
-
-OptimizerName = Literal["adamw", "adam", "sgd", "adagrad", "muon"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """`learning_rate` is the peak rate; None leaves it to the recipe's size. `weight_decay` is decoupled
-    (Loshchilov and Hutter 2019) in adamw and muon, and the gradient of a squared-norm penalty in adam, sgd and
-    adagrad, as in torch. Norms and biases never decay. `clip` bounds the norm of the whole gradient (0: no
-    bound).
-
-    muon (Jordan et al. 2024) moves the matrices of the layers at `learning_rate`, with updates scaled to the
-    root mean square of AdamW's (Liu et al. 2025, arXiv:2502.16982); AdamW moves all the rest at
-    `learning_rate` times `adamw_lr_ratio`.
-    """
-
-    name: OptimizerName = "adamw"
-    learning_rate: float | None = 1e-3
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-8
-    momentum: float = 0.95
-    adamw_lr_ratio: float = 1.0
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1e3:
-            raise PalavraError(f"optimizer.learning_rate is {self.learning_rate}: it must be above 0")
-        for name in ("weight_decay", "clip", "epsilon", "adamw_lr_ratio"):
-            if getattr(self, name) < 0:
-                raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must be at least 0 and below 1")
-
-    @property
-    def max_lr(self) -> float:
-        """The learning rate, once it is settled."""
-        if self.learning_rate is None:
-            raise ValueError("the learning rate is not settled")
-        return self.learning_rate
+from palavra.training.config import OptimizerConfig, OptimizerName
 
 
 class Optimizers:

@@ -2,32 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
-from palavra.errors import PalavraError
-
-ScheduleName = Literal["constant", "linear", "cosine", "warmup-stable-decay", "inverse-square-root"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """`warmup` and `decay` are shares of the run's steps; `floor` is the share of the peak rate it ends at.
-
-    `decay` is the last part of "warmup-stable-decay" (Hu et al. 2024, arXiv:2404.06395) only.
-    """
-
-    name: ScheduleName = "linear"
-    warmup: float = 0.05
-    decay: float = 0.3
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("warmup", "decay", "floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise PalavraError(f"schedule.{name} is {getattr(self, name)}: it must lie between 0 and 1")
-        if self.name == "warmup-stable-decay" and self.warmup + self.decay > 1:
-            raise PalavraError("schedule.warmup and schedule.decay are more than the whole run together")
+from palavra.training.config import ScheduleConfig, ScheduleName
 
 
 def _constant(done: float, config: ScheduleConfig) -> float:

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,64 +12,9 @@ from palavra.errors import PalavraError
 from palavra.model.lora import add_lora, merge_lora
 from palavra.model.partial_embedding import merge_embedding, split_embedding
 from palavra.model.task_heads import TaskModel
+from palavra.training.config import StrategyConfig
 
-StrategyName = Literal["full", "frozen", "last-n", "gradual", "lora"]
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StrategyConfig:
-    """`name`: "full" moves everything, of the vocabulary the vectors of tokens that the training texts hold; "frozen"
-    only the head; "last-n" the last `last_n` layers and the head; "gradual" starts with the head and thaws a layer from
-    the top each `unfreeze_fraction` of the run (sooner where there are many), the embeddings last (Howard and Ruder
-    2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
-
-    `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
-    one share less than the lowest layer (Clark et al. 2020). `head_lr_ratio`: the head's rate over the optimizer's.
-    """
-
-    name: StrategyName = "full"
-    last_n: int = 2
-    unfreeze_fraction: float = 0.1
-    rank: int = 8
-    alpha: float = 16.0
-    layer_decay: float = 1.0
-    head_lr_ratio: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("unfreeze_fraction", "layer_decay"):
-            if not 0 < getattr(self, name) <= 1:
-                raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0 and at most 1")
-        for name in ("head_lr_ratio", "alpha", "rank"):
-            if getattr(self, name) <= 0:
-                raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0")
-        if self.last_n < 0:
-            raise PalavraError(f"strategy.last_n is {self.last_n}: it must not be negative")
-
-
-# The fields of `StrategyConfig` that mean something to one strategy only.
-_ONLY: dict[str, StrategyName] = {"last_n": "last-n", "unfreeze_fraction": "gradual", "rank": "lora", "alpha": "lora"}
-
-
-def effective_strategy(strategy: StrategyConfig) -> StrategyConfig:
-    """The same without what means nothing to it."""
-    plain = StrategyConfig()
-    return replace(strategy, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != strategy.name})
-
-
-def check_strategy(strategy: StrategyConfig) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the strategy."""
-    plain, effective = StrategyConfig(), effective_strategy(strategy)
-    for name, of in _ONLY.items():
-        if getattr(strategy, name) != getattr(effective, name):
-            raise PalavraError(
-                f"strategy.{name} means nothing to the strategy {strategy.name}, only to {of}: leave it out, or add "
-                f"--strategy {of}"
-            )
-    if strategy.name == "frozen" and strategy.layer_decay != plain.layer_decay:
-        raise PalavraError(
-            "strategy.layer_decay means nothing to the strategy frozen, which moves no layer: leave it out"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.config import OutputConfig
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Adaptive
 
 # With classes without rows, and one with nearly all.

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palavra.errors import PalavraError
-from palavra.model.task_outputs.config import OutputConfig, OutputName, build_output
+from palavra.model.config import OutputConfig, OutputName
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Hierarchical, Softmax
 
 CONFIGS = [

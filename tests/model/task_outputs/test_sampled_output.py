@@ -9,8 +9,9 @@ from builders.task_outputs import CLASSES, EVERY, WIDTH, build, gradients, rows_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palavra.model.config import OutputConfig
 from palavra.model.task_outputs import layers as output_layers
-from palavra.model.task_outputs.config import OutputConfig, build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Sampled, inclusion_probabilities
 
 

@@ -6,14 +6,13 @@ a node. The children of the j-th node are the vertices 2j + 1 (left) and 2j + 2,
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
+from palavra.model.config import TreeName
 
-TreeName = Literal["huffman", "balanced", "prefix"]
 Int64Array = npt.NDArray[np.int64]
 
 DEEPEST = 128  # Huffman's tree of counts that fit int64 is not as deep; a tree from elsewhere may pretend to be

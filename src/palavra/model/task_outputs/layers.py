@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.model.task_outputs.class_trees import Int64Array, TreeName, build_tree, check_tree, tree_levels, tree_paths
+from palavra.model.config import TreeName
+from palavra.model.task_outputs.class_trees import Int64Array, build_tree, check_tree, tree_levels, tree_paths
 
 INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
 COVERAGES = (0.8, 0.95)  # shares of the training rows whose classes end the head and the first tail of Adaptive

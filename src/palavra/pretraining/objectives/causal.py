@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from palavra.data.loader import OPENED
+from palavra.data.loader import CAUSAL_TEMPLATE
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalEvaluation, CausalModel, evaluate_causal
@@ -24,7 +24,7 @@ from palavra.tokenizer import Tokenizer
 class CausalPretraining:
     """Each next token."""
 
-    template = OPENED
+    template = CAUSAL_TEMPLATE
     next_tokens = True
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:

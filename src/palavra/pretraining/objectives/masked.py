@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.loader import ENCLOSED, Packed
+from palavra.data.loader import MASKED_TEMPLATE, Packed
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet, EvaluationResult, evaluate_masked
@@ -14,7 +14,7 @@ from palavra.inference.masked import MaskedModel, vocabulary_of
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_model, save_model
+from palavra.model.directory import load_masked_model, save_model
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.pretraining import samples
@@ -32,7 +32,7 @@ Counts = npt.NDArray[np.integer]
 class MaskedPretraining:
     """Tokens that were hidden. What learns something beside them builds on it."""
 
-    template = ENCLOSED
+    template = MASKED_TEMPLATE
     next_tokens = False
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
@@ -58,7 +58,7 @@ class MaskedPretraining:
 
     def load(self, directory: Path) -> MaskedLanguageModel:
         """The masked language model of a directory."""
-        return load_model(directory).model
+        return load_masked_model(directory).model
 
     def save(self, model: VocabularyModel, directory: Path, ids: dict[str, Any]) -> None:
         """Write weights and configuration."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from palavra.data.loader import ENCLOSED
+from palavra.data.loader import MASKED_TEMPLATE
 from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet, ObjectiveResult
 from palavra.inference.masked import vocabulary_of
@@ -14,7 +14,7 @@ from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
 from palavra.model.heads import VocabularyModel
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
-from palavra.objectives.masked import MaskingConfig
+from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, plain_sentences
 from palavra.pretraining.objectives.joint import JointPretraining
 from palavra.pretraining.objectives.masked import TextObjective, vocabulary_for_masking
@@ -26,7 +26,7 @@ class NextSentencePretraining(JointPretraining):
     """Tokens that were hidden, and whether the second part of a text follows the first."""
 
     name = "next_sentence"
-    template = replace(ENCLOSED, special=3)
+    template = replace(MASKED_TEMPLATE, special=3)
 
     def new(self, config: ModelConfig) -> NextSentenceModel:
         """A fresh model."""

@@ -11,14 +11,15 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.formats import kind_of
 from palavra.data.hub import PREFIX
 from palavra.data.squad import Question, is_squad, read_questions
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
+from palavra.metrics.articles import ARTICLES, Articles
 from palavra.metrics.calibration import FEWEST_IN_HALF, Calibration, halves, how_fitted
 from palavra.metrics.classification import check_finite
-from palavra.metrics.squad import ARTICLES, Articles, grade
+from palavra.metrics.squad import grade
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.features import EncodedExamples, offsets_of

@@ -18,7 +18,7 @@ from palavra.metrics.regression import regression_scores
 from palavra.metrics.resampled import Doubles, Spearman, Statistic, means, regression_statistics
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.model.task_outputs.config import rescaled
+from palavra.model.task_outputs.build import rescaled
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import ModelOutputs, Prediction, Scores, Task, mean_over_windows

@@ -22,7 +22,7 @@ from palavra.metrics import classification as metrics
 from palavra.metrics.top_k import LISTED, MANY_CLASSES, Ranking
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.model.task_outputs.config import build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.labels import (

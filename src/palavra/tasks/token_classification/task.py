@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.formats import kind_of
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics import classification as metrics
@@ -32,7 +32,7 @@ from palavra.metrics.tag_schemes import (
 )
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.model.task_outputs.config import build_output
+from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.labels import composed, heaviest, known_labels, label_map

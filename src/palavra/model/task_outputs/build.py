@@ -1,9 +1,7 @@
-"""Which output layer a classification head has: its configuration, and the layer made of it."""
+"""The output layer of a classification head, made from its configuration."""
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,46 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.model.task_outputs.class_trees import TreeName
+from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.layers import Adaptive, ClassifierOutput, Hierarchical, Sampled, Softmax
-
-OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
-# The fields of `OutputConfig` that mean something to one layer only.
-_ONLY: dict[str, OutputName] = {"tree": "hierarchical", "samples": "sampled"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputConfig:
-    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step (at most
-    K)."""
-
-    name: OutputName = "softmax"
-    tree: TreeName = "huffman"
-    samples: int = 1024
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(OutputName):
-            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
-        if self.tree not in get_args(TreeName):
-            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
-        if self.samples < 1:
-            raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
-
-
-def effective_output(config: OutputConfig) -> OutputConfig:
-    """The same without what means nothing to its layer."""
-    plain = OutputConfig()
-    return replace(config, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != config.name})
-
-
-def check_output(config: OutputConfig, task: str) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the layer of the `task`."""
-    effective = effective_output(config)
-    for name, of in _ONLY.items():
-        if getattr(config, name) != getattr(effective, name):
-            raise PalavraError(
-                f"task {task}: output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
-            )
 
 
 def build_output(

@@ -1,4 +1,4 @@
-"""Reading a foreign `config.json` without trusting it: every value is checked for its type."""
+"""Checked reading of values from a foreign `config.json`: nothing in it is trusted."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -8,29 +8,22 @@ from palavra.model.config import Activation
 
 T = TypeVar("T", int, float)
 
-ACTIVATION_NAMES: dict[str, Activation] = {
+# The names of `transformers`; the first one for each of ours is the one that is written.
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }
-ACTIVATION_WRITTEN: dict[Activation, str] = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
-    "relu": "relu",
-    "silu": "silu",
-}
-
-
-# Beyond any size or constant of a model, and still exact as a float and as an int64.
+# Larger than any size or constant of a model, and still exact as a float and as an int64.
 LARGEST_NUMBER = 2**53
 
 
 def number(values: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
-    """`values[key]` as an int or float. Raises PalavraError when it is missing or something else."""
+    """Return `values[key]` as an int or float. Raises PalavraError if it is missing, of another type or too large."""
     value = values.get(key, default)
     good = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
     if not good or abs(cast(T, value)) > LARGEST_NUMBER or value != value:
@@ -39,28 +32,33 @@ def number(values: Mapping[str, Any], key: str, kind: type[T], default: T | None
 
 
 def flag(values: Mapping[str, Any], key: str, default: bool) -> bool:
-    """`values[key]` as a bool. Raises PalavraError when it is something else."""
+    """Return `values[key]` as a bool. Raises PalavraError for any other type."""
     value = values.get(key, default)
     if not isinstance(value, bool):
         raise PalavraError(f"{key} is {_shown(value)}, not true or false")
     return value
 
 
-def optional_id(values: Mapping[str, Any], key: str) -> int | None:
-    """`values[key]` as a token id, or None where there is none."""
+def token_id(values: Mapping[str, Any], key: str) -> int | None:
+    """Return `values[key]` if it is a valid token id, else None."""
     value = values.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def activation(values: Mapping[str, Any], key: str, default: str = "gelu") -> Activation:
-    """The activation that `values[key]` names. Raises PalavraError for one that is not supported."""
+    """Return the activation that `values[key]` names. Raises PalavraError for an unsupported one."""
     name = values.get(key, default)
-    if not isinstance(name, str) or name not in ACTIVATION_NAMES:
-        raise PalavraError(f"{key} {_shown(name)} is not supported; known: {', '.join(ACTIVATION_NAMES)}")
-    return ACTIVATION_NAMES[name]
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise PalavraError(f"{key} {_shown(name)} is not supported; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def activation_name(activation: Activation) -> str:
+    """Return the name that `transformers` uses for an activation."""
+    return next(name for name, ours in ACTIVATIONS.items() if ours == activation)
 
 
 def _shown(value: object) -> str:
-    """A foreign value in few enough characters for a message of one line."""
+    """Return a foreign value in few enough characters for a one-line message."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,186 @@
+"""CSV, TSV and Parquet files as streams of rows, each with the line where it starts, in bounded memory.
+
+The one reader of these formats: `records` makes labelled records of the rows, `documents` texts. `json_text` is the
+same for JSON.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from palavra.data.decoding import LONGEST_RECORD
+from palavra.errors import PalavraError
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+DELIMITERS = ",;\t|"
+
+# How much of a table shows how it is written.
+SAMPLE_LINES = 5000
+_SAMPLE_CHARACTERS = 1 << 22
+# The first line in which Excel names the delimiter of a CSV file.
+_SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
+_PARQUET_ROWS = 256
+
+
+def kind_of(path: Path, kinds: tuple[str, ...]) -> str | None:
+    """Return the suffix of a file name without that of a compression, or None if it is not one of `kinds`."""
+    name = path.name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    kind = Path(name).suffix
+    if kind not in kinds or (kind == ".parquet" and name != path.name.lower()):
+        return None
+    return kind
+
+
+def shown_kinds(kinds: tuple[str, ...]) -> str:
+    """Return the kinds of files for a message."""
+    return f"{', '.join(kinds)} (or the text ones with {', '.join(COMPRESSIONS)} behind)"
+
+
+def shown_columns(columns: list[str]) -> str:
+    """Return the first column names for a message, quoted and on one line."""
+    shown = ", ".join(repr(name[:60]) for name in columns[:20]) + (", ..." if len(columns) > 20 else "")
+    return shown or "none"
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 word" or "2 words"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+# CSV and TSV
+
+
+class CsvTable(NamedTuple):
+    """An open CSV or TSV file: the names of its columns, the line of its header, and its rows with their lines.
+
+    An empty line gives a row without fields.
+    """
+
+    names: list[str]
+    line: int
+    rows: Iterator[tuple[int, list[str]]]
+
+
+def open_table(
+    path: Path, lines: Iterator[tuple[int, str]], *, tabs: bool, column: str | None = None
+) -> CsvTable | None:  # fmt: skip
+    """Read the header of a CSV or TSV file from its numbered lines; None for a file without one.
+
+    `tabs`: the file's name says that tabs divide it. `column`: the header has it, if the file is read correctly.
+    Otherwise the first records decide on the delimiter, unless a first line `sep=;` names it. A quote that is never
+    closed, or not at the end of its field, is a `PalavraError`: the rows after it would become part of the same row.
+    """
+    csv.field_size_limit(LONGEST_RECORD)  # for the whole process; the default is 131,072 characters
+    filled = ((line, text) for line, text in lines if not text.isspace())
+    first, header = next(filled, (0, ""))
+    named = _SEPARATOR.fullmatch(header.rstrip("\r\n"))
+    if named:
+        first, header = next(filled, (0, ""))
+    if not header:
+        return None
+    rest = (text for _, text in lines)
+    sample = _sample(header, rest)
+    options = {"delimiter": named[1]} if named else _dialect(sample, tabs, column)
+    rows = _rows(path, chain(sample, rest), first, options)
+    return CsvTable([name.strip() for name in next(rows)[1]], first, rows)
+
+
+def _sample(header: str, lines: Iterator[str]) -> list[str]:
+    """Return the header and the lines after it that show how the table is written."""
+    sample, size = [header], len(header)
+    while len(sample) < SAMPLE_LINES and size < _SAMPLE_CHARACTERS and (text := next(lines, "")):
+        sample.append(text)
+        size += len(text)
+    return sample
+
+
+def _rows(path: Path, lines: Iterable[str], first: int, options: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of `lines`, of which the first is line `first` of the file; `options` are those of `csv`."""
+    reader = csv.reader(lines, strict=True, **options)
+    while True:
+        line = first + reader.line_num
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise PalavraError(f"{path}:{line}: {_explained(error, options)}") from None
+        if row is None:
+            return
+        yield line, row
+
+
+def _explained(error: csv.Error, options: dict[str, Any]) -> str:
+    """Return what is wrong in the words of a user, and the remedy."""
+    doubled = "quotes inside of quotes are doubled"
+    if "unexpected end of data" in str(error):
+        return f"a quote that opens in this record is never closed: close it; {doubled}"
+    if "expected after" in str(error):
+        return (
+            "a quote that opens a field of this record closes before the field ends: put quotes around the whole "
+            f"field; {doubled}"
+        )
+    kind = "TSV" if options["delimiter"] == "\t" else "CSV"
+    return f"not valid {kind} ({error})"
+
+
+def _dialect(sample: list[str], tabs: bool, column: str | None) -> dict[str, Any]:
+    """Return the options of `csv` for a table that starts with these lines.
+
+    Of the delimiters that divide the header, or with which it has the `column`, take the one with which the most
+    records have as many fields as the header: spreadsheets write a comma, or a semicolon if the comma is the decimal
+    sign.
+    """
+    order = [each for each in ("\t,;|" if tabs else DELIMITERS) if column in next(csv.reader(sample, delimiter=each))]
+    delimiter = max(order or ("\t,;|" if tabs else DELIMITERS), key=lambda each: _fit(sample, each))
+    if tabs and "\t" in sample[0]:
+        delimiter = "\t"
+    quoted = delimiter != "\t" or _is_quoted(sample)
+    return {"delimiter": delimiter, "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
+
+
+def _is_quoted(sample: list[str]) -> bool:
+    """Return whether quotes enclose fields: in many tab-separated files a quote is an ordinary character."""
+    try:
+        records = list(csv.reader(sample, delimiter="\t", strict=True))
+    except csv.Error:
+        return False
+    return all(len(record) == len(records[0]) for record in records[:-1])
+
+
+def _fit(sample: list[str], delimiter: str) -> tuple[bool, float, int]:
+    """Return how well a delimiter fits: whether it divides the header, the rate of records like it, its columns."""
+    header, *records = [record for record in csv.reader(sample, delimiter=delimiter) if record]
+    if len(sample) >= SAMPLE_LINES:
+        records = records[:-1]  # the sample may end inside it
+    alike = sum(len(record) == len(header) for record in records)
+    return len(header) > 1, alike / max(len(records), 1), len(header)
+
+
+# Parquet
+
+
+def parquet_rows(
+    path: Path, columns: Callable[[Any], list[str] | None]
+) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
+    """Yield the rows of a Parquet file with their numbers, from 1.
+
+    `columns` gets the Arrow schema and returns the names of the columns to read, None for all.
+    """
+    row = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=columns(file.schema_arrow)):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield row, values
+    except UnicodeDecodeError as error:
+        raise PalavraError(f"{path}: a text after row {row} is not valid UTF-8 ({error})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise PalavraError(f"{path}: not a readable Parquet file ({error})") from None

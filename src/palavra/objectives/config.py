@@ -1,0 +1,103 @@
+"""Which tokens a pretraining objective hides, and how objectives are mixed."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from palavra.errors import PalavraError
+
+# Words of a span, at most (Joshi et al. 2020, section 3.1).
+LONGEST_SPAN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens are sampled, and what becomes of them.
+
+    `mask_rate` of the tokens is sampled at the start of training and `final_mask_rate` at its end (None: the same),
+    linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
+    the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
+    length is geometric with p = 1/`span_words` (1 to 10), lengths above 10 left out (SpanBERT, Joshi et al. 2020,
+    arXiv:1907.10529, section 3.1: `span_words` 5 gives spans of 3.8 words on average).
+    """
+
+    mask_rate: float = 0.15
+    final_mask_rate: float | None = None
+    mask: float = 0.8
+    random: float = 0.1
+    unit: Literal["token", "word", "span"] = "token"
+    span_words: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("mask_rate", "final_mask_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise PalavraError(f"masking.{name} is {value}: it must lie between 0 and 1")
+        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
+            raise PalavraError(
+                f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor pass 1 together"
+            )
+        if not 1 <= self.span_words <= LONGEST_SPAN:
+            raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
+
+    def mask_rate_at(self, progress: float) -> float:
+        """The share sampled when `progress` (0 to 1) of the training is done."""
+        if self.final_mask_rate is None:
+            return self.mask_rate
+        return self.mask_rate + (self.final_mask_rate - self.mask_rate) * min(1.0, max(0.0, progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """How much is causal: `causal_fraction` of the steps, the `when` "first" ones, or spread "throughout" the run; or
+    of the sequences of every batch, both kinds "together".
+
+    Causal steps first and masked ones after gave better encoders than masked ones alone at equal cost to
+    Gisserot-Boukhlef et al. (2025, arXiv:2507.00994); both kinds together, in one model that can be used as either,
+    are the hybrid of Charpentier and Samuel (2024, arXiv:2410.24159). `mntp` is their masked next-token prediction:
+    a hidden token is predicted from the vector of the token before it, as the next one is, so that both objectives
+    use vectors and head alike.
+    """
+
+    causal_fraction: float = 0.6
+    when: Literal["first", "throughout", "together"] = "first"
+    mntp: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.causal_fraction <= 1:
+            raise PalavraError(f"mixture.causal_fraction is {self.causal_fraction}: it must be 0 to 1")
+
+    def causal_fraction_at(self, progress: float, steps: int) -> float:
+        """The share of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
+        `steps` is done.
+
+        It depends on nothing else, so that a resumed run switches where a straight one does, and all micro-batches of
+        a step, on all ranks, are alike. Of the first n steps n times the share are causal, rounded down where they are
+        spread throughout, and up where they come first.
+        """
+        if self.when == "together":
+            return self.causal_fraction
+        if self.when == "first":
+            return float(progress < self.causal_fraction)
+        step = round(progress * steps)
+        return float(math.floor((step + 1) * self.causal_fraction) - math.floor(step * self.causal_fraction))
+
+    def masked_progress(self, progress: float) -> float:
+        """How much of the masked part of a run is done when `progress` of the run is: where causal steps come first,
+        what changes over masked training begins after them."""
+        if self.when != "first" or self.causal_fraction == 1:
+            return progress
+        return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
+
+    def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
+        """A typical step of each kind there is: the progress at which it is made, and the share of such steps."""
+        share = self.causal_fraction
+        if self.when == "together" or share in (0, 1):
+            return [(0.5, 1.0)]
+        if self.when == "first":
+            return [(share / 2, share), ((1 + share) / 2, 1 - share)]
+        causal = [math.floor((step + 1) * share) > math.floor(step * share) for step in range(steps)]
+        kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
+                 ((True, share), (False, 1 - share))]  # fmt: skip
+        # The middle one of each: what changes over a run is then at its mean.
+        return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]
