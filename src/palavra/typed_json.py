@@ -105,20 +105,19 @@ def _read(kind: Any, value: Any, key: str, depth: int) -> Any:
     if kind is object:
         return value
     if origin is Annotated:
-        found = _read(members[0], value, key, depth)
-        if not members[1].low <= found <= members[1].high:
+        if type(value) not in (int, float) or not members[1].low <= value <= members[1].high:
             raise _mismatch(kind, value, key)
-        return found
+        return _read(members[0], value, key, depth)
     if origin in (Union, types.UnionType):
         return _read_union(members, kind, value, key, depth)
     if origin is Literal and any(type(one) is type(value) and one == value for one in members):
         return value
-    if origin is tuple and isinstance(value, list) and (members[-1] is Ellipsis or len(members) == len(value)):
+    if origin is tuple and isinstance(value, list | tuple) and (members[-1] is Ellipsis or len(members) == len(value)):
         kinds = members[:1] * len(value) if members[-1] is Ellipsis else members
         return tuple(_read(kinds[i], one, f"{key}[{i}]", depth - 1) for i, one in enumerate(value))
     if isinstance(value, dict) and dataclasses.is_dataclass(kind):
         return _read_record(kind, value, key, depth)
-    if isinstance(value, dict) and origin is not None and issubclass(origin, Mapping):
+    if isinstance(value, dict) and origin is Mapping:
         return {name: _read(members[1], one, _below(key, name), depth - 1) for name, one in value.items()}
     if kind is float and type(value) in (int, float) and -LARGEST <= value <= LARGEST:  # false for nan, too
         return float(value)

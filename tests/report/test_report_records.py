@@ -91,7 +91,7 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
     shown = " ".join(Structure(write_report(tmp_path).read_text(encoding="utf-8")).text.split())
     assert "left out: 3 (line 2: step must be a whole number from 0, not -1; line 3: kind must be one of" in shown
-    assert "line 4: loss must be a finite number or null, not nan" in shown
+    assert "line 4: loss must be a finite number, not nan" in shown
     assert "Training: 2.500 at step 10, 2.500 at step 10" in write_report(tmp_path).read_text(encoding="utf-8")
 
 

@@ -47,7 +47,7 @@ def test_label_sets_have_calibration_and_confident_errors() -> None:
     ]
     assert found == [("train.csv:5", "b", "a, b", "a", 0.95), ("train.csv:3", "a, b", "a", "not b", 0.9)]
     titles = [table.columns for table in shown(task, scores)["tables"]]
-    assert any("Surest mistake" in columns and "Probability" in columns for columns in titles)
+    assert any("Most confident mistake" in columns and "Probability" in columns for columns in titles)
 
 
 def test_labelled_words_have_calibration() -> None:
