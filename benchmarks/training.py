@@ -160,17 +160,17 @@ def palavra(job: Job) -> Result:
     compile_layers(model.transformer.layers, compute)
     entries = np.ones(setting.vocabulary, dtype=bool)
     vocabulary = Vocabulary(setting.vocabulary, MASK, frozenset(range(5)), entries)
-    masked = MaskedObjective(MaskingConfig(share=0.15), vocabulary, softmax_kernel(compute))
+    masked = MaskedObjective(MaskingConfig(mask_rate=0.15), vocabulary, softmax_kernel(compute))
     objective: Any = CausalObjective(softmax_kernel(compute)) if setting.causal else masked
     part = setting.batch_tokens // job.micro_batches
     packer = Packer(lengths=lengths, context=context, batch_tokens=part, seed=0)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(learning_rate=1e-3))
-    config = LoopConfig(steps=job.warmup + job.steps, clip=1.0, seed=0, row_width=context)
+    config = LoopConfig(steps=job.warmup + job.steps, schedule=ScheduleConfig(), clip=1.0, seed=0, row_width=context)
     packed = in_steps(packed_batches(documents, packer, CLS, SEP), job.micro_batches)
     steps = prepare_steps(packed, objective, config, compute, 0)
     clock = Clock(job.warmup)
     flops = []
-    for report in train(model, objective, steps, optimizers, ScheduleConfig(), config, compute):
+    for report in train(model, objective, steps, optimizers, config, compute):
         clock.step()
         sequence = context if not job.mixed else int(np.minimum(lengths + 2, context).mean())
         flops.append(matmul_flops(model.config, report.tokens, report.labelled, sequence))

@@ -159,12 +159,12 @@ def test_override_reads_the_type_of_the_field(assignment: str, key: str, value: 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.stesp=3", "--set train.stesp=3: unknown key 'train.stesp'; the nearest is 'train.steps'"),
-        ("steps=3", "--set steps=3: unknown key 'steps'; the nearest is 'train.steps'"),
+        ("train.stesp=3", "set=\"train.stesp=3\": unknown key 'train.stesp'; the nearest is 'train.steps'"),
+        ("steps=3", "set=\"steps=3\": unknown key 'steps'; the nearest is 'train.steps'"),
         ("train.xyz=3", "unknown key 'train.xyz'; known here: train.steps, train.minutes, train.compile"),
         ("train.foo=3", "unknown key 'train.foo'; known here: train.steps"),
-        ("trian.steps=3", "--set trian.steps=3: unknown key 'trian'; the nearest is 'train'"),
-        ("train.steps=ten", "--set train.steps=ten: train.steps must be a whole number or none, not 'ten'"),
+        ("trian.steps=3", "set=\"trian.steps=3\": unknown key 'trian'; the nearest is 'train'"),
+        ("train.steps=ten", "set=\"train.steps=ten\": train.steps must be a whole number or none, not 'ten'"),
         ("train.steps=1.5", "train.steps must be a whole number or none, not '1.5'"),
         ("seed=none", "seed must be a whole number, not 'none'"),
         ("train.compile=1", "train.compile must be true or false, not '1'"),
@@ -181,9 +181,9 @@ def test_override_reads_the_type_of_the_field(assignment: str, key: str, value: 
             "train must be a table of steps, minutes, compile, precision, optimizer or none, not '5'",
         ),
         ("seed.x=5", "seed must be a whole number and has no keys under it"),
-        ("train.steps=0", "--set train.steps=0: steps must be 1 or more, not 0"),
-        ("seed", "--set seed: write it as key=value"),
-        ("=5", "--set =5: write it as key=value"),
+        ("train.steps=0", 'set="train.steps=0": steps must be 1 or more, not 0'),
+        ("seed", "set= seed: write it as key=value"),
+        ("=5", "set= =5: write it as key=value"),
         ("seed=__import__('os')", "seed must be a whole number"),
     ],
 )
@@ -205,7 +205,7 @@ def test_overrides_are_made_together() -> None:
                 raise ValueError(f"low ({self.low}) must be below high ({self.high})")
 
     assert override(Range(), ["low=5", "high=9", "low=6"]) == Range(low=6, high=9)
-    with pytest.raises(PalavraError, match=r"--set low=5 high=4: low \(5\) must be below high \(4\)"):
+    with pytest.raises(PalavraError, match=r'set="low=5" high=4: low \(5\) must be below high \(4\)'):
         override(Range(), ["low=5", "high=4"])
 
 

@@ -70,6 +70,7 @@ def test_nothing_is_joined_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names the loopback interface as Linux does")
 def test_two_processes_sum(tmp_path: Path) -> None:
     meeting_point = str(tmp_path / "meeting-point")
@@ -77,6 +78,7 @@ def test_two_processes_sum(tmp_path: Path) -> None:
     assert outputs == ["0 2 True", "1 2 False"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names the loopback interface as Linux does")
 def test_two_processes_as_torchrun_starts_them() -> None:
     with socket.socket() as free:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import typer
+from builders.pages import BLOCK, ROOT, labelled_blocks, text_of
 from typer.testing import CliRunner
 
 from palavra import config
@@ -24,22 +25,16 @@ from palavra.recipe.learning_rates import PRETRAINING
 from palavra.tasks.spec import KindName, TaskSpec
 from palavra.training.config import StrategyName
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 TRANSLATED = [("README.md", "README.pt-BR.md"), ("docs/method.md", "docs/method.pt-BR.md")]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND: Any = typer.main.get_command(app)
 # Options of other programs that the pages use.
 FOREIGN = {"--data", "--rounds", "--megabytes", "--sizes", "--no-deps", "--strict", "--fix", "--all", "--quick"}
 
 
-def text_of(page: Path | str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
 def blocks(page: Path | str, language: str | None = None) -> list[str]:
     """The code blocks of a page, those of one language or all."""
-    return [code for kind, code in BLOCK.findall(text_of(page)) if language in (None, kind)]
+    return [code for kind, code in labelled_blocks(page) if language in (None, kind)]
 
 
 def prose(page: Path | str) -> str:
@@ -216,13 +211,13 @@ def resolve(dotted: str) -> Any:
 
 def test_the_method_names_functions_and_tests_that_exist() -> None:
     pages = sorted((ROOT / "tests" / "method").glob("test_claims*.py"))
-    tests = {name for page in pages for name in re.findall(r"^def (test_[A-E]_\w+)", text_of(page), re.MULTILINE)}
+    tests = [name for page in pages for name in re.findall(r"^def (test_\w+)", text_of(page), re.MULTILINE)]
     rows = re.findall(r"^\| ([A-E]-\S+) \| (`.+`) \| (`.+`) \|$", text_of("docs/method.md"), re.MULTILINE)
     listed = []
     for claim, functions, shown in rows:
         assert all(resolve(dotted) is not None for dotted in re.findall(r"`([\w.]+)`", functions))
         names = re.findall(r"`(\w+)`", shown)
-        assert all(name.startswith(f"test_{re.sub(r'[-.]', '_', claim)}_") for name in names)
+        assert all(name.endswith(f"__{re.sub(r'[-.]', '_', claim)}") for name in names)
         listed += names
     assert sorted(listed) == sorted(tests)
 

@@ -42,7 +42,7 @@ def test_the_lowest_versions_are_those_of_the_project() -> None:
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     bounds = {one.partition(",")[0].replace(">=", "==") for group in groups for one in group}
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
-    listed = [line for line in lines if not line.startswith("#")]
+    listed = [line for line in lines if "==" in line]
     assert sorted(listed) == sorted(bound for bound in bounds if not bound.startswith("palavra["))
 
 

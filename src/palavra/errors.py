@@ -1,9 +1,47 @@
-"""The one exception that people see: a problem they can mend, told in one line."""
+"""The exception that people see, and how its message names options."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
+_FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
+# Flags without a value, as arguments.
+_SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | {
+    name: f"{name.replace('-', '_')}=True" for name in ("resume", "multilabel", "from-scratch", "sliding")
+}
 
 
 class PalavraError(Exception):
-    """Wrong input or a state that only the user can mend.
+    """Wrong input or a state that only the user can correct.
 
-    The message is one line: what is wrong, where, and what to do about it. The command line prints it
-    without a traceback and exits with code 2.
+    The message is one line: what is wrong, where, and what to do about it. It names options as the command line does
+    (`--last-n`, `--strategy=last-n`); in Python they read as arguments (`last_n=`, `strategy="last-n"`). The command
+    line prints it without a traceback and exits with code 2.
     """
+
+    def __str__(self) -> str:
+        return with_options_named(super().__str__())
+
+
+@contextmanager
+def options_as_flags() -> Iterator[None]:
+    """Name options in messages as flags of the command line while the block runs."""
+    token = _as_flags.set(True)
+    try:
+        yield
+    finally:
+        _as_flags.reset(token)
+
+
+def with_options_named(message: str) -> str:
+    """Return a message whose options are flags with these written as whoever reads it gives them."""
+    return message if _as_flags.get() else _FLAG.sub(_argument, message)
+
+
+def _argument(flag: re.Match[str]) -> str:
+    name, value = flag[1], flag[2] or flag[3]
+    if value is None:
+        return _SWITCHES.get(name, f"{name.replace('-', '_')}=")
+    return f"{name.replace('-', '_')}={value}" if value.isdigit() else f'{name.replace("-", "_")}="{value}"'

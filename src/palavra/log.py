@@ -1,23 +1,65 @@
-"""What a run says while it works: lines kept in a file, and one live line for the person who watches."""
+"""What a run says while it works: lines, which a file keeps, and a progress bar."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from palavra.errors import with_options_named
+
+# Seconds between two drawings of a progress bar.
+_REDRAWN = 0.25
+
 
 class LiveLine:
-    """One progress line; `update` says how far things are and what else is worth seeing."""
+    """A progress bar; `update` says how far things are and what else is worth seeing."""
 
-    def __init__(self, progress: Progress, task: TaskID):
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, notebook: "_NotebookLine | None"):
+        self._progress, self._task, self._notebook = progress, task, notebook
 
     def update(self, done: float, detail: str = "") -> None:
         """Show `done` of the total, and `detail` behind it."""
         self._progress.update(self._task, completed=done, detail=detail)
+        if self._notebook is not None:
+            self._notebook.draw(self._progress)
+
+
+class _NotebookLine:
+    """A progress bar in the output of a notebook's cell, redrawn in its place."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._drawn = 0.0
+        self._handle: Any = display(_Html(""), display_id=True)
+
+    def draw(self, progress: Progress) -> None:
+        """Draw the bar as it is now, a few times a second at most."""
+        if time.monotonic() - self._drawn < _REDRAWN:
+            return
+        self._drawn = time.monotonic()
+        console = Console(file=StringIO(), record=True, width=110, force_jupyter=False, force_terminal=True)
+        console.print(progress.get_renderable())
+        self._handle.update(_Html(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        self._handle.update(_Html(""))
+
+
+class _Html:
+    """Text that a notebook shows as HTML."""
+
+    def __init__(self, html: str):
+        self._html = html
+
+    def _repr_html_(self) -> str:
+        return self._html
 
 
 class Log:
@@ -33,7 +75,8 @@ class Log:
         self._file = path
 
     def line(self, text: str, style: str = "") -> None:
-        """Say one line."""
+        """Say one line; options in it are named as in errors."""
+        text = with_options_named(text)
         self._console.print(text, style=style, markup=False)
         if self._file is None:
             return
@@ -51,7 +94,7 @@ class Log:
 
     @contextmanager
     def live(self, title: str, total: float | None) -> Iterator[LiveLine]:
-        """A live line with a bar, the time gone and the time left; it is gone when the block ends."""
+        """A progress bar with the time gone and the time left, on terminals and in notebooks, while the block runs."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -60,9 +103,14 @@ class Log:
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
         )
+        notebook = _NotebookLine() if self._console.is_jupyter and not self._console.quiet else None
         # Into a file or a pipe only lines go: a bar there would be noise.
         hidden = self._console.quiet or not self._console.is_terminal
         with Progress(
             *columns, console=self._console, transient=True, refresh_per_second=4, disable=hidden
         ) as progress:
-            yield LiveLine(progress, progress.add_task(title, total=total, detail=""))
+            try:
+                yield LiveLine(progress, progress.add_task(title, total=total, detail=""), notebook)
+            finally:
+                if notebook is not None:
+                    notebook.clear()

@@ -40,7 +40,7 @@ def _named(kind: str) -> dict[str, Any]:
     return {name: name for name in EXAMPLES[kind]}
 
 
-SEPARATOR = r"^--separator would not be read: it parts the labels of classification with --multilabel[^\n]*$"
+SEPARATOR = r"^separator= would not be read: it parts the labels of classification with multilabel=True[^\n]*$"
 
 
 # The options
@@ -113,7 +113,7 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     )
     found = palavra.evaluate(folders / kind, others, **columns)
     assert found.scores.values == expected.scores.values
-    model = palavra.load(folders / kind)
+    model = palavra.load(folders / kind, kind="fine-tuned")
     inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}
     said = model.predict([record], **inputs)
     assert said == model.predict([EXAMPLES[kind]])
@@ -127,22 +127,25 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
     file.write_bytes("título,outro\no barco é azul,x\n".encode("latin-1"))
     line = ["predict", str(folders / "classification"), "--file", str(file), "--text", "título"]
     done = CliRunner().invoke(app, [*line, "--encoding", "latin-1"], catch_exceptions=False)
-    assert json.loads(done.stdout) == palavra.load(folders / "classification").predict(["o barco é azul"])[0]
-    with pytest.raises(PalavraError, match=r"t\.csv:1: .*--encoding"):
+    assert (
+        json.loads(done.stdout)
+        == palavra.load(folders / "classification", kind="fine-tuned").predict(["o barco é azul"])[0]
+    )
+    with pytest.raises(PalavraError, match=r"t\.csv:1: .*encoding="):
         CliRunner().invoke(app, line, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
     ("kind", "columns", "said"),
     [
-        ("classification", {"question": "q"}, r"^--question means nothing for classification: use --text, [^\n]*$"),
+        ("classification", {"question": "q"}, r"^question= means nothing for classification: use text=, [^\n]*$"),
         (
             "question-answering",
             {"text_a": "q"},
-            r"^--text-a means nothing for question-answering: use --question, --context, --answers$",
+            r"^text_a= means nothing for question-answering: use question=, context=, answers=$",
         ),
-        ("regression", {"label": ("a", "b")}, r"^--label names 2 columns, task was trained with 1: name as many$"),
-        ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave --text-b out$"),
+        ("regression", {"label": ("a", "b")}, r"^label= names 2 columns, task was trained with 1: name as many$"),
+        ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave text_b= out$"),
     ],
 )
 def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
@@ -153,14 +156,14 @@ def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: st
 @pytest.mark.parametrize(
     ("kind", "trained_with", "given", "said"),
     [
-        ("classification", BODY, {"text_a": "s"}, "^--text-a would not be read: task reads --text body; leave it out$"),
+        ("classification", BODY, {"text_a": "s"}, "^text_a= would not be read: task reads text= body; leave it out$"),
         (
             "multiple-choice",
             BODY,
             {"text_a": "s"},
-            "^--text-a would not be read: task reads --text body; leave it out$",
+            "^text_a= would not be read: task reads text= body; leave it out$",
         ),
-        ("regression", PAIR, {"text": "x"}, "^--text would not be read: task reads --text-a a and --text-b b; leave"),
+        ("regression", PAIR, {"text": "x"}, "^text= would not be read: task reads text_a= a and text_b= b; leave"),
         *((kind, Columns(), {"separator": ";"}, SEPARATOR) for kind in FITTED),
     ],
 )
@@ -191,15 +194,15 @@ def test_what_the_task_reads_is_taken() -> None:
 
 def test_a_text_is_not_read_where_words_are_labelled(folders: Path, tmp_path: Path) -> None:
     own = write(tmp_path / "own.jsonl", EXAMPLES["token-classification"])
-    with pytest.raises(PalavraError, match=r"^--text would not be read: task reads labelled words; [^\n]*--words$"):
+    with pytest.raises(PalavraError, match=r"^text= would not be read: task reads labelled words; [^\n]*words=$"):
         evaluate_task(folders / "token-classification", own, text="body", label="label")
-    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+    with pytest.raises(PalavraError, match=r"^text= would not be read"):
         read_split(TaskSpec(kind="token-classification", train=str(own), columns=Columns(text="body")), 0)
     columns = tmp_path / "own.conll"
     columns.write_text("the O\nboat B-X\n", encoding="utf-8")
     model = model_of("token-classification")
     assert len(list(predict_inputs(model, (), str(own), text="body"))) == 1
-    with pytest.raises(PalavraError, match=r"^--text would not be read"):
+    with pytest.raises(PalavraError, match=r"^text= would not be read"):
         list(predict_inputs(model, (), str(columns), text="body"))
 
 
@@ -211,10 +214,10 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     squad, records = tmp_path / f"squad.json{suffix}", tmp_path / "own.json"
     squad.write_bytes(pa.compress(content, "gzip", asbytes=True) if suffix else content)
     records.write_text(json.dumps([{"id": "1", "ask": "which boat?", "context": "the red boat", "answers": []}]))
-    said = rf"^{squad}: --question would not be read: SQuAD's JSON has names of its own; leave it out$"
+    said = rf"^{squad}: question= would not be read: SQuAD's JSON has names of its own; leave it out$"
     with pytest.raises(PalavraError, match=said):
         evaluate_task(folders / "question-answering", squad, question="ask")
-    model = palavra.load(folders / "question-answering")
+    model = palavra.load(folders / "question-answering", kind="fine-tuned")
     assert isinstance(model, FineTunedModel)
     with pytest.raises(PalavraError, match=said):
         list(predict_inputs(model, (), str(squad), question="ask"))
@@ -229,7 +232,7 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
 
 def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        PalavraError, match="--choices means nothing for classification: use --text, --text-a, --text-b, --label"
+        PalavraError, match="choices= means nothing for classification: use text=, text_a=, text_b=, label="
     ):
         build_finetune_recipe("classification", "t.csv", model="m", choices="c")
     tasks = tmp_path / "tasks.toml"
@@ -240,7 +243,7 @@ def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> No
     tasks.write_text("\n".join(tables), encoding="utf-8")
     made = build_finetune_recipe("multitask", tasks, model="m", choices="c")
     assert made.tasks[1].columns.choices == ("c",)
-    with pytest.raises(PalavraError, match="--words means nothing for classification, multiple-choice"):
+    with pytest.raises(PalavraError, match="words= means nothing for classification, multiple-choice"):
         build_finetune_recipe("multitask", tasks, model="m", words="w")
 
 
@@ -317,14 +320,14 @@ def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"last_n": 3}, "--last-n means nothing to the strategy full: add --strategy last-n"),
-        ({"last_n": 3, "strategy": "lora"}, "--last-n means nothing to the strategy lora: add --strategy last-n"),
+        ({"last_n": 3}, 'last_n= means nothing to the strategy full: add strategy="last-n"'),
+        ({"last_n": 3, "strategy": "lora"}, 'last_n= means nothing to the strategy lora: add strategy="last-n"'),
         (
             {"valid": "v.csv", "valid_fraction": 0.2},
-            "--valid-fraction would not be read, for there are validation examples",
+            "valid_fraction= would not be read, for there are validation examples",
         ),
-        ({"folds": 3, "valid_fraction": 0.2}, "--valid-fraction would not be read, for --folds holds out by itself"),
-        ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
+        ({"folds": 3, "valid_fraction": 0.2}, "valid_fraction= would not be read, for folds= holds out by itself"),
+        ({"seeds": 0}, "seeds= is 0: it must be at least 1"),
     ],
 )
 def test_an_option_without_effect_is_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
@@ -339,7 +342,7 @@ def test_what_a_file_of_tasks_says_beside_them_is_not_lost(tmp_path: Path) -> No
         f'[[tasks]]\nname = "{name}"\nkind = "question-answering"\ntrain = "t.json"\n' for name in ("one", "other")
     ]
     file.write_text("\n".join([*tables, "[train]\nepochs = 7.0\n"]), encoding="utf-8")
-    with pytest.raises(PalavraError, match=rf"^{file}: train would not be read, [^\n]* --recipe too[^\n]*$"):
+    with pytest.raises(PalavraError, match=rf"^{file}: train would not be read, [^\n]* recipe= too[^\n]*$"):
         build_finetune_recipe("multitask", file, model="m")
     assert build_finetune_recipe("multitask", file, model="m", recipe=file).train.epochs == 7
     with pytest.raises(
@@ -355,7 +358,7 @@ def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
     if kind in ("classification", "pairs", "regression"):
         assert model.predict([record], overflow="window") == model.predict([record])
         return
-    with pytest.raises(PalavraError, match=f"^--overflow means nothing for {kind}, only for classification, reg"):
+    with pytest.raises(PalavraError, match=f"^overflow= means nothing for {kind}, only for classification, reg"):
         model.predict([record], overflow="window")
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import palavra
 from palavra.api.predict import in_parts, inputs_of_file, predict_all, predict_inputs
 from palavra.cli import app
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, options_as_flags
 from palavra.inference.finetuned import FineTunedModel
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.sequence_classification.task import SequenceClassification
@@ -43,7 +43,7 @@ def test_every_kind_predicts_from_records_of_files_and_of_standard_input(
     file, nameless = tmp_path / "t.jsonl", tmp_path / "nameless"
     for each in (file, nameless):
         each.write_text(lines, encoding="utf-8")
-    model = palavra.load(folders / kind)
+    model = palavra.load(folders / kind, kind="fine-tuned")
     expected = model.predict([given, given])
     assert predicted(folders / kind, "--file", str(file)) == expected
     assert predicted(folders / kind, "--file", str(nameless), "--format", "jsonl") == expected
@@ -78,12 +78,12 @@ def test_a_malformed_line_of_standard_input_is_one_line(
 def test_a_text_a_line_is_the_rule_where_no_name_says_more(folders: Path, tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text('{"text": "a"}\n', encoding="utf-8")
-    model = palavra.load(folders / "classification")
+    model = palavra.load(folders / "classification", kind="fine-tuned")
     assert predicted(folders / "classification", "--file", str(file), "--format", "text") == model.predict(
         ['{"text": "a"}']
     )
     assert predicted(folders / "pairs", "--file", "-", stdin="the boat\r\na boat\r\n") == palavra.load(
-        folders / "pairs"
+        folders / "pairs", kind="fine-tuned"
     ).predict([("the boat", "a boat")])
     latin = "é azul\n".encode("latin-1")
     assert predicted(folders / "classification", "--file", "-", "--encoding", "latin-1", stdin=latin) == model.predict(
@@ -109,7 +109,7 @@ def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, tmp_path: Path, suffix: str) -> None:
     folder = folders / "classification"
-    expected = palavra.load(folder).predict(["the red boat", "é azul"])
+    expected = palavra.load(folder, kind="fine-tuned").predict(["the red boat", "é azul"])
     texts, lines = tmp_path / f"t.txt{suffix}", tmp_path / f"nameless{suffix}"
     records = '{"text": "the red boat"}\n{"text": "é azul"}\n'
     for file, content in ((texts, "the red boat\né azul\n"), (lines, records)):
@@ -137,7 +137,7 @@ def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, t
     ],
 )
 def test_options_that_mean_nothing_to_texts_are_refused(folders: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(PalavraError, match=said):
+    with options_as_flags(), pytest.raises(PalavraError, match=said):
         predicted(folders / "classification", *arguments)
 
 
@@ -168,19 +168,19 @@ def test_an_empty_text_is_an_error_however_it_comes(kind: str, empty: str) -> No
 
 
 def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> None:
-    model = palavra.load(folders / "classification")
+    model = palavra.load(folders / "classification", kind="fine-tuned")
     assert [len(one["best"]) for one in predicted(folders / "classification", "a boat", "--top", "1")] == [1]
     (every,) = model.predict(["a boat"], top=9)
     assert [one["label"] for one in every["best"]] in (["a", "b"], ["b", "a"])
     assert sum(one["probability"] for one in every["best"]) == pytest.approx(1)
-    (answers,) = palavra.load(folders / "question-answering").predict(
+    (answers,) = palavra.load(folders / "question-answering", kind="fine-tuned").predict(
         [("which?", "the red boat and the blue one")], top=7
     )
     assert len(answers["best"]) == 7
     for kind in ("regression", "token-classification", "multiple-choice"):
-        with pytest.raises(PalavraError, match=f"--top means nothing to {kind}"):
-            palavra.load(folders / kind).predict([EXAMPLES[kind]], top=2)
-    with pytest.raises(PalavraError, match="--top is 0"):
+        with pytest.raises(PalavraError, match=f"top= means nothing to {kind}"):
+            palavra.load(folders / kind, kind="fine-tuned").predict([EXAMPLES[kind]], top=2)
+    with pytest.raises(PalavraError, match="top= is 0"):
         model.predict(["a boat"], top=0)
 
 

@@ -85,7 +85,7 @@ def job_of(
     scramble(model)
     features = task.encode(examples, tokenizer, 64, model.config.segments > 1)
     prepare_model(model, strategy, features.input_ids)
-    settings = FinetuneConfig(epochs=epochs, batch_size=4, patience=patience)
+    settings = FinetuneConfig(steps=epochs, batch_size=4, patience=patience)
     recipe = FinetuneRecipe(strategy=strategy, optimizer=OptimizerConfig(learning_rate=0.01), train=settings)
     labelled = Labelled(examples=examples, features=features)
     return FinetuningJob(

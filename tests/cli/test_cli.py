@@ -3,6 +3,7 @@
 `PYTHONPATH=tests python tests/cli/test_cli.py` writes the golden help anew, after a change that was meant.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -21,11 +22,11 @@ PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "
           "pretrain", "sweep", "tokenizer_train"]  # fmt: skip
 
 
-def palavra(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+def palavra(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a person would."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "palavra", *arguments], capture_output=True, text=True, input=stdin, env=environment
+        [sys.executable, "-m", "palavra", *arguments], capture_output=True, text=True, env=environment
     )
 
 
@@ -75,18 +76,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "m"
 
 
-def test_fill_prints_token_and_probability_best_first(model: Path) -> None:
-    done = palavra("fill", str(model), "O gato [MASK] na [MASK].", "--json", "--top", "3")
-    line = json.loads(done.stdout)
+def test_fill_prints_token_and_probability_best_first(model: Path, ask: Ask) -> None:
+    line = json.loads(ask("fill", model, "O gato [MASK] na [MASK].", "--json", "--top", "3")[1])
     assert [len(fills) for fills in line["fills"]] == [3, 3]
     assert set(line["fills"][0][0]) == {"token", "probability"}
     probabilities = [fill["probability"] for fill in line["fills"][0]]
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_texts_come_from_a_file_or_standard_input(model: Path) -> None:
-    done = palavra("fill", str(model), "--file", "-", "--json", stdin="\ufeffO [MASK].\r\nA [MASK] azul.\n")
-    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["O [MASK].", "A [MASK] azul."]
+def test_texts_come_from_standard_input(model: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = io.BytesIO("\ufeffO [MASK].\r\nA [MASK] azul.\n".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, encoding="utf-8"))
+    lines = ask("fill", model, "--file", "-", "--json")[1].splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["O [MASK].", "A [MASK] azul."]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
@@ -106,10 +108,10 @@ def test_embeddings_are_written_in_three_formats(model: Path, tmp_path: Path, as
     np.testing.assert_allclose(written, printed, rtol=1e-6)
 
 
-def test_evaluate_and_report_work_on_a_finished_run(model: Path) -> None:
-    found = json.loads(palavra("evaluate", str(model), "--json", "--quiet").stdout)
+def test_evaluate_and_report_work_on_a_finished_run(model: Path, ask: Ask) -> None:
+    found = json.loads(ask("evaluate", model, "--json", "--quiet")[1])
     assert {"loss", "perplexity", "accuracy", "accuracy_at_5", "bands", "corruption"} <= set(found)
-    assert palavra("report", str(model)).stdout.strip().endswith("report.html")
+    assert ask("report", model)[1].strip().endswith("report.html")
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,7 @@ def test_the_version_needs_no_command() -> None:
     assert done.stdout.strip() == installed_version("palavra")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
     texts = "um gato\n" * 3000
     with subprocess.Popen(

@@ -157,7 +157,7 @@ def test_utf_16_without_its_mark_is_one_line(tmp_path: Path) -> None:
         said = wrong(path, encoding=encoding)
         assert str(path) in said
         assert f"not valid {encoding}" in said
-        assert "--encoding utf-8" in said
+        assert 'encoding="utf-8"' in said
 
 
 def test_encodings(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_column_that_is_not_there() -> None:
         column(record, "rotulo", option="--label-column")
     assert str(caught.value) == (
         "a.csv:7: no column 'rotulo' (is it 'Rótulo'?); there are: 'text', 'Rótulo', 'n\\n'; "
-        "name the right one with --label-column"
+        "name the right one with label_column="
     )
-    with pytest.raises(PalavraError, match=r"no column 'zzz'; there are: none; name the right one with --column"):
+    with pytest.raises(PalavraError, match=r"no column 'zzz'; there are: none; name the right one with column="):
         column(Record({}, "a.csv:7"), "zzz")

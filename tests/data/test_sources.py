@@ -84,7 +84,7 @@ def test_parquet(tmp_path: Path) -> None:
         assert [document.line for document in read(path, tally=tally)] == [1, 2, 3]
         assert texts(path) == TEXTS
         assert tally.warnings() == (f"1 records without the text column were left out, the first: {path}:4",)
-    assert "no column 'body'; name the one with the text (--column), there are: 'text', 'n'" in wrong(
+    assert "no column 'body'; name the one with the text (column=), there are: 'text', 'n'" in wrong(
         path, column="body"
     )
     assert "column 'n' holds a number, not text" in wrong(path, column="n")
@@ -144,7 +144,7 @@ def test_odd_tables(tmp_path: Path) -> None:
     assert texts(table(tmp_path, 'id|text\n1|"a;b|c"\n')) == ["a;b|c"]
     assert texts(table(tmp_path, f"text\n{'x' * 200_000}\n")) == ["x" * 200_000]
     assert texts(table(tmp_path, "")) == []
-    assert "a.csv:1: no column 'text'; name the one with the text (--column), there are: 'a', 'b'" in wrong(
+    assert "a.csv:1: no column 'text'; name the one with the text (column=), there are: 'a', 'b'" in wrong(
         table(tmp_path, "a;b\n1;2\n")
     )
     assert "a.csv:3: a quote that opens in this record is never closed" in wrong(

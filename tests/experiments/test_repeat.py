@@ -46,7 +46,7 @@ def test_interrupted_repetitions_go_on(
     assert list(straight.rows) == [f"{over}-0", f"{over}-1"]
     accuracies = [row["task/valid"]["accuracy"] for row in straight.rows.values()]
     assert straight.summary["task/valid"]["accuracy"].mean == pytest.approx(np.mean(accuracies))
-    assert palavra.load(tmp_path / "straight").predict(["good"])[0]["label"]
+    assert palavra.load(tmp_path / "straight", kind="fine-tuned").predict(["good"])[0]["label"]
     with pytest.raises(PalavraError, match="already holds"):
         repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
 
@@ -98,10 +98,10 @@ def test_repetitions_are_resumed_as_what_was_begun_only(
     run_seeds(wanted, 2, tmp_path / "seeds", False, quiet)
     assert len(run_seeds(wanted, 3, tmp_path / "seeds", True, quiet).rows) == 3
     with pytest.raises(
-        PalavraError, match=r"^[^\n]*folds was begun with --folds 2, not --folds 3: resume with that[^\n]*$"
+        PalavraError, match=r"^[^\n]*folds was begun with folds=2, not folds=3: resume with that[^\n]*$"
     ):
         run_folds(wanted, 3, tmp_path / "folds", True, quiet)
-    with pytest.raises(PalavraError, match="folds was begun with --folds 2, not --seeds"):
+    with pytest.raises(PalavraError, match="folds was begun with folds=2, not seeds="):
         run_seeds(wanted, 2, tmp_path / "folds", True, quiet)
     source.write_text(source.read_text().replace("fresh", "rotten", 1))
     for repeat, out in ((run_folds, "folds"), (run_seeds, "seeds")):

@@ -196,7 +196,7 @@ def test_the_best_trial_becomes_the_model_and_alone_sees_the_test(
     assert summary["best"] == found.best.number
     assert summary["importances"] == {}  # too few to tell
     assert {"number", "state", "value", "params", "seconds"} <= set(summary["trials"][0])
-    assert palavra.load(tmp_path).predict(["the red boat 5"])[0]["label"] in ("a", "b")
+    assert palavra.load(tmp_path, kind="fine-tuned").predict(["the red boat 5"])[0]["label"] in ("a", "b")
     assert json.loads(json.dumps(found.to_json()))["best"]["number"] == found.best.number
     assert found.report.is_file()
     described = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["tasks"][0]["examples"]

@@ -138,10 +138,10 @@ def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_th
     lines = (reviews / "valid.csv").read_text().splitlines()
     valid = write(tmp_path / "valid.csv", "\n".join([lines[0], *(line for line in lines if "fresh" in line)]) + "\n")
 
-    def go(self: Trainer) -> None:
+    def train(self: Trainer) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(Trainer, "go", go)
+    monkeypatch.setattr(Trainer, "train", train)
     wanted = recipe(pretrained, spec(reviews, valid=valid), train={"metric": "auroc"})
     with pytest.raises(
         PalavraError, match=r"^train\.metric auroc is not defined on the validation examples of task \([^\n]*$"

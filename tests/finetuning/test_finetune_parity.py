@@ -14,7 +14,8 @@ from builders.models import build_model, model_config
 from torch import Tensor, nn
 
 from palavra.finetuning.job import FinetuningJob
-from palavra.finetuning.run import _job, save_finished
+from palavra.finetuning.plan import resolve_finetuning
+from palavra.finetuning.run import build_job, save_finished
 from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
 from palavra.model.config import HeadConfig
@@ -96,7 +97,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
     wanted = recipe(plain.parent, split.task.spec, family="plain", optimizer=optimizer, schedule=SCHEDULE)
     wanted = replace(wanted, train=replace(FAST, steps=STEPS, batch_size=BATCH))
     tokenizer = Tokenizer.load(plain)
-    first, job = (_job(wanted, [split], tokenizer, Log(quiet=True)) for _ in range(2))
+    first, job = (build_job(resolve_finetuning(wanted, [split], tokenizer), [split]) for _ in range(2))
     task = job.tasks["task"]
     form = "TokenClassification" if kind == "token-classification" else "SequenceClassification"
     begun = saved(first, tokenizer, tmp_path / "begun")
@@ -117,7 +118,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
         for group in adamw.param_groups:
             group["lr"] = RATE * rate(step, STEPS, SCHEDULE)
         adamw.step()
-    training.go()
+    training.train()
     theirs.save_pretrained(tmp_path / "theirs")
     saved(job, tokenizer, tmp_path / "trained")
     read = torch.from_numpy(np.unique(job.train["task"].features.input_ids)).long()

@@ -57,7 +57,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         ({"seed": 4}, "seed = 0"),
         ({"test": "other.csv"}, r"\(test\)"),
         ({"hidden_sizes": (8,)}, r"\(hidden_sizes\)"),
-        ({"recipe": "other.toml"}, "--recipe means nothing with --resume"),
+        ({"recipe": "other.toml"}, "recipe= means nothing with resume=True"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -83,7 +83,7 @@ def test_repetitions_are_resumed_without_their_options(pretrained: Path, reviews
     found = palavra.finetune(out=tmp_path / "out", resume=True, seeds=3)
     assert isinstance(found, RepeatedRuns)
     assert list(found.rows) == ["seed-0", "seed-1", "seed-2"]
-    with pytest.raises(PalavraError, match=r"^[^\n]*out was begun with --seeds or --folds: resume it with the same$"):
+    with pytest.raises(PalavraError, match=r"^[^\n]*out was begun with seeds= or folds=: resume it with the same$"):
         palavra.finetune(out=tmp_path / "out", resume=True)
 
 

@@ -50,7 +50,7 @@ def test_the_smallest_data_can_be_held_out_of(tmp_path: Path, size: int) -> None
 
 def test_data_that_nothing_can_be_held_out_of_asks_for_a_file(tmp_path: Path) -> None:
     source = write(tmp_path / "t.csv", "text,label\na,x\nb,y\n")
-    with pytest.raises(PalavraError, match="too few examples to hold some out: give --valid"):
+    with pytest.raises(PalavraError, match="too few examples to hold some out: give valid="):
         read_split(TaskSpec(kind="classification", train=source), 0)
 
 

@@ -140,13 +140,13 @@ def test_log_likelihoods_equal_those_of_transformers(tokenizer: Tokenizer, famil
 
 def test_units_of_measure(tokenizer: Tokenizer) -> None:
     text = "A ação é boa"
-    (score,) = causal_model(tokenizer).score(text)
+    score = causal_model(tokenizer).score(text)
     assert (score.words, score.bytes) == (4, 15)
     nats = -score.log_likelihood
     assert score.perplexity == pytest.approx(math.exp(nats / len(tokenizer.encode(text))))
     assert score.perplexity_per_word == pytest.approx(math.exp(nats / 4))
     assert score.bits_per_byte == pytest.approx(nats / 15 / math.log(2))
-    (empty,) = causal_model(tokenizer).score("")
+    empty = causal_model(tokenizer).score("")
     assert empty.log_likelihood == 0
     assert math.isnan(empty.perplexity)
     assert math.isnan(empty.bits_per_byte)
@@ -229,11 +229,11 @@ def test_a_directory_generates_streams_and_scores(tokenizer: Tokenizer, tmp_path
     model = CausalModel.load(tmp_path)
     ((one, two), (three, _)) = model.generate(["O rato", ""], max_tokens=12, samples=2, seed=1)
     assert one.text != two.text
-    assert model.generate("O rato", max_tokens=12, samples=2, seed=1)[0][1] == two
+    assert model.generate("O rato", max_tokens=12, samples=2, seed=1)[1] == two
     assert "".join(model.stream("", max_tokens=12, seed=1)) == three.text
     never = {tokenizer.cls_id, tokenizer.pad_id, tokenizer.mask_id}
-    assert never.isdisjoint({t for row in model.generate([""] * 40, seed=2, max_tokens=30) for t in row[0].tokens})
-    assert model.generate("漢字 never seen ☃", max_tokens=3, temperature=0)[0][0].tokens
+    assert never.isdisjoint({t for row in model.generate([""] * 40, seed=2, max_tokens=30) for t in row.tokens})
+    assert model.generate("漢字 never seen ☃", max_tokens=3, temperature=0).tokens
     with pytest.raises(PalavraError, match="context of 64"):
         model.generate("rato " * 100, max_tokens=3)
     with pytest.raises(PalavraError, match="context of 64"):
@@ -276,7 +276,7 @@ def test_a_model_of_both_kinds_is_used_as_either(tokenizer: Tokenizer, family: s
     expected = [float(logits[row, id]) for row, id in enumerate(ids)]
     (score,) = score_all(model, [text], per_token=True, masking="none")
     assert [one.log_probability for one in score.per_token] == pytest.approx(expected, abs=1e-4)
-    assert model.score(text) == score_masked(network, tokenizer, CPU, [text])
+    assert [model.score(text)] == score_masked(network, tokenizer, CPU, [text])
     ((prompt, (one,)),) = generate_all(model, [text], {"max_tokens": 5, "temperature": 0})
     special = sorted(tokenizer.special_ids - {tokenizer.sep_id, tokenizer.unk_id})
     allowed = logits[-1].index_fill(0, torch.tensor(special), -math.inf)
@@ -285,8 +285,8 @@ def test_a_model_of_both_kinds_is_used_as_either(tokenizer: Tokenizer, family: s
     assert model.embed(text)
     model.check_offers("generate")
     save_model(network, tmp_path)
-    with pytest.raises(PalavraError, match="for models trained with --objective causal"):
-        list(score_all(palavra.load(tmp_path, device="cpu"), [text], masking="none"))
+    with pytest.raises(PalavraError, match='for models trained with objective="causal'):
+        list(score_all(palavra.load(tmp_path, kind="masked", device="cpu"), [text], masking="none"))
 
 
 def test_nothing_gives_nothing(tokenizer: Tokenizer) -> None:
@@ -300,15 +300,15 @@ def test_a_vocabulary_padded_by_the_model_is_never_left(tokenizer: Tokenizer) ->
     """Some models have more rows than their tokenizer has entries."""
     config = model_config("llama", vocab_size=tokenizer.vocab_size + 200)
     model = CausalModel(build_causal_model(config), tokenizer, CPU)
-    for (found,) in model.generate(["", "O rato"], max_tokens=40):
+    for found in model.generate(["", "O rato"], max_tokens=40):
         assert max(found.tokens) < tokenizer.vocab_size
 
 
 def test_one_stop_string_is_one(tokenizer: Tokenizer) -> None:
     model = causal_model(tokenizer)
-    free = model.generate("O rato", max_tokens=30)[0][0].text
+    free = model.generate("O rato", max_tokens=30).text
     stop = free[2:5]
-    found = model.generate("O rato", max_tokens=30, stop=stop)[0][0]
+    found = model.generate("O rato", max_tokens=30, stop=stop)
     assert found.text == free.split(stop)[0]
     assert found.reason == "stop"
 

@@ -22,8 +22,9 @@ from palavra.errors import PalavraError
 from palavra.inference import streaming
 from palavra.inference.embedding import Embedding
 from palavra.inference.export import write_embeddings
+from palavra.inference.inputs import open_input, read_texts
 from palavra.inference.masked import MaskedModel
-from palavra.inference.streaming import Embedded, chunked, fill_all, open_input, read_texts
+from palavra.inference.streaming import Embedded, chunked, fill_all
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
 

@@ -65,7 +65,7 @@ PROBABILITIES = st.lists(st.floats(0.001, 1), min_size=2, max_size=8).map(
 )
 
 
-def test_A_H_cross_entropy_example() -> None:
+def test_cross_entropy_of_the_worked_example__A_H() -> None:
     """ "O cachorro [MASK] correu na rua": 2.30 before training, 0.22 after."""
     truth = one_hot(1, 5)
     before = distributions(rest(0.01, 0.1, 0.05, 0.02, size=5))[0]
@@ -79,14 +79,14 @@ def test_A_H_cross_entropy_example() -> None:
 
 
 @given(PROBABILITIES, st.data())
-def test_A_H_one_hot_gives_the_log_of_the_target(q: Tensor, data: st.DataObject) -> None:
+def test_cross_entropy_of_a_one_hot_target_is_its_negative_log_probability__A_H(q: Tensor, data: st.DataObject) -> None:
     target = data.draw(st.integers(0, len(q) - 1))
     found = cross_entropy(one_hot(target, len(q)), q)
     torch.testing.assert_close(found, token_loss(q[target]))
     torch.testing.assert_close(found, loss_of(q[None], [target]).total)
 
 
-def test_A_L4_1_minimizing_it_maximizes_the_likelihood() -> None:
+def test_minimizing_the_cross_entropy_maximizes_the_likelihood__A_L4_1() -> None:
     """The loss is minus the log-likelihood of the masked tokens, and so are its gradients."""
     model = build_model(model_config(), torch.float64)
     batch = random_batch([9, 5])
@@ -103,7 +103,7 @@ def test_A_L4_1_minimizing_it_maximizes_the_likelihood() -> None:
 
 
 @given(PROBABILITIES, st.data())
-def test_A_L4_2_never_below_the_entropy_nor_zero(p: Tensor, data: st.DataObject) -> None:
+def test_cross_entropy_is_never_below_the_entropy_nor_zero__A_L4_2(p: Tensor, data: st.DataObject) -> None:
     """H(p, q) = H(p) + KL(p, q). It is zero only for a one-hot p = q, not for every p = q as the method says."""
     weights = data.draw(st.lists(st.floats(0.001, 1), min_size=len(p), max_size=len(p)))
     q = torch.tensor(weights, dtype=torch.float64) / sum(weights)
@@ -118,7 +118,7 @@ def test_A_L4_2_never_below_the_entropy_nor_zero(p: Tensor, data: st.DataObject)
     assert entropy > 0
 
 
-def test_A_head_logits_are_hidden_times_the_transposed_embedding() -> None:
+def test_logits_are_hidden_states_times_the_transposed_embedding__A_head() -> None:
     """u = h E^T, then softmax, then the mean over all masked tokens of the batch, not over sequences."""
     model = build_model(model_config("bert"), torch.float64)
     samples = unpack(random_batch([12, 2, 7]))
@@ -143,7 +143,7 @@ def test_A_head_logits_are_hidden_times_the_transposed_embedding() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
-def test_A_T3_softmax_gives_a_valid_distribution(dtype: torch.dtype, size: float) -> None:
+def test_softmax_gives_a_valid_distribution__A_T3(dtype: torch.dtype, size: float) -> None:
     torch.manual_seed(0)
     logits = torch.cat([torch.empty(20, 50).uniform_(-size, size), torch.tensor([[size, -size] * 25, [-size] * 50])])
     found = softmax_of(logits.to(dtype)).double()
@@ -158,9 +158,7 @@ def test_A_T3_softmax_gives_a_valid_distribution(dtype: torch.dtype, size: float
 
 
 @given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.data())
-def test_A_T3_1_the_gradient_is_prediction_minus_truth_and_points_uphill(
-    values: list[float], data: st.DataObject
-) -> None:
+def test_gradient_of_the_loss_is_prediction_minus_target__A_T3_1(values: list[float], data: st.DataObject) -> None:
     """d loss / d u = y - p, so a small step against it lowers the loss."""
     target = data.draw(st.integers(0, len(values) - 1))
     u = torch.tensor([values], dtype=torch.float64, requires_grad=True)
@@ -177,7 +175,7 @@ def test_A_T3_1_the_gradient_is_prediction_minus_truth_and_points_uphill(
 
 
 @given(PROBABILITIES, st.data())
-def test_A_T3_2_permuting_the_classes_changes_nothing(q: Tensor, data: st.DataObject) -> None:
+def test_permuting_the_classes_leaves_the_loss_unchanged__A_T3_2(q: Tensor, data: st.DataObject) -> None:
     order = torch.tensor(data.draw(st.permutations(range(len(q)))))
     p = q.flip(0)
     torch.testing.assert_close(cross_entropy(p[order], q[order]), cross_entropy(p, q))
@@ -186,7 +184,7 @@ def test_A_T3_2_permuting_the_classes_changes_nothing(q: Tensor, data: st.DataOb
     torch.testing.assert_close(loss_of(q[order][None], [moved]).total, loss_of(q[None], [target]).total)
 
 
-def test_A_ex2_loss_of_preto() -> None:
+def test_loss_of_the_masked_word_preto__A_ex2() -> None:
     """y = [0.02, 0.01, 0.93, 0.01, 0.03], "preto" third: 0.07."""
     y = distributions([0.02, 0.01, 0.93, 0.01, 0.03])[0]
     assert float(y.sum()) == pytest.approx(1.0)
@@ -196,7 +194,7 @@ def test_A_ex2_loss_of_preto() -> None:
     assert float(loss) == pytest.approx(float(loss_of(y[None], [2]).mean))
 
 
-def test_A_ex2_softmax_of_the_logits_shown() -> None:
+def test_softmax_of_the_example_logits__A_ex2() -> None:
     """The y of the example is not the softmax of its u, which gives "preto" 0.37, though it puts it first too."""
     u = distributions([0.1, 0.05, 0.9, 0.02, 0.03])
     y = softmax_of(u)[0]
@@ -210,7 +208,7 @@ def test_A_ex2_softmax_of_the_logits_shown() -> None:
     assert loss == pytest.approx(float(token_loss(y[2])))
 
 
-def test_A_adam_gradient_step_example() -> None:
+def test_gradient_step_of_the_worked_example__A_adam() -> None:
     """W_Q[i, j] = 0.5, gradient 0.01, rate 0.001: plain gradient descent gives 0.49999."""
     weight = nn.Parameter(torch.tensor([[0.5]], dtype=torch.float64))
     weight.grad = torch.tensor([[0.01]], dtype=torch.float64)
@@ -219,7 +217,7 @@ def test_A_adam_gradient_step_example() -> None:
     assert weight.item() == pytest.approx(0.49999, abs=1e-15)
 
 
-def test_A_adam_moves_all_parameters_as_a_float64_hand_loop() -> None:
+def test_adam_updates_equal_a_float64_loop__A_adam() -> None:
     """Kingma and Ba 2015, algorithm 1, on the masked-language-model loss of a small model."""
     model, twin = (build_model(model_config(), torch.float64) for _ in range(2))
     optimizers = build_optimizers(
@@ -246,7 +244,7 @@ def test_A_adam_moves_all_parameters_as_a_float64_hand_loop() -> None:
         assert bool((found != before).all() if found.ndim == 1 else (found != before).any()), name
 
 
-def test_A_dist_a_distribution_for_any_masked_token(palavra: MaskedModel) -> None:
+def test_any_masked_token_gets_a_distribution__A_dist(palavra: MaskedModel) -> None:
     """Over the whole vocabulary, summing to one; the proposals are its best, sorted."""
     text = "O [MASK] preto correu [MASK] pela [MASK]."
     found = palavra.distribution(text)
@@ -264,7 +262,7 @@ def test_A_dist_a_distribution_for_any_masked_token(palavra: MaskedModel) -> Non
         assert all(first >= second for first, second in pairwise(shown))
 
 
-def test_A_dist_is_the_softmax_of_the_logits_at_the_mask(palavra: MaskedModel) -> None:
+def test_distribution_is_the_softmax_of_the_logits_at_the_mask__A_dist(palavra: MaskedModel) -> None:
     tokenizer, model = palavra.tokenizer, palavra.model
     ids = [tokenizer.cls_id, *tokenizer.encode_prompt(CAT), tokenizer.sep_id]
     place = ids.index(tokenizer.mask_id)
@@ -279,34 +277,34 @@ def tokens(ids: list[int]) -> Batch:
     return pack([Sample(input_ids=np.array(ids))])
 
 
-def test_A_emb_a_contextual_vector_for_any_token(palavra: MaskedModel) -> None:
+def test_any_token_has_a_contextual_embedding__A_emb(palavra: MaskedModel) -> None:
     """The vectors of the last layer, one a token; a text's is the mean of them, or that of [CLS]."""
     tokenizer = palavra.tokenizer
-    (found,) = palavra.embed(SENTENCES[0], pooling="token")
+    found = palavra.embed(SENTENCES[0], pooling="token")
     ids = tokenizer.encode(SENTENCES[0])
     with torch.inference_mode():
         hidden = run(palavra.model, tokens([tokenizer.cls_id, *ids, tokenizer.sep_id]), "reference").numpy()
     assert found.vectors.shape == (len(ids), 32)
     assert len(found.offsets) == len(ids)
     np.testing.assert_allclose(found.vectors, hidden[1:-1], atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0])[0].vectors, hidden[1:-1].mean(0), atol=1e-5)
-    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls")[0].vectors, hidden[0], atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0]).vectors, hidden[1:-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(palavra.embed(SENTENCES[0], "cls").vectors, hidden[0], atol=1e-5)
 
 
-def test_A_emb_does_not_depend_on_the_company(palavra: MaskedModel) -> None:
+def test_embedding_of_a_text_does_not_depend_on_its_batch__A_emb(palavra: MaskedModel) -> None:
     """Texts embedded together get the vectors they get alone, in their own order."""
     for pooling in ("mean", "token"):
         together = palavra.embed(SENTENCES, pooling)
         for text, one in zip(SENTENCES, together, strict=True):
             assert one.text == text
-            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling)[0].vectors, atol=1e-5)
+            np.testing.assert_allclose(one.vectors, palavra.embed(text, pooling).vectors, atol=1e-5)
 
 
-def test_A_C4_the_same_word_differs_by_context(palavra: MaskedModel) -> None:
+def test_same_word_has_another_embedding_in_another_context__A_C4(palavra: MaskedModel) -> None:
     """ "banco" of the square and "banco" of the money; the same sentence gives the same vectors."""
 
     def banco(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        (found,) = palavra.embed(text, pooling="token")
+        found = palavra.embed(text, pooling="token")
         start = text.index("banco")
         inside = [i for i, (a, b) in enumerate(found.offsets) if a >= start and b <= start + len("banco")]
         assert inside
@@ -318,7 +316,7 @@ def test_A_C4_the_same_word_differs_by_context(palavra: MaskedModel) -> None:
     np.testing.assert_array_equal(square, banco("Sentei no banco da praça."))
 
 
-def test_B_loss_examples() -> None:
+def test_masked_loss_of_the_worked_examples__B_loss() -> None:
     """ "A [MASK] voa alto no céu verde": 0.36 and 0.91, mean 0.6365; then 0.11 and 0.36, mean 0.2310.
 
     The method averages the rounded losses, which gives 0.635 and 0.235.
@@ -341,7 +339,7 @@ def test_B_loss_examples() -> None:
     assert loss_of(second, labels).mean < loss_of(first, labels).mean
 
 
-def test_B_plot_the_picture_is_of_the_loss() -> None:
+def test_chart_plots_the_loss_against_the_probability__B_plot() -> None:
     """The report draws -log p; 0.7 is a low loss, 0.4 a high one."""
     probability = np.linspace(0.001, 1, 500)
     drawn = charts.negative_log(probability)

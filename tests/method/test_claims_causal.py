@@ -41,13 +41,13 @@ def sentence(length: int = 9) -> Batch:
     return next_tokens(random_batch([length]).input_ids.numpy(), np.array([length]))
 
 
-def test_D_CE_examples() -> None:
+def test_causal_cross_entropy_of_the_worked_examples__D_CE() -> None:
     """ "O cão ladra" -> ".": 0.223 with a probability of 0.80, 1.386 with 0.25."""
     assert loss_of([0.05, 0.10, 0.05, 0.80], 3) == pytest.approx(0.223, abs=0.0005)
     assert loss_of([0.25, 0.25, 0.25, 0.25], 3) == pytest.approx(1.386, abs=0.0005)
 
 
-def test_D_CE_is_minus_the_log_of_what_the_next_word_was_given(model: CausalLanguageModel) -> None:
+def test_causal_loss_is_the_negative_log_probability_of_the_next_token__D_CE(model: CausalLanguageModel) -> None:
     batch = sentence()
     y = torch.softmax(model.logits(model(batch, layout_of(batch))), -1)
     following = batch.input_ids[1:]
@@ -55,7 +55,7 @@ def test_D_CE_is_minus_the_log_of_what_the_next_word_was_given(model: CausalLang
     torch.testing.assert_close(CausalObjective().loss(model, batch, layout_of(batch)).total, expected)
 
 
-def test_D_T2_minimizing_it_maximizes_the_log_likelihood(model: CausalLanguageModel) -> None:
+def test_minimizing_the_causal_loss_maximizes_the_log_likelihood__D_T2(model: CausalLanguageModel) -> None:
     """The loss is minus the log of the product of the chain rule, and so are its gradients."""
     batch = sentence()
     loss = CausalObjective().loss(model, batch, layout_of(batch)).total
@@ -70,14 +70,14 @@ def test_D_T2_minimizing_it_maximizes_the_log_likelihood(model: CausalLanguageMo
 
 
 @given(st.floats(0.001, 1), st.floats(0.001, 1), st.floats(0, 1))
-def test_D_T2_1_convex_in_the_probability(p: float, q: float, share: float) -> None:
+def test_loss_is_convex_in_the_probability__D_T2_1(p: float, q: float, share: float) -> None:
     a, b, between = torch.tensor([p, q, share * p + (1 - share) * q], dtype=torch.float64)
     chord = share * token_loss(a) + (1 - share) * token_loss(b)
     assert float(token_loss(between)) <= float(chord) + 1e-12
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
-def test_D_T2_1_convex_in_the_logits(seed: int, share: float) -> None:
+def test_loss_is_convex_in_the_logits__D_T2_1(seed: int, share: float) -> None:
     random = torch.Generator().manual_seed(seed)
     a, b = torch.randn(2, 1, 6, dtype=torch.float64, generator=random) * 4
     identity, label = torch.eye(6, dtype=torch.float64), torch.tensor([2])
@@ -88,7 +88,7 @@ def test_D_T2_1_convex_in_the_logits(seed: int, share: float) -> None:
     assert loss(share * a + (1 - share) * b) <= share * loss(a) + (1 - share) * loss(b) + 1e-9
 
 
-def test_D_T2_1_but_not_in_the_weights_of_a_network(model: CausalLanguageModel) -> None:
+def test_loss_is_not_convex_in_the_weights__D_T2_1(model: CausalLanguageModel) -> None:
     """Two networks that differ in the order of their hidden units alone are equally good; halfway is not."""
     other = build_causal_model(model_config("llama"), torch.float64)
     half = build_causal_model(model_config("llama"), torch.float64)
@@ -111,7 +111,7 @@ def test_D_T2_1_but_not_in_the_weights_of_a_network(model: CausalLanguageModel) 
 
 
 @given(st.floats(0.001, 1))
-def test_D_L2_1_derivative(probability: float) -> None:
+def test_derivative_of_the_loss_in_the_probability__D_L2_1(probability: float) -> None:
     y = torch.tensor(probability, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(token_loss(y), y)
     assert float(slope) == pytest.approx(-1 / probability, rel=1e-12)
@@ -132,7 +132,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_D_idx_no_one_hot_and_no_dense_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_allocates_no_one_hot_targets_and_no_dense_logits__D_idx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward never make N x V numbers, and index the right probability."""
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 20_000)
     model = build_causal_model(model_config("llama", vocab_size=2000, context=256))
@@ -146,13 +146,13 @@ def test_D_idx_no_one_hot_and_no_dense_buffer(monkeypatch: pytest.MonkeyPatch) -
     assert all_logits.elements == 199 * 2000
 
 
-def test_D_tf_examples() -> None:
+def test_teacher_forcing_of_the_worked_examples__D_tf() -> None:
     """ "O sol" -> "brilha": 1.204 with a probability of 0.3, 2.303 with 0.1, although "forte" was given 0.6."""
     assert loss_of([0.1, 0.2, 0.3, 0.2, 0.2], 2) == pytest.approx(1.204, abs=0.0005)
     assert loss_of([0.05, 0.05, 0.1, 0.6, 0.2], 2) == pytest.approx(2.303, abs=0.0005)
 
 
-def test_D_tf_the_true_prefix_is_the_input_at_every_step(model: CausalLanguageModel) -> None:
+def test_teacher_forcing_feeds_the_true_prefix_at_every_step__D_tf(model: CausalLanguageModel) -> None:
     """One parallel pass gives, word by word, the losses of feeding each true prefix alone, whatever is predicted."""
     batch = sentence()
     (sample,) = unpack(batch)

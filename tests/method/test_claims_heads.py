@@ -44,7 +44,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("activation", get_args(HeadActivation))
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
-def test_E_head_linear_layers_activations_and_the_softmax(hidden: tuple[int, ...], activation: HeadActivation) -> None:
+def test_task_head_is_linear_layers_activations_and_a_softmax__E_head(
+    hidden: tuple[int, ...], activation: HeadActivation
+) -> None:
     """None or several hidden layers (E-P1), each activated; a distribution over the classes at the end."""
     spec = TaskSpec(
         kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=hidden, activation=activation)
@@ -65,7 +67,7 @@ def test_E_head_linear_layers_activations_and_the_softmax(hidden: tuple[int, ...
     assert len(head.layers) == len(hidden)
 
 
-def test_E_ex1_relu_then_softmax() -> None:
+def test_relu_then_softmax_of_the_worked_example__E_ex1() -> None:
     """[-0.5, 1.2, 0.3] -> [0, 1.2, 0.3] -> 0.176, 0.586, 0.238; the chapter prints 0.17, 0.58 and 0.25, the last
     of which is wrong. A ReLU right before the softmax is allowed: a hidden layer as wide as the classes."""
     spec = TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=(3,), activation="relu"))
@@ -87,14 +89,14 @@ def test_E_ex1_relu_then_softmax() -> None:
 
 
 @pytest.mark.parametrize(("width", "classes"), [(768, 3), (16, 2), (384, 77)])
-def test_E_L1_parameters_of_one_layer(width: int, classes: int) -> None:
+def test_number_of_parameters_of_a_linear_head__E_L1(width: int, classes: int) -> None:
     output = build_output(OutputConfig(), width, np.ones(classes, dtype=np.int64))
     assert named_parameters(output) == width * classes + classes
     if width == 768:
         assert named_parameters(output) == 2307
 
 
-def test_E_L1_1_parameters_of_a_deeper_head() -> None:
+def test_number_of_parameters_of_a_deeper_head__E_L1_1() -> None:
     """The chapter says two layers and counts three: d to d1, d1 to d2, d2 to K."""
     d, d1, d2, classes = 16, 12, 7, 3
     expected = (d * d1 + d1) + (d1 * d2 + d2) + (d2 * classes + classes)
@@ -108,7 +110,7 @@ THEIRS: dict[OptimizerName, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_E_opt_the_optimizers_are_torchs(name: OptimizerName) -> None:
+def test_optimizers_equal_those_of_torch__E_opt(name: OptimizerName) -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
     theirs.load_state_dict(ours.state_dict())
@@ -135,7 +137,7 @@ def test_E_opt_the_optimizers_are_torchs(name: OptimizerName) -> None:
         ([0.2, 0.3, 0.5], 1.204), ([0.1, 0.6, 0.3], 0.511), ([0.05, 0.8, 0.15], 0.223),
     ],
 )  # fmt: skip
-def test_E_tab_losses(predicted: list[float], printed: float) -> None:
+def test_losses_of_the_table__E_tab(predicted: list[float], printed: float) -> None:
     """The first is 0.3567, which the chapter cuts off, not rounds."""
     q = torch.tensor(predicted, dtype=torch.float64)
     truth = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
@@ -147,7 +149,7 @@ def test_E_tab_losses(predicted: list[float], printed: float) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 100, 1000])
 @pytest.mark.parametrize("tree", ["huffman", "balanced"])
-def test_E_C1_1_hierarchical_probabilities_sum_to_one_at_the_cost_of_a_path(classes: int, tree: Any) -> None:
+def test_hierarchical_softmax_sums_to_one_at_the_cost_of_a_path__E_C1_1(classes: int, tree: Any) -> None:
     torch.manual_seed(0)
     counts = np.random.default_rng(0).zipf(1.5, size=classes).clip(1, 10**6)
     output = build_output(OutputConfig(name="hierarchical", tree=tree), 8, counts).double()
@@ -164,7 +166,7 @@ def test_E_C1_1_hierarchical_probabilities_sum_to_one_at_the_cost_of_a_path(clas
         assert entropy <= float((output.depths * shares).sum()) <= entropy + 1
 
 
-def test_E_C1_1_sampled_classes_stand_for_all() -> None:
+def test_sampled_softmax_estimates_the_full_one__E_C1_1() -> None:
     """With every class drawn, negative sampling is the cross-entropy; in evaluation it always is."""
     torch.manual_seed(0)
     counts = np.arange(1, 41)
@@ -180,7 +182,7 @@ def test_E_C1_1_sampled_classes_stand_for_all() -> None:
         torch.testing.assert_close(output.eval().total_loss(hidden, labels), full)
 
 
-def test_E_reg_dropout_zeroes_its_share_and_only_in_training() -> None:
+def test_dropout_zeroes_its_rate_in_training_only__E_reg() -> None:
     task = sentiments(TaskSpec(kind="classification", multilabel=False, head=HeadConfig(hidden_sizes=(), dropout=0.2)))
     head = build_head(model_config("bert", hidden_size=768, num_heads=2), task)
     h = torch.linspace(0.1, 0.768, 768).expand(50, -1)
@@ -192,7 +194,7 @@ def test_E_reg_dropout_zeroes_its_share_and_only_in_training() -> None:
     assert torch.equal(head.eval()(h), h)
 
 
-def test_E_reg_weight_decay_as_a_penalty_adds_one() -> None:
+def test_weight_decay_equals_an_l2_penalty__E_reg() -> None:
     """Loss + 0.01 times a squared norm of 100 = loss + 1; the chapter's lambda is half of torch's weight decay."""
     layer = nn.Linear(10, 10)
     with torch.no_grad():
@@ -234,21 +236,21 @@ class Scripted(FinetuningJob):
 
 
 @pytest.mark.parametrize(("patience", "seen"), [(1, 8), (2, 9), (None, 9)])
-def test_E_reg_early_stopping_keeps_the_seventh_of_nine(
+def test_early_stopping_keeps_the_best_of_nine_evaluations__E_reg(
     tokenizer: Tokenizer, tmp_path: Path, patience: int | None, seen: int
 ) -> None:
     job = job_of(tokenizer, StrategyConfig(name="frozen"), "bert", epochs=9, patience=patience)
     scripted = Scripted(
         recipe=job.recipe, model=job.model, tasks=job.tasks, train=job.train, valid={}, compute=CPU, found=[]
     )
-    outcome = Trainer(scripted, RunDirectory(tmp_path), Log(quiet=True)).go()
+    outcome = Trainer(scripted, RunDirectory(tmp_path), Log(quiet=True)).train()
     assert outcome.state.best_step == 7
     assert outcome.state.best_score == 0.52
     assert outcome.state.step == len(scripted.found) == seen
     assert (tmp_path / "checkpoints" / "step-7" / "weights.safetensors").is_file()
 
 
-def test_E_sched_warmup_then_decay() -> None:
+def test_learning_rate_warms_up_and_decays__E_sched() -> None:
     config = ScheduleConfig(name="linear", warmup=0.1)
     shares = [rate(step, 100, config) for step in range(100)]
     assert shares[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
@@ -260,7 +262,7 @@ def test_E_sched_warmup_then_decay() -> None:
     assert [rate(step, 100, cosine) for step in (10, 55)] == pytest.approx([1.0, 0.5])
 
 
-def test_E_mtl_the_losses_are_combined(pretrained: Path, reviews: Path) -> None:
+def test_multitask_loss_combines_the_losses_of_its_tasks__E_mtl(pretrained: Path, reviews: Path) -> None:
     """Each task's loss times its weight, in loss and gradient: over steps of each, those of the sum of w_t L_t."""
     objective, model, tasks, features = objective_of(pretrained, reviews, "fixed")
     together = torch.zeros(())
@@ -280,7 +282,7 @@ def test_E_mtl_the_losses_are_combined(pretrained: Path, reviews: Path) -> None:
     torch.testing.assert_close(summed, gradients)
 
 
-def test_E_L1_2_batch_normalization_with_many_rows_with_one_and_in_evaluation() -> None:
+def test_batch_norm_of_many_rows_of_one_row_and_in_evaluation__E_L1_2() -> None:
     """Mean near zero and deviation near one in a batch; a batch of one, and evaluation, use what was seen before."""
     norm = BatchNorm(6)
     for seed in range(100):

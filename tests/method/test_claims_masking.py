@@ -21,7 +21,7 @@ def palavra() -> MaskedModel:
 
 @pytest.mark.parametrize(("mask", "random"), [(0.8, 0.1), (0.5, 0.25), (1.0, 0.0)])
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.30])
-def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, random: float) -> None:
+def test_mask_rate_holds_for_a_hundred_tokens_and_for_many__B_15(share: float, mask: float, random: float) -> None:
     """5, 15 or 30 of a sequence of 100; of those 80% [MASK], 10% random, 10% kept, or as asked."""
     words = vocabulary(2005)
     objective = MaskedObjective(MaskingConfig(mask_rate=share, mask=mask, random=random), words)
@@ -42,7 +42,7 @@ def test_B_15_shares_of_a_hundred_tokens_and_of_many(share: float, mask: float, 
         assert abs(count - rate * total) <= 4 * math.sqrt(total * rate * (1 - rate)) + 2
 
 
-def test_B_15_random_tokens_are_any_but_the_specials() -> None:
+def test_random_replacements_are_never_special_tokens__B_15() -> None:
     objective = MaskedObjective(MaskingConfig(mask_rate=0.9, mask=0.0, random=1.0), vocabulary())
     batch = objective.corrupt(np.full(4000, 7), np.array([4000]), np.random.default_rng(0))
     assert set(batch.input_ids[batch.label_rows].tolist()) == set(range(5, 50))
@@ -51,7 +51,7 @@ def test_B_15_random_tokens_are_any_but_the_specials() -> None:
 ROMA = ["O", "rato", "roeu", "a", "roupa", "do", "rei", "de", "Roma"]
 
 
-def test_B_T1_labels_come_from_the_text_itself() -> None:
+def test_labels_come_from_the_text_itself__B_T1() -> None:
     """ "O rato [MASK] a roupa do [MASK] de Roma", labels "roeu" and "rei"; whatever is hidden, the labels restore."""
     names = ["[CLS]", "[SEP]", "[MASK]", *sorted(set(ROMA))]
     ids = np.array([0, *(names.index(word) for word in ROMA), 1])
@@ -71,7 +71,7 @@ def test_B_T1_labels_come_from_the_text_itself() -> None:
 
 @settings(max_examples=10)
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), st.integers(0, 99))
-def test_B_T1_holds_for_any_text(palavra: MaskedModel, texts: list[str], seed: int) -> None:
+def test_labels_of_any_text_are_its_own_tokens__B_T1(palavra: MaskedModel, texts: list[str], seed: int) -> None:
     tokenizer = palavra.tokenizer
     parts = [[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id] for text in texts]
     ids = np.array([i for part in parts for i in part])

@@ -46,7 +46,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_C_seq_a_linear_layer_and_the_softmax_on_the_whole_sequence(tokenizer: Tokenizer, pooling: Pooling) -> None:
+def test_sequence_classification_is_a_linear_layer_and_a_softmax__C_seq(tokenizer: Tokenizer, pooling: Pooling) -> None:
     """z = h W + b on [CLS], or on the mean; y = softmax(z)."""
     head = HeadConfig(pooling=pooling, hidden_sizes=(), dropout=0.0)
     task = sentiments(TaskSpec(kind="classification", multilabel=False, head=head))
@@ -66,7 +66,7 @@ def test_C_seq_a_linear_layer_and_the_softmax_on_the_whole_sequence(tokenizer: T
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
 
 
-def test_C_T4_the_first_vector_knows_the_whole_sequence(tokenizer: Tokenizer) -> None:
+def test_cls_vector_depends_on_the_whole_sequence__C_T4(tokenizer: Tokenizer) -> None:
     """Every token of the text has a part in the vector of [CLS], and none of another text in the batch."""
     task = sentiments()
     model = build(task, tokenizer.vocab_size)
@@ -82,7 +82,7 @@ def test_C_T4_the_first_vector_knows_the_whole_sequence(tokenizer: Tokenizer) ->
         np.testing.assert_allclose(after[1:], before[1:], rtol=1e-5, atol=1e-6)
 
 
-def test_C_pair_two_texts_are_joined_by_a_separator_and_read_on_cls(tokenizer: Tokenizer) -> None:
+def test_text_pairs_are_joined_by_a_separator_and_classified_at_cls__C_pair(tokenizer: Tokenizer) -> None:
     spec = TaskSpec(
         kind="classification", multilabel=False, head=PLAIN, columns=Columns(text_a="text_a", text_b="text_b")
     )
@@ -104,7 +104,7 @@ def test_C_pair_two_texts_are_joined_by_a_separator_and_read_on_cls(tokenizer: T
     assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
-def test_C_tag_a_linear_layer_on_every_token(tokenizer: Tokenizer) -> None:
+def test_token_classification_is_a_linear_layer_on_every_token__C_tag(tokenizer: Tokenizer) -> None:
     """z_i = h_i W + b for each of the nine words; the example's code numbers other labels than it prints."""
     names = ("B-ORG", "I-ORG", "B-PER", "I-PER", "B-LOC", "O")
     task = TokenClassification(TaskSpec(kind="token-classification", head=PLAIN), names, [1] * 6, "bio")
@@ -129,7 +129,7 @@ def test_C_tag_a_linear_layer_on_every_token(tokenizer: Tokenizer) -> None:
     assert isinstance(decode_tags(TAGS, "bio")[0], Span)
 
 
-def test_C_reg_a_linear_layer_without_softmax(tokenizer: Tokenizer) -> None:
+def test_regression_is_a_linear_layer_without_softmax__C_reg(tokenizer: Tokenizer) -> None:
     task = Regression(TaskSpec(kind="regression", head=PLAIN), ("estrelas",), [3.0])
     model = build(task, tokenizer.vocab_size)
     scramble(model)
@@ -154,7 +154,7 @@ def test_C_reg_a_linear_layer_without_softmax(tokenizer: Tokenizer) -> None:
         (StrategyConfig(name="last-n", last_n=2), ("transformer.layers.", "transformer.final_norm", "heads.")),
     ],
 )
-def test_C_strat_exactly_the_parameters_of_the_strategy_move(
+def test_each_strategy_trains_exactly_its_parameters__C_strat(
     tokenizer: Tokenizer, strategy: StrategyConfig, moving: tuple[str, ...]
 ) -> None:
     job = job_of(tokenizer, strategy, "modernbert")
@@ -194,7 +194,7 @@ APPLICATIONS: dict[str, tuple[KindName, str, str, str]] = {  # its kind, its fil
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_C_apps_each_application_is_a_kind_of_task(tokenizer: Tokenizer, tmp_path: Path, application: str) -> None:
+def test_each_application_is_a_kind_of_task__C_apps(tokenizer: Tokenizer, tmp_path: Path, application: str) -> None:
     """What commands do with real data is measured elsewhere; none needs a kind, or a loop, of its own."""
     kind, name, content, predicted = APPLICATIONS[application]
     (tmp_path / name).write_text(content)
@@ -214,7 +214,7 @@ def test_C_apps_each_application_is_a_kind_of_task(tokenizer: Tokenizer, tmp_pat
 @pytest.mark.parametrize("pooling", get_args(Pooling))
 @pytest.mark.parametrize("norm", get_args(HeadNorm))
 @pytest.mark.parametrize("strategy", get_args(StrategyName))
-def test_C_C6_1_heads_and_strategies_go_together_in_any_way(
+def test_heads_and_strategies_combine_freely__C_C6_1(
     tokenizer: Tokenizer, tmp_path: Path, pooling: Pooling, norm: HeadNorm, strategy: StrategyName
 ) -> None:
     head = HeadConfig(pooling=pooling, hidden_sizes=(8, 4), activation="gelu", norm=norm, dropout=0.2)

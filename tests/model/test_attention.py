@@ -323,6 +323,7 @@ def test_half_precision_is_no_worse_than_its_inputs() -> None:
     assert float((low - exact).abs().max()) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::Warning")  # torch's compiler is full of warnings about torch
 def test_compiled_layers_equal_eager_ones() -> None:
@@ -343,6 +344,7 @@ def test_compiled_layers_equal_eager_ones() -> None:
     assert set(model.state_dict()) == set(build_model(model.config).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("kind", ["global", "local"])
 def test_layers_are_compiled_once_for_batches_of_all_sizes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,12 @@ from builders.pretraining import TINY, metrics_of
 
 import palavra
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 SETTINGS = (*TINY, "model.num_layers=1", "model.dropout=0", "train.save_every=2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::Warning")  # torch's compiler is full of warnings about torch
 def test_a_compiled_run_learns_what_an_eager_one_does_and_is_resumed_bit_for_bit(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ from palavra.objectives.config import MaskingConfig, MixtureConfig
 from palavra.objectives.hybrid import HybridBatch, ObjectiveBatch, parted
 from palavra.objectives.masked import MaskedObjective
 from palavra.objectives.mixture import MixedObjective
+from palavra.training.config import ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 LENGTHS = (9, 5, 12, 3, 7, 20, 4, 6, 11, 8)
 
@@ -157,7 +160,7 @@ def test_a_step_reads_each_part_in_its_own_way() -> None:
     """What the loop prepares: two parts of each micro-batch, each with its own layout, and what both count."""
     shelf = Shelf.random([9, 14, 3, 30, 11, 6, 8, 25])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
-    config = LoopConfig(steps=1, clip=0.0, seed=0, row_width=16)
+    config = LoopConfig(steps=1, schedule=ScheduleConfig(), clip=0.0, seed=0, row_width=16)
     (step,) = prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), 2), objective(), config, CPU, 0)
     assert step.micro_batches == 2
     assert [part.causal for part, _ in step.parts if isinstance(part, ObjectiveBatch)] == [True, False] * 2
@@ -227,7 +230,7 @@ def test_one_model_has_learned_both_kinds(trained: Path) -> None:
     written = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     assert found["masked"]["loss"] == pytest.approx(written["masked"]["loss"], rel=1e-4)
     assert found["causal"]["loss"] == pytest.approx(written["causal"]["loss"], rel=1e-4)
-    best = palavra.load(trained, device="cpu").fill("O gato viu o rei e [MASK] mar.", top=1)[0].fills[0]
+    best = palavra.load(trained, kind="masked", device="cpu").fill("O gato viu o rei e [MASK] mar.", top=1)[0].fills[0]
     assert best.token.strip() == "o"
     assert best.probability > 0.8
 
@@ -239,7 +242,7 @@ def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_
     assert config["masked_next_token_prediction"] is True
     assert config["pretraining_objective"] == "causal+masked"
     assert "only Palavra knows" in (trained / "train.log").read_text(encoding="utf-8")
-    ours = palavra.load(trained, device="cpu")
+    ours = palavra.load(trained, kind="masked", device="cpu")
     theirs = AutoModelForMaskedLM.from_pretrained(trained, attn_implementation="eager").eval()
     tokenizer, text = ours.tokenizer, "[MASK] gato viu o [MASK] e o mar."
     ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode_prompt(text), tokenizer.sep_id]])
@@ -248,7 +251,7 @@ def test_a_saved_model_says_that_it_is_shifted_and_transformers_reads_the_token_
         expected = theirs(input_ids=ids).logits[0, masks - 1].softmax(-1)
     assert masks[0] == 1
     torch.testing.assert_close(ours.distribution(text), expected, atol=1e-4, rtol=1e-3)
-    (score,) = ours.score("O gato viu o rei.", per_token=True)
+    score = ours.score("O gato viu o rei.", per_token=True)
     for i, sample in enumerate(masked_copies(tokenizer.encode("O gato viu o rei."), tokenizer, "word")):
         assert sample.labels is not None
         with torch.no_grad():
@@ -274,7 +277,7 @@ def test_a_shifted_model_is_continued_as_one(corpus: Path, trained: Path, tmp_pa
     small = tuple(setting for setting in TINY if not setting.startswith("model"))
     options: dict[str, Any] = {"init": trained, "steps": 2, "documents": "line"}
     for objective_name in ("masked", "causal+masked"):
-        with pytest.raises(PalavraError, match=r"add --objective causal\+masked --set mixture.mntp=true"):
+        with pytest.raises(PalavraError, match=r"add objective=.causal\+masked. set=.mixture.mntp=true"):
             palavra.pretrain(corpus, out=tmp_path / "no", objective=objective_name, set=small, **options)
     more = (*small, "mixture.mntp=true", "model.context=32")
     palavra.pretrain(corpus, out=tmp_path / "more", objective="causal+masked", set=more, **options)

@@ -27,10 +27,13 @@ from palavra.objectives.masked import MaskedObjective
 from palavra.objectives.mixture import MixedObjective
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.plan import timing
-from palavra.pretraining.plan.resolve import synthetic
+from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.recipe import ModelRecipe, Recipe, TrainConfig
+from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 def packed(lengths: tuple[int, ...] = (9, 5, 12)) -> Packed:
@@ -94,24 +97,21 @@ def test_what_changes_over_masked_training_changes_over_its_part_of_the_run() ->
     assert pretraining_objective(recipe).step_values(recipe, 0.9) == pytest.approx({"causal": 0.0, "mask_rate": 0.3})
 
 
-def test_the_measured_step_is_that_of_both_kinds_at_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_step_is_that_of_both_kinds_at_their_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A causal step takes 1 s here and a masked one 5."""
     sizes = ModelRecipe(hidden_size=16, num_layers=1, num_heads=1, context=16)
     recipe = Recipe(objective="causal+masked", model=sizes, train=TrainConfig(batch_tokens=64)).of_size("nano")
-    pretraining = pretraining_objective(recipe)
-    objective = pretraining.objective(recipe, 32, None, 16.0)
+    text = CorpusStats(tokens=1000, vocab_size=32)
     seen: list[float] = []
 
     def times(model: object, at: Any, *more: object) -> list[float]:
-        batch = at.prepare(next(synthetic(32)(recipe)), np.random.default_rng(0), 0.9)
+        batch = at.prepare(next(text.batches(recipe)), np.random.default_rng(0), 0.9)
         (part,) = batch.parts
         seen.append(float(part.causal))
         return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
 
     monkeypatch.setattr(timing, "_step_times", times)
-    model = pretraining.new(recipe.model.build(32, None))
-    trial = timing.TimingRun(recipe=recipe, packed=synthetic(32)(recipe), objective=objective)
-    found = timing.step_seconds(model, objective, trial, choose_compute("cpu", "float32", "off"))
+    found = timing.step_seconds(recipe, text, choose_compute("cpu", "float32", "off"))
     assert seen == [1.0, 0.0]
     assert found == pytest.approx(0.6 * 1 + 0.4 * 5)
 
@@ -156,7 +156,9 @@ def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: 
     assert (cut.beside["causal"].sliding, sliding.beside["causal"].sliding) == (False, True)
     assert cut.beside["causal"].loss != sliding.beside["causal"].loss
     save_model(model, folder)
-    with pytest.raises(PalavraError, match=r"--sliding means nothing here: .* has not learned to predict next tokens"):
+    with pytest.raises(
+        PalavraError, match=r"sliding=True means nothing here: .* has not learned to predict next tokens"
+    ):
         palavra.evaluate(folder, text, device="cpu", sliding=True)
 
 
@@ -201,14 +203,14 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
     assert set(evaluation) == {"masked", "causal"}
     assert {"loss", "accuracy", "bands", "corruption"} <= set(evaluation["masked"])
     assert evaluation["causal"]["bits_per_byte"] > 0
-    shown = (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    shown = write_report(tmp_path / "m").read_text(encoding="utf-8")
     assert all(
         name in shown for name in ("Masked accuracy", "Causal loss", "Causal perplexity", "Causal bits per byte")
     )
     found = evaluated(tmp_path / "m", evaluation)
     assert "causal" in found.lines()
     assert any(line.startswith("  bits per byte") for line in found.lines())
-    assert palavra.load(tmp_path / "m", device="cpu").fill("O gato viu o [MASK].")
+    assert palavra.load(tmp_path / "m", kind="masked", device="cpu").fill("O gato viu o [MASK].")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "m")
 
 
@@ -223,7 +225,7 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match=r"mixture means something to --objective causal\+masked only"):
+    with pytest.raises(PalavraError, match=r"mixture means something to objective=.causal\+masked. only"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=0.5", objective="masked")
     with pytest.raises(PalavraError, match=r"mixture.causal_fraction is 2"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=2")

@@ -28,8 +28,11 @@ from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import RANDOM, NextSentenceObjective, PairBatch, Sentences, pair_up
+from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 CONTEXT = 24
 END = 5  # the token that ends a sentence
@@ -378,7 +381,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
     assert found.to_json()["next_sentence"] == pytest.approx(evaluation["next_sentence"], rel=1e-4)
     assert found.to_json()["masked"]["loss"] == pytest.approx(evaluation["masked"]["loss"], rel=1e-4)
     assert found.lines().count("next sentence") == 1
-    assert "Next-sentence accuracy" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Next-sentence accuracy" in write_report(out).read_text(encoding="utf-8")
     names = ("model.safetensors", "evaluation.json")
     expected = {name: (out / name).read_bytes() for name in names}
     shutil.rmtree(out / "checkpoints" / "step-20")
@@ -392,7 +395,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
         shutil.copy(out / name, tmp_path / "masked")
     shutil.copytree(out / "data", tmp_path / "masked" / "data")
     assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
-    ours = palavra.load(out, device="cpu")
+    ours = palavra.load(out, kind="masked", device="cpu")
     ids = torch.tensor(
         [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]
     )

@@ -14,6 +14,8 @@ import pytest
 import palavra
 from palavra.recipe import ObjectiveName
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "curves.json"
 # What is learned, and settings of it; a run is named by its objective unless there are several of one.
 RUNS: dict[str, tuple[ObjectiveName, tuple[str, ...]]] = {name: (name, ()) for name in get_args(ObjectiveName)}

@@ -15,14 +15,13 @@ from palavra.pretraining.plan import memory, timing
 from palavra.pretraining.plan.memory import available_memory, fit_micro_batch, memory_estimate
 from palavra.recipe import Recipe, SizeName, TrainConfig
 from palavra.training import trainer as training
-from palavra.training.out_of_memory import OutOfMemory, memory_told
+from palavra.training.out_of_memory import OutOfMemory, explain_out_of_memory
 
 
-def fit(size: SizeName, **train: Any) -> tuple[Recipe, tuple[str, ...]]:
+def fit(size: SizeName, **train: Any) -> tuple[Recipe, list[str]]:
     """What a recipe of this size becomes."""
     recipe = Recipe(train=TrainConfig(**train))
-    sized = recipe.of_size(size)
-    return fit_micro_batch(sized, recipe.train.micro_batch_tokens, sized.model.build(8192, None), CPU)
+    return fit_micro_batch(recipe.of_size(size), recipe.train.micro_batch_tokens, 8192, CPU)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
@@ -51,7 +50,7 @@ def test_a_named_size_splits_its_batch_to_fit(
 
 def test_what_fits_or_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 100.0)
-    assert fit("base") == (Recipe().of_size("base"), ())
+    assert fit("base") == (Recipe().of_size("base"), [])
     free(monkeypatch, 8.0)
     recipe, (line,) = fit("base", micro_batch_tokens=32768)
     assert recipe.train.micro_batch_tokens == 32768
@@ -60,7 +59,7 @@ def test_what_fits_or_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_does_not_fit_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 1.0)
-    with pytest.raises(OutOfMemory, match=r"about \d+\.\d GB even with 512 tokens at once.*smaller --size") as said:
+    with pytest.raises(OutOfMemory, match=r"about \d+\.\d GB even with 512 tokens at once.*smaller size=") as said:
         fit("base")
     assert "\n" not in str(said.value)
     assert isinstance(said.value, PalavraError)
@@ -92,9 +91,9 @@ def test_the_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_running_out_of_memory_says_what_to_do() -> None:
-    with pytest.raises(OutOfMemory, match=r"lower train\.micro_batch_tokens"), memory_told():
+    with pytest.raises(OutOfMemory, match=r"lower train\.micro_batch_tokens"), explain_out_of_memory():
         torch.empty(2**56, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shape"), memory_told():
+    with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory():
         raise RuntimeError("a shape is wrong")
 
 

@@ -19,13 +19,16 @@ from builders.pretraining import metrics_of
 import palavra
 from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.pretraining.plan import resolve as sizing
+from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished
+from palavra.report import write_report
 from palavra.run_records import PretrainingRun
 from palavra.training import checkpoint as checkpoints
-from palavra.training import trainer as training
+from palavra.training import saving
 from palavra.training.monitor import Diverged
 from palavra.training.run_directory import RunDirectory
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 TINY = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
@@ -84,7 +87,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(finished)
     theirs = AutoModelForMaskedLM.from_pretrained(finished, attn_implementation="eager").eval()
-    ours = palavra.load(finished, device="cpu")
+    ours = palavra.load(finished, kind="masked", device="cpu")
     text = "O gato [MASK] no jardim."
     encoded = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
@@ -95,7 +98,7 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
 
 
 def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     (blank,) = model.fill("O gato correu [MASK] casa.", top=4)
     probabilities = [fill.probability for fill in blank.fills]
     assert len(probabilities) == 4
@@ -106,7 +109,7 @@ def test_fill_gives_probable_tokens_best_first(finished: Path) -> None:
 
 
 def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O [MASK] correu.", "A menina leu um livro à [MASK] perto do rio.", "[MASK]"]
     for text, together in zip(texts, model.fill(texts), strict=True):
         alone = model.fill(text)
@@ -116,7 +119,7 @@ def test_a_text_in_a_batch_fills_as_it_does_alone(finished: Path) -> None:
 
 
 def test_embeddings_pool_their_tokens(finished: Path) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="masked", device="cpu")
     texts = ["O gato correu.", "", "A menina dormiu em Roma."]
     tokens = model.embed(texts, pooling="token")
     means = model.embed(texts)
@@ -166,8 +169,8 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
-    straight = start(tmp_path / "straight", corpus, 160)
     killed = start(tmp_path / "killed", corpus, 160)
     draw = random.Random(15)
     for checkpoint in (8, 64):
@@ -178,9 +181,9 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         killed = start(tmp_path / "killed", corpus, 160, "--resume")
-    for process in (straight, killed):
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    run(corpus, tmp_path / "straight", 160)
+    _, said = killed.communicate(timeout=120)
+    assert killed.returncode == 0, said
     for name in ("model.safetensors", "evaluation.json"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
@@ -193,6 +196,7 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_leaves_with_its_code(
     corpus: Path, tmp_path: Path, number: signal.Signals, code: int
@@ -264,7 +268,7 @@ def test_a_full_disk_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypa
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(training, "save_checkpoint", sometimes)
+    monkeypatch.setattr(saving, "save_checkpoint", sometimes)
     run(corpus, tmp_path / "m", 12)
     assert "No space left" in (tmp_path / "m" / "metrics.jsonl").read_text()
     assert (tmp_path / "m" / "model.safetensors").exists()
@@ -310,7 +314,7 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
-    with pytest.raises(PalavraError, match="already holds a run: add --resume"):
+    with pytest.raises(PalavraError, match="already holds a run: add resume=True"):
         run(corpus, finished)
     with pytest.raises(PalavraError, match="no run to resume"):
         palavra.pretrain(out=finished / "nowhere", resume=True)
@@ -336,7 +340,7 @@ def test_a_bert_is_trained_and_read_by_transformers(corpus: Path, tmp_path: Path
 
 def test_minutes_become_steps_in_the_recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as take that long, with what validation wants taken off; however long it took to find out."""
-    monkeypatch.setattr(sizing, "step_seconds", lambda *arguments, **options: 0.1)
+    monkeypatch.setattr(planning, "step_seconds", lambda *arguments, **options: 0.1)
     palavra.pretrain(
         corpus, out=tmp_path / "m", minutes=0.05, documents="line", vocab_size=300,
         set=[value for value in TINY if "every" not in value],
@@ -358,5 +362,5 @@ def test_a_corpus_smaller_than_a_batch_still_trains(tmp_path: Path, content: str
     path = tmp_path / "um.txt"
     path.write_text(content, encoding="utf-8")
     done = run(path, tmp_path / "m", 3)
-    assert (tmp_path / "m" / "report.html").exists()
+    assert write_report(tmp_path / "m").exists()
     assert done.steps == 3

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,11 +18,15 @@ from builders.pretraining import metrics_of
 import palavra
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
+from palavra.inference.generation import GenerationOptions
 from palavra.inference.masked import MaskedModel
+from palavra.inference.scoring import Masking
 from palavra.model.transformer import matmul_flops
 from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.run import Finished
 from palavra.recipe import ModelRecipe, Recipe
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 TINY = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",
@@ -135,18 +139,18 @@ def test_transformers_reads_the_directory_and_agrees(finished: Path, corpus: Pat
     folder = finished if family == "llama" else tmp_path / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    ours = palavra.load(folder, device="cpu")
+    ours = palavra.load(folder, kind="causal", device="cpu")
     text = "O gato roeu a"
     encoded = tokenizer(text, return_tensors="pt")
     assert encoded["input_ids"][0].tolist() == [ours.tokenizer.cls_id, *ours.tokenizer.encode(text)]
     with torch.no_grad():
         expected = torch.log_softmax(theirs(input_ids=encoded["input_ids"]).logits[0], -1)
-    per_token = [token.log_probability for token in ours.score(text, per_token=True)[0].per_token]
+    per_token = [token.log_probability for token in ours.score(text, per_token=True).per_token]
     chosen = expected[:-1].gather(1, encoded["input_ids"][0, 1:, None]).squeeze(1)
     np.testing.assert_allclose(per_token, chosen, atol=1e-4)
     theirs.generation_config.pad_token_id = tokenizer.pad_token_id
     continued = theirs.generate(input_ids=encoded["input_ids"], max_new_tokens=10, do_sample=False)
-    ((mine,),) = ours.generate(text, max_tokens=10, temperature=0)
+    mine = ours.generate(text, max_tokens=10, temperature=0)
     assert list(mine.tokens) == continued[0, encoded["input_ids"].shape[1] :].tolist()
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("[CLS]", "[SEP]")
 
@@ -157,10 +161,11 @@ def test_a_model_is_asked_what_its_kind_does(finished: Path, masked: Path) -> No
     for model, name in ((causal, "fill"), (causal, "embed"), (other, "generate")):
         with pytest.raises(PalavraError, match=r"which cannot (fill|embed|generate): use"):
             getattr(model, name)("O [MASK]")
-    (word,), (token,) = (other.score("O gato correu.", masking=masking) for masking in ("word", "token"))
+    assert isinstance(other, MaskedModel)
+    word, token = (other.score("O gato correu.", masking=masking) for masking in get_args(Masking))
     assert word.log_likelihood != token.log_likelihood
     with pytest.raises(PalavraError, match="masking is 'all'"):
-        other.score("O", masking="all")
+        other.score("O", masking="all")  # type: ignore[call-overload]
 
 
 def test_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
@@ -185,18 +190,18 @@ def test_a_model_is_continued_by_its_own_objective(finished: Path, masked: Path,
     lines = (json.loads(line) for line in (tmp_path / "more" / "metrics.jsonl").read_text().splitlines())
     first = next(line["loss"] for line in lines if line["kind"] == "train")
     assert first < 3
-    with pytest.raises(PalavraError, match=r"is a causal language model .llama.: add --objective causal"):
+    with pytest.raises(PalavraError, match=r"is a causal language model .llama.: add objective=.causal"):
         palavra.pretrain(corpus, out=tmp_path / "a", init=finished, **more)
-    with pytest.raises(PalavraError, match=r"is a masked language model .modernbert.: leave out --objective causal"):
+    with pytest.raises(PalavraError, match=r"is a masked language model .modernbert.: leave out objective=.causal"):
         palavra.pretrain(corpus, out=tmp_path / "b", init=masked, objective="causal", **more)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"family": "bert"}, "--objective causal trains llama or gpt2, not bert"),
-        ({"family": "llama", "objective": "masked"}, "not llama: choose another --family, or --objective causal"),
-        ({"set": ("masking.mask_rate=0.3",)}, "masking means nothing to --objective causal"),
+        ({"family": "bert"}, 'objective="causal" trains llama or gpt2, not bert'),
+        ({"family": "llama", "objective": "masked"}, 'not llama: choose another family=, or objective="causal"'),
+        ({"set": ("masking.mask_rate=0.3",)}, 'masking means nothing to objective="causal"'),
     ],
 )
 def test_what_does_not_go_with_the_objective_is_an_error(
@@ -215,14 +220,14 @@ def test_a_dry_run_only_tells(corpus: Path) -> None:
 
 
 def test_generate_shows_what_the_method_gives(finished: Path, ask: Ask) -> None:
-    model = palavra.load(finished, device="cpu")
+    model = palavra.load(finished, kind="causal", device="cpu")
     settings = ("--max-tokens", 6, "--temperature", 0.7, "--top-k", 20, "--top-p", 0.9, "--min-p", 0.01,
                 "--repetition-penalty", 1.1, "--seed", 3, "--device", "cpu")  # fmt: skip
-    options = {"max_tokens": 6, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.01,
+    options: GenerationOptions = {"max_tokens": 6, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.01,
                "repetition_penalty": 1.1, "seed": 3}  # fmt: skip
-    ((one,),) = model.generate("O gato", **options)
+    one = model.generate("O gato", **options)
     assert ask("generate", finished, "O gato", *settings) == (0, f"O gato{one.text}\n", "")
-    ((first, second),) = model.generate("O gato", samples=2, **options)
+    first, second = model.generate("O gato", samples=2, **options)
     code, out, _ = ask("generate", finished, "O gato", *settings, "--samples", 2)
     assert (code, out) == (0, f"[1] O gato{first.text}\n[2] O gato{second.text}\n")
     code, out, _ = ask("generate", finished, "O gato", *settings, "--json")
@@ -288,7 +293,9 @@ def test_score_tells_of_both_kinds(finished: Path, masked: Path, ask: Ask, tmp_p
         code, out, _ = ask("score", folder, "O gato correu.", "", "--json", "--per-token", "--device", "cpu")
         first, empty = (json.loads(line) for line in out.splitlines())
         assert code == 0
-        (expected,) = palavra.load(folder, device="cpu").score("O gato correu.")
+        loaded = palavra.load(folder, device="cpu")
+        assert isinstance(loaded, MaskedModel | CausalModel)
+        expected = loaded.score("O gato correu.")
         assert first["log_likelihood"] == pytest.approx(expected.log_likelihood)
         assert sum(token["log_probability"] for token in first["per_token"]) == pytest.approx(first["log_likelihood"])
         assert (empty["tokens"], empty["perplexity"], empty["bits_per_byte"]) == (0, None, None)

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 import palavra
 from palavra import config
 from palavra.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 SETTINGS = (
     "model.hidden_size=32", "model.num_layers=1", "model.num_heads=2", "model.context=32", "train.batch_tokens=256",

@@ -280,7 +280,7 @@ def test_read_fit_and_summary(tmp_path: Path) -> None:
     task = QuestionAnswering.fit(spec(), examples)
     assert (task.unanswerable, task.summary(examples)) == (False, {"examples": 1, "contexts": 1, "unanswerable": 0})
     assert [task.stratification_keys(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
-    with pytest.raises(PalavraError, match=r"no column 'q'.*--question"):
+    with pytest.raises(PalavraError, match=r"no column 'q'.*question="):
         QuestionAnswering.read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):
         QuestionAnswering.fit(spec(), [replace(examples[0], answers=())])

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from palavra.errors import PalavraError
 from palavra.experiments.runs import values_of
 from palavra.finetuning.job import FinetuningJob
-from palavra.finetuning.run import _job
+from palavra.finetuning.plan import resolve_finetuning
+from palavra.finetuning.run import build_job
 from palavra.finetuning.run_info import with_mean_score
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
-from palavra.log import Log
 from palavra.losses import Loss
 from palavra.run_records import TaskScores
 from palavra.tasks.labels import heaviest
@@ -47,8 +47,8 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
 
 def job_of(pretrained: Path, task: TaskSpec) -> FinetuningJob:
     """What a run of the task would train."""
-    tokenizer = Tokenizer.load(pretrained / "modernbert")
-    return _job(recipe(pretrained, task), [read_split(task, 0)], tokenizer, Log(quiet=True))
+    splits, tokenizer = [read_split(task, 0)], Tokenizer.load(pretrained / "modernbert")
+    return build_job(resolve_finetuning(recipe(pretrained, task), splits, tokenizer), splits)
 
 
 def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(
@@ -56,14 +56,14 @@ def test_a_blind_guess_costs_what_the_heaviest_task_and_class_cost(
 ) -> None:
     """Below half as much again no run is stopped: a rare class or a heavy task is no lost loss."""
     plain = job_of(pretrained, spec(reviews))
-    assert plain.guessing == pytest.approx(math.log(3))
-    assert job_of(pretrained, spec(reviews, weight=5.0)).guessing == pytest.approx(5 * math.log(3))
+    assert plain.chance_loss == pytest.approx(math.log(3))
+    assert job_of(pretrained, spec(reviews, weight=5.0)).chance_loss == pytest.approx(5 * math.log(3))
     few = "".join(f"{'bom,fresh' if n % 10 else 'mau,rotten'}\n" for n in range(40))
     rare = spec(reviews, train=write(tmp_path / "rare.csv", f"text,label\n{few}"), class_weights="balanced")
-    assert job_of(pretrained, rare).guessing == pytest.approx(5 * math.log(3))
+    assert job_of(pretrained, rare).chance_loss == pytest.approx(5 * math.log(3))
     tags = write(tmp_path / "rare.conll", "".join(f"{'bom N' if n % 10 else 'mau A'}\n\n" for n in range(40)))
     words = TaskSpec(kind="token-classification", train=tags, valid=tags, class_weights="balanced")
-    assert job_of(pretrained, words).guessing == pytest.approx(5 * math.log(3))
+    assert job_of(pretrained, words).chance_loss == pytest.approx(5 * math.log(3))
     assert heaviest((99, 1, 0)) == pytest.approx(50)
     assert heaviest((7, 7)) == 1
 

@@ -59,7 +59,7 @@ class Run:
         torch.manual_seed(5)
         self.model = MaskedLanguageModel(config)
         self.optimizers = build_optimizers(self.model.named_parameters(), OptimizerConfig(name=optimizer))
-        self.config = LoopConfig(steps=steps, clip=1.0, seed=9, row_width=16)
+        self.config = LoopConfig(steps=steps, schedule=ScheduleConfig(), clip=1.0, seed=9, row_width=16)
         self.state = RunState(step=0, cursor=Cursor())
         self.losses: list[float] = []
 
@@ -69,9 +69,7 @@ class Run:
         objective = MaskedObjective(MaskingConfig(mask_rate=0.3, final_mask_rate=0.15), vocabulary())
         packed = packed_batches(shelf, packer, CLS, SEP, self.state.cursor)
         prepared: Any = prefetch(prepare_steps(in_steps(packed, 2), objective, self.config, CPU, self.state.step))
-        reports = train(
-            self.model, objective, prepared, self.optimizers, ScheduleConfig(), self.config, CPU, self.state.step
-        )
+        reports = train(self.model, objective, prepared, self.optimizers, self.config, CPU, self.state.step)
         for report in reports:
             self.losses.append(float(report.loss))
             self.state = replace(self.state, step=report.step, cursor=report.cursor)

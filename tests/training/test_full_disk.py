@@ -14,8 +14,10 @@ from builders.pretraining import TINY
 import palavra
 from palavra.log import Log
 from palavra.training import checkpoint as checkpoints
-from palavra.training import trainer as training
+from palavra.training import saving
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 class Kept(Log):
@@ -55,7 +57,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, *refused: int) -> None:
             raise OSError(28, "No space left on device")
         return real(directory, model, optimizers, state)
 
-    monkeypatch.setattr(training, "save_checkpoint", sometimes)
+    monkeypatch.setattr(saving, "save_checkpoint", sometimes)
 
 
 def test_a_run_without_any_checkpoint_stops_at_the_first_that_is_refused(
@@ -121,6 +123,7 @@ def test_the_bytes_of_a_checkpoint_are_those_of_its_files(tmp_path: Path, name: 
     assert written - 2000 < checkpoint_bytes(model, optimizers) <= written
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 def test_a_limit_on_the_size_of_files_ends_the_command_with_one_line(corpus: Path, tmp_path: Path) -> None:
     """As `ulimit -f` does: shards fit, weights do not."""

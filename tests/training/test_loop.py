@@ -54,7 +54,7 @@ CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 
 
 def loop_config(steps: int = 10, clip: float = 0.0, seed: int = 0) -> LoopConfig:
-    return LoopConfig(steps=steps, clip=clip, seed=seed, row_width=0)
+    return LoopConfig(steps=steps, schedule=CONSTANT, clip=clip, seed=seed, row_width=0)
 
 
 def reports(
@@ -63,14 +63,13 @@ def reports(
     config: LoopConfig,
     objective: MaskedObjective,
     optimizer: OptimizerConfig,
-    schedule: ScheduleConfig = CONSTANT,
     accumulate: int = 1,
 ) -> Iterator[StepReport]:
     """Training on the shelf, from its start."""
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=config.seed)
     prepared = prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), accumulate), objective, config, CPU, 0)
     optimizers = build_optimizers(model.named_parameters(), optimizer)
-    return train(model, objective, prepared, optimizers, schedule, config, CPU)
+    return train(model, objective, prepared, optimizers, config, CPU)
 
 
 # One step
@@ -90,7 +89,7 @@ def one_step(groups: list[list[int]], clip: float) -> tuple[MaskedLanguageModel,
         documents=np.arange(12),
     )
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
-    (report,) = train(model, EveryThird(), iter([step]), optimizers, CONSTANT, loop_config(clip=clip), CPU)
+    (report,) = train(model, EveryThird(), iter([step]), optimizers, loop_config(clip=clip), CPU)
     return model, report
 
 
@@ -220,8 +219,8 @@ def test_twenty_steps_follow_the_stored_loss_curve() -> None:
     model = MaskedLanguageModel(model_config(hidden_size=32, intermediate_size=48, initializer_range=0.1))
     objective = MaskedObjective(MaskingConfig(mask_rate=0.3, final_mask_rate=0.15), vocabulary())
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.02, clip=1.0)
-    config = loop_config(steps=20, clip=1.0)
-    found = list(reports(model, sentences(), config, objective, optimizer, ScheduleConfig(), accumulate=2))
+    config = replace(loop_config(steps=20, clip=1.0), schedule=ScheduleConfig())
+    found = list(reports(model, sentences(), config, objective, optimizer, accumulate=2))
     losses = [round(float(report.loss), 4) for report in found]
     assert losses == pytest.approx(GOLDEN, abs=2e-3), losses
     assert [report.step for report in found] == list(range(1, 21))
@@ -248,18 +247,19 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
     shelf = Shelf.random([9, 14, 3, 30, 11, 6])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     model, objective = build_model(model_config()), EveryThird()
-    config = LoopConfig(steps=4, clip=0.5, seed=0, row_width=0)
     schedule = ScheduleConfig(name="constant", warmup=0.0)
+    config = LoopConfig(steps=4, schedule=schedule, clip=0.5, seed=0, row_width=0)
     packed = packed_batches(shelf, packer, CLS, SEP, rank=rank, ranks=2)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
     steps = prepare_steps(in_steps(packed, 1), objective, config, CPU, 0)
-    seen = list(train(model, objective, steps, optimizers, schedule, config, CPU))
+    seen = list(train(model, objective, steps, optimizers, config, CPU))
     rows = [[float(r.loss), float(r.gradient_norm), r.cursor.to_json()] for r in seen]
     (folder / f"{rank}.json").write_text(json.dumps(rows))
     save_file(model.state_dict(), folder / f"{rank}.safetensors")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Each with its half of the micro-batches: the same losses, norms, cursors and weights as one with both."""
     root = Path(__file__).parents[1]

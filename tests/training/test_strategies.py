@@ -27,7 +27,7 @@ from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
 from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig, StrategyName
 from palavra.training.loop import prepare_steps, train
-from palavra.training.strategies import depth, finish_model, is_head, prepare_model, rate_share, thaws
+from palavra.training.strategies import depth, finish_model, is_head, lr_ratio_of, prepare_model, trainable_parts
 
 LAYERS = 3
 WORDS = " ".join(TEXTS).split()
@@ -86,7 +86,7 @@ def run(job: FinetuningJob) -> Iterator[set[str]]:
         stage.begin()
         before = values(job.model)
         part = islice(prepared, stage.until - step)
-        for _ in train(job.model, job.objective, part, optimizers, job.schedule, job.loop, CPU, step):
+        for _ in train(job.model, job.objective, part, optimizers, job.loop, CPU, step):
             after = values(job.model)
             yield {name for name in after if not torch.equal(after[name], before[name])}
             before = after
@@ -173,7 +173,7 @@ def test_gradual_thaws_a_layer_at_a_time_from_the_top_and_the_embeddings_last(to
 def test_gradual_ends_with_everything(tokenizer: Tokenizer, share: float, stages: int) -> None:
     strategy = StrategyConfig(name="gradual", unfreeze_fraction=share)
     job = job_of(tokenizer, strategy, steps=5)
-    assert len(list(thaws(job.model, strategy))) == stages
+    assert len(trainable_parts(strategy, job.model.config.num_layers)) == stages
     moved = list(run(job))
     assert len(moved) == 5
     assert all(one <= other for one, other in pairwise(moved))
@@ -302,7 +302,7 @@ def test_corrections_have_rank_times_both_sides_parameters(tokenizer: Tokenizer,
 
 
 def test_depths_and_shares_of_the_rate() -> None:
-    shares = rate_share(StrategyConfig(layer_decay=0.5, head_lr_ratio=10.0), LAYERS)
+    shares = lr_ratio_of(StrategyConfig(layer_decay=0.5, head_lr_ratio=10.0), LAYERS)
     expected = {
         "transformer.embeddings.token.weight": (0, 0.125),
         "transformer.embeddings.norm.weight": (0, 0.125),
@@ -323,7 +323,7 @@ def test_each_layer_takes_its_share_of_the_rate(tokenizer: Tokenizer, optimizer:
     """The groups' rates are the shares of one another, under the schedule too."""
     strategy = StrategyConfig(layer_decay=0.5, head_lr_ratio=10.0)
     job = job_of(tokenizer, strategy, optimizer=optimizer, rate=0.01)
-    optimizers, share = job.optimizers(), rate_share(strategy, LAYERS)
+    optimizers, share = job.optimizers(), lr_ratio_of(strategy, LAYERS)
     optimizers.set_rate(0.5)
     rates = {id(p): group["lr"] for one in optimizers.members for group in one.param_groups for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for one in optimizers.members for group in one.param_groups)
@@ -341,7 +341,7 @@ def test_sgd_moves_a_layer_by_its_share(tokenizer: Tokenizer) -> None:
         list(run(job))
         moved.append({name: value - before[name] for name, value in values(job.model).items()})
     for name, whole in moved[0].items():
-        share = rate_share(StrategyConfig(layer_decay=0.5), LAYERS)(name)
+        share = lr_ratio_of(StrategyConfig(layer_decay=0.5), LAYERS)(name)
         torch.testing.assert_close(moved[1][name], whole * share, rtol=1e-2, atol=1e-6)
 
 

@@ -85,7 +85,8 @@ def _evaluate_text(
     model: str | Path, sources: Sequence[str | Path], with_columns: dict[str, Any], sliding: bool | None, device: str,
     log: Log,
 ) -> EvaluationResult:  # fmt: skip
-    loaded: MaskedModel | CausalModel = load(model, device=device)
+    loaded = load(model, device=device)
+    assert isinstance(loaded, MaskedModel | CausalModel)
     if isinstance(loaded, MaskedModel):
         loaded.check_head()
     pretraining = pretraining_objective_in(Path(model))
@@ -106,9 +107,7 @@ def _evaluate_text(
     network: Any = loaded.model
     if isinstance(pretraining, NextSentencePretraining):
         network = with_second_head(network, Path(model)).eval()
-    return pretraining.evaluate(
-        network, text, tokenizer, loaded.compute, limit=None, counts=counts, sliding=bool(sliding)
-    )
+    return pretraining.evaluate(network, text, tokenizer, loaded.compute, counts=counts, sliding=bool(sliding))
 
 
 @dataclass(frozen=True, kw_only=True)

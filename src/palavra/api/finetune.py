@@ -59,7 +59,7 @@ def finetune(
     else:
         recipe = build_finetune_recipe(kind, train, **{"model": None, **options})
     if options.get("last_n") is not None and recipe.strategy.name != "last-n":
-        raise PalavraError(f"--last-n means nothing to the strategy {recipe.strategy.name}: add --strategy last-n")
+        raise PalavraError(f"--last-n means nothing to the strategy {recipe.strategy.name}: add --strategy=last-n")
     if folds is not None:
         return run_folds(recipe, folds, target, resume, log)
     if seeds > 1:

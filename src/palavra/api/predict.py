@@ -10,7 +10,7 @@ from palavra.data.records import at_least_one, numbered_stream, read_json_lines
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
-from palavra.inference.streaming import open_input
+from palavra.inference.inputs import open_input
 from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import Overflow, option
 from palavra.tasks.task import Located, Prediction
@@ -46,7 +46,7 @@ def predict_inputs(
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         return predict_all(model, in_parts(model, texts, task=task), task=task, overflow=overflow)
     if not holds_records(model, file, task, format):
-        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format jsonl")
+        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
     given = [key for key, value in columns.items() if value is not None]
     inputs = inputs_of_file(model, file, task, format=format, given=given)
     return predict_all(model, inputs, task=task, overflow=overflow)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, options_as_flags
 
 app = typer.Typer(
     name="palavra",
@@ -42,7 +42,12 @@ def common(
 
 
 def main() -> None:
-    """Entry point: one line for errors that people can mend, a traceback only with --debug."""
+    """Entry point: one line for errors that people can correct, a traceback only with --debug."""
+    with options_as_flags():
+        _main()
+
+
+def _main() -> None:
     debug = "--debug" in sys.argv
     # Accepted anywhere on the line, not only before the command.
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]

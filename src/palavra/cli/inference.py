@@ -122,6 +122,7 @@ def fill(
 ) -> None:
     """Fill the blanks: the most probable tokens for every [MASK], or ways to fill them all, best first."""
     from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import fill_all, fillings_all
 
     if n_best is None and (beam is not None or blank is not None):
@@ -131,6 +132,7 @@ def fill(
     lengths = None if blank is None else _lengths(blank)
     loaded = load(model, device=device)
     loaded.check_offers("fill")
+    assert isinstance(loaded, MaskedModel)
     wanted, name = texts_of(texts, file)
     if n_best is None:
         for text, blanks in fill_all(loaded, wanted, 5 if top is None else top, name, order or "parallel"):
@@ -211,10 +213,13 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Go on with a text, token by token (causal models)."""
+    from palavra.inference.causal import CausalModel
+    from palavra.inference.generation import GenerationOptions
     from palavra.inference.loading import load
+    from palavra.inference.mixed import MixedModel
     from palavra.inference.streaming import generate_all
 
-    options: dict[str, Any] = {
+    options: GenerationOptions = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -227,11 +232,12 @@ def generate(
     }
     loaded = load(model, device=device)
     loaded.check_offers("generate")
+    assert isinstance(loaded, CausalModel | MixedModel)
     if file is None and samples == 1 and not as_json:
         _stream(loaded, prompt or "", options)
         return
     prompts, name = ([prompt or ""], None) if file is None else texts_of([prompt] if prompt else None, file)
-    for text, found in generate_all(loaded, prompts, {**options, "samples": samples}, name):
+    for text, found in generate_all(loaded, prompts, options, samples, name):
         for number, one in enumerate(found, start=1):
             if as_json:
                 typer.echo(json.dumps({"prompt": text, "sample": number, **vars(one)}, ensure_ascii=False))
@@ -239,7 +245,7 @@ def generate(
                 typer.echo(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
 
 
-def _stream(model: Any, prompt: str, options: dict[str, Any]) -> None:
+def _stream(model: Any, prompt: str, options: Any) -> None:
     """Show a prompt and its continuation as it comes; if it ends before it was asked to, then say why."""
     pieces = model.stream(prompt, **options)
     first = next(pieces, "")  # before anything is shown, for this may fail
@@ -269,11 +275,14 @@ def score(
     as_json: Json = False,
 ) -> None:
     """How likely a model finds texts: log-likelihood, perplexity, bits per byte."""
+    from palavra.inference.causal import CausalModel
     from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import score_all
 
     loaded = load(model, device=device)
     loaded.check_offers("score")
+    assert isinstance(loaded, MaskedModel | CausalModel)
     wanted, name = texts_of(texts, file)
     found = score_all(loaded, wanted, per_token=per_token, masking=masking, name=name)
     for number, one in enumerate(found):
@@ -323,13 +332,16 @@ def compare_pairs(
     as_json: Json = False,
 ) -> None:
     """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    from palavra.inference.causal import CausalModel
     from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
     from palavra.inference.minimal_pairs import compare_pairs as compare
     from palavra.inference.minimal_pairs import read_pairs
     from palavra.inference.streaming import masking_of, scorer
 
     loaded = load(model, device=device)
     loaded.check_offers("score")
+    assert isinstance(loaded, MaskedModel | CausalModel)
     used = masking_of(loaded, masking)
     found = compare(read_pairs(file, encoding=encoding or "utf-8"), scorer(loaded, used))
     if as_json:
@@ -357,12 +369,14 @@ def embed(
     """Contextual vectors of texts or of their tokens."""
     from palavra.inference.export import check_target, json_lines, write_embeddings
     from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import Embedded
 
     if out is not None:
         check_target(out, pooling)
     loaded = load(model, device=device)
     loaded.check_offers("embed")
+    assert isinstance(loaded, MaskedModel)
     found = Embedded(loaded, texts_of(texts, file)[0], pooling)
     if out is not None:
         write_embeddings(found, out)
@@ -409,10 +423,12 @@ def predict(
 ) -> None:
     """What a fine-tuned model says of texts or records: JSON lines, in order."""
     from palavra.api.predict import predict_inputs
+    from palavra.inference.finetuned import FineTunedModel
     from palavra.inference.loading import load
 
     loaded = load(model, device=device)
     loaded.check_offers("predict")
+    assert isinstance(loaded, FineTunedModel)
     for one in predict_inputs(
         loaded,
         texts or (),

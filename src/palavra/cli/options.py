@@ -59,7 +59,7 @@ def texts_of(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str],
     if file is None:
         return texts or [], None
 
-    from palavra.inference.streaming import open_input, read_texts
+    from palavra.inference.inputs import open_input, read_texts
 
     stream, name = open_input(file)
     return read_texts(stream, name), name

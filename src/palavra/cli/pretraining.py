@@ -162,7 +162,7 @@ def _print_plan(plan: Any) -> None:
 
     typer.echo(to_toml(plan.recipe).rstrip())
     typer.echo("")
-    for line in plan.rule:
+    for line in plan.reasons:
         typer.echo(f"# {line}")
     typer.echo(f"# parameters  {plan.parameters:,}")
     typer.echo(f"# memory      about {plan.memory_bytes / 2**20:,.0f} MiB")

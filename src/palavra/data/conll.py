@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.characters import split_words
-from palavra.data.hub import PREFIX
 from palavra.data.json_text import json_kind
-from palavra.data.records import Record, at_least_one, column, data_file, numbered_lines, read_records
+from palavra.data.records import Record, at_least_one, column, data_file, names_records, numbered_lines, read_records
 from palavra.data.tables import counted, shown_columns
 from palavra.errors import PalavraError
 
@@ -72,7 +71,7 @@ def read_tagged(
 
 
 def _read(source: str, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
-    if source.startswith(PREFIX):
+    if names_records(source):
         return _of_records(read_records(source, encoding=encoding), word, label)
     path, kind = data_file(source, COLUMN_KINDS + RECORD_KINDS)
     if kind in RECORD_KINDS:

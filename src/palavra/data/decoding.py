@@ -47,7 +47,7 @@ def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[
         except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
             raise PalavraError(
                 f"{name}: not valid {encoding} ({error}); if the text is utf-8, say so with the encoding option "
-                "(--encoding utf-8)"
+                "(--encoding=utf-8)"
             ) from None
         yield text if begun else text.removeprefix("\ufeff")
         begun = begun or bool(text)
@@ -134,5 +134,5 @@ def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: Unicode
         guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
     raise PalavraError(
         f"{name}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {encoding}; "
-        f"if the text is {guess}, say so with the encoding option (--encoding {guess})"
+        f"if the text is {guess}, say so with the encoding option (--encoding={guess})"
     ) from None

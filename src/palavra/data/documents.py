@@ -8,6 +8,7 @@ from palavra.data.config import SourceConfig
 from palavra.data.decoding import text_blocks, text_lines
 from palavra.data.hub import hub_records, open_hub
 from palavra.data.json_text import json_kind, json_line_objects
+from palavra.data.memory import MemorySource
 from palavra.data.tables import kind_of, open_table, parquet_rows, shown_columns
 from palavra.errors import PalavraError
 
@@ -42,6 +43,11 @@ def file_texts(path: Path, config: SourceConfig) -> Iterator[TextRow]:
 def hub_texts(source: str, column: str) -> Iterator[TextRow]:
     """Yield the texts of `hf://dataset[/config]:split`; a line is a row here."""
     return _column_of(enumerate(hub_records(source, open_hub(source)), 1), source, column)
+
+
+def memory_texts(source: MemorySource, column: str) -> Iterator[TextRow]:
+    """Yield the texts of records in memory; a line is a row here."""
+    return _column_of(enumerate(source.records(), 1), source.name, column)
 
 
 # Records

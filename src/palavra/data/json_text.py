@@ -111,7 +111,7 @@ def refuse_nul(where: str) -> None:
     """Raise PalavraError for a NUL character: the text has two bytes a character, or is no text."""
     raise PalavraError(
         f"{where}: a NUL character; if the text is UTF-16, say so with the encoding option "
-        f"(--encoding utf-16-le), else take it out"
+        f"(--encoding=utf-16-le), else take it out"
     )
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 from palavra.data.decoding import stream_lines, text_lines
 from palavra.data.hub import PREFIX, hub_records, open_hub
 from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
+from palavra.data.memory import MemorySource, class_names, with_class_names
 from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
 
@@ -102,7 +103,14 @@ def _numbered(lines: Iterator[str], name: Path | str) -> Iterator[tuple[int, str
         yield line, text
 
 
+def names_records(source: str) -> bool:
+    """Return whether a source is made of records, and no file."""
+    return isinstance(source, MemorySource) or source.startswith(PREFIX)
+
+
 def _read(source: str, encoding: str) -> Iterator[Record]:
+    if isinstance(source, MemorySource):
+        return (Record(values, f"{source.name}:row {row}") for row, values in enumerate(source.records(), 1))
     if source.startswith(PREFIX):
         return _from_hub(source)
     path, kind = data_file(source, RECORD_KINDS)
@@ -175,17 +183,17 @@ def _from_parquet(path: Path) -> Iterator[Record]:
 
     def every_column(schema: Any) -> None:
         _check_names([name.strip() for name in schema.names], str(path))
-        names.update(_class_names(_features(schema.metadata or {})))
+        names.update(class_names(_features(schema.metadata or {})))
 
     for row, values in parquet_rows(path, every_column):
-        yield Record(_named(values, names), f"{path}:row {row}")
+        yield Record(with_class_names(values, names), f"{path}:row {row}")
 
 
 def _from_hub(source: str) -> Iterator[Record]:
     stream = open_hub(source)
-    names = _class_names(stream.features.to_dict() if stream.features else {})
+    names = class_names(stream.features.to_dict() if stream.features else {})
     for row, values in enumerate(hub_records(source, stream), 1):
-        yield Record(_named(values, names), f"{source}:row {row}")
+        yield Record(with_class_names(values, names), f"{source}:row {row}")
 
 
 def _features(metadata: dict[bytes, bytes]) -> Any:
@@ -194,28 +202,3 @@ def _features(metadata: dict[bytes, bytes]) -> Any:
         return json.loads(metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
-
-
-def _class_names(features: Any) -> dict[str, list[str]]:
-    """Map the columns of class numbers, or of lists of them, to the names of the classes."""
-    found = {}
-    for name, feature in features.items() if isinstance(features, dict) else ():
-        inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
-        inner = inner[0] if isinstance(inner, list) and inner else inner
-        names = inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
-        if isinstance(names, list) and all(isinstance(each, str) for each in names):
-            found[name] = names
-    return found
-
-
-def _named(values: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
-    return {name: _class_name(value, names[name]) if name in names else value for name, value in values.items()}
-
-
-def _class_name(value: Any, names: list[str]) -> Any:
-    """Return the name of a class number, or of each in a list; None for -1, which stands for no class."""
-    if isinstance(value, list):
-        return [_class_name(each, names) for each in value]
-    if isinstance(value, int) and -1 <= value < len(names):
-        return None if value == -1 else names[value]
-    return value

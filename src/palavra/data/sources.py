@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
+from palavra.data import memory
 from palavra.data.config import SourceConfig
-from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts
+from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts, memory_texts
 from palavra.data.hub import PREFIX
+from palavra.data.memory import MemorySource
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 
@@ -96,13 +98,21 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
-        rows = file_texts(source, config) if isinstance(source, Path) else hub_texts(source, config.column)
-        yield from _documents(str(source), rows, config.max_document_chars, tally)
+        name = source.name if isinstance(source, MemorySource) else str(source)
+        yield from _documents(name, _texts_of(source, config), config.max_document_chars, tally)
+
+
+def _texts_of(source: Path | str, config: SourceConfig) -> Iterator[TextRow]:
+    if isinstance(source, Path):
+        return file_texts(source, config)
+    if isinstance(source, MemorySource):
+        return memory_texts(source, config.column)
+    return hub_texts(source, config.column)
 
 
 def source_bytes(config: SourceConfig) -> int:
     """About how many bytes of text the sources hold, from the sizes of the files; 0 where nobody can tell."""
-    return sum(_bytes_of(source) for source in _expanded(config, Tally()) if isinstance(source, Path))
+    return sum(_bytes_of(source, config.column) for source in _expanded(config, Tally()))
 
 
 def source_stamp(config: SourceConfig) -> str:
@@ -110,7 +120,9 @@ def source_stamp(config: SourceConfig) -> str:
     digest = hashlib.sha256()
     for source in _expanded(config, Tally()):
         digest.update(os.fsencode(source) + b"\0")
-        if isinstance(source, Path):
+        if isinstance(source, MemorySource):
+            digest.update(source.digest(config.column).encode())
+        elif isinstance(source, Path):
             state = source.stat()
             digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
     return digest.hexdigest()
@@ -170,7 +182,7 @@ def _without_nul(text: str, where: str) -> str:
     if 4 * text.count("\0") > len(text):
         raise PalavraError(
             f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
-            f"(--encoding utf-16-le), else this is not text"
+            f"(--encoding=utf-16-le), else this is not text"
         )
     return text.replace("\0", "")
 
@@ -189,9 +201,11 @@ def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
 
 
 def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
-    if source.startswith(PREFIX):
+    if isinstance(source, MemorySource) or source.startswith(PREFIX):
         yield source
         return
+    if source.startswith(memory.PREFIX):
+        raise PalavraError(f"{source}: this text was in memory when the recipe was written; give the text again")
     path = Path(source).expanduser()
     if path.is_file() and kind_of(path, FORMATS) is None:
         raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
@@ -249,7 +263,12 @@ def _is_run(folder: Path) -> bool:
     return (folder / "palavra.toml").is_file() and any(path.exists() for path in left)
 
 
-def _bytes_of(path: Path) -> int:
+def _bytes_of(path: Path | str, column: str) -> int:
+    """About the bytes of a source's text, 0 where nobody can tell."""
+    if isinstance(path, MemorySource):
+        return path.text_bytes(column)
+    if isinstance(path, str):
+        return 0
     try:
         if kind_of(path, FORMATS) == ".parquet":
             metadata = pq.read_metadata(path)

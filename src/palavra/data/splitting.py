@@ -45,7 +45,7 @@ def settle(
         return [f"there is only one document, so {count:,} of the {len(hashes):,} pieces it was cut into are held out"]
     return [
         "there is only one document, so none is held out for validation; give more, or make documents of the "
-        "lines of a .txt (--lines) or of its paragraphs (--documents blank-line)"
+        "lines of a .txt (--lines) or of its paragraphs (--documents=blank-line)"
     ]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.decoding import text_blocks
-from palavra.data.hub import PREFIX
 from palavra.data.json_text import checked_object, json_kind, parse_json, read_whole
 from palavra.data.records import (
     RECORD_KINDS,
@@ -15,6 +14,7 @@ from palavra.data.records import (
     at_least_one,
     column,
     data_file,
+    names_records,
     read_records,
     records_of_list,
 )
@@ -70,7 +70,7 @@ def read_questions(
 def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     """Whether a source is SQuAD's own JSON, whose keys have one name only. Raises PalavraError where it cannot be
     read."""
-    if source.startswith(PREFIX):
+    if names_records(source):
         return False
     path, kind = data_file(source, RECORD_KINDS)
     if kind != ".json":
@@ -84,7 +84,7 @@ def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Qu
         named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in columns.items()}
         return _of_record(Record({**record.values, **named}, record.where))
 
-    if not source.startswith(PREFIX):
+    if not names_records(source):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
             text = read_whole(path, encoding)

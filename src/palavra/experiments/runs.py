@@ -9,8 +9,9 @@ from typing import Literal
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_path, atomic_write_text
-from palavra.finetuning.run import check_options, check_recipe, finetune_splits, resume_finetuning
+from palavra.finetuning.run import finetune_splits, resume_finetuning
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
+from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records import FinetuningEvaluation
@@ -35,7 +36,7 @@ class Repetition:
     @property
     def option(self) -> str:
         """Return what the command line calls it."""
-        names = {"seed": "--seeds", "fold": f"--folds {self.folds}", "size": "numbers of labelled examples"}
+        names = {"seed": "--seeds", "fold": f"--folds={self.folds}", "size": "numbers of labelled examples"}
         return names[self.over]
 
 

@@ -12,9 +12,9 @@ from palavra.experiments.runs import evaluation_in, take_model, values_of
 from palavra.experiments.search_space import default_searches, read_space
 from palavra.experiments.trials import Direction, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
-from palavra.finetuning.run import check_recipe
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
+from palavra.finetuning.validate import check_recipe
 from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.model.directory import read_config

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from palavra.data.packing import Cursor
+from palavra.finetuning.plan import batch_sampler
 from palavra.inference.finetuned import Vectors, infer, infer_whole
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
@@ -17,11 +17,11 @@ from palavra.tasks.features import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.sampling import BatchSampler, MicroBatch
 from palavra.tasks.task import Scores, Task, is_error
-from palavra.training.config import OptimizerConfig, ScheduleConfig
+from palavra.training.config import OptimizerConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport
 from palavra.training.optimizers import Optimizers, build_optimizers
-from palavra.training.strategies import apply_thaw, rate_share, thaws
+from palavra.training.strategies import lr_ratio_of, stages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob:
-    """The job of a fine-tuning run (see `job.Job`). `train` and `valid` hold the examples of each task."""
+    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task."""
 
     recipe: FinetuneRecipe
     model: TaskModel
@@ -45,25 +45,18 @@ class FinetuningJob:
     compute: Compute
     matmul_peak: float = 0.0
     title: str = "fine-tuning"
-    budget: int | None = None
+    micro_batch_tokens: int | None = None
     sampler: BatchSampler = field(init=False)
 
     def __post_init__(self) -> None:
-        train = self.recipe.train
-        sampler = BatchSampler(
-            features={name: labelled.features for name, labelled in self.train.items()},
-            batch_size=train.batch_size,
-            micro_batch_tokens=train.micro_batch_tokens,
-            seed=train.seed,
-            mixing=self.recipe.mixing,
-        )
+        sampler = batch_sampler(self.recipe, {name: labelled.features for name, labelled in self.train.items()})
         object.__setattr__(self, "sampler", sampler)
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        train = self.recipe.train
-        return train.steps or max(1, math.ceil(train.epochs * self.sampler.epoch_steps))
+        assert self.recipe.train.steps
+        return self.recipe.train.steps
 
     @property
     def objective(self) -> TaskObjective:
@@ -74,12 +67,10 @@ class FinetuningJob:
     @property
     def loop(self) -> LoopConfig:
         """What the loop needs of the recipe."""
-        return LoopConfig(steps=self.steps, clip=self.optimizer.clip, seed=self.recipe.train.seed, row_width=0)
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """The recipe's."""
-        return self.recipe.schedule
+        recipe = self.recipe
+        return LoopConfig(
+            steps=self.steps, schedule=recipe.schedule, clip=self.optimizer.clip, seed=recipe.train.seed, row_width=0
+        )
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -99,21 +90,18 @@ class FinetuningJob:
         return self.recipe.train.patience
 
     @property
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """What a blind guess could cost in a step of any task."""
         return max(task.spec.weight * task.chance_loss(self.train[name].features) for name, task in self.tasks.items())
 
     def optimizers(self) -> Optimizers:
         """New optimizers of everything that will ever move."""
-        share = rate_share(self.recipe.strategy, self.model.config.num_layers)
-        return build_optimizers(self.model.named_parameters(), self.optimizer, share)
+        ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers)
+        return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:
-        """The strategy's thaws."""
-        return [
-            Stage(until=max(1, round(thaw.until * self.steps)), begin=partial(apply_thaw, self.model, thaw))
-            for thaw in thaws(self.model, self.recipe.strategy)
-        ]
+        """The stages of the strategy."""
+        return stages_of(self.model, self.recipe.strategy, self.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
         """The plan's."""

@@ -10,8 +10,9 @@ ASKED = {
     "fillings": "a masked language model (palavra pretrain)",
     "distribution": "a masked language model (palavra pretrain)",
     "embed": "a masked language model (palavra pretrain)",
-    "generate": "a causal language model (palavra pretrain --objective causal, or causal+masked)",
-    "stream": "a causal language model (palavra pretrain --objective causal, or causal+masked)",
+    "encode": "a masked language model (palavra pretrain)",
+    "generate": "a causal language model (palavra pretrain --objective=causal or causal+masked)",
+    "stream": "a causal language model (palavra pretrain --objective=causal or causal+masked)",
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }

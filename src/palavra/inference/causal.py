@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,17 @@ from palavra.batch import Sample
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
 from palavra.inference.evaluation import EvalSet
-from palavra.inference.generation import Continuation, GenerationConfig, Overflow, Stream, continuations, stream
-from palavra.inference.sampling import SamplingConfig
+from palavra.inference.generation import (
+    Continuation,
+    GenerationConfig,
+    GenerationOptions,
+    Stream,
+    continuations,
+    generation_config,
+    stream,
+)
+from palavra.inference.inputs import Texts, one_or_more
+from palavra.inference.results import Results
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
 from palavra.model.cache import StepModel
 from palavra.model.compute import Compute, choose_compute, eager
@@ -31,8 +40,56 @@ ROWS_AT_ONCE = 32
 TOKENS_AT_ONCE = 65_536
 
 
+class GeneratesText(AnyModel):
+    """What a model that predicts next tokens can do: continue texts."""
+
+    @property
+    def causal(self) -> "CausalModel":
+        """The model as one that reads from left to right only."""
+        raise NotImplementedError
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, *, samples: None = None, **options: Unpack[GenerationOptions]
+    ) -> Continuation: ...
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, *, samples: int, **options: Unpack[GenerationOptions]
+    ) -> Results[Continuation]: ...
+
+    @overload
+    def generate(
+        self, prompts: Texts, *, samples: None = None, **options: Unpack[GenerationOptions]
+    ) -> Results[Continuation]: ...
+
+    @overload
+    def generate(
+        self, prompts: Texts, *, samples: int, **options: Unpack[GenerationOptions]
+    ) -> Results[Results[Continuation]]: ...
+
+    def generate(
+        self, prompts: str | Texts, *, samples: int | None = None, **options: Unpack[GenerationOptions]
+    ) -> Continuation | Results[Continuation] | Results[Results[Continuation]]:
+        """Return the continuation of a prompt, or a list of so many `samples`; for several prompts a list of these.
+
+        `options` are those of `GenerationConfig` and `SamplingConfig`; temperature 0 is greedy. Each result is
+        the one its prompt has alone: different prompts draw independently, equal ones the same (ask for `samples`). An
+        empty prompt gives a text from its beginning. Raises PalavraError for options out of bounds, or a prompt
+        without room in the context.
+        """
+        given, single = one_or_more(prompts)
+        found = self.causal.continued(given, generation_config(1 if samples is None else samples, options))
+        each = Results(of[0] for of in found) if samples is None else Results(map(Results, found))
+        return each[0] if single else each
+
+    def stream(self, prompt: str, **options: Unpack[GenerationOptions]) -> Stream:
+        """Return the pieces of one continuation as they come; together they are the text that `generate` gives."""
+        return self.causal.streamed(prompt, generation_config(1, options))
+
+
 @dataclass(frozen=True)
-class CausalModel(AnyModel):
+class CausalModel(GeneratesText):
     """A pretrained causal language model, or one that has learned to be read as one."""
 
     kind: ClassVar[str] = "a causal language model"
@@ -61,6 +118,11 @@ class CausalModel(AnyModel):
         compute = choose_compute(device, precision, compile)
         return cls(model.to(compute.device).eval(), tokenizer, compute)
 
+    @property
+    def causal(self) -> "CausalModel":
+        """The model itself."""
+        return self
+
     @cached_property
     def _steps(self) -> StepModel:
         return StepModel(self.model, self.compute)
@@ -72,35 +134,14 @@ class CausalModel(AnyModel):
         allowed = {tokenizer.sep_id} | ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
         return [*sorted(tokenizer.special_ids - allowed), *beyond]
 
-    def generate(
-        self, prompts: str | Sequence[str], *, max_tokens: int | None = None, temperature: float = 1.0,
-        top_k: int | None = None, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
-        stop: str | Sequence[str] = (), seed: int = 0, samples: int = 1, overflow: Overflow = "error",
-    ) -> list[list[Continuation]]:  # fmt: skip
-        """For each prompt (a single string is a list of one) its `samples` continuations.
-
-        The settings are those of `GenerationConfig` and `SamplingConfig`; temperature 0 is greedy. Each result is
-        the one its prompt has alone: different prompts draw independently, equal ones the same (ask for `samples`). An
-        empty prompt gives a text from its beginning. Raises PalavraError for settings out of bounds, or a prompt
-        without room in the context.
-        """
-        sampling = SamplingConfig(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
-        )
-        config = GenerationConfig(
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            seed=seed,
-            samples=samples,
-            overflow=overflow,
-        )
-        encoded = [self._prompt(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
-        together = max(1, ROWS_AT_ONCE // samples)
+    def continued(self, prompts: Sequence[str], config: GenerationConfig) -> list[list[Continuation]]:
+        """Return the samples of each prompt."""
+        encoded = [self._prompt(prompt) for prompt in prompts]
+        together = max(1, ROWS_AT_ONCE // config.samples)
         found: list[list[Continuation]] = [[] for _ in encoded]
         for start in range(0, len(encoded), together):
-            for first in range(0, samples, ROWS_AT_ONCE):
-                part = replace(config, samples=min(ROWS_AT_ONCE, samples - first))
+            for first in range(0, config.samples, ROWS_AT_ONCE):
+                part = replace(config, samples=min(ROWS_AT_ONCE, config.samples - first))
                 some = continuations(
                     self._steps, self.tokenizer, encoded[start : start + together], part,
                     end_id=self.tokenizer.sep_id, banned=self._banned, first=first,
@@ -109,42 +150,35 @@ class CausalModel(AnyModel):
                     own += more
         return found
 
-    def stream(
-        self, prompt: str, *, max_tokens: int | None = None, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop: str | Sequence[str] = (),
-        seed: int = 0, overflow: Overflow = "error",
-    ) -> Stream:  # fmt: skip
-        """The pieces of one continuation as they come; together the text that `generate` gives."""
-        sampling = SamplingConfig(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
-        )
-        config = GenerationConfig(
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            seed=seed,
-            overflow=overflow,
-        )
+    def streamed(self, prompt: str, config: GenerationConfig) -> Stream:
+        """Return the pieces of one continuation."""
         ids = self._prompt(prompt)
         return stream(self._steps, self.tokenizer, ids, config, end_id=self.tokenizer.sep_id, banned=self._banned)
 
     def _prompt(self, text: str) -> list[int]:
         return [self.tokenizer.cls_id, *self.tokenizer.encode(text)]
 
-    def score(self, texts: str | Sequence[str], per_token: bool = False) -> list[Score]:
-        """The log-likelihood of each text: the sum of log P(token | those before it), the first after the opening
-        token; the end of the text is not predicted.
+    @overload
+    def score(self, texts: str, per_token: bool = False) -> Score: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def score(self, texts: Texts, per_token: bool = False) -> Results[Score]: ...
+
+    def score(self, texts: str | Texts, per_token: bool = False) -> Score | Results[Score]:
+        """Return the log-likelihood of a text or of several: the sum of log P(token | those before it), the first
+        after the opening token; the end of the text is not predicted.
 
         Of a text longer than the context, each token is predicted from at least the half context before it.
         """
-        wanted = [texts] if isinstance(texts, str) else list(texts)
-        encoded = [self.tokenizer.encode_with_offsets(text) for text in wanted]
+        given, single = one_or_more(texts)
+        encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
         documents = [np.array(ids, dtype=np.int64) for ids, _ in encoded]
         losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=True)
-        return [
+        scores = Results(
             score_of(text, -own, ids, offsets, self.tokenizer, per_token)
-            for text, own, (ids, offsets) in zip(wanted, losses, encoded, strict=True)
-        ]
+            for text, own, (ids, offsets) in zip(given, losses, encoded, strict=True)
+        )
+        return scores[0] if single else scores
 
     def evaluate(self, texts: Sequence[str], *, sliding: bool = True) -> "CausalEvaluation":
         """How well the model predicts whole documents, their ends included; see `evaluate_causal`."""

@@ -1,6 +1,6 @@
 """Blanks: what could stand where a text says [MASK]."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +27,10 @@ class Blank:
     index: int
     fills: tuple[Fill, ...]
     reading: int = 1
+
+    def rows(self) -> Iterator[Mapping[str, object]]:
+        """Return a row of a table a proposal."""
+        return ({"blank": self.index, **vars(fill)} for fill in self.fills)
 
 
 def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:

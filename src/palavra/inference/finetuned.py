@@ -16,7 +16,7 @@ from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
 from palavra.metrics.articles import Articles
 from palavra.model.compute import Compute, choose_compute, eager
-from palavra.model.config import CompileMode, Precision
+from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
@@ -277,10 +277,10 @@ class FineTunedModel(AnyModel):
         """The examples as the model reads them."""
         split = (overflow or task.spec.overflow) == "window"
         return task.encode(
-            examples, self.tokenizer, context_of(self.model, task), self.model.config.segments > 1, split=split
+            examples, self.tokenizer, context_of(self.model.config, task), self.model.config.segments > 1, split=split
         )
 
 
-def context_of(model: TaskModel, task: Task[Any]) -> int:
+def context_of(config: ModelConfig, task: Task[Any]) -> int:
     """The most tokens a sequence of the task may have."""
-    return min(model.config.context, task.spec.max_length or model.config.context)
+    return min(config.context, task.spec.max_length or config.context)

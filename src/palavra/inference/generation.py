@@ -1,9 +1,9 @@
 """Continuing texts: tokens one after another, and their text as far as it is certain."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,30 @@ class GenerationConfig:
             raise PalavraError(f"overflow is {self.overflow!r}: it must be error or slide")
 
 
+class GenerationOptions(TypedDict, total=False):
+    """The options of `generate`: the fields of `GenerationConfig`, but `samples`, and of `SamplingConfig`."""
+
+    max_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: str | Sequence[str]
+    seed: int
+    overflow: Overflow
+
+
+def generation_config(samples: int, options: GenerationOptions) -> GenerationConfig:
+    """Return the configuration of so many samples with these options. Raises PalavraError for one out of bounds."""
+    values: dict[str, Any] = dict(options)
+    if "stop" in values:
+        stop = values["stop"]
+        values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    sampling = {each.name: values.pop(each.name) for each in fields(SamplingConfig) if each.name in values}
+    return GenerationConfig(sampling=SamplingConfig(**sampling), samples=samples, **values)
+
+
 @dataclass(frozen=True)
 class Continuation:
     """`text` that follows a prompt and its `tokens`; `reason` it ended: the model's "end" token, a "stop" string
@@ -57,6 +81,10 @@ class Continuation:
     text: str
     tokens: tuple[int, ...]
     reason: Reason
+
+    def rows(self) -> Iterator[Mapping[str, object]]:
+        """Return the row of a table."""
+        yield {"text": self.text, "tokens": len(self.tokens), "reason": self.reason}
 
 
 class Generator:

@@ -7,7 +7,7 @@ of its conditional probabilities is a probability: over all sequences of tokens 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
 from typing import Literal
@@ -43,6 +43,10 @@ class Filling:
     text: str
     blanks: tuple[FilledBlank, ...]
     log_probability: float
+
+    def rows(self) -> Iterator[Mapping[str, object]]:
+        """Return the row of a table."""
+        yield {"text": self.text, "probability": self.probability, "per_token": self.probability_per_token}
 
     @property
     def probability(self) -> float:

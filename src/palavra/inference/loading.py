@@ -1,7 +1,7 @@
 """load(): whatever a model directory holds, ready for use."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias, TypedDict, Unpack, overload
 
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
@@ -12,19 +12,63 @@ from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import learned_both, read_config
 from palavra.tasks.saved_model import is_task_directory
 
+Model: TypeAlias = MaskedModel | CausalModel | MixedModel | FineTunedModel
+ModelKind = Literal["masked", "causal", "masked+causal", "fine-tuned"]
+_CLASSES: dict[str, type[MaskedModel] | type[CausalModel] | type[FineTunedModel]] = {
+    "masked": MaskedModel,
+    "causal": CausalModel,
+    "masked+causal": MixedModel,
+    "fine-tuned": FineTunedModel,
+}
 
+
+class ComputeOptions(TypedDict, total=False):
+    """How a loaded model computes: `device` auto, cpu or cuda, `precision` and whether to `compile`."""
+
+    device: str
+    precision: Precision
+    compile: CompileMode
+
+
+@overload
+def load(directory: str | Path, *, kind: None = None, **options: Unpack[ComputeOptions]) -> Model: ...
+
+
+@overload
+def load(directory: str | Path, *, kind: Literal["masked"], **options: Unpack[ComputeOptions]) -> MaskedModel: ...
+
+
+@overload
+def load(directory: str | Path, *, kind: Literal["causal"], **options: Unpack[ComputeOptions]) -> CausalModel: ...
+
+
+@overload
+def load(directory: str | Path, *, kind: Literal["masked+causal"], **options: Unpack[ComputeOptions]) -> MixedModel: ...
+
+
+@overload
 def load(
-    directory: str | Path, *, device: str = "auto", precision: Precision = "float32", compile: CompileMode = "off"
-) -> Any:
+    directory: str | Path, *, kind: Literal["fine-tuned"], **options: Unpack[ComputeOptions]
+) -> FineTunedModel: ...
+
+
+def load(directory: str | Path, *, kind: ModelKind | None = None, **options: Unpack[ComputeOptions]) -> Model:
     """Load a model directory written by Palavra or `transformers`: a `MaskedModel`, ready to fill, embed and score, a
     `CausalModel`, ready to generate and score, a `MixedModel`, which does both, or a `FineTunedModel`, ready to
-    predict. Asked for what its kind does not do, a model raises PalavraError and says what to use instead."""
+    predict.
+
+    With `kind` the directory must hold that kind, and an editor knows what the model can do. Raises PalavraError for
+    another kind. A model that is asked for what its kind does not do raises PalavraError and says what to use instead.
+    """
     path = Path(directory)
     if not path.is_dir():
         raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
     if is_task_directory(path):
-        return FineTunedModel.load(path, device=device, precision=precision, compile=compile)
-    if read_config(path).causal:
-        return CausalModel.load(path, device=device, precision=precision, compile=compile)
-    kind = MixedModel if learned_both(path) else MaskedModel
-    return kind.load(path, device=device, precision=precision, compile=compile)
+        loaded: type[MaskedModel] | type[CausalModel] | type[FineTunedModel] = FineTunedModel
+    elif read_config(path).causal:
+        loaded = CausalModel
+    else:
+        loaded = MixedModel if learned_both(path) else MaskedModel
+    if kind is not None and not issubclass(loaded, _CLASSES[kind]):
+        raise PalavraError(f"{path} holds {loaded.kind}, not {_CLASSES[kind].kind}: leave --kind out or change it")
+    return loaded.load(path, **options)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import ClassVar, overload
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from palavra.inference.batching import batches
 from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
+from palavra.inference.inputs import Texts, one_or_more
+from palavra.inference.results import Results
 from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
 from palavra.model.compute import Compute, choose_compute
 from palavra.model.config import CompileMode, Precision
@@ -26,6 +28,9 @@ from palavra.model.directory import load_masked_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
 from palavra.tokenizer import Tokenizer
+
+# Texts whose token vectors are held at once.
+ENCODED_AT_ONCE = 4096
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
@@ -46,7 +51,7 @@ class MaskedModel(AnyModel):
     """
 
     kind: ClassVar[str] = "a masked language model"
-    offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "score", "evaluate")
+    offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "encode", "score", "evaluate")
 
     model: MaskedLanguageModel
     tokenizer: Tokenizer
@@ -74,48 +79,49 @@ class MaskedModel(AnyModel):
         return vocabulary_of(self.tokenizer)
 
     @overload
-    def fill(self, text: str, top: int = 5, order: Order = "parallel") -> list[Blank]: ...  # type: ignore[overload-overlap]
+    def fill(self, texts: str, top: int = 5, order: Order = "parallel") -> Results[Blank]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def fill(self, text: Sequence[str], top: int = 5, order: Order = "parallel") -> list[list[Blank]]: ...
+    def fill(self, texts: Texts, top: int = 5, order: Order = "parallel") -> Results[Results[Blank]]: ...
 
     def fill(
-        self, text: str | Sequence[str], top: int = 5, order: Order = "parallel"
-    ) -> list[Blank] | list[list[Blank]]:
-        """The `top` most probable tokens for every mask in a text, best first.
+        self, texts: str | Texts, top: int = 5, order: Order = "parallel"
+    ) -> Results[Blank] | Results[Results[Blank]]:
+        """Return the `top` most probable tokens for every mask in a text, best first.
 
         One text gives a list of blanks, in order; several give a list for each. "parallel": every mask is predicted
         with all the others of its text left masked. "iterative": the surest mask is filled with its best token, the
-        text is read again, and so on: a mask's proposals are those it had when it was its turn, and the first of them
+        text is read again, and so on: a mask's proposals are those it had when it was filled, and the first of them
         stands in the text from then on. Raises PalavraError for a text without a mask, one longer than the context, or
         a model without a masked-language-model head.
         """
         self._check_count("top", top)
-        texts = [text] if isinstance(text, str) else list(text)
+        given, single = one_or_more(texts)
         self.check_head()
-        found = search([sample for one in texts for sample in self.masked(one)], self._reader(top), order, 1)
-        filled = [proposals_of(best, self.tokenizer, top) for (best,) in found]
-        return filled[0] if isinstance(text, str) else filled
+        found = search([sample for one in given for sample in self.masked(one)], self._reader(top), order, 1)
+        filled = Results(Results(proposals_of(best, self.tokenizer, top)) for (best,) in found)
+        return filled[0] if single else filled
 
     @overload
     def fillings(  # type: ignore[overload-overlap]
-        self, text: str, n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
+        self, texts: str, n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
         lengths: tuple[int, int] | None = None,
-    ) -> list[Filling]: ...  # fmt: skip
+    ) -> Results[Filling]: ...  # fmt: skip
 
     @overload
     def fillings(
-        self, text: Sequence[str], n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
+        self, texts: Texts, n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
         lengths: tuple[int, int] | None = None,
-    ) -> list[list[Filling]]: ...  # fmt: skip
+    ) -> Results[Results[Filling]]: ...  # fmt: skip
 
     def fillings(
-        self, text: str | Sequence[str], n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
+        self, texts: str | Texts, n_best: int = 5, *, order: Order = "iterative", beam: int | None = None,
         lengths: tuple[int, int] | None = None,
-    ) -> list[Filling] | list[list[Filling]]:  # fmt: skip
-        """The `n_best` most probable ways to fill all blanks of a text, best first; masks side by side are one blank.
+    ) -> Results[Filling] | Results[Results[Filling]]:  # fmt: skip
+        """Return the `n_best` most probable ways to fill all blanks of a text, best first; masks side by side are one
+        blank.
 
-        "iterative": a beam search over the order of the surest mask first, `beam` hypotheses wide (None: `n_best`),
+        "iterative": a beam search that fills the surest mask first, `beam` hypotheses wide (None: `n_best`),
         with as many passes as there are masks; exact where the beam is wide enough to hold all there is. "parallel":
         the masks are taken as independent, which needs one pass and no beam.
 
@@ -130,16 +136,16 @@ class MaskedModel(AnyModel):
             raise PalavraError('a beam means nothing to order "parallel", whose best fillings are exact: leave it out')
         if beam is not None and beam < n_best:
             raise PalavraError(f"beam is {beam}: it must be at least n_best, which is {n_best}")
-        texts = [text] if isinstance(text, str) else list(text)
+        given, single = one_or_more(texts)
         self.check_head()
-        samples = [self.masked(one, lengths) for one in texts]
+        samples = [self.masked(one, lengths) for one in given]
         width = beam or n_best
         found = search([sample for own in samples for sample in own], self._reader(width), order, width)
-        filled = []
+        filled: Results[Results[Filling]] = Results()
         for own in samples:
             whole = [filling_of(best, self.tokenizer) for held in islice(found, len(own)) for best in held]
-            filled.append(sorted(whole, key=lambda filling: -filling.probability_per_token)[:n_best])
-        return filled[0] if isinstance(text, str) else filled
+            filled.append(Results(sorted(whole, key=lambda filling: -filling.probability_per_token)[:n_best]))
+        return filled[0] if single else filled
 
     def _check_count(self, name: str, value: int) -> None:
         most = self.tokenizer.vocab_size
@@ -162,21 +168,40 @@ class MaskedModel(AnyModel):
                 "words; pretrain it with --init first"
             )
 
-    def distribution(self, text: str) -> Tensor:
-        """The probability of every vocabulary entry for each mask of a text: (masks, V) float32, rows sum to 1."""
-        self.check_head()
-        sample = blanks_of(text, self.tokenizer, self.model.config.context)
-        ((_, vectors, batch),) = self._run([sample])
-        return torch.softmax(self._logits(vectors, batch), -1).cpu()
+    @overload
+    def distribution(self, texts: str) -> Tensor: ...  # type: ignore[overload-overlap]
 
-    def embed(self, texts: str | Sequence[str], pooling: Pooling = "mean") -> list[Embedding]:
-        """Contextual vectors of texts: one a text ("mean" over its tokens, or that of "cls"), or one a "token".
+    @overload
+    def distribution(self, texts: Texts) -> list[Tensor]: ...
+
+    def distribution(self, texts: str | Texts) -> Tensor | list[Tensor]:
+        """Return the probability of every vocabulary entry for each mask of a text: (masks, V) float32, whose rows sum
+        to 1."""
+        self.check_head()
+        given, single = one_or_more(texts)
+        samples = [blanks_of(text, self.tokenizer, self.model.config.context) for text in given]
+        found: dict[int, Tensor] = {}
+        for numbers, vectors, batch in self._run(samples):
+            ends = [0, *np.searchsorted(batch.label_rows.cpu().numpy(), batch.cu_seqlens.cpu().numpy()[1:]).tolist()]
+            probabilities = torch.softmax(self._logits(vectors, batch), -1).cpu()
+            found |= {number: probabilities[a:b] for number, (a, b) in zip(numbers, pairwise(ends), strict=True)}
+        return found[0] if single else [found[i] for i in range(len(samples))]
+
+    @overload
+    def embed(self, texts: str, pooling: Pooling = "mean") -> Embedding: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def embed(self, texts: Texts, pooling: Pooling = "mean") -> Results[Embedding]: ...
+
+    def embed(self, texts: str | Texts, pooling: Pooling = "mean") -> Embedding | Results[Embedding]:
+        """Return contextual vectors of a text or of several: one a text ("mean" over its tokens, or that of "cls"), or
+        one a "token"; see `encode` for an array.
 
         Texts longer than the context are cut there, and `Embedding.truncated` says so.
         """
-        wanted = [texts] if isinstance(texts, str) else list(texts)
+        given, single = one_or_more(texts)
         samples, surfaces, truncated = [], [], []
-        for text in wanted:
+        for text in given:
             ids, offsets = self.tokenizer.encode_with_offsets(text)
             room = self.model.config.context - 2
             samples.append(self._sample(ids[:room]))
@@ -187,23 +212,48 @@ class MaskedModel(AnyModel):
             bounds = batch.cu_seqlens.tolist()
             for number, start, stop in zip(rows, bounds, bounds[1:], strict=False):
                 found[number] = pool(vectors[start:stop], pooling).float().cpu().numpy()
-        return [
+        embeddings = Results(
             Embedding(text=text, vectors=found[i], offsets=tuple(surfaces[i]), truncated=truncated[i])
-            for i, text in enumerate(wanted)
-        ]
+            for i, text in enumerate(given)
+        )
+        return embeddings[0] if single else embeddings
+
+    def encode(self, texts: str | Texts, pooling: Literal["mean", "cls"] = "mean") -> npt.NDArray[np.float32]:
+        """Return the vectors of texts as one array: (n, hidden_size) float32, of a single text (hidden_size,).
+
+        Each is the mean over the text's tokens, or the vector of "cls". Texts longer than the context are cut there.
+        """
+        given, single = one_or_more(texts)
+        found = np.empty((len(given), self.model.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(given), ENCODED_AT_ONCE):
+            for number, one in enumerate(self.embed(given[start : start + ENCODED_AT_ONCE], pooling), start):
+                found[number] = one.vectors
+        return found[0] if single else found
+
+    @overload
+    def score(  # type: ignore[overload-overlap]
+        self, texts: str, per_token: bool = False, masking: Masking = "word"
+    ) -> Score: ...
+
+    @overload
+    def score(self, texts: Texts, per_token: bool = False, masking: Masking = "word") -> Results[Score]: ...
 
     def score(
-        self, texts: str | Sequence[str], per_token: bool = False, masking: Masking = "word"
-    ) -> list[Score]:  # fmt: skip
-        """The pseudo-log-likelihood of each text, its tokens masked one after the other; see `score_masked`.
+        self, texts: str | Texts, per_token: bool = False, masking: Masking = "word"
+    ) -> Score | Results[Score]:  # fmt: skip
+        """Return the pseudo-log-likelihood of a text or of several, its tokens masked one after the other; see
+        `score_masked`.
 
         Raises PalavraError for a text longer than the context, or a model without a masked-language-model head.
         """
         self.check_head()
         if masking not in ("token", "word"):
             raise PalavraError(f"masking is {masking!r}: it must be token or word")
-        wanted = [texts] if isinstance(texts, str) else list(texts)
-        return score_masked(self.model, self.tokenizer, self.compute, wanted, masking=masking, per_token=per_token)
+        given, single = one_or_more(texts)
+        scores = Results(
+            score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
+        )
+        return scores[0] if single else scores
 
     def _sample(self, ids: Sequence[int]) -> Sample:
         whole = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]

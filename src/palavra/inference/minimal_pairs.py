@@ -10,8 +10,8 @@ from palavra.data.hub import PREFIX
 from palavra.data.records import RECORD_KINDS, Record, read_json_lines, read_records
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
+from palavra.inference.inputs import open_input
 from palavra.inference.scoring import Score
-from palavra.inference.streaming import open_input
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
 """A model that has learned to read both ways and from left to right only, ready for use as either."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from palavra.inference.causal import CausalModel
-from palavra.inference.generation import Continuation, Stream
+from palavra.inference.causal import CausalModel, GeneratesText
 from palavra.inference.masked import MaskedModel
 
 
 @dataclass(frozen=True)
-class MixedModel(MaskedModel):
+class MixedModel(MaskedModel, GeneratesText):
     """A masked language model that has learned to predict next tokens too (`causal+masked`)."""
 
     kind: ClassVar[str] = "a masked and causal language model"
@@ -25,13 +23,3 @@ class MixedModel(MaskedModel):
         """
         self.check_head()
         return CausalModel(self.model, self.tokenizer, self.compute)
-
-    @property
-    def generate(self) -> Callable[..., list[list[Continuation]]]:
-        """`CausalModel.generate`."""
-        return self.causal.generate
-
-    @property
-    def stream(self) -> Callable[..., Stream]:
-        """`CausalModel.stream`."""
-        return self.causal.stream

@@ -1,7 +1,7 @@
 """How likely a model finds texts, token by token."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -52,6 +52,11 @@ class Score:
     words: int
     bytes: int
     per_token: tuple[TokenScore, ...] = ()
+
+    def rows(self) -> Iterator[Mapping[str, object]]:
+        """Return the row of a table."""
+        values = {key: value for key, value in vars(self).items() if key != "per_token"}
+        yield {**values, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
     @property
     def perplexity(self) -> float:

@@ -1,17 +1,13 @@
 """Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypeVar
 
-from palavra.data.decoding import byte_lines, open_bytes
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
 from palavra.inference.filling import Blank
-from palavra.inference.generation import Continuation
+from palavra.inference.generation import Continuation, GenerationOptions
 from palavra.inference.infilling import Filling, Order
 from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
@@ -25,37 +21,6 @@ CHUNK_TEXTS = 4096
 CHUNK_CHARACTERS = 1 << 19
 # Prompts that are continued together: results are to be seen before all are done.
 CHUNK_PROMPTS = 32
-
-
-def open_input(file: str | Path) -> tuple[IO[bytes], str]:
-    """A file, what is compressed without the compression, or for "-" the standard input; and what errors call it.
-    Raises PalavraError where it cannot be opened."""
-    if str(file) == "-":
-        return sys.stdin.buffer, "stdin"
-    return open_bytes(Path(file)), str(file)
-
-
-def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
-    """The lines of a file in UTF-8, without their line ends; the file is closed at its end.
-
-    Raises PalavraError, with file and line, for what is not UTF-8, for a damaged file, and when no line has any text.
-    """
-    blank: list[str] | None = []
-    with file:
-        for number, line in enumerate(byte_lines(file, name), 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-            except UnicodeDecodeError:
-                raise PalavraError(f"{name}:{number} is not UTF-8: convert the file first") from None
-            if blank is None:
-                yield text
-                continue
-            blank.append(text)
-            if text.strip():
-                yield from blank
-                blank = None
-    if blank is not None:
-        raise PalavraError(f"{name} has no text: write one text a line")
 
 
 def chunked(texts: Iterable[str], most: int | None = None) -> Iterator[list[str]]:
@@ -130,7 +95,7 @@ def masking_of(model: MaskedModel | CausalModel, masking: ScoreMasking | None) -
             raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
         return "none"
     if masking == "none" and not isinstance(model, MixedModel):
-        raise PalavraError("--masking none is for models trained with --objective causal+masked: use token or word")
+        raise PalavraError("--masking=none is for models trained with --objective=causal+masked: use token or word")
     return masking or "word"
 
 
@@ -140,8 +105,10 @@ def scorer(
     """The model's `score` with a masking that `masking_of` allows it."""
     if masking != "none":
         assert isinstance(model, MaskedModel)
-        return partial(model.score, per_token=per_token, masking=masking)
-    return partial((model.causal if isinstance(model, MixedModel) else model).score, per_token=per_token)
+        return lambda texts: model.score(texts, per_token, masking)
+    causal = model.causal if isinstance(model, MixedModel) else model
+    assert isinstance(causal, CausalModel)
+    return lambda texts: causal.score(texts, per_token)
 
 
 def score_all(
@@ -161,7 +128,11 @@ def score_all(
 
 
 def generate_all(
-    model: CausalModel | MixedModel, prompts: Iterable[str], options: Mapping[str, Any], name: str | None = None
+    model: CausalModel | MixedModel,
+    prompts: Iterable[str],
+    options: GenerationOptions,
+    samples: int = 1,
+    name: str | None = None,
 ) -> Iterator[tuple[str, list[Continuation]]]:
     """Each prompt with its continuations, as `CausalModel.generate` with these options; where the prompts are lines of
     the file `name`, an error in one of them says in which."""
@@ -170,9 +141,9 @@ def generate_all(
         if name is not None and options.get("overflow", "error") == "error":
             new = options.get("max_tokens") or 1
             room = model.model.config.context - 1 - new
-            why = f"with {new} new ones the context has room for {max(room, 0)}: shorten it, or use --overflow slide"
+            why = f"with {new} new ones the context has room for {max(room, 0)}: shorten it, or use --overflow=slide"
             _check_lengths(model, chunk, room, why, name, done + 1)
-        yield from zip(chunk, generate(chunk, **options), strict=True)
+        yield from zip(chunk, generate(chunk, samples=samples, **options), strict=True)
         done += len(chunk)
 
 

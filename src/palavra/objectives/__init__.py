@@ -1,1 +1,1 @@
-"""Objectives: prepare a batch, name the head, give the loss."""
+"""Objectives: the labels of a batch, and the loss."""

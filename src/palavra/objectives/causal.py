@@ -1,4 +1,4 @@
-"""Causal language modelling: predict each token from those before it, all of a text in one pass."""
+"""Causal language modelling: predict each token from those before it, a whole text in one pass."""
 
 import numpy as np
 import numpy.typing as npt
@@ -29,23 +29,20 @@ def next_tokens(input_ids: Int64Array, lengths: Int64Array, following: Int64Arra
 
 
 class CausalObjective:
-    """Scores the prediction of each next token: each token of a document once, the first of them after [CLS], and at
-    its end [SEP]. Where a document is cut the next piece goes on, and nothing is taught to end."""
+    """Predicts each token of a document once, the first of them after [CLS], and [SEP] at its end. A piece that is cut
+    ends without [SEP]: the next piece continues it."""
 
     def __init__(self, kernel: SoftmaxGradient = softmax_gradient):
         self.kernel = kernel
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
-        """The batch of a step: `packed` as causal text, with its next tokens as labels. Nothing is random, whatever the
-        progress."""
+        """Label each token of `packed` with the next one, as causal text. Nothing depends on chance or progress."""
         del random, progress
         packed = as_causal(packed)
         return next_tokens(packed.input_ids, packed.lengths, packed.following)
 
     def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:
         """The summed -log P(next token | those before it in its sequence) over the labelled rows, and their number.
-
-        Attention is causal here whatever the model's family is.
-        """
+        Attention is causal, whatever the model's family."""
         hidden = model(batch, layout, in_blocks(batch.label_rows, layout), causal=True)
         return linear_cross_entropy(model.head(hidden), *model.unembedding, batch.labels, self.kernel)

@@ -1,4 +1,4 @@
-"""One micro-batch of two kinds of sequences: those read from left to right, and those read both ways."""
+"""A micro-batch of two kinds of sequences: causal ones, and ones that are read in both directions."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from palavra.data.packing import Int64Array
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveBatch(Batch):
-    """The sequences of one kind, read from left to right only (`causal`) or both ways; `weight` of a label's loss."""
+    """The sequences of one kind, `causal` or not; `weight` of the loss of each label."""
 
     causal: bool
     weight: float
@@ -19,7 +19,7 @@ class ObjectiveBatch(Batch):
 
 @dataclass(frozen=True)
 class HybridBatch:
-    """The `parts` of a micro-batch that there are, the causal one first."""
+    """The non-empty `parts` of a micro-batch, the causal one first."""
 
     parts: tuple[ObjectiveBatch, ...]
 
@@ -29,16 +29,16 @@ def part_of(batch: Batch, *, causal: bool, weight: float) -> ObjectiveBatch:
     return ObjectiveBatch(**vars(batch), causal=causal, weight=weight)
 
 
-def parted(packed: Packed, share: float, random: np.random.Generator) -> tuple[Packed | None, Packed | None]:
-    """The sequences of a micro-batch in two parts, the first with `share` of them; None is a part without any.
+def parted(packed: Packed, fraction: float, random: np.random.Generator) -> tuple[Packed | None, Packed | None]:
+    """Split the sequences of a micro-batch into two parts, the first with `fraction` of them; an empty part is None.
 
-    The first part begins at a random sequence and goes on in the packer's order, past the end at the beginning: so each
-    sequence is in it as often as any other, and most rows that the packer filled stay together. What `share` leaves
-    of a sequence is rounded at random. A share of 0 or 1 draws nothing from `random`.
+    The first part starts at a random sequence and continues in the packer's order, from the end to the beginning: each
+    sequence is in it equally often, and most rows that the packer filled stay together. A number of sequences that is
+    not whole is rounded at random. A fraction of 0 or 1 draws nothing from `random`.
     """
-    if share in (0, 1):
-        return (packed, None) if share else (None, packed)
-    count = int(share * len(packed.lengths) + random.random())
+    if fraction in (0, 1):
+        return (packed, None) if fraction else (None, packed)
+    count = int(fraction * len(packed.lengths) + random.random())
     begin = int(random.integers(len(packed.lengths)))
     order = np.roll(np.arange(len(packed.lengths)), -begin)
     input_ids = np.roll(packed.input_ids, -int(packed.lengths[:begin].sum()))

@@ -1,4 +1,4 @@
-"""Masked language modelling (Devlin et al. 2019, section 3.1): corrupt a share of the tokens, predict them."""
+"""Masked language modelling (Devlin et al. 2019, section 3.1): corrupt some of the tokens, predict them."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,8 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking needs to know of a tokenizer.
-
-    `size` V; `mask_id`; `special_ids` never sampled and never drawn at random; `starts_word` (V,) bool, true
-    for entries that begin a word.
-    """
+    """A vocabulary as masking needs it: its `size` V, the `mask_id`, the `special_ids`, which are never sampled and
+    never drawn at random, and `starts_word` (V,) bool, true for entries that begin a word."""
 
     size: int
     mask_id: int
@@ -32,30 +29,30 @@ class Vocabulary:
     starts_word: npt.NDArray[np.bool_]
 
     def ordinary(self) -> Int64Array:
-        """Every id that is not special, ascending."""
+        """The ids that are not special, ascending."""
         return np.setdiff1d(np.arange(self.size), np.array(sorted(self.special_ids), dtype=np.int64))
 
     def is_special(self) -> npt.NDArray[np.bool_]:
-        """(V,) bool."""
+        """(V,) bool, true for special ids."""
         table = np.zeros(self.size, dtype=bool)
         table[[i for i in self.special_ids if i < self.size]] = True
         return table
 
 
 def softmax_kernel(compute: Compute) -> SoftmaxGradient:
-    """The softmax of the vocabulary loss, compiled where `compute` says so."""
+    """The softmax of the vocabulary loss, compiled where `compute` is."""
     return torch.compile(softmax_gradient, dynamic=True) if compute.compiled else softmax_gradient
 
 
 class MaskedObjective:
-    """Corrupts packed tokens and scores the predictions of the originals."""
+    """Corrupts packed tokens and predicts the originals."""
 
     def __init__(self, masking: MaskingConfig, vocabulary: Vocabulary, kernel: SoftmaxGradient = softmax_gradient):
         self.masking, self.vocabulary, self.kernel = masking, vocabulary, kernel
         self._ordinary, self._special = vocabulary.ordinary(), vocabulary.is_special()
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> Batch:
-        """The batch of a step: `packed`, corrupted."""
+        """Corrupt `packed`, with the originals as labels."""
         return self.corrupt(packed.input_ids, packed.lengths, random, progress)
 
     def corrupt(
@@ -63,7 +60,7 @@ class MaskedObjective:
     ) -> Batch:
         """A batch with corrupted input and the originals as labels of the sampled rows.
 
-        input_ids (N,), lengths (S,). Of the n tokens that are not special exactly round(share n) are sampled
+        input_ids (N,), lengths (S,). Of the n tokens that are not special exactly round(rate n) are sampled
         (at least one; with units of words at most one word fewer). All randomness comes from `random`.
         """
         eligible = np.flatnonzero(~self._special[input_ids])
@@ -83,15 +80,15 @@ class MaskedObjective:
         return self.loss_of(model, model(batch, layout, in_blocks(batch.label_rows, layout)), batch.labels)
 
     def loss_of(self, model: MaskedLanguageModel, hidden: Tensor, labels: Tensor) -> Loss:
-        """The same from the contextual vectors (M, D) of the sampled rows and their originals `labels` (M,). Vectors
-        beyond the last label do not count."""
+        """The same loss from the vectors (M, D) of the sampled rows and the originals `labels` (M,). Vectors beyond the
+        last label do not count."""
         return linear_cross_entropy(model.head(hidden), *model.unembedding, labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
-        """What stands in the place of the sampled tokens: exact shares, in random places."""
+        """The replacements of the sampled tokens: exact fractions of each kind, in random places."""
         count = len(originals)
-        # Fractions are rounded at random, so that the shares are right on average in small batches too; both
-        # by the same draw, so that none is kept where the shares leave nothing to keep.
+        # Counts are rounded at random, so that small batches are right on average too; both by the same draw, so that
+        # no token is kept where the fractions leave none to keep.
         fraction = random.random()
         masked = int(self.masking.mask * count + fraction)
         changed = int((self.masking.mask + self.masking.random) * count + fraction)
@@ -103,9 +100,9 @@ class MaskedObjective:
         return out
 
     def _words(self, input_ids: Int64Array, lengths: Int64Array, eligible: Int64Array) -> Int64Array:
-        """The number of the word that each eligible token belongs to, ascending."""
+        """The number of the word of each eligible token, ascending."""
         starts = self.vocabulary.starts_word[input_ids]
-        # A piece cut from the middle of a word starts one anyway: its [CLS] separates it from what precedes.
+        # A piece that is cut in the middle of a word starts a new one: its [CLS] separates it from what precedes.
         after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
         starts[np.cumsum(lengths) - lengths] = True
         numbers: Int64Array = np.cumsum(starts | after_special)[eligible]

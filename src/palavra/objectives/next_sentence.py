@@ -1,14 +1,14 @@
-"""Next-sentence prediction beside masking (Devlin et al. 2019, section 3.1, task 2).
+"""Next-sentence prediction with masking (Devlin et al. 2019, section 3.1, task 2).
 
 Every piece of text is cut in two between sentences: [CLS] first part [SEP] second part [SEP]. Half of the pieces get
-the second part of another document, and [CLS] tells which. Pieces whose second parts are nearly of one length change
-them with each other; for those that find no such partner in their micro-batch one is drawn from the whole text. A
-second part is cut to the shorter of the two that its piece could have had, whichever it has: its length says nothing.
+the second part of another document, and the vector of [CLS] predicts which. Pieces with second parts of similar length
+exchange them; a piece without such a partner in its micro-batch gets a part from anywhere in the text. A second part is
+cut to the shorter of the true and the other one, whichever the piece keeps: its length gives nothing away.
 
-A sentence begins where a word does (`Tokenizer.starts_word`) after one of `.!?…` and their like in other scripts,
-with closing quotes and brackets after it or not; and after a line break or a full-width mark such as `。` in any case.
-The rule looks at tokens alone, so it is the same in every language; it takes "Dr. Silva" for two sentences. A piece
-with no such place is cut where the word nearest its middle begins; a piece of one token stays whole and tells nothing.
+A sentence begins where a word does (`Tokenizer.starts_word`) after one of `.!?…` and their like in other scripts, also
+with closing quotes or brackets between; and always after a line break or a full-width mark such as `。`. The rule reads
+tokens only, so it is the same in every language; it takes "Dr. Silva" for two sentences. A piece without such a place
+is cut at the word nearest its middle; a piece of one token is not cut, and has no label.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -42,8 +42,8 @@ CLOSING = frozenset("\"'”’»)]}›」』）")
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """What finding sentences needs to know of each entry of a vocabulary, (V,) bool each: whether a sentence `ends`
-    with it if a word begins next, or `ends_always`; whether it only `closes` (a quote); whether it `starts_word`."""
+    """The vocabulary as finding sentences needs it, (V,) bool each: whether a sentence `ends` with an entry if a word
+    begins next, or `ends_always`; whether the entry only `closes` (a quote); whether it `starts_word`."""
 
     ends: BoolArray
     ends_always: BoolArray
@@ -52,7 +52,7 @@ class Sentences:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Sentences":
-        """Those of a tokenizer's entries."""
+        """The properties of a tokenizer's entries."""
         texts = ["" if id in tokenizer.special_ids else _text(tokenizer, id) for id in range(tokenizer.vocab_size)]
         bare = [text.rstrip("".join(CLOSING)) for text in texts]
         return cls(
@@ -63,7 +63,7 @@ class Sentences:
         )
 
     def begin(self, input_ids: Int64Array) -> BoolArray:
-        """(N,) bool: a sentence begins at this token, going by the tokens before it."""
+        """(N,) bool: whether a sentence begins at this token, judged by the tokens before it."""
         ends, always = self.ends[input_ids], self.ends_always[input_ids]
         closed = self.closes[input_ids] & np.append(False, ends[:-1])
         before = np.append(False, (ends | closed)[:-1]) & self.starts_word[input_ids]
@@ -81,7 +81,7 @@ def _text(tokenizer: Tokenizer, id: int) -> str:
 class PairBatch(Batch):
     """A batch whose sequences are pairs of text: `pair_rows` (P,) int64 the rows of their [CLS], ascending;
     `pair_labels` (P,) int64, 0 where the second part follows the first and 1 where it is of another document;
-    `pair_weight` how many masked tokens a pair counts as in the loss."""
+    `pair_weight` the number of masked tokens that a pair counts as in the loss."""
 
     pair_rows: Tensor
     pair_labels: Tensor
@@ -112,10 +112,10 @@ class Pairs:
 class NextSentenceObjective:
     """Masking and next-sentence prediction in one pass, their mean losses added.
 
-    The loss of a step is one sum over one count: the masked tokens' loss, plus that of each pair times the masked
-    tokens there are to a pair on average, `tokens` (of a piece of text, without special ones) times the share that
-    is masked. This number does not depend on the micro-batch, so any split of a step gives the same gradient; the
-    mean over the count is the masked mean plus the pairs' mean, up to how far the step's pieces are from average.
+    The loss of a step is one sum over one count: the loss of the masked tokens, plus that of each pair times the mean
+    number of masked tokens per pair, which is `tokens` (of a piece of text, without special ones) times the mask rate.
+    This number does not depend on the micro-batch, so any split of a step gives the same gradient. The mean over the
+    count is the masked mean plus the pairs' mean, as far as the step's pieces are of average length.
     """
 
     def __init__(
@@ -126,20 +126,20 @@ class NextSentenceObjective:
         self.sentences, self.context, self.tokens = sentences, context, tokens
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> PairBatch:
-        """The batch of a step: `packed` in pairs, corrupted."""
+        """Make pairs of `packed` and corrupt them, with labels for both objectives."""
         pairs = pair_up(packed, self.sentences, self.context, random)
         batch = self.masked.corrupt(pairs.input_ids, pairs.lengths, random, progress)
         return _with_pairs(batch, pairs, self.masked.masking.mask_rate_at(progress) * self.tokens)
 
     def uncorrupted(self, packed: Packed, random: np.random.Generator) -> PairBatch:
-        """The pairs alone, no token of them masked: for an evaluation."""
+        """Make pairs without masked tokens, for an evaluation."""
         pairs = pair_up(packed, self.sentences, self.context, random)
         nothing = np.empty(0, dtype=np.int64)
         return _with_pairs(from_arrays(pairs.input_ids, pairs.lengths, nothing, nothing), pairs, 0.0)
 
     def loss(self, model: NextSentenceModel, batch: Batch, layout: Layout) -> Loss:
-        """The masked tokens' loss plus the weighted loss of the pairs, and the number of masked tokens. The batch is
-        one that `prepare` made."""
+        """The loss of the masked tokens plus the weighted loss of the pairs, and the number of masked tokens. The batch
+        is one that `prepare` made."""
         assert isinstance(batch, PairBatch)
         rows = in_blocks(batch.label_rows, layout)
         vectors = model(batch, layout, torch.cat([batch.pair_rows, rows]))
@@ -192,8 +192,8 @@ def _half(count: int, random: np.random.Generator) -> Int64Array:
 def _coupled(
     pieces: Int64Array, second: Int64Array, documents: Int64Array, random: np.random.Generator
 ) -> tuple[Int64Array, Int64Array]:
-    """Couples of the given pieces (C, 2), of different documents and with second parts of nearly one length; and the
-    pieces that are left alone."""
+    """Couples of the given pieces (C, 2), of different documents and with second parts of similar length; and the
+    pieces without a partner."""
     order = random.permutation(pieces)
     order = order[np.argsort(-second[order], kind="stable")]
     couples = order[: len(order) // 2 * 2].reshape(-1, 2)
@@ -210,7 +210,7 @@ class DrawnParts:
     lengths: Int64Array
 
 
-# Pieces of other documents that are looked at for a second part of nearly the length it takes the place of.
+# Pieces of other documents among which the second part of the most similar length is chosen.
 CANDIDATES = 4
 
 
@@ -218,8 +218,8 @@ def _draw(
     packed: Packed, pieces: Int64Array, wanted: Int64Array, longest: int, sentences: Sentences,
     random: np.random.Generator,
 ) -> DrawnParts:  # fmt: skip
-    """For each of the pieces the second part of a piece of another document, cut like those of the micro-batch: of a
-    few that are drawn, the one nearest in length to the part it may replace, `wanted`."""
+    """For each of the pieces, the second part of a piece of another document, cut like those of the micro-batch: of a
+    few random ones, the one nearest in length to the part that it may replace, `wanted`."""
     if not len(pieces):
         return DrawnParts(wanted, wanted, wanted)
     document = _other_documents(packed, np.repeat(pieces, CANDIDATES), longest, random)
@@ -230,20 +230,20 @@ def _draw(
     stops = np.cumsum(end - begin, dtype=np.int64)
     starts = stops - (end - begin)
     cuts = _cuts(ids, starts, stops, sentences, random)
-    cuts = np.where(cuts < stops, cuts, starts)  # all of a piece of one token
+    cuts = np.where(cuts < stops, cuts, starts)  # the whole of a piece of one token
     far = np.abs(stops - cuts - np.repeat(wanted, CANDIDATES)).reshape(-1, CANDIDATES)
     best = np.arange(len(pieces)) * CANDIDATES + far.argmin(axis=1)
     return DrawnParts(ids, cuts[best], (stops - cuts)[best])
 
 
-# Documents among which one is drawn by how many pieces it has: nearly by its share of the text, whatever its size.
+# Documents among which one is drawn by its number of pieces: approximately by its fraction of the text.
 DOCUMENTS_AT_ONCE = 16
 
 
 def _other_documents(
     packed: Packed, pieces: Int64Array, longest: int, random: np.random.Generator
 ) -> Int64Array:  # fmt: skip
-    """A document for each of the pieces that is not its own; a long one is likelier."""
+    """A random document other than its own for each of the pieces; long documents are likelier."""
     lengths = packed.text.lengths
     others = random.integers(len(lengths) - 1, size=(len(pieces), DOCUMENTS_AT_ONCE))
     others += others >= packed.documents[pieces, None]
@@ -256,8 +256,8 @@ def _other_documents(
 def _cuts(
     input_ids: Int64Array, starts: Int64Array, stops: Int64Array, sentences: Sentences, random: np.random.Generator
 ) -> Int64Array:
-    """Where the second part of each piece begins (S,): at any of its sentences but the first, each as likely; else
-    at the word nearest the middle; else at the middle. At `stops` in a piece of fewer than two tokens."""
+    """The start of the second part of each piece (S,): a random sentence but the first; else the word nearest the
+    middle; else the middle. `stops` in a piece of fewer than two tokens."""
     lengths = np.maximum(stops - starts - 1, 0)  # a part is never empty
     piece = np.repeat(np.arange(len(starts)), lengths)
     place = _ranges(starts + 1, lengths)
@@ -303,6 +303,6 @@ def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
 
 
 def plain_sentences(vocab_size: int) -> Sentences:
-    """For a vocabulary that nobody knows yet: every token is a word, and none ends a sentence."""
+    """Sentences of a vocabulary yet to be trained: every token is a word, and none ends a sentence."""
     nothing = np.zeros(vocab_size, dtype=bool)
     return Sentences(ends=nothing, ends_always=nothing, closes=nothing, starts_word=~nothing)

@@ -1,35 +1,36 @@
 """From sources to a tokenizer and token shards, inside a run directory or on their own."""
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from palavra import distributed
 from palavra.data.config import SourceConfig
-from palavra.data.packing import Int64Array
-from palavra.data.shards import Manifest, Progress, prepare_all
-from palavra.data.sources import Tally, read_documents, source_bytes
+from palavra.data.loader import DocumentTokens
+from palavra.data.packing import Int64Array, Packer
+from palavra.data.shards import Corpus, Manifest, Progress, prepare_all
+from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 from palavra.errors import PalavraError
-from palavra.files import locked
+from palavra.files import atomic_write_text, locked
 from palavra.log import Log
-from palavra.recipe import UNKNOWN_BYTES, DataConfig, vocabulary_for
+from palavra.pretraining.objectives import pretraining_objective
+from palavra.pretraining.validate import check_documents
+from palavra.recipe import UNKNOWN_BYTES, DataConfig, Recipe, vocabulary_for
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
+from palavra.training.run_directory import RunDirectory
 
 
 def train_tokenizer(
     source: SourceConfig, config: TokenizerConfig, out: Path, log: Log, *, context: int | None = None
 ) -> Tokenizer:
-    """Train a tokenizer on the sources and save it in `out`.
-
-    Where `config` leaves the vocabulary's size open, it fits the size of the corpus.
-    """
-    size = source_bytes(source)
-    if config.vocab_size is None:
-        config = replace(config, vocab_size=vocabulary_for(size or UNKNOWN_BYTES))
+    """Train a tokenizer on the sources and save it in `out`. An open vocabulary size fits the corpus."""
+    config = replace(config, vocab_size=vocabulary_size(source, config))
     tally = Tally()
-    with log.live("training the tokenizer", size) as live:
+    with log.live("training the tokenizer", source_bytes(source)) as live:
 
         def texts() -> Iterator[str]:
             for document in read_documents(source, tally):
@@ -44,8 +45,13 @@ def train_tokenizer(
     return tokenizer
 
 
+def vocabulary_size(source: SourceConfig, config: TokenizerConfig) -> int:
+    """The vocabulary size of a new tokenizer: the one that `config` names, or one that suits the corpus."""
+    return config.vocab_size or vocabulary_for(source_bytes(source) or UNKNOWN_BYTES)
+
+
 def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) -> Manifest:
-    """Tokenize the sources into shards in `out`, going on where an earlier, killed preparation stopped."""
+    """Tokenize the sources into shards in `out`; resumes where an earlier, killed preparation stopped."""
     total = source_bytes(data)
     with locked(out), log.live("preparing text", total) as live:
 
@@ -64,6 +70,60 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
         f"{manifest.valid.documents:,} held out; {manifest.duplicates:,} duplicates dropped"
     )
     return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedText:
+    """Tokenizer and text of a run, on disk and open."""
+
+    tokenizer: Tokenizer
+    corpus: Corpus
+
+
+def prepare_text(recipe: Recipe, run: RunDirectory, log: Log) -> PreparedText:
+    """Put a tokenizer and shards into the run directory: new ones, or those that a killed start left there."""
+    given = recipe.init or recipe.tokenizer_from
+    if given:
+        tokenizer = Tokenizer.load(given)
+        tokenizer.save(run.path)  # the run needs its tokenizer to resume, also when the other folder is gone
+    else:
+        tokenizer = _own_tokenizer(recipe, run, log)
+    pretraining_objective(recipe).check_tokenizer(tokenizer)
+    manifest = prepare_shards(recipe.data, tokenizer, run.data, log)
+    check_documents(recipe, manifest.train.documents)
+    return open_text(run)
+
+
+def open_text(run: RunDirectory) -> PreparedText:
+    """The tokenizer and shards of a run directory, whatever became of the sources since."""
+    tokenizer = Tokenizer.load(run.path)
+    return PreparedText(tokenizer=tokenizer, corpus=Corpus.open(run.data, tokenizer.fingerprint))
+
+
+def _own_tokenizer(recipe: Recipe, run: RunDirectory, log: Log) -> Tokenizer:
+    """A tokenizer for this text and configuration; the one that a killed start left is used if it is the same."""
+    config = replace(recipe.tokenizer, vocab_size=vocabulary_size(recipe.data, recipe.tokenizer))
+    stamp = hashlib.sha256(f"{source_stamp(recipe.data)} {recipe.data} {config}".encode()).hexdigest()
+    if run.tokenizer_stamp.exists() and run.tokenizer_stamp.read_text(encoding="utf-8") == stamp:
+        return Tokenizer.load(run.path)
+    tokenizer = train_tokenizer(recipe.data, config, run.path, log)
+    atomic_write_text(run.tokenizer_stamp, stamp)
+    return tokenizer
+
+
+def packer_for(recipe: Recipe, documents: DocumentTokens) -> Packer:
+    """The packer of a recipe whose sizes are resolved."""
+    assert recipe.model.context and recipe.train.micro_batch_tokens
+    template = pretraining_objective(recipe).template
+    return Packer(
+        lengths=template.framed(documents.lengths),
+        context=recipe.model.context,
+        batch_tokens=recipe.train.micro_batch_tokens,
+        seed=recipe.train.seed,
+        special=template.special,
+        epochs=recipe.train.epochs,
+        ranks=distributed.world_size(),
+    )
 
 
 class InMemory:

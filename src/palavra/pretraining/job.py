@@ -1,26 +1,29 @@
-"""What pretraining trains: a language model on packed text, everything resolved."""
+"""What pretraining trains: a language model on packed text, with every value resolved."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra import distributed
-from palavra.data.loader import DocumentTokens, Packed, packed_batches
+from palavra.data.corpus import Corpus
+from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import EvalSet, EvaluationResult
-from palavra.losses import SoftmaxGradient
-from palavra.model.compute import Compute
+from palavra.model.compute import Compute, compile_layers, matmul_peak
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
-from palavra.pretraining.objectives import PretrainingObjective
-from palavra.pretraining.objectives.masked import TextObjective
+from palavra.objectives.masked import softmax_kernel
+from palavra.pretraining.corpus import PreparedText, packer_for
+from palavra.pretraining.objectives import PretrainingObjective, TextObjective, pretraining_objective
+from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.recipe import Recipe, TrainConfig
 from palavra.tokenizer import Tokenizer
-from palavra.training.config import OptimizerConfig, ScheduleConfig
+from palavra.training.config import OptimizerConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport, in_steps
 from palavra.training.optimizers import Optimizers, build_optimizers
@@ -28,60 +31,55 @@ from palavra.training.optimizers import Optimizers, build_optimizers
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingJob:
-    """The job of a pretraining run (see `job.Job`)."""
+    """The `TrainingJob` of a pretraining run."""
 
     recipe: Recipe
-    pretraining: PretrainingObjective
+    pretraining: PretrainingObjective[Any]
     model: VocabularyModel
-    kernel: SoftmaxGradient
     tokenizer: Tokenizer
     compute: Compute
-    documents: DocumentTokens
+    corpus: Corpus
     packer: Packer
     held_out: EvalSet | None
-    where: Callable[[int], str]
     matmul_peak: float
     title: str = "pretraining"
     patience: int | None = None
 
     @cached_property
     def objective(self) -> TextObjective:
-        """As the recipe has it, the number of steps included."""
-        piece = int(self.documents.lengths.sum()) / self.packer.epoch_pieces
-        return self.pretraining.objective(self.recipe, self.tokenizer.vocab_size, self.tokenizer, piece, self.kernel)
+        """The recipe's objective."""
+        piece = int(self.corpus.train.lengths.sum()) / self.packer.epoch_pieces
+        return self.pretraining.objective(
+            self.recipe, self.tokenizer.vocab_size, self.tokenizer, piece, softmax_kernel(self.compute)
+        )
 
     @property
     def loop(self) -> LoopConfig:
-        """What the loop needs of the recipe."""
+        """Length, schedule, clipping and seed of the recipe; rows of attention as wide as the context."""
         recipe = self.recipe
         assert recipe.train.steps and recipe.model.context
         return LoopConfig(
-            steps=recipe.train.steps, clip=recipe.optimizer.clip, seed=recipe.train.seed,
+            steps=recipe.train.steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed,
             row_width=recipe.model.context,
         )  # fmt: skip
 
     @property
-    def schedule(self) -> ScheduleConfig:
-        """The recipe's."""
-        return self.recipe.schedule
-
-    @property
     def optimizer(self) -> OptimizerConfig:
-        """The recipe's."""
+        """The recipe's optimizer."""
         return self.recipe.optimizer
 
     @property
     def intervals(self) -> TrainConfig:
-        """The recipe's."""
+        """The recipe's intervals."""
         return self.recipe.train
 
     @property
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """The loss of a blind guess, in nats."""
         return math.log(self.tokenizer.vocab_size)
 
     @property
-    def budget(self) -> int | None:
+    def micro_batch_tokens(self) -> int | None:
         """Tokens that a micro-batch may hold."""
         return self.recipe.train.micro_batch_tokens
 
@@ -90,7 +88,7 @@ class PretrainingJob:
         return build_optimizers(self.model.named_parameters(), self.recipe.optimizer)
 
     def stages(self) -> Sequence[Stage]:
-        """Everything moves from the first step to the last."""
+        """One stage: every parameter is trained from the first step to the last."""
         return (Stage(until=self.loop.steps),)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
@@ -98,27 +96,27 @@ class PretrainingJob:
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
         packed = packed_batches(
-            self.documents, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
+            self.corpus.train, self.packer, cls_id, sep_id, cursor, rank=distributed.rank(), ranks=ranks,
             template=self.pretraining.template,
         )  # fmt: skip
         return in_steps(packed, self.recipe.train.micro_batches(ranks), self.packer.ends_at)
 
     def validate(self) -> Validation | None:
-        """A look at part of the held-out text."""
+        """Evaluate on part of the held-out text."""
         found = self.evaluate(self.recipe.train.eval_tokens)
         if found is None:
             return None
         return Validation(score=found.loss, loss=found.loss, values=found.values(), line=f"validation {found.brief()}")
 
     def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> EvaluationResult | None:
-        """Evaluate on `limit` tokens of the held-out text, drawn from all of it (None: on all), if there is any."""
+        """Evaluate on `limit` tokens drawn from all of the held-out text (None: on all of it), if there is any."""
         if self.held_out is None:
             return None
         text = self.held_out if limit is None else self.held_out.part(limit)
-        return self.pretraining.evaluate(self.model, text, self.tokenizer, self.compute, limit=None, counts=counts)
+        return self.pretraining.evaluate(self.model, text, self.tokenizer, self.compute, counts=counts)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """What the objective has to say of the step."""
+        """The objective's values of the step."""
         return self.pretraining.step_values(self.recipe, (report.step - 1) / self.loop.steps)
 
     def flops(self, report: StepReport) -> float:
@@ -131,4 +129,25 @@ class PretrainingJob:
 
     def name_document(self, number: int) -> str:
         """File and line of a document."""
-        return self.where(number)
+        return self.corpus.train.where(number)
+
+
+def build_job(resolved: ResolvedRecipe, model: VocabularyModel, text: PreparedText) -> PretrainingJob:
+    """The job that trains a model on a text as a resolved recipe says; moves the model to its device, compiled."""
+    recipe, compute, tokenizer, valid = resolved.recipe, resolved.compute, text.tokenizer, text.corpus.valid
+    model.to(compute.device)
+    compile_layers(model.transformer.layers, compute)
+    held_out = None
+    if len(valid):
+        held_out = EvalSet(documents=valid, lengths=valid.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
+    return PretrainingJob(
+        recipe=recipe,
+        pretraining=pretraining_objective(recipe),
+        model=model,
+        tokenizer=tokenizer,
+        compute=compute,
+        corpus=text.corpus,
+        packer=packer_for(recipe, text.corpus.train),
+        held_out=held_out,
+        matmul_peak=matmul_peak(compute),
+    )

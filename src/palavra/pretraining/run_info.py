@@ -1,20 +1,18 @@
-"""What the report says about a run besides its curves: environment, model, data."""
+"""The content of `run.json`: environment, model, data, packing."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
 from palavra.data.shards import Manifest
 from palavra.pretraining.job import PretrainingJob
-from palavra.pretraining.plan.model_size import SizeCandidate
+from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.pretraining.plan.scaling_law import parameters_without_embeddings
-from palavra.run_records import Budget, BudgetCandidate, CorpusSummary, PretrainedModel, PretrainingRun
+from palavra.run_records import Budget, BudgetCandidate, CorpusSummary, PackingSummary, PretrainedModel, PretrainingRun
 from palavra.training.environment import environment
+from palavra.training.trainer import Outcome
 
 
-def describe_run(
-    job: PretrainingJob, manifest: Manifest, rule: Sequence[str], candidates: Sequence[SizeCandidate]
-) -> PretrainingRun:
+def describe_run(job: PretrainingJob, manifest: Manifest, resolved: ResolvedRecipe) -> PretrainingRun:
     """Return the content of `run.json` before training."""
     config, train = job.model.config, job.recipe.train
     return PretrainingRun(
@@ -35,9 +33,21 @@ def describe_run(
         data=CorpusSummary(**manifest.summary()),
         budget=Budget(
             minutes=train.minutes,
-            rule=tuple(rule),
+            rule=tuple(resolved.reasons),
             candidates=tuple(
-                BudgetCandidate(**asdict(one), steps=int(one.tokens / (train.batch_tokens or 1))) for one in candidates
+                BudgetCandidate(**asdict(one), steps=int(one.tokens / (train.batch_tokens or 1)))
+                for one in resolved.candidates
             ),
         ),
+    )
+
+
+def describe_packing(job: PretrainingJob, outcome: Outcome) -> PackingSummary:
+    """Return `packing` of `run.json`, after training."""
+    return PackingSummary(
+        efficiency=outcome.packing.efficiency,
+        pieces=job.packer.epoch_pieces,
+        cut_documents=job.packer.cut_documents,
+        context=job.packer.context,
+        batch_tokens=job.recipe.train.batch_tokens,
     )

@@ -1,4 +1,4 @@
-"""A few of a run's own texts, and what its model makes of them, for the report."""
+"""A few texts of a run with the output of its model, for the report."""
 
 import re
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ FEWEST_WORDS = 4
 EXAMPLE_TOKENS_LOOKED_AT = 500
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-# Of the texts that a model goes on with: words given, and tokens added.
+# Of a continuation: words of the prompt, and tokens added.
 PROMPT_WORDS = 5
 CONTINUED_TOKENS = 60
 TEMPERATURE = 0.8
 
 
-def filled(model: MaskedModel, corpus: Corpus) -> list[FilledText]:
-    """Return sentences with a mask, and what the model would put there."""
+def filled_blanks(model: MaskedModel, corpus: Corpus) -> list[FilledText]:
+    """Return sentences with a mask, and the model's best tokens for it."""
     texts = blank_texts(corpus, model.tokenizer, model.model.config.context)
     found = model.fill(texts, top=5) if texts else []
     return [
@@ -35,9 +35,9 @@ def filled(model: MaskedModel, corpus: Corpus) -> list[FilledText]:
     ]
 
 
-def continued(model: CausalModel, corpus: Corpus) -> list[ContinuedText]:
-    """Return beginnings of texts and the model's continuations, sampled at temperature 0.8; the `reason` that one ended
-    is that of `Continuation`."""
+def continued_openings(model: CausalModel, corpus: Corpus) -> list[ContinuedText]:
+    """Return the first words of texts and the model's continuations, sampled at temperature 0.8; `reason` as in
+    `Continuation`."""
     context = model.model.config.context
     prompts = opening_texts(corpus, model.tokenizer, context)
     if not prompts:
@@ -46,14 +46,14 @@ def continued(model: CausalModel, corpus: Corpus) -> list[ContinuedText]:
         found = model.generate(prompts, max_tokens=min(CONTINUED_TOKENS, context // 2), temperature=TEMPERATURE)
     return [
         ContinuedText(prompt=prompt, text=one.text, reason=one.reason)
-        for prompt, (one,) in zip(prompts, found, strict=True)
+        for prompt, one in zip(prompts, found, strict=True)
     ]
 
 
 def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
-    """Sentences or lines of held-out (or else training) documents with one whole word replaced by the mask: rather of
-    different documents than of one, rather words of one token than longer ones. Where no text has words between
-    spaces, a token in the middle is replaced."""
+    """Sentences or lines of held-out (or else training) documents with one whole word replaced by the mask. Prefers
+    sentences of different documents, and words of one token. Where no text has words between spaces, a token in the
+    middle is replaced."""
     documents = _shown(corpus)
     longest = min(LONGEST_EXAMPLE, context - 2)
     found: list[tuple[int, str]] = []
@@ -74,8 +74,8 @@ def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]
 
 
 def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, str] | None:
-    """A sentence of at most `longest` tokens, cut behind them, without a word near its middle (seldom a name, never the
-    first), and whether that word is one token; None where it has too few words."""
+    """A sentence cut to `longest` tokens with a word near its middle masked (seldom a name, never the first), and
+    whether that word is one token; None where it has too few words."""
     words = sentence.split()[:longest]
     while len(tokenizer.encode_prompt(" ".join(words))) > longest:
         words.pop()
@@ -88,7 +88,7 @@ def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, s
     shown = plain[0] if place is None else place
     blank = _WORD.sub(lambda _: tokenizer.mask_token, words[shown], count=1)
     text = " ".join([*words[:shown], blank, *words[shown + 1 :]])
-    # What the mask stands beside may be cut into other tokens.
+    # Beside a mask, the other words may be split into other tokens.
     if len(tokenizer.encode_prompt(text)) > longest or text.count(tokenizer.mask_token) != 1:
         return None
     return place is not None, text

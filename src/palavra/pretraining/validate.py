@@ -1,4 +1,4 @@
-"""What no text could make right in a pretraining recipe, said before any of it is read."""
+"""Mistakes in a pretraining recipe that are found before any text is read."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from palavra.recipe import FAMILIES_OF, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise PalavraError for what no text could make right, before any of it is read."""
+    """Raise PalavraError for a recipe that no text could make valid."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
     _check_objective(recipe)
@@ -28,32 +28,32 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_objective(recipe: Recipe) -> None:
-    """Raise PalavraError for what does not go with the recipe's objective."""
+    """Raise PalavraError for settings that do not fit the recipe's objective."""
     families = FAMILIES_OF[recipe.objective]
     if recipe.family not in families:
         suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
         raise PalavraError(
-            f"--objective {recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
-            f"--family, or --objective {suited}"
+            f"--objective={recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
+            f"--family, or --objective={suited}"
         )
     if recipe.objective == "causal" and recipe.masking != Recipe().masking:
-        raise PalavraError("masking means nothing to --objective causal, which hides no token: leave it out")
+        raise PalavraError("masking means nothing to --objective=causal, which hides no token: leave it out")
     if recipe.objective != "causal+masked" and recipe.mixture != Recipe().mixture:
-        raise PalavraError("mixture means something to --objective causal+masked only: choose that, or leave it out")
+        raise PalavraError("mixture means something to --objective=causal+masked only: choose that, or leave it out")
     if recipe.init:
         config = read_config(Path(recipe.init))
         pretraining_objective(recipe).check_config(config, recipe.init)
         if config.mntp and not recipe.mntp:
             raise PalavraError(
-                f"{recipe.init} predicts a hidden token from the vector before it: add --objective causal+masked --set "
+                f"{recipe.init} predicts a hidden token from the vector before it: add --objective=causal+masked --set "
                 "mixture.mntp=true to continue it"
             )
 
 
 def check_documents(recipe: Recipe, documents: int) -> None:
-    """Raise PalavraError where so many documents are too few for the recipe's objective."""
+    """Raise PalavraError where the recipe's objective needs more documents."""
     if recipe.objective == "masked+nsp" and documents < 2:
         raise PalavraError(
             "next-sentence prediction needs several documents to take other sentences from: split the text by "
-            "--documents line or blank-line"
+            "--documents=line or blank-line"
         )

@@ -1,4 +1,4 @@
-"""Checkpoints: the full state of a run, written aside and renamed, checked by hash before it is trusted."""
+"""Checkpoints: the full state of a run. Written under another name and renamed; loaded only if the hashes agree."""
 
 import json
 import os
@@ -27,20 +27,20 @@ PREFIX, PARTIAL = "step-", ".partial-"
 
 
 class CheckpointError(Exception):
-    """The disk has not taken any checkpoint of a run: going on would put all of it at risk."""
+    """The disk holds no checkpoint of a run and refuses one: to continue would put all of the run at risk."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Where a run stands, apart from weights and optimizer.
+    """The progress of a run, apart from weights and optimizer.
 
-    Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`, so nothing else
-    is random state. `tokens`, `documents` (of each step, those it saw) and `seconds` are totals; `best_*` the best
-    validation so far (the lower the score the better, and of equal ones the lower `best_loss`), `smoothed_loss` and
-    `first_loss` what the monitor compares with; `optimizer` names whose state the checkpoint holds; `threads` and
-    `torch` are what bit-for-bit equality also depends on.
+    Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`: there is no other random
+    state. `tokens`, `documents` (those of each step, added) and `seconds` are totals; `best_*` is the best validation
+    so far (the lowest score, and of equal ones the lowest `best_loss`); the monitor compares with `smoothed_loss` and
+    `first_loss`; `optimizer` names the one whose state the checkpoint holds; bit-for-bit equality also depends on
+    `threads` and `torch`.
     """
 
     step: int
@@ -64,7 +64,7 @@ def _folder(directory: Path, step: int) -> Path:
 
 
 def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, state: RunState) -> Path:
-    """Write `directory/step-N/` whole or not at all. Raises OSError when the disk does not take it."""
+    """Write `directory/step-N/` whole or not at all, and return it. Raises OSError when the disk refuses it."""
     partial = directory / f"{PARTIAL}{state.step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,7 +87,7 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, s
 
 
 def checkpoint_bytes(model: nn.Module, optimizers: Optimizers) -> int:
-    """Bytes of a checkpoint's tensors; the optimizer's are there after its first step."""
+    """Bytes of a checkpoint's tensors. The optimizer has its own only after a first step."""
     tensors = [*model.state_dict().values(), *(tensor for _, tensor in optimizers.state())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -101,7 +101,7 @@ def _sync(directory: Path) -> None:
 
 
 def steps_saved(directory: Path) -> list[int]:
-    """The steps of the checkpoints in `directory`, ascending; whether they are whole is not looked at."""
+    """The steps of the checkpoints in `directory`, ascending, damaged ones included."""
     if not directory.is_dir():
         return []
     names = [path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*") if path.is_dir()]
@@ -109,7 +109,7 @@ def steps_saved(directory: Path) -> list[int]:
 
 
 def prune(directory: Path, keep: int, best_step: int | None) -> None:
-    """Keep the last `keep` checkpoints and the best one; remove the others and what a killed run left."""
+    """Keep the last `keep` checkpoints and the best one; remove the others and the leftovers of killed runs."""
     for step in steps_saved(directory)[:-keep]:
         if step != best_step:
             shutil.rmtree(_folder(directory, step), ignore_errors=True)
@@ -118,7 +118,7 @@ def prune(directory: Path, keep: int, best_step: int | None) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None when every file is there and has its hash."""
+    """The damage of a checkpoint, or None when every file is there and has its hash."""
     try:
         hashes = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         for name in (WEIGHTS, OPTIMIZER, STATE):
@@ -130,7 +130,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest undamaged checkpoint, and each newer one that had to be skipped with what is wrong with it."""
+    """The newest undamaged checkpoint, and each newer one with its damage."""
     skipped: list[tuple[Path, str]] = []
     for step in reversed(steps_saved(directory)):
         problem = damage(_folder(directory, step))
@@ -141,7 +141,7 @@ def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged checkpoint, so that it counts no more among those to keep. Nothing is deleted."""
+    """Rename a damaged checkpoint, so that it no longer counts among those to keep. Nothing is deleted."""
     target = checkpoint.with_name(f"damaged-{checkpoint.name}")
     shutil.rmtree(target, ignore_errors=True)
     return checkpoint.rename(target)
@@ -158,7 +158,7 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
 
 
 def load_checkpoint(checkpoint: Path, model: nn.Module, optimizers: Optimizers) -> RunState:
-    """Restore model and optimizer in place; returns where the run stood."""
+    """Restore model and optimizer in place, and return the state of the run."""
     load_weights(checkpoint, model)
     try:
         optimizers.load_state(_read(checkpoint / OPTIMIZER))

@@ -117,7 +117,7 @@ def check_strategy(strategy: StrategyConfig) -> None:
         if getattr(strategy, name) != getattr(effective, name):
             raise PalavraError(
                 f"strategy.{name} means nothing to the strategy {strategy.name}, only to {of}: leave it out, or add "
-                f"--strategy {of}"
+                f"--strategy={of}"
             )
     if strategy.name == "frozen" and strategy.layer_decay != plain.layer_decay:
         raise PalavraError(

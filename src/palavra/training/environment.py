@@ -1,4 +1,4 @@
-"""The machine and the versions that a run was made with."""
+"""The machine and the versions of a run."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from palavra.model.compute import Compute
 
 
 def processor_name() -> str:
-    """The processor's model name where the system tells it, its architecture elsewhere."""
+    """The processor's model name; its architecture where the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -21,7 +21,7 @@ def processor_name() -> str:
 
 
 def environment(compute: Compute, matmul_peak: float) -> dict[str, Any]:
-    """Versions, machine and the choices of arithmetic."""
+    """Versions, machine, precision, attention and compilation, for `run.json`."""
     return {
         "palavra": version("palavra"),
         "python": platform.python_version(),

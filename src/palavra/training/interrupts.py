@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave with the exit code that says so."""
+"""Ctrl-C and SIGTERM: finish the step, save, and exit with the code of the signal."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """A run was asked to stop and has saved its state. `exit_code` is 128 + the signal's number."""
+    """A run stopped on a signal, after saving its state. `exit_code` is 128 + the signal's number."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -17,8 +17,8 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal arrived, and which. Handles signals in the place of `before`, by their numbers; where that is
-    the request of a block around this one, both know what either was told."""
+    """Whether a signal arrived, and which. Replaces the handlers `before`, by signal number; the request of an outer
+    block, if it is among them, is notified too."""
 
     def __init__(self, before: Mapping[int, Any]):
         self._before = before
@@ -26,7 +26,7 @@ class StopRequest:
         self.signal: int | None = next(around, None)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal; a second one acts as it always does."""
+        """Note a first signal; a second one has its usual effect."""
         before = self._before[number]
         if self.signal is not None:
             signal.signal(number, before)
@@ -47,11 +47,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """While the block runs, SIGINT and SIGTERM only leave a note; a second one acts as it always does.
+    """While the block runs, SIGINT and SIGTERM are only noted; a second one has its usual effect.
 
-    Blocks may lie in one another: what the inner one was told and did not act on, such as a signal in the last step of
-    one run of several, the outer one knows. Outside the main thread, where Python allows no handlers, signals keep
-    their usual effect.
+    Blocks may be nested: a signal that the inner one did not act on, such as one in the last step of one run of
+    several, is noted in the outer one too. Outside the main thread, where Python allows no handlers, signals keep their
+    usual effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield StopRequest({})

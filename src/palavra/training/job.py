@@ -1,4 +1,4 @@
-"""What a run trains. Pretraining and fine-tuning each have a job; `training` runs any."""
+"""The interface between the trainer and what it trains: pretraining and fine-tuning each have a job."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from torch import nn
 
 from palavra.data.packing import Cursor
 from palavra.model.compute import Compute
-from palavra.training.config import OptimizerConfig, ScheduleConfig
+from palavra.training.config import OptimizerConfig
 from palavra.training.loop import LoopConfig, Objective, StepReport
 from palavra.training.optimizers import Optimizers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One look at held-out data: `score` decides which weights are best, the lower the better, and of equal ones the
-    `loss`; what is not defined is infinite. `values` go to `metrics.jsonl`, `line` to the log."""
+    """One evaluation on held-out data: the lowest `score` marks the best weights, and of equal ones the lowest `loss`;
+    an undefined score is infinite. `values` go to `metrics.jsonl`, `line` to the log."""
 
     score: float
     loss: float
@@ -26,14 +26,14 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a run that ends after step `until`; `begin` says which parameters it moves."""
+    """A part of a run that ends after step `until`; `begin` selects the parameters it trains."""
 
     until: int
     begin: Callable[[], None] = lambda: None
 
 
 class Intervals(Protocol):
-    """How often things happen, in steps; see `TrainConfig`."""
+    """Steps between log lines, evaluations and checkpoints; see `TrainConfig`."""
 
     @property
     def log_every(self) -> int: ...
@@ -48,51 +48,47 @@ class Intervals(Protocol):
 
 
 class TrainingJob(Protocol):
-    """What a run trains, everything resolved."""
+    """What a run trains, with every value resolved."""
 
     @property
     def title(self) -> str:
-        """What the progress line calls it."""
+        """The name of the progress line."""
 
     @property
     def model(self) -> nn.Module:
-        """What is trained, on its device."""
+        """The model, on its device."""
 
     @property
     def objective(self) -> Objective[Any, Any]:
-        """What is learned."""
+        """Labels and loss."""
 
     @property
     def compute(self) -> Compute:
-        """Where and how the arithmetic is done."""
+        """Device, precision and attention."""
 
     @property
     def loop(self) -> LoopConfig:
-        """Length, clipping and seed."""
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """The learning rate over time."""
+        """Length, schedule, clipping and seed."""
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """What `optimizers` are made of."""
+        """The configuration of `optimizers`."""
 
     @property
     def intervals(self) -> Intervals:
         """When to log, validate and save."""
 
     @property
-    def guessing(self) -> float:
-        """The loss of a blind guess."""
-
-    @property
-    def budget(self) -> int | None:
-        """Tokens that a micro-batch may hold; None where batches are not filled to a budget."""
-
-    @property
     def patience(self) -> int | None:
-        """How many validations in a row may bring nothing new; None: any number."""
+        """Evaluations in a row without improvement that end the run; None: no early stopping."""
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of a blind guess, in nats."""
+
+    @property
+    def micro_batch_tokens(self) -> int | None:
+        """Tokens that a micro-batch may hold; None where batches are not packed to a budget."""
 
     @property
     def matmul_peak(self) -> float:
@@ -108,13 +104,13 @@ class TrainingJob(Protocol):
         """The micro-batches of every step from `cursor` on, as the objective takes them."""
 
     def validate(self) -> Validation | None:
-        """Look at held-out data, if there are any."""
+        """Evaluate on held-out data, if there are any."""
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """What a log line says beside loss, rate and speed."""
+        """The values of a log line besides loss, rate and speed."""
 
     def flops(self, report: StepReport) -> float:
         """Floating-point operations of the step's matrix products."""
 
     def name_document(self, number: int) -> str:
-        """Where a document comes from."""
+        """The place of a document or example, for error messages."""

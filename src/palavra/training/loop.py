@@ -1,4 +1,4 @@
-"""The one loop: packed micro-batches in, a report of each step out."""
+"""The training loop: packed micro-batches in, a report of each step out."""
 
 import queue
 import threading
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound=nn.Module, contravariant=True)
 
 
 class Micro(Protocol):
-    """A micro-batch before its objective: which documents (or examples) it holds, and where the data stand after it."""
+    """A micro-batch before its objective: the documents (or examples) in it, and the data cursor after it."""
 
     @property
     def documents(self) -> Int64Array: ...
@@ -43,17 +43,17 @@ RawIn = TypeVar("RawIn", bound=Micro, contravariant=True)
 
 
 class Prepared(Protocol):
-    """A micro-batch with labels: one batch, or several that are read one after the other."""
+    """A micro-batch with labels, in one batch or several."""
 
     @property
     def parts(self) -> Sequence[Batch]: ...
 
 
 class Objective(Protocol[Model, RawIn]):
-    """What is learned: how a micro-batch becomes a batch with labels, and what the loss is."""
+    """What a model learns: labels for a micro-batch, and the loss."""
 
     def prepare(self, packed: RawIn, /, random: np.random.Generator, progress: float) -> Prepared:
-        """A batch with labels; all randomness from `random`; `progress` is the share of training done."""
+        """Label a micro-batch; all randomness comes from `random`; `progress` is the fraction of training done."""
 
     def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
         """The loss of a part as a sum and a count."""
@@ -61,10 +61,12 @@ class Objective(Protocol[Model, RawIn]):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """`steps` of the whole run; `clip` bound on the gradient's norm (0: none); `seed` of everything random;
-    `row_width` slots of an attention row (the context; 0: the longest sequence of each micro-batch)."""
+    """`steps` of the whole run; `schedule` of the learning rate; `clip` bound on the gradient's norm (0: none); `seed`
+    of everything random; `row_width` slots of an attention row (the context; 0: the longest sequence of each
+    micro-batch)."""
 
     steps: int
+    schedule: ScheduleConfig
     clip: float
     seed: int
     row_width: int
@@ -72,8 +74,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedStep:
-    """Everything one step needs, on its device: the parts of its micro-batches with their layouts, and what they
-    count."""
+    """The inputs of one step, on its device: the parts of its micro-batches with their layouts, and their counts."""
 
     parts: tuple[tuple[Batch, Layout], ...]
     micro_batches: int
@@ -85,10 +86,9 @@ class PreparedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What one step did. `step` counts from 1. `loss` (nats a labelled row) and `gradient_norm` (before
+    """The result of one step. `step` counts from 1. `loss` (nats a labelled row) and `gradient_norm` (before
     clipping) are scalars still on the device: reading them waits for it. `labelled`, `tokens` and
-    `micro_batches` are those of this rank, `cursor` is where the data stand after the step, `documents` which ones
-    it saw."""
+    `micro_batches` are those of this rank, `cursor` is the data cursor after the step, `documents` those it read."""
 
     step: int
     loss: Tensor
@@ -102,14 +102,14 @@ class StepReport:
 
 
 def generator_for(seed: int, *place: int) -> np.random.Generator:
-    """Randomness from (seed, place) alone, so that a resumed run draws what a straight one would have."""
+    """A generator seeded with (seed, place) alone: a resumed run draws the same numbers as an uninterrupted one."""
     return np.random.default_rng([seed, *place])
 
 
 def in_steps(
     packed: Iterator[Packed], accumulate: int, ends_at: Callable[[Cursor], bool] = lambda cursor: False
 ) -> Iterator[Sequence[Packed]]:
-    """The same micro-batches, `accumulate` of them a step, or fewer where a cursor `ends_at` the run's text."""
+    """Group micro-batches into steps of `accumulate`, or of fewer where a cursor `ends_at` the run's text."""
     step: list[Packed] = []
     for micro in packed:
         step.append(micro)
@@ -127,7 +127,7 @@ def prepare_steps(
     compute: Compute,
     first_step: int,
 ) -> Generator[PreparedStep]:
-    """Prepare the micro-batches of each step for the objective and move them to the device.
+    """Label the micro-batches of each step and move them to the device.
 
     Raises PalavraError for a step in which no token can be predicted.
     """
@@ -157,7 +157,7 @@ def prepare_steps(
 
 
 def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
-    """The same items, made up to `depth` ahead in a thread of their own."""
+    """Yield the same items, made up to `depth` ahead in a thread of their own."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     closing = threading.Event()
 
@@ -200,15 +200,14 @@ def train(
     objective: Objective[Model, Any],
     steps: Iterator[PreparedStep],
     optimizers: Optimizers,
-    schedule: ScheduleConfig,
     config: LoopConfig,
     compute: Compute,
     first_step: int = 0,
 ) -> Iterator[StepReport]:
-    """Run optimizer steps, one report each. Pretraining and fine-tuning differ in what they pass in.
+    """Run optimizer steps, one report each.
 
-    Gradients are those of the summed loss, divided once by the count of labelled rows over all micro-batches
-    and all ranks; any way of splitting a batch gives the same step.
+    The gradient is that of the summed loss, divided once by the number of labelled rows over all micro-batches and
+    ranks: any way of splitting a batch gives the same step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     keep_freed_memory(compute)
@@ -229,14 +228,14 @@ def train(
                 parameter.grad = distributed.all_reduce_sum(parameter.grad)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = finish_gradients(gradients, count, config.clip)
-        share = rate(step, config.steps, schedule)
-        optimizers.set_rate(share)
+        lr_multiplier = rate(step, config.steps, config.schedule)
+        optimizers.set_rate(lr_multiplier)
         optimizers.step()
         yield StepReport(
             step=step + 1,
             loss=total / count,
             gradient_norm=norm,
-            lr_multiplier=share,
+            lr_multiplier=lr_multiplier,
             labelled=ready.count,
             tokens=ready.tokens,
             micro_batches=ready.micro_batches,
@@ -246,7 +245,7 @@ def train(
 
 
 def finish_gradients(gradients: list[Tensor], count: Tensor, clip: float) -> Tensor:
-    """Turn gradients of a sum into those of a mean over `count`, clipped to norm `clip` (0: not), in one pass.
+    """Turn gradients of a sum into those of a mean over `count`, clipped to norm `clip` (0: no clipping), in one pass.
 
     Returns the norm of the mean's gradient before clipping, a scalar on the device.
     """

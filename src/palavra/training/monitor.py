@@ -1,4 +1,4 @@
-"""Watching a run: stop it when the loss is lost, and say when and on what."""
+"""Divergence: stop a run whose loss explodes, and name the step and its documents."""
 
 import math
 from collections.abc import Callable
@@ -6,34 +6,37 @@ from collections.abc import Callable
 from palavra.training.loop import StepReport
 
 SMOOTHING = 0.95
-# A loss this far above the first one is not a bad batch: an untrained model does better by guessing.
+# A smoothed loss this many times the first one is no bad batch: an untrained model does better by guessing.
 EXPLODED = 1.5
 SHOWN_DOCUMENTS = 4
 
 
 class Diverged(Exception):
-    """The loss is not a number, or left where an untrained model stands."""
+    """The loss is not finite, or far above that of an untrained model."""
 
 
 class Monitor:
-    """Follows the loss with an exponential average. Reads each report one step late, when the device has long
-    finished with it, so that looking costs no waiting. `name_document` says where a document comes from;
-    `guessing` is the loss of a blind guess: below half as much again no loss of a good start is lost."""
+    """Smooths the loss with an exponential average, and raises Diverged when it explodes.
 
-    def __init__(self, max_lr: float, name_document: Callable[[int], str] = str, guessing: float = 0.0):
-        self.max_lr, self.name_document, self.guessing = max_lr, name_document, guessing
+    Reads each report one step late, when the device has finished with it: reading then costs no waiting.
+    `name_document` gives the place of a document. A loss below 1.5 times `chance_loss`, that of a blind guess, never
+    counts as diverged.
+    """
+
+    def __init__(self, max_lr: float, name_document: Callable[[int], str] = str, chance_loss: float = 0.0):
+        self.max_lr, self.name_document, self.chance_loss = max_lr, name_document, chance_loss
         self.smoothed: float | None = None
         self.first: float | None = None
         self._waiting: StepReport | None = None
 
     def watch(self, report: StepReport) -> None:
-        """Take a new report in, judge the one before. Raises Diverged."""
+        """Take a new report, and judge the one before. Raises Diverged."""
         waiting, self._waiting = self._waiting, report
         if waiting is not None:
             self._judge(waiting)
 
     def settle(self) -> None:
-        """Judge what is still waiting: before a checkpoint is written, and at the end. Raises Diverged."""
+        """Judge the last report: before a checkpoint is written, and at the end. Raises Diverged."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self._judge(waiting)
@@ -45,7 +48,7 @@ class Monitor:
         before = loss if self.smoothed is None else self.smoothed
         self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
         self.first = loss if self.first is None else self.first
-        if self.smoothed > EXPLODED * max(self.first, self.guessing):
+        if self.smoothed > EXPLODED * max(self.first, self.chance_loss):
             raise Diverged(self._describe(report, f"the loss rose to {self.smoothed:.2f} from {self.first:.2f}"))
 
     def _describe(self, report: StepReport, what: str) -> str:

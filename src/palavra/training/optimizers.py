@@ -1,4 +1,4 @@
-"""Optimizers: torch's own, with the parameters sorted into those that decay and those that do not."""
+"""Optimizers: those of torch, with the parameters divided into those that decay and those that do not."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,19 +19,19 @@ class Optimizers:
         self.members = members
         self._peaks = [[group["lr"] for group in member.param_groups] for member in members]
 
-    def set_rate(self, share: float) -> None:
-        """Set every group to this share of its peak learning rate."""
+    def set_rate(self, lr_multiplier: float) -> None:
+        """Set every group to this multiple of its peak learning rate."""
         for member, peaks in zip(self.members, self._peaks, strict=True):
             for group, peak in zip(member.param_groups, peaks, strict=True):
-                group["lr"] = peak * share
+                group["lr"] = peak * lr_multiplier
 
     def step(self) -> None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for member in self.members:
             member.step()
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Drop all gradients."""
         for member in self.members:
             member.zero_grad(set_to_none=True)
 
@@ -43,7 +43,7 @@ class Optimizers:
                     yield f"{m}.{i}.{key}", value
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state`. Raises KeyError for a name that fits no parameter."""
+        """Load tensors that `state` gave. Raises KeyError for a name that fits no parameter."""
         parameters = [list(_parameters(member)) for member in self.members]
         for name, tensor in tensors.items():
             m, i, key = name.split(".", 2)
@@ -65,7 +65,7 @@ Named = list[tuple[str, nn.Parameter]]
 
 
 def _groups(named: Named, weight_decay: float, **options: Any) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases (vectors) do not."""
+    """Parameter groups in which matrices decay, and norms and biases (vectors) do not."""
     decayed = [p for _, p in named if p.ndim >= 2]
     spared = [p for _, p in named if p.ndim < 2]
     groups = [
@@ -131,21 +131,23 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.op
 
 
 def build_optimizers(
-    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, share_of: Callable[[str], float] | None = None
+    named: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    ratio_of: Callable[[str], float] | None = None,
 ) -> Optimizers:
-    """The optimizers of a model's trainable parameters; `share_of` gives the share of its learning rate that the
-    parameter of a name takes (None: all of it)."""
+    """The optimizers of a model's trainable parameters; `ratio_of` gives the ratio of a parameter's learning rate, by
+    name, to the optimizer's (None: 1)."""
     trainable = [(name, p) for name, p in named if p.requires_grad]
     members = OPTIMIZERS[config.name](trainable, config)
-    if share_of is not None:
-        shares = {p: share_of(name) for name, p in trainable}
+    if ratio_of is not None:
+        ratios = {p: ratio_of(name) for name, p in trainable}
         for member in members:
-            member.param_groups = [part for group in member.param_groups for part in _parted(group, shares)]
+            member.param_groups = [part for group in member.param_groups for part in _split_by_ratio(group, ratios)]
     return Optimizers(members)
 
 
-def _parted(group: dict[str, Any], shares: dict[nn.Parameter, float]) -> Iterator[dict[str, Any]]:
-    """A parameter group as several, one for each share of its learning rate."""
-    for share in sorted({shares[p] for p in group["params"]}):
-        members = [p for p in group["params"] if shares[p] == share]
-        yield {**group, "params": members, "lr": group["lr"] * share}
+def _split_by_ratio(group: dict[str, Any], ratios: dict[nn.Parameter, float]) -> Iterator[dict[str, Any]]:
+    """Split a parameter group into one for each ratio of its learning rate."""
+    for ratio in sorted({ratios[p] for p in group["params"]}):
+        members = [p for p in group["params"] if ratios[p] == ratio]
+        yield {**group, "params": members, "lr": group["lr"] * ratio}

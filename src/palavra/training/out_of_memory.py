@@ -1,4 +1,4 @@
-"""One line, with what to do, where a device has no more memory."""
+"""Running out of memory, reported in one line that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class OutOfMemory(PalavraError):
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """Raise OutOfMemory, which says what to do, where a step in the block runs out of memory."""
     try:
         yield

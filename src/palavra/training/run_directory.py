@@ -46,12 +46,12 @@ class RunDirectory:
 
     @property
     def log(self) -> Path:
-        """What the run said, with times."""
+        """The lines of the log, with times."""
         return self.path / "train.log"
 
     @property
     def tokenizer_stamp(self) -> Path:
-        """Which text and configuration the tokenizer was trained on."""
+        """A hash of the text and configuration that the tokenizer was trained on."""
         return self.path / "tokenizer.stamp"
 
     @property
@@ -70,16 +70,16 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from writing here while the block runs; the ranks of one run count as one.
+        """Keep other processes from writing here while the block runs; the ranks of one run count as one.
 
-        The directory is made if need be. A killed process leaves nothing locked. Raises PalavraError, in one
-        line, when another run is at work here.
+        Makes the directory if need be. A killed process leaves no lock. Raises PalavraError when another run works
+        here.
         """
         with locked(self.path) if distributed.is_main() else nullcontext():
             yield
 
     def drop_checkpoints(self) -> None:
-        """Remove them, as if at once: what a kill leaves is no checkpoint any more."""
+        """Remove them at once: what a kill in between leaves no longer counts as a checkpoint."""
         dropped = self.path / ".dropped"
         shutil.rmtree(dropped, ignore_errors=True)
         if self.checkpoints.exists():
@@ -89,9 +89,7 @@ class RunDirectory:
     def check_free(self) -> None:
         """Raise PalavraError when a run already lives here."""
         if self.recipe.exists() or self.weights.exists() or self.checkpoints.exists():
-            raise PalavraError(
-                f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
-            )
+            raise PalavraError(f"{self.path} already holds a run: add --resume to continue it, or choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,13 +102,13 @@ class RunDirectory:
 
 
 class Metrics:
-    """Appends to `metrics.jsonl`, each line whole; a resumed run first drops what comes after its checkpoint."""
+    """Appends to `metrics.jsonl`, each line whole; a resumed run first drops the lines after its checkpoint."""
 
     def __init__(self, path: Path, log: Log):
         self._path, self._log, self._failed = path, log, False
 
     def rewind(self, step: int) -> None:
-        """Forget lines after `step`, and a last line that a kill cut short."""
+        """Drop lines after `step`, and a last line that a kill cut short."""
         if not self._path.exists():
             return
         kept = []
@@ -124,7 +122,7 @@ class Metrics:
         atomic_write_text(self._path, "".join(kept))
 
     def write(self, line: MetricLine) -> None:
-        """Append one line. Where the disk does not take it, the curve has a gap; the run goes on."""
+        """Append one line. Where the disk refuses it, the curve has a gap and the run continues."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(to_json(line)) + "\n")

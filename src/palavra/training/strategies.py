@@ -1,8 +1,8 @@
-"""Fine-tuning strategies: which parameters move, when, and how fast."""
+"""Fine-tuning strategies: which parameters are trained, when, and how fast."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,68 +13,68 @@ from palavra.model.lora import add_lora, merge_lora
 from palavra.model.partial_embedding import merge_embedding, split_embedding
 from palavra.model.task_heads import TaskModel
 from palavra.training.config import StrategyConfig
+from palavra.training.job import Stage
 
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnfreezeStage:
-    """From the beginning of a part of the run until the share `until` of it, `trainable` says by name what moves."""
-
-    until: float
-    trainable: Callable[[str], bool]
+# Whether the parameter of a name is trained.
+Trainable = Callable[[str], bool]
 
 
 def prepare_model(model: TaskModel, strategy: StrategyConfig, tokens: npt.NDArray[np.integer]) -> None:
-    """Give the model what the strategy needs and freeze what will never move: also the vectors of tokens other than
-    those that the training texts hold (`tokens`, in any order). Before optimizers are built."""
+    """Add what the strategy needs to the model, and freeze what it never trains; the vectors of tokens other than those
+    of the training texts (`tokens`, in any order) too. Call before optimizers are built."""
     if strategy.name == "lora":
         add_lora(model.transformer.layers, strategy.rank, strategy.alpha)
-    ever = list(thaws(model, strategy))[-1].trainable
+    _, ever = trainable_parts(strategy, model.config.num_layers)[-1]
     if ever("transformer.embeddings.token.weight"):
         split_embedding(model.transformer.embeddings, tokens)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(ever(name))
+    _train_only(model, ever)
 
 
 def finish_model(model: TaskModel) -> None:
-    """Make an ordinary model of one that was prepared and trained."""
+    """Turn a prepared and trained model into an ordinary one."""
     merge_lora(model)
     merge_embedding(model.transformer.embeddings)
 
 
-def apply_thaw(model: nn.Module, thaw: UnfreezeStage) -> None:
-    """Freeze and thaw parameters, and forget the gradients of the frozen ones."""
+def stages_of(model: TaskModel, strategy: StrategyConfig, steps: int) -> list[Stage]:
+    """The stages of a run of so many steps; each trains at least the parameters of the one before."""
+    return [
+        Stage(until=max(1, round(until * steps)), begin=partial(_train_only, model, trainable))
+        for until, trainable in trainable_parts(strategy, model.config.num_layers)
+    ]
+
+
+def _train_only(model: nn.Module, trainable: Trainable) -> None:
+    """Freeze all other parameters, and drop their gradients."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(thaw.trainable(name))
+        parameter.requires_grad_(trainable(name))
         if not parameter.requires_grad:
             parameter.grad = None
 
 
-def thaws(model: TaskModel, strategy: StrategyConfig) -> Iterator[UnfreezeStage]:
-    """The parts of a run, in order; each moves at least what the one before did."""
-    layers = model.config.num_layers
+def trainable_parts(strategy: StrategyConfig, layers: int) -> list[tuple[float, Trainable]]:
+    """The parts of a run, in order: the fraction of the run at which each ends, and the parameters it trains."""
     if strategy.name == "full":
-        yield UnfreezeStage(until=1.0, trainable=lambda name: True)
-    elif strategy.name == "frozen":
-        yield UnfreezeStage(until=1.0, trainable=is_head)
-    elif strategy.name == "lora":
-        yield UnfreezeStage(until=1.0, trainable=lambda name: is_head(name) or ".lora_" in name)
-    elif strategy.name == "last-n":
+        return [(1.0, lambda name: True)]
+    if strategy.name == "frozen":
+        return [(1.0, is_head)]
+    if strategy.name == "lora":
+        return [(1.0, lambda name: is_head(name) or ".lora_" in name)]
+    if strategy.name == "last-n":
         if strategy.last_n > layers:
             raise PalavraError(f"strategy.last_n is {strategy.last_n}, the model has only {layers}: lower it")
-        yield UnfreezeStage(until=1.0, trainable=_from_layer(layers - strategy.last_n, layers))
-    else:
-        # Deep models thaw faster, so that every layer has its turn.
-        share = min(strategy.unfreeze_fraction, 1 / (layers + 2))
-        for thawed in range(layers + 1):
-            done = (thawed + 1) * share
-            yield UnfreezeStage(until=done, trainable=_from_layer(layers - thawed, layers))
-        yield UnfreezeStage(until=1.0, trainable=lambda name: True)
+        return [(1.0, _from_layer(layers - strategy.last_n, layers))]
+    # Deep models unfreeze faster, so that every layer has its turn.
+    fraction = min(strategy.unfreeze_fraction, 1 / (layers + 2))
+    gradual = [((thawed + 1) * fraction, _from_layer(layers - thawed, layers)) for thawed in range(layers + 1)]
+    return [*gradual, (1.0, lambda name: True)]
 
 
-def _from_layer(lowest: int, layers: int) -> Callable[[str], bool]:
-    """Whether a name is of the head, of a layer from `lowest` (from 0) on, or of the norm after the last one."""
+def _from_layer(lowest: int, layers: int) -> Trainable:
+    """The head, the layers from `lowest` (from 0) on, and the norm after the last one."""
 
     def trainable(name: str) -> bool:
         place = depth(name, layers)
@@ -84,13 +84,13 @@ def _from_layer(lowest: int, layers: int) -> Callable[[str], bool]:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter is of a task's own head, or weighs the tasks."""
+    """Whether a parameter belongs to the head of a task, or weighs the tasks."""
     return not name.startswith("transformer.")
 
 
 def depth(name: str, layers: int) -> int:
-    """How far up a parameter is: 0 for the embeddings, n for the n-th layer, the last layer's for the norm after it,
-    one more for a head."""
+    """The depth of a parameter: 0 for the embeddings, n for the n-th layer, that of the last layer for the norm after
+    it, one more for a head."""
     if is_head(name):
         return layers + 1
     found = _LAYER.match(name)
@@ -99,12 +99,12 @@ def depth(name: str, layers: int) -> int:
     return layers if name.startswith("transformer.final_norm") else 0
 
 
-def rate_share(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
-    """The share of the learning rate that the parameter of a name takes."""
+def lr_ratio_of(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
+    """A function that gives the ratio of a parameter's learning rate, by name, to the optimizer's."""
 
-    def share(name: str) -> float:
+    def ratio(name: str) -> float:
         if is_head(name):
             return strategy.head_lr_ratio
         return float(strategy.layer_decay ** (layers - depth(name, layers)))
 
-    return share
+    return ratio

@@ -13,14 +13,14 @@ from palavra.training.loop import StepReport
 
 
 class ThroughputMeter:
-    """What happened since the last log line. Reads losses from the device only when closed."""
+    """Loss, tokens and seconds since the last log line. Reads losses from the device only when closed."""
 
     def __init__(self) -> None:
         self.detail = ""
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, now."""
+        """Start a new window."""
         self._began = time.perf_counter()
         self._lost = self._settled = 0.0
         self._losses: list[torch.Tensor] = []
@@ -39,7 +39,7 @@ class ThroughputMeter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent in the block is not training time."""
+        """Exclude the time spent in the block."""
         at = time.perf_counter()
         try:
             yield
@@ -50,7 +50,7 @@ class ThroughputMeter:
         return time.perf_counter() - self._began - self._lost
 
     def take_seconds(self) -> float:
-        """Seconds since the window began, less those taken before."""
+        """Seconds since the window began, less those that earlier calls returned."""
         elapsed = self._elapsed()
         taken, self._settled = elapsed - self._settled, elapsed
         return taken

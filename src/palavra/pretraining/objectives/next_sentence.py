@@ -12,29 +12,22 @@ from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
-from palavra.model.heads import VocabularyModel
+from palavra.model.heads import MaskedLanguageModel
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, plain_sentences
+from palavra.pretraining.objectives.base import TextObjective
 from palavra.pretraining.objectives.joint import JointPretraining
-from palavra.pretraining.objectives.masked import TextObjective, vocabulary_for_masking
+from palavra.pretraining.objectives.masked import masking_vocabulary
 from palavra.recipe import Recipe
 from palavra.tokenizer import Tokenizer
 
 
 class NextSentencePretraining(JointPretraining):
-    """Tokens that were hidden, and whether the second part of a text follows the first."""
+    """Predict hidden tokens, and whether the second part of a text follows the first."""
 
     name = "next_sentence"
     template = replace(MASKED_TEMPLATE, special=3)
-
-    def new(self, config: ModelConfig) -> NextSentenceModel:
-        """A fresh model."""
-        return NextSentenceModel(config)
-
-    def load(self, directory: Path) -> NextSentenceModel:
-        """The masked language model of a directory, with a new second head where it has none."""
-        return load_next_sentence_model(directory)
 
     def check_config(self, config: ModelConfig, name: str) -> None:
         """Raise PalavraError for a family without segments."""
@@ -42,7 +35,15 @@ class NextSentencePretraining(JointPretraining):
         if config.family != "bert":
             raise PalavraError(f"{name} is of family {config.family}: next-sentence prediction is for bert alone")
 
-    def save(self, model: VocabularyModel, directory: Path, ids: dict[str, Any]) -> None:
+    def new(self, config: ModelConfig) -> NextSentenceModel:
+        """A model with both heads and random weights."""
+        return NextSentenceModel(config)
+
+    def load(self, directory: Path) -> NextSentenceModel:
+        """The masked language model of a directory, with a new second head where it has none."""
+        return load_next_sentence_model(directory)
+
+    def save(self, model: MaskedLanguageModel, directory: Path, ids: dict[str, Any]) -> None:
         """Write a directory with both heads."""
         assert isinstance(model, NextSentenceModel)
         save_next_sentence_model(model, directory, ids)
@@ -51,22 +52,21 @@ class NextSentencePretraining(JointPretraining):
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """Masking as the recipe has it, and pairs."""
+        """The losses of hidden tokens and of pairs, added."""
         assert recipe.model.context
         sentences = plain_sentences(vocab_size) if tokenizer is None else Sentences.of(tokenizer)
-        vocabulary = vocabulary_for_masking(vocab_size, tokenizer)
+        vocabulary = masking_vocabulary(vocab_size, tokenizer)
         return NextSentenceObjective(
             recipe.masking, vocabulary, sentences, context=recipe.model.context, tokens=piece, kernel=kernel
         )
 
-    def evaluate_beside(
-        self, model: VocabularyModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, limit: int | None,
-        sliding: bool,
-    ) -> ObjectiveResult:  # fmt: skip
-        """The second head."""
+    def evaluate_auxiliary(
+        self, model: MaskedLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, sliding: bool
+    ) -> ObjectiveResult:
+        """Evaluate the second head on pairs."""
         del sliding
         assert isinstance(model, NextSentenceModel)
         objective = NextSentenceObjective(
             MaskingConfig(), vocabulary_of(tokenizer), Sentences.of(tokenizer), context=model.config.context, tokens=0.0
         )
-        return evaluate_next_sentence(model, held_out, objective, compute, limit=limit)
+        return evaluate_next_sentence(model, held_out, objective, compute, limit=None)

@@ -1,47 +1,66 @@
-"""Precision and compilation of a run."""
+"""Threads, precision and compilation of a run."""
 
 from dataclasses import replace
 
-from palavra.data.sources import source_bytes
-from palavra.model.compute import Compute, choose_compute
-from palavra.pretraining.plan.resolve import run_tokens, seconds_of, steps_of_length
-from palavra.recipe import UNKNOWN_BYTES, Recipe, vocabulary_for
+import torch
 
-# A shorter run would not earn its compilation back.
-WORTH_COMPILING_SECONDS = 100.0
+from palavra.model.compute import Compute, choose_compute, for_dropout
+from palavra.pretraining.plan.corpus_stats import CorpusStats
+from palavra.pretraining.plan.length import stated_steps, stated_tokens, time_budget
+from palavra.pretraining.plan.timing import single_micro_batch, step_seconds
+from palavra.recipe import Recipe
+
+# One thread replaces all of them only where it is clearly faster: other programs come and go.
+SINGLE_THREAD_GAIN = 1.25
+TOKENS_TO_TIME_THREADS = 8192
+
+# A shorter run does not earn its compilation back. Narrow models gain less (10 to 22% of a step of nano) for half a
+# minute of compiling: they need longer.
+WORTH_COMPILING_SECONDS, WORTH_COMPILING_TOKENS = 100.0, 3e6
+NARROW, NARROW_FACTOR = 128, 1.8
 
 
-WORTH_COMPILING_TOKENS = 3e6
+def set_threads(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[int, str]:
+    """Set the number of threads of this process, and return it with the reason: the recipe's, or the faster of all and
+    one.
+
+    A core that another program keeps busy holds up every step of the others: there one thread can be several
+    times as fast as two. Results depend on the number bit for bit, so it becomes part of the recipe.
+    """
+    available = torch.get_num_threads()
+    threads, why = recipe.train.threads, "as the recipe says"
+    if threads is None and (compute.device.type != "cpu" or available == 1):
+        threads, why = available, "all"
+    elif threads is None:
+        seconds = {count: _seconds_with(count, recipe, text, compute) for count in (available, 1)}
+        threads = 1 if seconds[1] * SINGLE_THREAD_GAIN < seconds[available] else available
+        why = ", ".join(f"{each * 1000:.0f} ms a step with {count}" for count, each in seconds.items())
+        if threads != available:
+            why += "; the other cores are busy"
+    torch.set_num_threads(threads)
+    return threads, f"threads: {threads} ({why})"
 
 
-# Narrow models gain less (10 to 22% of a step of nano) for half a minute of compiling: they need longer.
-NARROW, WORTH_COMPILING_NARROW = 128, 1.8
+def _seconds_with(threads: int, recipe: Recipe, text: CorpusStats, compute: Compute) -> float:
+    """Seconds of a step of the smallest size with so many threads."""
+    torch.set_num_threads(threads)
+    smallest = single_micro_batch(replace(recipe, init=None).of_size("nano"), TOKENS_TO_TIME_THREADS)
+    return step_seconds(smallest, text, compute, steps=5, patience=5.0)
 
 
-def _uncompiled(recipe: Recipe) -> Compute:
-    """The arithmetic that sizes are compared with: compiling each would take longer than measuring it."""
+def uncompiled(recipe: Recipe) -> Compute:
+    """The compute that sizes and threads are compared with: compiling each takes longer than measuring it."""
     return choose_compute(recipe.train.device, recipe.train.precision, "off")
 
 
-def _compute(recipe: Recipe, epoch_tokens: int) -> Compute:
-    """The arithmetic of a run whose size is settled."""
+def compute_for(recipe: Recipe, epoch_tokens: int) -> Compute:
+    """Device, precision, attention and compilation of a recipe whose sizes are resolved. "auto" compiles where the run
+    is long enough to earn it back."""
     train = recipe.train
-    times = WORTH_COMPILING_NARROW if (recipe.model.hidden_size or 0) <= NARROW else 1.0
-    if recipe.train.minutes is not None or steps_of_length(recipe, epoch_tokens) is None:
-        worth = seconds_of(recipe) >= times * WORTH_COMPILING_SECONDS
+    factor = NARROW_FACTOR if (recipe.model.hidden_size or 0) <= NARROW else 1.0
+    if train.minutes is not None or stated_steps(recipe, epoch_tokens) is None:
+        worth = time_budget(recipe) >= factor * WORTH_COMPILING_SECONDS
     else:
-        worth = run_tokens(recipe, epoch_tokens) >= times * WORTH_COMPILING_TOKENS
-    return choose_compute(train.device, train.precision, train.compile, worth)
-
-
-def _with_vocabulary(recipe: Recipe) -> Recipe:
-    """The recipe with the size of a vocabulary that suits the text, where one is to be made and is left open."""
-    if recipe.init or recipe.tokenizer_from or recipe.tokenizer.vocab_size is not None:
-        return recipe
-    entries = vocabulary_for(source_bytes(recipe.data) or UNKNOWN_BYTES)
-    return replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=entries))
-
-
-def _with_compute(recipe: Recipe, compute: Compute) -> Recipe:
-    """The recipe with what was chosen for this machine, so that it computes the same when resumed or repeated."""
-    return replace(recipe, train=replace(recipe.train, precision=compute.precision, compile=compute.compile))
+        worth = stated_tokens(recipe, epoch_tokens) >= factor * WORTH_COMPILING_TOKENS
+    compute = choose_compute(train.device, train.precision, train.compile, worth)
+    return for_dropout(compute, recipe.model.attention_dropout)

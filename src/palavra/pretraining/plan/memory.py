@@ -1,4 +1,4 @@
-"""What a training step needs of memory, what there is, and how many tokens go through the model at once therefore."""
+"""Memory: what a training step needs, what the machine has, and how many tokens of a batch fit at once."""
 
 import os
 from dataclasses import replace
@@ -8,20 +8,19 @@ import torch
 
 from palavra import distributed
 from palavra.model.compute import Compute
-from palavra.model.config import ModelConfig
 from palavra.model.heads import VocabularyModel
-from palavra.pretraining.objectives import pretraining_objective
+from palavra.pretraining.model import shape_only
 from palavra.recipe import Recipe
 from palavra.training.out_of_memory import OutOfMemory
 
-# Of the free memory, what a step is planned to take: the estimate is one, and other programs come and go.
-USED_SHARE = 0.7
+# Fraction of the free memory that a step may take: the estimate is rough, and other programs come and go.
+USED_FRACTION = 0.7
 # More tokens at once make no machine faster.
-MOST_AT_ONCE = 131_072
+MAX_MICRO_BATCH_TOKENS = 131_072
 
 
 def available_memory(compute: Compute) -> float:
-    """Bytes of memory that training may use here: what the machine, its container and the process's own limit leave."""
+    """Bytes of memory that training may use: the least that machine, container and process limit leave."""
     if compute.device.type == "cuda":
         return float(torch.cuda.mem_get_info(compute.device)[0])
     return min(_of_machine(), _of_container(), _of_process())
@@ -37,7 +36,7 @@ def _of_machine() -> float:
 
 
 def _of_container() -> float:
-    """What its control group leaves (Linux), less what only caches files."""
+    """Bytes that the control group leaves (Linux); memory that only caches files counts as free."""
     try:
         group = Path("/sys/fs/cgroup")
         limit, used = float((group / "memory.max").read_text()), float((group / "memory.current").read_text())
@@ -48,7 +47,7 @@ def _of_container() -> float:
 
 
 def _of_process() -> float:
-    """What `ulimit -v` leaves of the address space."""
+    """Bytes that `ulimit -v` leaves of the address space."""
     try:
         import resource
 
@@ -69,18 +68,16 @@ def memory_estimate(model: VocabularyModel, micro_batch_tokens: int) -> float:
     return 16.0 * parameters + micro_batch_tokens * (config.num_layers * layer + 16.0 * config.hidden_size) + 2**28
 
 
-def fit_micro_batch(
-    recipe: Recipe, given: int | None, config: ModelConfig, compute: Compute
-) -> tuple[Recipe, tuple[str, ...]]:
-    """The settled recipe with as many tokens in a micro-batch as fit into memory, unless so many are `given`; a line
-    where that is less than the batch, or too much. The gradient is that of the whole batch either way.
+def fit_micro_batch(recipe: Recipe, given: int | None, vocab_size: int, compute: Compute) -> tuple[Recipe, list[str]]:
+    """The recipe with as many tokens in a micro-batch as fit into memory, unless so many are `given`; and the reason,
+    where that is less than the batch, or too much. Sizes must be resolved. The gradient is that of the whole batch
+    either way.
 
     Raises OutOfMemory when the smallest micro-batch would not fit.
     """
     train, context = recipe.train, recipe.model.context
     assert train.batch_tokens and train.micro_batch_tokens and context
-    with torch.device("meta"):
-        model = pretraining_objective(recipe).new(config)
+    model = shape_only(recipe, vocab_size)
     free = available_memory(compute)
     # Several ranks see different free memory, and must not split their batches differently.
     if given is not None or distributed.world_size() > 1:
@@ -89,27 +86,19 @@ def fit_micro_batch(
             f"memory: a step may need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: lower "
             f"train.micro_batch_tokens ({train.micro_batch_tokens}) if it fails"
         )
-        return recipe, (line,) if needed > free else ()
-    batch = train.batch_tokens
-    splits = [n for n in range(1, batch // context + 1) if batch % n == 0 and batch // n <= max(context, MOST_AT_ONCE)]
-    fits = (batch // n for n in splits if memory_estimate(model, batch // n) <= USED_SHARE * free)
-    micro = next(fits, batch // splits[-1] if splits else batch)
+        return recipe, [line] if needed > free else []
+    batch, most = train.batch_tokens, max(context, MAX_MICRO_BATCH_TOKENS)
+    splits = [batch // n for n in range(1, batch // context + 1) if batch % n == 0 and batch // n <= most] or [batch]
+    fits = (tokens for tokens in splits if memory_estimate(model, tokens) <= USED_FRACTION * free)
+    micro = next(fits, splits[-1])
     needed = memory_estimate(model, micro)
     if needed > free:
         raise OutOfMemory(
             f"a step of this model needs about {needed / 1e9:.1f} GB even with {micro} tokens at once, and "
             f"{free / 1e9:.1f} GB are free: choose a smaller --size or model.context, or end other programs"
         )
-    lines = (
+    line = (
         f"memory: {batch // micro} micro-batches a step of {micro:,} tokens, about {needed / 1e9:.1f} GB of the "
-        f"{free / 1e9:.1f} GB that are free",
+        f"{free / 1e9:.1f} GB that are free"
     )
-    return replace(recipe, train=replace(train, micro_batch_tokens=micro)), lines if micro < batch else ()
-
-
-def timing_recipe(recipe: Recipe, most: int = MOST_AT_ONCE) -> Recipe:
-    """A settled recipe whose steps are single micro-batches of at most so many tokens (a context at least), to time."""
-    train = recipe.train
-    assert train.micro_batch_tokens and recipe.model.context
-    tokens = min(train.micro_batch_tokens, max(most, recipe.model.context))
-    return replace(recipe, train=replace(train, batch_tokens=tokens, micro_batch_tokens=tokens))
+    return replace(recipe, train=replace(train, micro_batch_tokens=micro)), [line] if micro < batch else []

@@ -1,28 +1,32 @@
-"""The budget picks the model: a short measurement of this machine and a scaling rule.
+"""The size of the model: the one named, that of `init`, or the one that suits the length of the run.
 
-The rule is the scaling law of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 10), loss = E + A / N^a + B / D^b, in
-N parameters outside the embeddings and D tokens seen, with constants fitted to the package's own runs
-(docs/budget.md). Repeated text counts less and less (Muennighoff et al. 2023, arXiv:2305.16264,
-eq. 5). It is used only to rank sizes against one another, never reported as a forecast.
+For a length in minutes, a few steps of each size are timed on this machine and a scaling law (`scaling_law`) ranks the
+sizes by what they would reach. The ranking is all it is used for; it is never reported as a forecast.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import torch
+from pathlib import Path
+from typing import get_args
 
 from palavra.model.compute import Compute
-from palavra.pretraining.objectives import pretraining_objective
+from palavra.model.directory import read_config
+from palavra.pretraining.model import shape_only
+from palavra.pretraining.plan.corpus_stats import CorpusStats
+from palavra.pretraining.plan.length import RESERVE, stated_tokens, time_budget
 from palavra.pretraining.plan.memory import fit_micro_batch
-from palavra.pretraining.plan.scaling_law import SCALING_LAW, parameters_without_embeddings
-from palavra.pretraining.plan.timing import TimingRun, step_seconds
-from palavra.recipe import SIZES, Recipe, SizeName
+from palavra.pretraining.plan.scaling_law import SCALING_LAW, parameters_without_embeddings, size_for_tokens
+from palavra.pretraining.plan.timing import step_seconds
+from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
+from palavra.recipe.learning_rates import pretraining_rate
 from palavra.training.out_of_memory import OutOfMemory
+
+# A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
+FEWEST_STEPS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCandidate:
-    """A size that was looked at: its measured tokens/s, the tokens it could see in the time, and its rank."""
+    """A size that was timed: its tokens/s, the tokens it would see in the time, and the loss that ranks it."""
 
     size: SizeName
     parameters: int
@@ -32,49 +36,93 @@ class SizeCandidate:
     chosen: bool = False
 
 
-# A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
-FEWEST_STEPS = 300
+def with_size(
+    recipe: Recipe, text: CorpusStats, compute: Compute
+) -> tuple[Recipe, list[str], list[SizeCandidate]]:  # fmt: skip
+    """The recipe with every size filled in, the reasons, and the sizes that were timed for it."""
+    if recipe.init:
+        sized, nearest = _with_size_of_init(recipe, recipe.init)
+        return sized, [f"size: that of {recipe.init}; batch and learning rate as for {nearest}"], []
+    size, train = recipe.model.size, recipe.train
+    if size != "auto":
+        return recipe.of_size(size), [f"size: {size} (asked for)"], []
+    if train.steps or train.tokens or train.epochs:
+
+        def tokens_of(name: SizeName) -> float:
+            sized = recipe.of_size(name)
+            return stated_tokens(sized, text.epoch_tokens(sized))
+
+        name = size_for_tokens(tokens_of, text.tokens)
+        return recipe.of_size(name), [f"size: {name} (for {tokens_of(name):,.0f} tokens)"], []
+    candidates = _timed_sizes(recipe, text, compute)
+    (chosen,) = (candidate.size for candidate in candidates if candidate.chosen)
+    unstated = " (no length was given)" if train.minutes is None else ""
+    reasons = [f"budget: {time_budget(recipe) / 60:g} minutes, {text.tokens:,} tokens of text{unstated}"]
+    reasons += [
+        f"size {c.size}: {c.tokens_per_second:,.0f} tokens/s measured uncompiled, {c.tokens:,.0f} tokens in the time, "
+        f"predicted loss {c.predicted_loss:.3f}{'  <- chosen' if c.chosen else ''}"
+        for c in candidates
+    ]
+    return recipe.of_size(chosen), reasons, candidates
 
 
-def choose_size(
-    recipe: Recipe,
-    seconds: float,
-    unique_tokens: int,
-    vocab_size: int,
-    compute: Compute,
-    timing_run_of: Callable[[Recipe], TimingRun],
-) -> tuple[Recipe, list[SizeCandidate]]:
-    """Try the sizes upwards, measure what each would see in `seconds`, and take the one the rule ranks first.
+def _timed_sizes(recipe: Recipe, text: CorpusStats, compute: Compute) -> list[SizeCandidate]:
+    """Time the sizes upwards; the one with the lowest predicted loss is marked as chosen.
 
     Stops where a size no longer fits in memory, could not make `FEWEST_STEPS` steps, or two in a row rank worse.
     """
+    seconds = time_budget(recipe) * (1 - RESERVE)
     found: list[SizeCandidate] = []
-    pretraining = pretraining_objective(recipe)
     for name in SIZES:
         sized = recipe.of_size(name)
-        config = sized.model.build(vocab_size, None)
         try:
-            sized, _ = fit_micro_batch(sized, recipe.train.micro_batch_tokens, config, compute)
+            sized, _ = fit_micro_batch(sized, recipe.train.micro_batch_tokens, text.vocab_size, compute)
         except OutOfMemory:
             if not found:
                 raise
             break
-        assert sized.train.batch_tokens
-        torch.manual_seed(sized.train.seed)
-        model = pretraining.new(config).to(compute.device)
-        timing_run = timing_run_of(sized)
-        each = step_seconds(model, timing_run.objective, timing_run, compute, steps=4, patience=0.02 * seconds)
+        each = step_seconds(sized, text, compute, steps=4, patience=0.02 * seconds)
         if found and seconds / each < FEWEST_STEPS:
             break
-        rate = sized.train.batch_tokens / each
-        size = parameters_without_embeddings(model)
-        tokens = rate * seconds
-        loss = SCALING_LAW.loss(size, tokens, unique_tokens)
+        assert sized.train.batch_tokens
+        speed = sized.train.batch_tokens / each
+        parameters = parameters_without_embeddings(shape_only(sized, text.vocab_size))
+        loss = SCALING_LAW.loss(parameters, speed * seconds, text.tokens)
         found.append(
-            SizeCandidate(size=name, parameters=size, tokens_per_second=rate, tokens=tokens, predicted_loss=loss)
+            SizeCandidate(
+                size=name, parameters=parameters, tokens_per_second=speed, tokens=speed * seconds, predicted_loss=loss
+            )
         )
         if len(found) > 2 and found[-1].predicted_loss > found[-2].predicted_loss > found[-3].predicted_loss:
             break
     best = min(found, key=lambda candidate: candidate.predicted_loss)
-    marked = [replace(candidate, chosen=candidate is best) for candidate in found]
-    return recipe.of_size(best.size), marked
+    return [replace(candidate, chosen=candidate is best) for candidate in found]
+
+
+def _with_size_of_init(recipe: Recipe, init: str) -> tuple[Recipe, SizeName]:
+    """The recipe with the architecture of `init`, and context, batch and learning rate of the size nearest to it, which
+    is returned too."""
+    config = read_config(Path(init))
+
+    def distance(name: SizeName) -> int:
+        return abs(SIZES[name].hidden_size - config.hidden_size) + abs(SIZES[name].num_layers - config.num_layers)
+
+    nearest = min(SIZES, key=distance)
+    sized = recipe.of_size(nearest)
+    model = replace(
+        sized.model,
+        size="auto",
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        intermediate_size=config.intermediate_size,
+        context=min(recipe.model.context or SIZES[nearest].context, config.context),
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
+    if config.family in get_args(FamilyName):
+        model = replace(model, family=config.family)  # type: ignore[arg-type]
+    optimizer = sized.optimizer
+    if recipe.optimizer.learning_rate is None:
+        optimizer = replace(optimizer, learning_rate=pretraining_rate(optimizer.name, nearest, continued=True))
+    return replace(sized, model=model, optimizer=optimizer), nearest

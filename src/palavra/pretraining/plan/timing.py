@@ -4,34 +4,28 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from palavra.batch import Batch
 from palavra.data.loader import Packed
 from palavra.losses import Loss
-from palavra.model.compute import Compute
+from palavra.model.compute import Compute, compile_layers
 from palavra.model.heads import VocabularyModel
 from palavra.model.layouts import Layout
-from palavra.pretraining.objectives import pretraining_objective
-from palavra.pretraining.objectives.masked import TextObjective
+from palavra.objectives.masked import softmax_kernel
+from palavra.pretraining.model import new_model
+from palavra.pretraining.objectives import TextObjective, pretraining_objective
+from palavra.pretraining.plan.corpus_stats import CorpusStats
+from palavra.pretraining.plan.memory import MAX_MICRO_BATCH_TOKENS
 from palavra.recipe import Recipe
 from palavra.training.loop import LoopConfig, Prepared, in_steps, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
-from palavra.training.out_of_memory import memory_told
+from palavra.training.out_of_memory import explain_out_of_memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimingRun:
-    """What a measurement needs besides a model: the recipe, packed text and the objective (uncompiled)."""
-
-    recipe: Recipe
-    packed: Iterator[Packed]
-    objective: TextObjective
-
-
-class _At:
+class _AtProgress:
     """An objective as it is at one point of the training, whatever the step."""
 
     def __init__(self, objective: TextObjective, progress: float):
@@ -48,38 +42,61 @@ class _At:
 
 
 def step_seconds(
-    model: VocabularyModel, objective: TextObjective, timing_run: TimingRun, compute: Compute, *, steps: int = 8,
-    patience: float = math.inf,
-) -> float:  # fmt: skip
-    """Seconds of one optimizer step of this recipe: of each kind of step that an objective has, the median of a few
-    after the first ones (which compile and allocate), taken together by their shares. Gives up on more of a kind after
-    `patience` seconds. The model's weights are restored."""
-    recipe = timing_run.recipe
-    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    optimizers = build_optimizers(model.named_parameters(), recipe.optimizer)
+    recipe: Recipe, text: CorpusStats, compute: Compute, *, steps: int = 8, patience: float = math.inf
+) -> float:
+    """Seconds of one optimizer step of a recipe whose sizes are resolved, measured with a model of its own.
+
+    Of each kind of step that the objective has, the median of a few steps after the first ones (which compile and
+    allocate); the kinds are weighted by how often they occur. Stops measuring a kind after `patience` seconds. Raises
+    OutOfMemory.
+    """
+    pretraining = pretraining_objective(recipe)
+    model = new_model(recipe, text.vocab_size).to(compute.device)
+    compile_layers(model.transformer.layers, compute)
+    objective = pretraining.objective(
+        recipe, text.vocab_size, text.tokenizer, float(recipe.model.context or 0), softmax_kernel(compute)
+    )
+    optimizers, batches = build_optimizers(model.named_parameters(), recipe.optimizer), text.batches(recipe)
     total = 0.0
-    for progress, share in pretraining_objective(recipe).kinds_of_steps(recipe):
-        times = _step_times(model, _At(objective, progress), timing_run, optimizers, compute, steps + 2, patience)
+    for progress, rate in pretraining.kinds_of_steps(recipe):
+        at = _AtProgress(objective, progress)
+        times = _step_times(model, at, recipe, batches, optimizers, compute, steps + 2, patience)
         # The first half is warm-up too: what compiled keeps the cores busy for a while.
-        total += share * statistics.median_high(times[max(2, len(times) // 2) :] or times[-1:])
-    optimizers.zero_grad()
-    model.load_state_dict(before)
+        total += rate * statistics.median_high(times[max(2, len(times) // 2) :] or times[-1:])
     return total
 
 
+def quick_step_seconds(recipe: Recipe, text: CorpusStats, compute: Compute, *, patience: float = 10.0) -> float:
+    """An estimate of `step_seconds` within seconds: from a few uncompiled micro-batches."""
+    one = single_micro_batch(recipe)
+    assert recipe.train.batch_tokens and one.train.batch_tokens
+    each = step_seconds(one, text, replace(compute, compiled=False), steps=3, patience=patience)
+    return each * recipe.train.batch_tokens / one.train.batch_tokens
+
+
+def single_micro_batch(recipe: Recipe, max_tokens: int = MAX_MICRO_BATCH_TOKENS) -> Recipe:
+    """The recipe with steps of a single micro-batch of at most so many tokens, at least a context."""
+    train = recipe.train
+    assert train.micro_batch_tokens and recipe.model.context
+    tokens = min(train.micro_batch_tokens, max(max_tokens, recipe.model.context))
+    return replace(recipe, train=replace(train, batch_tokens=tokens, micro_batch_tokens=tokens))
+
+
 def _step_times(
-    model: VocabularyModel, objective: TextObjective, timing_run: TimingRun, optimizers: Optimizers, compute: Compute,
-    steps: int, patience: float,
+    model: VocabularyModel, objective: TextObjective, recipe: Recipe, batches: Iterator[Packed],
+    optimizers: Optimizers, compute: Compute, steps: int, patience: float,
 ) -> list[float]:  # fmt: skip
-    """The seconds of so many steps, or of those that there was `patience` for, at least three."""
-    recipe, train_config = timing_run.recipe, timing_run.recipe.train
+    """The seconds of each of so many steps; of at least three, but of no more after `patience` seconds."""
     assert recipe.model.context
-    config = LoopConfig(steps=steps, clip=recipe.optimizer.clip, seed=train_config.seed, row_width=recipe.model.context)
-    prepared = prepare_steps(in_steps(timing_run.packed, train_config.micro_batches()), objective, config, compute, 0)
+    config = LoopConfig(
+        steps=steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed,
+        row_width=recipe.model.context,
+    )  # fmt: skip
+    prepared = prepare_steps(in_steps(batches, recipe.train.micro_batches()), objective, config, compute, 0)
     times: list[float] = []
     begin = last = time.perf_counter()
-    with memory_told():
-        for _ in train(model, objective, prepared, optimizers, recipe.schedule, config, compute):
+    with explain_out_of_memory():
+        for _ in train(model, objective, prepared, optimizers, config, compute):
             compute.synchronize()
             now = time.perf_counter()
             times.append(now - last)

@@ -328,7 +328,7 @@ def _refuse_stray_tags(examples: Sequence[TaggedSentence]) -> None:
             if label in stray:
                 raise PalavraError(
                     f"{example.where}: word {number + 1}, {example.words[number]!r}, has the label {label!r}, where "
-                    "most others spell spans (B-, I-): mend it, or give --scheme plain for labels of single words"
+                    "most others spell spans (B-, I-): mend it, or give --scheme=plain for labels of single words"
                 )
 
 

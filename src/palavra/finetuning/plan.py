@@ -1,0 +1,124 @@
+"""From a fine-tuning recipe to a resolved one: the one stage that decides optimizer, learning rate, threads, precision,
+compilation and steps, for a run and for a dry run alike."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from palavra.finetuning.splits import SPLITS, Split, read_split
+from palavra.finetuning.validate import check_metric, check_options, check_recipe
+from palavra.inference.finetuned import context_of
+from palavra.model.compute import Compute, choose_compute, for_dropout
+from palavra.model.config import ModelConfig
+from palavra.model.directory import read_config
+from palavra.recipe import FinetuneRecipe
+from palavra.recipe.finetuning_options import optimizer_of
+from palavra.tasks.features import EncodedExamples
+from palavra.tasks.sampling import BatchSampler
+from palavra.tokenizer import Tokenizer
+from palavra.training.config import OptimizerName
+
+# A shorter run does not earn its compilation back.
+WORTH_COMPILING_TOKENS = 6e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSplit:
+    """The training and validation examples of a task as token ids."""
+
+    train: EncodedExamples
+    valid: EncodedExamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedFinetuning:
+    """A recipe with every open value filled in, the `compute` it runs with, the `encoded` examples of each task that
+    its steps were counted on, and the `reasons` of the decisions, a line each."""
+
+    recipe: FinetuneRecipe
+    compute: Compute
+    encoded: Mapping[str, EncodedSplit]
+    reasons: tuple[str, ...]
+
+
+def resolve_finetuning(
+    recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, pretrained_with: OptimizerName | None = None
+) -> ResolvedFinetuning:
+    """Fill in everything that a recipe leaves open; a resolved recipe stays as it is. Sets the number of threads of
+    this process."""
+    config = read_config(Path(recipe.model))
+    recipe = recipe.settled(config.hidden_size, pretrained_with)
+    optimizer, train = recipe.optimizer, recipe.train
+    assert optimizer is not None
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    encoded = {split.task.spec.name: encode_split(split, tokenizer, config) for split in splits}
+    features = {name: one.train for name, one in encoded.items()}
+    tokens = sum(int(one.lengths.sum()) for one in features.values()) * train.epochs
+    compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
+    compute = for_dropout(compute, config.attention_dropout)
+    steps = train.steps or max(1, math.ceil(train.epochs * batch_sampler(recipe, features).epoch_steps))
+    train = replace(
+        train, steps=steps, precision=compute.precision, compile=compute.compile, threads=torch.get_num_threads()
+    )
+    length = (
+        f"{steps:,} step{'s' * (steps != 1)} of {train.batch_size} examples, {optimizer.name} at {optimizer.max_lr:.3g}"
+    )
+    return ResolvedFinetuning(
+        recipe=replace(recipe, train=train), compute=compute, encoded=encoded, reasons=(*compute.reasons, length)
+    )
+
+
+def encode_split(split: Split, tokenizer: Tokenizer, config: ModelConfig) -> EncodedSplit:
+    """Encode training and validation examples; where long texts are read in windows, the latter as for predictions."""
+    task = split.task
+    context, segments, windows = context_of(config, task), config.segments > 1, task.spec.overflow == "window"
+    return EncodedSplit(
+        train=task.encode(split.train, tokenizer, context, segments),
+        valid=task.encode(split.valid, tokenizer, context, segments, split=windows),
+    )
+
+
+def batch_sampler(recipe: FinetuneRecipe, features: Mapping[str, EncodedExamples]) -> BatchSampler:
+    """The sampler of the recipe's batches, over the training examples of each task."""
+    train = recipe.train
+    return BatchSampler(
+        features=features,
+        batch_size=train.batch_size,
+        micro_batch_tokens=train.micro_batch_tokens,
+        seed=train.seed,
+        mixing=recipe.mixing,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningPlan:
+    """The resolved recipe of a run with the `reasons` of its values, its number of `steps`, and for each task the
+    examples by split and the training examples that are cut to the context."""
+
+    recipe: FinetuneRecipe
+    steps: int
+    examples: Mapping[str, Mapping[str, int]]
+    truncated: Mapping[str, int]
+    reasons: tuple[str, ...]
+
+
+def plan_finetuning(recipe: FinetuneRecipe) -> FinetuningPlan:
+    """Resolve a recipe as `run_finetuning` does, without training. Raises PalavraError for what would end the run."""
+    check_recipe(recipe)
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    check_options(recipe, [split.task for split in splits])
+    check_metric(recipe.train.metric, splits)
+    model = Path(recipe.model)
+    resolved = resolve_finetuning(recipe, splits, Tokenizer.load(model), optimizer_of(model))
+    assert resolved.recipe.train.steps
+    return FinetuningPlan(
+        recipe=resolved.recipe,
+        steps=resolved.recipe.train.steps,
+        examples={split.task.spec.name: {kind: len(getattr(split, kind)) for kind in SPLITS} for split in splits},
+        truncated={name: one.train.truncated for name, one in resolved.encoded.items()},
+        reasons=resolved.reasons,
+    )

@@ -1,0 +1,62 @@
+"""Mistakes in a fine-tuning recipe that are found before training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from palavra.errors import PalavraError
+from palavra.finetuning.splits import Split
+from palavra.model.config import check_output
+from palavra.model.directory import read_config
+from palavra.model.task_heads import check_head_name
+from palavra.recipe import FinetuneRecipe
+from palavra.tasks.saved_model import check_head
+from palavra.tasks.spec import MixingConfig, check_fields
+from palavra.tasks.task import Task
+from palavra.training.config import check_strategy
+
+
+def check_recipe(recipe: FinetuneRecipe) -> None:
+    """Raise PalavraError for a recipe that no data could make valid."""
+    if not recipe.tasks:
+        raise PalavraError("no task was given: name a kind and a file of labelled examples")
+    if not recipe.model:
+        raise PalavraError("--model is missing: name the folder of a pretrained model to fine-tune")
+    for task in recipe.tasks:
+        if not task.train:
+            raise PalavraError(f"task {task.name} has no training file: set train to one")
+        check_head_name(task.name)
+        check_fields(task)
+
+
+def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
+    """Raise PalavraError for settings that change nothing. Not for a sweep, in which one trial may use what another
+    leaves aside."""
+    check_strategy(recipe.strategy)
+    if len(tasks) == 1 and recipe.mixing != MixingConfig():
+        raise PalavraError("mixing means nothing for a single task: leave it out")
+    config = read_config(Path(recipe.model))
+    for task in tasks:
+        check_output(task.spec.output, task.spec.name)
+        check_head(config, task)
+        if (task.spec.max_length or 0) > config.context:
+            raise PalavraError(
+                f"task {task.spec.name}: max_length is {task.spec.max_length}, but {recipe.model} "
+                f"reads {config.context} "
+                "tokens at most: lower it or leave it out"
+            )
+
+
+def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
+    """Raise PalavraError where no task has the selection `metric`, or where it is undefined on the validation examples
+    of one that has it."""
+    tasks = {split.task.spec.name: split.task for split in splits}
+    known = dict.fromkeys(name for task in tasks.values() for name in task.metrics)
+    if metric is not None and metric not in known:
+        raise PalavraError(f"train.metric {metric!r} is none of {' or '.join(tasks)}: use one of {', '.join(known)}")
+    for split in splits:
+        if split.valid and metric in split.task.undefined(split.valid):
+            raise PalavraError(
+                f"train.metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
+                "or sort is absent, or values are all alike): choose another, or other validation examples"
+            )

@@ -1,0 +1,70 @@
+"""The texts that a model is given: from arguments, files, the standard input, or data in memory."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from palavra.data.columns import text_column
+from palavra.data.decoding import byte_lines, open_bytes
+from palavra.data.memory import ArrowStream, InterchangeFrame, Record, memory_source
+from palavra.errors import PalavraError
+
+# Several texts: a file with one a line, texts, or a table with a column of texts.
+Texts: TypeAlias = (
+    Path | Iterable[str] | Iterable[Record] | Mapping[str, Sequence[object]] | ArrowStream | InterchangeFrame
+)
+
+
+def one_or_more(texts: str | Texts) -> tuple[list[str], bool]:
+    """Return the texts, and whether it is a single one, which was given as such.
+
+    A `Path` is a file with one text a line. Raises PalavraError for what is not text, and for a table without a column
+    `text` that has several columns of texts.
+    """
+    if isinstance(texts, str):
+        return [texts], True
+    if isinstance(texts, Path):
+        return list(read_texts(*open_input(texts))), False
+    if isinstance(texts, Sequence) and all(type(text) is str for text in texts):
+        return list(texts), False
+    source = memory_source("texts", texts)
+    column = text_column(source)
+    found = []
+    for number, record in enumerate(source.records(), 1):
+        text = record.get(column)
+        if not isinstance(text, str):
+            raise PalavraError(f"texts:row {number}: {column} is {'missing' if text is None else 'not text'}")
+        found.append(text)
+    return found, False
+
+
+def open_input(file: str | Path) -> tuple[IO[bytes], str]:
+    """A file, what is compressed without the compression, or for "-" the standard input; and what errors call it.
+    Raises PalavraError where it cannot be opened."""
+    if str(file) == "-":
+        return sys.stdin.buffer, "stdin"
+    return open_bytes(Path(file)), str(file)
+
+
+def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
+    """The lines of a file in UTF-8, without their line ends; the file is closed at its end.
+
+    Raises PalavraError, with file and line, for what is not UTF-8, for a damaged file, and when no line has any text.
+    """
+    blank: list[str] | None = []
+    with file:
+        for number, line in enumerate(byte_lines(file, name), 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError:
+                raise PalavraError(f"{name}:{number} is not UTF-8: convert the file first") from None
+            if blank is None:
+                yield text
+                continue
+            blank.append(text)
+            if text.strip():
+                yield from blank
+                blank = None
+    if blank is not None:
+        raise PalavraError(f"{name} has no text: write one text a line")

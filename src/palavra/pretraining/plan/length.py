@@ -1,0 +1,79 @@
+"""How long a run is: steps, tokens, epochs or minutes as a number of optimizer steps."""
+
+import math
+from dataclasses import replace
+
+from palavra.errors import PalavraError
+from palavra.log import Log
+from palavra.pretraining.corpus import packer_for
+from palavra.pretraining.plan.corpus_stats import CorpusStats
+from palavra.recipe import Recipe
+
+DEFAULT_MINUTES = 10.0
+VALIDATIONS = 10
+# Fraction of a time budget left for validation, checkpoints and the noise of the machine.
+RESERVE = 0.04
+
+
+def time_budget(recipe: Recipe) -> float:
+    """The time budget in seconds: the one given, or the default."""
+    return 60 * (recipe.train.minutes or DEFAULT_MINUTES)
+
+
+def stated_steps(recipe: Recipe, epoch_tokens: int) -> int | None:
+    """Steps of a length in steps, tokens or, as if all batches were full, epochs; None for a length in minutes."""
+    train = recipe.train
+    assert train.batch_tokens
+    if train.steps is not None:
+        return train.steps
+    if train.tokens is not None:
+        return max(1, round(train.tokens / train.batch_tokens))
+    return None if train.epochs is None else max(1, math.ceil(train.epochs * epoch_tokens / train.batch_tokens))
+
+
+def stated_tokens(recipe: Recipe, epoch_tokens: int) -> float:
+    """Tokens that a run whose length is not in minutes will see."""
+    assert recipe.train.batch_tokens
+    return float((stated_steps(recipe, epoch_tokens) or 0) * recipe.train.batch_tokens)
+
+
+def steps_of_run(recipe: Recipe, text: CorpusStats, seconds_a_step: float | None, log: Log) -> tuple[int, str]:
+    """The number of steps of a run, and the reason.
+
+    Epochs are counted in the batches that the packer plans. Minutes, which are those of training with its validations,
+    are divided by the measured `seconds_a_step`. Raises PalavraError where they do not suffice for one step.
+    """
+    train = recipe.train
+    unit = f"steps of {train.batch_tokens:,} tokens"
+    if seconds_a_step is not None:
+        budget = time_budget(recipe)
+        training = budget * (1 - RESERVE)
+        steps = int(training / seconds_a_step)
+        if steps < 1:
+            raise PalavraError(
+                f"{budget / 60:g} minutes are too few for one step of this model ({seconds_a_step:.1f} s): give more "
+                "--minutes or a smaller --size"
+            )
+        return steps, (
+            f"length: {steps:,} {unit} ({seconds_a_step * 1000:.1f} ms a step measured; {training:.0f} of "
+            f"{budget:.0f} s, the rest for validation)"
+        )
+    if train.epochs is not None and train.steps is None and train.tokens is None and text.documents is not None:
+        packer = packer_for(recipe, text.documents)
+        with log.live("planning the batches of all epochs", 1.0) as live:
+            batches = packer.run_batches(live.update)
+        steps = max(1, math.ceil(batches / (train.micro_batches(packer.ranks) * packer.ranks)))
+        return steps, f"length: {steps:,} {unit} ({train.epochs:g} epochs)"
+    stated = stated_steps(recipe, text.epoch_tokens(recipe))
+    assert stated is not None
+    return stated, f"length: {stated:,} {unit}"
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with its length in steps, and validations and checkpoints spread over them where left open."""
+    train = recipe.train
+    every = -(-steps // VALIDATIONS)  # rounded up: the last of them falls on the last step
+    return replace(
+        recipe,
+        train=replace(train, steps=steps, eval_every=train.eval_every or every, save_every=train.save_every or every),
+    )
