@@ -5,7 +5,7 @@ zero_division=0, and never a warning; a score that is not defined is NaN in a st
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,10 @@ from palavra.metrics.resampled import (
     ratio,
 )
 from palavra.metrics.top_k import MANY_CLASSES
+from palavra.run_records import ClassScores
 
 # Columns of an area under the curve whose order is kept for resamples hold at most so many examples in all.
 KEPT_ORDERS = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """One class or type: `precision` of what was found, `recall` of the `support` examples that have it, their
-    harmonic mean `f1`. A row of little support is mostly chance. `auroc` only of classes of label sets."""
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-    auroc: float | None = None
 
 
 def class_rows(
