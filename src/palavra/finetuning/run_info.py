@@ -8,6 +8,7 @@ from typing import Any
 
 from palavra.finetuning.job import FinetuningJob, selection_metric, selection_score
 from palavra.finetuning.splits import SPLITS, Split, examples_hash
+from palavra.metrics.scores import Scores
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records import (
@@ -21,7 +22,6 @@ from palavra.run_records import (
 )
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
-from palavra.metrics.scores import Scores
 from palavra.tasks.task import AnyTask
 from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
