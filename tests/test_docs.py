@@ -295,6 +295,15 @@ def test_the_recipe_page_has_every_size() -> None:
         assert tuple(map(float, values)) == tuple(map(float, numbers))
 
 
+def test_the_changes_that_the_design_names_have_their_file() -> None:
+    rows = re.findall(r"^\| [\w' -]+ \| `(.+?)`(.*) \|$", text_of("docs/design.md"), re.MULTILINE)
+    assert len(rows) == 10
+    named = [name for first, rest in rows for name in (first, *re.findall(r"`(.+?)`", rest))]
+    for name in named:
+        place = re.split(r"NAME|GROUP", name)[0]
+        assert (ROOT / "src" / "palavra" / place).exists(), name
+
+
 def test_the_dependencies_page_has_each_dependency_once() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
     extras = [one for group in project["optional-dependencies"].values() for one in group]
