@@ -88,7 +88,10 @@ def test_options_named_in_the_text_exist(page: Path) -> None:
         option for _, command in commands() for each in command.params for option in (*each.opts, *each.secondary_opts)
     }
     known |= FOREIGN | {"--help"}
-    spans = " ".join(re.findall(r"`([^`]+)`", prose(page)))
+    text = prose(page)
+    if page.name == "CHANGELOG.md":  # the first cells of its tables are names that were
+        text = re.sub(r"^\| .*? \|", "|", text, flags=re.MULTILINE)
+    spans = " ".join(re.findall(r"`([^`]+)`", text))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", spans)) <= known
 
 
