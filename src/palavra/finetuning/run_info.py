@@ -1,4 +1,4 @@
-"""What fine-tuning says of itself: lines for the log, JSON for the report."""
+"""The description of a fine-tuning run: lines for the log, JSON for the report."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from palavra.training.environment import environment
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """The counts of labels, and the like, in a line or two."""
+    """The counts of labels, spans or targets of the training examples, in lines of the log."""
     labels = summary.get("labels")
     if isinstance(labels, dict):
         shown = ", ".join(f"{label} {count:,}" for label, count in list(labels.items())[:12])
@@ -27,7 +27,7 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"labels: {shown}{more}"
         for alike in alike_labels(labels):
             yield (
-                f"labels {' and '.join(map(repr, alike))} differ only in how they are written: mend the data if they "
+                f"labels {' and '.join(map(repr, alike))} differ only in how they are written: fix the data if they "
                 "mean the same"
             )
     if "scheme" in summary:
@@ -38,12 +38,12 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def moving_parameters(model: TaskModel) -> int:
-    """Numbers that the strategy moves, sooner or later."""
+    """The number of parameters that the strategy trains at some point."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def drops_a_head(recipe: FinetuneRecipe) -> bool:
-    """Whether the model to begin with is fine-tuned already: its last layer is never kept."""
+    """Whether the initial model is fine-tuned already; its head is then dropped."""
     return not recipe.from_scratch and is_task_directory(Path(recipe.model))
 
 
