@@ -222,7 +222,9 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(trials_module, "finetune_splits", breaking)
     out = tmp_path / "broken"
-    with pytest.raises(Interrupted, match="stopped in trial 1; 1 trials are finished: go on with --resume") as caught:
+    with pytest.raises(
+        Interrupted, match="stopped in trial 1; 1 trials are finished: continue with --resume"
+    ) as caught:
         run(trials=3, out=out, epochs=1)
     assert caught.value.exit_code == 130
     with pytest.raises(MemoryError):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders.pretraining import metrics_of
+from builders.pretraining import keep_only_checkpoint, metrics_of
 
 import palavra
 from palavra.errors import PalavraError
@@ -233,12 +233,17 @@ def test_a_run_goes_on_without_the_text_it_began_with(corpus: Path, tmp_path: Pa
     text = tmp_path / "text.txt"
     text.write_bytes(corpus.read_bytes())
     run(text, tmp_path / "m", 12)
-    expected = (tmp_path / "m" / "model.safetensors").read_bytes()
+    model = tmp_path / "m" / "model.safetensors"
+    expected = model.read_bytes()
     text.unlink()
-    for step in (10, 12):
-        shutil.rmtree(tmp_path / "m" / "checkpoints" / f"step-{step}", ignore_errors=True)
-    palavra.pretrain(out=tmp_path / "m", resume=True)
-    assert (tmp_path / "m" / "model.safetensors").read_bytes() == expected
+    for step in (10, None):
+        if step:
+            keep_only_checkpoint(tmp_path / "m", step)
+        else:  # from the beginning
+            shutil.rmtree(tmp_path / "m" / "checkpoints")
+        model.unlink()
+        palavra.pretrain(out=tmp_path / "m", resume=True)
+        assert model.read_bytes() == expected
 
 
 def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _run_each(
             one(number, folder)
             if stop:  # in the last step of the run, or behind it
                 raise Interrupted(
-                    f"stopped after {over} {first + number}, which is finished: go on with --resume", stop.exit_code
+                    f"stopped after {over} {first + number}, which is finished: continue with --resume", stop.exit_code
                 )
     return folders
 
