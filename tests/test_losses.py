@@ -5,13 +5,12 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from builders.losses import cross_entropy, token_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from palavra import losses
-from palavra.losses import Loss, linear_cross_entropy, softmax_gradient, token_losses
+from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss, token_losses
 
 
 def inputs(

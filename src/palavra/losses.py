@@ -23,6 +23,20 @@ class Loss:
         return self.total / self.count
 
 
+def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
+    """Return H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
+
+    Terms with p(x) = 0 are 0, also if q(x) = 0. H(p, q) >= H(p, p) >= 0.
+    """
+    total: Tensor = torch.special.xlogy(p, q).sum(-1)
+    return -total
+
+
+def token_loss(probability: Tensor) -> Tensor:
+    """Return -log p, in nats: the loss of a token whose gold label was given probability p."""
+    return -torch.log(probability)
+
+
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
     """Return -log softmax(hidden weight^T + bias)[label] of each row, float32 (M,); for few rows: it makes M x V
     logits."""

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from builders.claims import identity, job_of, named_parameters, rows_of, sentiments
 from builders.finetuning import objective_of
-from builders.losses import cross_entropy
 from builders.models import CPU, layout_of, model_config, scramble
 from builders.tasks import trained
 from torch import Tensor, nn
 
 from palavra.finetuning.job import FinetuningJob
 from palavra.log import Log
+from palavra.losses import cross_entropy
 from palavra.model.config import HeadActivation, HeadConfig, OutputConfig
 from palavra.model.task_heads import BatchNorm
 from palavra.model.task_outputs.build import build_output

@@ -22,6 +22,7 @@ from palavra.log import Log
 from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished
 from palavra.report import write_report
+from palavra.run_records import PretrainingRun
 from palavra.training import checkpoint as checkpoints
 from palavra.training import saving
 from palavra.training.monitor import Diverged
@@ -351,7 +352,7 @@ def test_minutes_become_steps_in_the_recipe(corpus: Path, tmp_path: Path, monkey
     )  # fmt: skip
     recipe = (tmp_path / "m" / "palavra.toml").read_text()
     assert "steps = 28\n" in recipe  # 3 s less 4%
-    assert RunDirectory(tmp_path / "m").read_json("run.json")["budget"]["rule"]
+    assert RunDirectory(tmp_path / "m").read_json(PretrainingRun, "run.json").budget.rule
 
 
 def test_a_dry_run_only_tells(corpus: Path) -> None:

@@ -1,5 +1,6 @@
 """Planning: a dry run and a run resolve a recipe alike, and the result holds every value."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.pretraining.plan.resolve import resolve
 from palavra.recipe import Recipe
 from palavra.recipe.pretraining_options import build_recipe
-from palavra.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -37,7 +37,7 @@ def test_a_dry_run_and_a_run_resolve_a_recipe_alike(text: Path, tmp_path: Path) 
     assert planned.recipe == done
     assert done.tokenizer.vocab_size == 4096
     assert done.train.micro_batch_tokens == 256
-    reasons = RunDirectory(tmp_path / "m").read_json("run.json")["budget"]["rule"]
+    reasons = json.loads((tmp_path / "m" / "run.json").read_text())["budget"]["rule"]
     assert [line.split(":")[0] for line in reasons] == DECISIONS
     assert [line.split(":")[0] for line in planned.reasons] == DECISIONS
 

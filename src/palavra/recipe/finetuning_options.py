@@ -10,12 +10,13 @@ from palavra.config import without_none
 from palavra.errors import PalavraError
 from palavra.model.config import HeadActivation, HeadNorm, OutputName, Pooling
 from palavra.recipe import FinetuneRecipe, Recipe, open_optimizer
+from palavra.run_records import FinetuningRun
 from palavra.tasks.column_options import check_read, given_columns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.spec import COLUMNS_OF, Overflow, Scheme, TaskSpec, reads_separator, unread_fields
 from palavra.training.config import OptimizerConfig, OptimizerName, StrategyName
 from palavra.training.optimizers import OPTIMIZERS
-from palavra.training.run_directory import RunDirectory
+from palavra.typed_json import read_json
 
 Kind = Literal[
     "classification",
@@ -241,8 +242,8 @@ def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> Finet
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
     """The optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for models
     from elsewhere. Raises PalavraError for a damaged recipe."""
-    recipe = pretrained / "palavra.toml"
+    recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
     if is_task_directory(pretrained):
-        known = RunDirectory(pretrained).read_json("run.json").get("model", {}).get("pretrained_with")
-        return known if known in OPTIMIZERS else None
+        known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
+        return next((name for name in OPTIMIZERS if name == known), None)
     return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None
