@@ -273,7 +273,7 @@ def test_multitask_loss_combines_the_losses_of_its_tasks__E_mtl(pretrained: Path
         found = objective.loss(model, batch, layout)
         torch.testing.assert_close(found.total, weight * plain.total)
         assert found.count == plain.count == 6
-        together = together + weight * plain.output.mean
+        together = together + weight * plain.mean
         found.mean.backward()
     summed = [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
     model.zero_grad()
