@@ -38,6 +38,7 @@ def place(page: str, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     description = ""
