@@ -63,6 +63,7 @@ def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatc
                     assert exit_code == 0, f"{line}: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(language == "python" for language, _ in labelled_blocks(page))]
