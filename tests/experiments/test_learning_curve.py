@@ -54,7 +54,7 @@ def test_a_curve_is_scored_on_the_test_examples_and_resumed(
 def test_a_curve_that_cannot_be_drawn_is_one_line(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     task = spec(reviews, test=str(reviews / "valid.csv"))
     for tasks, sizes, problem in (
-        ((spec(reviews),), (4,), "add --test FILE"),
+        ((spec(reviews),), (4,), "add test="),
         ((task,), (0, 4), "on 0 examples: sizes must be at least 1"),
         ((task, spec(reviews, name="b")), (4,), "of one task"),
     ):
