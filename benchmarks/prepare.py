@@ -2,7 +2,7 @@
 
 Makes a corpus of the asked size in a temporary folder, trains a tokenizer on it, then measures in turn, each
 in a process of its own: `Tokenizer.encode_batch` of the tokenizers library alone on text that lies in memory
-already, and `palavra.data.shards.prepare_all` from the file on disk to finished, hashed shards. Prints
+already, and `palavra.data.shards.write_shards` from the file on disk to finished, hashed shards. Prints
 megabytes of text a second and the peak memory of the second process.
 
     python benchmarks/prepare.py --megabytes 2000 --text FILE...
@@ -28,7 +28,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from palavra.data.config import SourceConfig
-from palavra.data.shards import prepare_all
+from palavra.data.shards import write_shards
 from palavra.data.sources import Tally, read_documents
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -96,7 +96,7 @@ def measure(what: str, corpus: str, tokenizer_folder: str) -> None:
     else:
         with tempfile.TemporaryDirectory(dir=Path(corpus).parent) as folder:
             started, cpu = time.perf_counter(), time.process_time()
-            size = prepare_all(source, tokenizer, folder).bytes
+            size = write_shards(source, tokenizer, folder).bytes
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     print(json.dumps({"speed": size / 1e6 / seconds, "cpu": cpu / (size / 1e6), "memory": peak_memory() / 1e6}))
 

@@ -2,10 +2,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from builders.models import unpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.batch import Sample, from_arrays, pack, positions, unpack
+from palavra.batch import Sample, from_arrays, pack, positions
 
 Ids = npt.NDArray[np.int64]
 

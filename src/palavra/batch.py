@@ -1,13 +1,12 @@
 """Packed batches: the one legend of shapes.
 
-N tokens, S sequences, L length of one sequence, D width, V vocabulary, H heads, M labelled rows. A batch holds
-its sequences end to end: there is no padding, and no attention mask, because `cu_seqlens` says where each
-sequence starts. Labels are the M rows that carry one and their targets, never a dense N x V anything.
+N tokens, S sequences, L length of one sequence, D hidden size, V vocabulary, H heads, M labelled rows. A batch holds
+its sequences end to end. It has no padding and no attention mask, because `cu_seqlens` says where each sequence starts.
+Labels are the M rows that have one and their targets; nothing has the size N x V.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,8 @@ TokenIds = npt.NDArray[np.int64]
 class Sample:
     """One sequence before packing.
 
-    `input_ids` (L,) int64; `label_rows` (M,) int64 positions inside the sequence that carry a target, and
-    `labels` (M,) int64 the targets; `segment_ids` (L,) int64 only where the model has segments.
+    `input_ids` (L,) int64; `label_rows` (M,) int64: the positions in the sequence that have a target; `labels` (M,)
+    int64: the targets; `segment_ids` (L,) int64, only for models with segments.
     """
 
     input_ids: TokenIds
@@ -35,14 +34,14 @@ class Sample:
 class Batch:
     """Packed sequences as tensors.
 
-    `input_ids` (N,) int64; `position_ids` (N,) int64, restarting at 0 in each sequence; `cu_seqlens` (S+1,)
-    int32 from 0 to N, always in host memory so that reading it never waits for a device; `max_seqlen` the
-    longest sequence; `segment_ids` (N,) int64 or None; `label_rows` (M,) int64 indexes into N in ascending
-    order: the rows that a loss or a reader looks at; `labels` their targets, (M,) int64 for tokens, one entry a
-    labelled sequence (int64 or float32, as the kind of task has it) otherwise.
+    `input_ids` (N,) int64; `position_ids` (N,) int64, restarting at 0 in each sequence; `cu_seqlens` (S+1,) int32 from
+    0 to N, always in host memory, so that reading it never waits for a device; `max_seqlen`: length of the longest
+    sequence; `segment_ids` (N,) int64 or None; `label_rows` (M,) int64: indexes into N, in ascending order, of the rows
+    that the head reads; `labels`: their targets, (M,) int64 for tokens, otherwise one entry a labelled sequence (int64
+    or float32, depending on the kind of task).
 
-    `task` names the head that the labels are for, where a model has several; `features` (M, D) are the body's
-    vectors of the rows, where they are known already (a frozen body).
+    `task`: the head that the labels are for, if a model has several. `features` (M, D): the body's vectors of the rows,
+    if they are known already (frozen body).
     """
 
     input_ids: Tensor
@@ -67,16 +66,16 @@ class Batch:
 
     @property
     def labelled(self) -> int:
-        """How many targets there are."""
+        """Number of targets."""
         return self.labels.shape[0]
 
     @property
     def parts(self) -> "tuple[Batch, ...]":
-        """What a model reads one after the other: the batch, unless its sequences are read in several ways."""
+        """The batches that a model reads one after the other: one, unless sequences are read in several ways."""
         return (self,)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; copies do not block, `cu_seqlens` stays on the host."""
+        """Return the same batch on `device`; copies do not block, and `cu_seqlens` stays on the host."""
         if device.type == "cpu":
             return self
 
@@ -95,7 +94,7 @@ class Batch:
 
 
 def positions(lengths: npt.NDArray[np.integer]) -> TokenIds:
-    """Position ids (N,) that restart at 0 in each of the sequences of the given lengths (S,)."""
+    """Return position ids (N,) that restart at 0 in each sequence, from the lengths (S,) of the sequences."""
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = np.repeat(ends - lengths, lengths)
     restarting: TokenIds = np.arange(len(starts), dtype=np.int64) - starts
@@ -109,9 +108,9 @@ def from_arrays(
     labels: npt.NDArray[np.integer],
     segment_ids: npt.NDArray[np.integer] | None = None,
 ) -> Batch:
-    """A batch from already concatenated tokens (N,) and the lengths (S,) of its sequences.
+    """Make a batch of concatenated tokens (N,) and the lengths (S,) of their sequences.
 
-    Raises ValueError when the lengths do not add up to N or one of them is not positive.
+    Raises ValueError if the lengths do not add up to N or one of them is not positive.
     """
     if len(lengths) == 0 or lengths.min() <= 0 or int(lengths.sum()) != len(input_ids):
         raise ValueError("lengths must be positive and add up to the number of tokens")
@@ -133,7 +132,7 @@ def from_arrays(
 
 
 def pack(samples: Sequence[Sample]) -> Batch:
-    """Lay samples end to end, in their order. `segment_ids` is kept when every sample has it."""
+    """Pack samples end to end, in their order; `segment_ids` are kept if every sample has them."""
     if not samples:
         raise ValueError("a batch needs at least one sample")
     lengths = np.array([len(sample.input_ids) for sample in samples], dtype=np.int64)
@@ -152,20 +151,3 @@ def pack(samples: Sequence[Sample]) -> Batch:
         np.concatenate(labels),
         np.concatenate(segments) if len(segments) == len(samples) else None,
     )
-
-
-def unpack(batch: Batch) -> list[Sample]:
-    """The samples that `pack` laid end to end; `unpack(pack(x)) == x`."""
-    bounds = batch.cu_seqlens.tolist()
-    input_ids, rows, labels = (t.cpu().numpy() for t in (batch.input_ids, batch.label_rows, batch.labels))
-    segments = None if batch.segment_ids is None else batch.segment_ids.cpu().numpy()
-    cuts = np.searchsorted(rows, bounds)
-    return [
-        Sample(
-            input_ids=input_ids[start:stop],
-            label_rows=rows[cuts[i] : cuts[i + 1]] - start,
-            labels=labels[cuts[i] : cuts[i + 1]],
-            segment_ids=None if segments is None else segments[start:stop],
-        )
-        for i, (start, stop) in enumerate(pairwise(bounds))
-    ]

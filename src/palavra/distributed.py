@@ -1,4 +1,4 @@
-"""Ranks and sums across them. Alone, without a process group, there is one rank, and a sum is what it is."""
+"""Ranks and sums over them. Without a process group there is one rank, and sums change nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,34 +8,29 @@ import torch.distributed as dist
 
 
 def is_distributed() -> bool:
+    """Return whether a process group is active."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """The number of this process among all, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Return the number of processes."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
-    """True in the one process that writes files and talks to people."""
+    """Return whether this is the process that writes files and messages."""
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if is_distributed():
-        dist.barrier()
-
-
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The elementwise sum of `tensor` over all ranks: same shape and dtype, without gradient.
+    """Return the elementwise sum of `tensor` over all ranks, without gradient.
 
-    The argument keeps its values; alone, it is itself the result.
+    The argument is unchanged; without a process group, it is the result.
     """
     if not is_distributed():
         return tensor
@@ -48,11 +43,11 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 def distributed(
     backend: str | None = None, *, init_method: str = "env://", rank: int = -1, world_size: int = -1
 ) -> Iterator[None]:
-    """Join the process group, and leave it at the end.
+    """Join the process group and leave it at the end.
 
-    By default rank, size and address are those that `torchrun` put into the environment. The backend is NCCL
-    on CUDA, where each process takes the device of its local rank, and Gloo elsewhere. With another
-    `init_method` (such as `file:///shared/meeting-point`), say rank and world size.
+    By default, rank, size and address are those that `torchrun` put into the environment. The backend is NCCL on CUDA,
+    where each process uses the device of its local rank, and Gloo elsewhere. Another `init_method` (such as
+    `file:///shared/meeting-point`) needs the rank and the world size.
     """
     backend = backend or ("nccl" if torch.cuda.is_available() else "gloo")
     if backend == "nccl":

@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves either the old file or the whole new one."""
+"""Atomic file writing: a kill at any moment leaves either the old file or the complete new one."""
 
 import contextlib
 import errno
@@ -22,11 +22,11 @@ _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` for the block to write; when the block ends well, the file there takes the name.
+    """Give the block a temporary path beside `path`; if the block succeeds, that file replaces `path`.
 
-    The file is flushed to disk first. Its name starts with a dot and ends with `.partial` (what a kill leaves
-    behind, and `remove_partial` clears); when the block raises, it is removed. Who may read it is as with any new file
-    (the umask), whatever the writer in the block thinks of it.
+    The file is flushed to disk first. Its name starts with a dot and ends with `.partial`; a kill leaves it behind, and
+    `remove_partial` removes it. If the block raises, it is removed. Its permissions are those of any new file (the
+    umask), whatever the block sets.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.touch()
         ordinary = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        temporary.chmod(ordinary)  # safetensors makes a file of its own, which nobody else may read
+        temporary.chmod(ordinary)  # safetensors makes a file that nobody else may read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -44,22 +44,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` with `content`, or leave it untouched."""
+    """Replace `path` with `content`, or leave it unchanged."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def atomic_write_text(path: Path, content: str) -> None:
-    """Replace `path` with `content` in UTF-8 with Unix line ends, or leave it untouched."""
+    """Replace `path` with `content` in UTF-8 with Unix line ends, or leave it unchanged."""
     atomic_write_bytes(path, content.encode("utf-8"))
 
 
 def atomic_write_tensors(
     path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it untouched. No copy is made.
+    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it unchanged. Makes no copy.
 
-    Raises OSError when the disk does not take them.
+    Raises OSError if they cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -68,7 +68,7 @@ def atomic_write_tensors(
         try:
             save_file(dict(tensors), temporary, dict(metadata) if metadata else None)
         except SafetensorError as error:
-            # The library says only in words what the system refused.
+            # The library gives the system's error only as text.
             found = re.search(r"\(os error (\d+)\)", str(error))
             if found is None:
                 raise
@@ -77,11 +77,11 @@ def atomic_write_tensors(
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold `directory`, which is made if need be, against every other process that asks for it like this.
+    """Lock `directory` against other processes that call this; create it if needed.
 
-    The lock is the system's, on the file `.lock`, and ends with the process, however that ends; the file stays,
-    and says nothing. Raises PalavraError when another process holds it. Where the system or its file system has
-    no such locks, nobody is kept out.
+    The lock is the system's, on the file `.lock`, and ends with the process, however that ends; the file remains and
+    has no meaning. Raises PalavraError if another process holds the lock. Does nothing if the system or the file system
+    has no such locks.
     """
     with _lock_file(directory) as file:
         if not _lock(file):
@@ -91,7 +91,7 @@ def locked(directory: Path) -> Iterator[None]:
                 f"{directory} is being written by another process{f' ({holder})' if holder else ''}: wait until it is "
                 f"done or end it, or choose another folder"
             )
-        with contextlib.suppress(OSError):  # whoever is refused is told who is here; a full disk keeps it a secret
+        with contextlib.suppress(OSError):  # for the message of a refused process; a full disk may prevent it
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -115,7 +115,7 @@ else:
     import fcntl
 
     def _lock(file: IO[str]) -> bool:
-        """Whether nobody else holds the file; then this process does, until it closes it or ends."""
+        """Lock the file until it is closed; return whether no other process holds it."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -124,20 +124,20 @@ else:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what killed writers left in `directory`; only for a directory that nobody else is writing."""
+    """Remove the files of killed writers from `directory`, which no other process may be writing."""
     for left in directory.glob(".*.partial"):
         if _PARTIAL.fullmatch(left.name):
             left.unlink(missing_ok=True)
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of the file's bytes in hexadecimal; reads it as a stream."""
+    """Return the SHA-256 of a file in hexadecimal, read as a stream."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename durable; systems that cannot open a directory order renames themselves."""
+    """Make a rename durable; systems that cannot open a directory do not need it."""
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:

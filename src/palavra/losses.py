@@ -1,4 +1,4 @@
-"""Losses as pure functions. Each language-model loss is a sum and a count; whoever sums last divides once."""
+"""Losses as pure functions. Each language-model loss is a sum and a count; the last one to sum divides once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,54 +11,54 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` a scalar tensor, the sum over labelled rows in nats, weighted where an objective weights them; `count`
-    how many rows it sums."""
+    """A summed loss. `total`: scalar tensor, the sum over labelled rows in nats, weighted if the objective weights
+    them; `count`: the number of rows."""
 
     total: Tensor
     count: int
 
     @property
     def mean(self) -> Tensor:
-        """Nats a labelled row."""
+        """The mean in nats a labelled row."""
         return self.total / self.count
 
 
 def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
-    """H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
+    """Return H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
 
-    Terms with p(x) = 0 are 0, also where q(x) = 0. H(p, q) >= H(p, p) >= 0.
+    Terms with p(x) = 0 are 0, also if q(x) = 0. H(p, q) >= H(p, p) >= 0.
     """
     total: Tensor = torch.special.xlogy(p, q).sum(-1)
     return -total
 
 
 def token_loss(probability: Tensor) -> Tensor:
-    """-log p: the loss of a token whose right answer was given probability p, in nats."""
+    """Return -log p, in nats: the loss of a token whose gold label was given probability p."""
     return -torch.log(probability)
 
 
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """-log softmax(hidden weight^T + bias)[label] row by row, float32 (M,); keeps M x V logits: use on few rows."""
+    """Return -log softmax(hidden weight^T + bias)[label] of each row, float32 (M,); for few rows: it makes M x V
+    logits."""
     logits = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-# Elements of one chunk of logits: all M x V of them at once would be the largest tensor of a training step.
+# Elements of a chunk of logits: all M x V at once would be the largest tensor of a training step.
 CHUNK_ELEMENTS = 2**24
-# Products are made in blocks of rows: 512 rows of 32,000 logits take 8% less time than 524.
+# Products run in blocks of rows: 512 rows of 32,000 logits take 8% less time than 524.
 CHUNK_ROWS_MULTIPLE = 64
 
 
 def softmax_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a chunk of logits (m, V) against labels (m,), and where it points.
+    """Return the cross-entropy losses (m,) of a chunk of logits (m, V) against labels (m,), and their gradient.
 
-    Returns the losses (m,) and d loss / d logits = softmax(logits) - onehot(label) in the dtype of the
-    logits (m, V). The softmax is taken in float32 or wider.
-    Written so that a compiler fuses it into few passes over the logits; correct as it stands without one.
+    The gradient is softmax(logits) - onehot(label), in the dtype of the logits (m, V). The softmax is computed in
+    float32 or wider. A compiler fuses this function into few passes over the logits.
     """
     p = torch.softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
     labels = labels[:, None]
-    # log p of the label by way of the likeliest entry, whose p is at least 1 / V: spares a pass of logarithms.
+    # log p of the label from that of the likeliest entry, whose p is at least 1 / V: avoids a pass of logarithms.
     likeliest = logits.amax(-1, keepdim=True).to(p.dtype)
     right = logits.gather(1, labels).to(p.dtype) - likeliest + p.amax(-1, keepdim=True).log()
     gradient = p.to(logits.dtype).scatter_(1, labels, right.expm1().to(logits.dtype))
@@ -80,12 +80,12 @@ def linear_cross_entropy(
     labels: Tensor,
     kernel: SoftmaxGradient = softmax_gradient,
 ) -> Loss:
-    """The summed cross-entropy of softmax(hidden weight^T + bias) against `labels`.
+    """Return the summed cross-entropy of softmax(hidden weight^T + bias) against `labels`.
 
-    hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64, or fewer: rows beyond the last label fill up a
-    block and do not count. Logits are made a few rows at a time and their gradient at once, so that no M x V tensor
-    outlives its chunk. The products run in the autocast dtype where autocast is on; the softmax and the sums in float32
-    (or float64 for float64 input). `kernel` is `softmax_gradient` or its compiled form. Raises ValueError for more
+    hidden (M, D), weight (V, D), bias (V,) or None, labels (M,) int64, or fewer: rows after the last label fill up a
+    block and do not count. Logits are computed a few rows at a time, together with their gradient, so that no M x V
+    tensor outlives its chunk. The products run in the autocast dtype if autocast is on; the softmax and the sums in
+    float32 (float64 for float64 input). `kernel` is `softmax_gradient` or its compiled form. Raises ValueError for more
     labels than rows.
     """
     if len(labels) > len(hidden):
@@ -104,7 +104,7 @@ def linear_cross_entropy(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Computes the gradients together with the loss, so that backward has only to scale them."""
+    """Computes the gradients together with the loss; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -133,7 +133,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += losses[:counted].sum()
             d_logits[counted:] = 0
             if d_bias is not None:
-                # As a product, not inside the kernel: there a compiler takes every exponential once more for it.
+                # A product, not part of the kernel: a compiler would compute every exponential twice there.
                 d_bias += (d_logits.new_ones(1, len(d_logits)) @ d_logits).squeeze(0)
             torch.mm(d_logits, low_weight, out=d_hidden[part])
             product = d_logits.T @ low_hidden[part]

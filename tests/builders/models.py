@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from palavra.batch import Batch, from_arrays
+from palavra.batch import Batch, Sample, from_arrays
 from palavra.data.loader import Packed
 from palavra.model.compute import Compute
 from palavra.model.config import ModelConfig
@@ -117,3 +118,20 @@ class EveryThird(MaskedObjective):
         """The same batch whatever `random` and `progress` are."""
         rows = np.arange(0, len(packed.input_ids), 3)
         return from_arrays(packed.input_ids, packed.lengths, rows, packed.input_ids[rows])
+
+
+def unpack(batch: Batch) -> list[Sample]:
+    """The samples of a batch; undoes `pack`."""
+    bounds = batch.cu_seqlens.tolist()
+    input_ids, rows, labels = (t.cpu().numpy() for t in (batch.input_ids, batch.label_rows, batch.labels))
+    segments = None if batch.segment_ids is None else batch.segment_ids.cpu().numpy()
+    cuts = np.searchsorted(rows, bounds)
+    return [
+        Sample(
+            input_ids=input_ids[start:stop],
+            label_rows=rows[cuts[i] : cuts[i + 1]] - start,
+            labels=labels[cuts[i] : cuts[i + 1]],
+            segment_ids=None if segments is None else segments[start:stop],
+        )
+        for i, (start, stop) in enumerate(pairwise(bounds))
+    ]

@@ -1,6 +1,7 @@
 """Whole runs small enough for a test, and what they wrote."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ def mixed_run(corpus: Path, out: Path, steps: int, *settings: str, **options: An
         **{"objective": "causal+masked", **options},
     )  # fmt: skip
     return metrics_of(out)
+
+
+def keep_only_checkpoint(out: Path, step: int) -> None:
+    """Remove all checkpoints of a run but the one of `step`, which is there, so that a resumed run begins with it."""
+    checkpoints = sorted((out / "checkpoints").iterdir())
+    assert f"step-{step}" in [checkpoint.name for checkpoint in checkpoints], checkpoints
+    for checkpoint in checkpoints:
+        if checkpoint.name != f"step-{step}":
+            shutil.rmtree(checkpoint)
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -138,7 +138,7 @@ def test_evaluate_and_report_work_on_a_finished_run(model: Path, ask: Ask) -> No
         (["pretrain", "--resume", "--out", "{tmp}/m"], "no run to resume"),
         (["pretrain", "{latin}", "--out", "{tmp}/m"], "latin.txt:2"),
         (["evaluate", "{tmp}"], "config.json"),
-        (["embed", "{begun}", "a"], "begun holds a run that is not finished: go on with it (--resume) first"),
+        (["embed", "{begun}", "a"], "begun holds a run that is not finished: resume it (--resume) first"),
         (["report", "{tmp}"], "{tmp}"),
     ],
 )  # fmt: skip

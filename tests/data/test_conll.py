@@ -68,7 +68,7 @@ def test_tabs_keep_blanks_and_quotes(tmp_path: Path) -> None:
     ("content", "settings", "message"),
     [
         ("a O\nb X O\n", {}, ":2: 3 columns, where line 1 has 2"),
-        ("a\tO\n\nb O\n", {}, ":3: 1 column, where line 1 has 2; columns are divided by tabs here: mend the row"),
+        ("a\tO\n\nb O\n", {}, ":3: 1 column, where line 1 has 2; columns are divided by tabs here: correct the row"),
         ("a\tO\nb\t\n", {}, ":2: the label is empty"),
         ("a\tO\n \tO\n", {}, ":2: the word is empty"),
         ("a\nb\n", {}, ":1: there is only one column; words and labels need one each (words=, label=)"),
@@ -157,11 +157,11 @@ def test_conllu(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("1\ta\tb\n", ":1: 3 columns; CoNLL-U has 10"),
-        (conllu("x a b _"), ":1: 'x' is no number of a word"),
+        (conllu("x a b _"), ":1: 'x' is not the number of a word"),
         (conllu("3-2 a b _", "3 a b _"), ":1: the range 3-2 ends before it begins"),
         (
             conllu("1 a X _", "2 b X _", text="a c"),
-            ":4: 'b' is not at its place in the text of line 2, which goes on with",
+            ":4: 'b' is not at its place in the text of line 2, which continues with",
         ),
         ("# text = a\n", ": holds no sentences"),
         (conllu("1.1 a X _"), ": holds no sentences"),
@@ -235,7 +235,11 @@ def test_spans_become_labels(tmp_path: Path) -> None:
         ({"text": "Ana ri", "spans": [[4, 7, "A"]]}, {}, "span 4-7 ('ri') is not inside the text of 6 characters"),
         ({"text": "Ana ri", "spans": [[3, 3, "A"]]}, {}, "span 3-3 ('') is not inside"),
         ({"text": "Ana ri", "spans": [[0, 6, "A"], [4, 6, "B"]]}, {}, "span 4-6 ('ri') overlaps another span"),
-        ({"text": "Ana ri", "spans": [{"start": 0, "end": 3}]}, {}, "\"{'start': 0, 'end': 3}\" is no span, such as"),
+        (
+            {"text": "Ana ri", "spans": [{"start": 0, "end": 3}]},
+            {},
+            "\"{'start': 0, 'end': 3}\" is not a span, such as {'start': 0",
+        ),
         ({"text": "Ana ri", "spans": {}}, {}, "the spans are a JSON object, not a list"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders.shards import TOKENIZER, opened, sentences, texts_of, write
 
-from palavra.data.shards import Corpus, prepare_all
+from palavra.data.shards import Corpus, write_shards
 from palavra.errors import PalavraError
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -18,7 +18,7 @@ from palavra.tokenizer.config import TokenizerConfig
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     texts = sentences(500)
-    manifest = prepare_all(
+    manifest = write_shards(
         write(tmp_path / "a.txt", [*texts, texts[3], ""]), TOKENIZER, tmp_path / "out", shard_tokens=3000
     )
     corpus = opened(tmp_path / "out")
@@ -55,7 +55,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 def test_gather_counts_and_views_over_many_shards(tmp_path: Path) -> None:
-    prepare_all(write(tmp_path / "a.txt", sentences(400)), TOKENIZER, tmp_path / "out", shard_tokens=500)
+    write_shards(write(tmp_path / "a.txt", sentences(400)), TOKENIZER, tmp_path / "out", shard_tokens=500)
     documents = opened(tmp_path / "out").train
     every = [documents.tokens(index) for index in range(len(documents))]
     assert len(list((tmp_path / "out").glob("train-*.arrow"))) > 5
@@ -82,7 +82,7 @@ def test_large_vocabularies_take_32_bits(tmp_path: Path) -> None:
     entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(70_000))]
     (tmp_path / "vocab.txt").write_text("\n".join(entries))
     tokenizer = Tokenizer.load(tmp_path)
-    prepare_all(write(tmp_path / "a.txt", ["w69999 w1", "w2"]), tokenizer, tmp_path / "out")
+    write_shards(write(tmp_path / "a.txt", ["w69999 w1", "w2"]), tokenizer, tmp_path / "out")
     corpus = Corpus.open(tmp_path / "out", tokenizer.fingerprint)
     assert corpus.train.dtype == corpus.valid.dtype == np.uint32
     stored = [side.tokens(0).tolist() for side in (corpus.train, corpus.valid)]  # one document each
@@ -91,7 +91,7 @@ def test_large_vocabularies_take_32_bits(tmp_path: Path) -> None:
 
 def test_special_tokens_in_a_corpus_stay_text(tmp_path: Path) -> None:
     text = "a [MASK] b [SEP][CLS] [PAD]"
-    prepare_all(write(tmp_path / "a.txt", [text, "other"]), TOKENIZER, tmp_path / "out")
+    write_shards(write(tmp_path / "a.txt", [text, "other"]), TOKENIZER, tmp_path / "out")
     corpus = opened(tmp_path / "out")
     assert text in texts_of(corpus.train) + texts_of(corpus.valid)
     for documents in (corpus.train, corpus.valid):
@@ -101,7 +101,7 @@ def test_special_tokens_in_a_corpus_stay_text(tmp_path: Path) -> None:
 def test_blank_documents_are_counted(tmp_path: Path) -> None:
     wordpiece = Tokenizer.train(sentences(50), TokenizerConfig(algorithm="wordpiece", vocab_size=200))
     config = write(tmp_path / "a.txt", ["\x01\x02", "the film", "the movie"])
-    manifest = prepare_all(config, wordpiece, tmp_path / "out")
+    manifest = write_shards(config, wordpiece, tmp_path / "out")
     assert "1 documents gave no tokens and were left out" in manifest.warnings
     assert manifest.train.documents + manifest.valid.documents == 2
 
@@ -109,7 +109,7 @@ def test_blank_documents_are_counted(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_all(write(folder / "a.txt", sentences(200)), TOKENIZER, folder / "out")
+    write_shards(write(folder / "a.txt", sentences(200)), TOKENIZER, folder / "out")
     return folder / "out"
 
 
@@ -161,9 +161,9 @@ def test_shards_of_another_tokenizer(prepared: Path) -> None:
     ("values", "message"),
     [
         ({"format": "palavra-shards-9"}, "not in the format palavra-shards-1"),
-        ({"shards": 3}, "no good value for 'shards'"),
+        ({"shards": 3}, "damaged: shards must be a list of"),
         ({"documents": -1}, "no good value for 'documents'"),
-        ({"documents": True}, "no good value for 'documents'"),
+        ({"documents": True}, "damaged: documents must be a whole number, not True; prepare it again"),
         ({"tokenizer": "../x"}, "no good value for 'tokenizer'"),
         ({"file": "../../secret"}, "no good value for 'file'"),
         ({"tokens": 1}, "not a shard of the shape manifest.json says"),

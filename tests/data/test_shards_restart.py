@@ -13,7 +13,7 @@ import pytest
 from builders.shards import TOKENIZER, files_of, opened, sentences, write
 
 from palavra.data import shards as shards_module
-from palavra.data.shards import Manifest, Progress, prepare, prepare_all
+from palavra.data.shards import Manifest, Progress, write_shards
 from palavra.errors import PalavraError
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -41,8 +41,8 @@ from palavra.tokenizer import Tokenizer
 shards._BATCH_DOCUMENTS = 16
 source, tokenizer, out = sys.argv[2:]
 config = SourceConfig(sources=(source,), documents="line")
-for progress in shards.prepare(config, Tokenizer.load(tokenizer), out, shard_tokens=500):
-    time.sleep(0.02)
+slowly = lambda progress: time.sleep(0.02)
+shards.write_shards(config, Tokenizer.load(tokenizer), out, shard_tokens=500, show=slowly)
 """
 
 
@@ -50,7 +50,7 @@ for progress in shards.prepare(config, Tokenizer.load(tokenizer), out, shard_tok
 def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write(tmp_path / "a.txt", sentences(1000))
     TOKENIZER.save(tmp_path / "tokenizer")
-    expected = prepare_all(config, TOKENIZER, tmp_path / "straight", shard_tokens=500)
+    expected = write_shards(config, TOKENIZER, tmp_path / "straight", shard_tokens=500)
     source = str(Path(shards_module.__file__).parents[2])
     arguments = [source, config.sources[0], str(tmp_path / "tokenizer"), str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
@@ -66,7 +66,7 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(done) >= 3
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("train-*.arrow")}
     counted = count_tokenized(monkeypatch)
-    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    manifest = write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     assert sum(counted) == 1000 - sum(shard["read"] for shard in done)
     assert all(file.stat().st_mtime_ns == times[file] for file in sorted(times)[: len(done)])
     assert manifest == expected
@@ -80,17 +80,17 @@ def test_sources_that_changed_since(kept: int, tmp_path: Path, monkeypatch: pyte
     """Only the shards whose documents are the same, from the first on, are kept."""
     texts = sentences(400)
     config = write(tmp_path / "a.txt", texts)
-    before = prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    before = write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     changed = sum(shard.read for shard in before.shards[:kept])
     texts[changed] = "something else"
     write(tmp_path / "a.txt", texts[:-10])
     counted = count_tokenized(monkeypatch)
-    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    manifest = write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     assert sum(counted) == 390 - changed
     assert manifest.shards[:kept] == before.shards[:kept]
     monkeypatch.undo()
     monkeypatch.setattr(shards_module, "_BATCH_DOCUMENTS", 16)
-    assert prepare_all(config, TOKENIZER, tmp_path / "fresh", shard_tokens=500) == manifest
+    assert write_shards(config, TOKENIZER, tmp_path / "fresh", shard_tokens=500) == manifest
     assert files_of(tmp_path / "fresh") == files_of(tmp_path / "out")
 
 
@@ -98,60 +98,61 @@ def test_sources_that_changed_since(kept: int, tmp_path: Path, monkeypatch: pyte
 def test_more_documents_or_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sentences(400)
     config = write(tmp_path / "a.txt", texts)
-    prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     counted = count_tokenized(monkeypatch)
-    prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     assert counted == []  # nobody touched anything
     os.utime(tmp_path / "a.txt", ns=(1, 1))
-    prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     assert counted == []  # read again, and found the same
     write(tmp_path / "a.txt", [*texts, "one more"])
-    prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     assert counted == [1]
     corpus = opened(tmp_path / "out")
     assert len(corpus.train) + len(corpus.valid) == 401
     other = Tokenizer.train(sentences(300), TokenizerConfig(vocab_size=300))
     for tokenizer, share in ((other, 0.05), (TOKENIZER, 0.2)):
         counted.clear()
-        prepare_all(config, tokenizer, tmp_path / "out", shard_tokens=500, valid_fraction=share)
+        write_shards(config, tokenizer, tmp_path / "out", shard_tokens=500, valid_fraction=share)
         assert sum(counted) == 401
 
 
 @pytest.mark.usefixtures("small_batches")
 def test_a_damaged_shard_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write(tmp_path / "a.txt", sentences(400))
-    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
+    manifest = write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500)
     expected = files_of(tmp_path / "out")
     (tmp_path / "out/train-00002.arrow").write_bytes(b"torn")
     counted = count_tokenized(monkeypatch)
-    assert prepare_all(config, TOKENIZER, tmp_path / "out", shard_tokens=500) == manifest
+    assert write_shards(config, TOKENIZER, tmp_path / "out", shard_tokens=500) == manifest
     assert sum(counted) == 400 - sum(shard.read for shard in manifest.shards[:2])
     assert files_of(tmp_path / "out") == expected
 
 
 def test_a_document_held_out_for_lack_of_others_is_decided_anew(tmp_path: Path) -> None:
     texts = sentences(200)
-    prepare_all(write(tmp_path / "a.txt", texts[:2]), TOKENIZER, tmp_path / "out")
-    prepare_all(write(tmp_path / "a.txt", texts), TOKENIZER, tmp_path / "out")
-    prepare_all(write(tmp_path / "a.txt", texts), TOKENIZER, tmp_path / "fresh")
+    write_shards(write(tmp_path / "a.txt", texts[:2]), TOKENIZER, tmp_path / "out")
+    write_shards(write(tmp_path / "a.txt", texts), TOKENIZER, tmp_path / "out")
+    write_shards(write(tmp_path / "a.txt", texts), TOKENIZER, tmp_path / "fresh")
     assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
 
 
 def test_progress_goes_up_and_the_manifest_is_returned(tmp_path: Path, small_batches: None) -> None:
     config = write(tmp_path / "a.txt", sentences(100))
     seen: list[Progress] = []
-    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", show=seen.append)
+    manifest = write_shards(config, TOKENIZER, tmp_path / "out", show=seen.append)
     assert isinstance(manifest, Manifest)
     assert seen == sorted(seen)
     assert seen[-1] == (100, manifest.bytes, manifest.tokens)
-    (again,) = prepare(config, TOKENIZER, tmp_path / "out")
-    assert again == seen[-1]
+    again: list[Progress] = []
+    write_shards(config, TOKENIZER, tmp_path / "out", show=again.append)
+    assert again == seen[-1:]
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     config = write(tmp_path / "a.txt", ["um", "dois"])
     with pytest.raises(PalavraError, match=r"a\.txt: cannot be written"):
-        prepare_all(config, TOKENIZER, tmp_path / "a.txt")
+        write_shards(config, TOKENIZER, tmp_path / "a.txt")
 
 
 def test_other_peoples_files_stay(tmp_path: Path) -> None:
@@ -160,10 +161,10 @@ def test_other_peoples_files_stay(tmp_path: Path) -> None:
     out.mkdir()
     for name in ("train-00000-of-00001.arrow", ".download.partial"):
         (out / name).write_text("theirs")
-    prepare_all(config, TOKENIZER, out)
+    write_shards(config, TOKENIZER, out)
     assert len(opened(out).train) == 1
     assert (out / "train-00000-of-00001.arrow").exists()
     assert (out / ".download.partial").exists()
     (out / "manifest.json").write_text('{"name": "an app"}')
     with pytest.raises(PalavraError, match=r"manifest\.json: not a manifest of shards"):
-        prepare_all(config, TOKENIZER, out)
+        write_shards(config, TOKENIZER, out)

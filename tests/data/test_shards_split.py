@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.data.config import SourceConfig
-from palavra.data.shards import StoredDocuments, prepare_all
+from palavra.data.shards import StoredDocuments, write_shards
 from palavra.errors import PalavraError
 
 
@@ -22,7 +22,7 @@ def test_the_split_is_disjoint_and_stable(
     fewer = data.draw(st.permutations(ordered))[: 2 * len(ordered) // 3]
     sides = []
     for name, chosen in (("all", ordered), ("fewer", fewer)):
-        prepare_all(write(folder / "a.txt", chosen), TOKENIZER, folder / name, valid_fraction=0.3)
+        write_shards(write(folder / "a.txt", chosen), TOKENIZER, folder / name, valid_fraction=0.3)
         corpus = opened(folder / name)
         train, valid = set(texts_of(corpus.train)), set(texts_of(corpus.valid))
         assert not train & valid
@@ -36,7 +36,7 @@ def test_the_split_is_disjoint_and_stable(
 
 def test_equal_documents_go_the_same_way(tmp_path: Path) -> None:
     config = write(tmp_path / "a.txt", sentences(100) * 3)
-    manifest = prepare_all(config, TOKENIZER, tmp_path / "out", deduplicate=False, valid_fraction=0.2)
+    manifest = write_shards(config, TOKENIZER, tmp_path / "out", deduplicate=False, valid_fraction=0.2)
     corpus = opened(tmp_path / "out")
     assert manifest.duplicates == 0
     assert len(corpus.train) + len(corpus.valid) == 300
@@ -61,7 +61,7 @@ def books_in(documents: StoredDocuments) -> list[str]:
 @pytest.mark.parametrize("deduplicate", [True, False])
 def test_the_split_follows_whole_documents(deduplicate: bool, tmp_path: Path) -> None:
     config = books(tmp_path / "books", 40)
-    prepare_all(config, TOKENIZER, tmp_path / "out", valid_fraction=0.3, deduplicate=deduplicate, shard_tokens=300)
+    write_shards(config, TOKENIZER, tmp_path / "out", valid_fraction=0.3, deduplicate=deduplicate, shard_tokens=300)
     corpus = opened(tmp_path / "out")
     train, valid = set(books_in(corpus.train)), set(books_in(corpus.valid))
     assert len(corpus.train) + len(corpus.valid) == 40 * 12
@@ -71,7 +71,7 @@ def test_the_split_follows_whole_documents(deduplicate: bool, tmp_path: Path) ->
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 def test_no_side_is_empty_with_two_long_documents_and_neither_is_torn(share: float, tmp_path: Path) -> None:
-    prepare_all(books(tmp_path / "books", 2), TOKENIZER, tmp_path / "out", valid_fraction=share)
+    write_shards(books(tmp_path / "books", 2), TOKENIZER, tmp_path / "out", valid_fraction=share)
     corpus = opened(tmp_path / "out")
     assert {*books_in(corpus.train)}.isdisjoint(books_in(corpus.valid))
     assert len(corpus.train) == len(corpus.valid) == 12
@@ -79,7 +79,7 @@ def test_no_side_is_empty_with_two_long_documents_and_neither_is_torn(share: flo
 
 @pytest.mark.parametrize(("share", "held_out"), [(1e-9, 1), (0.34, 4), (1 - 1e-9, 11)])
 def test_pieces_of_the_only_document_are_held_out(share: float, held_out: int, tmp_path: Path) -> None:
-    manifest = prepare_all(books(tmp_path / "books", 1), TOKENIZER, tmp_path / "out", valid_fraction=share)
+    manifest = write_shards(books(tmp_path / "books", 1), TOKENIZER, tmp_path / "out", valid_fraction=share)
     corpus = opened(tmp_path / "out")
     assert (len(corpus.train), len(corpus.valid)) == (12 - held_out, held_out)
     told = f"there is only one document, so {held_out} of the 12 pieces it was cut into are held out"
@@ -91,20 +91,20 @@ def test_pieces_of_the_only_document_are_held_out(share: float, held_out: int, t
 def test_neither_side_is_empty_when_there_are_two_documents(share: float, deduplicate: bool, tmp_path: Path) -> None:
     for texts in (["um", "dois"], ["um", "dois", "um"], sentences(30)):
         config = write(tmp_path / "a.txt", texts)
-        manifest = prepare_all(config, TOKENIZER, tmp_path / "out", valid_fraction=share, deduplicate=deduplicate)
+        manifest = write_shards(config, TOKENIZER, tmp_path / "out", valid_fraction=share, deduplicate=deduplicate)
         corpus = opened(tmp_path / "out")
         assert len(corpus.train)
         assert len(corpus.valid)
         assert not set(texts_of(corpus.train)) & set(texts_of(corpus.valid))
         assert set(texts_of(corpus.train)) | set(texts_of(corpus.valid)) == set(texts)
         if share < 0.5:
-            told = f"no document fell into the validation share, so the one at {corpus.valid.where(0)} is held out"
+            told = f"the split left no document for validation, so the one at {corpus.valid.where(0)} is held out"
             assert told in manifest.warnings
 
 
 @pytest.mark.parametrize("share", [0.05, 1 - 1e-9])
 def test_one_document_is_trained_on(share: float, tmp_path: Path) -> None:
-    manifest = prepare_all(
+    manifest = write_shards(
         write(tmp_path / "a.txt", ["um só", "um só"]), TOKENIZER, tmp_path / "out", valid_fraction=share
     )
     corpus = opened(tmp_path / "out")
@@ -116,13 +116,13 @@ def test_one_document_is_trained_on(share: float, tmp_path: Path) -> None:
 
 
 def test_nothing_held_out_when_asked_for(tmp_path: Path) -> None:
-    manifest = prepare_all(write(tmp_path / "a.txt", sentences(50)), TOKENIZER, tmp_path / "out", valid_fraction=0)
+    manifest = write_shards(write(tmp_path / "a.txt", sentences(50)), TOKENIZER, tmp_path / "out", valid_fraction=0)
     assert manifest.valid.documents == 0
     assert manifest.warnings == ()
 
 
 def test_no_text(tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"there is no text in the sources \(2 empty documents"):
-        prepare_all(write(tmp_path / "a.txt", ["", " "]), TOKENIZER, tmp_path / "out")
+        write_shards(write(tmp_path / "a.txt", ["", " "]), TOKENIZER, tmp_path / "out")
     with pytest.raises(PalavraError, match="valid_fraction is 1"):
-        prepare_all(SourceConfig(sources=("a.txt",)), TOKENIZER, tmp_path / "out", valid_fraction=1)
+        write_shards(SourceConfig(sources=("a.txt",)), TOKENIZER, tmp_path / "out", valid_fraction=1)

@@ -1,4 +1,4 @@
-"""Mistakes in sources: each told in one line with file and line, or mended and counted."""
+"""Mistakes in sources: each reported in one line with file and line, or fixed and counted."""
 
 from pathlib import Path
 
@@ -66,14 +66,14 @@ def test_invalid_bytes_far_into_a_file(tmp_path: Path) -> None:
         assert "unknown encoding" in wrong(path, encoding=unknown)
 
 
-def test_nul_and_half_pairs_are_mended_and_counted(tmp_path: Path) -> None:
+def test_nul_and_half_pairs_are_fixed_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a\\u0000bcdef"}\n{"text": "x\\ud83dy"}\n{"text": "\\ud83d\\ude00"}\n{"text": " "}\n')
     tally = Tally()
     assert [document.text for document in read(path, tally=tally)] == ["abcdef", "x\ufffdy", "\U0001f600"]
     assert tally.warnings() == (
         f"1 empty documents were left out, the first: {path}:4",
-        f"1 documents held NUL characters, which were taken out, the first: {path}:1",
+        f"1 documents held NUL characters, which were removed, the first: {path}:1",
         f"1 documents held half surrogate pairs, which became U+FFFD, the first: {path}:2",
     )
     (tmp_path / "b.txt").write_bytes("text".encode("utf-16-le"))

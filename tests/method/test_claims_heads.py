@@ -159,11 +159,11 @@ def test_hierarchical_softmax_sums_to_one_at_the_cost_of_a_path__E_C1_1(classes:
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(5, dtype=torch.float64))
     torch.testing.assert_close(output.total_loss(hidden, labels), -log_p[torch.arange(5), labels].sum())
     if tree == "balanced":
-        assert int(output.depths.max()) == math.ceil(math.log2(classes))
+        assert int(output.signs.abs().sum(1).max()) == math.ceil(math.log2(classes))
     else:
         shares = torch.from_numpy(counts / counts.sum())
         entropy = float(cross_entropy(shares, shares)) / math.log(2)
-        assert entropy <= float((output.depths * shares).sum()) <= entropy + 1
+        assert entropy <= float((output.signs.abs().sum(1) * shares).sum()) <= entropy + 1
 
 
 def test_sampled_softmax_estimates_the_full_one__E_C1_1() -> None:

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef, mean_absolute_error, r2
 
 from palavra.metrics import bootstrap as module
 from palavra.metrics import classification as metrics
-from palavra.metrics.bootstrap import IntArray, Interval, bootstrap_intervals, mean_interval, resamples
+from palavra.metrics.bootstrap import IntArray, bootstrap_intervals, mean_interval, resamples
 from palavra.metrics.resampled import (
     Auroc,
     Order,
@@ -25,7 +25,9 @@ from palavra.metrics.resampled import (
     span_statistics,
 )
 from palavra.metrics.tag_schemes import Span
+from palavra.run_records import Interval
 from palavra.tasks.task import range_of
+from palavra.typed_json import to_json
 
 
 def interval_of_mean(values: np.ndarray, **options: float) -> Interval:
@@ -346,4 +348,4 @@ def test_what_has_no_interval_is_an_error() -> None:
 
 def test_json() -> None:
     interval = Interval(low=0.1, high=0.2, level=0.95, samples=3)
-    assert interval.to_json() == {"low": 0.1, "high": 0.2, "level": 0.95, "samples": 3}
+    assert to_json(interval) == {"low": 0.1, "high": 0.2, "level": 0.95, "samples": 3}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from builders.attention import DEVICE, LENGTHS, bounds, qkv
-from builders.models import CPU, build_model, layout_of, model_config, random_batch, run
+from builders.models import CPU, build_model, layout_of, model_config, random_batch, run, unpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from palavra.batch import Batch, pack, unpack
+from palavra.batch import Batch, pack
 from palavra.model import attention, layouts
 from palavra.model.attention import attend
 from palavra.model.compute import compile_layers, eager

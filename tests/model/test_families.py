@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from builders.models import build_causal_model, build_model, model_config, random_batch, run, scramble
+from builders.models import build_causal_model, build_model, model_config, random_batch, run, scramble, unpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from palavra.batch import Batch, unpack
+from palavra.batch import Batch
 from palavra.model.config import ModelConfig
 from palavra.model.directory import (
     load_causal_model,

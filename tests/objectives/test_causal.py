@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from builders.models import CPU, Shelf, build_causal_model, build_model, layout_of, model_config, random_batch, run
+from builders.models import (
+    CPU,
+    Shelf,
+    build_causal_model,
+    build_model,
+    layout_of,
+    model_config,
+    random_batch,
+    run,
+    unpack,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from palavra.batch import Batch, pack, unpack
+from palavra.batch import Batch, pack
 from palavra.data.loader import CAUSAL_TEMPLATE, MASKED_TEMPLATE, Packed, SpecialTokenTemplate, assemble_causal
 from palavra.data.packing import Cursor, Pieces, one_pass
 from palavra.inference.causal import evaluate_causal

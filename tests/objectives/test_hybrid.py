@@ -1,7 +1,6 @@
 """Both kinds of sequences in every batch, and hidden tokens predicted from the vectors before them."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders.models import CLS, CPU, SEP, Shelf, build_model, layout_of, model_config, vocabulary
-from builders.pretraining import TINY, metrics_of, mixed_run
+from builders.pretraining import TINY, keep_only_checkpoint, metrics_of, mixed_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,9 +262,7 @@ def test_a_run_of_both_kinds_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -
     out = tmp_path / "m"
     lines = mixed_run(corpus, out, 8, *HYBRID)
     expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json", "config.json")}
-    for checkpoint in (out / "checkpoints").iterdir():
-        if checkpoint.name != "step-4":
-            shutil.rmtree(checkpoint)
+    keep_only_checkpoint(out, 4)
     palavra.pretrain(out=out, resume=True)
     assert {name: (out / name).read_bytes() for name in expected} == expected
     with pytest.raises(PalavraError, match=r"did not begin with mixture\.mntp=false"):

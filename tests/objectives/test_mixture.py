@@ -1,7 +1,6 @@
 """Two objectives in one run: which steps are whose, what each computes, and a switch that a resumed run makes too."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders.models import CLS, SEP, Shelf, build_model, layout_of, model_config, vocabulary
-from builders.pretraining import metrics_of, mixed_run
+from builders.pretraining import keep_only_checkpoint, metrics_of, mixed_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,9 +181,7 @@ def test_a_resumed_run_switches_where_a_straight_one_does(corpus: Path, tmp_path
     if when == "first":
         assert causal == [1.0] * 6 + [0.0] * 6
     expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json")}
-    for checkpoint in (out / "checkpoints").iterdir():
-        if checkpoint.name != "step-4":
-            shutil.rmtree(checkpoint)
+    keep_only_checkpoint(out, 4)
     palavra.pretrain(out=out, resume=True)  # from step 4, over the switch
     assert {name: (out / name).read_bytes() for name in expected} == expected
     again = metrics_of(out)

@@ -1,7 +1,5 @@
-"""Next-sentence prediction: pairs, sentences, the loss of BertForPreTraining, directories it reads, whole runs."""
+"""Next-sentence prediction: pairs, sentences, the loss of BertForPreTraining, directories it reads."""
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,25 +12,20 @@ import numpy.typing as npt
 import pytest
 import torch
 from builders.models import CLS, CPU, SEP, Shelf, layout_of, model_config, scramble, vocabulary
-from builders.pretraining import metrics_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 import palavra
 from palavra.data.loader import Packed, assemble
 from palavra.data.packing import Cursor, Pieces, one_pass
-from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet
 from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.model import directory
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import RANDOM, NextSentenceObjective, PairBatch, Sentences, pair_up
-from palavra.report import write_report
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
-
-pytestmark = pytest.mark.usefixtures("without_report")
 
 CONTEXT = 24
 END = 5  # the token that ends a sentence
@@ -337,79 +330,3 @@ def test_an_evaluation_reads_every_weight_of_the_body_once(tmp_path: Path, monke
     body = {key: times for key, times in read.items() if key.startswith("bert.encoder.")}
     assert body
     assert set(body.values()) == {1}
-
-
-# Whole runs
-
-TINY = (
-    "model.hidden_size=32", "model.num_layers=1", "model.num_heads=2", "model.context=32", "train.batch_tokens=512",
-    "train.compile=off", "train.eval_every=10", "train.save_every=10", "train.device=cpu", "train.precision=float32",
-    "train.threads=1", "optimizer.learning_rate=0.02",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents that keep to a subject: their sentences tell whether they belong together."""
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    subjects = ["gato", "rei", "mar", "livro", "sol", "rato"]
-    verbs = ["viu", "quis", "teve", "fez", "deu", "leu"]
-    lines = [" ".join(f"O {s} {verbs[(i + k) % 6]} o {s}." for k in range(4)) for i in range(60) for s in subjects]
-    path.write_text("\n".join(f"{line} {i}" for i, line in enumerate(lines)) + "\n", encoding="utf-8")
-    return path
-
-
-def run(corpus: Path, out: Path, steps: int, **options: Any) -> None:
-    palavra.pretrain(
-        corpus, out=out, objective="masked+nsp", steps=steps, documents="line", vocab_size=300,
-        **{"set": TINY, **options},
-    )  # fmt: skip
-
-
-def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
-    from transformers import AutoModelForMaskedLM, BertForPreTraining
-
-    out = tmp_path / "m"
-    run(corpus, out, 20)
-    lines = metrics_of(out)
-    assert all("next_sentence_accuracy" in line for line in lines if line["kind"] == "valid")
-    evaluation = json.loads((out / "evaluation.json").read_text())
-    assert evaluation["next_sentence"]["pairs"] > 5
-    assert evaluation["next_sentence"]["exchanged"] == pytest.approx(0.5, abs=0.2)
-    assert {"corruption", "accuracy"} <= set(evaluation["masked"])
-    found = palavra.evaluate(out, device="cpu")
-    assert found.to_json()["next_sentence"] == pytest.approx(evaluation["next_sentence"], rel=1e-4)
-    assert found.to_json()["masked"]["loss"] == pytest.approx(evaluation["masked"]["loss"], rel=1e-4)
-    assert found.lines().count("next sentence") == 1
-    assert "Next-sentence accuracy" in write_report(out).read_text(encoding="utf-8")
-    names = ("model.safetensors", "evaluation.json")
-    expected = {name: (out / name).read_bytes() for name in names}
-    shutil.rmtree(out / "checkpoints" / "step-20")
-    palavra.pretrain(out=out, resume=True)
-    assert {name: (out / name).read_bytes() for name in names} == expected
-    assert type(BertForPreTraining.from_pretrained(out)).__name__ == "BertForPreTraining"
-    theirs = AutoModelForMaskedLM.from_pretrained(out, attn_implementation="eager").eval()
-    # Written again without its second head: a new one would only guess.
-    theirs.save_pretrained(tmp_path / "masked")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(out / name, tmp_path / "masked")
-    shutil.copytree(out / "data", tmp_path / "masked" / "data")
-    assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
-    ours = palavra.load(out, kind="masked", device="cpu")
-    ids = torch.tensor(
-        [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]
-    )
-    with torch.no_grad():
-        logits = theirs(input_ids=ids).logits[0, ids[0] == ours.tokenizer.mask_id]
-    torch.testing.assert_close(ours.distribution("O gato [MASK] o gato."), logits.softmax(-1), atol=1e-4, rtol=1e-3)
-    palavra.pretrain(
-        corpus, out=tmp_path / "more", objective="masked+nsp", init=out, steps=2, documents="line",
-        set=("train.batch_tokens=512", "model.context=32", "train.compile=off", "train.threads=1"),
-    )  # fmt: skip
-
-
-def test_what_cannot_be_paired_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match="trains bert, not modernbert"):
-        run(corpus, tmp_path / "a", 1, family="modernbert")
-    with pytest.raises(PalavraError, match="needs several documents"):
-        palavra.pretrain(corpus, out=tmp_path / "b", objective="masked+nsp", steps=1, vocab_size=300, set=TINY)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders.pretraining import metrics_of
+from builders.pretraining import keep_only_checkpoint, metrics_of
 
 import palavra
 from palavra.errors import PalavraError
@@ -22,6 +22,7 @@ from palavra.log import Log
 from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished
 from palavra.report import write_report
+from palavra.run_records import PretrainingRun
 from palavra.training import checkpoint as checkpoints
 from palavra.training import saving
 from palavra.training.monitor import Diverged
@@ -233,12 +234,17 @@ def test_a_run_goes_on_without_the_text_it_began_with(corpus: Path, tmp_path: Pa
     text = tmp_path / "text.txt"
     text.write_bytes(corpus.read_bytes())
     run(text, tmp_path / "m", 12)
-    expected = (tmp_path / "m" / "model.safetensors").read_bytes()
+    model = tmp_path / "m" / "model.safetensors"
+    expected = model.read_bytes()
     text.unlink()
-    for step in (10, 12):
-        shutil.rmtree(tmp_path / "m" / "checkpoints" / f"step-{step}", ignore_errors=True)
-    palavra.pretrain(out=tmp_path / "m", resume=True)
-    assert (tmp_path / "m" / "model.safetensors").read_bytes() == expected
+    for step in (10, None):
+        if step:
+            keep_only_checkpoint(tmp_path / "m", step)
+        else:  # from the beginning
+            shutil.rmtree(tmp_path / "m" / "checkpoints")
+        model.unlink()
+        palavra.pretrain(out=tmp_path / "m", resume=True)
+        assert model.read_bytes() == expected
 
 
 def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:
@@ -346,7 +352,7 @@ def test_minutes_become_steps_in_the_recipe(corpus: Path, tmp_path: Path, monkey
     )  # fmt: skip
     recipe = (tmp_path / "m" / "palavra.toml").read_text()
     assert "steps = 28\n" in recipe  # 3 s less 4%
-    assert RunDirectory(tmp_path / "m").read_json("run.json")["budget"]["rule"]
+    assert RunDirectory(tmp_path / "m").read_json(PretrainingRun, "run.json").budget.rule
 
 
 def test_a_dry_run_only_tells(corpus: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import pytest
 import torch
 from builders.commands import Ask
 from builders.models import model_config
-from builders.pretraining import metrics_of
+from builders.pretraining import keep_only_checkpoint, metrics_of
 
 import palavra
 from palavra.errors import PalavraError
@@ -172,9 +171,7 @@ def test_resumed_equals_straight_through_bit_for_bit(corpus: Path, tmp_path: Pat
     out = tmp_path / "m"
     run(corpus, out, 20)
     expected = {name: (out / name).read_bytes() for name in ("model.safetensors", "evaluation.json", "examples.json")}
-    for checkpoint in (out / "checkpoints").iterdir():
-        if checkpoint.name != "step-10":
-            shutil.rmtree(checkpoint)
+    keep_only_checkpoint(out, 16)
     for name in expected:
         (out / name).unlink()
     palavra.pretrain(out=out, resume=True)

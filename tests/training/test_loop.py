@@ -23,6 +23,7 @@ from builders.models import (
     layout_of,
     model_config,
     random_batch,
+    unpack,
     vocabulary,
 )
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from palavra.batch import pack, unpack
+from palavra.batch import pack
 from palavra.data.loader import packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.errors import PalavraError

@@ -11,7 +11,7 @@ from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.finetuning.run_info import scores_json
+from palavra.finetuning.run_info import split_scores
 from palavra.inference.causal import CausalModel
 from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.inference.finetuned import FineTunedModel
@@ -26,6 +26,7 @@ from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.task import Prediction, Scores
+from palavra.typed_json import to_json
 
 
 def evaluate(
@@ -153,7 +154,7 @@ class TaskEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The scores as JSON."""
-        return {"task": self.task, "truncated": self.truncated, **scores_json(self.scores)}
+        return {"task": self.task, "truncated": self.truncated, **to_json(split_scores(self.scores))}
 
 
 def evaluate_task(

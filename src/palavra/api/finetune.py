@@ -7,7 +7,8 @@ from typing import Unpack
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import RepeatedRuns, Repetition, run_folds, run_seeds
+from palavra.experiments.repeat import RepeatedRuns, run_folds, run_seeds
+from palavra.experiments.runs import Repetition
 from palavra.finetuning.run import FineTuned, resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log

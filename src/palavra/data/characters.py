@@ -1,14 +1,14 @@
-"""Characters that belong to the one before them, such as accents written apart: nothing may be cut off there."""
+"""Characters that belong to the one before them, such as combining accents: text must not be cut before them."""
 
 import re
 import unicodedata
 from functools import lru_cache
 
-# Of emoji; their category is that of other signs.
+# Modifiers of emoji; their Unicode category is that of ordinary symbols.
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 # Inside a word: the soft hyphen, the zero-width joiner and non-joiner, the word joiner.
 JOINERS = "\u00ad\u200c\u200d\u2060"
-# Nothing is seen of them and they part words: the zero-width space, and the byte order mark in the middle of a text.
+# Invisible characters that separate words: the zero-width space, and the byte order mark inside a text.
 UNSEEN = "\u200b\ufeff"
 
 
@@ -16,13 +16,13 @@ _SEEN = re.compile(rf"[^\s{JOINERS}{UNSEEN}]")
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing is seen of a text: no characters, or only blanks and others without a shape of their own."""
+    """Return whether a text has no visible characters."""
     return _SEEN.search(text) is None
 
 
 def marks_of(text: str) -> str:
-    """The combining marks, variation selectors and skin tones that a text has, each once, as part of a character class
-    of `re`; "" for most texts."""
+    """Return the combining marks, variation selectors and skin tones of a text as part of a character class of `re`;
+    "" for most texts."""
     if text.isascii():
         return ""
     return re.escape("".join(sorted(c for c in set(text) if unicodedata.category(c)[0] == "M" or ord(c) in SKIN_TONES)))
@@ -30,19 +30,19 @@ def marks_of(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _patterns(marks: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A word of texts with these `marks_of`, and what may follow a character and belongs to it."""
+    """Return patterns for texts with these `marks_of`: of a word, and of what belongs to the character before it."""
     marked = rf"[{marks}]*" if marks else ""
     sign = rf"[^\w\s{JOINERS}{UNSEEN}]{marked}"
     word = re.compile(rf"\w[\w{marks}{JOINERS}]*|{sign}(?:\u200d{sign})*")
     return word, re.compile(rf"{marked}(?:\u200d[^\w\s]{marked})*")
 
 
-# Of one text many ends are asked for, one after the other.
+# `whole_end` is called many times in a row for one text.
 _marks_of_one = lru_cache(maxsize=1)(marks_of)
 
 
 def whole_end(text: str, end: int) -> int:
-    """Where the character before `end` really ends, with the marks on it and what a joiner ties to it."""
+    """Return where the character before `end` ends, with its marks and what a joiner attaches to it."""
     if not end or text.isascii():
         return end
     found = _patterns(_marks_of_one(text))[1].match(text, end)
@@ -50,7 +50,7 @@ def whole_end(text: str, end: int) -> int:
 
 
 def split_words(text: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    r"""The words of a text and their character offsets: those of `\w+|[^\w\s]`, with the marks of their characters and
-    the joiners between them."""
+    r"""Return the words of a text and their character offsets: those of `\w+|[^\w\s]`, with the marks on their
+    characters and the joiners between them."""
     found = list(_patterns(marks_of(text))[0].finditer(text))
     return tuple(match.group() for match in found), tuple(match.span() for match in found)

@@ -1,4 +1,4 @@
-"""Sentences with a label for every word: CoNLL columns, CoNLL-U, and records with lists or with marked spans."""
+"""Sentences with a label for every word: CoNLL columns, CoNLL-U, and records of lists or of marked spans."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ _WORD_OPTION, _LABEL_OPTION = "--words", "--label"
 class ConllSentence:
     """A sentence of W words, at least one, with W labels.
 
-    `text`: the sentence as it was written where the file says so, else the words joined by single spaces.
-    `spans`: W pairs of character offsets into `text`, the end not included; `text[start:end]` is the word, except
-    that the words of a contraction in CoNLL-U ("das" = "de" + "as") share the span of the contraction. `where`:
-    "file:line" of the first word.
+    `text`: the sentence as written if the file has it, else the words joined by single spaces. `spans`: W pairs of
+    character offsets into `text`, the end exclusive; `text[start:end]` is the word, except that the words of a
+    contraction in CoNLL-U ("das" = "de" + "as") share the span of the contraction. `where`: "file:line" of the first
+    word.
     """
 
     words: tuple[str, ...]
@@ -41,7 +41,7 @@ class ConllSentence:
 
 
 class ConllRow(NamedTuple):
-    """One row of a file of columns."""
+    """One row of a file of columns; it has no fields at the end of a sentence."""
 
     line: int
     fields: list[str]
@@ -50,22 +50,22 @@ class ConllRow(NamedTuple):
 def read_tagged(
     source: str, *, word_column: int | str = 0, label_column: int | str = -1, encoding: str = "utf-8"
 ) -> Iterator[ConllSentence]:
-    """The sentences of one file, or of `hf://dataset[/config]:split`, in order; sentences without words are left out.
+    """Yield the sentences of one file, or of `hf://dataset[/config]:split`, in order, without empty ones.
 
-    `.conll`, `.txt`, `.tsv`, `.bio`, `.iob`: a word and its columns a row, divided by tabs where the first row
-    has one, else by blanks; a blank line ends a sentence, and lines of `-DOCSTART-` are left out. Columns are
-    numbers from 0, negative ones from the end; where one of the two is a name, the first row names the columns.
+    `.conll`, `.txt`, `.tsv`, `.bio`, `.iob`: each row is a word and its columns, divided by tabs if the first row has
+    one, else by blanks. A blank line ends a sentence; lines of `-DOCSTART-` are skipped. Columns are numbers from 0,
+    negative ones from the end; if one of the two is a name, the first row names the columns.
 
-    `.conllu` (https://universaldependencies.org/format.html): columns are numbers or names, in lower case; by
-    default the words are `form` and the labels `upos`. Ranges (3-4) and empty nodes (3.1) are no words.
+    `.conllu` (https://universaldependencies.org/format.html): columns are numbers or names, in lower case; by default
+    the words are `form` and the labels `upos`. Ranges (3-4) and empty nodes (3.1) are not words.
 
-    `.jsonl`, `.json`, `.parquet`: columns are names. Words are a list (by default `tokens` or `words`) as long as
-    the list of labels (`labels`, `tags` or `ner_tags`), or a text (`text`) that `split_words` divides, with
-    marked spans (`spans`: objects of `start`, `end` and `label`, in characters), which become BIO labels.
+    `.jsonl`, `.json`, `.parquet`: columns are names. Words are a list (by default `tokens` or `words`) as long as the
+    list of labels (`labels`, `tags` or `ner_tags`), or a text (`text`) for `split_words` with marked spans (`spans`:
+    objects of `start`, `end` and `label`, in characters), which become BIO labels.
 
-    All but Parquet may be compressed. Raises `PalavraError`, with file and line, for rows of another number of
-    columns, empty words or labels, lists of different lengths, spans that are not whole words or that overlap,
-    and a source without sentences.
+    All but Parquet may be compressed. Raises `PalavraError`, with file and line, for rows of another number of columns,
+    empty words or labels, lists of different lengths, spans that are not whole words or that overlap, and a source
+    without sentences.
     """
     return at_least_one(_read(source, word_column, label_column, encoding), source, "sentences")
 
@@ -101,7 +101,7 @@ def _of_columns(path: Path, word: int | str, label: int | str, encoding: str) ->
 
 
 def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
-    """Rows of equal width; a row without fields ends a sentence."""
+    """Yield rows of equal width, and one without fields at the end of a sentence."""
     tabs = False
     first: ConllRow | None = None
     for line, text in numbered_lines(path, encoding):
@@ -116,13 +116,13 @@ def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
         if len(row.fields) != len(first.fields):
             raise PalavraError(
                 f"{path}:{line}: {counted(len(row.fields), 'column')}, where line {first.line} has "
-                f"{len(first.fields)}; columns are divided by {'tabs' if tabs else 'blanks'} here: mend the row"
+                f"{len(first.fields)}; columns are divided by {'tabs' if tabs else 'blanks'} here: correct the row"
             )
         yield row
 
 
 def _sentences(path: Path, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]:
-    """Rows up to the next one without fields."""
+    """Yield the rows of each sentence."""
     sentence: list[ConllRow] = []
     for row in rows:
         if row.fields:
@@ -140,7 +140,7 @@ def _sentences(path: Path, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]
 
 
 def _chosen(word: int | str, label: int | str, names: Sequence[str], width: int, where: str) -> tuple[int, int]:
-    """The numbers of the columns of words and of labels."""
+    """Return the numbers of the columns of words and of labels."""
     at_word, at_label = (
         _number(which, names, width, where, option) for which, option in ((word, _WORD_OPTION), (label, _LABEL_OPTION))
     )
@@ -162,19 +162,19 @@ def _number(which: int | str, names: Sequence[str], width: int, where: str, opti
 
 
 def _two_columns(path: Path, rows: list[ConllRow], word: int, label: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Words and labels of a sentence, without blanks around them; none may be empty."""
+    """Return the words and labels of a sentence, without blanks around them; none may be empty."""
     words = tuple(row.fields[word].strip(" \t") for row in rows)
     labels = tuple(row.fields[label].strip(" \t") for row in rows)
     for what, values in (("word", words), ("label", labels)):
         if "" in values:
             raise PalavraError(
-                f"{path}:{rows[values.index('')].line}: the {what} is empty; write it, or take the row out"
+                f"{path}:{rows[values.index('')].line}: the {what} is empty; write it, or remove the row"
             )
     return words, labels
 
 
 def _joined(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The words with single spaces between them, and where each is."""
+    """Return the words with single spaces between them, and the offsets of each."""
     spans, at = [], 0
     for word in words:
         spans.append((at, at + len(word)))
@@ -206,7 +206,7 @@ def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> 
 
 
 def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> Iterator[ConllRow]:
-    """Rows of ten columns, one without fields between sentences; the text comments go to `written`."""
+    """Yield rows of ten columns, and one without fields after a sentence; add the text comments to `written`."""
     for line, text in numbered_lines(path, encoding):
         text = text.rstrip("\n")
         if text.startswith("#"):
@@ -224,14 +224,14 @@ def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> I
                 f"(a file of other columns is named .conll)"
             )
         if not _CONLLU_ID.match(fields[0]):
-            raise PalavraError(f"{path}:{line}: {fields[0]!r} is no number of a word, such as 3, 3-4 or 3.1")
+            raise PalavraError(f"{path}:{line}: {fields[0]!r} is not the number of a word, such as 3, 3-4 or 3.1")
         yield ConllRow(line, fields)
 
 
 def _surface(
     path: Path, rows: list[ConllRow], written: list[tuple[int, str]]
 ) -> tuple[str, dict[int, tuple[int, int]]]:
-    """The sentence as it is written, and for the line of every word where it, or its contraction, is."""
+    """Return the sentence as written, and line of each word -> offsets of the word or of its contraction."""
     forms, owners = _forms(path, rows)
     if written:
         _, text = written[-1]
@@ -246,10 +246,10 @@ def _surface(
 
 
 def _forms(path: Path, rows: list[ConllRow]) -> tuple[list[ConllRow], dict[int, int]]:
-    """The rows that are written in the text, and for the line of every word the number of its row among them."""
+    """Return the rows that occur in the text, and line of each word -> number of its row among them."""
     forms: list[ConllRow] = []
     owners: dict[int, int] = {}
-    last = 0  # of the contraction that is open
+    last = 0  # the last word of the current contraction
     for row in rows:
         first, dash, end = row.fields[0].partition("-")
         if dash:
@@ -265,7 +265,7 @@ def _forms(path: Path, rows: list[ConllRow]) -> tuple[list[ConllRow], dict[int, 
 
 
 def _found(path: Path, forms: list[ConllRow], line: int, text: str) -> list[tuple[int, int]]:
-    """Where the forms are in the text of the comment in `line`: in order, with nothing but blanks between them."""
+    """Return the offsets of the forms in the text of the comment in `line`; only blanks may be between them."""
     places, at = [], 0
     for row in forms:
         form = row.fields[1]
@@ -273,8 +273,8 @@ def _found(path: Path, forms: list[ConllRow], line: int, text: str) -> list[tupl
             at += 1
         if not text.startswith(form, at):
             raise PalavraError(
-                f"{path}:{row.line}: {form!r} is not at its place in the text of line {line}, which goes on with "
-                f"{text[at : at + 20]!r}; mend one of the two, or take the '# text' out"
+                f"{path}:{row.line}: {form!r} is not at its place in the text of line {line}, which continues with "
+                f"{text[at : at + 20]!r}; correct one of the two, or remove the '# text'"
             )
         places.append((at, at + len(form)))
         at += len(form)
@@ -298,7 +298,7 @@ def _of_records(records: Iterator[Record], word: int | str, label: int | str) ->
 
 
 def _value(record: Record, which: int | str, default: int, names: tuple[str, ...], option: str) -> Any:
-    """The column that was named, else the one of `names` that the record has."""
+    """Return the value of the column that was named, else of the one of `names` that the record has."""
     if isinstance(which, str):
         return column(record, which, option=option)
     if which != default:
@@ -328,7 +328,7 @@ def _of_lists(words: Any, labels: Any, where: str) -> ConllSentence:
 
 
 def _of_spans(text: str, marked: Any, where: str) -> ConllSentence:
-    """A text whose spans become BIO labels of its words."""
+    """Return a sentence whose marked spans become BIO labels of its words."""
     words, spans = split_words(text)
     starts = {start: number for number, (start, _) in enumerate(spans)}
     ends = {end: number for number, (_, end) in enumerate(spans)}
@@ -342,7 +342,7 @@ def _of_spans(text: str, marked: Any, where: str) -> ConllSentence:
             raise PalavraError(f"{where}: {shown} is not inside the text of {len(text)} characters")
         if start not in starts or end not in ends:
             raise PalavraError(
-                f"{where}: {shown} does not begin and end with a word; count characters from 0, the end not included, "
+                f"{where}: {shown} does not begin and end with a word; count characters from 0, the end exclusive, "
                 f"without blanks around the span"
             )
         first, last = starts[start], ends[end]
@@ -358,4 +358,4 @@ def _span(span: Any, where: str) -> tuple[int, int, str]:
         start, end, label = values
         if type(start) is int and type(end) is int and isinstance(label, str) and label.strip():
             return start, end, label.strip()
-    raise PalavraError(f"{where}: {str(span)[:60]!r} is no span, such as {{'start': 0, 'end': 4, 'label': 'PER'}}")
+    raise PalavraError(f"{where}: {str(span)[:60]!r} is not a span, such as {{'start': 0, 'end': 4, 'label': 'PER'}}")

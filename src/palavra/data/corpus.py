@@ -1,4 +1,4 @@
-"""Prepared text: memory-mapped token ids of all documents, checked before use."""
+"""Prepared text: the memory-mapped token ids of all documents, checked before use."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,12 +21,12 @@ _COUNTED_AT_ONCE = 1 << 22  # tokens
 
 
 def id_type(vocab_size: int) -> Any:
-    """The Arrow type of token ids: uint16 where the vocabulary fits, else uint32."""
+    """Return the Arrow type of token ids: uint16 if the vocabulary fits, else uint32."""
     return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
 
 
 def schema(vocab_size: int) -> Any:
-    """One row a document: its token ids, content hash, and where it came from."""
+    """Return the Arrow schema: for each document its token ids, content hash, file and line."""
     return pa.schema(
         [
             ("input_ids", pa.list_(id_type(vocab_size))),
@@ -38,7 +38,7 @@ def schema(vocab_size: int) -> Any:
 
 
 class StoredDocuments:
-    """One side of the split: tokenized documents on disk, numbered from 0. Nothing is loaded until it is asked for.
+    """One side of the split: tokenized documents on disk, numbered from 0 and loaded on access.
 
     `dtype` is that of the ids, uint16 or uint32.
     """
@@ -68,19 +68,19 @@ class StoredDocuments:
         return np.concatenate([np.empty(0, np.uint64), *columns])
 
     def where(self, index: int) -> str:
-        """ "file:line" of a document."""
+        """Return "file:line" of a document."""
         shard, row = self._place(index)
         batch = self._batches[shard]
         return f"{batch.column('file')[row].as_py()}:{batch.column('line')[row].as_py()}"
 
     def tokens(self, index: int, start: int = 0, stop: int | None = None) -> Ids:
-        """The tokens `start` to `stop` (its end) of a document: a read-only view, nothing is copied."""
+        """Return the tokens `start` to `stop` (by default the end) of a document, as a read-only view."""
         shard, row = self._place(index)
         first, end = self._offsets[shard][row : row + 2].tolist()
         return self._ids[shard][first:end][start:stop]
 
     def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> Ids:
-        """The tokens `starts` to `stops` of the documents `indices`, end to end, (sum of stops - starts,)."""
+        """Return the tokens `starts` to `stops` of the documents `indices`, end to end, (sum of stops - starts,)."""
         if not len(indices):
             return np.empty(0, self.dtype)
         if np.any((starts < 0) | (starts > stops) | (stops > self.lengths[indices])):
@@ -96,7 +96,7 @@ class StoredDocuments:
         return np.concatenate(pieces)
 
     def token_counts(self, vocab_size: int) -> Int64Array:
-        """How often each id occurs, (vocab_size,) int64, counted as a stream."""
+        """Return how often each id occurs, (vocab_size,) int64, counted as a stream."""
         counts = np.zeros(vocab_size, dtype=np.int64)
         for ids in self._ids:
             for start in range(0, len(ids), _COUNTED_AT_ONCE):
@@ -111,7 +111,7 @@ class StoredDocuments:
 
 
 class Corpus:
-    """A prepared folder, checked: `train` and `valid` are its documents, `manifest` what it says of itself."""
+    """A prepared folder that was checked: its `train` and `valid` documents and its `manifest`."""
 
     def __init__(self, manifest: Manifest, train: StoredDocuments, valid: StoredDocuments) -> None:
         self.manifest = manifest
@@ -122,10 +122,10 @@ class Corpus:
     def open(
         cls, directory: Path | str, tokenizer_fingerprint: str, *, verify: Literal["hash", "size"] = "hash"
     ) -> "Corpus":
-        """Open a prepared folder, or raise `PalavraError` that names the shard and what is wrong with it.
+        """Open a prepared folder. Raises `PalavraError` that names the shard and what is wrong with it.
 
-        `verify` "hash" reads every byte: hashes must match the manifest and ids lie in the vocabulary; "size"
-        checks files' sizes, shapes and offsets only, for a folder that was just checked.
+        `verify` "hash" reads every byte: hashes must match the manifest, and ids must be in the vocabulary. "size" only
+        checks file sizes, shapes and offsets, for a folder that was just checked.
         """
         directory = Path(directory)
         manifest = Manifest.read(directory)
@@ -146,7 +146,7 @@ class Corpus:
 
 
 def is_intact(directory: Path, part: ShardFile, verify: Literal["hash", "size"]) -> bool:
-    """Whether the file of `part` is there with the right size and, if asked for, the right content."""
+    """Return whether the file of `part` exists with the right size and, for "hash", the right content."""
     path = directory / part.file
     if not path.is_file() or path.stat().st_size != part.bytes:
         return False
@@ -154,7 +154,7 @@ def is_intact(directory: Path, part: ShardFile, verify: Literal["hash", "size"])
 
 
 def open_part(directory: Path, part: ShardFile, vocab_size: int, verify: Literal["hash", "size"]) -> Any:
-    """The one record batch of a shard's file, memory-mapped. Raises `PalavraError` unless it is what `part` says."""
+    """Memory-map the record batch of a shard's file. Raises `PalavraError` unless it is as `part` says."""
     path = directory / part.file
     if not is_intact(directory, part, verify):
         raise PalavraError(f"{path}: missing, or its content is not what manifest.json says; prepare the text again")

@@ -1,4 +1,4 @@
-"""Dropping exact duplicates of documents in bounded memory."""
+"""Removal of exact duplicates of documents, in bounded memory."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,13 @@ _CACHE_KIB = 64 * 1024
 
 
 def without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[Document]:
-    """The documents whose content hash has not come before; the others are counted as duplicates.
+    """Yield the documents whose content hash is new; count the others as duplicates.
 
-    A piece of a long document is no duplicate of an earlier piece of the same document: that one is as its
-    author wrote it.
+    A piece of a long document is never a duplicate of another piece of the same document.
 
-    The 64-bit hashes seen lie in a temporary SQLite table, which uses at most 64 MiB of memory and goes to
-    the temporary folder beyond that (about 25 bytes a document). Among 10 million documents, the chance that
-    two different ones share a hash is below one in 300,000.
+    The 64-bit hashes are in a temporary SQLite table, which uses at most 64 MiB of memory and the temporary folder
+    beyond that (about 25 bytes a document). Among 10 million documents, the probability that two different ones have
+    the same hash is below one in 300,000.
     """
     try:
         yield from _without_duplicates(documents, tally)
@@ -27,13 +26,13 @@ def without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[
 
 
 def _without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[Document]:
-    # An empty name is a private database that SQLite deletes; the generator may be moved to another thread.
+    # An empty name is a private database that SQLite deletes; the generator may change threads.
     with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
         for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}"):
             database.execute(f"PRAGMA {setting}")
         database.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
         database.execute("BEGIN")
-        own: set[int] = set()  # hashes that the document which is being read brought in itself
+        own: set[int] = set()  # new hashes of the current document
         for document in documents:
             if not document.piece:
                 own.clear()

@@ -46,7 +46,7 @@ def checked_object(value: Any, where: str) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         wrong = ord(error.object[error.start])
         raise PalavraError(
-            f"{where}: \\u{wrong:04x} is half of a character, as when a text is cut inside an emoji; take it out"
+            f"{where}: \\u{wrong:04x} is half of a character, as when a text is cut inside an emoji; remove it"
         ) from None
     return values
 
@@ -111,7 +111,7 @@ def refuse_nul(where: str) -> None:
     """Raise PalavraError for a NUL character: the text has two bytes a character, or is no text."""
     raise PalavraError(
         f"{where}: a NUL character; if the text is UTF-16, say so with the encoding option "
-        f"(--encoding=utf-16-le), else take it out"
+        f"(--encoding=utf-16-le), else remove it"
     )
 
 

@@ -1,12 +1,12 @@
-"""What a folder of shards says of itself: `manifest.json`, and `unfinished.json` while it is being made."""
+"""The records of a folder of shards: `manifest.json`, and `unfinished.json` while it is being prepared."""
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from palavra.config import from_mapping
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 
@@ -15,13 +15,25 @@ Side = Literal["train", "valid"]
 SPLITS: tuple[Side, ...] = ("train", "valid")
 
 _LARGEST_FILE = 1 << 30  # bytes of JSON
-_MOST = 1 << 48  # of anything that is counted; more is damage
+_MOST = 1 << 48  # a larger count is damage
 FILE_NAME = re.compile(r"(train|valid)-\d{5,9}\.arrow")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
+_PATTERNS = {"file": FILE_NAME, **dict.fromkeys(("tokenizer", "key", "stamp", "digest", "sha256"), _DIGEST)}
+
+
+class _Checked:
+    """Checks the counts, digests and file names of a record that was read from a file."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            pattern = _PATTERNS.get(field.name)
+            if (pattern and not pattern.fullmatch(value)) or (type(value) is int and not 0 <= value < _MOST):
+                raise PalavraError(f"no good value for '{field.name}'")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardFile:
+class ShardFile(_Checked):
     """One Arrow file: its name, rows (documents), tokens, longest document in tokens, bytes and hash."""
 
     file: str
@@ -33,23 +45,28 @@ class ShardFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Consecutive documents of the sources, tokenized: those to train on and those held out.
+class Shard(_Checked):
+    """Consecutive documents of the sources, tokenized: those for training and those held out.
 
-    `read` documents were read for it, `digest` is the hash of their content hashes, and `blank` of them gave
-    no tokens. `settled` marks one that had documents moved so that no side of the split is empty.
+    `read`: documents read for it; `digest`: the hash of their content hashes; `blank`: those without tokens. `settled`:
+    some of its documents were moved so that neither side of the split is empty.
     """
 
     read: int
     digest: str
     blank: int
     settled: bool
-    train: ShardFile | None
-    valid: ShardFile | None
+    train: ShardFile | None = None
+    valid: ShardFile | None = None
 
     def part(self, side: Side) -> ShardFile | None:
-        """The file of one side of the split, if it has any documents."""
+        """Return the file of one side of the split, or None if that side has no documents."""
         return self.train if side == "train" else self.valid
+
+    @property
+    def parts(self) -> list[ShardFile]:
+        """The files of both sides."""
+        return [part for side in SPLITS if (part := self.part(side)) is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +79,11 @@ class CorpusSplit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(_Checked):
     """A finished folder of shards.
 
-    `key` is the digest of what decides the content of a shard besides the documents, `stamp` that of the
-    sources and how they were read. `documents` and `bytes` (of UTF-8) are what the sources held, duplicates
-    and empty ones left out.
+    `key`: the digest of what decides the content of a shard, apart from the documents; `stamp`: that of the sources
+    and how they were read. `documents` and `bytes` (of UTF-8) count the sources without duplicates and empty documents.
     """
 
     tokenizer: str
@@ -84,7 +100,7 @@ class Manifest:
 
     @property
     def train(self) -> CorpusSplit:
-        """The documents to train on."""
+        """The documents for training."""
         return self._split("train")
 
     @property
@@ -98,7 +114,7 @@ class Manifest:
         return self.train.tokens + self.valid.tokens
 
     def parts(self, split: Side) -> list[ShardFile]:
-        """The files of one side of the split, in order."""
+        """Return the files of one side of the split, in order."""
         return [part for shard in self.shards if (part := shard.part(split)) is not None]
 
     def _split(self, split: Side) -> CorpusSplit:
@@ -110,7 +126,7 @@ class Manifest:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The data section of a run's `run.json`."""
+        """Return the data section of a run's `run.json`."""
         train, valid = self.train, self.valid
         rows = train.documents + valid.documents
         return {
@@ -130,36 +146,35 @@ class Manifest:
         }
 
     def write(self, directory: Path) -> None:
-        """Write `manifest.json`, whole or not at all."""
+        """Write `manifest.json` atomically."""
         content = {"format": FORMAT, **asdict(self)}
         atomic_write_text(directory / "manifest.json", json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Read `manifest.json`. Raises `PalavraError` where it is missing, damaged or of another version."""
+        """Read `manifest.json`. Raises `PalavraError` if it is missing, damaged or of another version."""
         path = directory / "manifest.json"
         if not path.is_file():
             raise PalavraError(f"{directory}: no manifest.json; it was never prepared to the end: prepare it again")
-        fields = _Fields(_read_object(path), path)
-        if fields.values.get("format") != FORMAT:
+        values = _read_object(path)
+        if values.pop("format", None) != FORMAT:
             raise PalavraError(f"{path}: not in the format {FORMAT}; prepare it again")
-        return cls(
-            tokenizer=fields.digest("tokenizer"),
-            vocab_size=fields.count("vocab_size"),
-            key=fields.digest("key"),
-            stamp=fields.digest("stamp"),
-            sources=fields.texts("sources"),
-            documents=fields.count("documents"),
-            bytes=fields.count("bytes"),
-            duplicates=fields.count("duplicates"),
-            empty=fields.count("empty"),
-            warnings=fields.texts("warnings"),
-            shards=fields.shards(),
-        )
+        try:
+            return from_mapping(cls, values, f"{path}: damaged")
+        except PalavraError as error:
+            raise PalavraError(f"{error}; prepare it again") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unfinished(_Checked):
+    """The content of `unfinished.json`: the shards that are done, and the `key` of the manifest to come."""
+
+    key: str
+    shards: tuple[Shard, ...]
 
 
 def check_free(directory: Path) -> None:
-    """Raise `PalavraError` for a folder with a `manifest.json` that is somebody else's: it would be replaced."""
+    """Raise `PalavraError` if another program's `manifest.json` would be replaced."""
     path = directory / "manifest.json"
     if path.is_file() and not str(_read_object(path).get("format")).startswith(FORMAT.rstrip("0123456789")):
         raise PalavraError(f"{path}: not a manifest of shards; prepare the text in another folder")
@@ -172,25 +187,27 @@ def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
 
 
 def read_done(directory: Path, key: str) -> list[Shard]:
-    """The shards of an earlier preparation with the same key, finished or not; none where the key differs."""
+    """Return the shards of an earlier preparation with the same key, finished or not; none if the key differs."""
     for name in ("unfinished.json", "manifest.json"):
         path = directory / name
         if not path.is_file():
             continue
         try:
-            fields = _Fields(_read_object(path), path)
-            if fields.values.get("format") == FORMAT and fields.values.get("key") == key:
-                return list(fields.shards())
+            values = _read_object(path)
+            if values.get("format") == FORMAT and values.get("key") == key:
+                done = {"key": key, "shards": values.get("shards")}
+                return list(from_mapping(_Unfinished, done, str(path)).shards)
         except PalavraError:
-            continue  # a damaged record of work is worth as much as none
+            continue  # a damaged record is worth no more than none
     return []
 
 
 def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; entries that are null are left out."""
     if path.stat().st_size > _LARGEST_FILE:
         raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no manifest is")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=_without_null)
     except (ValueError, RecursionError) as error:
         raise PalavraError(f"{path}: damaged ({error}); prepare it again") from None
     if not isinstance(content, dict):
@@ -198,61 +215,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-class _Fields:
-    """Typed, bounded access to what a JSON file claims."""
-
-    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
-        self.values = values
-        self.path = path
-
-    def _checked(self, name: str, good: bool) -> Any:
-        if not good:
-            raise PalavraError(f"{self.path}: damaged (no good value for '{name}'); prepare it again")
-        return self.values[name]
-
-    def count(self, name: str) -> int:
-        value = self.values.get(name)
-        return int(self._checked(name, type(value) is int and 0 <= value < _MOST))
-
-    def digest(self, name: str) -> str:
-        value = self.values.get(name)
-        return str(self._checked(name, isinstance(value, str) and _DIGEST.fullmatch(value) is not None))
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self.values.get(name)
-        good = isinstance(value, list) and all(isinstance(text, str) for text in value)
-        return tuple(self._checked(name, good))
-
-    def objects(self, name: str) -> list["_Fields"]:
-        value = self.values.get(name)
-        good = isinstance(value, list) and all(isinstance(each, dict) for each in value)
-        return [_Fields(each, self.path) for each in self._checked(name, good)]
-
-    def shards(self) -> tuple[Shard, ...]:
-        return tuple(
-            Shard(
-                read=each.count("read"),
-                digest=each.digest("digest"),
-                blank=each.count("blank"),
-                settled=each.values.get("settled") is not False,
-                train=each.part("train"),
-                valid=each.part("valid"),
-            )
-            for each in self.objects("shards")
-        )
-
-    def part(self, name: str) -> ShardFile | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        fields = _Fields(self._checked(name, isinstance(value, dict)), self.path)
-        file = fields.values.get("file")
-        fields._checked("file", isinstance(file, str) and FILE_NAME.fullmatch(file) is not None)
-        return ShardFile(
-            file=str(file),
-            documents=fields.count("documents"),
-            tokens=fields.count("tokens"),
-            longest=fields.count("longest"),
-            bytes=fields.count("bytes"),
-            sha256=fields.digest("sha256"),
-        )
+def _without_null(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,10 +1,10 @@
 """Packing: documents into batches of a token budget, with no padding and nothing dropped.
 
-Documents come in a shuffled order that needs no memory. They are cut into pieces of at most the context, and a
-window of pieces at a time is packed: best-fit decreasing into rows of the context (so that attention, which
-works on rows, finds them full), then rows into batches of the budget. What does not fill a batch goes on into
-the next window, so every piece of every epoch is used exactly once. Only at the end of a run in epochs nothing
-waits: its last step may have fewer batches, and they are less full.
+Documents come in a shuffled order that needs no memory. They are cut into pieces of at most the context. A window of
+pieces at a time is packed best-fit decreasing into rows of the context, so that attention, which works on rows, finds
+them full, and rows into batches of the budget. Pieces that fill no batch move to the next window, so every piece of
+every epoch is used exactly once. At the end of a run whose length is in epochs none are left over: its last step may
+have fewer batches, and they are less full.
 """
 
 import math
@@ -22,18 +22,18 @@ from palavra.errors import PalavraError
 
 Int64Array = npt.NDArray[np.int64]
 
-# Tokens that a window packs at a time: enough pieces for a tight fit, little enough to plan in milliseconds.
+# Tokens of a window: enough pieces for a tight fit, and few enough to plan in milliseconds.
 WINDOW_TOKENS = 2**18
 WINDOW_BATCHES = 16
 DOCUMENTS_AT_ONCE = 4096
-# A batch emptier than this waits for the pieces of the next window.
+# The pieces of a batch emptier than this move to the next window.
 FULL_ENOUGH = 0.995
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
 
 def mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of splitmix64 (Steele et al. 2014): spreads every input bit over the output."""
+    """Apply the finalizer of splitmix64 (Steele et al. 2014), which spreads every input bit over the output."""
     x = x + _MIX[0]
     x = (x ^ (x >> np.uint64(30))) * _MIX[1]
     x = (x ^ (x >> np.uint64(27))) * _MIX[2]
@@ -41,11 +41,10 @@ def mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def shuffled(positions: Int64Array, size: int, seed: int, epoch: int | Int64Array) -> Int64Array:
-    """Where a pseudo-random permutation of range(size) sends each of `positions`, in O(1) memory; `epoch` is one for
-    all of them, or an array of each one's own.
+    """Map `positions` by a pseudo-random permutation of range(size), in O(1) memory; `epoch` is one value or an array.
 
-    A four-round Feistel network over the smallest even number of bits that hold `size`, walked until it lands
-    inside (Black and Rogaway 2002). A bijection for every (seed, epoch).
+    The permutation is a four-round Feistel network over the smallest even number of bits that hold `size`, repeated
+    until the result is inside (Black and Rogaway 2002): a bijection for every (seed, epoch).
     """
     half = max(1, (max(1, size - 1).bit_length() + 1) // 2)
     low, shift = np.uint64((1 << half) - 1), np.uint64(half)
@@ -66,13 +65,13 @@ def shuffled(positions: Int64Array, size: int, seed: int, epoch: int | Int64Arra
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of indexes into `lengths`, none above `capacity` in sum: each item, in the order given, goes where
-    it leaves the least room (best-fit; sort decreasing first for best-fit decreasing, Johnson 1974).
+    """Pack items into bins of `capacity` and return the indexes into `lengths` of each bin.
 
-    Raises ValueError for an item larger than a bin.
+    Each item, in the given order, goes to the bin where it leaves the least room (best-fit; with `lengths` in
+    decreasing order, best-fit decreasing, Johnson 1974). Raises ValueError for an item larger than a bin.
     """
     bins: list[list[int]] = []
-    rooms: list[int] = []  # the distinct amounts of room that open bins have, ascending
+    rooms: list[int] = []  # the distinct amounts of room in open bins, ascending
     with_room: dict[int, list[int]] = {}
 
     def put(number: int, room: int) -> None:
@@ -101,7 +100,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """Parts of documents: `document`, `start`, `stop`, int64 (P,) each, in tokens without special ones."""
+    """Parts of documents: `document`, `start` and `stop`, int64 (P,) each, in tokens without special ones."""
 
     document: Int64Array
     start: Int64Array
@@ -120,12 +119,12 @@ class Pieces:
 
     @property
     def table(self) -> Int64Array:
-        """One row (document, start, stop) a piece: (P, 3)."""
+        """One row (document, start, stop) for each piece, (P, 3)."""
         return np.stack([self.document, self.start, self.stop], axis=1)
 
     @classmethod
     def from_table(cls, table: Int64Array) -> "Pieces":
-        """The inverse of `table`."""
+        """Undo `table`."""
         return cls(document=table[:, 0], start=table[:, 1], stop=table[:, 2])
 
 
@@ -139,8 +138,8 @@ def cut(documents: Int64Array, lengths: Int64Array, longest: int) -> Pieces:
 
 
 def pack_rows(lengths: Int64Array, context: int, random: np.random.Generator) -> list[Int64Array]:
-    """Rows of at most `context` of indexes into `lengths`, best-fit decreasing, shuffled."""
-    # Shuffled before the stable sort, so that equal lengths come from anywhere in the window.
+    """Pack pieces best-fit decreasing into rows of at most `context` tokens; return their indexes, in shuffled rows."""
+    # Shuffle before the stable sort, so that equal lengths come from anywhere in the window.
     order = random.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     rows = [order[row] for row in best_fit(lengths[order].tolist(), context)]
@@ -148,8 +147,8 @@ def pack_rows(lengths: Int64Array, context: int, random: np.random.Generator) ->
 
 
 def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator) -> list[Int64Array]:
-    """Batches of indexes into `lengths`, at most `batch_tokens` each in sum: best-fit decreasing into rows of
-    `context`, then the rows, shuffled, into batches."""
+    """Pack pieces best-fit decreasing into rows of `context`, and the shuffled rows best-fit into batches of
+    `batch_tokens`; return the indexes into `lengths` of each batch."""
     rows = pack_rows(lengths, context, random)
     groups = best_fit([int(lengths[row].sum()) for row in rows], batch_tokens)
     return [np.concatenate([rows[i] for i in group]) for group in groups]
@@ -158,8 +157,8 @@ def arrange(lengths: Int64Array, context: int, batch_tokens: int, random: np.ran
 def arrange_evenly(
     lengths: Int64Array, context: int, batch_tokens: int, random: np.random.Generator
 ) -> list[Int64Array]:
-    """As many batches as `arrange` makes, but about equally full: each row, the longest first, goes where there is
-    least (Graham 1969). Those of `arrange` where that is too much for one."""
+    """Return as many batches as `arrange`, but about equally full: each row, the longest first, goes to the emptiest
+    batch (Graham 1969). If that exceeds the budget of a batch, return those of `arrange`."""
     rows = pack_rows(lengths, context, random)
     sizes = [int(lengths[row].sum()) for row in rows]
     groups = best_fit(sizes, batch_tokens)
@@ -175,7 +174,8 @@ def arrange_evenly(
 
 
 def one_pass(lengths: Int64Array, context: int, batch_tokens: int, special: int = 2) -> Iterator[Pieces]:
-    """Every document once, packed a window at a time in a fixed order: for evaluation and inference."""
+    """Yield batches of every document once, packed a window at a time in a fixed order: for evaluation and
+    inference."""
     pieces = cut(np.arange(len(lengths)), lengths, context - special)
     ends = np.cumsum(pieces.lengths + special)
     goal = max(WINDOW_TOKENS, WINDOW_BATCHES * batch_tokens)
@@ -192,10 +192,10 @@ def one_pass(lengths: Int64Array, context: int, batch_tokens: int, special: int 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where a stream of batches stands: everything a resumed run needs to go on with the very next batch.
+    """The state of a stream of batches: all that a resumed run needs to continue with the next batch.
 
-    The window that is being used up began at document `position` of `epoch` with the pieces `carried` over
-    from before, and after `before` batches; `batch` of its batches were already used.
+    The current window began at document `position` of `epoch`, after `before` batches, with the pieces `carried` over
+    from the window before; `batch` of its batches are used.
     """
 
     epoch: int = 0
@@ -205,19 +205,19 @@ class Cursor:
     before: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Return the fields as plain numbers."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Cursor":
-        """The inverse of `to_json`."""
+        """Undo `to_json`."""
         carried = tuple((int(d), int(a), int(b)) for d, a, b in values["carried"])
         return cls(**{**values, "carried": carried})
 
 
 @dataclass(kw_only=True)
 class PackingTally:
-    """What packing did: batches and the tokens in them, against the budget they could have held."""
+    """Counts of packed batches and of their tokens, against the token `budget` of a batch."""
 
     budget: int
     batches: int = 0
@@ -225,7 +225,7 @@ class PackingTally:
 
     @property
     def efficiency(self) -> float:
-        """Share of the token budget that was filled."""
+        """Fraction of the token budget that is filled."""
         return self.tokens / (self.batches * self.budget) if self.batches else 0.0
 
 
@@ -233,12 +233,12 @@ class PackingTally:
 class Packer:
     """Plans an endless, deterministic stream of batches over documents of the given lengths.
 
-    `lengths` (documents,) int64 tokens each; `context` and `batch_tokens` count the `special` tokens that every
+    `lengths` (documents,) int64: tokens of each. `context` and `batch_tokens` include the `special` tokens that every
     piece gets in addition ([CLS] and [SEP]: 2).
 
-    With `epochs` (passes over the documents, also a part of one), no piece waits when the last document of these is
-    reached: the batches up to there (see `ends_at`) hold every piece of every pass once, and their number is a multiple
-    of `ranks`. After them the stream goes on with the next documents.
+    `epochs`: the number of passes over the documents, possibly fractional. The batches up to its end (see `ends_at`)
+    hold every piece of every pass once, and their number is a multiple of `ranks`. The stream then continues with the
+    next documents.
     """
 
     lengths: Int64Array
@@ -268,26 +268,26 @@ class Packer:
 
     @cached_property
     def epoch_pieces(self) -> int:
-        """Pieces that one pass cuts the documents into."""
+        """Pieces of one pass over the documents."""
         return int((-(-self.lengths // self._longest)).sum())
 
-    def run_batches(self, told: Callable[[float], None] = lambda share: None) -> int:
-        """Batches of `epochs`: counted, by planning them all (some million tokens a second); `told` hears which share
-        is planned."""
+    def run_batches(self, show: Callable[[float], None] = lambda fraction: None) -> int:
+        """Count the batches of `epochs` by planning them all, some million tokens a second; `show` gets the fraction
+        done."""
         assert self.epochs is not None
         cursor = Cursor()
         while (place := self._place(cursor)) < self._end:
-            told(place / self._end)
+            show(place / self._end)
             _, cursor = self._window(cursor)
         return cursor.before
 
     def ends_at(self, cursor: Cursor) -> bool:
-        """Whether a cursor stands where `epochs` are complete."""
+        """Return whether `epochs` are complete at a cursor."""
         return cursor.batch == 0 and self._place(cursor) == self._end
 
     @cached_property
     def _end(self) -> float:
-        """The place, over all epochs, after the last document of `epochs` that is not empty."""
+        """The place, over all epochs, after the last nonempty document of `epochs`."""
         if self.epochs is None:
             return math.inf
         end = max(1, round(self.epochs * len(self.lengths)))
@@ -296,11 +296,11 @@ class Packer:
         return end
 
     def _place(self, cursor: Cursor) -> int:
-        """Documents that come before a window, over all epochs."""
+        """Return the number of documents before a window, over all epochs."""
         return cursor.epoch * len(self.lengths) + cursor.position
 
     def _documents(self, start: int, stop: int) -> Int64Array:
-        """The documents at places `start` to `stop`, over all epochs: of a small text, a range holds many of them."""
+        """Return the documents at places `start` to `stop`, over all epochs; a range may span several."""
         epochs, positions = np.divmod(np.arange(start, stop), len(self.lengths))
         return shuffled(positions, len(self.lengths), self.seed, epochs) if self.shuffle else positions
 
@@ -314,7 +314,7 @@ class Packer:
         return self.context - self.special
 
     def batches(self, cursor: Cursor | None = None) -> Iterator[tuple[Pieces, Cursor]]:
-        """Endless batches from `cursor` on, each with the cursor that stands right after it."""
+        """Yield batches without end, from `cursor` on, each with the cursor right after it."""
         cursor = cursor or Cursor()
         while True:
             batches, after = self._window(cursor)
@@ -324,7 +324,7 @@ class Packer:
             cursor = after
 
     def _window(self, start: Cursor) -> tuple[list[Pieces], Cursor]:
-        """The batches of the window that begins at `start`, and where the next window begins."""
+        """Return the batches of the window that begins at `start`, and the cursor of the next window."""
         pieces, place = self._collect(start)
         random = np.random.default_rng([self.seed, 1, start.epoch, start.position])
         lengths = pieces.lengths + self.special
@@ -341,19 +341,19 @@ class Packer:
         return [pieces[batch] for batch in kept], after
 
     def _full(self, batches: list[Int64Array], lengths: Int64Array) -> tuple[list[Int64Array], list[Int64Array]]:
-        """The batches to use now, and those whose pieces wait for the next window."""
+        """Return the batches to use now, and those whose pieces move to the next window."""
         filled = [lengths[batch].sum() >= FULL_ENOUGH * self.batch_tokens for batch in batches]
         kept = [batch for batch, full in zip(batches, filled, strict=True) if full]
         waiting = [batch for batch, full in zip(batches, filled, strict=True) if not full]
-        # Lengths that never fit together would wait for ever: use up all but the emptiest batch of them.
+        # Lengths that never fit together would wait forever: use all but the emptiest batch of them.
         if len(waiting) > max(1, len(batches) // 2):
             waiting.sort(key=lambda batch: int(lengths[batch].sum()))
             kept, waiting = kept + waiting[1:], waiting[:1]
         return (kept, waiting) if kept else (waiting, [])
 
     def _last(self, lengths: Int64Array, before: int, random: np.random.Generator) -> list[Int64Array]:
-        """All pieces of the last window, in batches that are about equally full: a step on a few tokens would move the
-        weights as far as one on many. Raises PalavraError when there are too few pieces for all ranks."""
+        """Return all pieces of the last window in batches that are about equally full: a step on a few tokens would
+        change the weights as much as one on many. Raises PalavraError if there are too few pieces for all ranks."""
         batches = arrange_evenly(lengths, self.context, self.batch_tokens, random)
         while (before + len(batches)) % self.ranks:
             most = max(range(len(batches)), key=lambda i: len(batches[i]))
@@ -368,9 +368,9 @@ class Packer:
         return batches
 
     def _collect(self, start: Cursor) -> tuple[Pieces, int]:
-        """The pieces of one window, and the place of the first document after it, over all epochs."""
+        """Return the pieces of one window and the place of the first document after it, over all epochs."""
         goal: float = max(WINDOW_TOKENS, WINDOW_BATCHES * self.batch_tokens)
-        # A corpus smaller than a window is seen once a window, unless it is smaller than a few batches.
+        # A corpus smaller than a window makes one window, unless it is smaller than a few batches.
         goal = min(goal, max(self.epoch_tokens, 4 * self.batch_tokens))
         pieces = Pieces.from_table(np.array(start.carried, dtype=np.int64).reshape(-1, 3))
         total = int(pieces.lengths.sum()) + self.special * len(pieces)
@@ -381,7 +381,7 @@ class Packer:
             if total >= goal:
                 if end - place > (place - first) / 2:
                     break
-                goal = math.inf  # what is left would make no window of its own
+                goal = math.inf  # the remainder is too short for a window of its own
             documents = self._documents(place, int(min(place + DOCUMENTS_AT_ONCE, end)))
             lengths = self.lengths[documents]
             tokens = np.cumsum(lengths + self.special * -(-lengths // self._longest))

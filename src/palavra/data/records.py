@@ -152,7 +152,7 @@ def _from_table(path: Path, lines: Iterator[tuple[int, str]], *, tabs: bool) -> 
                 if row[number].strip():
                     raise PalavraError(
                         f"{path}:{line}: column {number + 1} holds {row[number][:40]!r}, but the header has no name "
-                        "for it; name it or take the column out"
+                        "for it; name it or remove the column"
                     )
             values = dict(zip(names, row, strict=True))
             values.pop("", None)
@@ -168,7 +168,7 @@ def _check_names(names: list[str], where: str) -> None:
     """Raise PalavraError unless each column has a name of its own."""
     if "" in names:
         raise PalavraError(
-            f"{where}: column {names.index('') + 1} of the header has no name; name it or take the column out"
+            f"{where}: column {names.index('') + 1} of the header has no name; name it or remove the column"
         )
     (name, times), *_ = Counter(names).most_common(1)
     if times > 1:

@@ -1,4 +1,4 @@
-"""From files, folders, globs and hub data sets to one stream of clean documents, in bounded memory."""
+"""One stream of clean documents from files, folders, globs and hub data sets, in bounded memory."""
 
 import glob
 import hashlib
@@ -18,15 +18,15 @@ from palavra.data.memory import MemorySource
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 
-# Natural text shrinks to about a third in all of the compressions.
+# All compressions shrink natural text to about a third.
 _COMPRESSION_RATE = 3
 
 
 class Document(NamedTuple):
-    """One document: its text, the file and line it starts at, its size in UTF-8 and a 64-bit content hash.
+    """One document: its text, the file and line where it starts, its size in UTF-8 and a 64-bit content hash.
 
-    One that was too long comes as several of these, its pieces: `piece` counts them from 0, and `whole` is the
-    hash of the first of them, the same for all (of a document in one piece, its own).
+    A document that is too long is several of these: `piece` numbers them from 0, and `whole` is the hash of the first
+    (of a document in one piece, its own).
     """
 
     text: str
@@ -47,7 +47,7 @@ _WARNINGS = {
     "empty": "{} empty documents were left out",
     "missing": "{} records without the text column were left out",
     "duplicates": "{} exact duplicates of earlier documents were left out",
-    "nul": "{} documents held NUL characters, which were taken out",
+    "nul": "{} documents held NUL characters, which were removed",
     "surrogates": "{} documents held half surrogate pairs, which became U+FFFD",
     "cuts": "{} cuts were made in documents longer than the longest allowed",
     "runs": "{} folders are of earlier runs, whose own files were not read as text",
@@ -57,8 +57,8 @@ _WARNINGS = {
 
 @dataclass(kw_only=True)
 class Tally:
-    """What has been read so far: `documents` and their `bytes` in UTF-8, duplicates (`duplicate_bytes` of these)
-    among them, and everything out of the ordinary."""
+    """Counts of what was read so far: `documents` and their `bytes` in UTF-8, duplicates included, and
+    irregularities."""
 
     documents: int = 0
     bytes: int = 0
@@ -74,12 +74,12 @@ class Tally:
     first: dict[str, str] = field(default_factory=dict)
 
     def note(self, what: str, where: str) -> None:
-        """Count one more of `what`, a field of this class, and remember where the first was."""
+        """Count one more of `what`, a field of this class, and remember where the first one was."""
         setattr(self, what, getattr(self, what) + 1)
         self.first.setdefault(what, where)
 
     def warnings(self) -> tuple[str, ...]:
-        """One line for each kind of thing that was counted, with the place of the first."""
+        """Return one line for each kind of irregularity, with the place of the first."""
         return tuple(
             f"{text.format(f'{getattr(self, what):,}')}, the first: {self.first[what]}"
             for what, text in _WARNINGS.items()
@@ -88,12 +88,11 @@ class Tally:
 
 
 def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
-    """All documents of the sources, in order, counting into `tally` as they pass.
+    """Yield all documents of the sources, in order, and count them in `tally`.
 
-    Empty documents and records without text are left out and counted; NUL characters are taken out and
-    counted; documents longer than `config.max_document_chars` come as several. Raises `PalavraError`, with file
-    and line, for text that is not in the encoding, a missing column, damaged files, and sources that hold no
-    files of text.
+    Empty documents and records without text are left out and counted; NUL characters are removed and counted; documents
+    longer than `config.max_document_chars` are cut into several. Raises `PalavraError`, with file and line, for text in
+    another encoding, a missing column, damaged files, and sources without text files.
     """
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
@@ -111,12 +110,12 @@ def _texts_of(source: Path | str, config: SourceConfig) -> Iterator[TextRow]:
 
 
 def source_bytes(config: SourceConfig) -> int:
-    """About how many bytes of text the sources hold, from the sizes of the files; 0 where nobody can tell."""
+    """Estimate the bytes of text in the sources from the sizes of the files; unknown ones count as 0."""
     return sum(_bytes_of(source, config.column) for source in _expanded(config, Tally()))
 
 
 def source_stamp(config: SourceConfig) -> str:
-    """A digest of the files' names, sizes and times of change: equal for sources that nobody touched."""
+    """Return a digest of the names, sizes and modification times of the files."""
     digest = hashlib.sha256()
     for source in _expanded(config, Tally()):
         digest.update(os.fsencode(source) + b"\0")
@@ -129,7 +128,7 @@ def source_stamp(config: SourceConfig) -> str:
 
 
 def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally) -> Iterator[Document]:
-    """Clean texts, cut where too long, with what was out of the ordinary counted."""
+    """Yield clean documents, cut if they are too long, and count irregularities."""
     whole, piece = None, 0
     for raw, line, cut in rows:
         text = _clean(raw, source, line, tally)
@@ -146,7 +145,7 @@ def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally)
 
 
 def _clean(text: str | None, source: str, line: int, tally: Tally) -> str:
-    """The text without NUL characters; empty where there is nothing to read, which is counted."""
+    """Return the text without NUL characters, "" if there is none, and count irregularities."""
     if text is None:
         tally.note("missing", f"{source}:{line}")
         return ""
@@ -173,12 +172,12 @@ def _document(text: str, source: str, line: int, whole: int | None, piece: int, 
 
 
 def content_hash(content: bytes) -> int:
-    """The 64-bit hash that duplicates and the split into training and validation go by."""
+    """Return the 64-bit hash that decides on duplicates and on the split into training and validation."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def _without_nul(text: str, where: str) -> str:
-    """The text without NUL characters; a text that is largely NUL is in another encoding, or no text."""
+    """Return the text without NUL characters. Raises PalavraError if there are many: it has another encoding."""
     if 4 * text.count("\0") > len(text):
         raise PalavraError(
             f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
@@ -191,7 +190,7 @@ def _without_nul(text: str, where: str) -> str:
 
 
 def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
-    """Every file and hub data set of the sources, each once, in the order they are named."""
+    """Return every file and hub data set of the sources, each once, in order."""
     if not config.sources:
         raise PalavraError("no sources of text: name files, folders, globs or hf://dataset:split")
     found: dict[Path | str, None] = {}
@@ -232,7 +231,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its folders, by name; hidden ones and the states of runs are passed over."""
+    """Yield the files under a folder, by name, without hidden ones and the states of runs."""
 
     def refuse(error: OSError) -> None:
         raise PalavraError(f"{error.filename}: this folder cannot be read ({error.strerror})")
@@ -243,7 +242,7 @@ def _files_under(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
-# What a run writes: see docs/files.md. Text that lies beside it is read.
+# What a run writes (docs/files.md). Text beside it is read.
 _RUN_FOLDERS = ("checkpoints", "tensorboard")
 _RUN_FILES = frozenset(
     [
@@ -256,7 +255,7 @@ _RUN_FILES = frozenset(
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run of Palavra lives in a folder: its recipe with what training leaves, or the start of one."""
+    """Return whether a folder holds a run of Palavra, finished or not."""
     if (folder / "tokenizer.stamp").is_file():
         return True
     left = (folder / "checkpoints", folder / "metrics.jsonl", folder / "model.safetensors")
@@ -275,5 +274,5 @@ def _bytes_of(path: Path | str, column: str) -> int:
             return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         size = path.stat().st_size
     except (OSError, ValueError):
-        return 0  # reading it will say what is wrong
+        return 0  # reading it will raise the error
     return size * _COMPRESSION_RATE if path.suffix.lower() in COMPRESSIONS else size

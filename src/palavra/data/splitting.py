@@ -1,4 +1,4 @@
-"""Settling a split by hand: hashes that leave one side of it without any document."""
+"""Settling a split of which the hashes leave one side without documents."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +18,9 @@ Hashes = npt.NDArray[np.uint64]
 def settle(
     directory: Path, vocab_size: int, shards: list[Shard], pieces: Mapping[int, int], valid_fraction: float
 ) -> list[str]:
-    """Keep both sides of the split from being empty: write the `shards` concerned anew, in place.
+    """Move documents to an empty side of the split, rewriting their `shards`; return warnings.
 
-    `pieces` gives, for those of long documents, the hash of each and of the first. Returns what there is to tell.
+    `pieces`: for pieces of long documents, hash of the piece -> hash of the first piece.
     """
     empty = [side for side in SPLITS if not any(shard.part(side) for shard in shards)]
     if not empty:
@@ -35,7 +35,7 @@ def settle(
             _move(directory, vocab_size, shards, hashes[wholes == wholes.max()], "valid", "train")
             return []
         where = _move(directory, vocab_size, shards, hashes[wholes == wholes.min()], "train", "valid")
-        return [f"no document fell into the validation share, so the one at {where} is held out"]
+        return [f"the split left no document for validation, so the one at {where} is held out"]
     count = min(max(1, int(valid_fraction * len(hashes))), len(hashes) - 1)
     if full == "valid":
         _move(directory, vocab_size, shards, hashes[count:], "valid", "train")
@@ -50,7 +50,7 @@ def settle(
 
 
 def _move(directory: Path, vocab_size: int, shards: list[Shard], hashes: Hashes, source: Side, target: Side) -> str:
-    """Write documents on the other, empty side of the split; returns where the first of them came from."""
+    """Move documents to the empty side of the split; return where the first of them came from."""
     where = ""
     for number, shard in enumerate(shards):
         part = shard.part(source)

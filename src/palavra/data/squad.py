@@ -1,4 +1,4 @@
-"""Questions with the passages that answer them: SQuAD's JSON, and records of one question each."""
+"""Questions and the passages that answer them: SQuAD's JSON, and records of one question each."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,11 @@ from palavra.data.records import (
 )
 from palavra.errors import PalavraError
 
-_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # 12.0 is how a table with empty cells writes 12
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # tables with empty cells write 12 as 12.0
 
 
 class Answer(NamedTuple):
-    """An answer as it stands in the passage: `text` is `context[start : start + len(text)]`, in characters."""
+    """An answer in the passage: `text` is `context[start : start + len(text)]`, in characters."""
 
     text: str
     start: int
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question about a passage, `context`; without `answers`, the passage does not answer it.
+    """A question about a passage, `context`; it has no `answers` if the passage does not answer it.
 
     `where`: "file:line", or in SQuAD's JSON "file:data[0].paragraphs[2].qas[1]".
     """
@@ -45,7 +45,7 @@ class Question:
 
 
 class _Given(NamedTuple):
-    """An answer as the file has it; `start` may be missing."""
+    """An answer as the file states it; `start` may be missing."""
 
     text: Any
     start: Any
@@ -54,22 +54,20 @@ class _Given(NamedTuple):
 def read_questions(
     source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None
 ) -> Iterator[Question]:
-    """The questions of one file, or of `hf://dataset[/config]:split`, in order.
+    """Yield the questions of one file, or of `hf://dataset[/config]:split`, in order.
 
     SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`, held in memory. Any
-    other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers`
-    (texts, objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`.
-    An empty or missing answer means that the passage has none; without `answer_start` the first occurrence is
-    taken. `columns` maps these names to those that a file of records has instead; SQuAD's own have no others. Raises
-    `PalavraError`, with the place and the question's id, for an answer that is not in the passage where the file
-    says, missing keys, an id twice, and a source without questions.
+    other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers` (texts,
+    objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`. An empty or
+    missing answer means that the passage has none; without `answer_start`, the first occurrence is taken. `columns`
+    maps these names to the column names of a file of records. Raises `PalavraError`, with the place and the question's
+    id, for an answer that is not where the file says, missing keys, a repeated id, and a source without questions.
     """
     return at_least_one(_unique(_read(source, encoding, columns or {})), source, "questions")
 
 
 def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
-    """Whether a source is SQuAD's own JSON, whose keys have one name only. Raises PalavraError where it cannot be
-    read."""
+    """Return whether a source is SQuAD's JSON, whose keys are fixed. Raises PalavraError if it cannot be read."""
     if names_records(source):
         return False
     path, kind = data_file(source, RECORD_KINDS)
@@ -138,7 +136,7 @@ def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, 
 def _of_asked(asked: dict[str, Any], where: str) -> list[_Given]:
     if asked.get("is_impossible") is True:
         if asked.get("answers"):
-            raise PalavraError(f"{where}: is_impossible is true, but there are answers; take one of the two out")
+            raise PalavraError(f"{where}: is_impossible is true, but there are answers; remove one of the two")
         return []
     if "answers" not in asked:
         raise PalavraError(f"{where}: 'answers' is missing; a question without any has an empty list")
@@ -166,7 +164,7 @@ def _of_record(record: Record) -> Question:
 
 
 def _given(value: Any, where: str) -> list[_Given]:
-    """The answers of any of the known forms."""
+    """Return the answers from any of the known forms."""
     if value is None:
         return []
     if isinstance(value, dict) and isinstance(value.get("text"), list):
@@ -215,7 +213,7 @@ def _text(values: dict[str, Any], key: str, where: str) -> str:
 
 
 def _answer(given: _Given, context: str, where: str) -> Answer:
-    """The answer at its place in the passage."""
+    """Return the answer with its place in the passage. Raises PalavraError if it is not there."""
     text = given.text
     if not isinstance(text, str) or not text.strip():
         shown = "empty" if isinstance(text, str) else f"a JSON {json_kind(text)}, not text"
@@ -229,14 +227,14 @@ def _answer(given: _Given, context: str, where: str) -> Answer:
     shown = f"the answer {text[:40]!r}{'...' if len(text) > 40 else ''}"
     if first < 0:
         raise PalavraError(f"{where}: {shown} is nowhere in the context; copy it from there, letter by letter")
-    remedy = f"it is at {first}; mend answer_start, or leave it out for the first occurrence"
+    remedy = f"it is at {first}; correct answer_start, or leave it out for the first occurrence"
     if start is not None and _in_utf16(context, text, start):
         remedy = "answer_start counts UTF-16 units, as JavaScript does; count characters (code points)"
     raise PalavraError(f"{where}: {shown} is not at character {start} of the context; {remedy}")
 
 
 def _start(value: Any, where: str) -> int | None:
-    """answer_start as a number, None where it is missing."""
+    """Return answer_start as a number, None if it is missing."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if type(value) is int:

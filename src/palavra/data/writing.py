@@ -1,4 +1,4 @@
-"""Writing a shard: documents gathered in memory, then one Arrow file for each side of the split."""
+"""Writing shards: documents are gathered in memory, then written as one Arrow file for each side of the split."""
 
 import hashlib
 from pathlib import Path
@@ -14,15 +14,14 @@ from palavra.data.sources import Document
 from palavra.files import atomic_path, sha256_of_file
 
 
-def held_out(wholes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Whether each document is for validation, by the hash of its whole: the first `share` of all hashes is."""
-    mask: npt.NDArray[np.bool_] = wholes < np.uint64(int(share * 2**64))
+def held_out(wholes: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bool_]:
+    """Return which documents are for validation: those whose hash (of the whole) is in the first `fraction` of all."""
+    mask: npt.NDArray[np.bool_] = wholes < np.uint64(int(fraction * 2**64))
     return mask
 
 
 class ShardBuilder:
-    """The documents of a shard that is being made, in memory: all those read, of which `valid_fraction` are held
-    out."""
+    """The documents of a shard in the making, in memory; `valid_fraction` of them are held out."""
 
     def __init__(self, vocab_size: int, valid_fraction: float) -> None:
         self._valid_fraction = valid_fraction
@@ -38,7 +37,7 @@ class ShardBuilder:
         self._places: list[npt.NDArray[np.uint32]] = []
 
     def add(self, batch: list[Document], ids: npt.NDArray[np.uint32], lengths: Int64Array) -> None:
-        """Take in documents, their ids (N,) end to end and their lengths (documents,)."""
+        """Add documents with their ids (N,) end to end and their lengths (documents,)."""
         hashes = np.fromiter((document.hash for document in batch), dtype=np.uint64, count=len(batch))
         wholes = np.fromiter((document.whole for document in batch), dtype=np.uint64, count=len(batch))
         self.digest.update(np.stack([hashes, wholes], axis=1).astype(">u8").tobytes())
@@ -53,7 +52,7 @@ class ShardBuilder:
         self._places.append(np.array(places, dtype=np.uint32))
 
     def batch(self, split: Side) -> Any:
-        """The rows of one side of the split, without blank ones, as an Arrow record batch."""
+        """Return one side of the split, without blank documents, as an Arrow record batch."""
         lengths = np.concatenate(self._lengths)
         held_out = np.concatenate(self._held_out)
         side = held_out if split == "valid" else ~held_out
@@ -77,7 +76,7 @@ def write_shard(directory: Path, number: int, rows: ShardBuilder) -> Shard:
 
 
 def write_part(directory: Path, split: Side, number: int, batch: Any) -> ShardFile | None:
-    """Write one Arrow file of a record batch; None, and no file, when there are no rows."""
+    """Write a record batch as an Arrow file; return None, and write no file, for a batch without rows."""
     path = directory / f"{split}-{number:05d}.arrow"
     if not batch.num_rows:
         path.unlink(missing_ok=True)

@@ -17,10 +17,10 @@ from palavra.finetuning.plan import ResolvedFinetuning, optimizer_of, resolve_fi
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
-    evaluation_json,
-    moving_parameters,
+    evaluation_of,
     scores_line,
     summary_lines,
+    trained_parameters,
 )
 from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
@@ -32,6 +32,7 @@ from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
+from palavra.run_records import FinetuningRun
 from palavra.tasks.features import EncodedExamples
 from palavra.tasks.saved_model import (
     build_task_model,
@@ -132,7 +133,7 @@ def resume_finetuning(
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
         splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
-        if run.read_json("run.json").get("examples_hash") != examples_hash(splits):
+        if run.read_json(FinetuningRun, "run.json").examples_hash != examples_hash(splits):
             raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
         check_metric(recipe.train.metric, splits)
         tokenizer = Tokenizer.load(Path(recipe.model))
@@ -215,8 +216,8 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
                 )
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
-    moving, every = moving_parameters(job.model), parameters(job.model)
-    log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {every:,} parameters are trained")
+    trained, every = trained_parameters(job.model), parameters(job.model)
+    log.line(f"strategy {job.recipe.strategy.name}: {trained:,} of {every:,} parameters are trained")
     token = job.model.transformer.embeddings.token
     if isinstance(token, PartialEmbedding):
         read, vocabulary = len(token.weight), job.model.config.vocab_size
@@ -250,19 +251,18 @@ def _finish(
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    evaluation = evaluation_json(job.tasks, scores, job.recipe.train.metric)
+    evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
-    for kind, mean in evaluation.get("mean_score", {}).items():
+    for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
-    described = run.read_json("run.json")
     rate = state.documents / max(state.seconds, 1e-9)
-    described["training"] = {**outcome.to_json(), "examples_per_second": rate}
-    run.write_json("run.json", described)
+    training_summary = replace(outcome.summary, examples_per_second=rate)
+    run.write_json("run.json", replace(run.read_json(FinetuningRun, "run.json"), training=training_summary))
     report = write_report(run.path)
     if not job.recipe.train.keep_checkpoints:
         run.drop_checkpoints()

@@ -18,24 +18,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import Span
 from palavra.metrics.top_k import COMPARED_AT_ONCE, LISTED, MANY_CLASSES, Ranking
+from palavra.run_records import ClassScores
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """One class or type: `precision` of what was found, `recall` of the `support` examples that have it, their
-    harmonic mean `f1`. A row of little support is mostly chance. `auroc` only of classes of label sets."""
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-    auroc: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Attention over packed sequences: tokens of one sequence never see another's.
+"""Attention over packed sequences: a token never sees the tokens of another sequence.
 
-One function, `attend`, for the layouts of `model/layouts.py`: a dense mask, the formula; rows, batched matrix products
-with a softmax summed in float32; and variable-length flash attention on CUDA (torch.nn.attention.varlen).
+One function, `attend`, computes it for all layouts of `model/layouts.py`: with a dense mask, as in the formula; in
+rows, by batched matrix products with a softmax summed in float32; and by variable-length flash attention on CUDA
+(torch.nn.attention.varlen).
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from palavra.model.dropout import draw_mask, drop, mark
 from palavra.model.layouts import SLOT_BLOCK, Layout, PackedRows, RowsLayout, VarlenLayout, whole_blocks
 
-# Finite, so that an empty slot's row of scores gives a harmless uniform distribution instead of NaN.
+# Finite, so that the scores of an empty slot give a harmless uniform distribution instead of NaN.
 MASKED = -1e30
 
 
@@ -25,15 +26,15 @@ def attend(
 ) -> Tensor:  # fmt: skip
     """Scaled dot-product attention inside each sequence (Vaswani et al. 2017, eq. 1).
 
-    q (N, H, d), k and v (N, H, d) or (N, a divisor of H, d) packed tokens; fewer heads of keys and values are
-    shared by consecutive heads of queries (Ainslie et al. 2023, arXiv:2305.13245). `window`: a token sees at most so
-    many neighbours on either side; None is no limit. `causal`: a token sees only itself and what precedes it.
-    `dropout`: share of attention weights dropped. `queries` (M,) int64, in any order, also repeated: the only tokens
-    whose result is wanted. Returns (N, H, d), or (M, H, d) with `queries`, in the dtype of `v`.
+    q (N, H, d), k and v (N, H, d) or (N, a divisor of H, d): packed tokens. Consecutive query heads share a head of
+    keys and values if there are fewer of those (Ainslie et al. 2023, arXiv:2305.13245). `window`: the number of
+    neighbours that a token sees on either side; None is no limit. `causal`: a token sees only itself and the tokens
+    before it. `dropout`: rate of attention weights that are dropped. `queries` (M,) int64, in any order, with
+    repetitions: the only tokens to compute. Returns (N, H, d), or (M, H, d) with `queries`, in the dtype of `v`.
     """
     k, v = _for_each_head(k, q.shape[1]), _for_each_head(v, q.shape[1])
     if queries is not None:
-        # Laid out for themselves where that waits for no device, and where tokens see all others of their sequence.
+        # The queries get a layout of their own if that waits for no device and tokens see their whole sequence.
         if isinstance(layout, RowsLayout) and q.is_cpu and len(queries) and window is None and not causal:
             return _attend_queries(q, k, v, layout, queries, dropout)
         return attend(q, k, v, layout, window=window, causal=causal, dropout=dropout).index_select(0, queries)
@@ -64,13 +65,13 @@ def _for_each_head(x: Tensor, heads: int) -> Tensor:
 
 
 def _visible(distance: Tensor, window: int | None, causal: bool) -> Tensor:
-    """Which (query, key) pairs may meet, from the distance query - key."""
+    """Return which (query, key) pairs are allowed, from the distance query - key."""
     visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return visible if window is None else visible & (distance.abs() <= window)
 
 
 def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over the last two dimensions, the softmax in float32 or wider."""
+    """Return softmax(q k^T / sqrt(d)) v over the last two dimensions, with the softmax in float32 or wider."""
     scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
     scores = (scores * q.shape[-1] ** -0.5).masked_fill(~mask, MASKED)
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
@@ -80,12 +81,12 @@ def _softmax_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: floa
 
 
 class _Attention(torch.autograd.Function):
-    """`_softmax_attend` that keeps one of its largest tensors alone, the weights, in the dtype of `q`, with the dropped
-    ones marked in it.
+    """`_softmax_attend` that saves only one of its largest tensors for backward: the weights, in the dtype of `q`, with
+    the dropped ones marked.
 
-    Weights rounded to bfloat16 do not sum to 1, so the gradient of the scores would no longer sum to 0: a part that all
-    values have in common would leave a gradient of its own. Shifting the weights' gradient by its mean first, which
-    changes nothing in exact arithmetic, takes that part away.
+    Weights rounded to bfloat16 do not sum to 1, so the gradient of the scores would not sum to 0: the part that all
+    values have in common would add a gradient of its own. Subtracting the mean of the weights' gradient first, which
+    changes nothing in exact arithmetic, removes that part.
     """
 
     @staticmethod
@@ -125,8 +126,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """`_softmax_attend`, by a function of its own unless a compiler, which fuses the steps itself, is at work (two
-    calls of such a function with sizes of any number stop the one of torch 2.13)."""
+    """Compute `_softmax_attend` by `_Attention`, except in compiled code: a compiler fuses the steps itself, and torch
+    2.13 cannot compile two such functions with dynamic sizes."""
     if torch.compiler.is_compiling():
         return _softmax_attend(q, k, v, mask, dropout)
     with torch.autocast(q.device.type, enabled=False):
@@ -134,15 +135,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Te
     return out
 
 
-# Causal rows from this width on are worth cutting in two; in shorter ones the cut costs more than it saves.
+# From this width on, cutting causal rows in two saves more than it costs.
 TRIANGLE = 128
 
 
 def _attend_triangle(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """`_softmax_attend` where no query sees a later key: the first half of the queries meets the first half of the
-    keys only, three quarters of the square in all.
+    """Compute `_softmax_attend` for causal rows: the first half of the queries needs only the first half of the keys.
 
-    More parts save little more (5/8 with four), and a compiler takes several times as long for them.
+    That is three quarters of the square. Four parts would be 5/8, and take several times as long to compile.
     """
     half = q.shape[2] // 2
     first = _attend(q[:, :, :half], k[:, :, :half], v[:, :, :half], mask[:, :half, :half], dropout)
@@ -151,10 +151,9 @@ def _attend_triangle(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: flo
 
 
 class _Gather(torch.autograd.Function):
-    """`x[:, index]` of x (H, N, d), whose gradient is gathered from the places each token went to instead of scattered
-    and added.
+    """`x[:, index]` of x (H, N, d) whose gradient is gathered from the places of each token, not scattered and added.
 
-    Right only where what an empty slot reads is read by no token: what such slots receive then never reaches one.
+    Correct only if no token reads what an empty slot reads: the gradient of empty slots is then irrelevant.
     """
 
     @staticmethod
@@ -172,11 +171,11 @@ class _Gather(torch.autograd.Function):
 
 
 class _Blocks(NamedTuple):
-    """What attends to what: B blocks of Q queries, each with its own K keys.
+    """Which tokens attend to which: B blocks of Q queries, each with its own K keys.
 
-    `queries` (B, Q) and `keys` (B, K) int64: which of the M tokens that ask and of the N that answer; `query_sequence`
-    and `key_sequence` likewise: the sequences they are of; `query_places` (1, M) and `key_places` (1 or 3, N) int64:
-    where each token is among all queries and among all keys.
+    `queries` (B, Q) and `keys` (B, K) int64: indexes into the M query tokens and the N key tokens. `query_sequence` and
+    `key_sequence`: their sequences. `query_places` (1, M) and `key_places` (1 or 3, N) int64: where each token is among
+    all queries and among all keys.
     """
 
     queries: Tensor
@@ -188,7 +187,7 @@ class _Blocks(NamedTuple):
 
 
 def _whole_rows(rows: PackedRows) -> tuple[_Blocks, Tensor]:
-    """Each row is a block that attends to itself. Also the distance (W, W) of query and key."""
+    """Return blocks of whole rows, each attending to itself, and the distance (W, W) of query and key."""
     slot = torch.arange(rows.slots.shape[1], device=rows.slots.device)
     places = rows.place[None]
     blocks = _Blocks(rows.slots, rows.slots, rows.sequence, rows.sequence, places, places)
@@ -196,9 +195,9 @@ def _whole_rows(rows: PackedRows) -> tuple[_Blocks, Tensor]:
 
 
 def _banded_rows(rows: PackedRows, window: int) -> tuple[_Blocks, Tensor]:
-    """Local attention: blocks of `window` queries against the 3 x window keys around them.
+    """Return blocks of `window` queries, each with the 3 x window keys around it, for local attention.
 
-    Rows must be a multiple of `window` wide; computes 3 * window / W of the full product. Also the distance
+    Rows must be a multiple of `window` wide; 3 * window / W of the full product is computed. Also returns the distance
     (window, 3 window) of query and key.
     """
     along = rows.slots.shape[1] // window
@@ -209,8 +208,8 @@ def _banded_rows(rows: PackedRows, window: int) -> tuple[_Blocks, Tensor]:
 
     block = rows.place // window
     own = (3 * block + 1) * window + rows.place % window
-    # Keys beyond the ends of a row are seen by no query, so what stands there receives no gradient: it may be
-    # read in place of a neighbour that the first and the last block do not have.
+    # No query sees keys beyond the ends of a row, so they get no gradient: they can stand in for the neighbour that the
+    # first and the last block lack.
     before = own - torch.where(block % along == 0, window, 2 * window)
     after = own + torch.where(block % along == along - 1, window, 2 * window)
     place = torch.arange(3 * window, device=rows.slots.device)
@@ -242,8 +241,10 @@ def _attend_rows(
 def _attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, blocks: _Blocks, visible: Tensor, way: Callable[..., Tensor], dropout: float
 ) -> Tensor:
-    """q (M, H, d), k and v (N, H, d) -> what the queries of all blocks gathered (H, B * Q, d), by a `way` of attention
-    to the keys that are `visible` (Q, K), or (1, 1) for all, and of the query's sequence."""
+    """q (M, H, d), k and v (N, H, d) -> the result for the queries of all blocks (H, B * Q, d).
+
+    `way` is the attention function. Queries see the `visible` keys (Q, K), or (1, 1) for all, of their sequence.
+    """
 
     def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
         """(N, H, d) -> (H, B, Q or K, d)."""
@@ -261,7 +262,7 @@ def _attend_blocks(
 
 
 def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries: Tensor, dropout: float) -> Tensor:
-    """Global attention in which only the `queries` (M,) of the tokens ask."""
+    """Compute global attention for the `queries` (M,) only."""
     mixed, found, begin = [], [], 0
     for rows in layout.parts:
         end = begin + len(rows.place)
@@ -277,18 +278,18 @@ def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries
 
 
 def _attend_some(q: Tensor, k: Tensor, v: Tensor, rows: PackedRows, tokens: Tensor, dropout: float) -> Tensor:
-    """Global attention inside `rows` in which only some `tokens` (M,) ask -> (M, H, d)."""
+    """Compute global attention inside `rows` for some `tokens` (M,) only -> (M, H, d)."""
     blocks = _some_of_rows(rows, tokens)
     if 2 * blocks.queries.shape[1] > rows.slots.shape[1]:
         return _attend_rows(q, k, v, rows, None, False, dropout).index_select(0, tokens)
     every = torch.ones((1, 1), dtype=torch.bool)
     mixed = _attend_blocks(q.index_select(0, tokens), k, v, blocks, every, _attend, dropout)
-    # Not by `_Gather`: an empty slot of a query may read the keys of tokens, where its row has no empty ones.
+    # Not by `_Gather`: an empty query slot may read the keys of tokens if its row has no empty slot.
     return mixed.index_select(1, blocks.query_places[0]).transpose(0, 1)
 
 
 def _some_of_rows(rows: PackedRows, tokens: Tensor) -> _Blocks:
-    """Each row attends to itself, only the `tokens` (M,) asking; the queries of the blocks count those."""
+    """Return blocks of whole rows as keys, with only the `tokens` (M,) as queries; `queries` are indexes into them."""
     place = rows.place[tokens]
     height, width = rows.slots.shape
     row = place // width

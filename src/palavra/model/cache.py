@@ -1,4 +1,4 @@
-"""Reading on: a transformer that keeps the keys and values of what it has read, left to right, a token at a time."""
+"""The key-value cache: a causal transformer that reads sequences token by token and keeps their keys and values."""
 
 import copy
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from palavra.model.layers import Layer
 from palavra.model.layouts import Layout
 
 
-class _Layer(NamedTuple):
+class _LayerCache(NamedTuple):
     """Keys and values of one layer, (R, shared heads, capacity, d) each."""
 
     keys: Tensor
@@ -27,10 +27,10 @@ class _Layer(NamedTuple):
 
 
 class Decoder:
-    """R sequences that are read side by side, each as far as it has come.
+    """R sequences that are read side by side, of any lengths.
 
-    Sequences of different lengths stand next to one another without padding: each has its own positions, and a
-    mask over what it has not read. Memory is allocated once: 2 x layers x R x shared heads x `capacity` x d numbers.
+    There is no padding: each sequence has its own positions, and a mask over the places that it has not reached. Memory
+    is allocated once: 2 x layers x R x shared heads x `capacity` x d numbers.
     """
 
     def __init__(self, steps: "StepModel", rows: int, capacity: int):
@@ -41,14 +41,14 @@ class Decoder:
         self._windows = {layer.attention.window for layer in self._whole}
         shape = (rows, config.shared_heads, capacity, config.head_width)
         self._layers = [
-            _Layer(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
+            _LayerCache(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
             for _ in range(config.num_layers)
         ]
         self.lengths: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
 
     @torch.inference_mode()
     def prefill(self, batch: Batch, rows: npt.NDArray[np.integer]) -> Tensor:
-        """Read whole sequences at once, in the place of what `rows` (S,) held; logits (S, V) of what follows each."""
+        """Read whole sequences, which replace those of `rows` (S,); return the logits (S, V) of their next tokens."""
         layout = self.compute.backend.layout(batch.cu_seqlens, batch.max_seqlen, 0, self.compute.device)
         lengths = np.diff(batch.cu_seqlens.numpy())
         batch = batch.to(self.compute.device)
@@ -60,7 +60,7 @@ class Decoder:
         return self._logits(x)
 
     def _read(self, batch: Batch, layout: Layout, row: Tensor, last: Tensor) -> Tensor:
-        """All layers over packed sequences: vectors (S, D) of their `last` (S,) tokens; fills the cache."""
+        """Run all layers on packed sequences and fill the cache; return the vectors (S, D) of their `last` tokens."""
         transformer = self.model.transformer
         x = transformer.embeddings(batch.input_ids, batch.position_ids, batch.segment_ids)
         rotary = self._rotary(batch.position_ids)
@@ -78,7 +78,7 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self, tokens: npt.NDArray[np.integer]) -> Tensor:
-        """Read one more token (R,) of every sequence; logits (R, V) float32 of what follows it."""
+        """Read one more token (R,) of every sequence; return the logits (R, V) float32 of the next."""
         if int(self.lengths.max()) >= self.capacity:
             raise ValueError("the cache is full")
         transformer, positions = self.model.transformer, self._tensor(self.lengths)
@@ -106,14 +106,14 @@ class Decoder:
         return out.float()
 
     def _place(self, positions: Tensor, seen: int) -> tuple[slice | Tensor, slice, int | Tensor]:
-        """Where the next keys go."""
+        """Return the index of the next keys."""
         everything = slice(None)
         if int(self.lengths.min()) + 1 == seen:
             return everything, everything, seen - 1
         return torch.arange(len(positions), device=positions.device), everything, positions
 
     def _sees(self, positions: Tensor, seen: int, window: int | None) -> Tensor | None:
-        """Which of the first `seen` places each sequence sees, (R, 1, 1, seen) bool; None: all."""
+        """Return which of the first `seen` places each sequence sees, (R, 1, 1, seen) bool; None for all."""
         if int(self.lengths.min()) + 1 == seen and (window is None or seen <= window + 1):
             return None
         distance = positions[:, None] - torch.arange(seen, device=positions.device)
@@ -121,15 +121,13 @@ class Decoder:
         return (mask if window is None else mask & (distance <= window))[:, None, None]
 
     def keep(self, rows: npt.NDArray[np.integer]) -> None:
-        """Go on with these sequences only, in this order; one may be named several times."""
+        """Keep only these sequences, in this order; one may occur several times."""
         index = self._tensor(rows)
-        self._layers = [
-            _Layer(layer.keys.index_select(0, index), layer.values.index_select(0, index)) for layer in self._layers
-        ]
+        self._layers = [_LayerCache(*(tensor.index_select(0, index) for tensor in layer)) for layer in self._layers]
         self.lengths = self.lengths[rows]
 
     def _rotary(self, positions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cosines and sines for each kind of layer."""
+        """Return cosines and sines for each kind of layer."""
         return {kind: table(positions) for kind, table in self.model.transformer.rotary.items()}
 
     def _tensor(self, array: npt.NDArray[np.integer]) -> Tensor:
@@ -137,15 +135,15 @@ class Decoder:
 
 
 class StepModel:
-    """A model made ready to be read a few rows at a time: it holds a second copy of the weights (a third one where
-    both one row and several are read), laid out for that (`SmallBatchLinear`). The model must not change any more."""
+    """A model prepared for small batches: it holds a second copy of the weights in `SmallBatchLinear` layers, and
+    a third if both one row and several are used. The model must not change afterwards."""
 
     def __init__(self, model: VocabularyModel, compute: Compute):
         self.model, self.compute = model, compute
         self._laid_out: dict[bool, tuple[list[Layer], SmallBatchLinear]] = {}
 
     def for_rows(self, rows: int) -> "tuple[list[Layer], SmallBatchLinear]":
-        """The layers and the unembedding for that many rows."""
+        """Return the layers and the unembedding for this many rows."""
         single = rows == 1
         if single not in self._laid_out:
             dtype = self.compute.dtype
@@ -154,16 +152,16 @@ class StepModel:
         return self._laid_out[single]
 
 
-# How many rows oneDNN lays weights out for where there are several; right for others too.
+# The number of rows that oneDNN lays weights out for, if there are several; any number is correct.
 USUAL_ROWS = 8
 
 
 class SmallBatchLinear(nn.Module):
-    """x (R, in) -> (R, out): a linear map whose weights are laid out anew for a `single` row, or for a few.
+    """x (R, in) -> (R, out): a linear layer whose weights are laid out for a `single` row, or for a few.
 
-    Such a product only reads its weights once, and on CPUs it reads those of `nn.Linear` (out, in) at a third of the
-    memory's speed: oneDNN's own layout is faster, and for one float32 row an equal share of the columns for each
-    thread. Either is right for any number of rows.
+    Such a product takes as long as reading its weights, and CPUs read those of `nn.Linear` (out, in) at a third of the
+    memory's speed. oneDNN's own layout is faster, and so is, for one float32 row, an equal part of the columns for each
+    thread. Both are correct for any number of rows.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, single: bool, dtype: torch.dtype):
@@ -172,7 +170,7 @@ class SmallBatchLinear(nn.Module):
         self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
         self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = _in_rows
         if weight.device.type == "cpu" and single and dtype == torch.float32:
-            self._product, weight = partial(_in_shares, out=len(weight)), _shares(weight)
+            self._product, weight = partial(_in_parts, out=len(weight)), _split_columns(weight)
         elif weight.device.type == "cpu" and _onednn_takes(dtype):
             rows = 1 if single else USUAL_ROWS
             self._product, weight = _packed, torch.ops.mkldnn._reorder_linear_weight(weight, rows)
@@ -187,20 +185,20 @@ def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _shares(weight: Tensor) -> Tensor:
-    """weight (out, in) -> (threads, in, out / threads), columns of zeros filling the last share."""
+def _split_columns(weight: Tensor) -> Tensor:
+    """weight (out, in) -> (threads, in, out / threads), filled with columns of zeros."""
     threads = torch.get_num_threads()
     weight = F.pad(weight, (0, 0, 0, -len(weight) % threads))
     return weight.view(threads, -1, weight.shape[1]).transpose(1, 2).contiguous()
 
 
-def _in_shares(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: int) -> Tensor:
+def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: int) -> Tensor:
     found = torch.matmul(x, weight).transpose(0, 1).reshape(len(x), -1)[:, :out]
     return found if bias is None else found + bias
 
 
 def _onednn_takes(dtype: torch.dtype) -> bool:
-    """Whether this torch and this CPU have oneDNN's layouts for `dtype`."""
+    """Return whether this torch and this CPU have oneDNN's layouts for `dtype`."""
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -212,7 +210,7 @@ def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _for_few_rows(module: Layer, single: bool, dtype: torch.dtype) -> Layer:
-    """A copy of a layer with its linear maps laid out anew; it shares all other parameters."""
+    """Return a copy of a layer with `SmallBatchLinear` layers; it shares all other parameters."""
     shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
     copied = copy.deepcopy(module, shared)
     forget_compiled(copied)

@@ -1,4 +1,4 @@
-"""Where and how the arithmetic is done: chosen once, written in the run's log."""
+"""The device, precision, attention backend and compilation of a run: chosen once and written to its log."""
 
 import ctypes
 import shutil
@@ -20,8 +20,8 @@ from palavra.model.layouts import BACKENDS, Backend, choose_backend
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """`device`; `dtype` of the matrix products (parameters stay float32); the attention `backend`; whether
-    layers are `compiled`; and `reasons`, one line each, for the log."""
+    """How to compute: `device`, `dtype` of the matrix products (parameters stay float32), attention `backend`, whether
+    layers are `compiled`, and the `reasons`, one line each, for the log."""
 
     device: torch.device
     dtype: torch.dtype
@@ -31,12 +31,12 @@ class Compute:
 
     @property
     def precision(self) -> Precision:
-        """What was chosen, as a recipe says it."""
+        """The choice, as a recipe writes it."""
         return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
 
     @property
     def compile(self) -> CompileMode:
-        """What was chosen, as a recipe says it."""
+        """The choice, as a recipe writes it."""
         return "on" if self.compiled else "off"
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -45,7 +45,7 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -58,8 +58,8 @@ def choose_compute(
 ) -> Compute:
     """Choose device, precision, attention and compilation for this machine.
 
-    `worth_compiling` is what "auto" falls back on where a compiler is there: a short run does not earn it back.
-    Raises PalavraError for a device or precision that this machine does not have.
+    `worth_compiling` decides for "auto" if there is a compiler: in a short run, compiling takes longer than it saves.
+    Raises PalavraError for a device that this machine does not have.
     """
     place = _device(device)
     dtype, why = _dtype(place, precision)
@@ -87,8 +87,7 @@ def _device(name: str) -> torch.device:
 
 
 def for_dropout(compute: Compute, attention_dropout: float) -> Compute:
-    """The same choices, with attention that can drop weights where the model asks for it: the variable-length
-    kernel cannot."""
+    """Return the same choices with a backend that supports attention dropout; the variable-length kernel does not."""
     if not attention_dropout or compute.backend.name != "varlen":
         return compute
     rows = BACKENDS["rows"]
@@ -96,7 +95,7 @@ def for_dropout(compute: Compute, attention_dropout: float) -> Compute:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 matrix products run in hardware (AVX512-BF16 or AMX on CPUs, Ampere and later GPUs)."""
+    """Return whether bfloat16 products run in hardware (AVX512-BF16 or AMX on CPUs, Ampere and later on GPUs)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -104,7 +103,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def _dtype(device: torch.device, precision: Precision) -> tuple[torch.dtype, str]:
     if precision != "auto":
-        return (torch.bfloat16 if precision == "bfloat16" else torch.float32), f"{precision} (asked for)"
+        return (torch.bfloat16 if precision == "bfloat16" else torch.float32), f"{precision} (requested)"
     if has_fast_bfloat16(device):
         return torch.bfloat16, "bfloat16 products, float32 parameters and sums (in hardware here)"
     return torch.float32, "float32 (no bfloat16 hardware here)"
@@ -112,7 +111,7 @@ def _dtype(device: torch.device, precision: Precision) -> tuple[torch.dtype, str
 
 def _compiles(device: torch.device, choice: CompileMode, worth_it: bool) -> tuple[bool, str]:
     if choice == "off":
-        return False, "off (asked for)"
+        return False, "off (requested)"
     if device.type == "cuda":
         compiler = "triton" if find_spec("triton") else None
     else:
@@ -120,29 +119,31 @@ def _compiles(device: torch.device, choice: CompileMode, worth_it: bool) -> tupl
     if compiler is None:
         return False, "off (no C++ compiler found: install g++ for faster training)"
     if choice == "auto" and not worth_it:
-        return False, "off (a run this short would not earn the compilation back)"
+        return False, "off (compiling would take longer than it saves in a run this short)"
     return True, f"on ({compiler.rsplit('/', 1)[-1]})"
 
 
 def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
-    """Compile the two programs of a layer where `compute` says so. All layers share them, whatever the number of
-    tokens; evaluation goes on uncompiled under `eager`."""
+    """Compile the two programs of a layer if `compute` says so; all layers and numbers of tokens share them.
+
+    Evaluation runs uncompiled, under `eager`.
+    """
     if not compute.compiled:
         return
-    # Sizes that are equal in the first batch, such as those of its rows and of half a head, are not equal in all: a
-    # program that took them for one and the same would be compiled again, for many seconds, in the midst of training.
+    # Sizes that happen to be equal in the first batch, such as those of its rows and of half a head, differ in others.
+    # A program that assumed one size for both would be compiled again during training, for many seconds.
     symbolic_shapes.use_duck_shape = False
     for layer in layers:
         assert isinstance(layer, Layer)
         layer.compiled = True
         for module, name in _programs(layer):
-            # Set on the instance: a compiled function is the layer's own affair, not part of its parameters.
+            # Set on the instance, past `nn.Module`: a compiled function is not one of the layer's parameters.
             program = torch.compile(cast(Any, getattr(module, name)), dynamic=True)
             object.__setattr__(module, name, program)
 
 
 def forget_compiled(layer: Layer) -> None:
-    """Let a copy of a layer compute by itself: a compiled program goes on computing with what it was compiled for."""
+    """Undo compilation in a copy of a layer: the compiled program would use the original's parameters."""
     layer.compiled = False
     for module, name in _programs(layer):
         module.__dict__.pop(name, None)
@@ -153,16 +154,16 @@ def _programs(layer: Layer) -> tuple[tuple[nn.Module, str], ...]:
 
 
 def eager() -> AbstractContextManager[object]:
-    """Run compiled parts uncompiled: for evaluation, whose shapes and gradients are not training's."""
+    """Run compiled parts uncompiled: evaluation has other shapes and gradients than training."""
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
 
 
 def keep_freed_memory(compute: Compute) -> None:
-    """Let the C library keep what is freed for what is asked for next, where it is glibc and the device a CPU.
+    """Make glibc keep freed memory for the next allocation, if the device is a CPU.
 
-    Every step of training frees and asks for the same large buffers. Given back to the system each time, they
-    come back as thousands of empty pages, which one thread clears while the others wait.
+    Every training step frees and allocates the same large buffers. If they went back to the system, they would return
+    as thousands of pages that one thread clears while the others wait.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and compute.device.type == "cpu":
@@ -172,7 +173,7 @@ def keep_freed_memory(compute: Compute) -> None:
 
 
 def matmul_peak(compute: Compute, seconds: float = 0.3) -> float:
-    """The rate (floating-point operations a second) of a large square matrix product, measured here and now."""
+    """Measure the floating-point operations a second of a large square matrix product on this machine."""
     import time
 
     size = 8192 if compute.device.type == "cuda" else 1024

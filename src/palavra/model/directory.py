@@ -1,4 +1,4 @@
-"""A model directory: weights and configuration in the format `transformers` reads, nothing executable."""
+"""Model directories: weights and configuration in the format of `transformers`, with nothing executable."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +19,12 @@ from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-# What `transformers` knows nothing of: there, such a model's logits belong to the token after their own.
+# Unknown to `transformers`, where such a model's logits are those of the next token.
 SHIFTED = "masked_next_token_prediction"
-# What a finished run writes down of its objective.
+# Where a finished run writes its objective.
 OBJECTIVE_KEY = "pretraining_objective"
 LARGEST_JSON = 16 * 2**20
-# What a body is called inside a model with a head.
+# Names of the body inside a model with a head.
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
 
 
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=VocabularyModel)
 
 
 class LoadedModel(NamedTuple, Generic[M]):
-    """A model and the names of its parameters that the directory does not hold (left freshly initialized)."""
+    """A model and the names of its parameters that the directory lacks; these keep their initialization."""
 
     model: M
     missing: tuple[str, ...]
@@ -49,10 +49,10 @@ def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any]
 
 
 def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> None:
-    """Write the parameters of `module` as `model.safetensors` (float32), atomically, making the folder if needed.
+    """Write the parameters of `module` as `model.safetensors` (float32), atomically; create the folder if needed.
 
-    `keys` says under which names each is stored, what is not in it is left out; `repeats` maps names that hold a
-    second copy to that of the first.
+    `keys`: where each is stored; parameters that it lacks are left out. `repeats`: name of a second copy -> name of the
+    first.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -66,7 +66,7 @@ def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dir
 
 
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """Write `config.json` atomically; `extra` as in `save_model`."""
+    """Write `config.json` atomically; `extra` is as in `save_model`."""
     values = {**family_named(config.family, str(directory)).write(config), "dtype": "float32"}
     mntp = {SHIFTED: True} if config.mntp else {}
     values = {**values, "pad_token_id": config.pad_id, **mntp, **(extra or {})}
@@ -74,24 +74,24 @@ def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of bounded size. Raises PalavraError naming the file."""
+    """Read a JSON object from a file of bounded size. Raises PalavraError that names the file."""
     if not path.is_file():
         if (path.parent / "checkpoints").is_dir():
-            raise PalavraError(f"{path.parent} holds a run that is not finished: go on with it (--resume) first")
+            raise PalavraError(f"{path.parent} holds a run that is not finished: resume it (--resume) first")
         raise PalavraError(f"{path} does not exist: {path.parent} is not a model directory")
     if path.stat().st_size > LARGEST_JSON:
         raise PalavraError(f"{path} is larger than {LARGEST_JSON:,} bytes: not a configuration")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path} is not valid JSON ({error}): write it again or fetch it anew") from None
+        raise PalavraError(f"{path} is not valid JSON ({error}): write or download it again") from None
     if not isinstance(values, dict):
         raise PalavraError(f"{path} does not hold a JSON object")
     return values
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """The configuration of a model directory, whichever supported family wrote it."""
+    """Read the configuration of a model directory of any supported family."""
     path = directory / CONFIG
     values = read_json(path)
     family = family_named(values.get("model_type"), str(path))
@@ -102,32 +102,32 @@ def read_config(directory: Path) -> ModelConfig:
 
 
 def learned_both(directory: Path) -> bool:
-    """Whether the masked model of a directory has learned to predict next tokens too."""
+    """Return whether the masked model of a directory was also trained on next-token prediction."""
     return read_json(directory / CONFIG).get(OBJECTIVE_KEY) == "causal+masked"
 
 
 def load_masked_model(directory: Path) -> LoadedModel[MaskedLanguageModel]:
     """Load a masked language model that Palavra or `transformers` wrote.
 
-    Only safetensors are read. Every tensor's shape is checked before it is used. The body must be complete; a
-    missing head (a bare encoder) is reported in `missing`. Raises PalavraError otherwise, and for a causal model.
+    Only safetensors are read, and every tensor's shape is checked before it is used. The body must be complete; a
+    missing head (a bare encoder) is listed in `missing`. Raises PalavraError otherwise, and for a causal model.
     """
     config = read_config(directory)
     if config.causal:
         raise PalavraError(
-            f"{directory} is a causal language model ({config.family}), which continues texts: it can generate and "
-            "score, not fill blanks or embed"
+            f"{directory} is a causal language model ({config.family}): it can generate and score, not fill blanks or "
+            "embed"
         )
     return _load(directory, config, MaskedLanguageModel)
 
 
 def load_causal_model(directory: Path) -> LoadedModel[CausalLanguageModel]:
-    """Load a causal language model that Palavra or `transformers` wrote; otherwise as `load_masked_model`."""
+    """Load a causal language model that Palavra or `transformers` wrote; see `load_masked_model`."""
     config = read_config(directory)
     if not config.causal:
         raise PalavraError(
-            f"{directory} is a masked language model ({config.family}), which sees both sides of a word: it can fill "
-            "blanks, embed and score, not generate or continue texts"
+            f"{directory} is a masked language model ({config.family}): it can fill blanks, embed and score, not "
+            "generate"
         )
     return _load(directory, config, CausalLanguageModel)
 
@@ -135,7 +135,7 @@ def load_causal_model(directory: Path) -> LoadedModel[CausalLanguageModel]:
 def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M]) -> LoadedModel[M]:
     family = family_named(config.family, str(directory))
     keys = family.keys(config)
-    # Read before anything is allocated: what a foreign configuration claims may not fit in memory.
+    # Check the weights before allocating: the sizes that a foreign configuration claims may not fit in memory.
     with torch.device("meta"):
         claimed = build(config)
     state = read_weights(claimed, keys, family.repeats(config), directory)
@@ -150,19 +150,21 @@ def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M
 
 
 def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:
-    """Fill the parameters of `module` from a model directory; returns the names of those it does not hold, which
-    stay as they are. `keys`, `repeats` and errors as in `read_weights`."""
+    """Load the parameters of `module` from a model directory and return the names of those that it lacks.
+
+    These are unchanged. `keys`, `repeats` and errors are those of `read_weights`.
+    """
     state = read_weights(module, keys, repeats, directory)
     module.load_state_dict(state, strict=False)
     return tuple(name for name in module.state_dict() if name not in state)
 
 
 def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> dict[str, Tensor]:
-    """The parameters of `module` (which may be on the meta device) that a model directory holds, by name, float32.
+    """Read the parameters of `module` (which may be on the meta device) that a model directory holds, in float32.
 
-    `keys` says under which names each is stored; `repeats` maps names that hold a second copy, used where the first
-    is absent. Only safetensors are read, and every tensor's shape is checked before it is used. Raises PalavraError
-    for damaged weights, or weights of another shape.
+    `keys`: where each is stored. `repeats`: names of second copies, which are used if the first is absent. Only
+    safetensors are read, and every tensor's shape is checked before it is used. Raises PalavraError for damaged weights
+    and for other shapes.
     """
     wanted = {ours: (stored(keys[ours]), tensor) for ours, tensor in module.state_dict().items() if ours in keys}
     expected = {
@@ -184,9 +186,9 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
 
 
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """The wanted tensors of all weight files, under their full names.
+    """Yield the wanted tensors of all weight files, by their full names.
 
-    A bare encoder is saved without the prefix that the same model has inside a larger one.
+    A bare encoder is saved without the prefix that it has inside a larger model.
     """
     suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
     for path in _weight_files(directory):
@@ -198,11 +200,11 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                     if full is not None:
                         yield full, file.get_tensor(key)
         except (SafetensorError, OSError) as error:
-            raise PalavraError(f"{path} is damaged ({error}): fetch it again or use an earlier checkpoint") from None
+            raise PalavraError(f"{path} is damaged ({error}): download it again or use an earlier checkpoint") from None
 
 
 def _modern_name(key: str) -> str:
-    """Checkpoints converted from TensorFlow name a normalization's parameters gamma and beta."""
+    """Return the current name of a tensor: checkpoints converted from TensorFlow have gamma and beta."""
     return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
@@ -213,7 +215,7 @@ def _weight_files(directory: Path) -> list[Path]:
         weight_map = read_json(directory / INDEX).get("weight_map")
         names = list(weight_map.values()) if isinstance(weight_map, dict) else []
         if not names or not all(_is_plain_name(name) and (directory / name).is_file() for name in names):
-            raise PalavraError(f"{directory / INDEX} does not name weight files of its own folder: fetch them anew")
+            raise PalavraError(f"{directory / INDEX} does not name weight files of its own folder: download them again")
         return [directory / name for name in sorted(set(names))]
     if list(directory.glob("*.bin")) or list(directory.glob("*.pt")):
         raise PalavraError(
@@ -224,5 +226,5 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _is_plain_name(name: object) -> bool:
-    """Whether it is a file name that cannot lead out of its folder."""
+    """Return whether `name` is a file name that cannot lead out of its folder."""
     return isinstance(name, str) and Path(name).name == name and name != ".."

@@ -1,5 +1,4 @@
-"""Dropout (Srivastava et al. 2014), quick on CPUs, where drawing and applying its masks otherwise takes a tenth of a
-step."""
+"""Dropout (Srivastava et al. 2014) that is fast on CPUs, where torch's masks take a tenth of a training step."""
 
 from typing import Any
 
@@ -9,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# On a CPU a mask is drawn from 16 random bits a unit.
+# On a CPU, a mask uses 16 random bits a unit.
 LEVELS = 2**16
-# The integers as wide as numbers of so many bytes.
+# Integer dtypes by their size in bytes.
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Dropout(nn.Module):
-    """Sets a share `p` of the units to zero while training, and scales the rest to keep the mean."""
+    """Sets units to zero at rate `p` in training, and scales the others to keep the mean."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -28,7 +27,7 @@ class Dropout(nn.Module):
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """`x` with a share `p` of its elements set to zero and the rest scaled to keep the mean; torch's seed decides."""
+    """Set elements of `x` to zero at rate `p` and scale the others to keep the mean; torch's seed decides."""
     if not p:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
@@ -38,7 +37,7 @@ def drop(x: Tensor, p: float) -> Tensor:
 
 
 class _Drop(torch.autograd.Function):
-    """`x` under a mask, scaled."""
+    """`x` with a mask applied, scaled."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -54,12 +53,12 @@ class _Drop(torch.autograd.Function):
 
 
 def draw_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """A mask that drops a share `p` of `x` (int16, of its shape): all bits set where a unit stays, none where it is
-    dropped. And the scale that keeps the mean.
+    """Draw a mask that drops units of `x` at rate `p`, and return it with the scale that keeps the mean.
 
-    On a CPU torch draws a double from its (sequential) generator for every element. There its generator draws the seed
-    of a quicker one instead, and four masks fit into the 64 bits of one draw. Their resolution is 1/65,536, and the
-    scale is that of the share really drawn, so the mean is exact.
+    The mask is int16, of the shape of `x`: all bits are set for a unit that is kept, none for a dropped one. On a CPU,
+    torch would draw a double for every element from its sequential generator. Instead, that generator draws the seed of
+    a faster one, and one draw of 64 bits gives four units. The rate is rounded to 1/65,536; the scale is that of the
+    rounded rate, so the mean is exact.
     """
     if x.device.type != "cpu":
         return (torch.rand_like(x, dtype=torch.float32) >= p).to(torch.int16).neg_(), 1 / (1 - p)
@@ -70,19 +69,20 @@ def draw_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
     return bits.ge_(dropped - LEVELS // 2).neg_(), LEVELS / (LEVELS - dropped)
 
 
-# By the bits of the numbers, for which CPUs have vector instructions: torch fills by a mask of truth values one by one,
-# which takes 30 times as long (LOG.md). Autograd does not see through these: they are for functions with a gradient of
-# their own.
+# These work on the bits of the numbers, for which CPUs have vector instructions; torch's fill by a boolean mask takes
+# 30 times as long (LOG.md). Autograd does not see through them: use them in functions with a gradient of their own.
 
 
 def under_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` where a unit stays, 0 where `mask` drops it."""
+    """Return `x` with 0 for the units that `mask` drops."""
     integer = INTEGERS[x.element_size()]
     return (x.view(integer) & mask.to(integer)).view(x.dtype)
 
 
 def mark(x: Tensor, mask: Tensor) -> Tensor:
-    """`x`, nowhere negative, made negative where `mask` drops it: both in one tensor. Its positive part is what stays,
-    its absolute value what there was."""
+    """Return `x`, which has no negative values, with the units that `mask` drops made negative.
+
+    The positive part of the result is `x` after dropout; its absolute value is `x`.
+    """
     integer = INTEGERS[x.element_size()]
     return (x.view(integer) | (~mask.to(integer)).bitwise_and_(torch.iinfo(integer).min)).view(x.dtype)

@@ -1,4 +1,4 @@
-"""Heads: what stands on top of the transformer's vectors."""
+"""Language models: the transformer with a head that predicts tokens."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from palavra.model.transformer import Transformer
 
 
 class OutputEmbedding(NamedTuple):
-    """The last linear map to the vocabulary: `weight` (V, D) and `bias` (V,) or None."""
+    """The last linear layer, to the vocabulary: `weight` (V, D) and `bias` (V,) or None."""
 
     weight: Tensor
     bias: Tensor | None
@@ -22,14 +22,14 @@ class OutputEmbedding(NamedTuple):
 class VocabularyHead(nn.Module):
     """A dense layer, activation and normalization, then logits u = h E^T with the transposed embedding.
 
-    The logits themselves are left to `losses`, which never needs all of them at once.
+    `losses` computes the logits: it never needs all of them at once.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = ACTIVATIONS[config.head_activation]
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
-        # BERT's head norm has a bias, ModernBERT's follows the body: both equal the family's `norm_bias`.
+        # BERT's head norm has a bias, ModernBERT's is like the body's: both equal the family's `norm_bias`.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
         tied = config.tied_embeddings
@@ -42,13 +42,13 @@ class VocabularyHead(nn.Module):
             nn.init.zeros_(self.dense.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (M, D) -> (M, D), ready for the unembedding."""
+        """hidden (M, D) -> (M, D), the input of the unembedding."""
         out: Tensor = self.norm(self.activation(self.dense(hidden)))
         return out
 
 
 class CausalHead(nn.Module):
-    """Logits straight from the transformer's vectors: nothing before the unembedding, which has no bias."""
+    """Nothing but the unembedding, without a bias: logits directly from the transformer's vectors."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -60,12 +60,12 @@ class CausalHead(nn.Module):
             nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (M, D) -> (M, D), as it is."""
+        """Return hidden (M, D) unchanged."""
         return hidden
 
 
 class VocabularyModel(nn.Module):
-    """A transformer that predicts tokens: its head makes the vectors ready for the unembedding."""
+    """A transformer that predicts tokens."""
 
     head: VocabularyHead | CausalHead
 
@@ -75,32 +75,32 @@ class VocabularyModel(nn.Module):
         self.transformer = Transformer(config)
 
     def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None, causal: bool | None = None) -> Tensor:
-        """Packed batch -> contextual vectors (N, D), or (M, D) where only `rows` (M,) are wanted.
+        """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted.
 
-        `causal` says whether a token sees only what precedes it; None: as the configuration has it.
+        `causal`: a token sees only the tokens before it; None takes the value of the configuration.
         """
         out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows, causal)
         return out
 
     @property
     def unembedding(self) -> OutputEmbedding:
-        """The vocabulary matrix the head multiplies by: the token embedding itself where tied."""
+        """The vocabulary matrix that the head multiplies by: the token embedding itself if tied."""
         tied = self.transformer.embeddings.token.weight
         return OutputEmbedding(tied if self.head.weight is None else self.head.weight, self.head.bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden (M, D) -> logits (M, V), for the rows that are asked for."""
+        """hidden (M, D) -> logits (M, V)."""
         weight, bias = self.unembedding
         return nn.functional.linear(self.head(hidden), weight, bias)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.transformer.embeddings.token.weight.device
 
 
 class MaskedLanguageModel(VocabularyModel):
-    """A transformer with a vocabulary head, as `AutoModelForMaskedLM` has it."""
+    """A transformer with a vocabulary head, like `AutoModelForMaskedLM`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -108,7 +108,7 @@ class MaskedLanguageModel(VocabularyModel):
 
 
 class CausalLanguageModel(VocabularyModel):
-    """A transformer whose vectors predict the next token, as `AutoModelForCausalLM` has it."""
+    """A transformer whose vectors predict the next token, like `AutoModelForCausalLM`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -116,15 +116,19 @@ class CausalLanguageModel(VocabularyModel):
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:
-    """The attention layout of a batch, filled up to whole blocks of the backend's; `width` keeps rows of one size over
-    a run (0: the batch's own)."""
+    """Return the attention layout of a batch, filled up to whole blocks of the backend.
+
+    `width` keeps rows of one size throughout a run (0: that of the batch).
+    """
     bounds = fill_up(batch.cu_seqlens, batch.max_seqlen, backend.block)
     return backend.layout(bounds, batch.max_seqlen, width, device)
 
 
 def in_blocks(rows: Tensor, layout: Layout) -> Tensor:
-    """`rows` (M,) of a batch, followed by some of them up to whole blocks where it is laid out for a CPU: evenly spread
-    ones, so that no row of the layout has many more than the others."""
+    """Append some of the `rows` (M,) again, up to whole blocks, if the batch is laid out for a CPU.
+
+    They are evenly spread, so that no row of the layout gets many more than the others.
+    """
     more = -len(rows) % ROW_BLOCK
     if not (isinstance(layout, RowsLayout) and rows.is_cpu and more):
         return rows

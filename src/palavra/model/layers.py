@@ -1,4 +1,4 @@
-"""The parts of a transformer layer, over packed tokens."""
+"""The parts of a transformer layer, for packed tokens."""
 
 from collections.abc import Callable
 
@@ -25,16 +25,16 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 def normalization(config: ModelConfig) -> nn.Module:
-    """A normalization of vectors as the family has it."""
+    """Return a new normalization layer of the family's kind."""
     if config.norm_kind == "rms":
         return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of x (N, H, d) by cos and sin (N, 1, d/2), in float32.
+    """Apply the rotary position embedding (Su et al. 2021) of cos and sin (N, 1, d/2) to x (N, H, d), in float32.
 
-    Pairs unit i with unit i + d/2, the layout of the Hugging Face families.
+    Pairs unit i with unit i + d/2, as `transformers` does.
     """
     first, second = x.to(torch.promote_types(x.dtype, cos.dtype)).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
@@ -43,7 +43,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values.
 
-    Where there are fewer heads of keys and values than of queries, consecutive query heads share one.
+    If there are fewer heads of keys and values than of queries, consecutive query heads share one.
     """
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
@@ -69,8 +69,7 @@ class Attention(nn.Module):
         self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, causal: bool = False,
         queries: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """x (N, D) -> (N, D), or (M, D) where only `queries` (M,) ask: what the heads gathered side by side, still to
-        go through `out`."""
+        """x (N, D) -> the concatenated heads (N, D), before `out`; (M, D) if only `queries` (M,) are computed."""
         q, k, v = self.project(x, rotary)
         dropout = self.dropout if self.training else 0.0
         return attend(
@@ -79,7 +78,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The position-wise part: plain (Vaswani et al. 2017) or gated (Shazeer 2020)."""
+    """The position-wise feed-forward part: plain (Vaswani et al. 2017) or gated (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -99,13 +98,12 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer: `attention`, the only part in which tokens meet, and `finish`, all that follows token by token.
+    """One layer: `attention`, the only part in which tokens interact, and `finish`, all that follows token by token.
 
-    Both are programs that every layer shares, so each compiles once (see `compute.compile_layers`).
+    All layers share the programs of both parts, so each compiles once (see `compute.compile_layers`).
     """
 
-    # Whether `compile_layers` made programs of them. One in which some rows alone attend would be another program, and
-    # seconds of compiling.
+    # Set by `compile_layers`. Attention for some rows only would be another program, and take seconds to compile.
     compiled = False
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
@@ -120,8 +118,11 @@ class Layer(nn.Module):
         self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: Layout, rows: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:  # fmt: skip
-        """x (N, D) -> (N, D), or (M, D) where only `rows` (M,) of the result are wanted: they cost only M rows
-        of everything after the attention, and of the attention where it is global and neither causal nor compiled."""
+        """x (N, D) -> (N, D), or (M, D) if only `rows` (M,) are wanted.
+
+        Everything after the attention then computes M rows only; so does the attention itself if it is global and
+        neither causal nor compiled.
+        """
         if rows is not None and not self.compiled:
             return self.finish(x.index_select(0, rows), self.attention(self.attended(x), rotary, layout, causal, rows))
         mixed = self.attention(self.attended(x), rotary, layout, causal)
@@ -130,11 +131,11 @@ class Layer(nn.Module):
         return self.finish(x, mixed)
 
     def attended(self, x: Tensor) -> Tensor:
-        """What the attention looks at (N, D)."""
+        """Return the input of the attention (N, D)."""
         raise NotImplementedError
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """From the layer's input x (N, D) and what attention made of it to the layer's output (N, D)."""
+        """Return the layer's output (N, D) from its input x (N, D) and the attention's output `mixed`."""
         raise NotImplementedError
 
 

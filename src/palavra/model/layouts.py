@@ -1,9 +1,9 @@
-"""How a packed batch is laid out for attention, each way a value chosen once per run.
+"""How a packed batch is laid out for attention. A run chooses one layout.
 
-- `ReferenceLayout`: one dense N x N mask. Slow, obvious, any dtype. What the others are tested against.
-- `RowsLayout`: sequences laid into rows of W slots. For CPUs, where batched matrix products over the rows are several
-  times faster than torch's fused kernels at usual lengths.
-- `VarlenLayout`: the bounds of the sequences alone. For CUDA, half precision only.
+- `ReferenceLayout`: one dense N x N mask. Slow and simple, any dtype. The others are tested against it.
+- `RowsLayout`: sequences in rows of W slots. For CPUs, where batched matrix products over rows are several times faster
+  than torch's fused kernels at the usual lengths.
+- `VarlenLayout`: the bounds of the sequences alone. For CUDA, in half precision only.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class ReferenceLayout(NamedTuple):
-    """`sequence` (N,) int64: which sequence each token belongs to."""
+    """`sequence` (N,) int64: the sequence of each token."""
 
     sequence: Tensor
 
@@ -24,8 +24,8 @@ class ReferenceLayout(NamedTuple):
 class PackedRows(NamedTuple):
     """Sequences side by side in R rows of W slots; no sequence is split over rows.
 
-    `slots` (R, W) int64: the token in each slot (0 in empty ones); `place` (N,) int64: the slot of each token,
-    counted along the rows; `sequence` (R, W) int32: which sequence the slot belongs to, -1 where empty.
+    `slots` (R, W) int64: the token in each slot, 0 in empty ones. `place` (N,) int64: the slot of each token, counted
+    along the rows. `sequence` (R, W) int32: the sequence of each slot, -1 for empty ones.
     """
 
     slots: Tensor
@@ -34,18 +34,18 @@ class PackedRows(NamedTuple):
 
 
 class RowsLayout(NamedTuple):
-    """The first sequences in the rows of the first of `parts`, the next in those of the next, each of its own width."""
+    """Sequences in the rows of `parts`, in order; each part has a width of its own."""
 
     parts: tuple[PackedRows, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens laid out."""
+        """Tokens in all parts."""
         return sum(len(rows.place) for rows in self.parts)
 
 
 class VarlenLayout(NamedTuple):
-    """`cu_seqlens` (S+1,) int32 on the device; `max_seqlen` the longest sequence."""
+    """`cu_seqlens` (S+1,) int32 on the device; `max_seqlen`: length of the longest sequence."""
 
     cu_seqlens: Tensor
     max_seqlen: int
@@ -55,18 +55,17 @@ Layout = ReferenceLayout | RowsLayout | VarlenLayout
 
 
 def reference_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> ReferenceLayout:
-    """Lay out a batch for the reference attention (`max_seqlen` and `width` do not matter to it)."""
+    """Lay out a batch for the reference attention, which ignores `max_seqlen` and `width`."""
     del max_seqlen, width
     lengths = cu_seqlens.long().diff()
     return ReferenceLayout(torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device))
 
 
 def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> RowsLayout:
-    """Lay a batch into rows of `width` slots, or of as many as its longest sequence has where that is more
-    (`max_seqlen` says no more).
+    """Lay out a batch in rows of `width` slots, or of the length of its longest sequence if that is more.
 
-    Where no width is asked for (0), sequences that are much longer or shorter than their neighbours have rows of their
-    own width, in whole blocks: of so many widths only, products are soon ready.
+    With a width of 0, sequences that are much longer or shorter than their neighbours get rows of their own width, in
+    whole blocks: a CPU prepares its products once for each width. `max_seqlen` is ignored.
     """
     del max_seqlen
     lengths = np.diff(cu_seqlens.numpy())
@@ -74,7 +73,7 @@ def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.d
     return RowsLayout(tuple(_rows(run, _row_width(width, int(run.max())), device) for run in runs))
 
 
-# Rows that are as wide as need be, for the longest sequence or the most queries, have so many slots at a time.
+# The width of rows without a given width, and the number of queries of a row, are multiples of this.
 SLOT_BLOCK = 8
 
 
@@ -83,17 +82,19 @@ def _row_width(width: int, longest: int) -> int:
 
 
 def whole_blocks(count: int, block: int) -> int:
-    """`count` rounded up to a multiple of `block`."""
+    """Round `count` up to a multiple of `block`."""
     return -(-count // block) * block
 
 
-# Attention over so many more slots takes about as long as another call of it.
+# Attention over this many more slots takes about as long as another call.
 WORTH_A_PART = 2**14
 
 
 def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any, Any]]":
-    """Cut the lengths (S,) of sequences, in their order, into runs that are worth laying out on their own: attention
-    costs the product of a run's tokens and its longest sequence."""
+    """Cut the lengths (S,) of sequences, in order, into runs that are worth a part of their own.
+
+    Attention costs the product of a run's tokens and its longest sequence.
+    """
     tokens, longest = np.cumsum(lengths), np.maximum.accumulate
     slots = tokens[:-1] * longest(lengths)[:-1] + (tokens[-1] - tokens[:-1]) * longest(lengths[::-1])[::-1][1:]
     if len(slots) == 0 or tokens[-1] * lengths.max() - slots.min() < WORTH_A_PART:
@@ -105,8 +106,8 @@ def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any
 def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> PackedRows:
     """Lay sequences into rows, next-fit in their own order.
 
-    The packer orders sequences so that next-fit finds its rows again; any other order is right too, with
-    emptier rows. Linear in S on the host, numpy throughout.
+    The packer orders sequences so that next-fit finds its rows again; any other order is correct too, with emptier
+    rows. Takes time linear in S, on the host, in numpy.
     """
     first_slots = _next_fit(lengths, width)
     rows = int(first_slots[-1]) // width + 1
@@ -128,7 +129,7 @@ def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> 
 
 
 def _next_fit(lengths: "np.ndarray[Any, Any]", width: int) -> "np.ndarray[Any, Any]":
-    """The slot (S,) in which each sequence begins, counted along rows of `width` slots."""
+    """Return the slot (S,) where each sequence begins, counted along rows of `width` slots."""
     row, used, first_slots = 0, 0, []
     for length in lengths.tolist():
         if used + length > width:
@@ -139,24 +140,24 @@ def _next_fit(lengths: "np.ndarray[Any, Any]", width: int) -> "np.ndarray[Any, A
 
 
 def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> VarlenLayout:
-    """Lay out a batch for variable-length flash attention; `max_seqlen` is rounded up to `width`.
+    """Lay out a batch for variable-length flash attention, with `width` as the longest sequence if that is more.
 
-    The kernel only needs an upper bound, and one that never changes spares recompilation.
+    The kernel needs an upper bound only, and one that never changes avoids recompilation.
     """
     return VarlenLayout(cu_seqlens.to(device, non_blocking=True), max(max_seqlen, width))
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to attend: its name for the log, how it lays a batch out, and the number of tokens it takes at a time."""
+    """An attention backend: its name for the log, its layout, and the number of tokens in one of its blocks."""
 
     name: str
     layout: Callable[[Tensor, int, int, torch.device], Layout]
     block: int = 1
 
 
-# A CPU's matrix products are made ready anew for every number of rows that they have not met, a millisecond each, and
-# what was made ready is kept: batches of ever new sizes cost a fine-tuning run hundreds of megabytes.
+# A CPU prepares a matrix product again for each new number of rows, which takes a millisecond, and keeps what it
+# prepared: batches of ever new sizes cost a fine-tuning run hundreds of megabytes.
 ROW_BLOCK = 32
 BACKENDS = {
     "reference": Backend("reference", reference_layout),
@@ -166,11 +167,10 @@ BACKENDS = {
 
 
 def fill_up(cu_seqlens: Tensor, max_seqlen: int, block: int) -> Tensor:
-    """The bounds (S+1,) of sequences with those of more sequences, none longer than `max_seqlen`, after them, so that
-    all tokens together fill whole blocks.
+    """Append sequences of at most `max_seqlen` tokens to the bounds (S+1,) so that all tokens fill whole blocks.
 
-    What fills them is a sequence like any other, not a rest that a compiled program would treat apart: such a program
-    is made anew for a rest of none, of one and of several tokens.
+    The filler is made of ordinary sequences: a program for a special remainder would be compiled again for none, one
+    and several tokens.
     """
     tokens = int(cu_seqlens[-1])
     filled = whole_blocks(tokens, block)
@@ -179,7 +179,7 @@ def fill_up(cu_seqlens: Tensor, max_seqlen: int, block: int) -> Tensor:
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype) -> Backend:
-    """The fastest backend that is right for this device and compute dtype."""
+    """Return the fastest backend for this device and compute dtype."""
     half = dtype in (torch.bfloat16, torch.float16)
     if device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0):
         return BACKENDS["varlen"]

@@ -1,7 +1,7 @@
-"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): a frozen matrix learns a small correction beside it.
+"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): a frozen matrix with a small trained correction.
 
-Ours, for `peft` wraps whole models whose forward takes padded batches; here a linear layer over packed rows is all
-that changes, and it is folded back before the model is saved.
+`peft` is not used: it wraps whole models whose forward takes padded batches. Here only a linear layer changes, and the
+correction is merged before the model is saved.
 """
 
 import math
@@ -35,7 +35,7 @@ class LoRALinear(nn.Linear):
         )
 
     def merged(self) -> nn.Linear:
-        """An ordinary linear layer that computes the same."""
+        """Return an ordinary linear layer that computes the same."""
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         weight = self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach()
         linear.weight = nn.Parameter(weight)
@@ -43,12 +43,12 @@ class LoRALinear(nn.Linear):
         return linear
 
 
-# The parts of a layer that adapt: its projections in and out of attention, and its feed-forward part.
+# The matrices that get a correction: the projections of attention and the feed-forward part.
 ADAPTED = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
 
 
 def add_lora(layers: nn.ModuleList, rank: int, alpha: float) -> None:
-    """Put a correction beside every adapted matrix of the layers. Raises PalavraError for a rank that is none."""
+    """Add a correction to every adapted matrix of the layers. Raises PalavraError for a rank below 1."""
     if rank < 1:
         raise PalavraError(f"strategy.rank is {rank}: it must be at least 1")
     for layer in layers:
@@ -60,7 +60,7 @@ def add_lora(layers: nn.ModuleList, rank: int, alpha: float) -> None:
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Fold every correction inside `module` into its matrix."""
+    """Merge every correction inside `module` into its matrix."""
     for part in list(module.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, LoRALinear):

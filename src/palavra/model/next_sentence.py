@@ -1,4 +1,4 @@
-"""BERT's second head: whether the second part of a text follows the first (`BertForPreTraining`)."""
+"""BERT's second head, next-sentence prediction (`BertForPreTraining`)."""
 
 from pathlib import Path
 from typing import Any
@@ -32,36 +32,35 @@ class NextSentenceModel(MaskedLanguageModel):
             nn.init.zeros_(layer.bias)
 
     def follows(self, openings: Tensor) -> Tensor:
-        """Vectors of [CLS] (P, D) -> logits (P, 2): the second part follows the first, or it does not."""
+        """Vectors of [CLS] (P, D) -> logits (P, 2): the second part follows the first, or not."""
         out: Tensor = self.next_sentence(torch.tanh(self.pooler(openings)))
         return out
 
 
 def save_next_sentence_model(model: NextSentenceModel, directory: Path, extra: dict[str, Any]) -> None:
-    """Write a directory that `BertForPreTraining` reads; `extra` as in `save_model`."""
+    """Write a directory that `BertForPreTraining` reads; `extra` is as in `save_model`."""
     family = family_named(model.config.family, str(directory))
     write_weights(model, {**family.keys(model.config), **KEYS}, family.repeats(model.config), directory)
     write_config(model.config, directory, {"architectures": ["BertForPreTraining"], **extra})
 
 
 def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
-    """Whether the weights of a model directory, whose configuration is `config`, hold the whole second head."""
+    """Return whether the weights of a model directory with this configuration hold the whole second head."""
     with torch.device("meta"):
         claimed = NextSentenceModel(config)
     return len(read_weights(claimed, KEYS, {}, directory)) == len(KEYS)
 
 
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:
-    """Load a masked language model to train both heads of: the second one is new where the directory has none.
+    """Load a masked language model for training both heads; a second head that the directory lacks is new.
 
-    Errors as `load_masked_model`'s.
+    Raises the errors of `load_masked_model`.
     """
     return with_second_head(load_masked_model(directory).model, directory)
 
 
 def with_second_head(masked: MaskedLanguageModel, directory: Path) -> NextSentenceModel:
-    """The masked language model of a directory, whose parts are shared, with the directory's second head or else a
-    new one."""
+    """Return a model that shares the parts of `masked`, with the second head of the directory or a new one."""
     model = NextSentenceModel(masked.config).to(masked.device)
     model.transformer, model.head = masked.transformer, masked.head
     load_weights_into(model, KEYS, {}, directory)

@@ -1,6 +1,6 @@
-"""Token vectors of which only some are trained: those of the tokens that a run's texts hold.
+"""Token embeddings of which only some rows are trained: those of the tokens that occur in a run's texts.
 
-The gradient of all others is zero in every step, yet a dense one, its norm and the optimizer's moments would be
+The gradient of the other rows is always zero. A dense gradient, its norm and the optimizer's moments would still be
 computed for the whole vocabulary, which is half of a small pretrained model and most of a multilingual one.
 """
 
@@ -14,8 +14,11 @@ from palavra.model.transformer import Embeddings
 
 
 class PartialEmbedding(nn.Embedding):
-    """ids (N,) -> (N, D), as the embedding (V, D) it is made of, of which `weight` (U, D) are the rows `trained` (U,)
-    in ascending order, and `kept` (V - U, D) the others, which never move (nor decay)."""
+    """ids (N,) -> (N, D), like the embedding (V, D) it is made from.
+
+    `weight` (U, D) holds the rows `trained` (U,), in ascending order; `kept` (V - U, D) holds the others, which are
+    neither trained nor decayed.
+    """
 
     def __init__(self, table: Tensor, trained: Tensor):
         rows, width = table.shape
@@ -28,7 +31,7 @@ class PartialEmbedding(nn.Embedding):
         self.kept: Tensor
         place = torch.empty(len(table), dtype=torch.int64, device=table.device)
         place[torch.cat([trained, others])] = torch.arange(len(table), device=table.device)
-        # Where the row of each token stands in `weight`, and in `kept` behind it.
+        # The row of each token in `weight`, with those of `kept` after it.
         self.register_buffer("place", place)
         self.place: Tensor
 
@@ -40,14 +43,13 @@ class PartialEmbedding(nn.Embedding):
         return torch.where((place < size)[:, None], trained, kept)
 
     def merged(self) -> nn.Embedding:
-        """An ordinary embedding with the same vectors."""
+        """Return an ordinary embedding with the same vectors."""
         whole = torch.cat([self.weight.detach(), self.kept])[self.place]
         return nn.Embedding(self.num_embeddings, self.embedding_dim, _weight=whole)
 
 
 def split_embedding(embeddings: Embeddings, trained: npt.NDArray[np.integer]) -> None:
-    """Let only the vectors of the `trained` tokens (U,) be learned, at least one. Where these are all, nothing
-    changes."""
+    """Train only the vectors of the `trained` tokens (U,). Does nothing if these are all tokens, or none."""
     table = embeddings.token.weight
     rows = torch.from_numpy(np.unique(trained).astype(np.int64)).to(table.device)
     if 0 < len(rows) < len(table):
@@ -55,6 +57,6 @@ def split_embedding(embeddings: Embeddings, trained: npt.NDArray[np.integer]) ->
 
 
 def merge_embedding(embeddings: Embeddings) -> None:
-    """Put the vectors of all tokens in one table again."""
+    """Put the vectors of all tokens back in one table."""
     if isinstance(embeddings.token, PartialEmbedding):
         embeddings.token = embeddings.token.merged()

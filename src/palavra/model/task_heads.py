@@ -1,4 +1,4 @@
-"""Heads for labelled tasks: from the body's vectors to what a task's output layer reads."""
+"""Heads for labelled tasks: from the body's vectors to the input of a task's output layer."""
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -28,8 +28,8 @@ ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization that is right for a batch of one too: one row has no variance, so the running statistics
-    stand in for its own, as in evaluation."""
+    """Batch normalization that also works for one row: it has no variance, so the running statistics are used, as in
+    evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (M, D) -> (M, D)."""
@@ -39,7 +39,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class HiddenLayer(nn.Module):
-    """A linear layer, activated and normalized."""
+    """A linear layer with activation and normalization."""
 
     def __init__(self, inputs: int, width: int, config: HeadConfig, like: ModelConfig):
         super().__init__()
@@ -70,7 +70,7 @@ def _initialize(linear: nn.Linear, like: ModelConfig) -> None:
 class Head(nn.Module):
     """Pooling, hidden layers and the output layer of one task.
 
-    `config` is resolved; `output` the task's own layer, from the width that `output_width` says.
+    `config` is resolved; `output` is the task's own layer, with inputs of `output_width`.
     """
 
     def __init__(self, config: HeadConfig, level: Level, output: nn.Module, body: ModelConfig):
@@ -85,11 +85,11 @@ class Head(nn.Module):
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the labelled rows are all that the head needs of the body."""
+        """Whether the head needs only the labelled rows of the body."""
         return self.level == "token" or self.config.pooling == "cls"
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """The body's vectors, of all rows (N, D) or, where `reads_rows`, of the labelled ones, -> (M, D)."""
+        """Pool the body's vectors of all rows (N, D), or of the labelled ones if `reads_rows`, to (M, D)."""
         if self.reads_rows:
             return hidden
         lengths = batch.cu_seqlens.diff()
@@ -100,7 +100,7 @@ class Head(nn.Module):
         return empty.scatter_reduce(0, index, hidden, kind, include_self=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, D) -> (M, D'), what the output layer reads."""
+        """(M, D) -> (M, D'), the input of the output layer."""
         x = pooled
         for number, layer in enumerate(self.layers):
             x = layer(self.dropout(x) if number else x)
@@ -109,7 +109,7 @@ class Head(nn.Module):
 
 
 def output_width(config: HeadConfig, body: ModelConfig) -> int:
-    """The width that the output layer of a resolved head reads."""
+    """Return the input width of a resolved head's output layer."""
     return config.hidden_sizes[-1] if config.hidden_sizes else body.hidden_size
 
 
@@ -120,7 +120,7 @@ def check_head_name(name: str) -> None:
 
 
 class TaskModel(nn.Module):
-    """A transformer with one head a task; `log_variances` weigh the tasks where that is learned."""
+    """A transformer with one head a task; `log_variances` weight the tasks if the weights are learned."""
 
     def __init__(self, config: ModelConfig, heads: Mapping[str, Head], *, learned_weights: bool = False):
         super().__init__()
@@ -131,21 +131,20 @@ class TaskModel(nn.Module):
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
 
     def train(self, mode: bool = True) -> "TaskModel":
-        """As `nn.Module.train`; a body that does not move stays in evaluation, so that what it computes is always the
-        same."""
+        """Do the same as `nn.Module.train`, but keep a frozen body in evaluation, so that its output never changes."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.transformer.parameters()):
             self.transformer.eval()
         return self
 
     def head(self, task: str) -> Head:
-        """The head of a task."""
+        """Return the head of a task."""
         head = self.heads[task]
         assert isinstance(head, Head)
         return head
 
     def pooled(self, batch: Batch, layout: Layout) -> Tensor:
-        """The body's vectors that the head of `batch.task` reads (M, D)."""
+        """Return the body's vectors that the head of `batch.task` reads, (M, D)."""
         if batch.features is not None:
             return batch.features
         head = self.head(batch.task)
@@ -154,11 +153,11 @@ class TaskModel(nn.Module):
         return head.pool(hidden, batch)
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
-        """Packed batch -> what the output layer of `batch.task` reads, (M, D')."""
+        """Packed batch -> the input of the output layer of `batch.task`, (M, D')."""
         out: Tensor = self.head(batch.task)(self.pooled(batch, layout))
         return out
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.transformer.embeddings.token.weight.device

@@ -1,4 +1,4 @@
-"""The one transformer: packed tokens in, one contextual vector a token out."""
+"""The transformer of all families: packed tokens in, one contextual vector a token out."""
 
 import math
 
@@ -13,7 +13,7 @@ from palavra.model.layouts import Layout, RowsLayout
 
 
 class Embeddings(nn.Module):
-    """Token vectors, plus learned positions and segments where the family has them, normalized where it does so."""
+    """Token vectors, plus learned positions, segments and a normalization if the family has them."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -30,7 +30,7 @@ class Embeddings(nn.Module):
         if self.position is not None:
             x = x + self.position(position_ids)
         if self.segment is not None:
-            # A family with segments reads a text without any as all segment 0.
+            # In a family with segments, a text without any is all segment 0.
             x = x + (self.segment.weight[0] if segment_ids is None else self.segment(segment_ids))
         out: Tensor = self.dropout(self.norm(x))
         return out
@@ -39,8 +39,7 @@ class Embeddings(nn.Module):
 class Rotary(nn.Module):
     """Cosines and sines of the rotary angles of one theta.
 
-    Computed as they are needed, once a forward pass: a table would be as large as the context that a foreign
-    configuration claims.
+    Computed once a forward pass: a table would be as large as the context that a foreign configuration claims.
     """
 
     def __init__(self, theta: float, head_width: int):
@@ -56,7 +55,7 @@ class Rotary(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embeddings, layers and, where layers normalize their input, a final normalization."""
+    """Embeddings, layers and, for pre-norm layers, a final normalization."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -77,9 +76,8 @@ class Transformer(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Packed ids (N,) -> contextual vectors (N, D). Positions must be below `config.context`.
 
-        With `rows` (M,) only those rows (M, D): the last layer then computes no others (see `Layer`).
-        `causal` stands in for the configuration's own (None). A layout may hold sequences beyond the ids: they are
-        filled with id 0.
+        With `rows` (M,), only those vectors (M, D): the last layer computes no others (see `Layer`). `causal` replaces
+        that of the configuration unless it is None. If the layout has more sequences than the ids, these get id 0.
         """
         causal = self.config.causal if causal is None else causal
         tokens = len(input_ids)
@@ -101,7 +99,7 @@ class Transformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def _shrink_residual_outputs(self) -> None:
-        """Scale what writes into the residual stream by 1/sqrt(2 layers) (Radford et al. 2019, section 2.3)."""
+        """Scale the weights into the residual stream by 1/sqrt(2 layers) (Radford et al. 2019, section 2.3)."""
         if self.config.norm == "post":
             return
         scale = 1 / math.sqrt(2 * self.config.num_layers)
@@ -112,11 +110,11 @@ class Transformer(nn.Module):
 
 
 def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int) -> float:
-    """Floating-point operations of one training step's matrix products (forward and twice that backward).
+    """Return the floating-point operations of a training step's matrix products (forward, and twice that backward).
 
-    `tokens` N, `labelled` M rows that the last layer, its attention too, and the vocabulary head compute, `sequence`
-    tokens of a sequence, to which a token of a global layer attends (to half of them, on average, in a causal model).
-    Counts what the loss needs, not what an implementation wastes.
+    `tokens` N; `labelled` M, the rows that the last layer (with its attention) and the vocabulary head compute;
+    `sequence`, the tokens of a sequence, all of which a token of a global layer sees (half of them, on average, in a
+    causal model). Counts what the loss needs, not what an implementation wastes.
     """
     width, inner = config.hidden_size, config.intermediate_size
     projections = width * (config.num_heads + 2 * config.shared_heads) * config.head_width

@@ -11,7 +11,7 @@ from palavra import distributed
 from palavra.data.config import SourceConfig
 from palavra.data.loader import DocumentTokens
 from palavra.data.packing import Int64Array, Packer
-from palavra.data.shards import Corpus, Manifest, Progress, prepare_all
+from palavra.data.shards import Corpus, Manifest, Progress, write_shards
 from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text, locked
@@ -58,7 +58,7 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
         def show(progress: Progress) -> None:
             live.update(progress.bytes, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
 
-        manifest = prepare_all(
+        manifest = write_shards(
             data, tokenizer, out, valid_fraction=data.valid_fraction, deduplicate=data.deduplicate, show=show
         )
     for warning in manifest.warnings:

@@ -20,11 +20,12 @@ from palavra.batch import Batch
 from palavra.data.records import RECORD_KINDS, read_records
 from palavra.errors import PalavraError
 from palavra.losses import Loss
-from palavra.metrics.bootstrap import Interval, bootstrap_intervals
+from palavra.metrics.bootstrap import bootstrap_intervals
 from palavra.metrics.resampled import Statistic
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.option import does_not_apply
+from palavra.run_records import Interval
 from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer

@@ -1,4 +1,4 @@
-"""Tokenizer directories: reading those of any origin, writing ones that `transformers` reads."""
+"""Tokenizer directories: read from any origin, written for `transformers`."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.tokenizer.config import OWN_TOKENS
 
-# Where a directory does not say which token plays a role, the names that published tokenizers use.
+# The names of published tokenizers, for directories that do not say which token has a role.
 _KNOWN_TOKENS = {
     "pad": ("[PAD]", "<pad>"),
     "unk": ("[UNK]", "<unk>"),
@@ -24,7 +24,7 @@ _LARGEST_FILE = 1 << 30  # bytes; a tokenizer.json of a million entries is about
 
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The `tokenizer.json` of a directory, or what it would be, and the settings beside it."""
+    """Return the `tokenizer.json` of a directory, built from `vocab.txt` if needed, and the settings beside it."""
     if not directory.is_dir():
         raise PalavraError(f"{directory}: no such tokenizer directory (download a model from a hub first)")
     settings = _read_json(directory / "special_tokens_map.json")
@@ -45,8 +45,8 @@ def write_directory(
 ) -> None:  # fmt: skip
     """Write `tokenizer.json` (its `content`) and `tokenizer_config.json`.
 
-    `PreTrainedTokenizerFast` is the class of `transformers` that takes `tokenizer.json` as it is, whatever
-    model stands beside it; classes named after a model build their own pipeline and may give other ids.
+    `PreTrainedTokenizerFast` is the class of `transformers` that uses `tokenizer.json` unchanged for any model; classes
+    named after a model build their own pipeline and may give other ids.
     """
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -64,7 +64,7 @@ def write_directory(
 
 
 def _unclosed(processor: Any) -> Any:
-    """A template of `[CLS] text [SEP]` without the closing token; anything else as it is."""
+    """Return a template of `[CLS] text [SEP]` without the closing token, and any other template unchanged."""
     if not isinstance(processor, dict) or processor.get("type") != "TemplateProcessing":
         return processor
     single, pair = processor.get("single") or [], processor.get("pair") or []
@@ -73,7 +73,7 @@ def _unclosed(processor: Any) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an absent file is an empty object."""
+    """Read the object in a JSON file; an absent file is an empty object."""
     if not path.is_file():
         return {}
     if path.stat().st_size > _LARGEST_FILE:
@@ -88,7 +88,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A `tokenizer.json`; as in `transformers`, the settings have the last word on BERT's normalizer."""
+    """Read a `tokenizer.json`; as in `transformers`, the settings override BERT's normalizer."""
     content = _read_json(path)
     normalizer = content.get("normalizer")
     if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
@@ -99,7 +99,7 @@ def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """An old BERT directory: `vocab.txt`, one entry a line; `do_lower_case` and its kin in the settings."""
+    """Read an old BERT directory: `vocab.txt` with one entry a line, and `do_lower_case` etc. in the settings."""
     path = directory / "vocab.txt"
     if path.stat().st_size > _LARGEST_FILE:
         raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no vocabulary is")
@@ -131,7 +131,7 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
+    """Return the names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
     further = {"cls": ["bos_token"], "sep": ["eos_token"]}
     return {
         role: [
@@ -144,6 +144,6 @@ def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _contents(token: Any) -> list[str]:
-    """The name of a special token, stated as a string or as an object with its `content`; or nothing."""
+    """Return the name of a special token, given as a string or an object with `content`, in a list; else []."""
     content = token.get("content") if isinstance(token, dict) else token
     return [content] if isinstance(content, str) else []

@@ -1,8 +1,7 @@
-"""One tokenizer: text to ids and back, and the roles of its special tokens.
+"""The tokenizer: text to ids and back, and the roles of its special tokens.
 
-Text is only ever text: a document that happens to hold the characters "[MASK]" or "</s>" gives ordinary
-tokens. The one way to write a special token inside a text is `Tokenizer.encode_prompt`, for what a person
-types.
+Documents are plain text: one that contains the characters "[MASK]" or "</s>" gives ordinary tokens. Only
+`Tokenizer.encode_prompt`, for prompts that a user types, recognizes special tokens in a text.
 """
 
 import hashlib
@@ -29,9 +28,9 @@ from palavra.tokenizer.training import train_content
 class Tokenizer:
     """A tokenizer of the `tokenizers` library with the roles of its special tokens.
 
-    `roles` maps "pad", "unk", "cls", "sep", "mask" to the token that plays it, as far as the vocabulary has
-    one (RoBERTa: "cls" is `<s>`, "sep" `</s>`, "mask" `<mask>`); asking for a missing one, for example
-    `mask_id`, raises `PalavraError`. `warnings` is what training has to tell, one line each.
+    `roles`: "pad", "unk", "cls", "sep", "mask" -> the token with this role, if the vocabulary has one (RoBERTa: "cls"
+    is `<s>`, "sep" `</s>`, "mask" `<mask>`). Properties of a missing role, such as `mask_id`, raise `PalavraError`.
+    `warnings`: those of training, one line each.
     """
 
     def __init__(
@@ -42,11 +41,13 @@ class Tokenizer:
         name: str = "this tokenizer",
         warnings: Sequence[str] = (),
     ) -> None:
-        """`content` is a whole `tokenizer.json`, whose padding and truncation are left out; `role_names` are
-        the names to look for, the first that the vocabulary has plays the role."""
-        # Kept as read, not as the library writes it again: that may change the last digit of a Unigram score.
+        """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation.
+
+        `role_names`: the names to look for; the first one in the vocabulary has the role.
+        """
+        # Keep the content as read: the library may write the last digit of a Unigram score differently.
         self._content = {**content, "padding": None, "truncation": None}
-        # Two copies, because whether special tokens are recognised in text is a state of the backend.
+        # Two copies, because recognizing special tokens in text is a state of the backend.
         serialized = json.dumps(self._content)
         self._prompts: hf.Tokenizer = hf.Tokenizer.from_str(serialized)
         self._texts: hf.Tokenizer = hf.Tokenizer.from_str(serialized)
@@ -61,10 +62,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, documents: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
-        """Train on one pass over `documents`; wrap the iterable to watch its progress.
+        """Train on one pass over `documents`.
 
-        Memory is bounded by `config.sample_bytes` plus the distinct words of that sample. The same documents
-        in any order give the same vocabulary ("unigram" aside). Raises `PalavraError` when there is no text.
+        Memory is bounded by `config.sample_bytes` plus the distinct words of that sample. The same documents in any
+        order give the same vocabulary, except with "unigram". Raises `PalavraError` if there is no text.
         """
         content, warnings = train_content(documents, config)
         return cls(content, role_names({}), warnings=warnings)
@@ -73,8 +74,8 @@ class Tokenizer:
     def load(cls, directory: Path | str) -> "Tokenizer":
         """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT.
 
-        Only JSON and plain text are read, and nothing in the directory is run. Raises `PalavraError` with
-        what is missing or damaged.
+        Only JSON and plain text are read; nothing in the directory is run. Raises `PalavraError` that names what is
+        missing or damaged.
         """
         content, settings = read_directory(Path(directory))
         try:
@@ -85,11 +86,10 @@ class Tokenizer:
     def save(
         self, directory: Path | str, *, context: int | None = None, segments: bool = False, continues: bool = False
     ) -> None:  # fmt: skip
-        """Write `tokenizer.json` and `tokenizer_config.json`, for `transformers.AutoTokenizer` too.
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` reads too.
 
-        `context` is the model's longest sequence, special tokens included (without it the length is left
-        open); `segments` says that the model takes `token_type_ids`, `continues` that it goes on where a text
-        ends: then nothing closes the text.
+        `context`: the model's longest sequence, special tokens included; None leaves the length open. `segments`: the
+        model takes `token_type_ids`. `continues`: the model continues texts, so no token closes them.
         """
         write_directory(Path(directory), self._content, self.roles, context, segments, continues)
 
@@ -111,7 +111,7 @@ class Tokenizer:
 
     @property
     def unk_id(self) -> int:
-        """Id of the token for what the vocabulary cannot spell."""
+        """Id of the token for text that the vocabulary cannot spell."""
         return self._role_id("unk")
 
     @property
@@ -126,12 +126,12 @@ class Tokenizer:
 
     @property
     def mask_id(self) -> int:
-        """Id of the token that stands for a hidden one."""
+        """Id of the token that replaces a masked one."""
         return self._role_id("mask")
 
     @property
     def mask_token(self) -> str:
-        """How the mask token is written, for example "[MASK]" or "<mask>"."""
+        """The text of the mask token, for example "[MASK]" or "<mask>"."""
         self._role_id("mask")
         return self.roles["mask"]
 
@@ -144,7 +144,7 @@ class Tokenizer:
         return self._vocabulary[self.roles[role]]
 
     def check_fits(self, entries: int, where: object) -> None:
-        """Raise PalavraError when a model of so many entries, of the directory `where`, cannot take every id."""
+        """Raise PalavraError if a model with this many entries, of the directory `where`, cannot take every id."""
         if self.vocab_size > entries:
             raise PalavraError(
                 f"{where}: the tokenizer has {self.vocab_size} entries, the model only {entries}: they do not belong "
@@ -152,20 +152,20 @@ class Tokenizer:
             )
 
     def config_ids(self) -> dict[str, int]:
-        """The ids of roles under the names that `config.json` of `transformers` has for them."""
+        """Return the ids of roles by their names in the `config.json` of `transformers`."""
         ids = {"cls_token_id": self.cls_id, "sep_token_id": self.sep_id, "bos_token_id": self.cls_id,
                "eos_token_id": self.sep_id}  # fmt: skip
         return ids | ({"pad_token_id": self.pad_id} if "pad" in self.roles else {})
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids that never stand for text of their own: the roles and every token marked special."""
+        """Ids that are not text: the roles and every token marked special."""
         marked = {id for id, token in self._prompts.get_added_tokens_decoder().items() if token.special}
         return frozenset(marked | {self._vocabulary[token] for token in self.roles.values()})
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of everything that decides which ids a text gets."""
+        """SHA-256, in hexadecimal, of all that decides which ids a text gets."""
         deciding = {key: self._content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
         canonical = json.dumps(deciding, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -173,11 +173,11 @@ class Tokenizer:
     # Text to ids
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, nothing added in front or behind."""
+        """Return the ids of `text`, without special tokens."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, nothing added, on all cores."""
+        """Return the ids of each text, without special tokens; runs on all cores."""
         texts = _well_formed(texts)
         ids: list[list[int]] = [
             encoded.ids for encoded in self._texts.encode_batch_fast(texts, add_special_tokens=False)
@@ -191,13 +191,13 @@ class Tokenizer:
         return ids
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        """The ids of all texts end to end, (N,) uint32, and how many each text has, (S,) int64."""
+        """Return the ids of all texts end to end, (N,) uint32, and the number of each text, (S,) int64."""
         ids = self.encode_many(texts)
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         return np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths.sum())), lengths
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of `text` and the span `text[start:end]` of each, without the blanks around it."""
+        """Return the ids of `text` and the span `text[start:end]` of each, without blanks around it."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for shift, part in self._parts(*_well_formed([text])):
@@ -207,10 +207,10 @@ class Tokenizer:
         return ids, offsets
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text in which special tokens may be written out, nothing added in front or behind.
+        """Return the ids of a text in which special tokens may be written, without adding others.
 
-        "[MASK]" always means the mask token, whatever this tokenizer calls it. A byte-level tokenizer of
-        Palavra takes the space before the mask into it, since the token to be filled brings its own.
+        "[MASK]" always means the mask token, whatever this tokenizer calls it. In byte-level tokenizers of Palavra, the
+        mask includes the space before it, since the predicted token has its own.
         """
         if "mask" in self.roles:
             text = text.replace(OWN_TOKENS["mask"], self.roles["mask"])
@@ -219,10 +219,10 @@ class Tokenizer:
 
     @cached_property
     def _spelled_specials(self) -> re.Pattern[str] | None:
-        """Special tokens that ordinary text of the same spelling would give, or None.
+        """Pattern of the special tokens that ordinary text with their spelling would give, or None.
 
-        SentencePiece vocabularies hold their special tokens as ordinary pieces, so not recognising them is
-        not enough; text that spells one is encoded in two parts.
+        SentencePiece vocabularies hold their special tokens as ordinary pieces, so text that spells one must be encoded
+        in two parts.
         """
         tokens = [token for token, id in self._vocabulary.items() if id in self.special_ids and len(token) > 1]
         unknown = {self._vocabulary[self.roles["unk"]]} if "unk" in self.roles else set()
@@ -237,7 +237,7 @@ class Tokenizer:
         return re.compile("|".join(map(re.escape, reachable)), re.IGNORECASE) if reachable else None
 
     def _parts(self, text: str) -> list[tuple[int, str]]:
-        """`text` cut inside every special token that it spells; each part with its start."""
+        """Cut `text` inside every special token that it spells; return each part with its start."""
         spelled = self._spelled_specials.finditer(text) if self._spelled_specials is not None else ()
         cuts = [0, *(found.start() + 1 for found in spelled), len(text)]
         return [(start, text[start:end]) for start, end in pairwise(cuts)]
@@ -245,11 +245,11 @@ class Tokenizer:
     # Ids to text
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens written out. Byte-level: the exact text that was encoded."""
+        """Return the text of `ids`, with special tokens. Byte-level: exactly the text that was encoded."""
         return self._prompts.decode([int(id) for id in ids], skip_special_tokens=False)
 
     def token(self, id: int) -> str:
-        """One entry as people read it: " best" is "best", "##ing" is "ing"; a torn character is U+FFFD."""
+        """Return an entry in readable form: " best" as "best", "##ing" as "ing", part of a character as U+FFFD."""
         text = self._surface(id)
         return text.strip(" ") or text
 
@@ -267,7 +267,7 @@ class Tokenizer:
 
     @cached_property
     def _marker(self) -> Literal["Ġ", "##", "▁", ""]:
-        """How entries show where words begin: byte-level space, WordPiece prefix, SentencePiece space."""
+        """The mark of word boundaries in entries: byte-level space, WordPiece prefix or SentencePiece space."""
         model = self._content["model"]
         if model.get("type") == "WordPiece" and model.get("continuing_subword_prefix") == "##":
             return "##"
@@ -280,13 +280,12 @@ class Tokenizer:
 
     @cached_property
     def starts_word(self) -> npt.NDArray[np.bool_]:
-        """(V,) bool: the entry begins a word; an entry that does not belongs to the word before it.
+        """(V,) bool: whether an entry begins a word; one that does not continues the word before it.
 
-        WordPiece: every entry without "##". Byte-level and SentencePiece: entries that begin with a space,
-        and those whose first character is neither letter, mark nor digit, so punctuation is a word of its
-        own; letters and digits without a space, and torn characters, continue. Special tokens stand alone.
-        Vocabularies without any of these marks: every entry. The first token of a document begins a word
-        whatever this says.
+        WordPiece: every entry without "##". Byte-level and SentencePiece: entries that begin with a space or with a
+        character that is neither letter, mark nor digit (punctuation is a word of its own); letters and digits without
+        a space, and parts of characters, continue a word. Special tokens begin a word, and so do all entries of a
+        vocabulary without marks. The first token of a document always begins a word.
         """
         starts = np.ones(self.vocab_size, dtype=np.bool_)
         for entry, id in self._vocabulary.items():
@@ -301,7 +300,7 @@ class Tokenizer:
 
 
 def _well_formed(texts: Sequence[str]) -> list[str]:
-    """The texts as UTF-8 can hold them: half a surrogate pair becomes U+FFFD."""
+    """Return the texts with half surrogate pairs, which UTF-8 cannot hold, replaced by U+FFFD."""
     return [
         text if _is_utf8(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts
     ]
@@ -316,7 +315,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without the blanks at its ends, unless it is all blank."""
+    """Return the span without the blanks at its ends, unless it is all blank."""
     inside = text[start:end]
     if not inside.strip():
         return start, end

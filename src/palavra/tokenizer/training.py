@@ -1,4 +1,4 @@
-"""Training a vocabulary: a bounded sample of the documents, and the pipeline around each algorithm."""
+"""Vocabulary training: a bounded sample of the documents, and the pipeline of each algorithm."""
 
 import bisect
 import hashlib
@@ -16,14 +16,14 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from palavra.errors import PalavraError
 from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 
-_COVERAGE = 0.9999  # of the characters of the text, by the alphabet of WordPiece and Unigram
+_COVERAGE = 0.9999  # fraction of the text's characters in the alphabet of WordPiece and Unigram
 
-# One word of 200,000 characters takes the trainers 14 seconds, so runs without a space are cut for training.
+# A word of 200,000 characters takes the trainers 14 seconds, so runs without a space are cut for training.
 _LONG_RUN = re.compile(r"(\S{256})(?=\S)|(\s{256})\s+")
 
 
 def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[dict[str, Any], list[str]]:
-    """Train on one pass over `documents`; returns a `tokenizer.json` and what there is to tell about it."""
+    """Train on one pass over `documents`; return the content of a `tokenizer.json` and warnings."""
     sample = _sample(documents, config.sample_bytes)
     if not any(text.strip() for text in sample):
         raise PalavraError("there is no text to train a tokenizer on: every document is empty")
@@ -34,7 +34,7 @@ def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[di
         backend, trainer = _wordpiece(config, sample)
     else:
         backend, trainer, rare = _unigram(config, sample)
-        normalize = backend.normalizer.normalize_str  # taken here: while it trains, the backend is locked
+        normalize = backend.normalizer.normalize_str  # before training, which locks the backend
         texts = (normalize(text).translate(rare) for text in texts)
     backend.train_from_iterator(texts, trainer)
     cls, sep = OWN_TOKENS["cls"], OWN_TOKENS["sep"]
@@ -52,16 +52,16 @@ def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[di
 
 
 def _sample(documents: Iterable[str], most_bytes: int) -> list[str]:
-    """The documents with the smallest content hashes, as many as `most_bytes` of UTF-8 hold.
+    """Return the documents with the smallest content hashes, up to `most_bytes` of UTF-8.
 
-    A uniform sample without knowing how many documents will come, and the same whatever order they come in.
+    This is a uniform sample in one pass, and the same for any order of the documents.
     """
-    kept: list[tuple[int, str, int]] = []  # a heap by falling hash
+    kept: list[tuple[int, str, int]] = []  # a heap by decreasing hash
     total = 0
-    bar = 1 << 64  # documents whose hash is not below it cannot be in the sample
+    bar = 1 << 64  # documents with this hash or a larger one are not in the sample
     for text in documents:
         content = text.encode("utf-8", "replace")[:most_bytes]
-        # Not the hash that splits documents into training and validation: the sample shall be of both.
+        # Not the hash of the split into training and validation: the sample must be from both.
         hash = int.from_bytes(hashlib.blake2b(content, digest_size=8, person=b"sample").digest(), "big")
         if hash >= bar:
             continue
@@ -75,10 +75,10 @@ def _sample(documents: Iterable[str], most_bytes: int) -> list[str]:
 
 
 def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> tuple[list[str], list[str]]:
-    """The characters that earn an entry, most frequent first, and the rare rest.
+    """Return the characters that get an entry, most frequent first, and the rare others.
 
-    Together the first make up `_COVERAGE` of all characters, and they are at most `most`: an algorithm over
-    characters makes an entry of every one that it is given, before any word.
+    The first are at most `most` and make up `_COVERAGE` of the text: an algorithm over characters makes an entry of
+    each of them before any word.
     """
     frequency: Counter[str] = Counter()
     for text in texts:
@@ -92,7 +92,7 @@ def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> tuple[list[st
 
 
 def _special_tokens() -> list[AddedToken]:
-    """The five roles; the mask takes the space before it, since the token to be filled brings its own."""
+    """Return the tokens of the five roles; the mask includes the space before it, since the predicted token has one."""
     return [
         AddedToken(token, special=True, normalized=False, lstrip=role == "mask") for role, token in OWN_TOKENS.items()
     ]
@@ -110,7 +110,7 @@ def _normalizer(config: TokenizerConfig, *further: Any) -> Any:
 def _bpe(config: TokenizerConfig) -> tuple[hf.Tokenizer, Any]:
     backend = hf.Tokenizer(models.BPE())
     backend.normalizer = _normalizer(config)
-    # No space is put before a text: it could not be told from one that was there.
+    # No space is added before a text: decoding could not distinguish it from one in the text.
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend, trainers.BpeTrainer(
@@ -127,9 +127,9 @@ def _wordpiece(config: TokenizerConfig, sample: Iterable[str]) -> tuple[hf.Token
     backend.normalizer = _normalizer(config, normalizers.BertNormalizer(lowercase=False, strip_accents=False))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    # A character takes two entries ("a" and "##a"), and half of the vocabulary is left for longer pieces. The
-    # trainer numbers the "##a" in the order of a hash map; as special tokens they keep this order, and the
-    # same text gives the same vocabulary. They do not stay special.
+    # A character takes two entries ("a" and "##a"); half of the vocabulary is left for longer pieces. The trainer
+    # numbers the "##a" in the order of a hash map. As special tokens they keep this order, so that the same text gives
+    # the same vocabulary; they do not stay special.
     alphabet, _ = _alphabet(backend.normalizer, sample, max(1, (config.entries - len(OWN_TOKENS)) // 4))
     return backend, trainers.WordPieceTrainer(
         vocab_size=config.entries,
@@ -144,7 +144,7 @@ def _wordpiece(config: TokenizerConfig, sample: Iterable[str]) -> tuple[hf.Token
 def _unigram(config: TokenizerConfig, sample: Iterable[str]) -> tuple[hf.Tokenizer, Any, dict[int, str]]:
     backend = hf.Tokenizer(models.Unigram())
     backend.normalizer = _normalizer(config, normalizers.Replace(hf.Regex(r"\s+"), " "))
-    # The split after "[" keeps text that spells "[MASK]" from matching the entry of that name.
+    # The split after "[" prevents text that spells "[MASK]" from matching the entry of that name.
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
     split = pre_tokenizers.Split("[", "merged_with_previous")
     backend.pre_tokenizer = pre_tokenizers.Sequence([metaspace, split])

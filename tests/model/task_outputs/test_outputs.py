@@ -212,7 +212,7 @@ def test_hierarchical_probabilities_by_hand() -> None:
     descend(0, 1.0)
     expected = torch.tensor([found[k] for k in range(5)], dtype=torch.float64)
     torch.testing.assert_close(output.log_probabilities(hidden[None])[0].exp(), expected)
-    assert output.depths.tolist() == [1, 2, 3, 4, 4]
+    assert output.signs.abs().sum(1).tolist() == [1, 2, 3, 4, 4]
 
 
 # What is refused

@@ -16,11 +16,11 @@ from palavra.model.task_outputs.layers import Adaptive, ClassifierOutput, Hierar
 def build_output(
     config: OutputConfig, width: int, counts: npt.NDArray[np.integer], labels: Sequence[str] | None = None
 ) -> ClassifierOutput:
-    """A new output layer for vectors of `width` D and classes with these training frequencies (K,); their `labels` (K,)
-    are what the tree "prefix" is made of.
+    """Build an output layer for vectors of `width` D and classes with these training frequencies (K,).
 
-    A count may be 0; where all are, the classes are taken as equally frequent. Raises PalavraError for fewer than
-    two classes, for negative counts, and where the adaptive softmax has too few classes.
+    The tree "prefix" is made from the `labels` (K,). A count may be 0; if all are, the classes count as equally
+    frequent. Raises PalavraError for fewer than two classes, for negative counts, and if the adaptive softmax has too
+    few classes.
     """
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
         raise ValueError(f"counts are {counts.dtype} of shape {counts.shape}, not integers of shape (K,)")
@@ -41,7 +41,7 @@ def build_output(
 
 
 def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
-    """A copy of a linear output whose logits are `scale` times those of the given one, plus `shift`; both (K,) or ().
+    """Return a copy of a linear output with its logits times `scale` plus `shift`; both are (K,) or ().
 
     Raises ValueError for an output that is not linear (see `is_linear`).
     """
@@ -59,5 +59,5 @@ def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
 
 
 def is_linear(output: nn.Module) -> bool:
-    """Whether an output's logits are those of one linear layer."""
+    """Return whether an output's logits are those of one linear layer."""
     return isinstance(output, nn.Linear | Softmax)

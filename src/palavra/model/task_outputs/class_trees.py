@@ -1,7 +1,7 @@
 """Binary trees over classes, for the hierarchical softmax.
 
-A tree of K classes is one array (2K - 1,) int64 of its vertices in breadth-first order: a class id for a leaf, -1 for
-a node. The children of the j-th node are the vertices 2j + 1 (left) and 2j + 2, so nothing else is needed.
+A tree of K classes is one array (2K - 1,) int64 of its vertices in breadth-first order: a class id for a leaf, -1 for a
+node. The children of the j-th node are the vertices 2j + 1 (left) and 2j + 2, so the array needs nothing else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,13 @@ from palavra.model.config import TreeName
 
 Int64Array = npt.NDArray[np.int64]
 
-DEEPEST = 128  # Huffman's tree of counts that fit int64 is not as deep; a tree from elsewhere may pretend to be
-SMALLER_SIDE = 0.25  # of a node of `prefix_tree`, at least: the share of its classes
+DEEPEST = 128  # a Huffman tree of int64 counts is less deep; a damaged tree may not be
+SMALLER_SIDE = 0.25  # fraction of a node's classes that each side has at least in `prefix_tree`
 DAMAGED = "the tree of the hierarchical softmax is damaged: take the model from another checkpoint"
 
 
 def build_tree(name: TreeName, counts: Int64Array, labels: Sequence[str] | None) -> Int64Array:
-    """The tree of a name over classes of these training frequencies (K,); "prefix" needs their `labels` (K,). See the
-    module."""
+    """Build the named tree over classes with these training frequencies (K,); "prefix" needs their `labels` (K,)."""
     match name:
         case "huffman":
             return huffman_tree(counts)
@@ -35,8 +34,8 @@ def build_tree(name: TreeName, counts: Int64Array, labels: Sequence[str] | None)
 
 
 def balanced_tree(classes: int) -> Int64Array:
-    """The complete binary tree, ids from left to right: depths differ by at most 1. See the module."""
-    # Breadth-first, the leaves of the last but one level come first, and they stand to the right of the deepest.
+    """Build the complete binary tree with ids from left to right; depths differ by at most 1."""
+    # Breadth-first, the leaves of the last level but one come first; they are to the right of the deepest.
     shallow = 2 ** int(classes - 1).bit_length() - classes
     return np.concatenate(
         [np.full(classes - 1, -1), np.arange(classes - shallow, classes), np.arange(classes - shallow)]
@@ -44,10 +43,11 @@ def balanced_tree(classes: int) -> Int64Array:
 
 
 def prefix_tree(labels: Sequence[str]) -> Int64Array:
-    """Ids from left to right, as in the balanced tree, but parted where neighbouring labels begin least alike: between
-    two chapters rather than inside one, where labels are codes. Each side has a quarter of a node's classes or more, so
-    that the depth stays a small multiple of log K. Of equally good places the one nearest to the middle. See the
-    module."""
+    """Build a tree with ids from left to right that is split where neighbouring labels begin least alike.
+
+    If labels are codes, that is between two chapters, not inside one. Each side has at least a quarter of a node's
+    classes, so that the depth is a small multiple of log K. Of equally good places, the nearest to the middle is taken.
+    """
     alike = np.array([_beginning_alike(one, next_one) for one, next_one in pairwise(labels)])
     tree: list[int] = []
     level = [(0, len(labels))]
@@ -70,15 +70,15 @@ def prefix_tree(labels: Sequence[str]) -> Int64Array:
 
 
 def _beginning_alike(one: str, other: str) -> int:
-    """Characters at the beginning that are the same."""
+    """Return the length of the common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def huffman_tree(counts: Int64Array) -> Int64Array:
-    """Huffman's tree (1952), by two queues (van Leeuwen 1976): frequent classes have short paths.
+    """Build Huffman's tree (1952) with two queues (van Leeuwen 1976): frequent classes have short paths.
 
-    Of equal counts the class goes before the joined node and the lower id before the higher, so that the tree
-    is the same everywhere and the classes without rows make a balanced part of it. See the module.
+    Of equal counts, a class goes before a joined node and a lower id before a higher one, so that the tree is
+    deterministic and classes without rows form a balanced part of it.
     """
     classes = len(counts)
     order = np.argsort(counts, kind="stable")
@@ -102,7 +102,7 @@ def huffman_tree(counts: Int64Array) -> Int64Array:
 
 
 def tree_paths(tree: Int64Array) -> Int64Array:
-    """For each class the vertices from its leaf up to the child of the root, (K, depth of the tree); then zeros.
+    """Return for each class the vertices from its leaf up to the child of the root, then zeros: (K, depth).
 
     Raises PalavraError for a tree deeper than `DEEPEST`.
     """
@@ -119,7 +119,7 @@ def tree_paths(tree: Int64Array) -> Int64Array:
 
 
 def tree_levels(tree: Int64Array) -> Iterator[Int64Array]:
-    """From the root down, the places in each level of vertices that are nodes, as long as there are any."""
+    """Yield, for each level from the root down, the places of its vertices that are nodes."""
     inside, start, size = tree < 0, 0, 1
     while len(nodes := np.flatnonzero(inside[start : start + size])):
         yield nodes
@@ -127,10 +127,10 @@ def tree_levels(tree: Int64Array) -> Iterator[Int64Array]:
 
 
 def check_tree(tree: Int64Array) -> None:
-    """Raises PalavraError for an array that is no tree over the classes 0 to K - 1."""
+    """Raise PalavraError unless the array is a tree over the classes 0 to K - 1."""
     inside = tree < 0
     known = np.cumsum(inside)[:-1]
     complete = np.array_equal(np.sort(tree[~inside]), np.arange((len(tree) + 1) // 2))
-    # Every vertex below the root follows the node it hangs from.
+    # Every vertex below the root comes after its parent.
     if not complete or not (known > np.arange(len(tree) - 1) // 2).all():
         raise PalavraError(DAMAGED)

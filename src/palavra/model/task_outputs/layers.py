@@ -1,11 +1,10 @@
 """Output layers of a classification head: from a vector to a distribution over few or very many classes.
 
-`Softmax` compares every class with every row. The others make learning cheaper where classes are many:
-`Hierarchical` by a tree of yes-or-no decisions, `Sampled` by a sample of the classes, `Adaptive` by small vectors
-for the rare ones. All give exact probabilities. Legend: M rows, D width, K classes.
+`Softmax` computes every class for every row. The others make training cheaper for many classes: `Hierarchical` by a
+tree of binary decisions, `Sampled` by a sample of the classes, `Adaptive` by short vectors for rare classes. All give
+exact probabilities. Legend: M rows, D width, K classes.
 
-No shape in a loss depends on what the labels are, so that a device never waits for the host; `Adaptive` is the
-exception.
+No shape in a loss depends on the labels, so that the host never waits for the device; `Adaptive` is the exception.
 """
 
 from abc import ABC, abstractmethod
@@ -23,17 +22,17 @@ from palavra.model.config import TreeName
 from palavra.model.task_outputs.class_trees import Int64Array, build_tree, check_tree, tree_levels, tree_paths
 
 INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
-COVERAGES = (0.8, 0.95)  # shares of the training rows whose classes end the head and the first tail of Adaptive
-ADAPTIVE_CLASSES = 100  # fewer leave nothing to gain
-LINE_STEPS = 2**40  # of one negative on the line that `Sampled` draws from: finer than a class is rare
-ADAPTIVE_DIVISOR = 4  # each tail's vectors have this share of the width of the part before (Grave et al. 2017)
+COVERAGES = (0.8, 0.95)  # fractions of the training rows after which the head and the first tail of Adaptive end
+ADAPTIVE_CLASSES = 100  # with fewer there is nothing to gain
+LINE_STEPS = 2**40  # steps of one negative on the line that `Sampled` draws from: finer than the rarest class
+ADAPTIVE_DIVISOR = 4  # the width of a tail is that of the part before divided by this (Grave et al. 2017)
 
 
 class ClassifierOutput(nn.Module, ABC):
-    """What all output layers do. `counts` (K,) int64 is kept with the parameters: whoever loads an output builds
-    one from the saved counts first.
+    """The interface of all output layers.
 
-    Products run in the autocast dtype where autocast is on; all else in float32, or float64 for float64 input.
+    `counts` (K,) int64 is saved with the parameters: to load an output, build one from the saved counts first. Products
+    run in the autocast dtype if autocast is on; all else in float32, or float64 for float64 input.
     """
 
     counts: Tensor
@@ -51,18 +50,16 @@ class ClassifierOutput(nn.Module, ABC):
     def total_loss(
         self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
     ) -> Tensor:
-        """The summed loss of M rows in nats, a scalar in float32 or wider; the rows themselves are the count.
+        """Return the summed loss of M rows in nats, a scalar in float32 or wider; the number of rows is the count.
 
-        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the rows by their classes.
-        They are brought to a mean of 1 over the training rows, so that total / count over all of training is the
-        weighted mean and the learning rate keeps its meaning. `smoothing` is the share of each row's target spread
-        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567). It costs a pass over all K classes, whatever
-        the layer.
+        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the rows by their classes. They
+        are scaled to a mean of 1 over the training rows, so that total / count over all of training is the weighted
+        mean and the learning rate keeps its meaning. `smoothing` is the fraction of each row's target that is spread
+        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567). It costs a pass over all K classes in every
+        layer. Torch's `cross_entropy` weights the spread part by the class it falls on, not by the row's own: if some
+        classes are 20 times as rare as others, it would train rows of a frequent class towards a rare one.
 
-        Torch's `cross_entropy` weighs what smoothing spreads by the class it falls on, not by the row's own: where
-        classes are 20 times as rare as others, rows of a frequent class would then be taught a rare one.
-
-        A sum over rows, so any split of a batch gives the same gradient. Raises PalavraError for weights of
+        It is a sum over rows, so any split of a batch gives the same gradient. Raises PalavraError for weights of
         another length and for a smoothing outside [0, 1).
         """
         if not 0 <= smoothing < 1:
@@ -73,12 +70,11 @@ class ClassifierOutput(nn.Module, ABC):
 
     @property
     def inverse_frequencies(self) -> Tensor:
-        """A weight for each class (K,) float32 that makes all that have training rows equally heavy."""
+        """Class weights (K,) float32 that give all classes with training rows the same total weight."""
         return 1 / self.counts.clamp(min=1)
 
     def balanced(self, weights: Tensor) -> Tensor:
-        """Class weights (K,) scaled to a mean of 1 over the training rows, or over the classes where there are no
-        rows."""
+        """Scale class weights (K,) to a mean of 1 over the training rows, or over the classes if there are no rows."""
         if weights.shape != self.counts.shape:
             raise PalavraError(f"there are {len(weights)} class weights for {self.classes} classes: give one for each")
         rows = (self.counts + (self.counts.sum() == 0)).to(weights.dtype)
@@ -86,18 +82,18 @@ class ClassifierOutput(nn.Module, ABC):
 
     @abstractmethod
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        """The loss of each row (M,), not weighted, in float32 or wider like `hidden` (M, D)."""
+        """Return the unweighted loss of each row (M,), in float32 or wider like `hidden` (M, D)."""
 
     def _with_spread(self, right: Tensor, hidden: Tensor, smoothing: float) -> Tensor:
-        """-log p of the right classes (M,), with what smoothing spreads over all of them."""
+        """Return the smoothed losses of rows, given -log p of their labels (M,)."""
         return _smoothed(right, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else right
 
     @abstractmethod
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """log p of every class: hidden (M, D) -> (M, K), float32 or wider. Exact."""
+        """Return the exact log p of every class: hidden (M, D) -> (M, K), float32 or wider."""
 
     def derive(self) -> None:
-        """Work out again what follows from the saved buffers; called when they have been loaded."""
+        """Recompute what depends on the saved buffers; called after loading."""
 
 
 def _derive_again(module: nn.Module, _: object) -> None:
@@ -106,17 +102,17 @@ def _derive_again(module: nn.Module, _: object) -> None:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """In float32, or wider as it came."""
+    """Convert to float32, unless wider already."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _smoothed(right: Tensor, spread: Tensor, smoothing: float) -> Tensor:
-    """Losses (M,): of the right class, and the mean over all classes."""
+    """Combine losses (M,): those of the labels, and the means over all classes."""
     return (1 - smoothing) * right + smoothing * spread
 
 
 class Softmax(ClassifierOutput):
-    """A linear layer, D K + K parameters, and the softmax over all classes."""
+    """A linear layer (D K + K parameters) and the softmax over all classes."""
 
     def __init__(self, width: int, counts: Int64Array):
         super().__init__(counts)
@@ -131,20 +127,20 @@ class Softmax(ClassifierOutput):
         return losses
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """As in `ClassifierOutput`."""
+        """See `ClassifierOutput`."""
         return torch.log_softmax(_wide(self.linear(_wide(hidden))), 1)
 
 
 class Sampled(Softmax):
-    """Trains `Softmax`'s layer on a sample of the classes (Bengio and Senecal 2008; Jean et al. 2015,
-    arXiv:1412.2007); in evaluation it is `Softmax`, the loss included.
+    """`Softmax` trained on a sample of the classes (Bengio and Senecal 2008; Jean et al. 2015, arXiv:1412.2007).
 
-    All rows of a step share the negatives. Class k is drawn pi_k = min(1, c (n_k + 1)) times on average for its n_k
-    training rows, c such that these sum to `samples`: the classes side by side, each pi_k wide, are a line of length
-    `samples`, of which each unit has one point drawn uniformly (stratified sampling). So there are always as many
-    negatives, and those with pi_k = 1 are always among them. With each negative's logit lowered by log pi_k and a
-    row's own class counted once and exactly, the sum of exponentials is unbiased. Its logarithm, and so the gradient,
-    is not: that bias falls as samples grow, and is gone where all classes are drawn. Torch's global generator draws.
+    In evaluation it is `Softmax`, the loss included. All rows of a step share the negatives. Class k, with n_k training
+    rows, is drawn pi_k = min(1, c (n_k + 1)) times on average, with c such that these sum to `samples`: the classes
+    form a line of length `samples`, on which class k is pi_k long, and one point is drawn uniformly from each unit
+    (stratified sampling). So the number of negatives is constant, and classes with pi_k = 1 are always among them. Each
+    negative's logit is lowered by log pi_k, and a row's own class counts once and exactly: the sum of exponentials is
+    then unbiased. Its logarithm, and so the gradient, is not; that bias falls with more samples and is 0 if all classes
+    are drawn. Torch's global generator draws.
     """
 
     inclusion: Tensor
@@ -157,18 +153,18 @@ class Sampled(Softmax):
         self.derive()
 
     def derive(self) -> None:
-        """`inclusion` (K,) float32: pi; `line` (K,): the classes on the line, those that are certain first; `ends`
-        (K,): where each ends, in steps of 1 / `LINE_STEPS`."""
+        """Set `inclusion` (K,) float32: pi; `line` (K,): the classes in their order on the line, the certain ones
+        first; and `ends` (K,): where each ends, in steps of 1 / `LINE_STEPS`."""
         found = inclusion_probabilities(self.counts.cpu().numpy() + 1.0, self.samples)
         line = np.argsort(-found, kind="stable")
-        # Integers: no conversion of the module's dtype may round them.
+        # Integers, so that a conversion of the module's dtype does not round them.
         ends = np.rint(np.cumsum(found[line]) * LINE_STEPS).astype(np.int64)
         ends[-1] = self.samples * LINE_STEPS
         for name, values in {"inclusion": found.astype(np.float32), "line": line, "ends": ends}.items():
             self.register_buffer(name, torch.from_numpy(values).to(self.counts.device), persistent=False)
 
     def draw(self) -> Tensor:
-        """Ids of a step's negatives (samples,) int64; a class can be among them more than once."""
+        """Draw the ids of a step's negatives (samples,) int64; a class can occur more than once."""
         units = torch.arange(self.samples, device=self.ends.device) * LINE_STEPS
         points = units + torch.randint(LINE_STEPS, units.shape, device=self.ends.device)
         return self.line[torch.searchsorted(self.ends, points, right=True)]
@@ -195,13 +191,13 @@ class Sampled(Softmax):
 
 
 def inclusion_probabilities(sizes: npt.NDArray[np.float64], samples: int) -> npt.NDArray[np.float64]:
-    """min(1, c sizes) with c such that they sum to `samples`, or all 1 where there are no more; sizes (K,) > 0."""
+    """Return min(1, c sizes) with c such that they sum to `samples`, or all 1 if K <= samples; sizes (K,) > 0."""
     if samples >= len(sizes):
         return np.ones(len(sizes))
     ordered = np.sort(sizes)[::-1]
     rest = np.cumsum(ordered[::-1])[::-1]
     scales = (samples - np.arange(samples)) / rest[:samples]
-    # The largest are certain; c spreads what is left, as soon as it makes none of the others more than certain.
+    # The largest classes are certain; c spreads the remainder over the others once none of them exceeds 1.
     certain = np.argmax(scales * ordered[:samples] <= 1)
     found: npt.NDArray[np.float64] = np.minimum(1.0, scales[certain] * sizes)
     return found
@@ -210,18 +206,17 @@ def inclusion_probabilities(sizes: npt.NDArray[np.float64], samples: int) -> npt
 class Hierarchical(ClassifierOutput):
     """A binary tree whose leaves are the classes (Morin and Bengio 2005): K - 1 nodes of D + 1 parameters.
 
-    p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) where it turns left at node n
-    and sigmoid(-v_n h - b_n) where it turns right. A path has about log2 K nodes in a balanced tree, and at most one
-    more than the entropy of the classes, on average, in Huffman's (Mikolov et al. 2013, arXiv:1310.4546); a batch costs
-    as much as if each path were as long as the longest, which no count on a device decides. The gradient of the nodes
-    is dense all the same, because torch's Adam and AdamW take no other, and filling and applying it is what a
-    training step costs where K is large.
+    p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) for a left turn at node n and
+    sigmoid(-v_n h - b_n) for a right turn. A path has about log2 K nodes in a balanced tree, and on average at most one
+    more than the entropy of the classes in a Huffman tree (Mikolov et al. 2013, arXiv:1310.4546). A batch costs as much
+    as if each path were as long as the longest one. The gradient of the nodes is dense, because torch's Adam and AdamW
+    take no other; for large K, filling and applying it is most of a training step.
 
-    Each node tells one set of classes from another by a plane, so classes that are alike should hang together
-    (Morin and Bengio 2005; Mnih and Hinton 2008): the balanced tree keeps the order of the ids, the prefix tree parts
-    it where labels begin least alike, Huffman's keeps it only among classes of one frequency.
+    Each node separates two sets of classes by a plane, so similar classes should be close in the tree (Morin and Bengio
+    2005; Mnih and Hinton 2008). The balanced tree keeps the order of the ids, the prefix tree splits it where labels
+    begin least alike, and the Huffman tree keeps it only among classes of equal frequency.
 
-    `tree` (2K - 1,) int64 is as `palavra.model.task_outputs.class_trees` has it.
+    `tree` (2K - 1,) int64 is described in `palavra.model.task_outputs.class_trees`.
     """
 
     tree: Tensor
@@ -239,14 +234,16 @@ class Hierarchical(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """With L the depth of the tree: `nodes` (K, L) int32 on the way from each class to the root, `signs` (K, L)
-        int8 1 where it turns left there, -1 right, 0 beyond the root; `leaves` (K,): the vertex of each class;
-        `parents` (K - 1,): the place of each node in its level, `level_nodes` of them in each. Raises PalavraError
-        for a damaged tree."""
+        """Set the buffers of a tree of depth L. Raises PalavraError for a damaged tree.
+
+        `nodes` (K, L) int32: the path from each class to the root; `signs` (K, L) int8: 1 for a left turn there, -1 for
+        a right one, 0 beyond the root; `leaves` (K,): the vertex of each class; `parents` (K - 1,): the place of each
+        node in its level, `level_nodes` of them in each.
+        """
         tree = self.tree.cpu().numpy()
         check_tree(tree)
         paths = tree_paths(tree)
-        # Beyond the root stands the class's own first node: it has been read, and its gradient gets zeros.
+        # Beyond the root, repeat the first node of the path: it was read already, and its gradient gets zeros.
         nodes = (np.where(paths > 0, paths, paths[:, :1]) - 1) // 2
         levels = list(tree_levels(tree))
         self.level_nodes = [len(level) for level in levels]
@@ -259,22 +256,16 @@ class Hierarchical(ClassifierOutput):
         for name, values in derived.items():
             self.register_buffer(name, torch.from_numpy(values).to(self.tree.device), persistent=False)
 
-    @property
-    def depths(self) -> Tensor:
-        """Decisions on the path of each class (K,) int64."""
-        return self.signs.abs().sum(1)
-
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         nodes, signs = self.nodes[labels], self.signs[labels].to(self.weight)
-        # As products of gathered vectors: one matrix product of all rows and all touched nodes computes mostly
-        # what no row asks for.
+        # Products of gathered vectors: a matrix product of all rows and all their nodes would be mostly unused.
         products = (F.embedding(nodes, self.weight) * hidden[:, None]).sum(2)
         biases = F.embedding(nodes, self.bias[:, None]).squeeze(2)
         right = (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
         return self._with_spread(right, hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """As in `ClassifierOutput`, level by level: O(M K D), like `Softmax`."""
+        """See `ClassifierOutput`. Goes level by level, in O(M K D), like `Softmax`."""
         logits = _wide(F.linear(_wide(hidden), self.weight, self.bias))
         decisions = torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 2)
         level = logits.new_zeros(len(hidden), 1)
@@ -290,9 +281,9 @@ class Hierarchical(ClassifierOutput):
 class Adaptive(ClassifierOutput):
     """torch's `AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309) over classes sorted by frequency.
 
-    The head holds the classes of 80% of the training rows; two tails hold the next 15% and the rest, with vectors
-    of D / 4 and D / 16. Where all classes are equally frequent, four fifths of them are in the head, and little
-    is gained. How many rows each tail has depends on the labels, so the host waits for the device once a loss.
+    The head holds the classes of 80% of the training rows; two tails hold those of the next 15% and the last 5%, with
+    vectors of D / 4 and D / 16. If all classes are equally frequent, four fifths of them are in the head, and little is
+    gained. The number of rows of each tail depends on the labels, so the host waits for the device once a loss.
 
     `ids` (K,) int64 are the classes from frequent to rare.
     """
@@ -310,7 +301,7 @@ class Adaptive(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """`ranks` (K,): the place of each class in `ids`; `bounds`: those at which the head and the tails end. Raises
+        """Set `ranks` (K,), the place of each class in `ids`, and `bounds`, where the head and the tails end. Raises
         PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
@@ -319,9 +310,9 @@ class Adaptive(ClassifierOutput):
         self.register_buffer("bounds", torch.tensor(self.softmax.cutoffs, device=ranks.device), persistent=False)
 
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        # As torch's forward, except that a tail without rows gets a gradient of zeros, not none: which
-        # parameters an optimizer or a sum over ranks sees must not depend on the batch.
-        # Rows are sorted by rank, so that those of each tail stand together and one reading gives all their numbers.
+        # Like torch's forward, except that a tail without rows gets a gradient of zeros instead of None: the parameters
+        # that an optimizer or a sum over ranks sees must not depend on the batch.
+        # Rows are sorted by rank, so that those of each tail are contiguous and one transfer gives all their numbers.
         ranks, order = self.ranks[labels].sort()
         ordered = hidden.index_select(0, order)
         sizes = np.diff(torch.searchsorted(ranks, self.bounds).tolist(), prepend=0).tolist()
@@ -339,7 +330,7 @@ class Adaptive(ClassifierOutput):
         return self._with_spread(-total.index_select(0, order.argsort()), hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """As in `ClassifierOutput`, over all tails."""
+        """See `ClassifierOutput`. Covers all tails."""
         wide = _wide(hidden)
         short = self.softmax.shortlist_size
         head = torch.log_softmax(_wide(self.softmax.head(wide)), 1)
@@ -349,9 +340,9 @@ class Adaptive(ClassifierOutput):
 
 
 def adaptive_cutoffs(counts: Int64Array, width: int) -> list[int]:
-    """Ranks at which head and first tail end: the fewest classes with the `COVERAGES` of the training rows.
+    """Return the ranks where the head and the first tail end: the fewest classes that reach the `COVERAGES`.
 
-    Raises PalavraError for classes too few or vectors too short to be divided.
+    Raises PalavraError for too few classes or too short vectors.
     """
     classes, narrowest = len(counts), ADAPTIVE_DIVISOR ** len(COVERAGES)
     if classes < ADAPTIVE_CLASSES or width < narrowest:
@@ -360,6 +351,6 @@ def adaptive_cutoffs(counts: Int64Array, width: int) -> list[int]:
             f"and width {narrowest} at least; use 'softmax'"
         )
     rows = np.sort(counts if counts.any() else np.ones_like(counts))[::-1].cumsum()
-    first, second = (int(np.searchsorted(rows, share * rows[-1])) + 1 for share in COVERAGES)
+    first, second = (int(np.searchsorted(rows, fraction * rows[-1])) + 1 for fraction in COVERAGES)
     first = min(first, classes - 2)
     return [first, min(max(second, first + 1), classes - 1)]

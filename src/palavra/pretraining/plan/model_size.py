@@ -45,7 +45,7 @@ def with_size(
         return sized, [f"size: that of {recipe.init}; batch and learning rate as for {nearest}"], []
     size, train = recipe.model.size, recipe.train
     if size != "auto":
-        return recipe.of_size(size), [f"size: {size} (asked for)"], []
+        return recipe.of_size(size), [f"size: {size} (requested)"], []
     if train.steps or train.tokens or train.epochs:
 
         def tokens_of(name: SizeName) -> float:

@@ -40,69 +40,60 @@ def test_a_file_with_a_mistake_stops_the_run_before_it_begins(
     assert not (tmp_path / "out" / "palavra.toml").exists()
 
 
+NO_USE = "does not apply to strategy"
+HIDDEN = "is of hidden layers"
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "says"),
+    [
+        ({}, {"train": {"metric": "f1"}}, r"train\.metric 'f1' is none of "),
+        ({}, {"train": {"metric": "pearson"}}, r"train\.metric 'pearson' is none of "),
+        (
+            {"multilabel": False},
+            {"train": {"metric": "subset_accuracy"}},
+            r"train\.metric 'subset_accuracy' is none of ",
+        ),
+        ({"multilabel": True}, {"train": {"metric": "accuracy"}}, r"train\.metric 'accuracy' is none of "),
+        ({}, {"strategy": StrategyConfig(rank=4)}, f"strategy.rank {NO_USE} full; it applies to lora"),
+        (
+            {},
+            {"strategy": StrategyConfig(name="frozen", unfreeze_fraction=0.5)},
+            f"strategy.unfreeze_fraction {NO_USE}",
+        ),
+        ({}, {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)}, f"strategy.layer_decay {NO_USE}"),
+        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing does not apply to a single task"),
+        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree does not apply to output softmax"),
+        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples does not apply to output softmax"),
+        ({"head": HeadConfig(hidden_sizes=(), norm="batch")}, {}, f"task task: head.norm {HIDDEN}"),
+        ({"head": HeadConfig(hidden_sizes=(), activation="relu")}, {}, f"task task: head.activation {HIDDEN}"),
+        ({"max_length": 9999}, {}, "task task: max_length is 9999, but .* reads 64 tokens at most"),
+        ({"train": ""}, {}, "task task has no training file"),
+        ({}, {"model": ""}, "model= is missing"),
+        ({}, {"tasks": ()}, "no task was given"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_cannot_be_run_is_refused_before_it_begins(
+    pretrained: Path, reviews: Path, tmp_path: Path, task: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    made = recipe(pretrained, spec(reviews, **task), train=changes.get("train"))
+    others = {name: value for name, value in changes.items() if name != "train"}
+    with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):
+        run(replace(made, **others), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_nan_target_names_its_line(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     bad = write(tmp_path / "t.csv", "text,stars\nbom,1\nmau,nan\n")
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.csv:3: stars is 'nan', not a number[^\n]*$"):
         run(recipe(pretrained, spec(reviews, "regression", train=bad)), tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("metric", "changes"),
-    [("f1", {}), ("pearson", {}), ("subset_accuracy", {"multilabel": False}), ("accuracy", {"multilabel": True})],
-)
-def test_a_metric_that_the_task_has_not_is_refused(
-    pretrained: Path, reviews: Path, tmp_path: Path, metric: str, changes: dict[str, Any]
-) -> None:
-    with pytest.raises(PalavraError, match=rf"^train\.metric '{metric}' is none of [^\n]*$"):
-        run(recipe(pretrained, spec(reviews, **changes), train={"metric": metric}), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("task", "changes", "says"),
-    [
-        ({}, {"strategy": StrategyConfig(rank=4)}, "strategy.rank does not apply to strategy full; it applies to lora"),
-        (
-            {},
-            {"strategy": StrategyConfig(name="frozen", unfreeze_fraction=0.5)},
-            "strategy.unfreeze_fraction does not apply to strategy frozen",
-        ),
-        (
-            {},
-            {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)},
-            "strategy.layer_decay does not apply to strategy frozen",
-        ),
-        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing does not apply to a single task"),
-        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree does not apply to output softmax"),
-        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples does not apply to output softmax"),
-        ({"head": HeadConfig(hidden_sizes=(), norm="batch")}, {}, "task task: head.norm is of hidden layers"),
-        (
-            {"head": HeadConfig(hidden_sizes=(), activation="relu")},
-            {},
-            "task task: head.activation is of hidden layers",
-        ),
-        ({"max_length": 9999}, {}, "task task: max_length is 9999, but .* reads 64 tokens at most"),
-    ],
-)
-def test_what_would_change_nothing_is_refused(
-    pretrained: Path, reviews: Path, tmp_path: Path, task: dict[str, Any], changes: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):
-        run(replace(recipe(pretrained, spec(reviews, **task)), **changes), tmp_path / "out")
+def test_two_tasks_of_one_name_are_refused(pretrained: Path, reviews: Path) -> None:
+    with pytest.raises(PalavraError, match=r"^two tasks are called 'task'[^\n]*$"):
+        recipe(pretrained, spec(reviews), spec(reviews))
 
 
 def test_a_kind_that_is_none_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"^'clasification' is no kind of task: use classification, [^\n]*$"):
         finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[arg-type]
-
-
-def test_what_no_data_could_make_right_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
-    for wrong, says in (
-        (recipe(pretrained), "no task was given"),
-        (replace(recipe(pretrained, spec(reviews)), model=""), "--model is missing"),
-        (recipe(pretrained, spec(reviews, train="")), "task task has no training file"),
-    ):
-        with pytest.raises(PalavraError, match=rf"^{says}[^\n]*$"):
-            run(wrong, tmp_path / "out")
-    with pytest.raises(PalavraError, match=r"^two tasks are called 'task'[^\n]*$"):
-        recipe(pretrained, spec(reviews), spec(reviews))

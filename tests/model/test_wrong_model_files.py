@@ -43,19 +43,6 @@ def refusal(directory: Path, load: Callable[[Path], Any] = load_masked_model) ->
     return message
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
-def test_truncated_weights_are_refused(directory: Path, keep: float) -> None:
-    weights = directory / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
-    assert "model.safetensors is damaged" in refusal(directory)
-
-
-def test_a_lying_header_is_refused(directory: Path) -> None:
-    (directory / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}" + bytes(64))
-    assert "damaged" in refusal(directory)
-
-
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(50, 15), torch.zeros(()), torch.zeros(50 * 16), torch.zeros(50, 16, dtype=torch.int8)]
 )
@@ -63,6 +50,11 @@ def test_weights_that_do_not_fit_are_refused(directory: Path, tensor: Tensor) ->
     weights = directory / "model.safetensors"
     save_file({**load_file(weights), "model.embeddings.tok_embeddings.weight": tensor}, weights)
     assert "model.embeddings.tok_embeddings.weight" in refusal(directory)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("a pickle was loaded",)
 
 
 def test_missing_body_weights_are_named(directory: Path) -> None:
@@ -73,20 +65,10 @@ def test_missing_body_weights_are_named(directory: Path) -> None:
     assert "lack model.layers.1.mlp.Wi.weight" in refusal(directory)
 
 
-class Bomb:
-    def __reduce__(self) -> Any:
-        return pytest.fail, ("a pickle was loaded",)
-
-
 def test_pickled_weights_are_not_read(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     assert "pickled" in refusal(directory)
-
-
-def test_a_pickle_in_the_place_of_the_weights_is_not_read(directory: Path) -> None:
-    (directory / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
-    assert "damaged" in refusal(directory)
 
 
 @pytest.mark.parametrize(
@@ -114,26 +96,53 @@ def test_an_index_names_only_files_of_its_folder(directory: Path, weight_map: An
     assert "index.json" in refusal(inside)
 
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+DAMAGED = "model.safetensors is damaged"
+
+
+def first(part: float) -> Callable[[bytes], bytes]:
+    """The first `part` of a file."""
+    return lambda content: content[: int(part * len(content))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (WEIGHTS, None, "no model.safetensors"),
+        (WEIGHTS, b"", DAMAGED),
+        (WEIGHTS, lambda content: content[:4], DAMAGED),
+        (WEIGHTS, lambda content: content[:100], DAMAGED),
+        (WEIGHTS, first(0.5), DAMAGED),
+        (WEIGHTS, first(0.999), DAMAGED),
+        (WEIGHTS, (2**62).to_bytes(8, "little") + b"{}" + bytes(64), "damaged"),  # a lying header
+        (WEIGHTS, pickle.dumps(Bomb()), "damaged"),
+        (CONFIG, None, "config.json"),
+        (CONFIG, b"", "config.json"),
+        (CONFIG, b"{", "config.json"),
+        (CONFIG, b"[]", "config.json"),
+        (CONFIG, b"3", "config.json"),
+        (CONFIG, b"\xff\xfe", "config.json"),
+        (CONFIG, b"[" * 100_000, "config.json"),
+        (CONFIG, b'{"a": 1' + b"0" * 5000 + b"}", "config.json"),
+    ],
+)
+def test_a_file_that_is_missing_or_damaged_is_refused(
+    directory: Path, name: str, content: bytes | Callable[[bytes], bytes] | None, said: str
+) -> None:
+    path = directory / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+    assert said in refusal(directory)
+
+
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     assert "config.json" in refusal(tmp_path)
 
 
-def test_a_folder_without_weights_is_no_model(directory: Path) -> None:
-    (directory / "model.safetensors").unlink()
-    assert "no model.safetensors" in refusal(directory)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"]
-)
-def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> None:
-    (directory / "config.json").write_bytes(content)
-    assert "config.json" in refusal(directory)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
+WRONG_CONFIGS: dict[str, list[dict[str, Any]]] = {
+    "modernbert": [
         {"model_type": "gpt2"},
         {"model_type": "t5"},
         {"model_type": None},
@@ -178,27 +187,45 @@ def test_a_config_that_is_none_is_refused(directory: Path, content: bytes) -> No
         {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}},
         {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 0}}},
     ],
-)
-def test_a_config_with_wrong_or_insane_values_is_refused(directory: Path, values: dict[str, Any]) -> None:
-    load_masked_model(directory)  # sound before
-    change(directory, **values)
-    refusal(directory)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
+    "bert": [
         {"is_decoder": True},
         {"position_embedding_type": "relative_key"},
         {"type_vocab_size": -1},
         {"type_vocab_size": 10**12},
     ],
+    "llama": [
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": ["default"]},
+        {"head_dim": 4},
+        {"head_dim": "8"},
+        {"num_key_value_heads": 3},
+        {"num_key_value_heads": 0},
+        {"num_key_value_heads": -1},
+        {"num_key_value_heads": 1},
+        {"intermediate_size": 25},
+    ],
+    "gpt2": [
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"add_cross_attention": True},
+        {"activation_function": "tanh"},
+        {"n_inner": 23},
+        {"n_positions": 63},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "values"), [(family, values) for family, rows in WRONG_CONFIGS.items() for values in rows]
 )
-def test_a_bert_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    save_model(build_model(model_config("bert")), tmp_path)
-    load_masked_model(tmp_path)
+def test_a_config_with_wrong_or_insane_values_is_refused(tmp_path: Path, family: str, values: dict[str, Any]) -> None:
+    causal = family in ("llama", "gpt2")
+    build, load = (build_causal_model, load_causal_model) if causal else (build_model, load_masked_model)
+    save_model(build(model_config(family)), tmp_path)
+    load(tmp_path)  # sound before
     change(tmp_path, **values)
-    refusal(tmp_path)
+    refusal(tmp_path, load)
 
 
 JSON = st.recursive(
@@ -218,48 +245,6 @@ def test_any_json_is_read_or_refused(family: str, data: st.DataObject) -> None:
     with suppress(PalavraError):
         config = FAMILIES[family].read(values)
         assert FAMILIES[family].read(FAMILIES[family].write(config)).hidden_size == config.hidden_size
-
-
-def refused_of(family: str, directory: Path, values: dict[str, Any]) -> None:
-    """A causal model loads, and does not any more when its configuration says this."""
-    save_model(build_causal_model(model_config(family)), directory)
-    load_causal_model(directory)
-    change(directory, **values)
-    refusal(directory, load_causal_model)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-        {"rope_parameters": ["default"]},
-        {"head_dim": 4},
-        {"head_dim": "8"},
-        {"num_key_value_heads": 3},
-        {"num_key_value_heads": 0},
-        {"num_key_value_heads": -1},
-        {"num_key_value_heads": 1},
-        {"intermediate_size": 25},
-    ],
-)
-def test_a_llama_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    refused_of("llama", tmp_path, values)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"scale_attn_weights": False},
-        {"scale_attn_by_inverse_layer_idx": True},
-        {"add_cross_attention": True},
-        {"activation_function": "tanh"},
-        {"n_inner": 23},
-        {"n_positions": 63},
-    ],
-)
-def test_a_gpt2_of_another_kind_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    refused_of("gpt2", tmp_path, values)
 
 
 def test_each_kind_of_model_is_told_from_the_other(tmp_path: Path) -> None:
