@@ -38,6 +38,7 @@ def place(page: str, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     description = ""
@@ -62,6 +63,7 @@ def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatc
                     assert exit_code == 0, f"{line}: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(language == "python" for language, _ in labelled_blocks(page))]

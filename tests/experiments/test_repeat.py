@@ -57,7 +57,7 @@ def test_a_signal_in_the_last_step_of_a_repetition_stops_behind_it(
     wanted = recipe(pretrained, spec(reviews), train={"steps": 2, "eval_every": 2})
     with monkeypatch.context() as patch:
         interrupt(patch, 2)
-        with pytest.raises(Interrupted, match="stopped after seed 0, which is finished: go on with") as stopped:
+        with pytest.raises(Interrupted, match="stopped after seed 0, which is finished: continue with") as stopped:
             run_seeds(wanted, 2, tmp_path / "out", False, Log(quiet=True))
     assert stopped.value.exit_code == 143
     assert not (tmp_path / "out" / "seed-1").exists()

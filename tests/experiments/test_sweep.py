@@ -222,7 +222,9 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(trials_module, "finetune_splits", breaking)
     out = tmp_path / "broken"
-    with pytest.raises(Interrupted, match="stopped in trial 1; 1 trials are finished: go on with --resume") as caught:
+    with pytest.raises(
+        Interrupted, match="stopped in trial 1; 1 trials are finished: continue with --resume"
+    ) as caught:
         run(trials=3, out=out, epochs=1)
     assert caught.value.exit_code == 130
     with pytest.raises(MemoryError):
@@ -249,7 +251,7 @@ def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
         patch.setattr(FinetuningJob, "step_values", step_values)
-        with pytest.raises(Interrupted, match="stopped after trial 0; 1 trials are finished: go on with") as caught:
+        with pytest.raises(Interrupted, match="stopped after trial 0; 1 trials are finished: continue with") as caught:
             run(trials=2, epochs=1)
         assert caught.value.exit_code == code
         with pytest.raises(Interrupted, match="stopped after trial 1; 2 trials are finished"):

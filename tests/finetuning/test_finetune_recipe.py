@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.finetuning.plan import optimizer_of
+from palavra.finetuning.plan import optimizer_of, plan_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.recipe.finetuning_options import build_finetune_recipe
@@ -28,6 +28,18 @@ def test_a_data_set_of_the_hub_has_no_folder(pretrained: Path, monkeypatch: pyte
     )
     assert (made.tasks[0].train, made.tasks[0].valid) == ("hf://squad:train", None)
     assert made.tasks[0].test == str(tmp_path / "t.json")
+
+
+def test_a_plan_resolves_a_recipe_as_a_run_does(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    wanted = recipe(pretrained, spec(reviews, max_length=8), optimizer=None)
+    plan = plan_finetuning(wanted)
+    run(wanted, tmp_path / "m")
+    done = configuration.from_toml(FinetuneRecipe, tmp_path / "m" / "palavra.toml")
+    assert with_absolute_paths(plan.recipe) == done
+    assert plan.steps == done.train.steps == 16
+    assert plan.examples == {"task": {"train": 64, "valid": 20, "test": 0}}
+    assert plan.truncated["task"] > 0
+    assert plan.reasons[-1].startswith("16 steps of 8 examples, adamw at ")
 
 
 def test_from_scratch_takes_sizes_but_no_weights(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def run_all(
                 finetune_splits(one.recipe, one.splits, folder, log)
             yield one, folder
             if stop:  # in the last step of the run, or after it
-                raise Interrupted(f"stopped after {name}, which is finished: go on with --resume", stop.exit_code)
+                raise Interrupted(f"stopped after {name}, which is finished: continue with --resume", stop.exit_code)
 
 
 def _begin(what: Repetition, folders: Sequence[Path], run: RunDirectory, resume: bool) -> None:

@@ -161,7 +161,7 @@ class Trials:
                 live.update(number + 1)
                 if stop:  # in the last step of the trial, or behind it
                     raise Interrupted(
-                        f"stopped after trial {number}; {number + 1} trials are finished: go on with --resume",
+                        f"stopped after trial {number}; {number + 1} trials are finished: continue with --resume",
                         stop.exit_code,
                     )
 
@@ -240,7 +240,7 @@ class Trials:
             self._fail(trial, number, str(error))
         except (Interrupted, KeyboardInterrupt) as stopped:
             raise Interrupted(
-                f"stopped in trial {number}; {number} trials are finished: go on with --resume",
+                f"stopped in trial {number}; {number} trials are finished: continue with --resume",
                 getattr(stopped, "exit_code", 128 + signal.SIGINT),
             ) from None
         except PalavraError as error:
