@@ -292,7 +292,7 @@ def test_what_is_resumed_must_be_what_was_begun(run: Callable[..., Sweep], tmp_p
         run(trials=1)
     with pytest.raises(PalavraError, match=r"begun otherwise \(strategy\.name=full,last-n,lora\)"):
         run(trials=1, resume=True, search=SEARCH[:1])
-    with pytest.raises(PalavraError, match=r"begun otherwise \(epochs = 2\)"):
+    with pytest.raises(PalavraError, match=r"begun otherwise \(epochs = 2\.0\)"):
         run(trials=1, resume=True, epochs=1)
     (tmp_path / "sweep.db").write_bytes(b"not a data base " * 100)
     with pytest.raises(PalavraError, match=r"sweep\.db cannot be used"):

@@ -77,7 +77,6 @@ class FinetuningJob:
     @property
     def optimizer(self) -> OptimizerConfig:
         """The recipe's, settled."""
-        assert self.recipe.optimizer is not None
         return self.recipe.optimizer
 
     @property

@@ -13,7 +13,7 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
-from palavra.finetuning.plan import ResolvedFinetuning, resolve_finetuning
+from palavra.finetuning.plan import ResolvedFinetuning, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
@@ -31,7 +31,6 @@ from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import optimizer_of
 from palavra.report import write_report
 from palavra.run_records import FinetuningRun
 from palavra.tasks.features import EncodedExamples
@@ -157,7 +156,7 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
     recipe, compute = resolved.recipe, resolved.compute
     tasks = {split.task.spec.name: split.task for split in splits}
     torch.manual_seed(recipe.train.seed)
-    config = read_config(Path(recipe.model))
+    config = recipe.body.applied_to(read_config(Path(recipe.model)))
     model = build_task_model(config, tasks, learned_weights=recipe.mixing.weighting == "uncertainty")
     if not recipe.from_scratch:
         load_pretrained(model, Path(recipe.model))
