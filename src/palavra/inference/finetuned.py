@@ -20,6 +20,7 @@ from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
+from palavra.option import does_not_apply
 from palavra.tasks.column_options import InputColumns, LabelledColumns, check_read, given_columns
 from palavra.tasks.features import EncodedExamples, Int64Array, offsets_of, ranges
 from palavra.tasks.question_answering.task import QuestionAnswering
@@ -200,7 +201,8 @@ class FineTunedModel(AnyModel):
             return self
         name, chosen = self.task(task)
         if not isinstance(chosen, QuestionAnswering):
-            raise PalavraError(f"{name} is {chosen.spec.kind}, not qa: a threshold and articles mean nothing to it")
+            given = "--articles" if threshold is None else "--threshold"
+            raise PalavraError(does_not_apply(given, chosen.spec.kind, ("question-answering",)))
         return replace(self, tasks={**self.tasks, name: chosen.with_qa_options(threshold=threshold, articles=articles)})
 
     def with_top_k(self, task: str | None = None, *, top: int | None = None) -> "FineTunedModel":
@@ -236,9 +238,7 @@ class FineTunedModel(AnyModel):
             return self.with_top_k(task, top=top).predict(inputs, task=task, overflow=overflow)
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
-            raise PalavraError(
-                f"--overflow means nothing for {chosen.spec.kind}, only for {', '.join(SPLIT_BY_REQUEST)}: leave it out"
-            )
+            raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
         wanted = [inputs] if isinstance(inputs, str) else list(inputs)
         examples = chosen.inputs(wanted)
         if not examples:

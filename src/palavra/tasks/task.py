@@ -24,6 +24,7 @@ from palavra.metrics.bootstrap import bootstrap_intervals
 from palavra.metrics.resampled import Statistic
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
+from palavra.option import does_not_apply
 from palavra.run_records import Interval
 from palavra.tasks.features import EncodedExamples, Int64Array
 from palavra.tasks.spec import TaskSpec
@@ -153,9 +154,7 @@ class Task(ABC, Generic[Example]):
         """The same task, whose predictions list so many of the best classes or answers. Raises PalavraError where they
         list none, or all."""
         del count
-        raise PalavraError(
-            f"--top means nothing to {self.spec.kind}, only to classification and question-answering: leave it out"
-        )
+        raise PalavraError(does_not_apply("--top", self.spec.kind, ("classification", "question-answering")))
 
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
         """Unlabelled examples from what a person hands to `predict`: texts, pairs, or mappings with the columns; as

@@ -11,7 +11,7 @@ from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.features import OVERLAP, EncodedExamples, Int64Array, offsets_of, ranges, share_room, windows, wrap
-from palavra.tasks.spec import TaskSpec, option, text_fields
+from palavra.tasks.spec import TaskSpec, column_flag, text_fields
 from palavra.tokenizer import Tokenizer
 
 
@@ -45,7 +45,7 @@ def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -
 
 def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
     """The names of the columns of the one text or the two, and the options that give them."""
-    return list(zip(text_columns(spec), map(option, text_fields(spec)), strict=True))
+    return list(zip(text_columns(spec), map(column_flag, text_fields(spec)), strict=True))
 
 
 def _text(record: Record, name: str, called: str) -> str:
