@@ -9,8 +9,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.config import from_mapping, from_toml, keys, override, to_toml
+from palavra.config import from_mapping, from_toml, override, to_toml
 from palavra.errors import PalavraError
+from palavra.option import declared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +285,7 @@ def test_numbers_that_are_not_finite_survive() -> None:
 
 
 def test_keys_lists_every_leaf() -> None:
-    assert list(keys(Train)) == [
+    assert [each.key for each in declared(Train)] == [
         "steps",
         "minutes",
         "compile",

@@ -1,14 +1,12 @@
 """The documentation says what the program does: commands parse, links resolve, examples run, both languages agree."""
 
 import ast
-import dataclasses
 import doctest
 import importlib
 import re
 import shlex
 import subprocess
 import tomllib
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,6 @@ from palavra import config
 from palavra.cli import app
 from palavra.recipe import SIZES, FinetuneRecipe, Recipe
 from palavra.recipe.learning_rates import PRETRAINING
-from palavra.tasks.spec import KindName, TaskSpec
-from palavra.training.config import StrategyName
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 TRANSLATED = [("README.md", "README.pt-BR.md"), ("docs/method.md", "docs/method.pt-BR.md")]
@@ -223,59 +219,6 @@ def test_the_method_names_functions_and_tests_that_exist() -> None:
         assert all(name.endswith(f"__{re.sub(r'[-.]', '_', claim)}") for name in names)
         listed += names
     assert sorted(listed) == sorted(tests)
-
-
-def shown_default(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return "[]" if value == () else str(value)
-
-
-def fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and default of every field of a recipe."""
-    hints = typing.get_type_hints(kind)
-    for each in dataclasses.fields(kind):
-        inner = [one for one in (hints[each.name], *typing.get_args(hints[each.name])) if dataclasses.is_dataclass(one)]
-        if inner:
-            yield from fields(typing.cast(type, inner[0]), f"{prefix}{each.name}.")
-        else:
-            yield f"{prefix}{each.name}", each.default
-
-
-def test_the_recipe_page_has_every_field_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| ", text_of("docs/recipe.md"), re.MULTILINE))
-    defaults = dict(fields(Recipe)) | {
-        f"{table}.{key}": getattr(getattr(Recipe(), table), key)
-        for table, key in (
-            ("masking", "mask_rate"),
-            ("masking", "final_mask_rate"),
-            ("optimizer", "name"),
-            ("optimizer", "learning_rate"),
-            ("optimizer", "adamw_lr_ratio"),
-            ("tokenizer", "vocab_size"),
-        )
-    }
-    assert list(rows) == [*[key for key in defaults if "." not in key], *[key for key in defaults if "." in key]]
-    for key, value in defaults.items():
-        if value is not None or rows[key] == "none":
-            assert rows[key] == shown_default(value), key
-
-
-def test_the_page_of_finetuning_has_every_field_with_its_default() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) ?\| ", text_of("docs/finetuning.md"), re.MULTILINE)
-    kinds = [*typing.get_args(KindName), "multitask"]
-    shown = [(key, default) for key, default in rows if key not in (*kinds, *typing.get_args(StrategyName))]
-    recipe = {key: value for key, value in fields(FinetuneRecipe) if not key.startswith(("tasks.", "optimizer."))}
-    recipe = {"model": "", "from_scratch": False, **recipe, "schedule.warmup": FinetuneRecipe().schedule.warmup}
-    keys = [*recipe, *dict(fields(TaskSpec))]
-    keys.insert(keys.index("schedule.name"), "optimizer")
-    assert [key for key, _ in shown] == keys
-    for (key, default), value in zip(
-        [(k, d) for k, d in shown if k != "optimizer"],
-        [*recipe.values(), *dict(fields(TaskSpec)).values()],
-        strict=True,
-    ):
-        assert default == ("" if value is dataclasses.MISSING else shown_default(value)), key
 
 
 def test_the_recipe_page_has_every_size() -> None:

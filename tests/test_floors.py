@@ -34,6 +34,7 @@ FLOORS = {
     "batch": 1,
     "losses": 1,
     "config": 1,
+    "option": 1,
     "distributed": 1,
     "files": 1,
     "log": 1,
@@ -42,7 +43,7 @@ FLOORS = {
     "typed_json": 1,
 }
 TOP = max(FLOORS.values()) + 1  # palavra itself and __main__, which show what is inside and are imported by no room
-GROUND = {"errors", "files", "typed_json"}  # what the other rooms of floor 1 may stand on
+GROUND = {"errors", "files", "option", "typed_json"}  # what the other rooms of floor 1 may stand on
 
 FORBIDDEN = {
     "pickle": "a pickle can run code when it is read",

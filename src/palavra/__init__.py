@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from palavra.api.evaluate import evaluate
     from palavra.api.finetune import finetune
+    from palavra.api.options import options
     from palavra.api.pretrain import plan, prepare, pretrain, tokenizer_train
     from palavra.errors import PalavraError
     from palavra.experiments.sweep import sweep
@@ -33,6 +34,7 @@ _HOMES = {
     "evaluate": "palavra.api.evaluate",
     "finetune": "palavra.api.finetune",
     "load": "palavra.inference.loading",
+    "options": "palavra.api.options",
     "plan": "palavra.api.pretrain",
     "prepare": "palavra.api.pretrain",
     "pretrain": "palavra.api.pretrain",
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "load",
+    "options",
     "plan",
     "prepare",
     "pretrain",

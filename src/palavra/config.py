@@ -16,13 +16,14 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import tomli_w
 
 from palavra.errors import PalavraError
+from palavra.option import declared, default_of, describe, item_kinds, members, table_in
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,7 +36,7 @@ def without_none(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class _Text(str):
+class Text(str):
     """A value as it was typed on a command line, not yet of the type of its field."""
 
 
@@ -100,37 +101,45 @@ def override(config: T, assignments: Iterable[str]) -> T:
     Raises:
         PalavraError: no `=`, an unknown key, a value of the wrong type, or one that the config refuses.
     """
-    changes: dict[str, Any] = {}
+    values: dict[str, object] = {}
     given: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         key = key.strip()
         if not equals or not key:
             raise PalavraError(f"--set {assignment}: write it as key=value")
-        given[key] = assignment
-        *tables, leaf = key.split(".")
-        table = changes
-        for name in tables:
-            if not isinstance(table.get(name), dict):
-                table[name] = {}
-            table = table[name]
-        table[leaf] = _Text(value)
+        given[key], values[key] = assignment, Text(value)
     try:
-        return _build(type(config), changes, config)
+        return _build(type(config), _tables(values), config)
     except _Invalid as error:
         blamed = [text for key, text in given.items() if f"{key}.".startswith(f"{error.key}.")]
         raise PalavraError(f"--set {' '.join(blamed or given.values())}: {error}") from error
 
 
-def keys(cls: "type[DataclassInstance]") -> Iterator[str]:
-    """Every dotted key of a config class, in the order of its fields."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        inner = _dataclass_in(hints[field.name])
-        if inner is None:
-            yield field.name
-        else:
-            yield from (f"{field.name}.{key}" for key in keys(inner))
+def changed(config: T, values: Mapping[str, object]) -> T:
+    """Return a copy of `config` with the values at these dotted keys, all at once.
+
+    Raises:
+        PalavraError: a value of the wrong type, or one that the config refuses.
+    """
+    try:
+        return _build(type(config), _tables(values), config)
+    except _Invalid as error:
+        raise PalavraError(str(error)) from error
+
+
+def _tables(values: Mapping[str, object]) -> dict[str, Any]:
+    """Values by dotted key as nested tables."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        *tables, leaf = key.split(".")
+        table = found
+        for name in tables:
+            if not isinstance(table.get(name), dict):
+                table[name] = {}
+            table = table[name]
+        table[leaf] = value
+    return found
 
 
 def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: str = "", root: Any = None) -> T:
@@ -149,13 +158,13 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
     for field in dataclasses.fields(cls):
         key = prefix + field.name
         kind = hints[field.name]
-        default = _default(field, base)
+        default = default_of(field, base)
         if field.name in mapping:
             values[field.name] = _decode(kind, mapping[field.name], default, key, root)
         elif default is not dataclasses.MISSING:
             values[field.name] = default
         else:
-            raise _Invalid(key, f"'{key}' is missing and has no default; set it to {_describe(kind)}")
+            raise _Invalid(key, f"'{key}' is missing and has no default; set it to {describe(kind)}")
     try:
         return cls(**values)
     except (PalavraError, ValueError) as error:
@@ -163,23 +172,24 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
 
 
 def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
-    """A value from TOML, or typed in (`_Text`), as a `kind`."""
-    members = _members(kind)
-    if value == "none" and types.NoneType in members:
+    """A value from TOML, or typed in (`Text`), as a `kind`."""
+    kinds = members(kind)
+    if value in (None, "none") and types.NoneType in kinds:
         return None
-    table = _dataclass_in(kind)
+    table = table_in(kind)
     if table is not None and isinstance(value, Mapping):
         return _build(table, value, default if isinstance(default, table) else None, f"{key}.", root)
     if isinstance(value, Mapping):
-        raise _Invalid(key, f"{key} must be {_describe(kind)} and has no keys under it")
-    read = _read_text if isinstance(value, _Text) else _read_toml
-    for member in sorted(members, key=lambda member: _rank(member, value)):
+        near = _elsewhere(next(iter(value), ""), root)
+        raise _Invalid(key, f"{key} must be {describe(kind)} and has no keys under it{near and f'; {near}'}")
+    read = _read_text if isinstance(value, Text) else _read_toml
+    for member in sorted(kinds, key=lambda member: _rank(member, value)):
         try:
             return read(member, value, key, root)
         except ValueError:
             continue
-    shown = repr(str(value) if isinstance(value, _Text) else value)
-    raise _Invalid(key, f"{key} must be {_describe(kind)}, not {shown}")
+    shown = repr(str(value) if isinstance(value, Text) else value)
+    raise _Invalid(key, f"{key} must be {describe(kind)}, not {shown}")
 
 
 def _rank(kind: Any, value: Any) -> int:
@@ -195,8 +205,8 @@ def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
         for choice in get_args(kind):
             if value == choice and type(value) is type(choice):
                 return choice
-    if get_origin(kind) is tuple and isinstance(value, list):
-        kinds = _item_kinds(kind, len(value))
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        kinds = item_kinds(kind, len(value))
         return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(value))
     if kind is float and type(value) is int:
         return float(value)
@@ -205,7 +215,7 @@ def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
     raise ValueError
 
 
-def _read_text(kind: Any, text: _Text, key: str, root: Any) -> Any:
+def _read_text(kind: Any, text: Text, key: str, root: Any) -> Any:
     """A typed-in value as a `kind`; ValueError if it is none."""
     if kind in (int, float, str):
         return kind(text)
@@ -218,8 +228,8 @@ def _read_text(kind: Any, text: _Text, key: str, root: Any) -> Any:
     if get_origin(kind) is tuple and text.startswith("["):
         return _read_toml(kind, tomllib.loads(f"value = {text}")["value"], key, root)
     if get_origin(kind) is tuple:
-        items = [_Text(item.strip()) for item in text.split(",")] if text else []
-        kinds = _item_kinds(kind, len(items))
+        items = [Text(item.strip()) for item in text.split(",")] if text else []
+        kinds = item_kinds(kind, len(items))
         return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(items))
     raise ValueError
 
@@ -230,7 +240,7 @@ def _table(config: Any, base: Any) -> dict[str, Any]:
     table = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        default = _default(field, base)
+        default = default_of(field, base)
         if value is not None or default is not None:
             table[field.name] = _encode(hints[field.name], value, default, field.name)
     return table
@@ -239,66 +249,14 @@ def _table(config: Any, base: Any) -> dict[str, Any]:
 def _encode(kind: Any, value: Any, default: Any, name: str) -> Any:
     if value is None:
         return "none"
-    if value == "none" and types.NoneType in _members(kind):
+    if value == "none" and types.NoneType in members(kind):
         raise PalavraError(f"{name} cannot be the text 'none', which would be read as no value; use another text")
     if dataclasses.is_dataclass(value):
         return _table(value, default if type(default) is type(value) else None)
     if isinstance(value, tuple):
-        inner = next(member for member in _members(kind) if get_origin(member) is tuple)
-        return [_encode(k, v, None, name) for k, v in zip(_item_kinds(inner, len(value)), value, strict=True)]
+        inner = next(member for member in members(kind) if get_origin(member) is tuple)
+        return [_encode(k, v, None, name) for k, v in zip(item_kinds(inner, len(value)), value, strict=True)]
     return value
-
-
-def _default(field: "dataclasses.Field[Any]", base: Any) -> Any:
-    """What a field is when nothing is said: `base`'s value, or else its own default, or else MISSING."""
-    if base is not None:
-        return getattr(base, field.name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-
-
-def _dataclass_in(kind: Any) -> Any:
-    return next((member for member in _members(kind) if dataclasses.is_dataclass(member)), None)
-
-
-def _item_kinds(kind: Any, length: int) -> tuple[Any, ...]:
-    """The kinds of the items of a `tuple[X, ...]` or `tuple[X, Y]`; ValueError if it cannot be that long."""
-    kinds = get_args(kind)
-    if kinds[-1:] == (Ellipsis,):
-        return kinds[:1] * length
-    if len(kinds) != length:
-        raise ValueError
-    return kinds
-
-
-def _describe(kind: Any) -> str:
-    """A kind in words, for messages."""
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        types.NoneType: "none",
-    }
-    if kind in words:
-        return words[kind]
-    if len(members := _members(kind)) > 1:
-        return " or ".join(map(_describe, members))
-    if dataclasses.is_dataclass(kind):
-        return f"a table of {', '.join(field.name for field in dataclasses.fields(kind))}"
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if kinds[-1:] == (Ellipsis,):
-            return f"a list of {_describe(kinds[0])}"
-        return f"a list of {len(kinds)} ({', '.join(map(_describe, kinds))})"
-    raise TypeError(f"a config field cannot be a {kind}")
 
 
 # How like a name in another table has to be: further off, a short one is like many.
@@ -309,10 +267,14 @@ def _nearest(name: str, siblings: list[str], prefix: str, root: Any) -> str:
     """Which known key an unknown one is likely to mean: a key of its table, or the same name in another."""
     if close := difflib.get_close_matches(name, siblings, n=1):
         return f"the nearest is '{prefix}{close[0]}'"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(list(keys(root)))}
-    if close := difflib.get_close_matches(name, elsewhere, n=1, cutoff=LIKELY):
-        return f"the nearest is '{elsewhere[close[0]]}'"
-    return f"known here: {', '.join(prefix + sibling for sibling in siblings)}"
+    return _elsewhere(name, root) or f"known here: {', '.join(prefix + sibling for sibling in siblings)}"
+
+
+def _elsewhere(name: str, root: Any) -> str:
+    """The key of another table that has a name like this one, in words; empty where there is none."""
+    keys = {each.key.rpartition(".")[2]: each.key for each in reversed(declared(root))}
+    close = difflib.get_close_matches(name, keys, n=1, cutoff=LIKELY)
+    return f"the nearest is '{keys[close[0]]}'" if close else ""
 
 
 def _line_of(text: str, key: str) -> int:

@@ -18,13 +18,12 @@ from palavra.api import finetune as api_finetune
 from palavra.api.evaluate import evaluate_task
 from palavra.api.predict import predict_inputs
 from palavra.cli import app
-from palavra.cli.records import InputOptions, RecordOptions
 from palavra.errors import PalavraError
 from palavra.experiments import sweep as experiments_sweep
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
 from palavra.recipe.finetuning_options import build_finetune_recipe
-from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.column_options import InputColumns, LabelledColumns
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, Columns, TaskSpec, text_fields
 from palavra.tasks.text_examples import text_columns
@@ -40,28 +39,32 @@ def _named(kind: str) -> dict[str, Any]:
     return {name: name for name in EXAMPLES[kind]}
 
 
-SEPARATOR = r"^separator= would not be read: it parts the labels of classification with multilabel=True[^\n]*$"
+def separator_said(kind: str) -> str:
+    if kind in ("classification", "pairs"):
+        return r"^separator= would not be read: it parts the labels of classification with multilabel=True[^\n]*$"
+    return rf"^separator= does not apply to {kind}; it applies to classification: leave it out$"
 
 
 # The options
 
 
 def test_every_command_that_reads_records_has_the_same_options() -> None:
-    def options(command: str, kind: type[InputOptions]) -> dict[str, tuple[Any, ...]]:
-        names = kind.__dataclass_fields__
+    def options(command: str, names: set[str]) -> dict[str, tuple[Any, ...]]:
         found = {each.name: each for each in COMMAND.commands[command].params}
-        return {name: (found[name].opts, found[name].help, found[name].multiple) for name in names}
+        return {name: (found[name].opts, found[name].help.partition("  [")[0], found[name].multiple) for name in names}
 
-    labelled = options("finetune", RecordOptions)
+    names = {*LabelledColumns.__annotations__, "encoding", "separator"}
+    labelled = options("finetune", names)
     assert all(said for _, said, _ in labelled.values())
-    assert options("sweep", RecordOptions) == options("evaluate", RecordOptions) == labelled
-    assert options("predict", InputOptions) == {name: labelled[name] for name in InputOptions.__dataclass_fields__}
+    assert options("sweep", names) == options("evaluate", names) == labelled
+    inputs = {*InputColumns.__annotations__, "encoding"}
+    assert options("predict", inputs) == {name: labelled[name] for name in inputs}
+    assert not {each.name for each in COMMAND.commands["predict"].params} & (names - inputs)
 
 
 def test_the_columns_are_the_same_everywhere() -> None:
     names = set(Columns.__dataclass_fields__)
     assert set(LabelledColumns.__annotations__) == names
-    assert set(RecordOptions.__dataclass_fields__) == names | {"encoding", "separator"}
     assert {name for known in COLUMNS_OF.values() for name in known} == names
     assert set(COLUMNS_OF) == set(KINDS)
 
@@ -138,11 +141,15 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
 @pytest.mark.parametrize(
     ("kind", "columns", "said"),
     [
-        ("classification", {"question": "q"}, r"^question= means nothing for classification: use text=, [^\n]*$"),
+        (
+            "classification",
+            {"question": "q"},
+            r"^question= does not apply to classification; it applies to question-answering: [^\n]*$",
+        ),
         (
             "question-answering",
             {"text_a": "q"},
-            r"^text_a= means nothing for question-answering: use question=, context=, answers=$",
+            r"^text_a= does not apply to question-answering; it applies to classification, regression and [^\n]*$",
         ),
         ("regression", {"label": ("a", "b")}, r"^label= names 2 columns, task was trained with 1: name as many$"),
         ("regression", {"text_b": "b"}, r"^task was trained with single texts: leave text_b= out$"),
@@ -164,7 +171,7 @@ def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: st
             "^text_a= would not be read: task reads text= body; leave it out$",
         ),
         ("regression", PAIR, {"text": "x"}, "^text= would not be read: task reads text_a= a and text_b= b; leave"),
-        *((kind, Columns(), {"separator": ";"}, SEPARATOR) for kind in FITTED),
+        *((kind, Columns(), {"separator": ";"}, separator_said(kind)) for kind in FITTED),
     ],
 )
 def test_what_the_task_would_not_read_is_refused(
@@ -230,9 +237,9 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     assert len(list(predict_inputs(model, (), str(records), question="ask"))) == 1
 
 
-def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> None:
+def test_columns_that_apply_to_no_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        PalavraError, match="choices= means nothing for classification: use text=, text_a=, text_b=, label="
+        PalavraError, match="choices= does not apply to classification; it applies to multiple-choice: leave it out"
     ):
         build_finetune_recipe("classification", "t.csv", model="m", choices="c")
     tasks = tmp_path / "tasks.toml"
@@ -243,7 +250,9 @@ def test_columns_that_mean_nothing_to_any_task_are_refused(tmp_path: Path) -> No
     tasks.write_text("\n".join(tables), encoding="utf-8")
     made = build_finetune_recipe("multitask", tasks, model="m", choices="c")
     assert made.tasks[1].columns.choices == ("c",)
-    with pytest.raises(PalavraError, match="words= means nothing for classification, multiple-choice"):
+    with pytest.raises(
+        PalavraError, match="words= does not apply to classification; it applies to token-classification"
+    ):
         build_finetune_recipe("multitask", tasks, model="m", words="w")
 
 
@@ -266,17 +275,17 @@ def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -
         (
             "classification",
             'columns.question = "q"',
-            "columns.question means nothing for classification, which takes text, text_a, text_b, label: leave it out",
+            "columns.question does not apply to classification; it applies to question-answering: leave it out",
         ),
         (
             "token-classification",
             'columns.text_a = "a"',
-            "columns.text_a means nothing for token-classification, which takes text, words, l",
+            "columns.text_a does not apply to token-classification; it applies to classification, regression",
         ),
         (
             "multiple-choice",
             'columns.text_b = "b"',
-            "columns.text_b means nothing for multiple-choice, which takes text, text_a, cho",
+            "columns.text_b does not apply to multiple-choice; it applies to classification and regression",
         ),
         ("regression", 'columns = { text = "t", text_b = "b" }', "columns.text would not be read, but text_a and te"),
         (
@@ -287,12 +296,12 @@ def test_an_option_goes_to_those_tasks_of_several_that_take_it(tmp_path: Path) -
         (
             "question-answering",
             'separator = ";"',
-            "separator means nothing for question-answering, only for classification: leave it out",
+            "separator does not apply to question-answering; it applies to classification: leave it out",
         ),
         (
             "classification",
             'separator = ";"',
-            "separator would not be read, for it parts several labels of one field: set mul",
+            "separator would not be read, for it separates several labels of one field: set mul",
         ),
     ],
 )
@@ -309,10 +318,10 @@ def test_a_field_of_a_file_that_its_task_does_not_read_is_refused(
             build_finetune_recipe(cast(Any, what), source, model="m")
 
 
-def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) -> None:
+def test_an_option_that_does_not_apply_is_not_said_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "t.toml"
     file.write_text('kind = "classification"\ntrain = "t.csv"\nseparator = ";"\n', encoding="utf-8")
-    with pytest.raises(PalavraError, match=r"^task task: columns\.question means nothing for classification"):
+    with pytest.raises(PalavraError, match=r"^task task: columns\.question does not apply to classification"):
         build_finetune_recipe("classification", file, model="m", multilabel=True, set=["task.columns.question=q"])
     assert build_finetune_recipe("classification", file, model="m", multilabel=True).tasks[0].separator == ";"
 
@@ -320,8 +329,11 @@ def test_an_option_that_means_nothing_is_not_said_of_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"last_n": 3}, 'last_n= means nothing to the strategy full: add strategy="last-n"'),
-        ({"last_n": 3, "strategy": "lora"}, 'last_n= means nothing to the strategy lora: add strategy="last-n"'),
+        ({"last_n": 3}, "last_n= does not apply to strategy full; it applies to last-n: leave it out"),
+        (
+            {"last_n": 3, "strategy": "lora"},
+            "last_n= does not apply to strategy lora; it applies to last-n: leave it out",
+        ),
         (
             {"valid": "v.csv", "valid_fraction": 0.2},
             "valid_fraction= would not be read, for there are validation examples",
@@ -358,7 +370,9 @@ def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
     if kind in ("classification", "pairs", "regression"):
         assert model.predict([record], overflow="window") == model.predict([record])
         return
-    with pytest.raises(PalavraError, match=f"^overflow= means nothing for {kind}, only for classification, reg"):
+    with pytest.raises(
+        PalavraError, match=f"^overflow= does not apply to {kind}; it applies to classification and reg"
+    ):
         model.predict([record], overflow="window")
 
 

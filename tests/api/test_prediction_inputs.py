@@ -177,7 +177,9 @@ def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> 
     )
     assert len(answers["best"]) == 7
     for kind in ("regression", "token-classification", "multiple-choice"):
-        with pytest.raises(PalavraError, match=f"top= means nothing to {kind}"):
+        with pytest.raises(
+            PalavraError, match=f"top= does not apply to {kind}; it applies to classification and question-answering"
+        ):
             palavra.load(folders / kind, kind="fine-tuned").predict([EXAMPLES[kind]], top=2)
     with pytest.raises(PalavraError, match="top= is 0"):
         model.predict(["a boat"], top=0)

@@ -12,7 +12,7 @@ from builders.models import CPU, build_causal_model, build_model, model_config
 from typer.testing import CliRunner
 
 from palavra.cli import app
-from palavra.cli.options import one_line
+from palavra.cli.printing import one_line
 from palavra.errors import PalavraError, options_as_flags
 from palavra.inference.masked import MaskedModel
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs
@@ -147,7 +147,7 @@ def test_a_causal_model_masks_nothing(folder: Path) -> None:
         json.loads(palavra("compare-pairs", folder / "causal", folder / "pairs.jsonl", "--json"))["masking"] == "none"
     )
     for masking in ("word", "none"):
-        with pytest.raises(PalavraError, match="means nothing to a causal language model"):
+        with pytest.raises(PalavraError, match="does not apply to a causal language model"):
             palavra("compare-pairs", folder / "causal", folder / "pairs.jsonl", "--masking", masking)
     with pytest.raises(PalavraError, match=r"causal\+masked"):
         palavra("compare-pairs", folder / "masked", folder / "pairs.jsonl", "--masking", "none")

@@ -12,8 +12,8 @@ from palavra.api import finetune as api_finetune
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
 from palavra.finetuning import run as finetuning_run
+from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run import FineTuned
-from palavra.recipe.finetuning_options import optimizer_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -57,7 +57,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         ({"seed": 4}, "seed = 0"),
         ({"test": "other.csv"}, r"\(test\)"),
         ({"hidden_sizes": (8,)}, r"\(hidden_sizes\)"),
-        ({"recipe": "other.toml"}, "recipe= means nothing with resume=True"),
+        ({"recipe": "other.toml"}, "recipe= does not apply to resume=True"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

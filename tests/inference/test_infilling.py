@@ -244,7 +244,7 @@ def test_lengths_are_ranked_by_the_probability_a_token() -> None:
         ("[MASK]", {"n_best": 0}, f"n_best is 0: it must be 1 to {SMALL.vocab_size}"),
         ("[MASK]", {"n_best": 99}, f"n_best is 99: it must be 1 to {SMALL.vocab_size}"),
         ("[MASK]", {"n_best": 3, "beam": 2}, "beam is 2: it must be at least n_best, which is 3"),
-        ("[MASK]", {"order": "parallel", "beam": 9}, "a beam means nothing"),
+        ("[MASK]", {"order": "parallel", "beam": 9}, 'beam= does not apply to order="parallel"'),
         ("[MASK]", {"order": "random"}, "order is 'random': it must be parallel or iterative"),
         ("[MASK]", {"lengths": (0, 2)}, "lengths of the blank are 0 to 2"),
         ("[MASK]", {"lengths": (3, 2)}, "lengths of the blank are 3 to 2"),

@@ -222,7 +222,9 @@ def evaluated(out: Path, written: dict[str, Any]) -> Any:
 
 
 def test_a_mixture_of_another_objective_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(PalavraError, match=r"mixture means something to objective=.causal\+masked. only"):
+    with pytest.raises(
+        PalavraError, match=r"mixture\.\w+ does not apply to objective \S+; it applies to causal\+masked: leave it out"
+    ):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=0.5", objective="masked")
     with pytest.raises(PalavraError, match=r"mixture.causal_fraction is 2"):
         mixed_run(corpus, tmp_path / "m", 1, "mixture.causal_fraction=2")

@@ -198,7 +198,10 @@ def test_a_model_is_continued_by_its_own_objective(finished: Path, masked: Path,
     [
         ({"family": "bert"}, 'objective="causal" trains llama or gpt2, not bert'),
         ({"family": "llama", "objective": "masked"}, 'not llama: choose another family=, or objective="causal"'),
-        ({"set": ("masking.mask_rate=0.3",)}, 'masking means nothing to objective="causal"'),
+        (
+            {"set": ("masking.mask_rate=0.3",)},
+            "masking.mask_rate does not apply to objective causal; it applies to masked",
+        ),
     ],
 )
 def test_what_does_not_go_with_the_objective_is_an_error(

@@ -234,6 +234,6 @@ def test_a_field_of_another_kind_is_refused() -> None:
         TaskSpec(kind="regression", columns=Columns(answers="a")),
         TaskSpec(kind="token-classification", separator=";"),
     ):
-        with pytest.raises(PalavraError, match=f"means nothing for {spec.kind}") as caught:
+        with pytest.raises(PalavraError, match=f"does not apply to {spec.kind}; it applies to ") as caught:
             check_fields(spec)
         assert "\n" not in str(caught.value)

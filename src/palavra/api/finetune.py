@@ -1,9 +1,9 @@
 """The Python functions of labelled tasks, with the names of the commands."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
@@ -12,12 +12,14 @@ from palavra.experiments.runs import Repetition
 from palavra.finetuning.run import FineTuned, resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
+from palavra.option import does_not_apply
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import (
     Kind,
     _tasks,
     build_finetune_recipe,
 )
+from palavra.recipe.typed_options import FinetuneOptions
 from palavra.training.run_directory import RunDirectory
 
 
@@ -28,18 +30,19 @@ def finetune(
     out: str | Path,
     seeds: int = 1,
     folds: int | None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
     resume: bool = False,
     log: Log | None = None,
-    **options: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> FineTuned | RepeatedRuns:
     """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
 
-    `kind`, `train` and `options` are those of the command `palavra finetune`, with underscores: `model`, `valid`,
-    `test`, `label`, `strategy`, `epochs`, `learning_rate`, `metric`, `set` and the others; the signature of
-    `build_finetune_recipe` has their types. With `seeds` above 1 the run is repeated with as many seeds,
-    with `folds` the training examples are cross-validated; both report mean and interval, and `out`
-    holds the best of the models. With `resume` an interrupted run goes on exactly, with its own recipe (only `set`
-    changes it): `kind`, `train` and `options` may be left out, and have to be the run's own where they are given.
+    `kind` and `train` as in `build_finetune_recipe`; `recipe` is a TOML file, which the options and then `set`
+    ("key=value") change; `palavra.options("finetune")` lists both. With `seeds` above 1 the run is repeated with that
+    many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out` holds
+    the best of the models. With `resume` an interrupted run resumes exactly, with its own recipe (only `set` changes
+    it): `kind`, `train` and the options may be left out, and have to be the run's own where they are given.
     Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
     """
     log = log or Log(quiet=True)
@@ -51,23 +54,24 @@ def finetune(
     if seeds > 1 and folds is not None:
         raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
     if resume and seeds == 1 and folds is None:
-        _check_same(target, kind, train, options)
-        return resume_finetuning(target, tuple(options.get("set") or ()), log)
+        _check_same(target, kind, train, recipe, options)
+        return resume_finetuning(target, tuple(set), log)
     begun = target / "repeated.toml"
-    if resume and begun.exists() and not (kind or train or any(value not in (None, ()) for value in options.values())):
-        recipe = configuration.from_toml(Repetition, begun).recipe
+    given = any(value not in (None, ()) for value in (kind, train, recipe, set, *options.values()))
+    if resume and begun.exists() and not given:
+        made = configuration.from_toml(Repetition, begun).recipe
     else:
-        recipe = build_finetune_recipe(kind, train, **{"model": None, **options})
-    if options.get("last_n") is not None and recipe.strategy.name != "last-n":
-        raise PalavraError(f"--last-n means nothing to the strategy {recipe.strategy.name}: add --strategy=last-n")
+        made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
     if folds is not None:
-        return run_folds(recipe, folds, target, resume, log)
+        return run_folds(made, folds, target, resume, log)
     if seeds > 1:
-        return run_seeds(recipe, seeds, target, resume, log)
-    return run_finetuning(recipe, target, log)
+        return run_seeds(made, seeds, target, resume, log)
+    return run_finetuning(made, target, log)
 
 
-def _check_same(out: Path, kind: Kind | None, train: str | Path | None, options: Mapping[str, Any]) -> None:
+def _check_same(
+    out: Path, kind: Kind | None, train: str | Path | None, recipe: str | Path | None, options: FinetuneOptions
+) -> None:
     """Raise PalavraError where what is given is not what the run in `out` was begun with."""
     run = RunDirectory(out)
     if (out / "repeated.toml").exists():
@@ -75,18 +79,17 @@ def _check_same(out: Path, kind: Kind | None, train: str | Path | None, options:
     run.check_present()
     own = configuration.from_toml(FinetuneRecipe, run.recipe)
     differing = _other_tasks(own, kind, train)
-    given = {key: value for key, value in options.items() if key != "set" and value not in (None, ())}
-    if given.pop("recipe", None) is not None:
-        raise PalavraError(f"--recipe means nothing with --resume: {run.recipe} is the run's own; leave it out")
-    if given.get("epochs") == own.train.epochs:
-        del given["epochs"]  # it holds as steps
-    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **{"model": None, **given}))
+    if recipe is not None:
+        raise PalavraError(does_not_apply("--recipe", f"--resume, for {run.recipe} is the run's own"))
+    if options.get("epochs") == own.train.epochs:
+        options = {**options, "epochs": None}  # it holds as steps
+    made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **options))
     now = configuration.to_toml(made).splitlines()
     differing += [line for line in configuration.to_toml(own).splitlines() if line not in now]
     if differing or made != own:
         raise PalavraError(
-            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(given)}): resume it without other options, "
-            "or choose another --out"
+            f"{out} was begun otherwise ({'; '.join(differing) or ', '.join(options)}): resume it without other "
+            "options, or choose another --out"
         )
 
 

@@ -13,7 +13,7 @@ from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.inputs import open_input
 from palavra.tasks.column_options import InputColumns
-from palavra.tasks.spec import Overflow, option
+from palavra.tasks.spec import Overflow, column_flag
 from palavra.tasks.task import PLAIN, DecodeOptions, Located, Prediction, Reader
 
 Format = Literal["text", "jsonl"]
@@ -58,7 +58,7 @@ def _refuse(options: dict[str, Any], why: str) -> None:
     """Raise PalavraError for options that mean nothing here."""
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise PalavraError(f"{option(given[0])} means nothing here: {why}")
+        raise PalavraError(f"{column_flag(given[0])} means nothing here: {why}")
 
 
 def predict_all(

@@ -10,89 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from palavra.cli.app import app
-from palavra.cli.options import (
-    Column,
-    Device,
-    DocumentsOption,
-    Encoding,
-    Json,
-    Lines,
-    Masking,
-    Model,
-    Quiet,
-    Task,
-    documents_kind,
-    one_line,
-    print_json,
-    texts_of,
-)
-from palavra.cli.records import InputOptions, RecordOptions, reads_records
+from palavra.cli.parameters import Device, Json, Masking, Model, Task, takes_options, texts_of
+from palavra.cli.printing import one_line
 from palavra.errors import PalavraError
-
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        help="question-answering: give no answer where none scores more than this above the best "
-        "one; 0 as SQuAD 2.0. [the task's]"
-    ),
-]
-
-
-@app.command()
-@reads_records
-def evaluate(
-    model: Model,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Held-out text, or labelled examples for a fine-tuned model. [what the model's own run held out]",
-            show_default=False,
-        ),
-    ] = None,
-    column: Column = None,
-    documents: DocumentsOption = None,
-    lines: Lines = False,
-    task: Task = None,
-    *,
-    records: RecordOptions,
-    threshold: Threshold = None,
-    articles: Annotated[
-        Literal["en", "pt", "none"] | None,
-        typer.Option(help="question-answering: the language whose articles do not count. [the task's]"),
-    ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Fine-tuned: write what is predicted for each example, as JSON lines.")
-    ] = None,
-    sliding: Annotated[
-        bool, typer.Option("--sliding", help="Next words: windows of long documents overlap by half. [cut apart]")
-    ] = False,
-    device: Device = "auto",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """How good a model is: at hidden words (15%, fixed seed), next words, or labelled examples."""
-    from palavra.api.evaluate import evaluate as evaluate_model
-    from palavra.log import Log
-
-    found = evaluate_model(
-        model,
-        *(sources or ()),
-        column=column,
-        documents=documents_kind(documents, lines),
-        task=task,
-        threshold=threshold,
-        articles=articles,
-        predictions=predictions,
-        sliding=sliding or None,
-        device=device,
-        log=Log(quiet=quiet),
-        **records.given(),
-    )
-    if as_json:
-        print_json(found.to_json())
-        return
-    for line in found.lines():
-        typer.echo(line)
 
 
 @app.command()
@@ -316,43 +236,6 @@ def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
 
 
 @app.command()
-def compare_pairs(
-    model: Model,
-    file: Annotated[
-        str,
-        typer.Argument(
-            help="Minimal pairs, with sentence_good, sentence_bad, UID: .jsonl .json .csv .tsv .parquet, hf://; - for "
-            "standard input, as JSON lines.",
-            show_default=False,
-        ),
-    ],
-    masking: Masking = None,
-    encoding: Encoding = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
-    from palavra.inference.causal import CausalModel
-    from palavra.inference.loading import load
-    from palavra.inference.masked import MaskedModel
-    from palavra.inference.minimal_pairs import compare_pairs as compare
-    from palavra.inference.minimal_pairs import read_pairs
-    from palavra.inference.streaming import masking_of, scorer
-
-    loaded = load(model, device=device)
-    loaded.check_offers("score")
-    assert isinstance(loaded, MaskedModel | CausalModel)
-    used = masking_of(loaded, masking)
-    found = compare(read_pairs(file, encoding=encoding or "utf-8"), scorer(loaded, used))
-    if as_json:
-        print_json({**vars(found), "masking": used, "phenomena": [vars(one) for one in found.phenomena]})
-        return
-    for one in found.phenomena:
-        typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
-    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {used})")
-
-
-@app.command()
 def embed(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
@@ -391,7 +274,7 @@ def embed(
 
 
 @app.command()
-@reads_records
+@takes_options("predict")
 def predict(
     model: Model,
     texts: Annotated[
@@ -412,13 +295,8 @@ def predict(
     ] = None,
     task: Task = None,
     *,
-    records: InputOptions,
-    threshold: Threshold = None,
+    options: dict[str, Any],
     top: Annotated[int | None, typer.Option(help="The most probable classes or answers in `best`. [5]")] = None,
-    overflow: Annotated[
-        Literal["truncate", "window"] | None,
-        typer.Option(help="Texts beyond the context: cut them, or average over windows. [as trained]"),
-    ] = None,
     device: Device = "auto",
 ) -> None:
     """What a fine-tuned model says of texts or records: JSON lines, in order."""
@@ -429,15 +307,5 @@ def predict(
     loaded = load(model, device=device)
     loaded.check_offers("predict")
     assert isinstance(loaded, FineTunedModel)
-    for one in predict_inputs(
-        loaded,
-        texts or (),
-        file,
-        task=task,
-        overflow=overflow,
-        format=format,
-        threshold=threshold,
-        top=top,
-        **records.given(),
-    ):
+    for one in predict_inputs(loaded, texts or (), file, task=task, format=format, top=top, **options):
         typer.echo(json.dumps(one, ensure_ascii=False))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from palavra.option import option
+
 DocumentUnit = Literal["file", "line", "blank-line"]
 
 
@@ -10,16 +12,32 @@ DocumentUnit = Literal["file", "line", "blank-line"]
 class SourceConfig:
     """Where the text is and how it is read.
 
-    `sources`: files, folders (read recursively, in order of their names, without what earlier runs wrote there),
-    globs, and `hf://dataset[/config]:split`. Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last
-    also with `.gz`, `.bz2`, `.xz` or `.zst` behind. `column`: where records keep their text. `documents`:
-    what one document is in a `.txt`: the whole "file", a "line", or lines up to a "blank-line"; in the others
-    it is a record. `encoding`: of the text files. `max_document_chars`: in characters; a longer one is cut at a
-    blank into several, with nothing dropped, so that memory stays bounded.
+    Files are `.txt`, `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last also with `.gz`, `.bz2`, `.xz` or `.zst`
+    behind; folders are read recursively, in order of names, without what earlier runs wrote there. In files with
+    columns, a document is a record. A document that is cut loses nothing.
     """
 
-    sources: tuple[str, ...] = ()
-    column: str = "text"
-    documents: DocumentUnit = "file"
-    encoding: str = "utf-8"
-    max_document_chars: int = 1_000_000
+    sources: tuple[str, ...] = option(
+        (), help="Files, folders, globs, hf://dataset[/config]:split: the arguments of the command.", path=True
+    )
+    column: str = option(
+        "text",
+        help="Column with the text, in files that have columns.",
+        flag="--column",
+        commands=("tokenizer train", "prepare", "pretrain", "evaluate", "demo"),
+    )
+    documents: DocumentUnit = option(
+        "file",
+        help="What a document is in .txt files: the file, a line, or the lines up to a blank one.",
+        flag="--documents",
+        commands=("tokenizer train", "prepare", "pretrain", "evaluate", "demo"),
+    )
+    encoding: str = option(
+        "utf-8",
+        help="Encoding of text files.",
+        flag="--encoding",
+        commands=("tokenizer train", "prepare", "pretrain", "compare-pairs", "demo"),
+    )
+    max_document_chars: int = option(
+        1_000_000, help="Characters of a document; a longer one is cut at a blank into several."
+    )

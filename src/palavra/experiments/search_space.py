@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import effective_output
+from palavra.option import applicable
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import override_recipe
-from palavra.training.config import effective_strategy
+from palavra.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -106,7 +106,6 @@ def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
     """What is searched where nobody says: the learning rate by its logarithm, from a fifth to five times the recipe's;
     the strategies full, last-n and lora, unless the recipe has another than full or starts from scratch; epochs from
     half the recipe's to half as many again, unless it counts in steps. `recipe` is settled."""
-    assert recipe.optimizer is not None
     rate, epochs = recipe.optimizer.max_lr, recipe.train.epochs
     searches = [f"optimizer.learning_rate={rate / RATE_FACTOR:.4g}..{rate * RATE_FACTOR:.4g}:log"]
     if recipe.strategy.name == "full" and not recipe.from_scratch:
@@ -125,8 +124,8 @@ def apply(recipe: FinetuneRecipe, values: dict[str, Value]) -> FinetuneRecipe:
 def effective(recipe: FinetuneRecipe) -> FinetuneRecipe:
     """The recipe without what a trial's choices leave aside, such as the rank of another strategy: one that can be run
     again as it stands."""
-    tasks = tuple(replace(task, output=effective_output(task.output)) for task in recipe.tasks)
-    return replace(recipe, strategy=effective_strategy(recipe.strategy), tasks=tasks)
+    tasks = tuple(applicable(task, TaskSpec(kind=task.kind)) for task in recipe.tasks)
+    return applicable(replace(recipe, tasks=tasks), FinetuneRecipe())
 
 
 def typed(recipe: FinetuneRecipe, values: dict[str, Value]) -> dict[str, Any]:

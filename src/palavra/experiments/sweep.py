@@ -4,7 +4,7 @@ prunes the trials."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
@@ -12,6 +12,7 @@ from palavra.experiments.runs import evaluation_in, take_model, values_of
 from palavra.experiments.search_space import default_searches, read_space
 from palavra.experiments.trials import Direction, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
+from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.finetuning.validate import check_recipe
@@ -19,8 +20,9 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.log import Log
 from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
-from palavra.recipe import FinetuneRecipe, open_optimizer
-from palavra.recipe.finetuning_options import Kind, build_finetune_recipe, optimizer_of
+from palavra.recipe import FinetuneRecipe
+from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
+from palavra.recipe.typed_options import FinetuneOptions
 from palavra.report import write_report
 from palavra.run_records import FinetuningEvaluation, FinetuningRun, SweepTrial
 from palavra.training.run_directory import RunDirectory
@@ -59,25 +61,27 @@ def sweep(
     trials: int = 20,
     search: Sequence[str] = (),
     minutes: float | None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
     resume: bool = False,
     log: Log | None = None,
-    **options: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
-    `kind`, `train` and `options` are those of `build_finetune_recipe`; `search` as in `search_space.read_space`, by
-    default learning rate, strategy and epochs around the recipe's. The first trial is the recipe itself, as far as it
-    lies in the space. After `minutes` no further trial starts. Only the best trial is scored on the test examples,
-    once, at the end. With `resume` an interrupted sweep continues: finished trials are kept, an unfinished one is run
-    again, and `trials` may be larger. Raises PalavraError for wrong input or where Optuna is missing, Interrupted after
-    a signal.
+    `kind`, `train`, `recipe`, `set` and the options are those of `build_finetune_recipe`; `search` as in
+    `search_space.read_space`, by default learning rate, strategy and epochs around the recipe's. The first trial is the
+    recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Only the best trial is
+    scored on the test examples, once, at the end. With `resume` an interrupted sweep continues: finished trials are
+    kept, an unfinished one is run again, and `trials` may be larger. Raises PalavraError for wrong input or where
+    Optuna is missing, Interrupted after a signal.
     """
     if trials < 1:
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
     if minutes is not None and not minutes > 0:
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
-    recipe = build_finetune_recipe(kind, train, **options)
-    return run_sweep(recipe, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
+    made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
+    return run_sweep(made, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
 
 
 def run_sweep(
@@ -124,11 +128,8 @@ def _with_optimizer(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRec
     """Return the recipe with its model's optimizer, and the same with the default learning rate."""
     pretrained = Path(recipe.model)
     settled = recipe.settled(read_config(pretrained).hidden_size, optimizer_of(pretrained))
-    assert settled.optimizer is not None
-    if recipe.optimizer is None:
-        # Without a rate: its default depends on the strategy, which may be searched.
-        recipe = replace(recipe, optimizer=open_optimizer(settled.optimizer.name))
-    return recipe, settled
+    # Without a rate: its default depends on the strategy, which may be searched.
+    return replace(recipe, optimizer=replace(recipe.optimizer, name=settled.optimizer.name)), settled
 
 
 def _check_place(run: RunDirectory, resume: bool) -> None:

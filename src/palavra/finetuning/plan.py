@@ -5,21 +5,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from palavra import config as configuration
 from palavra.finetuning.splits import SPLITS, Split, read_split
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
 from palavra.inference.finetuned import context_of
 from palavra.model.compute import Compute, choose_compute, for_dropout
 from palavra.model.config import ModelConfig
 from palavra.model.directory import read_config
-from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import optimizer_of
+from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.run_records import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import BatchSampler
+from palavra.tasks.saved_model import is_task_directory
 from palavra.tokenizer import Tokenizer
 from palavra.training.config import OptimizerName
+from palavra.typed_json import read_json
 
 # A shorter run does not earn its compilation back.
 WORTH_COMPILING_TOKENS = 6e6
@@ -49,10 +53,9 @@ def resolve_finetuning(
 ) -> ResolvedFinetuning:
     """Fill in everything that a recipe leaves open; a resolved recipe stays as it is. Sets the number of threads of
     this process."""
-    config = read_config(Path(recipe.model))
+    config = recipe.body.applied_to(read_config(Path(recipe.model)))
     recipe = recipe.settled(config.hidden_size, pretrained_with)
     optimizer, train = recipe.optimizer, recipe.train
-    assert optimizer is not None
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     encoded = {split.task.spec.name: encode_split(split, tokenizer, config) for split in splits}
@@ -122,3 +125,13 @@ def plan_finetuning(recipe: FinetuneRecipe) -> FinetuningPlan:
         truncated={name: one.train.truncated for name, one in resolved.encoded.items()},
         reasons=resolved.reasons,
     )
+
+
+def optimizer_of(pretrained: Path) -> OptimizerName | None:
+    """Return the optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for
+    models from elsewhere. Raises PalavraError for a damaged recipe."""
+    recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
+    if is_task_directory(pretrained):
+        known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
+        return next((name for name in get_args(OptimizerName) if name == known), None)
+    return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None

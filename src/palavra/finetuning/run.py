@@ -13,7 +13,7 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
-from palavra.finetuning.plan import ResolvedFinetuning, resolve_finetuning
+from palavra.finetuning.plan import ResolvedFinetuning, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
@@ -32,7 +32,6 @@ from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import optimizer_of
 from palavra.report import write_report
 from palavra.run_records import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
@@ -46,6 +45,7 @@ from palavra.tasks.saved_model import (
 from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
+from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
@@ -96,9 +96,9 @@ def finetune_splits(
     splits: Sequence[Split],
     out: Path,
     log: Log,
-    as_job: Callable[[FinetuningJob], FinetuningJob] = lambda job: job,
+    on_validation: Callable[[FinetuningJob, Validation], None] | None = None,
 ) -> FineTuned:
-    """Fine-tune on examples that are in memory; `as_job` may replace the job that is trained."""
+    """Fine-tune on examples that are in memory; `on_validation` as in `FinetuningJob`."""
     check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
@@ -108,7 +108,7 @@ def finetune_splits(
         tokenizer = Tokenizer.load(pretrained)
         pretrained_with = optimizer_of(pretrained)
         resolved = resolve_finetuning(recipe, splits, tokenizer, pretrained_with)
-        job = as_job(build_job(resolved, splits))
+        job = replace(build_job(resolved, splits), on_validation=on_validation)
         _describe(job, splits, log)
         for line in resolved.reasons:
             log.line(line)
@@ -157,7 +157,7 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
     recipe, compute = resolved.recipe, resolved.compute
     tasks = {split.task.spec.name: split.task for split in splits}
     torch.manual_seed(recipe.train.seed)
-    config = read_config(Path(recipe.model))
+    config = recipe.body.applied_to(read_config(Path(recipe.model)))
     model = build_task_model(config, tasks, learned_weights=recipe.mixing.weighting == "uncertainty")
     if not recipe.from_scratch:
         load_pretrained(model, Path(recipe.model))

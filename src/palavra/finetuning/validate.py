@@ -5,14 +5,13 @@ from pathlib import Path
 
 from palavra.errors import PalavraError
 from palavra.finetuning.splits import Split
-from palavra.model.config import check_output
 from palavra.model.directory import read_config
 from palavra.model.task_heads import check_head_name
+from palavra.option import does_not_apply, misapplied
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.saved_model import check_head
-from palavra.tasks.spec import MixingConfig, check_fields
+from palavra.tasks.spec import MixingConfig, TaskSpec, check_fields
 from palavra.tasks.task import AnyTask
-from palavra.training.config import check_strategy
 
 
 def check_recipe(recipe: FinetuneRecipe) -> None:
@@ -31,12 +30,14 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
 def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
     """Raise PalavraError for settings that change nothing. Not for a sweep, in which one trial may use what another
     leaves aside."""
-    check_strategy(recipe.strategy)
+    for problem in misapplied(recipe, FinetuneRecipe()):
+        raise PalavraError(problem)
     if len(tasks) == 1 and recipe.mixing != MixingConfig():
-        raise PalavraError("mixing means nothing for a single task: leave it out")
+        raise PalavraError(does_not_apply("mixing", "a single task", ["several"]))
     config = read_config(Path(recipe.model))
     for task in tasks:
-        check_output(task.spec.output, task.spec.name)
+        for problem in misapplied(task.spec, TaskSpec(kind=task.spec.kind)):
+            raise PalavraError(f"task {task.spec.name}: {problem}")
         check_head(config, task)
         if (task.spec.max_length or 0) > config.context:
             raise PalavraError(

@@ -21,6 +21,7 @@ from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
+from palavra.option import does_not_apply
 from palavra.tasks.column_options import InputColumns, LabelledColumns, check_read, given_columns
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, offsets_of, ranges
 from palavra.tasks.question_answering.scores import AnswerScorer
@@ -193,16 +194,14 @@ class FineTunedModel(AnyModel):
         A threshold of 0 is the rule of SQuAD 2.0. A directory of `transformers` does not say whether its model learned
         this, so unasked it never gives no answer. Raises PalavraError for options that mean nothing to the task.
         """
-        name, chosen = self.task(task)
+        _, chosen = self.task(task)
         kind = chosen.spec.kind
         if top is not None and top < 1:
             raise PalavraError(f"--top is {top}: it must be at least 1")
         if top is not None and not chosen.output.listed:
-            raise PalavraError(
-                f"--top means nothing to {kind}, only to classification and question-answering: leave it out"
-            )
+            raise PalavraError(does_not_apply("--top", kind, ("classification", "question-answering")))
         if threshold is not None:
-            _check_answers(name, chosen)
+            _check_answers("--threshold", chosen)
             # Checks the value.
             replace(chosen.spec.question_answering, threshold=threshold)
         return DecodeOptions(top_k=top, threshold=threshold)
@@ -240,9 +239,7 @@ class FineTunedModel(AnyModel):
         """`predict` of examples that a `reader` made."""
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
-            raise PalavraError(
-                f"--overflow means nothing for {chosen.spec.kind}, only for {', '.join(SPLIT_BY_REQUEST)}: leave it out"
-            )
+            raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
         if not examples:
             return []
         encoded = self.encode(chosen, examples, overflow)
@@ -266,7 +263,7 @@ class FineTunedModel(AnyModel):
         language the scores of answers leave out."""
         options = self.options(task, threshold=threshold)
         if articles is not None:
-            _check_answers(*self.task(task))
+            _check_answers("--articles", self.task(task)[1])
         chosen, encoded, decoded = self._decoded(examples, task, options)
         scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
         scores = scorer.score(examples, encoded, decoded)
@@ -289,12 +286,10 @@ class FineTunedModel(AnyModel):
         )
 
 
-def _check_answers(name: str, task: AnyTask) -> None:
-    """Raise PalavraError unless the task is question answering."""
+def _check_answers(option: str, task: AnyTask) -> None:
+    """Raise PalavraError for an option of question answering that another task was given."""
     if task.spec.kind != "question-answering":
-        raise PalavraError(
-            f"{name} is {task.spec.kind}, not question-answering: a threshold and articles mean nothing to it"
-        )
+        raise PalavraError(does_not_apply(option, task.spec.kind, ("question-answering",)))
 
 
 def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Prediction]:

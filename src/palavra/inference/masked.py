@@ -27,6 +27,7 @@ from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_masked_model
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
+from palavra.option import does_not_apply
 from palavra.tokenizer import Tokenizer
 
 # Texts whose token vectors are held at once.
@@ -133,7 +134,7 @@ class MaskedModel(AnyModel):
         """
         self._check_count("n_best", n_best)
         if beam is not None and order == "parallel":
-            raise PalavraError('a beam means nothing to order "parallel", whose best fillings are exact: leave it out')
+            raise PalavraError(does_not_apply("--beam", "--order=parallel, whose best fillings are exact"))
         if beam is not None and beam < n_best:
             raise PalavraError(f"beam is {beam}: it must be at least n_best, which is {n_best}")
         given, single = one_or_more(texts)

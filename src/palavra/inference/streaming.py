@@ -12,6 +12,7 @@ from palavra.inference.infilling import Filling, Order
 from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
 from palavra.inference.scoring import Masking, Score
+from palavra.option import does_not_apply
 
 ScoreMasking = Masking | Literal["none"]
 Found = TypeVar("Found")
@@ -92,7 +93,7 @@ def masking_of(model: MaskedModel | CausalModel, masking: ScoreMasking | None) -
     of a causal model, or of a `MixedModel` read from left to right. Raises PalavraError for what it cannot do."""
     if isinstance(model, CausalModel):
         if masking is not None:
-            raise PalavraError("--masking means nothing to a causal language model, which masks nothing: leave it out")
+            raise PalavraError(does_not_apply("--masking", "a causal language model, which masks nothing"))
         return "none"
     if masking == "none" and not isinstance(model, MixedModel):
         raise PalavraError("--masking=none is for models trained with --objective=causal+masked: use token or word")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from palavra.errors import PalavraError
+from palavra.option import option
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 LayerKind = Literal["global", "local"]
@@ -121,21 +122,38 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """What stands between the body and the output layer.
+    """What stands between the body and the output layer. Batch normalization is that of Ioffe and Szegedy 2015. None
+    stands for what the model's family has (`transformers`' `AutoModelFor...`): BERT has one hidden tanh layer on [CLS],
+    and none on tokens."""
 
-    `pooling` of a sequence's vectors: that of "cls", their "mean" or their "max". `hidden_sizes` widths of the hidden
-    layers, each followed by `activation`; `norm` "batch" normalizes before the activation (Ioffe and Szegedy 2015),
-    "layer" after it (as ModernBERT has it), "off" not at all. `bias` of the hidden layers. `dropout` before the output
-    layer, and after each hidden layer but the last. Whatever is None is as the model's family has it (`transformers`'
-    `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens.
-    """
-
-    pooling: Pooling | None = None
-    hidden_sizes: tuple[int, ...] | None = None
-    activation: HeadActivation | None = None
-    norm: HeadNorm | None = None
-    bias: bool | None = None
-    dropout: float = 0.1
+    pooling: Pooling | None = option(
+        None,
+        help="How a text becomes one vector: that of [CLS], the mean or the maximum of all.",
+        flag="--pooling",
+        unset="the family's",
+        when={"kind": ("classification", "regression", "multiple-choice")},
+    )
+    hidden_sizes: tuple[int, ...] | None = option(
+        None,
+        help="Widths of the head's hidden layers, such as 256,128; empty for none.",
+        flag="--hidden-sizes",
+        unset="the family's",
+    )
+    activation: HeadActivation | None = option(
+        None, help="Activation of the hidden layers.", flag="--activation", unset="the family's"
+    )
+    norm: HeadNorm | None = option(
+        None,
+        help="Normalization of the hidden layers: batch before the activation, layer after it.",
+        flag="--norm",
+        unset="the family's",
+    )
+    bias: bool | None = option(None, help="Whether the hidden layers have biases.", unset="the family's")
+    dropout: float = option(
+        0.1,
+        help="Dropout of the head, before the output layer and after each hidden layer but the last.",
+        flag="--head-dropout",
+    )
 
     def __post_init__(self) -> None:
         for width in self.hidden_sizes or ():
@@ -157,18 +175,17 @@ class HeadConfig:
         return replace(base, dropout=self.dropout, **given)
 
 
-# The fields of `OutputConfig` that mean something to one layer only.
-_ONLY: dict[str, OutputName] = {"tree": "hierarchical", "samples": "sampled"}
-
-
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """`tree` shapes the hierarchical softmax; `samples` is how many negatives the sampled one draws a step (at most
-    K)."""
+    """The output layer of a classifier."""
 
-    name: OutputName = "softmax"
-    tree: TreeName = "huffman"
-    samples: int = 1024
+    name: OutputName = option(
+        "softmax", help="Output layer; the others than softmax are for very many classes.", flag="--output"
+    )
+    tree: TreeName = option("huffman", help="Tree over the classes.", when={"name": ("hierarchical",)})
+    samples: int = option(
+        1024, help="Negatives drawn a step, at most the number of classes.", when={"name": ("sampled",)}
+    )
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OutputName):
@@ -177,19 +194,3 @@ class OutputConfig:
             raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
         if self.samples < 1:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
-
-
-def effective_output(config: OutputConfig) -> OutputConfig:
-    """The same without what means nothing to its layer."""
-    plain = OutputConfig()
-    return replace(config, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != config.name})
-
-
-def check_output(config: OutputConfig, task: str) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the layer of the `task`."""
-    effective = effective_output(config)
-    for name, of in _ONLY.items():
-        if getattr(config, name) != getattr(effective, name):
-            raise PalavraError(
-                f"task {task}: output.{name} means nothing for output.name {config.name}, only for {of}: leave it out"
-            )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from palavra.errors import PalavraError
+from palavra.option import option
 
 # Words of a span, at most (Joshi et al. 2020, section 3.1).
 LONGEST_SPAN = 10
@@ -12,21 +13,27 @@ LONGEST_SPAN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """Which tokens are sampled, and what becomes of them.
+    """Which tokens are masked, and what becomes of them. Spans of words are those of SpanBERT (Joshi et al. 2020,
+    arXiv:1907.10529, section 3.1)."""
 
-    `mask_rate` of the tokens is sampled at the start of training and `final_mask_rate` at its end (None: the same),
-    linearly in between. Of the sampled ones `mask` become [MASK], `random` another token of the vocabulary, and
-    the rest stay as they are. `unit` says what is drawn: single tokens, whole words, or spans of words whose
-    length is geometric with p = 1/`span_words` (1 to 10), lengths above 10 left out (SpanBERT, Joshi et al. 2020,
-    arXiv:1907.10529, section 3.1: `span_words` 5 gives spans of 3.8 words on average).
-    """
-
-    mask_rate: float = 0.15
-    final_mask_rate: float | None = None
-    mask: float = 0.8
-    random: float = 0.1
-    unit: Literal["token", "word", "span"] = "token"
-    span_words: float = 3.0
+    mask_rate: float = option(
+        0.15,
+        help="Fraction of the tokens to mask at the start of the run; --mask-rate sets it for the whole run.",
+        flag="--mask-rate",
+        replaces=("final_mask_rate",),
+    )
+    final_mask_rate: float | None = option(
+        None, help="The same at the end of the run, linearly in between.", unset="the same throughout"
+    )
+    mask: float = option(0.8, help="Fraction of the masked tokens that become [MASK].")
+    random: float = option(0.1, help="Fraction of the masked tokens that become a random token; the rest stay.")
+    unit: Literal["token", "word", "span"] = option("token", help="What is masked together.")
+    span_words: float = option(
+        3.0,
+        help="Lengths of spans in words are geometric with 1/p of this, 1 to 10. None is above 10 words, so the mean "
+        "is lower: 2.8 of 3, 3.8 of 5.",
+        when={"unit": ("span",)},
+    )
 
     def __post_init__(self) -> None:
         for name in ("mask_rate", "final_mask_rate"):
@@ -41,7 +48,7 @@ class MaskingConfig:
             raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
 
     def mask_rate_at(self, progress: float) -> float:
-        """The share sampled when `progress` (0 to 1) of the training is done."""
+        """Return the fraction of tokens to mask when `progress` (0 to 1) of the training is done."""
         if self.final_mask_rate is None:
             return self.mask_rate
         return self.mask_rate + (self.final_mask_rate - self.mask_rate) * min(1.0, max(0.0, progress))
@@ -59,9 +66,18 @@ class MixtureConfig:
     use vectors and head alike.
     """
 
-    causal_fraction: float = 0.6
-    when: Literal["first", "throughout", "together"] = "first"
-    mntp: bool = False
+    causal_fraction: float = option(
+        0.6, help="Fraction of the steps, or of the sequences of a batch, that predict the next token."
+    )
+    when: Literal["first", "throughout", "together"] = option(
+        "first",
+        help="Which: the first steps; steps spread evenly over the run; or sequences of every batch.",
+    )
+    mntp: bool = option(
+        False,
+        help="Predict a masked token from the vector of the token before it, as the next one is (masked next-token "
+        "prediction).",
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.causal_fraction <= 1:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from palavra.errors import PalavraError
 from palavra.model.directory import read_config
+from palavra.option import misapplied
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.recipe import FAMILIES_OF, Recipe
 
@@ -36,10 +37,8 @@ def _check_objective(recipe: Recipe) -> None:
             f"--objective={recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
             f"--family, or --objective={suited}"
         )
-    if recipe.objective == "causal" and recipe.masking != Recipe().masking:
-        raise PalavraError("masking means nothing to --objective=causal, which hides no token: leave it out")
-    if recipe.objective != "causal+masked" and recipe.mixture != Recipe().mixture:
-        raise PalavraError("mixture means something to --objective=causal+masked only: choose that, or leave it out")
+    for problem in misapplied(recipe, Recipe()):
+        raise PalavraError(problem)
     if recipe.init:
         config = read_config(Path(recipe.init))
         pretraining_objective(recipe).check_config(config, recipe.init)

@@ -1,6 +1,6 @@
 """Recipes: everything that decides what a run computes, in one short TOML file."""
 
-from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe, open_optimizer
+from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe
 from palavra.recipe.pretraining import (
     FAMILIES_OF,
     DataConfig,
@@ -26,6 +26,5 @@ __all__ = [
     "Size",
     "SizeName",
     "TrainConfig",
-    "open_optimizer",
     "vocabulary_for",
 ]

@@ -1,46 +1,55 @@
 """What a fine-tuning run computes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from palavra.config import without_none
 from palavra.errors import PalavraError
-from palavra.model.config import CompileMode, Precision
+from palavra.model.config import CompileMode, ModelConfig, Precision
+from palavra.option import option
 from palavra.recipe.learning_rates import finetuning_rate
 from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
 
 
-def open_optimizer(name: OptimizerName | None) -> OptimizerConfig:
-    """The optimizer of a fine-tuning that says nothing of it: the one that pretrained the model, else AdamW; the rate
-    still open."""
-    return OptimizerConfig(name=name or "adamw", learning_rate=None, beta2=0.999)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """How long and how. `steps`, or `epochs` of all examples, which a resolved recipe holds as steps. `batch_size`
-    examples a step; `micro_batch_tokens` tokens of one forward pass. `log_every`, `eval_every` (None: each epoch),
-    `save_every` in steps. `metric` decides which weights are kept (None, and of several tasks those without it: the
-    task's own); `patience`: stop after so many validations without a better one. `keep_last`, `threads` and the rest
-    as in pretraining; a finished run has no more use for its checkpoints, unless `keep_checkpoints` says that it may
-    go on for longer."""
+    """How long to train, and how. A resolved recipe holds `epochs` as `steps`. A finished run has no more use for its
+    checkpoints, unless `keep_checkpoints` says that it may be made longer."""
 
-    steps: int | None = None
-    epochs: float = 3.0
-    batch_size: int = 32
-    micro_batch_tokens: int = 8192
-    log_every: int = 10
-    eval_every: int | None = None
-    save_every: int | None = None
-    keep_last: int = 1
-    keep_checkpoints: bool = False
-    metric: str | None = None
-    patience: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    precision: Precision = "auto"
-    compile: CompileMode = "auto"
-    tensorboard: bool = False
+    steps: int | None = option(None, help="Length in steps, instead of epochs.", flag="--steps")
+    epochs: float = option(
+        3.0, help="Length in passes over the training examples.", flag="--epochs", replaces=("steps",)
+    )
+    batch_size: int = option(
+        32, help="Examples a step; of question-answering, windows of passages.", flag="--batch-size"
+    )
+    micro_batch_tokens: int = option(8192, help="Tokens of a forward pass.")
+    log_every: int = option(10, help="Steps between lines of metrics.jsonl.")
+    eval_every: int | None = option(None, help="Steps between validations.", unset="each epoch")
+    save_every: int | None = option(
+        None, help="Steps between checkpoints, besides those of better validations.", unset="no others"
+    )
+    keep_last: int = option(1, help="Checkpoints to keep beside the best one during the run.")
+    keep_checkpoints: bool = option(
+        False,
+        help="Keep checkpoints after the run too, several times the size of the model, so that --resume --set "
+        "train.steps=2000 can make it longer.",
+    )
+    metric: str | None = option(
+        None,
+        help="Score that selects the best weights; of several tasks, for those that have it.",
+        flag="--metric",
+        unset="the kind's main score",
+    )
+    patience: int | None = option(
+        None, help="Stop after no improvement in this many validations.", flag="--patience", unset="never"
+    )
+    seed: int = option(0, help="Seed of everything random.", flag="--seed")
+    device: str = option("auto", help="auto, cpu or cuda.")
+    threads: int | None = option(None, help="Threads that compute on a CPU.", unset="all")
+    precision: Precision = option("auto", help="Precision of the matrix products; parameters are float32.")
+    compile: CompileMode = option("auto", help="Whether to compile the layers; auto compiles long runs.")
+    tensorboard: bool = option(False, help="Write TensorBoard files too.")
 
     def __post_init__(self) -> None:
         positive = ("steps", "epochs", "batch_size", "micro_batch_tokens", "log_every", "eval_every", "save_every",
@@ -54,18 +63,51 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRecipe:
-    """A whole fine-tuning run: the pretrained `model`'s directory, the `tasks`, and how they are learned. With
-    `from_scratch` the model's sizes and tokenizer are taken, not its weights."""
+class BodyConfig:
+    """What fine-tuning changes in the pretrained body."""
 
-    model: str = ""
-    from_scratch: bool = False
-    tasks: tuple[TaskSpec, ...] = ()
-    mixing: MixingConfig = field(default_factory=MixingConfig)
-    strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    optimizer: OptimizerConfig | None = None
-    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(name="linear", warmup=0.1))
-    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+    dropout: float | None = option(
+        None,
+        help="Fraction of the body's units set to zero while training.",
+        flag="--dropout",
+        unset="the pretrained model's",
+        when={"strategy.name": ("full", "last-n", "gradual", "lora")},
+    )
+    attention_dropout: float | None = option(
+        None,
+        help="Fraction of the body's attention weights set to zero while training.",
+        unset="the pretrained model's",
+        when={"strategy.name": ("full", "last-n", "gradual", "lora")},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "attention_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise PalavraError(f"body.{name} is {value}: it must be at least 0 and below 1")
+
+    def applied_to(self, config: ModelConfig) -> ModelConfig:
+        """Return the configuration of a body with these changes."""
+        return replace(config, **without_none(dropout=self.dropout, attention_dropout=self.attention_dropout))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """A whole fine-tuning run: the pretrained `model`, the `tasks`, and how they are learned."""
+
+    model: str = option("", help="Folder of the pretrained model.", flag="--model", path=True)
+    from_scratch: bool = option(
+        False, help="Take the model's sizes and tokenizer, not its weights.", flag="--from-scratch"
+    )
+    body: BodyConfig = option(BodyConfig(), help="What changes in the pretrained body.")
+    tasks: tuple[TaskSpec, ...] = option((), help="The tasks.")
+    mixing: MixingConfig = option(MixingConfig(), help="How several tasks are mixed.")
+    strategy: StrategyConfig = option(StrategyConfig(), help="Which parameters are trained.")
+    optimizer: OptimizerConfig = option(
+        OptimizerConfig(name=None, learning_rate=None, beta2=0.999), help="The optimizer."
+    )
+    schedule: ScheduleConfig = option(ScheduleConfig(name="linear", warmup=0.1), help="The learning rate over the run.")
+    train: FinetuneConfig = option(FinetuneConfig(), help="How long to train, and how.")
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
@@ -74,10 +116,10 @@ class FinetuneRecipe:
                 raise PalavraError(f"two tasks are called {name!r}: give each a name of its own")
 
     def settled(self, width: int, pretrained_with: OptimizerName | None) -> "FinetuneRecipe":
-        """The recipe with the optimizer filled in: the one that pretrained the model where that is known, else AdamW,
-        at a rate that suits a body of this width."""
-        optimizer = self.optimizer or open_optimizer(pretrained_with)
+        """Return the recipe with the optimizer filled in: the one that pretrained the model where that is known, else
+        AdamW, at a rate that suits a body of this width."""
+        optimizer = replace(self.optimizer, name=self.optimizer.name or pretrained_with or "adamw")
         if optimizer.learning_rate is None:
-            rate = finetuning_rate(optimizer.name, width, frozen=self.strategy.name == "frozen")
+            rate = finetuning_rate(optimizer.algorithm, width, frozen=self.strategy.name == "frozen")
             optimizer = replace(optimizer, learning_rate=rate)
         return replace(self, optimizer=optimizer)

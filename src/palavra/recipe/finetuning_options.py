@@ -3,162 +3,56 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 from palavra import config as configuration
-from palavra.config import without_none
 from palavra.errors import PalavraError
-from palavra.model.config import HeadActivation, HeadNorm, OutputName, Pooling
-from palavra.recipe import FinetuneRecipe, Recipe, open_optimizer
-from palavra.run_records import FinetuningRun
-from palavra.tasks.column_options import check_read, given_columns
-from palavra.tasks.saved_model import is_task_directory
-from palavra.tasks.spec import COLUMNS_OF, Overflow, Scheme, TaskSpec, reads_separator, unread_fields
-from palavra.training.config import OptimizerConfig, OptimizerName, StrategyName
-from palavra.training.optimizers import OPTIMIZERS
-from palavra.typed_json import read_json
+from palavra.recipe.finetuning import FinetuneRecipe
+from palavra.recipe.options import TASK, check_given, with_options
+from palavra.recipe.typed_options import FinetuneOptions
+from palavra.tasks.column_options import check_read
+from palavra.tasks.spec import KindName, TaskSpec, reads_separator, unread_fields
 
-Kind = Literal[
-    "classification",
-    "regression",
-    "token-classification",
-    "question-answering",
-    "multiple-choice",
-    "multitask",
-]
+Kind = Literal[KindName, "multitask"]
 
 
 def build_finetune_recipe(
     kind: Kind | None,
     train: str | Path | None,
     *,
-    model: str | Path | None,
-    valid: str | Path | None = None,
-    test: str | Path | None = None,
-    valid_fraction: float | None = None,
-    text: str | None = None,
-    text_a: str | None = None,
-    text_b: str | None = None,
-    label: str | Sequence[str] | None = None,
-    words: str | None = None,
-    question: str | None = None,
-    context: str | None = None,
-    answers: str | None = None,
-    choices: str | Sequence[str] | None = None,
-    encoding: str | None = None,
-    multilabel: bool | None = None,
-    separator: str | None = None,
-    class_weights: Literal["none", "balanced"] | None = None,
-    label_smoothing: float | None = None,
-    max_length: int | None = None,
-    overflow: Overflow | None = None,
-    scheme: Scheme | None = None,
-    subwords: Literal["first", "all"] | None = None,
-    pooling: Pooling | None = None,
-    hidden_sizes: Sequence[int] | None = None,
-    activation: HeadActivation | None = None,
-    norm: HeadNorm | None = None,
-    dropout: float | None = None,
-    output: OutputName | None = None,
-    strategy: StrategyName | None = None,
-    last_n: int | None = None,
-    optimizer: OptimizerName | None = None,
-    learning_rate: float | None = None,
-    epochs: float | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    metric: str | None = None,
-    patience: int | None = None,
-    temperature: bool | None = None,
-    from_scratch: bool | None = None,
-    seed: int | None = None,
     recipe: str | Path | None = None,
     set: Sequence[str] = (),
+    **options: Unpack[FinetuneOptions],
 ) -> FinetuneRecipe:
-    """A recipe from a file (or the defaults), changed by what is given here, then by `set` ("key=value"; keys under
+    """Return a recipe from a file (or the defaults), changed by the options, then by `set` ("key=value"; keys under
     `task.` change every task).
 
     `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
-    several (files in it are looked for beside it). Arguments left None change nothing; without `kind`, `train` and
-    `model` those of the `recipe` are taken. Raises PalavraError for an
-    unknown key, a wrong value, or a column or a separator that no task reads, and for a field of a file that means
-    nothing to the task it describes.
+    several (files in it are looked for beside it). Without `kind` and `train` the tasks of the `recipe` are taken.
+    Raises PalavraError for an unknown key, a wrong value, an option or a field of a file that does not apply, or a
+    column or a separator that no task reads.
     """
-    if epochs is not None and steps is not None:
-        raise PalavraError("give one of --epochs and --steps: they both set the length")
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
-    specs, source = _tasks(kind, train, base), _source(str(train), recipe)
-    model = str(model or base.model)
-    columns = given_columns(
-        {
-            "text": text, "text_a": text_a, "text_b": text_b, "label": label, "words": words, "question": question,
-            "context": context, "answers": answers, "choices": choices,
-        },
-        [spec.kind for spec in specs],
-    )  # fmt: skip
-    head = without_none(
-        pooling=pooling,
-        hidden_sizes=None if hidden_sizes is None else tuple(hidden_sizes),
-        activation=activation,
-        norm=norm,
-        dropout=dropout,
-    )
-    values = without_none(
-        valid=None if valid is None else str(valid),
-        test=None if test is None else str(test),
-        valid_fraction=valid_fraction,
-        encoding=encoding,
-        multilabel=multilabel,
-        separator=separator,
-        class_weights=class_weights,
-        label_smoothing=label_smoothing,
-        max_length=max_length,
-        overflow=overflow,
-        temperature=temperature,
-    )
-    tasks = tuple(
-        replace(
-            task,
-            columns=replace(task.columns, **{key: columns[key] for key in columns if key in COLUMNS_OF[task.kind]}),
-            head=replace(task.head, **head),
-            output=replace(task.output, **without_none(name=output)),
-            token_classification=replace(task.token_classification, **without_none(scheme=scheme, subwords=subwords)),
-            **values,
-        )
-        for task in specs
-    )
-    built = replace(
-        base,
-        model=model,
-        tasks=tasks,
-        strategy=replace(base.strategy, **without_none(name=strategy, last_n=last_n)),
-        optimizer=_optimizer(base.optimizer, optimizer, learning_rate, Path(model)),
-        train=replace(
-            base.train if epochs is None else replace(base.train, steps=None),
-            **without_none(
-                epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, patience=patience, seed=seed,
-            ),
-        ),
-        **without_none(from_scratch=from_scratch),
-    )  # fmt: skip
-    made = override_recipe(built, set)
-    if valid_fraction is not None and all(task.valid for task in made.tasks):
+    specs = _tasks(kind, train, base)
+    made = override_recipe(with_options(replace(base, tasks=specs), options), set)
+    check_given(made, options)
+    if options.get("valid_fraction") is not None and all(task.valid for task in made.tasks):
         raise PalavraError(
             "--valid-fraction would not be read, for there are validation examples: leave it or --valid out"
         )
-    check_read({**columns, **without_none(separator=separator)}, made.tasks)
-    if separator is not None:
-        # It is for those tasks of several that part labels by it.
+    check_read([name for name, value in options.items() if value is not None], made.tasks)
+    if options.get("separator") is not None:
+        # It is for those tasks of several that separate labels by it.
         own = zip(specs, made.tasks, strict=True)
         tasks = tuple(task if reads_separator(task) else replace(task, separator=spec.separator) for spec, task in own)
         made = replace(made, tasks=tasks)
-    _check_fields(made.tasks, specs, source)
+    _check_fields(made.tasks, specs, _source(str(train), recipe))
     return made
 
 
 def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source: str) -> None:
-    """Raise PalavraError for a field that means nothing to its task; what was wrong `before` options changed the tasks,
-    `source` says."""
+    """Raise PalavraError for a field that does not apply to its task; the message names `source` for what was wrong
+    before options changed the tasks."""
     for task, own in zip(tasks, before, strict=True):
         for problem in unread_fields(task):
             where = f"{source}: " if problem in set(unread_fields(own)) else ""
@@ -221,29 +115,8 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
     return replace(spec, train=found(spec.train) or "", valid=found(spec.valid), test=found(spec.test))
 
 
-def _optimizer(
-    base: OptimizerConfig | None, name: OptimizerName | None, learning_rate: float | None, model: Path
-) -> OptimizerConfig | None:
-    if name is None and learning_rate is None:
-        return base
-    return replace(base or open_optimizer(optimizer_of(model)), **without_none(name=name, learning_rate=learning_rate))
-
-
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
-    """The recipe with `key=value` assignments made; what begins with `task.` goes to every task."""
-    of_tasks = [one.removeprefix("task.") for one in assignments if one.startswith("task.")]
-    others = [one for one in assignments if not one.startswith("task.")]
-    if recipe.optimizer is None and any(one.startswith("optimizer.") for one in others):
-        recipe = replace(recipe, optimizer=open_optimizer(optimizer_of(Path(recipe.model))))
-    recipe = configuration.override(recipe, others)
+    """Return the recipe with `key=value` assignments made; those that begin with `task.` are made in every task."""
+    of_tasks = [one.removeprefix(TASK) for one in assignments if one.startswith(TASK)]
+    recipe = configuration.override(recipe, [one for one in assignments if not one.startswith(TASK)])
     return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))
-
-
-def optimizer_of(pretrained: Path) -> OptimizerName | None:
-    """The optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for models
-    from elsewhere. Raises PalavraError for a damaged recipe."""
-    recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
-    if is_task_directory(pretrained):
-        known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
-        return next((name for name in OPTIMIZERS if name == known), None)
-    return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None

@@ -1,12 +1,13 @@
 """What a pretraining run computes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from palavra.data.config import SourceConfig
 from palavra.errors import PalavraError
 from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.objectives.config import MaskingConfig, MixtureConfig
+from palavra.option import option
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.recipe.sizes import SIZES, SizeName
 from palavra.tokenizer.config import TokenizerConfig
@@ -26,11 +27,20 @@ FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(SourceConfig):
-    """The text: where it is and how it is read (see `SourceConfig`), the share of documents held out for
-    validation, and whether exact duplicates are dropped."""
+    """The text: where it is, how it is read (see `SourceConfig`), and what of it is held out."""
 
-    valid_fraction: float = 0.05
-    deduplicate: bool = True
+    valid_fraction: float = option(
+        0.05,
+        help="Fraction of the documents held out for validation, by content hash; the pieces of a cut one together.",
+        flag="--valid-fraction",
+        commands=("prepare", "pretrain"),
+    )
+    deduplicate: bool = option(
+        True,
+        help="Drop exact duplicates.",
+        flag="--deduplicate/--keep-duplicates",
+        commands=("prepare", "pretrain"),
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.valid_fraction < 1:
@@ -39,20 +49,33 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """The model to make. `family` None is the objective's own (`FAMILIES_OF`). `size` "auto" lets the budget decide;
-    any field below it overrides the size's own.
+    """The model to make; any field below `size` overrides what the size stands for."""
 
-    Dropout rates as in `ModelConfig`."""
-
-    family: FamilyName | None = None
-    size: SizeName | Literal["auto"] = "auto"
-    hidden_size: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    intermediate_size: int | None = None
-    context: int | None = None
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
+    family: FamilyName | None = option(
+        None,
+        help="Architecture: modernbert or bert to fill blanks, llama or gpt2 to continue texts.",
+        flag="--family",
+        unset="modernbert; llama for causal, bert for masked+nsp",
+    )
+    size: SizeName | Literal["auto"] = option(
+        "auto", help="Model size preset; auto picks one for the time budget.", flag="--size"
+    )
+    hidden_size: int | None = option(None, help="Width of a token's vector.", unset="from the size")
+    num_layers: int | None = option(None, help="Layers.", unset="from the size")
+    num_heads: int | None = option(None, help="Attention heads; they divide the width.", unset="from the size")
+    intermediate_size: int | None = option(
+        None,
+        help="Width inside the feed-forward part: 8/3 of the width in modernbert, 4 times it in bert.",
+        unset="the family's",
+    )
+    context: int | None = option(
+        None,
+        help="Tokens of the longest sequence, [CLS] and [SEP] included.",
+        flag="--context",
+        unset="from the size",
+    )
+    dropout: float = option(0.0, help="Fraction of the units set to zero while training.", flag="--dropout")
+    attention_dropout: float = option(0.0, help="Fraction of the attention weights set to zero while training.")
 
     def build(self, vocab_size: int, pad_id: int | None) -> ModelConfig:
         """The configuration of a new model. Every size must be resolved."""
@@ -77,33 +100,48 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long and how. The length is the first given of `steps`, `tokens` (seen in training), `epochs` and
-    `minutes` (wall clock, of training: preparing and measuring come before); whichever it was, `steps` is what a
-    resolved recipe holds.
+    """How long to train, and how. The length is the first given of `steps`, `tokens`, `epochs` and `minutes`; whichever
+    it was, `steps` is what a resolved recipe holds. Tokens are those of all ranks."""
 
-    `batch_tokens`: tokens of one optimizer step over all ranks; `micro_batch_tokens`: tokens of one forward
-    pass. `log_every`, `eval_every`, `save_every` in steps. `eval_tokens`: tokens of each validation during
-    training; the last one uses all. `keep_last`: checkpoints kept beside the best one. `threads`: cores that
-    compute on a CPU; None measures whether all of them are free.
-    """
-
-    steps: int | None = None
-    tokens: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    batch_tokens: int | None = None
-    micro_batch_tokens: int | None = None
-    log_every: int = 10
-    eval_every: int | None = None
-    eval_tokens: int = 65_536
-    save_every: int | None = None
-    keep_last: int = 2
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    precision: Precision = "auto"
-    compile: CompileMode = "auto"
-    tensorboard: bool = False
+    steps: int | None = option(
+        None, help="Length in optimizer steps.", flag="--steps", replaces=("tokens", "epochs", "minutes")
+    )
+    tokens: int | None = option(
+        None, help="Length in tokens seen.", flag="--tokens", replaces=("steps", "epochs", "minutes")
+    )
+    epochs: float | None = option(
+        None, help="Length in passes over the text.", flag="--epochs", replaces=("steps", "tokens", "minutes")
+    )
+    minutes: float | None = option(
+        None,
+        help="Length in minutes of wall-clock time, validations included; a step is timed, and compiled, before.",
+        flag="--minutes",
+        replaces=("steps", "tokens", "epochs"),
+        unset="10, if no other length is given",
+    )
+    batch_tokens: int | None = option(
+        None, help="Tokens of an optimizer step.", flag="--batch-tokens", unset="from the size"
+    )
+    micro_batch_tokens: int | None = option(
+        None,
+        help="Tokens of a forward pass: a part of the step's that fits into 70% of the free memory.",
+        unset="what fits",
+    )
+    log_every: int = option(10, help="Steps between lines of metrics.jsonl.")
+    eval_every: int | None = option(None, help="Steps between validations.", unset="a tenth of the run")
+    eval_tokens: int = option(
+        65_536, help="Tokens of each validation, of documents from all held-out text; the last one uses all."
+    )
+    save_every: int | None = option(None, help="Steps between checkpoints.", unset="a tenth of the run")
+    keep_last: int = option(2, help="Checkpoints to keep beside the best one.")
+    seed: int = option(0, help="Seed of everything random.", flag="--seed")
+    device: str = option("auto", help="auto, cpu or cuda.")
+    threads: int | None = option(
+        None, help="Threads that compute on a CPU.", unset="the faster of all and one, as measured"
+    )
+    precision: Precision = option("auto", help="Precision of the matrix products; parameters are float32.")
+    compile: CompileMode = option("auto", help="Whether to compile the layers; auto compiles long runs.")
+    tensorboard: bool = option(False, help="Write TensorBoard files too.", flag="--tensorboard")
 
     def __post_init__(self) -> None:
         positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
@@ -126,25 +164,36 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run. `objective` is what is learned: tokens that were hidden ("masked"), each next one ("causal", where
-    `masking` means nothing), hidden ones and whether a text goes on with its next sentence ("masked+nsp"), or next
-    ones and hidden ones, in turn or together ("causal+masked", as `mixture` has it).
-    `tokenizer` is trained on the text, its vocabulary None fitting the corpus; `init` continues from a model
-    directory, with its tokenizer; `tokenizer_from` uses another directory's tokenizer."""
+    """A whole pretraining run: text, tokenizer, model, objective, and how it is trained."""
 
-    objective: ObjectiveName = "masked"
-    data: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(vocab_size=None))
-    tokenizer_from: str | None = None
-    init: str | None = None
-    model: ModelRecipe = field(default_factory=ModelRecipe)
-    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(mask_rate=0.4, final_mask_rate=0.2))
-    mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=None, adamw_lr_ratio=0.5)
+    objective: ObjectiveName = option(
+        "masked",
+        help="What to predict: masked words (masked), each next word (causal), masked words and whether the next "
+        "sentence follows (masked+nsp), or next words and masked words, in turn or together (causal+masked).",
+        flag="--objective",
     )
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = option(DataConfig(), help="The text.")
+    tokenizer: TokenizerConfig = option(TokenizerConfig(vocab_size=None), help="A new tokenizer.")
+    tokenizer_from: str | None = option(
+        None, help="Folder of a tokenizer to use.", flag="--tokenizer", path=True, unset="a new one"
+    )
+    init: str | None = option(
+        None, help="Folder of a model to continue, with its tokenizer.", flag="--init", path=True, unset="a new one"
+    )
+    model: ModelRecipe = option(ModelRecipe(), help="The model.")
+    masking: MaskingConfig = option(
+        MaskingConfig(mask_rate=0.4, final_mask_rate=0.2),
+        help="What is masked.",
+        when={"objective": ("masked", "masked+nsp", "causal+masked")},
+    )
+    mixture: MixtureConfig = option(
+        MixtureConfig(), help="How objectives are mixed.", when={"objective": ("causal+masked",)}
+    )
+    optimizer: OptimizerConfig = option(
+        OptimizerConfig(name="muon", learning_rate=None, adamw_lr_ratio=0.5), help="The optimizer."
+    )
+    schedule: ScheduleConfig = option(ScheduleConfig(), help="The learning rate over the run.")
+    train: TrainConfig = option(TrainConfig(), help="How long to train, and how.")
 
     @property
     def mntp(self) -> bool:
@@ -171,6 +220,6 @@ class Recipe:
         )
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
-        rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.name, name)
+        rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.algorithm, name)
         optimizer = replace(self.optimizer, learning_rate=rate)
         return replace(self, model=model, train=train, optimizer=optimizer)

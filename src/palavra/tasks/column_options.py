@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypedDict, cast
 
 from palavra.errors import PalavraError
-from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, option, reads_separator, text_fields
+from palavra.option import does_not_apply, listed
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, column_flag, reads_separator, text_fields
 
 
 class InputColumns(TypedDict, total=False):
@@ -29,15 +30,15 @@ class LabelledColumns(InputColumns, total=False):
 def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:
     """The columns that were given, as `Columns` takes them, for tasks of these kinds.
 
-    Raises PalavraError for one that means nothing to any of them, TypeError for one that does not exist.
+    Raises PalavraError for one that applies to none of them, TypeError for one that does not exist.
     """
     given = {name: value for name, value in columns.items() if value is not None}
     for name in given:
         if name not in LabelledColumns.__annotations__:
             raise TypeError(f"unexpected keyword argument {name!r}")
         if kinds and not any(name in COLUMNS_OF[kind] for kind in kinds):
-            known = ", ".join(option(each) for kind in dict.fromkeys(kinds) for each in COLUMNS_OF[kind])
-            raise PalavraError(f"{option(name)} means nothing for {', '.join(dict.fromkeys(kinds))}: use {known}")
+            takers = [kind for kind in COLUMNS_OF if name in COLUMNS_OF[kind]]
+            raise PalavraError(does_not_apply(column_flag(name), listed(tuple(dict.fromkeys(kinds))), takers))
     return {name: _several(value) if name in ("label", "choices") else value for name, value in given.items()}
 
 
@@ -51,9 +52,11 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
         if name in TEXTS and not any(name in text_fields(spec) for spec in takes):
             spec = takes[0]
             read = " and ".join(
-                f"{option(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
+                f"{column_flag(field)} {getattr(spec.columns, field) or field}" for field in text_fields(spec)
             )
-            raise PalavraError(f"{option(name)} would not be read: {spec.name} reads {read}; leave it out")
+            raise PalavraError(f"{column_flag(name)} would not be read: {spec.name} reads {read}; leave it out")
+    if "separator" in given and all(spec.kind != "classification" for spec in specs):
+        raise PalavraError(does_not_apply("--separator", specs[0].kind, ["classification"]))
     if "separator" in given and not any(map(reads_separator, specs)):
         raise PalavraError(
             "--separator would not be read: it parts the labels of classification with --multilabel; leave it out"

@@ -2,60 +2,137 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from palavra.errors import PalavraError
 from palavra.metrics.articles import Articles
 from palavra.model.config import HeadConfig, OutputConfig
+from palavra.option import Command, Option, declared, misapplied, option
 
 KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
 Overflow = Literal["truncate", "window"]
 Sampling = Literal["proportional", "uniform", "temperature"]
 Scheme = Literal["bio", "bioes", "plain"]
 
+TEXTS = ("text", "text_a", "text_b")
+# Those whose long texts are cut unless they are to be split; the others decide by themselves.
+SPLIT_BY_REQUEST: tuple[KindName, ...] = ("classification", "regression")
+_LABELLING: tuple[KindName, ...] = ("classification", "token-classification")
+_TRAINED: tuple[Command, ...] = ("finetune", "sweep")
+_LABELLED: tuple[Command, ...] = (*_TRAINED, "evaluate")
+_GIVEN: tuple[Command, ...] = (*_LABELLED, "predict")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names of the columns. None stands for the kind's own: `text`, or `text_a` and `text_b`, and `label`;
-    `question`, `context` and `answers`; `words` and `label` by number or name in files of columns. `label` may name
-    several columns where a kind has several targets; `choices` names the columns of the choices, or one with lists.
-    """
+    """The names of the columns, where they are not those that the kind expects."""
 
-    text: str | None = None
-    text_a: str | None = None
-    text_b: str | None = None
-    label: tuple[str, ...] | None = None
-    words: str | None = None
-    question: str | None = None
-    context: str | None = None
-    answers: str | None = None
-    choices: tuple[str, ...] | None = None
+    text: str | None = option(
+        None,
+        help="Column of the text.",
+        flag="--text",
+        commands=_GIVEN,
+        unset="text",
+        when={"kind": ("classification", "regression", "token-classification", "multiple-choice")},
+    )
+    text_a: str | None = option(
+        None,
+        help="Column of the first of two texts.",
+        flag="--text-a",
+        commands=_GIVEN,
+        unset="text_a",
+        when={"kind": ("classification", "regression", "multiple-choice")},
+    )
+    text_b: str | None = option(
+        None,
+        help="Column of the second of two texts.",
+        flag="--text-b",
+        commands=_GIVEN,
+        unset="text_b",
+        when={"kind": ("classification", "regression")},
+    )
+    words: str | None = option(
+        None,
+        help="Column of the words, by number or name.",
+        flag="--words",
+        commands=_GIVEN,
+        unset="the first",
+        when={"kind": ("token-classification",)},
+    )
+    question: str | None = option(
+        None,
+        help="Column of the question.",
+        flag="--question",
+        commands=_GIVEN,
+        unset="question",
+        when={"kind": ("question-answering",)},
+    )
+    context: str | None = option(
+        None,
+        help="Column of the passage.",
+        flag="--context",
+        commands=_GIVEN,
+        unset="context",
+        when={"kind": ("question-answering",)},
+    )
+    choices: tuple[str, ...] | None = option(
+        None,
+        help="Column with a list of the choices, or one column for each choice.",
+        flag="--choices",
+        commands=_GIVEN,
+        unset="choices",
+        when={"kind": ("multiple-choice",)},
+    )
+    label: tuple[str, ...] | None = option(
+        None,
+        help="Column of the label, or columns of several targets; of words by number or name.",
+        flag="--label",
+        commands=_LABELLED,
+        unset="label; of words the last",
+        when={"kind": ("classification", "regression", "token-classification", "multiple-choice")},
+    )
+    answers: str | None = option(
+        None,
+        help="Column of the answers.",
+        flag="--answers",
+        commands=_LABELLED,
+        unset="answers",
+        when={"kind": ("question-answering",)},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassificationOptions:
-    """Token labelling. `subwords`: whether a word's label stands on its first subword or on all of them; `constrained`:
-    decode the most probable valid sequence, never an invalid one; `scheme` None: found in the data."""
+    """Tagging of words."""
 
-    subwords: Literal["first", "all"] = "first"
-    constrained: bool = True
-    scheme: Scheme | None = None
+    subwords: Literal["first", "all"] = option(
+        "first", help="Which subwords of a word carry its label.", flag="--subwords"
+    )
+    constrained: bool = option(True, help="Predict the most probable valid sequence of tags, never an invalid one.")
+    scheme: Scheme | None = option(None, help="Tagging scheme.", flag="--scheme", unset="detected")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnsweringOptions:
-    """Question answering. `stride`: tokens that neighbouring windows of a long context share; `max_answer_length` in
-    tokens; `n_best` how many answers a prediction lists; `threshold`: how much better "no answer" must score (logits)
-    than the best answer to be given, None: fitted on the validation data where some questions have none; `articles`:
-    those of which language scores leave out, "en" as published for SQuAD, "pt" or "none". It stands with the scores:
-    numbers with other articles are other numbers."""
+    """Question answering. Scores with other articles are other scores."""
 
-    stride: int = 128
-    max_answer_length: int = 30
-    n_best: int = 5
-    threshold: float | None = None
-    articles: Articles = "en"
+    stride: int = option(128, help="Tokens that neighbouring windows of a long passage have in common.")
+    max_answer_length: int = option(30, help="Most tokens of an answer.")
+    n_best: int = option(5, help="How many answers a prediction lists.")
+    threshold: float | None = option(
+        None,
+        help="How much better than the best answer, in logits, no answer must score to be given; 0 as in SQuAD 2.0.",
+        flag="--threshold",
+        commands=("evaluate", "predict"),
+        unset="fitted on validation questions",
+    )
+    articles: Articles = option(
+        "en",
+        help="Language whose articles exact match and F1 ignore; en as published for SQuAD.",
+        flag="--articles",
+        commands=("evaluate",),
+    )
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -70,37 +147,71 @@ class QuestionAnsweringOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """One task. `name` tells it from others in one model; `train`, `valid`, `test` are files (or `hf://...:split`);
-    without `valid`, `valid_fraction` of the training examples is held out.
+    """One task: its files (or `hf://...:split`), their columns, and how it is learned. `label_smoothing` is that of
+    Szegedy et al. 2016, `temperature` that of Guo et al. 2017; windows of a long text overlap."""
 
-    `multilabel`: several labels an example, in a list or parted by `separator`; None: where they are lists.
-    `class_weights` "balanced" weighs rare classes up; `label_smoothing` as in Szegedy et al. 2016. `overflow`: what
-    validation and prediction do with texts beyond the context: "truncate" them (counted), or "window" them into
-    overlapping windows whose probabilities are averaged (of a pair the longer text). `temperature`: fit one on the
-    validation examples, so that probabilities can be taken at their word (Guo et al. 2017). `weight` of the task among
-    several.
-    """
-
-    kind: KindName
-    name: str = "task"
-    train: str = ""
-    valid: str | None = None
-    test: str | None = None
-    valid_fraction: float = 0.1
-    columns: Columns = field(default_factory=Columns)
-    encoding: str = "utf-8"
-    multilabel: bool | None = None
-    separator: str = ","
-    class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: float = 0.0
-    max_length: int | None = None
-    overflow: Overflow = "truncate"
-    temperature: bool = False
-    weight: float = 1.0
-    head: HeadConfig = field(default_factory=HeadConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    token_classification: TokenClassificationOptions = field(default_factory=TokenClassificationOptions)
-    question_answering: QuestionAnsweringOptions = field(default_factory=QuestionAnsweringOptions)
+    kind: KindName = field(metadata={"option": Option(help="Kind of task: the first argument of the command.")})
+    name: str = option("task", help="Name that tells it from other tasks of the model: letters, digits and _.")
+    train: str = option("", help="Training examples: the second argument of the command.", path=True)
+    valid: str | None = option(
+        None, help="Validation examples.", flag="--valid", unset="a part of the training examples", path=True
+    )
+    test: str | None = option(None, help="Test examples, evaluated once, at the end.", flag="--test", path=True)
+    valid_fraction: float = option(
+        0.1,
+        help="Fraction of the training examples to validate on, where there are no validation examples.",
+        flag="--valid-fraction",
+    )
+    columns: Columns = option(Columns(), help="Names of the columns.")
+    encoding: str = option("utf-8", help="Encoding of the files.", flag="--encoding", commands=_GIVEN)
+    multilabel: bool | None = option(
+        None,
+        help="Whether an example may have several labels.",
+        flag="--multilabel/--single-label",
+        unset="true where labels are lists",
+        when={"kind": ("classification",)},
+    )
+    separator: str = option(
+        ",",
+        help="What separates several labels in one field.",
+        flag="--separator",
+        commands=_LABELLED,
+        when={"kind": ("classification",)},
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", help="Whether rare classes weigh more.", flag="--class-weights", when={"kind": _LABELLING}
+    )
+    label_smoothing: float = option(
+        0.0,
+        help="Fraction of each label spread over all labels, weighted as the example's own.",
+        flag="--label-smoothing",
+        when={"kind": _LABELLING},
+    )
+    max_length: int | None = option(
+        None, help="Most tokens of a sequence.", flag="--max-length", unset="the model's context"
+    )
+    overflow: Overflow = option(
+        "truncate",
+        help="What to do with longer texts in validation and prediction: truncate, or average over windows.",
+        flag="--overflow",
+        commands=(*_TRAINED, "predict"),
+        when={"kind": SPLIT_BY_REQUEST},
+    )
+    temperature: bool = option(
+        False,
+        help="Calibrate probabilities on the validation examples.",
+        flag="--temperature",
+        when={"kind": ("classification", "token-classification", "multiple-choice")},
+    )
+    weight: float = option(1.0, help="Weight of the task's loss among several tasks.")
+    head: HeadConfig = option(HeadConfig(), help="What stands between the body and the output layer.")
+    output: OutputConfig = option(OutputConfig(), help="Output layer.", when={"kind": _LABELLING})
+    token_classification: TokenClassificationOptions = option(
+        TokenClassificationOptions(), help="Tagging of words.", when={"kind": ("token-classification",)}
+    )
+    question_answering: QuestionAnsweringOptions = option(
+        QuestionAnsweringOptions(), help="Question answering.", when={"kind": ("question-answering",)}
+    )
 
     def __post_init__(self) -> None:
         # The name becomes part of parameter names, which have dots of their own.
@@ -118,54 +229,37 @@ class TaskSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingConfig:
-    """Several tasks in one model. Each step is of one task, drawn in proportion to its examples, `uniform`ly, or to
-    its examples to the power 1 / `temperature`. `weighting`: the tasks' losses are weighed by their own fixed weights,
-    or by "uncertainty", learned (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+    """Several tasks in one model. Each step is of one task; "uncertainty" learns the weights of the losses (Kendall et
+    al. 2018, arXiv:1705.07115, eq. 10)."""
 
-    sampling: Sampling = "proportional"
-    temperature: float = 2.0
-    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    sampling: Sampling = option(
+        "proportional",
+        help="Which task a step is of, drawn by: its number of examples, none of it, or that to the power of 1 / "
+        "temperature.",
+    )
+    temperature: float = option(2.0, help="The temperature of the sampling.", when={"sampling": ("temperature",)})
+    weighting: Literal["fixed", "uncertainty"] = option(
+        "fixed", help="Weights of the tasks' losses: their own, or learned from uncertainty."
+    )
 
     def __post_init__(self) -> None:
         if self.temperature < 1:
             raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
 
 
-_CLASSES: tuple[KindName, ...] = ("classification",)
-_SEQUENCES: tuple[KindName, ...] = (*_CLASSES, "regression", "multiple-choice")
-# Those whose long texts are cut unless they are to be split; the others decide by themselves.
-SPLIT_BY_REQUEST: tuple[KindName, ...] = (*_CLASSES, "regression")
-TEXTS = ("text", "text_a", "text_b")
 # The fields of `Columns` that each kind takes.
 COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
-    "classification": (*TEXTS, "label"),
-    "regression": (*TEXTS, "label"),
-    "token-classification": ("text", "words", "label"),
-    "question-answering": ("question", "context", "answers"),
-    "multiple-choice": ("text", "text_a", "choices", "label"),
-}
-# Fields that mean something to some kinds only.
-_FIELDS_OF: dict[str, tuple[KindName, ...]] = {
-    "multilabel": _CLASSES,
-    "separator": _CLASSES,
-    "temperature": (*_CLASSES, "token-classification", "multiple-choice"),
-    "class_weights": (*_CLASSES, "token-classification"),
-    "label_smoothing": (*_CLASSES, "token-classification"),
-    "output": (*_CLASSES, "token-classification"),
-    "overflow": SPLIT_BY_REQUEST,
-    "token_classification": ("token-classification",),
-    "question_answering": ("question-answering",),
-    "head.pooling": _SEQUENCES,
+    kind: tuple(each.key for each in declared(Columns) if kind in each.when["kind"]) for kind in get_args(KindName)
 }
 
 
-def option(name: str) -> str:
+def column_flag(name: str) -> str:
     """A column as the command line calls it."""
     return f"--{name.replace('_', '-')}"
 
 
 def text_fields(spec: TaskSpec) -> tuple[str, ...]:
-    """Which of `TEXTS` name the one text or the two of the task; the others mean nothing to it."""
+    """Which of `TEXTS` name the one text or the two of the task; the others do not apply to it."""
     columns, takes = spec.columns, COLUMNS_OF[spec.kind]
     if "text" not in takes:
         return tuple(name for name in TEXTS if name in takes)
@@ -177,29 +271,22 @@ def text_fields(spec: TaskSpec) -> tuple[str, ...]:
 
 def reads_separator(spec: TaskSpec) -> bool:
     """Whether one field may hold several labels."""
-    return spec.kind in _CLASSES and bool(spec.multilabel)
+    return spec.kind == "classification" and bool(spec.multilabel)
 
 
 def unread_fields(spec: TaskSpec) -> Iterator[str]:
-    """Of each field that was set and means nothing to the task, what it is, what the kind takes, and what to do."""
+    """Yield a message for each field that was set and changes nothing for the task."""
     plain = TaskSpec(kind=spec.kind)
-    for path, kinds in _FIELDS_OF.items():
-        value, default = spec, plain
-        for name in path.split("."):
-            value, default = getattr(value, name), getattr(default, name)
-        if spec.kind not in kinds and value != default:
-            yield f"{path} means nothing for {spec.kind}, only for {', '.join(kinds)}: leave it out"
+    yield from misapplied(spec, plain, "kind")
     takes, texts = COLUMNS_OF[spec.kind], text_fields(spec)
-    for name in (each.name for each in fields(Columns) if getattr(spec.columns, each.name) is not None):
-        if name not in takes:
-            yield f"columns.{name} means nothing for {spec.kind}, which takes {', '.join(takes)}: leave it out"
-        elif name in TEXTS and name not in texts:
+    for name in TEXTS:
+        if name in takes and name not in texts and getattr(spec.columns, name) is not None:
             yield f"columns.{name} would not be read, but {' and '.join(texts)}: leave one of them out"
-    if spec.kind in _CLASSES and spec.separator != plain.separator and not reads_separator(spec):
-        yield "separator would not be read, for it parts several labels of one field: set multilabel to true"
+    if spec.kind == "classification" and spec.separator != plain.separator and not reads_separator(spec):
+        yield "separator would not be read, for it separates several labels of one field: set multilabel to true"
 
 
 def check_fields(spec: TaskSpec) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the task."""
+    """Raise PalavraError for a field that was set and does not apply to the task."""
     for problem in unread_fields(spec):
         raise PalavraError(f"task {spec.name}: {problem}")

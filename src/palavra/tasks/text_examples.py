@@ -21,7 +21,7 @@ from palavra.tasks.encoded_examples import (
     windows,
     wrap,
 )
-from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, option, text_fields
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, column_flag, text_fields
 from palavra.tasks.task import Reader
 from palavra.tokenizer import Tokenizer
 
@@ -88,7 +88,7 @@ def text_reader(
 
 def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
     """The names of the columns of the one text or the two, and the options that give them."""
-    return list(zip(text_columns(spec), map(option, text_fields(spec)), strict=True))
+    return list(zip(text_columns(spec), map(column_flag, text_fields(spec)), strict=True))
 
 
 def _text(record: Record, name: str, called: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from palavra.errors import PalavraError
+from palavra.option import option
 
 Algorithm = Literal["bpe", "wordpiece", "unigram"]
 
@@ -15,26 +16,34 @@ _BYTE_VALUES = 256
 class TokenizerConfig:
     """What a vocabulary is trained to.
 
-    `algorithm`: byte-level "bpe" (any text round-trips exactly), "wordpiece" or "unigram". `vocab_size`:
-    entries, the five special tokens included; None leaves it to the recipe, by the size
-    of the corpus; a corpus that supports fewer gives fewer, and the tokenizer's
-    `warnings` say so. `min_frequency`: how often a merge must occur (bpe, wordpiece). `nfc`: compose
-    characters (Unicode NFC) first; off by default because a decomposed text would then decode composed.
-    `lowercase`, `strip_accents`: throw that distinction away. `sample_bytes`: the vocabulary is trained on at
-    most this much UTF-8 text, a uniform sample of documents chosen by content hash in one pass over the
-    stream; it bounds memory.
-
-    The same documents in any order give the same vocabulary, except with "unigram", whose trainer in the
-    `tokenizers` library sums in an order that changes from run to run.
+    The same documents in any order give the same vocabulary, except with "unigram", whose trainer in the `tokenizers`
+    library sums in an order that changes from run to run.
     """
 
-    algorithm: Algorithm = "bpe"
-    vocab_size: int | None = 16_384
-    nfc: bool = False
-    lowercase: bool = False
-    strip_accents: bool = False
-    min_frequency: int = 2
-    sample_bytes: int = 100_000_000
+    algorithm: Algorithm = option(
+        "bpe",
+        help="Kind of vocabulary; bpe is byte-level and exact for any text.",
+        flag="--algorithm",
+        commands=("tokenizer train",),
+    )
+    vocab_size: int | None = option(
+        16_384,
+        help="Entries of the vocabulary, five special ones included; a text that supports fewer gives fewer.",
+        flag="--vocab-size",
+        commands=("tokenizer train", "pretrain"),
+        unset="fits the text: 4096 to 32768",
+    )
+    nfc: bool = option(
+        False, help="Compose characters (Unicode NFC) first.", flag="--nfc", commands=("tokenizer train",)
+    )
+    lowercase: bool = option(False, help="Lowercase all text.", flag="--lowercase", commands=("tokenizer train",))
+    strip_accents: bool = option(False, help="Remove accents.", flag="--strip-accents", commands=("tokenizer train",))
+    min_frequency: int = option(2, help="How often a merge must occur.", when={"algorithm": ("bpe", "wordpiece")})
+    sample_bytes: int = option(
+        100_000_000,
+        help="Train on at most this much UTF-8 text: a uniform sample of the documents, by content hash; equal "
+        "documents count as often as they occur, and are all in the sample or none.",
+    )
 
     def __post_init__(self) -> None:
         smallest = len(OWN_TOKENS) + (_BYTE_VALUES if self.algorithm == "bpe" else 1)

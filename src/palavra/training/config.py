@@ -1,36 +1,51 @@
 """How parameters are trained: optimizer, learning-rate schedule and fine-tuning strategy."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from palavra.errors import PalavraError
+from palavra.option import option
 
 OptimizerName = Literal["adamw", "adam", "sgd", "adagrad", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "warmup-stable-decay", "inverse-square-root"]
 StrategyName = Literal["full", "frozen", "last-n", "gradual", "lora"]
 
+_ADAM = ("adamw", "adam", "muon")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """`learning_rate` is the peak rate; None leaves it to the recipe's size. `weight_decay` is decoupled
-    (Loshchilov and Hutter 2019) in adamw and muon, and the gradient of a squared-norm penalty in adam, sgd and
-    adagrad, as in torch. Norms and biases never decay. `clip` bounds the norm of the whole gradient (0: no
-    bound).
+    """The optimizer and its settings.
 
-    muon (Jordan et al. 2024) moves the matrices of the layers at `learning_rate`, with updates scaled to the
-    root mean square of AdamW's (Liu et al. 2025, arXiv:2502.16982); AdamW moves all the rest at
-    `learning_rate` times `adamw_lr_ratio`.
+    Weight decay is decoupled (Loshchilov and Hutter 2019) in adamw and muon, and the gradient of a squared-norm penalty
+    in adam, sgd and adagrad, as in torch. muon (Jordan et al. 2024) trains the matrices of the layers at
+    `learning_rate`, with updates scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv:2502.16982); AdamW
+    trains all other parameters at `learning_rate` times `adamw_lr_ratio`.
     """
 
-    name: OptimizerName = "adamw"
-    learning_rate: float | None = 1e-3
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-8
-    momentum: float = 0.95
-    adamw_lr_ratio: float = 1.0
-    clip: float = 1.0
+    name: OptimizerName | None = option(
+        "adamw",
+        help="Optimizer.",
+        flag="--optimizer",
+        unset="the one that pretrained the model, else adamw",
+    )
+    learning_rate: float | None = option(
+        1e-3,
+        help="Peak learning rate; sgd and adagrad need one.",
+        flag="--learning-rate",
+        unset="fits the model's size",
+    )
+    weight_decay: float = option(0.01, help="Weight decay; norms and biases have none.", flag="--weight-decay")
+    beta1: float = option(0.9, help="Decay rate of the mean gradient.", when={"name": _ADAM})
+    beta2: float = option(0.98, help="Decay rate of the mean squared gradient.", when={"name": _ADAM})
+    epsilon: float = option(1e-8, help="Added to the denominator.", when={"name": (*_ADAM, "adagrad")})
+    momentum: float = option(0.95, help="Momentum.", when={"name": ("sgd", "muon")})
+    adamw_lr_ratio: float = option(
+        1.0,
+        help="Learning rate of all that is not a layer's matrix, relative to `learning_rate`.",
+        when={"name": ("muon",)},
+    )
+    clip: float = option(1.0, help="Largest norm of the whole gradient; 0 for no limit.")
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < 1e3:
@@ -43,24 +58,39 @@ class OptimizerConfig:
                 raise PalavraError(f"optimizer.{name} is {getattr(self, name)}: it must be at least 0 and below 1")
 
     @property
+    def algorithm(self) -> OptimizerName:
+        """Return the optimizer's name, once it is resolved."""
+        if self.name is None:
+            raise ValueError("the optimizer is not resolved")
+        return self.name
+
+    @property
     def max_lr(self) -> float:
-        """The learning rate, once it is settled."""
+        """Return the peak learning rate, once it is resolved."""
         if self.learning_rate is None:
-            raise ValueError("the learning rate is not settled")
+            raise ValueError("the learning rate is not resolved")
         return self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """`warmup` and `decay` are shares of the run's steps; `floor` is the share of the peak rate it ends at.
+    """The learning rate over the run, as a fraction of its peak. "warmup-stable-decay": Hu et al. 2024,
+    arXiv:2404.06395."""
 
-    `decay` is the last part of "warmup-stable-decay" (Hu et al. 2024, arXiv:2404.06395) only.
-    """
-
-    name: ScheduleName = "linear"
-    warmup: float = 0.05
-    decay: float = 0.3
-    floor: float = 0.0
+    name: ScheduleName = option("linear", help="How the learning rate falls after the warmup.", flag="--schedule")
+    warmup: float = option(
+        0.05, help="Fraction of the steps over which the learning rate rises linearly to its peak.", flag="--warmup"
+    )
+    decay: float = option(
+        0.3,
+        help="Fraction of the steps, at the end, over which the learning rate falls.",
+        when={"name": ("warmup-stable-decay",)},
+    )
+    floor: float = option(
+        0.0,
+        help="Learning rate at the end, as a fraction of its peak.",
+        when={"name": ("linear", "cosine", "warmup-stable-decay", "inverse-square-root")},
+    )
 
     def __post_init__(self) -> None:
         for name in ("warmup", "decay", "floor"):
@@ -72,22 +102,29 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
-    """`name`: "full" moves everything, of the vocabulary the vectors of tokens that the training texts hold; "frozen"
-    only the head; "last-n" the last `last_n` layers and the head; "gradual" starts with the head and thaws a layer from
-    the top each `unfreeze_fraction` of the run (sooner where there are many), the embeddings last (Howard and Ruder
-    2018, section 3.3); "lora" small corrections of `rank`, scaled by `alpha` / rank, and the head.
+    """Which parameters are trained, and how fast.
 
-    `layer_decay`: each layer below the top learns at this share of the rate of the one above it, the embeddings at
-    one share less than the lowest layer (Clark et al. 2020). `head_lr_ratio`: the head's rate over the optimizer's.
+    "full": all; of the vocabulary, the vectors of tokens that the training texts hold. "frozen": the head. "last-n":
+    the last layers and the head. "gradual": the head first, then one layer more at a time from the top, the embeddings
+    last (Howard and Ruder 2018, section 3.3). "lora": low-rank corrections of the layers' matrices, scaled by `alpha`
+    / `rank` (Hu et al. 2021), and the head. `layer_decay` is that of Clark et al. 2020.
     """
 
-    name: StrategyName = "full"
-    last_n: int = 2
-    unfreeze_fraction: float = 0.1
-    rank: int = 8
-    alpha: float = 16.0
-    layer_decay: float = 1.0
-    head_lr_ratio: float = 1.0
+    name: StrategyName = option("full", help="Which parameters to train.", flag="--strategy")
+    last_n: int = option(2, help="How many layers to train.", flag="--last-n", when={"name": ("last-n",)})
+    unfreeze_fraction: float = option(
+        0.1,
+        help="Fraction of the run after which one layer more is trained; less where there are many layers.",
+        when={"name": ("gradual",)},
+    )
+    rank: int = option(8, help="Rank of the corrections.", when={"name": ("lora",)})
+    alpha: float = option(16.0, help="The corrections are scaled by this over the rank.", when={"name": ("lora",)})
+    layer_decay: float = option(
+        1.0,
+        help="Learning rate of a layer relative to that of the layer above; the embeddings count as the lowest.",
+        when={"name": ("full", "last-n", "gradual", "lora")},
+    )
+    head_lr_ratio: float = option(1.0, help="Learning rate of the head relative to the optimizer's.")
 
     def __post_init__(self) -> None:
         for name in ("unfreeze_fraction", "layer_decay"):
@@ -98,28 +135,3 @@ class StrategyConfig:
                 raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0")
         if self.last_n < 0:
             raise PalavraError(f"strategy.last_n is {self.last_n}: it must not be negative")
-
-
-# The fields of `StrategyConfig` that mean something to one strategy only.
-_ONLY: dict[str, StrategyName] = {"last_n": "last-n", "unfreeze_fraction": "gradual", "rank": "lora", "alpha": "lora"}
-
-
-def effective_strategy(strategy: StrategyConfig) -> StrategyConfig:
-    """The same without what means nothing to it."""
-    plain = StrategyConfig()
-    return replace(strategy, **{name: getattr(plain, name) for name, of in _ONLY.items() if of != strategy.name})
-
-
-def check_strategy(strategy: StrategyConfig) -> None:
-    """Raise PalavraError for a field that was set and means nothing to the strategy."""
-    plain, effective = StrategyConfig(), effective_strategy(strategy)
-    for name, of in _ONLY.items():
-        if getattr(strategy, name) != getattr(effective, name):
-            raise PalavraError(
-                f"strategy.{name} means nothing to the strategy {strategy.name}, only to {of}: leave it out, or add "
-                f"--strategy={of}"
-            )
-    if strategy.name == "frozen" and strategy.layer_decay != plain.layer_decay:
-        raise PalavraError(
-            "strategy.layer_decay means nothing to the strategy frozen, which moves no layer: leave it out"
-        )

@@ -138,7 +138,7 @@ def build_optimizers(
     """The optimizers of a model's trainable parameters; `ratio_of` gives the ratio of a parameter's learning rate, by
     name, to the optimizer's (None: 1)."""
     trainable = [(name, p) for name, p in named if p.requires_grad]
-    members = OPTIMIZERS[config.name](trainable, config)
+    members = OPTIMIZERS[config.algorithm](trainable, config)
     if ratio_of is not None:
         ratios = {p: ratio_of(name) for name, p in trainable}
         for member in members:

@@ -251,7 +251,7 @@ class Trainer:
         return replace(
             state,
             packing=asdict(self.packing),
-            optimizer=self.job.optimizer.name,
+            optimizer=self.job.optimizer.algorithm,
             smoothed_loss=self.monitor.smoothed,
             first_loss=self.monitor.first,
         )

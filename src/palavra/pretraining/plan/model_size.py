@@ -124,5 +124,5 @@ def _with_size_of_init(recipe: Recipe, init: str) -> tuple[Recipe, SizeName]:
         model = replace(model, family=config.family)  # type: ignore[arg-type]
     optimizer = sized.optimizer
     if recipe.optimizer.learning_rate is None:
-        optimizer = replace(optimizer, learning_rate=pretraining_rate(optimizer.name, nearest, continued=True))
+        optimizer = replace(optimizer, learning_rate=pretraining_rate(optimizer.algorithm, nearest, continued=True))
     return replace(sized, model=model, optimizer=optimizer), nearest

@@ -1,0 +1,90 @@
+"""Commands that measure a model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from palavra.cli.app import app
+from palavra.cli.parameters import Device, Json, Masking, Model, Quiet, Task, takes_options
+from palavra.cli.printing import print_json
+
+
+@app.command()
+@takes_options("evaluate")
+def evaluate(
+    model: Model,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Held-out text, or labelled examples for a fine-tuned model.  [default: the text that the model's own "
+            "run held out]",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    options: dict[str, Any],
+    task: Task = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Fine-tuned models: write the prediction for each example, as JSON lines.")
+    ] = None,
+    sliding: Annotated[
+        bool,
+        typer.Option("--sliding", help="Next words: let windows of long documents overlap by half, not cut them."),
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate a model: on masked words (15%, fixed seed), next words, or labelled examples."""
+    from palavra.api.evaluate import evaluate as evaluate_model
+    from palavra.log import Log
+
+    found = evaluate_model(
+        model, *(sources or ()), task=task, predictions=predictions, sliding=sliding or None, device=device,
+        log=Log(quiet=quiet), **options,
+    )  # fmt: skip
+    if as_json:
+        print_json(found.to_json())
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+@app.command()
+@takes_options("compare-pairs")
+def compare_pairs(
+    model: Model,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Minimal pairs, with sentence_good, sentence_bad, UID: .jsonl .json .csv .tsv .parquet, hf://; - for "
+            "standard input, as JSON lines.",
+            show_default=False,
+        ),
+    ],
+    masking: Masking = None,
+    *,
+    options: dict[str, Any],
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    from palavra.inference.causal import CausalModel
+    from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
+    from palavra.inference.minimal_pairs import compare_pairs as compare
+    from palavra.inference.minimal_pairs import read_pairs
+    from palavra.inference.streaming import masking_of, scorer
+
+    loaded = load(model, device=device)
+    loaded.check_offers("score")
+    assert isinstance(loaded, MaskedModel | CausalModel)
+    used = masking_of(loaded, masking)
+    found = compare(read_pairs(file, **options), scorer(loaded, used))
+    if as_json:
+        print_json({**vars(found), "masking": used, "phenomena": [vars(one) for one in found.phenomena]})
+        return
+    for one in found.phenomena:
+        typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
+    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {used})")

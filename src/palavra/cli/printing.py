@@ -1,0 +1,17 @@
+"""How commands print results."""
+
+import json
+from typing import Any
+
+import typer
+
+
+def one_line(text: str, most: int = 80) -> str:
+    """Return a text as a line of a table shows it: what would break the line escaped, and shortened."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def print_json(values: Any) -> None:
+    """Print a value as indented JSON."""
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))

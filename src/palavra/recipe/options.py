@@ -1,0 +1,103 @@
+"""The options of the commands, derived from the fields of the recipes, and a recipe changed by those that are given."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from typing import TypeVar, get_args, get_origin
+
+from palavra.config import changed
+from palavra.errors import PalavraError
+from palavra.option import Command, Declared, declared, listed, members, unmet
+from palavra.recipe.finetuning import FinetuneRecipe
+from palavra.recipe.pretraining import Recipe
+from palavra.tasks.spec import TaskSpec
+
+R = TypeVar("R", Recipe, FinetuneRecipe)
+
+# The commands that make each recipe.
+MADE_BY: Mapping[type[Recipe] | type[FinetuneRecipe], tuple[Command, ...]] = {
+    Recipe: ("pretrain",),
+    FinetuneRecipe: ("finetune", "sweep"),
+}
+TASK = "task."
+
+
+def fields_of(recipe: type[Recipe] | type[FinetuneRecipe]) -> Iterator[Declared]:
+    """Yield every field of a recipe by its key for `--set`; those of its tasks begin with `task.`"""
+    for each in declared(recipe):  # type: ignore[arg-type]
+        if each.key != "tasks":
+            yield each
+            continue
+        for field in declared(TaskSpec):
+            when = {f"{TASK}{key}": values for key, values in field.when.items()}
+            yield replace(field, key=f"{TASK}{field.key}", when=when)
+
+
+def options_of(command: Command) -> Iterator[Declared]:
+    """Yield the fields of the recipes that have a flag of a command."""
+    for recipe, makers in MADE_BY.items():
+        for each in fields_of(recipe):
+            if each.option.flag and command in (each.option.commands or makers):
+                yield each
+
+
+def with_options(recipe: R, given: Mapping[str, object]) -> R:
+    """Return a recipe changed by options, by the names they have in Python; None changes nothing. An option of tasks
+    changes every task that it applies to.
+
+    Raises PalavraError for a wrong value, for two options of which each replaces the other, and for one that applies to
+    no task, TypeError for a name that is no option.
+    """
+    options = _given(type(recipe), given)
+    values: dict[str, object] = {}
+    for each, value in options.items():
+        table, dot, _ = each.key.rpartition(".")
+        replaced = [f"{table}{dot}{name}" for name in each.option.replaces]
+        rivals: list[str] = [other.name for other in options if other.key in replaced]
+        if rivals:
+            raise PalavraError(f"give one of {listed([each.name, *rivals])}: one replaces the other")
+        values |= dict.fromkeys(replaced) | {each.key: _plain(value, each)}
+    recipe = changed(recipe, {key: value for key, value in values.items() if not key.startswith(TASK)})
+    if not isinstance(recipe, FinetuneRecipe):
+        return recipe
+    of_tasks = {key.removeprefix(TASK): value for key, value in values.items() if key.startswith(TASK)}
+    fields = {each.key: each for each in declared(TaskSpec)}
+    tasks = list(recipe.tasks)
+    for key, value in of_tasks.items():
+        problems = [unmet(task, fields[key], name=fields[key].name) for task in recipe.tasks]
+        if all(problems):
+            raise PalavraError(problems[0] or "")
+        tasks = [
+            task if problem else changed(task, {key: value}) for task, problem in zip(tasks, problems, strict=True)
+        ]
+    return replace(recipe, tasks=tuple(tasks))
+
+
+def check_given(recipe: Recipe | FinetuneRecipe, given: Mapping[str, object]) -> None:
+    """Raise PalavraError for an option that was given and does not apply to the recipe that was made."""
+    for each in _given(type(recipe), given):
+        if not each.key.startswith(TASK) and (problem := unmet(recipe, each, name=each.name)):
+            raise PalavraError(problem)
+
+
+def _given(recipe: type[Recipe] | type[FinetuneRecipe], given: Mapping[str, object]) -> dict[Declared, object]:
+    """The options that were given, each with its value."""
+    named = {each.argument: each for each in fields_of(recipe) if each.option.flag}
+    for name in given:
+        if name not in named:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    return {named[name]: value for name, value in given.items() if value is not None}
+
+
+def _plain(value: object, each: Declared) -> object:
+    """A value as a recipe holds it: a path as text, one text where several may be as a list."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, str) and type(value) is str and takes_several(each):
+        return (value,)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def takes_several(each: Declared) -> bool:
+    """Return whether an option may be given several times."""
+    return any(get_origin(kind) is tuple and get_args(kind)[0] is str for kind in members(each.kind))

@@ -1,0 +1,108 @@
+"""Names and types of the options in Python. Generated from the recipes: see tests/builders/generated.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+
+class TokenizerOptions(TypedDict, total=False):
+    """Options of `palavra.tokenizer_train`."""
+
+    column: str | None
+    documents: Literal["file", "line", "blank-line"] | None
+    encoding: str | None
+    algorithm: Literal["bpe", "wordpiece", "unigram"] | None
+    vocab_size: int | None
+    nfc: bool | None
+    lowercase: bool | None
+    strip_accents: bool | None
+
+
+class PrepareOptions(TypedDict, total=False):
+    """Options of `palavra.prepare`."""
+
+    column: str | None
+    documents: Literal["file", "line", "blank-line"] | None
+    encoding: str | None
+    valid_fraction: float | None
+    deduplicate: bool | None
+
+
+class PretrainOptions(TypedDict, total=False):
+    """Options of `palavra.pretrain`."""
+
+    objective: Literal["masked", "causal", "masked+nsp", "causal+masked"] | None
+    column: str | None
+    documents: Literal["file", "line", "blank-line"] | None
+    encoding: str | None
+    valid_fraction: float | None
+    deduplicate: bool | None
+    vocab_size: int | None
+    tokenizer: str | Path | None
+    init: str | Path | None
+    family: Literal["modernbert", "bert", "llama", "gpt2"] | None
+    size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
+    context: int | None
+    dropout: float | None
+    mask_rate: float | None
+    optimizer: Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None
+    learning_rate: float | None
+    weight_decay: float | None
+    schedule: Literal["constant", "linear", "cosine", "warmup-stable-decay", "inverse-square-root"] | None
+    warmup: float | None
+    steps: int | None
+    tokens: int | None
+    epochs: float | None
+    minutes: float | None
+    batch_tokens: int | None
+    seed: int | None
+    tensorboard: bool | None
+
+
+class FinetuneOptions(TypedDict, total=False):
+    """Options of `palavra.finetune`."""
+
+    model: str | Path | None
+    from_scratch: bool | None
+    dropout: float | None
+    valid: str | Path | None
+    test: str | Path | None
+    valid_fraction: float | None
+    text: str | None
+    text_a: str | None
+    text_b: str | None
+    words: str | None
+    question: str | None
+    context: str | None
+    choices: str | Sequence[str] | None
+    label: str | Sequence[str] | None
+    answers: str | None
+    encoding: str | None
+    multilabel: bool | None
+    separator: str | None
+    class_weights: Literal["none", "balanced"] | None
+    label_smoothing: float | None
+    max_length: int | None
+    overflow: Literal["truncate", "window"] | None
+    temperature: bool | None
+    pooling: Literal["cls", "mean", "max"] | None
+    hidden_sizes: Sequence[int] | None
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
+    norm: Literal["off", "batch", "layer"] | None
+    head_dropout: float | None
+    output: Literal["softmax", "hierarchical", "sampled", "adaptive"] | None
+    subwords: Literal["first", "all"] | None
+    scheme: Literal["bio", "bioes", "plain"] | None
+    strategy: Literal["full", "frozen", "last-n", "gradual", "lora"] | None
+    last_n: int | None
+    optimizer: Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None
+    learning_rate: float | None
+    weight_decay: float | None
+    schedule: Literal["constant", "linear", "cosine", "warmup-stable-decay", "inverse-square-root"] | None
+    warmup: float | None
+    steps: int | None
+    epochs: float | None
+    batch_size: int | None
+    metric: str | None
+    patience: int | None
+    seed: int | None
