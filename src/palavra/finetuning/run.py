@@ -44,6 +44,7 @@ from palavra.tasks.saved_model import (
 from palavra.tasks.task import Scores, Task
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
+from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
@@ -94,9 +95,9 @@ def finetune_splits(
     splits: Sequence[Split],
     out: Path,
     log: Log,
-    as_job: Callable[[FinetuningJob], FinetuningJob] = lambda job: job,
+    on_validation: Callable[[FinetuningJob, Validation], None] | None = None,
 ) -> FineTuned:
-    """Fine-tune on examples that are in memory; `as_job` may replace the job that is trained."""
+    """Fine-tune on examples that are in memory; `on_validation` as in `FinetuningJob`."""
     check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
@@ -106,7 +107,7 @@ def finetune_splits(
         tokenizer = Tokenizer.load(pretrained)
         pretrained_with = optimizer_of(pretrained)
         resolved = resolve_finetuning(recipe, splits, tokenizer, pretrained_with)
-        job = as_job(build_job(resolved, splits))
+        job = replace(build_job(resolved, splits), on_validation=on_validation)
         _describe(job, splits, log)
         for line in resolved.reasons:
             log.line(line)
