@@ -19,7 +19,7 @@ demo: .venv/.installed-demo
 	@.venv/bin/palavra demo $(ARGS)
 
 test: .venv/.installed-test
-	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: .venv/.installed-lint
 	@.venv/bin/ruff check

@@ -19,6 +19,24 @@ PAGES = {"README.md": False, "docs/finetuning.md": True, "docs/recipe.md": False
 # Commands that need the network, or are not Palavra's.
 NOT_RUN = re.compile(r"palavra pretrain hf://|make (demo|test|lint)\b|pip |mv |python -m zipfile |python benchmarks/")
 
+# Lines of output that a page shows as the program prints them, but for the numbers.
+SHOWN = (
+    "tokenizer: ",
+    "text: ",
+    "size: ",
+    "length: ",
+    "step ",
+    "held-out text: ",
+    "model: ",
+    "masked tokens ",
+    "loss ",
+)
+
+
+def skeletons(text: str) -> set[str]:
+    """The lines of an output without numbers and repeated spaces."""
+    return {re.sub(r"[\d.,]*\d", "#", " ".join(line.split())) for line in text.splitlines()}
+
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,6 +56,7 @@ def place(page: str, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     description = ""
@@ -46,6 +65,7 @@ def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatc
         if language == "toml":
             description = code
         elif language == "":
+            found: set[str] = set()
             for line in command_lines(code):
                 if description and (name := re.search(r"\w+\.toml", line)):
                     (place / name[0]).write_text(description, encoding="utf-8")
@@ -55,13 +75,17 @@ def test_the_commands_of_a_page_run(page: str, place: Path, ask: Ask, monkeypatc
                 command, _, redirected = line.partition(" < ")
                 given = io.BytesIO(Path(redirected).read_bytes() if redirected else b"")
                 monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
-                exit_code, _, said = ask(*shorten(command))
+                exit_code, printed, said = ask(*shorten(command))
                 if output.startswith("palavra: "):  # the page shows the message of a mistake
                     assert (exit_code, said.partition("there are:")[0]) == (2, output.partition("there are:")[0]), line
                 else:
                     assert exit_code == 0, f"{line}: {said}"
+                    found |= skeletons(printed + said)
+            shown = {each for each in skeletons(output) if each.startswith(SHOWN)}
+            assert not found or found >= shown
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(language == "python" for language, _ in labelled_blocks(page))]

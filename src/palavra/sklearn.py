@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from palavra.api.finetune import finetune
 from palavra.api.results import FineTunedRun
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import MODEL_FILES
+from palavra.experiments.runs import MODEL_FILES
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.predictions import ClassPrediction, ValuePrediction
 from palavra.recipe.finetuning_options import Kind

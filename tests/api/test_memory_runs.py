@@ -97,7 +97,7 @@ def test_folds_sweeps_and_curves_take_memory(pretrained: Path, tmp_path: Path) -
     curve = palavra.learning_curve(
         "classification", FRAME, test=FRAME, sizes=[8], model=pretrained, set=(*FAST, "train.batch_size=64"), quiet=True
     )
-    assert [len(points) for points in curve.curves.values()] == [1, 1]
+    assert [list(points) for points in curve.scores.values()] == [[8], [8]]
     assert curve.report.is_file()
 
 

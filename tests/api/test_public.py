@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_overloads
 
 import palavra
+from palavra import run_records
 from palavra.api import learning_curve, results
 from palavra.cli import FUNCTIONS, app
 from palavra.cli.app import tokenizer_app
@@ -40,8 +41,8 @@ CLASSES = (
     typed_options.TokenizerOptions, typed_options.PrepareOptions, typed_options.PretrainOptions,
     typed_options.FinetuneOptions,
     results.TrainedRun, results.PretrainedRun, results.FineTunedRun, results.FineTunedRuns, results.SweepRun,
-    learning_curve.LearningCurve, Results,
-    filling.Blank, filling.Fill, infilling.Filling, embedding.Embedding, scoring.Score, generation.Continuation,
+    learning_curve.LearningCurveRun, Results,
+    filling.Blank, run_records.Fill, infilling.Filling, embedding.Embedding, scoring.Score, generation.Continuation,
     predictions.ClassPrediction, predictions.LabelSetPrediction, predictions.ValuePrediction,
     predictions.TokenPrediction, predictions.AnswerPrediction, predictions.ChoicePrediction,
     TextClassifier, TextRegressor,

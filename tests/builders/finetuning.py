@@ -19,6 +19,7 @@ from palavra.log import Log
 from palavra.model.directory import save_model
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.run_records import SplitScores
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.saved_model import build_task_model
@@ -126,6 +127,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return {}
 
     monkeypatch.setattr(FinetuningJob, "step_values", step_values)
+
+
+def scored(**values: float) -> SplitScores:
+    """The scores of a split, as evaluation.json has them."""
+    return SplitScores(main=next(iter(values), ""), values=values, interval=None, intervals={}, details={})
 
 
 def both(reviews: Path) -> tuple[TaskSpec, TaskSpec]:

@@ -41,12 +41,14 @@ def classified(classes: int, seed: int) -> Json:
         for number in range(20)
     ]  # fmt: skip
     accuracy = float(np.trace(counts) / counts.sum())
+    interval = {"low": accuracy - 0.02, "high": accuracy + 0.02, "level": 0.95, "samples": 1000}
     values = {"accuracy": accuracy, "macro_f1": accuracy - 0.02, "matthews": 0.912, "auroc": 0.99, "loss": 0.2245,
               "calibration_error": 0.0305}  # fmt: skip
     return {
         "main": "accuracy",
         "values": values,
-        "interval": {"low": accuracy - 0.02, "high": accuracy + 0.02, "level": 0.95, "samples": 1000},
+        "interval": interval,
+        "intervals": {"accuracy": interval},
         "details": {"per_class": per_class(names, counts), "confusion": counts.tolist(),
                     "reliability": [bins[0] | empty, *bins[1:]], "errors": errors},
     }  # fmt: skip
@@ -59,10 +61,10 @@ def regressed() -> Json:
     for name in ("similarity", "fluency"):
         true = random.uniform(0, 5, 400)
         points[name] = np.stack([true, true + random.normal(0, 0.5, 400)], 1).tolist()
-    row = {"mse": 0.25, "rmse": 0.5, "mae": 0.4, "r2": None, "pearson": 0.88, "spearman": 0.87}
+    row: Json = {"mse": 0.25, "rmse": 0.5, "mae": 0.4, "r2": None, "pearson": 0.88, "spearman": 0.87}
     errors = [{"where": "a.tsv:3", "text": "one | two", "label": "4.5", "predicted": "1.2"}]
     details = {"points": points, "errors": errors, "per_target": [row | {"name": name} for name in points]}
-    return {"main": "pearson", "values": row | {"r2": 0.75}, "interval": None, "details": details}
+    return {"main": "pearson", "values": row | {"r2": 0.75}, "interval": None, "intervals": {}, "details": details}
 
 
 def labelled() -> Json:
@@ -71,7 +73,7 @@ def labelled() -> Json:
     errors = [{"where": "b.conll:9", "text": "in [Porto] we", "word": "Porto", "label": "B-LOC", "predicted": "B-ORG",
                "probability": 0.98}]  # fmt: skip
     values = {"f1": 0.912, "precision": 0.9, "recall": 0.924, "macro_f1": 0.9, "token_accuracy": 0.98, "loss": 0.1}
-    return {"main": "f1", "values": values, "interval": None,
+    return {"main": "f1", "values": values, "interval": None, "intervals": {},
             "details": {"per_class": per_class(["LOC", "ORG", "PER"], counts), "errors": errors}}  # fmt: skip
 
 
@@ -102,10 +104,17 @@ def make_finetuning(directory: Path, tasks: list[Json], evaluated: list[Json], *
             lines.append(line)
     run = {
         "run": "fine-tuning",
-        "palavra": "0.1.0",
-        "environment": {"processor": "AMD EPYC", "device": "cpu", "precision": "bfloat16", "cores": 2},
+        "examples_hash": "0" * 64,
+        "environment": {
+            "palavra": "0.1.0",
+            "processor": "AMD EPYC",
+            "device": "cpu",
+            "precision": "bfloat16",
+            "cores": 2,
+        },
         "model": {
             "pretrained": "/models/minilm/",
+            "pretrained_with": None,
             "family": "bert",
             "num_layers": 6,
             "hidden_size": 384,
@@ -123,6 +132,7 @@ def make_finetuning(directory: Path, tasks: list[Json], evaluated: list[Json], *
             "alpha": 16.0,
             "layer_decay": 1.0,
             "head_lr_ratio": 1.0,
+            "moving": 22_715_526,
         },
         "training": {
             "steps": 300,
@@ -147,7 +157,7 @@ def classification_run(directory: Path, classes: int = 6, **files: Any) -> Path:
     labels = {f"topic {number}": 1100 - 30 * number for number in range(classes)}
     task = task_run("task", "classification", {"examples": 4907, "labels": labels})
     splits = {"valid": classified(classes, 0), "test": classified(classes, 1)}
-    evaluated = [{"name": "task", "kind": "classification", "splits": splits}]
+    evaluated = [{"name": "task", "kind": "classification", "selection_metric": "accuracy", "splits": splits}]
     return make_finetuning(directory, [task], evaluated, **files)
 
 
@@ -160,7 +170,11 @@ def several_tasks_run(directory: Path) -> Path:
              task_run("closeness", "regression", {"targets": targets}),
              task_run("names", "token-classification", named)]  # fmt: skip
     scores = {"topics": classified(6, 2), "closeness": regressed(), "names": labelled()}
-    evaluated = [{"name": name, "kind": "?", "splits": {"valid": one, "test": one}} for name, one in scores.items()]
+    evaluated = [
+        {"name": task["name"], "kind": task["kind"], "selection_metric": scores[task["name"]]["main"],
+         "splits": dict.fromkeys(("valid", "test"), scores[task["name"]])}
+        for task in tasks
+    ]  # fmt: skip
     return make_finetuning(directory, tasks, evaluated)
 
 
@@ -173,10 +187,16 @@ def seeds_evaluation() -> Json:
                     for split in ("valid", "test")}}
         for number in range(5)
     ]  # fmt: skip
-    of = {"mean": 0.95, "sd": 0.006, "low": 0.944, "high": 0.956}
-    summary = {f"task/{split}": {"accuracy": of, "loss": {"mean": 0.2, "sd": None}} for split in ("valid", "test")}
+    of: Json = {"mean": 0.95, "sd": 0.006, "low": 0.944, "high": 0.956, "runs": 5}
+    loss = of | {"mean": 0.2, "sd": None, "low": None, "high": None}
+    summary = {f"task/{split}": {"accuracy": of, "loss": loss} for split in ("valid", "test")}
     tasks = [
-        {"name": "task", "kind": "classification", "splits": {"valid": classified(6, 0), "test": classified(6, 1)}}
+        {
+            "name": "task",
+            "kind": "classification",
+            "selection_metric": "accuracy",
+            "splits": {"valid": classified(6, 0), "test": classified(6, 1)},
+        }
     ]
     return {"tasks": tasks, "runs": {"over": "seeds", "best": "seed-3", "rows": rows, "summary": summary}}
 
@@ -192,7 +212,14 @@ def sweep_records() -> Json:
                   "tasks.0.head.dropout": float(random.uniform(0, 0.4))}  # fmt: skip
         value = 0.95 - 0.05 * (np.log10(rate) + 4.2) ** 2 + float(random.normal(0, 0.005))
         trials.append(
-            {"number": number, "state": "complete", "value": value, "params": params, "seconds": 40.0 + number}
+            {
+                "number": number,
+                "state": "complete",
+                "value": value,
+                "params": params,
+                "seconds": 40.0 + number,
+                "evaluations": [value - 0.1, value],
+            }
         )
     trials[7] |= {"state": "pruned", "value": None}
     trials[8] |= {"state": "failed", "value": None}

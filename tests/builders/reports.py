@@ -40,6 +40,7 @@ RUN: dict[str, Any] = {
     },
     "model": {
         "family": "modernbert",
+        "objective": "masked",
         "num_layers": 2,
         "hidden_size": 128,
         "num_heads": 2,
@@ -79,10 +80,21 @@ RUN: dict[str, Any] = {
             "The size with the least predicted loss was chosen.",
         ],
         "candidates": [
-            {"size": "nano", "tokens_per_second": 41_210, "steps": 3622, "predicted_loss": 3.91, "chosen": False},
-            {"size": "micro", "tokens_per_second": 15_940, "steps": 1400, "predicted_loss": 3.55, "chosen": True},
-            {"size": "mini", "tokens_per_second": 4_812, "steps": 423, "predicted_loss": 4.4, "chosen": False},
-            {"size": "small", "tokens_per_second": 901, "steps": 79, "predicted_loss": None, "chosen": False},
+            {
+                "size": size,
+                "parameters": parameters,
+                "tokens_per_second": speed,
+                "tokens": 180.0 * speed,
+                "steps": steps,
+                "predicted_loss": loss,
+                "chosen": size == "micro",
+            }
+            for size, parameters, speed, steps, loss in (
+                ("nano", 120_000, 41_210.0, 3622, 3.91),
+                ("micro", 295_168, 15_940.0, 1400, 3.55),
+                ("mini", 1_200_000, 4_812.0, 423, 4.4),
+                ("small", 5_000_000, 901.0, 79, 5.1),
+            )
         ],
     },
     "training": {
@@ -96,7 +108,16 @@ RUN: dict[str, Any] = {
     },
 }
 EVALUATION: dict[str, Any] = {
-    "corruption": {"share": 0.15, "seed": 0},
+    "corruption": {
+        "mask_rate": 0.15,
+        "final_mask_rate": None,
+        "mask": 0.8,
+        "random": 0.1,
+        "unit": "token",
+        "span_words": 3.0,
+        "seed": 15,
+        "drawn": "document",
+    },
     "tokens": 4_688,
     "loss": 3.5421,
     "perplexity": 34.54,

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builders.labelled_files import conllu, written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,11 +16,6 @@ from palavra.data import conll
 from palavra.data.characters import split_words
 from palavra.data.conll import ConllSentence, read_tagged
 from palavra.errors import PalavraError
-
-
-def written(path: Path, content: str | bytes) -> str:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
 
 
 def pairs(path: str, **settings: Any) -> list[list[tuple[str, str]]]:
@@ -64,33 +60,6 @@ def test_tabs_keep_blanks_and_quotes(tmp_path: Path) -> None:
     assert pairs(path)[0][0] == ("palavra", "classe")
 
 
-@pytest.mark.parametrize(
-    ("content", "settings", "message"),
-    [
-        ("a O\nb X O\n", {}, ":2: 3 columns, where line 1 has 2"),
-        ("a\tO\n\nb O\n", {}, ":3: 1 column, where line 1 has 2; columns are divided by tabs here: correct the row"),
-        ("a\tO\nb\t\n", {}, ":2: the label is empty"),
-        ("a\tO\n \tO\n", {}, ":2: the word is empty"),
-        ("a\nb\n", {}, ":1: there is only one column; words and labels need one each (words=, label=)"),
-        ("a O\n", {"label_column": 0}, ":1: words and labels are both column 0"),
-        ("a O\n", {"label_column": 2}, ":1: no column 2, there are 2, the first is 0; name the right one with label="),
-        (
-            "w t\na O\n",
-            {"word_column": "W"},
-            ":2: no column 'W' (is it 'w'?); there are: 'w', 't'; name the right one with words=",
-        ),
-        ("", {}, ": holds no sentences"),
-        ("-DOCSTART- O\n\n", {}, ": holds no sentences"),
-        ("word tag\n", {"word_column": "word"}, ": holds no sentences"),
-        ("coração O\n".encode("latin-1"), {}, ":1: byte 0xe7 is not valid utf-8; if the text is latin-1"),
-        ("a O\n".encode("utf-16-le"), {}, ":1: a NUL character; if the text is UTF-16"),
-    ],
-)
-def test_columns_that_are_none(content: str | bytes, settings: Any, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.conll", content)
-    assert f"{path}{message}" in wrong(path, **settings)
-
-
 def test_sentences_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conll, "_LONGEST_SENTENCE", 3)
     assert len(pairs(written(tmp_path / "a.conll", "a O\n" * 3))[0]) == 3
@@ -120,15 +89,6 @@ def test_what_is_written_is_read(
 # CoNLL-U
 
 
-def conllu(*rows: str, text: str | None = None) -> str:
-    """Rows of "id form upos misc"; the other columns are filled up."""
-    lines = [] if text is None else ["# sent_id = 1", f"# text = {text}"]
-    for row in rows:
-        id, form, upos, misc = row.split()
-        lines.append("\t".join([id, form, form.lower(), upos, "_", "_", "0", "root", "_", misc]))
-    return "\n".join(lines) + "\n\n"
-
-
 ROWS = (
     "1 Ri V _",
     "2-3 das _ SpaceAfter=No",
@@ -151,25 +111,6 @@ def test_conllu(tmp_path: Path) -> None:
     assert (third.text, third.where) == ("Sim", f"{path}:17")
     assert pairs(path, word_column="lemma", label_column="form")[2] == [("sim", "Sim")]
     assert pairs(path, label_column=7)[2] == [("Sim", "root")]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("1\ta\tb\n", ":1: 3 columns; CoNLL-U has 10"),
-        (conllu("x a b _"), ":1: 'x' is not the number of a word"),
-        (conllu("3-2 a b _", "3 a b _"), ":1: the range 3-2 ends before it begins"),
-        (
-            conllu("1 a X _", "2 b X _", text="a c"),
-            ":4: 'b' is not at its place in the text of line 2, which continues with",
-        ),
-        ("# text = a\n", ": holds no sentences"),
-        (conllu("1.1 a X _"), ": holds no sentences"),
-    ],
-)
-def test_conllu_that_is_none(content: str, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.conllu", content)
-    assert f"{path}{message}" in wrong(path)
 
 
 def test_conllu_columns_have_names(tmp_path: Path) -> None:
@@ -214,36 +155,3 @@ def test_spans_become_labels(tmp_path: Path) -> None:
     assert (sentence.words, sentence.spans) == split_words(text)
     path = jsonl(tmp_path / "b.jsonl", {"body": text, "marks": [[2, 5, "PER"]]})
     assert pairs(path, word_column="body", label_column="marks")[0][1] == ("Ana", "B-PER")
-
-
-@pytest.mark.parametrize(
-    ("row", "settings", "message"),
-    [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, {}, "2 words and 1 label: give every word one label"),
-        ({"tokens": ["a", ""], "tags": ["O", "O"]}, {}, "word 2 is empty"),
-        ({"tokens": ["a"], "tags": [None]}, {}, "label 1 is a JSON null, not text"),
-        ({"tokens": ["a"], "tags": "O"}, {}, "the labels are a JSON text, not a list"),
-        ({"tokens": ["a"], "tags": ["O"], "ner_tags": ["O"]}, {}, "which of 'tags', 'ner_tags' is meant?"),
-        (
-            {"tokens": ["a"], "upos": ["X"]},
-            {},
-            "no column 'labels'; there are: 'tokens', 'upos'; name the right one with label=",
-        ),
-        ({"tokens": ["a"], "upos": ["X"]}, {"label_column": 1}, "columns have names here, not numbers"),
-        ({"text": "Ana ri", "spans": [[0, 2, "A"]]}, {}, "span 0-2 ('An') does not begin and end with a word"),
-        ({"text": "Ana ri", "spans": [[0, 4, "A"]]}, {}, "span 0-4 ('Ana ') does not begin and end with a word"),
-        ({"text": "Ana ri", "spans": [[4, 7, "A"]]}, {}, "span 4-7 ('ri') is not inside the text of 6 characters"),
-        ({"text": "Ana ri", "spans": [[3, 3, "A"]]}, {}, "span 3-3 ('') is not inside"),
-        ({"text": "Ana ri", "spans": [[0, 6, "A"], [4, 6, "B"]]}, {}, "span 4-6 ('ri') overlaps another span"),
-        (
-            {"text": "Ana ri", "spans": [{"start": 0, "end": 3}]},
-            {},
-            "\"{'start': 0, 'end': 3}\" is not a span, such as {'start': 0",
-        ),
-        ({"text": "Ana ri", "spans": {}}, {}, "the spans are a JSON object, not a list"),
-    ],
-)
-def test_records_that_are_none(row: dict[str, Any], settings: Any, message: str, tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "a.jsonl", {"tokens": [], "tags": []} if "tags" in row else row, row)
-    line = 2 if "tags" in row else 1
-    assert f"{path}:{line}: {message}" in wrong(path, **settings)

@@ -120,29 +120,6 @@ def test_what_spreadsheets_add_is_no_record(tmp_path: Path) -> None:
     assert "holds no records" in wrong(written(tmp_path / "d.csv", "sep=;\n"))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("text,label\na,1\n\nb\n", ":4: 1 field, where the header has 2 columns"),
-        ("text,label\na,1,2\n", ":2: 3 fields, where the header has 2 columns"),
-        ("text,label,text\na,1,b\n", ":1: 2 columns of the header are named 'text'"),
-        ("text, text\na,1\n", ":1: 2 columns of the header are named 'text'"),
-        ("\ntext,,label\na,,2\na,1,2\n", ":4: column 2 holds '1', but the header has no name for it"),
-        (",,\na,1,2\n", ":1: column 1 of the header has no name"),
-        ('text,label\na,1\n"b,2\nc,3\n', ":3: a quote that opens in this record is never closed"),
-        ('text,label\na,1\n"b" c,2\n', ":3: a quote that opens a field of this record closes before the field ends"),
-        ('text,label\n"b,2\nc,3\nsaid "d",4\n', ":2: a quote that opens a field of this record closes before"),
-        ("text,label\n", ": holds no records"),
-        ("", ": holds no records"),
-        ("\ufeff\n \n", ": holds no records"),
-        ("text,label\na\0,1\n", ":2: a NUL character; if the text is UTF-16"),
-    ],
-)
-def test_tables_that_are_none(content: str, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.csv", content)
-    assert f"{path}{message}" in wrong(path)
-
-
 # Encodings and files
 
 
@@ -211,36 +188,6 @@ def test_json_keeps_types_and_lines(tmp_path: Path) -> None:
         assert list(read_records(str(path))) == [
             Record(row, f"{path}:{line}") for row, line in zip(rows, lines, strict=True)
         ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", '{"a": 1}\n{"a": 1,}\n', ":2: not valid JSON ("),
-        ("a.jsonl", '{"a": 1}\n["a"]\n', ":2: a JSON list, not an object"),
-        ("a.jsonl", '{"a": ' + "1" * 5000 + "}\n", ":1: not readable JSON ("),
-        ("a.jsonl", "[" * 200_000, ":1: not readable JSON ("),
-        ("a.jsonl", '{"a": "x \\ud83d"}\n', ":1: \\ud83d is half of a character"),
-        ("a.jsonl", "\n", ": holds no records"),
-        ("a.json", "", ":1: a list of objects, [{...}, ...], is expected here, but the file ends"),
-        (
-            "a.json",
-            '\n{"a": 1}\n{"a": 2}',
-            ":2: a list of objects, [{...}, ...], is expected here, but the file begins",
-        ),
-        ("a.json", '[{"a": 1},\n{"a": }]', ":2: not valid JSON (Expecting value, column 7)"),
-        ("a.json", '[{"a": 1},\n]', ":2: not valid JSON (A comma before the end, column 1)"),
-        ("a.json", '[{"a": 1}\n{"a": 2}]', ":2: not valid JSON (Expecting ',' or ']', column 1)"),
-        ("a.json", '[{"a": 1}', ":1: not valid JSON (Expecting ',' or ']', column 10)"),
-        ("a.json", '[{"a": 1}] x', ":1: not valid JSON (Extra data, column 12)"),
-        ("a.json", '[{"a": 1},\n\n 3]', ":3: a JSON number, not an object"),
-        ("a.json", "[" * 200_000, ":1: not readable JSON ("),
-        ("a.json", "[ ]", ": holds no records"),
-    ],
-)
-def test_json_that_is_none(name: str, content: str, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / name, content)
-    assert f"{path}{message}" in wrong(path)
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), min_size=1))

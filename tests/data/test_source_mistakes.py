@@ -80,24 +80,6 @@ def test_nul_and_half_pairs_are_fixed_and_counted(tmp_path: Path) -> None:
     assert "b.txt:1: NUL characters all over; if the text is UTF-16" in wrong(tmp_path / "b.txt")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"body": "x", "id": 1}\n', "a.jsonl:1: no column 'text'; name the one with the text"),
-        ('{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
-        ('{"text": "x"}\n\n["x"]\n', "a.jsonl:3: a JSON list, not an object"),
-        ('{"text": ["x"]}\n', "a.jsonl:1: column 'text' holds a list, not text"),
-        ("[" * 100_000, "a.jsonl:1: not readable JSON ("),
-        ('{"text": ' + "1" * 5000 + "}", "a.jsonl:1: not readable JSON ("),
-        ("{}", "there are: none"),
-    ],
-)  # fmt: skip
-def test_wrong_json(content: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(content)
-    assert message in wrong(path)
-
-
 def test_a_record_without_the_column_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "x"}\n{"id": 1}\n{"text": null}\n')

@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.labelled_files import CONTEXT, squad, written
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data.squad import Answer, Question, read_questions
 from palavra.errors import PalavraError
-
-CONTEXT = "😀 A Ana mora\r\nem Évora; a Ana ri."
-
-
-def squad(*asked: dict[str, Any], context: str = CONTEXT) -> str:
-    paragraphs = [{"context": context, "qas": [{"id": "q", "question": "Quem?", **each} for each in asked]}]
-    return json.dumps({"version": "v2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}, ensure_ascii=False)
-
-
-def written(path: Path, content: str | bytes) -> str:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
 
 
 def answers(path: str) -> list[tuple[Answer, ...]]:
@@ -92,63 +81,6 @@ def test_a_table(tmp_path: Path) -> None:
     csv.writer(table, delimiter=";").writerows([["id", "question", "context", "answer", "answer_start"], *rows])
     path = written(tmp_path / "a.csv", table.getvalue())
     assert answers(path) == [(Answer("Ana", 3),), (), (Answer("b", 2),)]
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ({"text": "Ana", "answer_start": 5}, "the answer 'Ana' is not at character 5 of the context; counts UTF-16"),
-        ({"text": "Ana", "answer_start": 6}, "the answer 'Ana' is not at character 6 of the context; it is at 4"),
-        ({"text": "Ana", "answer_start": -1}, "the answer 'Ana' is not at character -1"),
-        ({"text": "Ana", "answer_start": 10**30}, "the answer 'Ana' is not at character 1000"),
-        ({"text": "Eva", "answer_start": 4}, "the answer 'Eva' is nowhere in the context; copy it from there"),
-        ({"text": "Eva"}, "the answer 'Eva' is nowhere in the context"),
-        ({"text": "", "answer_start": 0}, "an answer is empty; a question without one has no answers at all"),
-        ({"text": 3, "answer_start": 0}, "an answer is a JSON number, not text"),
-        ({"text": "Ana", "answer_start": "x"}, "answer_start is 'x', not a whole number"),
-        ({"text": "Ana", "answer_start": 4.5}, "answer_start is '4.5', not a whole number"),
-    ],
-)
-def test_answers_that_are_elsewhere(answer: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", squad({"answers": [answer]}))
-    message = message.replace("; counts", "; answer_start counts")
-    assert f"{path}:data[0].paragraphs[0].qas[0]: question 'q': {message}" in wrong(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{}", ":data: missing; SQuAD's JSON is data[].paragraphs[].qas[]"),
-        ('{"data": {}}', ":data: a JSON object, not a list"),
-        ('{"data": [{}]}', ":data[0].paragraphs: missing"),
-        ('{"data": [3]}', ":data[0]: a JSON number, not an object"),
-        ('{"data": [{"paragraphs": [{"qas": []}]}]}', ":data[0].paragraphs[0]: 'context' is missing"),
-        ('{"data": [\n}', ":2: not valid JSON ("),
-        ('{"data": []}', ": holds no questions"),
-        (squad({}), ":data[0].paragraphs[0].qas[0]: 'answers' is missing"),
-        (squad({"answers": [{"answer_start": 1}]}), ".qas[0]: an answer without 'text'"),
-        (squad({"answers": [], "id": None}), ".qas[0]: 'id' is a JSON null, not text"),
-        (squad({"answers": [], "question": " "}), ".qas[0]: 'question' is empty"),
-        (squad({"answers": [{"text": "Ana"}], "is_impossible": True}), ".qas[0]: is_impossible is true, but there are"),
-        (squad({"answers": []}, {"answers": []}), ".qas[1]: the id 'q' is also at"),
-        ("[]", ": holds no questions"),
-        ("", ":1: a list of objects"),
-        ('[{"id": "1", "question": "Q", "context": "c"}]', ":1: no column 'answers'; there are: 'id'"),
-        ('[\n{"id": "1", "context": "c", "answer": "c"}]', ":2: no column 'question'; there are: 'id'"),
-        ('[{"id": "", "question": "Q", "context": "c", "answer": "c"}]', ":1: 'id' is empty"),
-        ('[{"id": 1, "question": "Q", "context": "c", "answers": 3}]', ":1: the answers are a JSON number, not a list"),
-        ('[{"answers": [], "question": "Q"}]', ":1: no column 'context'; there are: 'answers', 'question'; name the"),
-        (
-            '[{"question": "Q", "context": "a", "answers": {"text": ["a"], "answer_start": []}}]',
-            ":1: 1 texts of answers, but not as many answer_start",
-        ),
-    ],
-)
-def test_files_that_are_none(content: str, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", content)
-    found = wrong(path)
-    assert found.startswith(path)
-    assert message in found
 
 
 def test_records_without_an_id_are_called_by_their_place(tmp_path: Path) -> None:

@@ -6,18 +6,19 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from builders.finetuning import interrupt, recipe, spec
+from builders.finetuning import interrupt, recipe, scored, spec
 
 import palavra
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import Repetition, _selection_score, run_folds, run_seeds
+from palavra.experiments.repeat import _selection_score, run_folds, run_seeds
+from palavra.experiments.runs import Repetition
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
+from palavra.run_records import FinetuningEvaluation, TaskScores
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted
 
@@ -44,7 +45,7 @@ def test_interrupted_repetitions_go_on(
     assert resumed.rows == straight.rows
     assert list(straight.rows) == [f"{over}-0", f"{over}-1"]
     accuracies = [row["task/valid"]["accuracy"] for row in straight.rows.values()]
-    assert straight.summary["task/valid"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert straight.summary["task/valid"]["accuracy"].mean == pytest.approx(np.mean(accuracies))
     assert palavra.load(tmp_path / "straight", kind="fine-tuned").predict(["good"])[0]["label"]
     with pytest.raises(PalavraError, match="already holds"):
         repeat(wanted, 2, tmp_path / "straight", False, Log(quiet=True))
@@ -56,7 +57,7 @@ def test_a_signal_in_the_last_step_of_a_repetition_stops_behind_it(
     wanted = recipe(pretrained, spec(reviews), train={"steps": 2, "eval_every": 2})
     with monkeypatch.context() as patch:
         interrupt(patch, 2)
-        with pytest.raises(Interrupted, match="stopped after seed 0, which is finished: go on with") as stopped:
+        with pytest.raises(Interrupted, match="stopped after seed 0, which is finished: continue with") as stopped:
             run_seeds(wanted, 2, tmp_path / "out", False, Log(quiet=True))
     assert stopped.value.exit_code == 143
     assert not (tmp_path / "out" / "seed-1").exists()
@@ -113,15 +114,15 @@ def test_repetitions_are_resumed_as_what_was_begun_only(
 def test_the_best_repetition_is_that_of_the_metric() -> None:
     """The same number that chooses each run's best weights, an error with its sign turned."""
 
-    def evaluation(*deciding: str, **values: float) -> dict[str, Any]:
-        other = {"main": "f1", "values": {"f1": 0.5, "loss": 1.0}}
-        tasks = [("a", {"valid": {"main": "accuracy", "values": values}, "test": other}), ("b", {"valid": other})]
-        return {
-            "tasks": [
-                {"name": name, "selection_metric": metric, "splits": splits}
-                for (name, splits), metric in zip(tasks, deciding or ("accuracy", "f1"), strict=True)
-            ]
-        }
+    def evaluation(*deciding: str, **values: float) -> FinetuningEvaluation:
+        other = scored(f1=0.5, loss=1.0)
+        splits = ({"valid": scored(**values), "test": other}, {"valid": other})
+        return FinetuningEvaluation(
+            tasks=tuple(
+                TaskScores(name="ab"[i], kind="", selection_metric=metric, splits=splits[i])
+                for i, metric in enumerate(deciding or ("accuracy", "f1"))
+            )
+        )
 
     found = evaluation(accuracy=0.9, loss=0.7)
     assert _selection_score(found) == pytest.approx(((0.9 + 0.5) / 2, (-0.7 - 1.0) / 2))

@@ -192,8 +192,8 @@ def test_a_head_that_is_dropped_is_said(pretrained: Path, reviews: Path, tmp_pat
 
     run(recipe(pretrained, spec(reviews), train={"steps": 1}), tmp_path / "first")
     first = str(tmp_path / "first")
-    dropped = "its head is dropped, and the last layer of the new one starts with random weights"
-    said = [f"{first} is fine-tuned already: {dropped}"]
+    why = "its head is dropped, and the last layer of the new one starts with random weights"
+    said = [f"{first} is fine-tuned already: {why}"]
     assert begun("second", model=first) == (said, "dropped")
     assert begun("scratch", model=first, from_scratch=True) == ([], None)
     assert begun("plain") == ([], None)

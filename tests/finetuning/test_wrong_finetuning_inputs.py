@@ -40,7 +40,7 @@ def test_a_file_with_a_mistake_stops_the_run_before_it_begins(
     assert not (tmp_path / "out" / "palavra.toml").exists()
 
 
-NO_USE = "means nothing to the strategy"
+NO_USE = "does not apply to strategy"
 HIDDEN = "is of hidden layers"
 
 
@@ -55,16 +55,16 @@ HIDDEN = "is of hidden layers"
             r"train\.metric 'subset_accuracy' is none of ",
         ),
         ({"multilabel": True}, {"train": {"metric": "accuracy"}}, r"train\.metric 'accuracy' is none of "),
-        ({}, {"strategy": StrategyConfig(rank=4)}, f"strategy.rank {NO_USE} full, only to lora"),
+        ({}, {"strategy": StrategyConfig(rank=4)}, f"strategy.rank {NO_USE} full; it applies to lora"),
         (
             {},
             {"strategy": StrategyConfig(name="frozen", unfreeze_fraction=0.5)},
             f"strategy.unfreeze_fraction {NO_USE}",
         ),
         ({}, {"strategy": StrategyConfig(name="frozen", layer_decay=0.5)}, f"strategy.layer_decay {NO_USE}"),
-        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing means nothing for a single task"),
-        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree means nothing for output.name softmax"),
-        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples means nothing for output.name softmax"),
+        ({}, {"mixing": MixingConfig(sampling="uniform")}, "mixing does not apply to a single task"),
+        ({"output": OutputConfig(tree="balanced")}, {}, "task task: output.tree does not apply to output softmax"),
+        ({"output": OutputConfig(samples=3)}, {}, "task task: output.samples does not apply to output softmax"),
         ({"head": HeadConfig(hidden_sizes=(), norm="batch")}, {}, f"task task: head.norm {HIDDEN}"),
         ({"head": HeadConfig(hidden_sizes=(), activation="relu")}, {}, f"task task: head.activation {HIDDEN}"),
         ({"max_length": 9999}, {}, "task task: max_length is 9999, but .* reads 64 tokens at most"),

@@ -17,9 +17,10 @@ from torch import Tensor
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
 from palavra.inference import filling
-from palavra.inference.filling import Blank, Fill, Likeliest
+from palavra.inference.filling import Blank, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
+from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
 

@@ -269,11 +269,11 @@ def test_multitask_loss_combines_the_losses_of_its_tasks__E_mtl(pretrained: Path
     for name, weight in (("mood", 1.0), ("stars", 2.0)):
         batch = features[name].batch(np.arange(6), name)
         layout = layout_of(batch)
-        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
+        plain = tasks[name].output.loss(model.head(name).output, model(batch, layout), batch)
         found = objective.loss(model, batch, layout)
         torch.testing.assert_close(found.total, weight * plain.total)
         assert found.count == plain.count == 6
-        together = together + weight * plain.output.mean
+        together = together + weight * plain.mean
         found.mean.backward()
     summed = [p.grad.clone() for p in model.transformer.parameters() if p.grad is not None]
     model.zero_grad()

@@ -11,13 +11,15 @@ from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef, mean_absolute_error, r2_score, roc_auc_score
 
 from palavra.metrics import bootstrap as module
-from palavra.metrics.bootstrap import IntArray, Interval, bootstrap_intervals, mean_interval, resamples
+from palavra.metrics.bootstrap import IntArray, bootstrap_intervals, mean_interval, resamples
 from palavra.metrics.classification import Auroc, class_statistics, label_set_statistics
 from palavra.metrics.names import range_of
 from palavra.metrics.regression import Spearman, regression_statistics
 from palavra.metrics.resampled import Order, Statistic, means, point
 from palavra.metrics.spans import span_statistics
 from palavra.metrics.tag_schemes import Span
+from palavra.run_records import Interval
+from palavra.typed_json import to_json
 
 
 def interval_of_mean(values: np.ndarray, **options: float) -> Interval:
@@ -338,4 +340,4 @@ def test_what_has_no_interval_is_an_error() -> None:
 
 def test_json() -> None:
     interval = Interval(low=0.1, high=0.2, level=0.95, samples=3)
-    assert interval.to_json() == {"low": 0.1, "high": 0.2, "level": 0.95, "samples": 3}
+    assert to_json(interval) == {"low": 0.1, "high": 0.2, "level": 0.95, "samples": 3}

@@ -18,6 +18,7 @@ from palavra.metrics.calibration import (
     negative_log_likelihood,
     reliability,
 )
+from palavra.typed_json import to_json
 
 
 def drawn(examples: int, classes: int, scale: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +63,7 @@ def test_equals_the_definition(pairs: list[tuple[float, bool]], bins: int) -> No
 def test_an_empty_bin_has_no_means_and_json_holds_no_nan() -> None:
     bins = reliability([0.95], [True], bins=10)
     assert (bins[0].confidence, bins[0].accuracy, bins[0].count) == (None, None, 0)
-    json.dumps([one.to_json() for one in bins], allow_nan=False)
+    json.dumps(to_json(bins), allow_nan=False)
 
 
 def test_calibrated_is_close_to_zero_and_overconfident_is_not() -> None:

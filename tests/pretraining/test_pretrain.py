@@ -23,6 +23,7 @@ from palavra.log import Log
 from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished, resume_pretraining
 from palavra.report import write_report
+from palavra.run_records import PretrainingRun
 from palavra.training import checkpoint as checkpoints
 from palavra.training import saving
 from palavra.training.monitor import Diverged
@@ -316,6 +317,8 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
     for options in ({"size": "nano"}, {"vocab_size": 300}, {"tokenizer": finished}):
         with pytest.raises(PalavraError, match="own size and tokenizer"):
             palavra.pretrain(corpus, out=tmp_path / "m", init=finished, steps=1, **options)
+    with pytest.raises(PalavraError, match=r"model\.dropout does not apply to init=, which continues a model as it is"):
+        palavra.pretrain(corpus, out=tmp_path / "m", init=finished, steps=1, dropout=0.2)
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:
@@ -352,7 +355,7 @@ def test_minutes_become_steps_in_the_recipe(corpus: Path, tmp_path: Path, monkey
     )  # fmt: skip
     recipe = (tmp_path / "m" / "palavra.toml").read_text()
     assert "steps = 28\n" in recipe  # 3 s less 4%
-    assert RunDirectory(tmp_path / "m").read_json("run.json")["budget"]["rule"]
+    assert RunDirectory(tmp_path / "m").read_json(PretrainingRun, "run.json").budget.rule
 
 
 def test_a_dry_run_only_tells(corpus: Path) -> None:

@@ -116,10 +116,19 @@ def test_a_causal_run_shows_how_it_goes_on(tmp_path: Path) -> None:
     run = make_run(tmp_path / "reviews")
     (run / "examples.json").write_text(json.dumps([{"prompt": "Era <uma>", "text": " vez & so on", "reason": "end"}]))
     (run / "evaluation.json").write_text(
-        json.dumps({"tokens": 9, "loss": 2.0, "perplexity": 7.4, "bits_per_byte": 1.5})
+        json.dumps(
+            {
+                "tokens": 9,
+                "loss": 2.0,
+                "perplexity": 7.4,
+                "perplexity_per_word": 30.0,
+                "bits_per_byte": 1.5,
+                "sliding": False,
+            }
+        )
     )
     page = write_report(run).read_text(encoding="utf-8")
-    assert "How it goes on" in page
+    assert "How it continues a text" in page
     assert "Era &lt;uma&gt;</mark> vez &amp; so on" in page
     assert "Bits per byte" in page
     assert "next tokens of validation text" in page

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.report import charts, run_charts, task_charts
-from palavra.report.charts import BandBar, Series
-from palavra.report.run_charts import TrialPoint
+from palavra.report.charts import Series
 from palavra.report.svg import drawable, placed
+from palavra.run_records import (
+    CurvePoint,
+    CurveSeries,
+    FrequencyBand,
+    LearningCurve,
+    MetricLine,
+    SweepSummary,
+    SweepTrial,
+)  # fmt: skip
 from palavra.tasks.regression.scores import TargetScorer
 
 
@@ -26,7 +34,7 @@ def test_long_runs_make_small_pictures() -> None:
     assert thin.values.max() == 7.5
     assert np.all(np.diff(thin.steps) > 0)
     assert len(series.smoothed()) <= 200
-    assert len(charts.loss(series, Series.of([], "loss"))) < 30_000
+    assert len(charts.loss(series, {}, "nats per token")) < 30_000
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=600))
@@ -42,24 +50,19 @@ def test_smoothing_stays_within_what_was_logged(values: list[float]) -> None:
 
 
 def test_series_leaves_out_what_is_no_number() -> None:
-    rows: list[dict[str, Any]] = [
-        {"step": 1, "x": 2},
-        {"step": 2, "x": None},
-        {"step": 3, "x": float("nan")},
-        {"step": 4, "x": 0.5},
-        {},
-    ]
+    values: list[dict[str, float | None]] = [{"x": 2.0}, {"x": None}, {"y": 3.0}, {"x": 0.5}]
+    rows = [MetricLine(kind="train", step=step, values=row) for step, row in enumerate(values, start=1)]
     series = Series.of(rows, "x")
     assert series.steps.tolist() == [1, 4]
     assert series.values.tolist() == [2, 0.5]
-    assert len(Series.of(rows, "y")) == 0
+    assert len(Series.of(rows, "z")) == 0
 
 
 def test_b_plot_loss_against_probability_is_the_logarithm() -> None:
     """B-plot: the picture's own curve is -log p to the rounding of its coordinates, with the chapter's examples."""
     examples = charts.negative_log(np.array([0.7, 0.4]))
     assert examples == pytest.approx([0.356675, 0.916291], abs=1e-6)
-    band = BandBar(name="1-100", accuracy=0.6, accuracy_at_5=0.9, loss=math.log(2))
+    band = FrequencyBand(band="1-100", tokens=9, accuracy=0.6, accuracy_at_5=0.9, loss=math.log(2))
     svg = charts.loss_against_probability([band], [0.7, 0.4], None, 4096)
     assert "ranks 1-100: loss 0.69, p = 0.5." in svg
     assert "even guess among 4,096: loss 8.32" in svg
@@ -80,22 +83,29 @@ def test_b_plot_loss_against_probability_is_the_logarithm() -> None:
 
 
 def test_learning_curve_is_logarithmic_in_examples() -> None:
-    points = [(10.0, 0.5, None, None), (100.0, 0.6, 0.5, 0.7), (1000.0, 0.7, 0.6, 0.8)]
-    svg = run_charts.learning_curve([("one", points), ("two", [(10.0, 0.4, None, None)])], "accuracy")
+    bounds = {10: (0.5, None, None), 100: (0.6, 0.5, 0.7), 1000: (0.7, 0.6, 0.8)}
+    points = tuple(CurvePoint(examples=n, score=s, low=low, high=high) for n, (s, low, high) in bounds.items())
+    other = CurvePoint(examples=10, score=0.4, low=None, high=None)
+    series = (CurveSeries(name="one", points=points), CurveSeries(name="two", points=(other,)))
+    svg = run_charts.learning_curve(LearningCurve(metric="accuracy", series=series))
     places = {text: float(x) for x, text in re.findall(r'<text [^>]*x="([\d.]+)" [^>]*>([\d,]+)</text>', svg)}
     assert places["100"] - places["10"] == pytest.approx(places["1,000"] - places["100"], abs=0.2)
     assert "one: 50.0% with 10, 60.0% with 100, 70.0% with 1,000." in svg
 
 
 def test_sweeps_history_keeps_the_best_so_far() -> None:
-    trials = [TrialPoint(number=n, value=value, params={}) for n, value in enumerate((0.5, 0.7, 0.6))]
-    assert "the first 0.500, the best 0.700" in run_charts.history("score", trials, None, greatest=True)
-    assert "the best 0.500" in run_charts.history("score", trials, None, greatest=False)
+    trials = tuple(
+        SweepTrial(number=n, state="complete", value=value, params={}, seconds=1.0, evaluations=())
+        for n, value in enumerate((0.5, 0.7, 0.6))
+    )
+    sweep = SweepSummary(direction="maximize", metric="score", trials=trials, best=1, importances={})
+    assert "the first 0.500, the best 0.700" in run_charts.history(sweep, trials[1])
+    assert "the best 0.500" in run_charts.history(replace(sweep, direction="minimize", best=0), trials[0])
 
 
 def test_confusion_matrix_says_where_it_errs() -> None:
     svg = task_charts.confusion(["cão", "gato"], np.array([[5, 2], [0, 3]]))
-    assert "8 of 10 right. cão taken for gato 2 times" in svg
+    assert "8 of 10 right. cão predicted as gato 2 times" in svg
     assert [found for found in ("5", "2", "3", "0") if f">{found}</text>" in svg] == ["5", "2", "3"]
     assert ">cão</text>" in svg
 

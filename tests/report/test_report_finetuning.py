@@ -18,7 +18,12 @@ from builders.finetuning_reports import (
 )
 from builders.reports import ATTACK, Structure, make_run
 
-from palavra.report import tasks, write_report
+from palavra.report import write_report
+from palavra.report.page import render
+from palavra.report.records import EvaluatedTask, FinetuningRecords
+from palavra.report.tasks import task_section
+from palavra.run_records import TaskScores
+from palavra.typed_json import from_json
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +73,13 @@ def test_page_of_one_task_says_how_good_it_is(pages: dict[str, str]) -> None:
     for shown in (
         *(f"Accuracy, test{100 * scores:.1f}%", "with 95% confidence", "Training examples4,907", "545 validation"),
         *(
-            "Parameters that move",
+            "Trained parameters",
             "of 22.7",
             "4\u202fmin 46\u202fs",
             "34.5",
             "classification, from minilm (BERT, 6 layers",
         ),
-        *("Cut to the context17", "Pooling cls".replace(" ", ""), "What it confuses most", "Most confident errors"),
+        *("Cut to the context17", "Pooling cls".replace(" ", ""), "Most frequent confusions", "Most confident errors"),
         *("test.jsonl:19", "palavra finetune --recipe palavra.toml", 'model = "/models/minilm"', "Strategyfull"),
     ):
         assert shown in text, shown
@@ -85,44 +90,58 @@ def test_page_of_one_task_says_how_good_it_is(pages: dict[str, str]) -> None:
     assert "/data/test" not in text
 
 
+def evaluated(kind: str, **splits: Json) -> EvaluatedTask:
+    """A task with these scores; what a test leaves out is empty."""
+    empty: Json = {"main": "f1", "values": {}, "interval": None, "intervals": {}, "details": {}}
+    scores = {name: empty | split for name, split in splits.items()}
+    found = {"name": "t", "kind": kind, "selection_metric": "f1", "splits": scores}
+    return EvaluatedTask.of(None, from_json(TaskScores, found, "evaluation.json"))
+
+
 def test_scores_stand_with_their_intervals_and_how_they_came_about() -> None:
+    interval = {"low": 0.79, "high": 0.83, "level": 0.95, "samples": 1000}
     valid = {
-        "main": "f1",
         "values": {"f1": 0.81, "loss": 1.25},
-        "interval": {"low": 0.79, "high": 0.83},
-        "intervals": {"f1": {"low": 0.79, "high": 0.83}, "loss": {"low": 1.0, "high": None}},
+        "interval": interval,
+        "intervals": {"f1": interval},
         "details": {"articles": "pt", "fitted": {"name": "threshold", "value": 2.125, "scored": "cross-fitted"}},
     }
     few = {"name": "temperature", "value": 1.5, "scored": "fitted-on"}
-    test = {"main": "f1", "values": {"f1": 0.8}, "details": {"articles": "en", "fitted": few}}
-    task = tasks.EvaluatedTask(name="t", kind="question-answering", splits={"test": test, "valid": valid})
-    section = tasks.task_section(task, alone=True)
-    assert section["scores"].rows == (("F1", "80.0%", "81.0% (79.0% to 83.0%)"), ("Loss", "–", "1.250"))
+    test = {"values": {"f1": 0.8}, "details": {"articles": "en", "fitted": few}}
+    task = evaluated("question-answering", test=test, valid=valid)
+    assert task_section(task, alone=True)["scores"].rows == [
+        ("F1", "80.0%", "81.0% (79.0% to 83.0%)"), ("Loss", "–", "1.250")
+    ]  # fmt: skip
+    text = said(render(FinetuningRecords(name="t", tasks=[task])))
     for shown in (
-        "The threshold of no answer (2.125) was fitted on all validation examples; their scores are cross-fitted",
+        "F1 on test: 80.0%; F1 on validation: 81.0% (79.0% to 83.0%). Intervals show",
+        "The no-answer threshold (2.125) was fitted on all validation examples; their scores are cross-fitted",
         "The temperature (1.500) was fitted on the very test examples that are scored with it",
         "leave out English articles, as published",
         "leave out Portuguese articles: they do not compare",
     ):
-        assert shown in section["sentence"], shown
-    plain = tasks.EvaluatedTask(name="t", kind="question-answering", splits={"valid": {**valid, "details": {}}})
-    assert "fitted" not in tasks.task_section(plain, alone=True)["sentence"]
+        assert shown in text, shown
+    plain = evaluated("question-answering", valid={**valid, "details": {}})
+    assert "fitted" not in said(render(FinetuningRecords(name="t", tasks=[plain])))
 
 
 def test_most_confused_pairs_are_the_largest_cells() -> None:
     counts = np.diag(np.full(30, 10))
     counts[3, 4], counts[29, 0], counts[5, 5] = 7, 9, 100
     details = {"per_class": per_class([f"c{n}" for n in range(30)], counts), "confusion": counts.tolist()}
-    task = tasks.EvaluatedTask(name="t", kind="classification", splits={"test": {"details": details}})
-    section = tasks.task_section(task, alone=True)
-    table = next(t for t in section["splits"][0]["tables"] if t.caption == "What it confuses most")
-    assert table.rows == (("c29", "c0", "9", "47.4%"), ("c3", "c4", "7", "41.2%"))
+    section = task_section(evaluated("classification", test={"details": details}), alone=True)
+    table = next(t for t in section["parts"][0]["tables"] if t.caption == "Most frequent confusions")
+    assert table.rows == [("c29", "c0", "9", "47.4%"), ("c3", "c4", "7", "41.2%")]
 
 
 def test_page_of_several_tasks_has_a_section_for_each(pages: dict[str, str]) -> None:
     text = said(pages["tasks"])
     for shown in (
-        *("3 tasks: classification, regression, token labelling", "topics: Accuracy, test", "names: F1, test91.2%"),
+        *(
+            "3 tasks: classification, regression, token classification",
+            "topics: Accuracy, test",
+            "names: F1, test91.2%",
+        ),
         *("Predicted against true: fluency", "Target fluency0.000 to 5.000, mean 2.512", "By target", "Largest errors"),
         *("Head of closeness", "Schemebio", "words in training", "Porto", "Which labels it confuses"),
     ):
@@ -139,7 +158,7 @@ def test_page_of_several_runs_a_sweep_and_a_learning_curve(pages: dict[str, str]
         *("The best trials", "tasks.0.head.dropout", "pretrained on 7 minutes of text"),
     ):
         assert shown in text, shown
-    assert text.index("What more labelled examples bring") < text.index("The search") < text.index("How well it does")
+    assert text.index("What more labelled examples bring") < text.index("The search") < text.index("How good it is")
     assert 'class="chosen"><th scope="row"><bdi>seed-3</bdi>' in pages["all"]
     assert len(re.findall(r"<tr.*", pages["all"][pages["all"].index("The best trials") :].split("</table>")[0])) == 11
 
@@ -160,7 +179,7 @@ ODD: tuple[object, ...] = (None, "many", [None], {"a": 1}, float("nan"), 10**400
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:20])
-def test_ill_typed_records_become_dashes(tmp_path: Path, value: object) -> None:
+def test_ill_typed_records_are_told_of_and_break_nothing(tmp_path: Path, value: object) -> None:
     split = {"main": value, "values": {"accuracy": value}, "interval": {"low": value, "high": value}}
     bins = [{"low": 0, "high": 0.5, "count": 3, "accuracy": value, "confidence": value}, value]
     split |= {"intervals": {"accuracy": value}}
@@ -202,12 +221,42 @@ def test_pretraining_page_shows_what_its_model_brings(tmp_path: Path) -> None:
     assert "from scratch" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "value", "told"),
+    [
+        ("run", ("model", "num_layers"), "six", "run.json: model.num_layers must be a whole number from 0, not 'six'"),
+        ("run", ("strategy",), None, "run.json: strategy must be an object, not None"),
+        ("evaluation", ("tasks", 0, "splits", "valid", "values", "loss"), float("nan"),
+         "evaluation.json: tasks[0].splits.valid.values.loss must be a finite number, not nan"),
+        ("evaluation", ("tasks", 0, "splits", "test", "details", "confusion"), [[-1]],
+         "evaluation.json: task task, test: confusion[0][0] must be a whole number from 0, not -1"),
+        ("sweep", ("trials", 0, "state"), "lost", "sweep.json: trials[0].state must be one of 'complete', 'pruned'"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named_with_its_key(
+    tmp_path: Path, name: str, path: tuple[str | int, ...], value: object, told: str
+) -> None:
+    run = classification_run(tmp_path, sweep=sweep_records())
+    content = json.loads((run / f"{name}.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (run / f"{name}.json").write_text(json.dumps(content))
+    text = said(write_report(run).read_text(encoding="utf-8"))
+    assert told in text
+    assert "How training went" in text
+
+
 def test_run_that_has_just_begun(tmp_path: Path) -> None:
     (tmp_path / "palavra.toml").write_text("")
-    (tmp_path / "run.json").write_text(json.dumps({"run": "fine-tuning", "strategy": {"name": "frozen"}, "tasks": [
-        {"name": "task", "kind": "multiple-choice", "head": {"parameters": 1234}}]}))  # fmt: skip
+    run = json.loads((classification_run(tmp_path / "finished") / "run.json").read_text())
+    del run["training"]
+    run["strategy"] |= {"name": "frozen", "moving": 1234}
+    run["tasks"][0]["kind"] = "multiple-choice"
+    (tmp_path / "run.json").write_text(json.dumps(run))
     text = said(write_report(tmp_path).read_text(encoding="utf-8"))
-    for shown in ("There is no evaluation of this task yet", "metrics.jsonl is not there", "run.json has no summary",
-                  "Parameters that move1,234", "multiple choice"):  # fmt: skip
+    for shown in ("There is no evaluation of this task yet", "metrics.jsonl is missing", "run.json has no summary",
+                  "Trained parameters1,234", "multiple choice"):  # fmt: skip
         assert shown in text, shown
     assert "examples.json" not in text

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from builders.reports import RECIPE, Structure, metric_lines
+from builders.reports import EVALUATION, RECIPE, RUN, Structure, metric_lines
 
 from palavra.errors import PalavraError
 from palavra.report import write_report
+from palavra.report.parts import facts
 from palavra.report.records import read_records
 
 
@@ -19,7 +20,7 @@ def test_run_cut_short_says_what_is_not_there(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text(encoding="utf-8")
     shown = " ".join(Structure(page).text.split())
     for sentence in (
-        "palavra.toml is not there; run.json is not complete JSON; evaluation.json is not there; examples.json is",
+        "palavra.toml is missing; evaluation.json is missing; examples.json is missing; run.json is not complete JSON",
         "There are no filled sentences",
         "There is no final evaluation",
         "There is no summary of the data",
@@ -33,11 +34,11 @@ def test_run_that_has_not_begun(tmp_path: Path) -> None:
     (tmp_path / "palavra.toml").write_text(RECIPE)
     text = Structure(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "holds no training or validation lines yet" in text
-    assert "metrics.jsonl is not there" in text
+    assert "metrics.jsonl is missing" in text
 
 
 @pytest.mark.parametrize("value", [None, 3, "many", [], {}, [None], {"loss": "low", "bands": 3, "data": [1]}])
-def test_ill_typed_records_become_dashes(tmp_path: Path, value: object) -> None:
+def test_ill_typed_records_are_told_of_and_break_nothing(tmp_path: Path, value: object) -> None:
     (tmp_path / "palavra.toml").write_bytes(b"\xff\x00")
     line = {"kind": "train", "step": 10, "loss": value, "learning_rate": value, "tokens": value}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + '\n[1]\nnot json\n{"kind":"valid","step":"x"}\n')
@@ -53,10 +54,10 @@ def test_ill_typed_records_become_dashes(tmp_path: Path, value: object) -> None:
 def test_strange_characters_neither_break_nor_vanish(tmp_path: Path) -> None:
     (tmp_path / "palavra.toml").write_text(RECIPE)
     odd = "\x00\x0b \ud800 \u202e שלום 文字 [MASK] [MASK]"
-    examples = [{"text": odd, "fills": [[{"token": " ", "probability": float("nan")}]]}]
+    examples = [{"text": odd, "fills": [[{"token": " ", "probability": 0.5}]]}]
     (tmp_path / "examples.json").write_text(json.dumps(examples))
-    band = {"band": "文字 $x$ <b>\n", "accuracy": 0.5, "accuracy_at_5": None, "loss": 1e308}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"bands": [band]}))
+    band = {"band": "文字 $x$ <b>\n", "tokens": 1, "accuracy": 0.5, "accuracy_at_5": 0.5, "loss": 1e308}
+    (tmp_path / "evaluation.json").write_text(json.dumps(EVALUATION | {"bands": [band]}))
     structure = Structure(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "שלום 文字" in structure.text
     assert "␣" in structure.text
@@ -75,9 +76,23 @@ def test_mask_of_another_tokenizer(tmp_path: Path) -> None:
 
 def test_tables_show_what_is_there_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 10, "mask_rate": 0.3}')
-    (tmp_path / "run.json").write_text(json.dumps({"data": {"documents": 3, "repaired_lines": 7, "odd": [1]}}))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
     text = " ".join(Structure(write_report(tmp_path).read_text(encoding="utf-8")).text.split())
-    assert "Data Documents3 Repaired lines7 Packing and masking" in text
+    assert "Packing and masking" in text
+    assert all(f"{key}" not in text for key in ("longest_document", "warnings", "None"))
+    assert facts({"documents": 3, "repaired_lines": 7, "odd": {"a": 1}, "absent": None}) == [
+        ("documents", "3"), ("repaired_lines", "7")
+    ]  # fmt: skip
+
+
+def test_a_damaged_line_is_left_out_and_named(tmp_path: Path) -> None:
+    lines = [{"kind": "train", "step": 10, "loss": 2.5}, {"kind": "train", "step": -1}, {"kind": "walk", "step": 3}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "train", "step": 20, "loss": NaN}\n'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    shown = " ".join(Structure(write_report(tmp_path).read_text(encoding="utf-8")).text.split())
+    assert "left out: 3 (line 2: step must be a whole number from 0, not -1; line 3: kind must be one of" in shown
+    assert "line 4: loss must be a finite number, not nan" in shown
+    assert "Training: 2.500 at step 10, 2.500 at step 10" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_directory_that_is_no_run(tmp_path: Path) -> None:
@@ -94,4 +109,4 @@ def test_resumed_run_replaces_the_steps_it_repeats(tmp_path: Path) -> None:
     lines = [{"kind": "train", "step": step, "loss": loss} for step, loss in steps]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     train = read_records(tmp_path).train
-    assert [(row["step"], row["loss"]) for row in train] == [(10, 5.0), (20, 4.5), (30, 3.5)]
+    assert [(row.step, row.values["loss"]) for row in train] == [(10, 5.0), (20, 4.5), (30, 3.5)]

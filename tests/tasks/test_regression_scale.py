@@ -13,8 +13,11 @@ from test_regression import SPEC, TWO, examples_of
 from torch import nn
 
 from palavra.errors import PalavraError
+from palavra.finetuning.run_info import split_scores
 from palavra.inference.finetuned import FineTunedModel, infer
-from palavra.report.tasks import EvaluatedTask, task_section
+from palavra.report.page import render
+from palavra.report.records import EvaluatedTask, FinetuningRecords
+from palavra.run_records import TaskScores
 from palavra.tasks.saved_model import load_task_model
 from palavra.tokenizer import Tokenizer
 
@@ -103,9 +106,10 @@ def test_predictions_without_spread_are_told(tokenizer: Tokenizer) -> None:
         scores = score(task, examples, features, (np.array(said, dtype=np.float32),))
         warnings = scores.details["warnings"]
         assert len(warnings) == expected
-        split = {"main": scores.main, "values": dict(scores.values), "details": scores.details}
-        shown = task_section(EvaluatedTask(name="task", kind="regression", splits={"test": split}), alone=True)
-        assert ("the predictions of label hardly differ" in shown["sentence"]) == bool(expected)
+        splits = {"test": split_scores(scores)}
+        found = TaskScores(name="task", kind="regression", selection_metric="pearson", splits=splits)
+        page = render(FinetuningRecords(name="run", tasks=[EvaluatedTask.of(None, found)]))
+        assert ("the predictions of label hardly differ" in page) == bool(expected)
     alone = task.encoder.encode(examples[:1], tokenizer, 32, False)
     assert score(task, examples[:1], alone, (np.ones((1, 1), dtype=np.float32),)).details["warnings"] == []
 

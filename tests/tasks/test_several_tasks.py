@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders.finetuning import both, metrics, objective_of, recipe, run, spec, weights, write
+from builders.finetuning import both, metrics, objective_of, recipe, run, scored, spec, weights, write
 from builders.models import layout_of
 from safetensors.torch import load_file
 
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import values_of
+from palavra.experiments.runs import values_of
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.plan import resolve_finetuning
 from palavra.finetuning.run import build_job
@@ -22,9 +22,11 @@ from palavra.finetuning.run_info import with_mean_score
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
 from palavra.losses import Loss
+from palavra.run_records import TaskScores
 from palavra.tasks.class_output import heaviest
 from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.tokenizer import Tokenizer
+from palavra.typed_json import to_json
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -126,19 +128,18 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
 
 
 def test_together_errors_are_negative_and_what_is_not_defined_has_no_mean() -> None:
-    def evaluation(**values: float) -> dict[str, Any]:
-        first = {
-            "name": "a",
-            "selection_metric": "loss",
-            "splits": {"valid": {"values": {"loss": 0.3}}, "test": {"values": {}}},
-        }
-        second = {"name": "b", "selection_metric": "pearson", "splits": {"valid": {"values": values}}}
-        return {"tasks": [first, second]}
+    def tasks(**values: float) -> list[TaskScores]:
+        first = {"valid": scored(loss=0.3), "test": scored()}
+        return [
+            TaskScores(name="a", kind="", selection_metric="loss", splits=first),
+            TaskScores(name="b", kind="", selection_metric="pearson", splits={"valid": scored(**values)}),
+        ]
 
-    assert with_mean_score(evaluation(pearson=0.5))["mean_score"] == {"valid": pytest.approx(0.1)}
-    assert "mean_score" not in with_mean_score(evaluation(mse=0.5))
-    assert "mean_score" not in with_mean_score({"tasks": evaluation(pearson=0.5)["tasks"][:1]})
-    summed = values_of(with_mean_score(evaluation(pearson=0.5)))
+    assert with_mean_score(tasks(pearson=0.5)).mean_score == {"valid": pytest.approx(0.1)}
+    assert with_mean_score(tasks(mse=0.5)).mean_score == {}
+    assert with_mean_score(tasks(pearson=0.5)[:1]).mean_score == {}
+    assert "mean_score" not in to_json(with_mean_score(tasks(mse=0.5)))
+    summed = values_of(with_mean_score(tasks(pearson=0.5)))
     assert summed["mean_score/valid"] == {"mean": pytest.approx(0.1)}
 
 

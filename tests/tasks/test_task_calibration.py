@@ -10,9 +10,12 @@ from builders.tasks import answers_of, evaluate, fit, predict, score, trained
 from builders.token_classification import EXAMPLES, SPEC, WORDPIECE
 from scipy.special import logit
 
+from palavra.finetuning.run_info import split_scores
 from palavra.metrics.calibration import expected_calibration_error
 from palavra.metrics.scores import Scores
-from palavra.report.tasks import EvaluatedTask, task_section
+from palavra.report.records import EvaluatedTask
+from palavra.report.tasks import task_section
+from palavra.run_records import TaskScores
 from palavra.tasks.task import AnyTask
 
 
@@ -20,12 +23,11 @@ def shown(task: AnyTask, scores: Scores) -> dict[str, Any]:
     """The section of the report, whose picture of calibration has to be there."""
     assert "calibration_error" in task.scorer.metrics
     assert scores.values["calibration_error"] > 0
-    split = {"main": scores.main, "values": dict(scores.values), "details": dict(scores.details)}
-    section = task_section(EvaluatedTask(name="task", kind=task.spec.kind, splits={"test": split}), alone=True)
-    (part,) = section["splits"]
-    assert [picture.title for picture in part["figures"]].count("Whether it is as sure as it is right") == 1
-    found: dict[str, Any] = part
-    return found
+    found = TaskScores(name="task", kind=task.spec.kind, selection_metric="", splits={"test": split_scores(scores)})
+    section = task_section(EvaluatedTask.of(None, found), alone=True)
+    (part,) = section["parts"]
+    assert [picture.name for picture in part["figures"]].count("reliability") == 1
+    return dict(part)
 
 
 def test_label_sets_have_calibration_and_confident_errors() -> None:
@@ -43,7 +45,7 @@ def test_label_sets_have_calibration_and_confident_errors() -> None:
     ]
     assert found == [("train.csv:5", "b", "a, b", "a", 0.95), ("train.csv:3", "a, b", "a", "not b", 0.9)]
     titles = [table.columns for table in shown(task, scores)["tables"]]
-    assert any("Surest mistake" in columns and "Probability" in columns for columns in titles)
+    assert any("Most confident mistake" in columns and "Probability" in columns for columns in titles)
 
 
 def test_labelled_words_have_calibration() -> None:

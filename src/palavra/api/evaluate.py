@@ -14,7 +14,7 @@ from palavra.data.memory import MemorySource
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
-from palavra.finetuning.run_info import scores_json
+from palavra.finetuning.run_info import split_scores
 from palavra.inference.causal import CausalModel
 from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.inference.finetuned import FineTunedModel
@@ -31,6 +31,7 @@ from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
+from palavra.typed_json import to_json
 
 
 def evaluate(
@@ -169,7 +170,7 @@ class TaskEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON."""
-        return {"task": self.task, "truncated": self.truncated, **scores_json(self.scores)}
+        return {"task": self.task, "truncated": self.truncated, **to_json(split_scores(self.scores))}
 
 
 def evaluate_task(
@@ -188,7 +189,7 @@ def evaluate_task(
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to: `where` it is from, `gold`, the gold label, and what `predict` says; `threshold` and `articles` are
+    example to: `where` it is from, `gold`, what is right there, and what `predict` says; `threshold` and `articles` are
     those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)

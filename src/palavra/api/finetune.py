@@ -11,7 +11,8 @@ from palavra.api.data import Source, example_sources, examples_of, kept_in
 from palavra.api.results import FineTunedRun, FineTunedRuns, Folder
 from palavra.data.memory import MemorySource
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import Repetition, run_folds, run_seeds
+from palavra.experiments.repeat import run_folds, run_seeds
+from palavra.experiments.runs import Repetition
 from palavra.finetuning.run import resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log

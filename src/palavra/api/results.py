@@ -87,8 +87,8 @@ class PretrainedRun(TrainedRun, Finished):
         return [self.scores]
 
 
-class _FineTuned(TrainedRun):
-    """What fine-tuned runs have."""
+class FineTunedResult(TrainedRun):
+    """A finished run whose model is fine-tuned."""
 
     @cached_property
     def model(self) -> FineTunedModel:
@@ -97,7 +97,7 @@ class _FineTuned(TrainedRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTunedRun(_FineTuned, FineTuned):
+class FineTunedRun(FineTunedResult, FineTuned):
     """A finished fine-tuning run: its `model`, and its `scores` by task and by "valid" and "test"."""
 
     def _score_rows(self) -> list[Mapping[str, object]]:
@@ -109,28 +109,27 @@ class FineTunedRun(_FineTuned, FineTuned):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTunedRuns(_FineTuned, RepeatedRuns):
+class FineTunedRuns(FineTunedResult, RepeatedRuns):
     """Finished runs over seeds or folds: the best `model`, and each run's and the mean scores."""
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, float | None]]:
         """The mean of each score, by "task/valid" and "task/test"."""
-        return {split: {name: of["mean"] for name, of in metrics.items()} for split, metrics in self.summary.items()}
+        return {split: {name: of.mean for name, of in metrics.items()} for split, metrics in self.summary.items()}
 
     def _score_rows(self) -> list[Mapping[str, object]]:
         return [{"examples": split, **values} for split, values in self.scores.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRun(_FineTuned, Sweep):
+class SweepRun(FineTunedResult, Sweep):
     """A finished search: the best trial's `model` and `scores`, and all `trials`."""
 
     def _score_rows(self) -> list[Mapping[str, object]]:
         return [{"examples": split, **values} for split, values in self.scores.items()]
 
 
-Owner = TypeVar("Owner")
-Run = TypeVar("Run", PretrainedRun, FineTunedRun, FineTunedRuns, SweepRun)
+Run = TypeVar("Run", bound=TrainedRun)
 
 
 class Folder:
@@ -150,10 +149,7 @@ class Folder:
     def result(self, kind: type[Run], found: Any) -> Run:
         """Return what a run gave as the object that people use, which keeps a temporary folder alive."""
         values = {field.name: getattr(found, field.name) for field in fields(found)}
-        return self.kept_by(kind(**{**values, "report": Report(found.report)}))
-
-    def kept_by(self, owner: Owner) -> Owner:
-        """Return an object with which a temporary folder goes away."""
+        made = kind(**{**values, "report": Report(found.report)})
         if self._temporary:
-            weakref.finalize(owner, shutil.rmtree, self.path, ignore_errors=True)
-        return owner
+            weakref.finalize(made, shutil.rmtree, self.path, ignore_errors=True)
+        return made

@@ -20,13 +20,13 @@ def learning_curve(
     train: Annotated[str, TRAIN],
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.", show_default=False)],
     sizes: Annotated[
-        str | None,
-        typer.Option(help="Numbers of training examples: 50,200,800.  [default: five, each twice the one before]"),
+        str | None, typer.Option(help="Numbers of training examples: 50,200,800.  [default: 100, 1,000, ... and all]")
     ] = None,
     *,
     options: dict[str, Any],
     recipe: RecipeFile = None,
     set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the curve in --out.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -34,14 +34,16 @@ def learning_curve(
     from palavra.api.learning_curve import learning_curve as draw
 
     try:
-        numbers = None if sizes is None else [int(part) for part in sizes.split(",")]
+        numbers = [int(part) for part in (sizes or "").split(",") if part]
     except ValueError:
         raise PalavraError(f"--sizes {sizes}: write numbers of examples as 50,200,800") from None
     found = draw(
-        kind, train, out=out, sizes=numbers, recipe=recipe, set=tuple(set_ or ()), quiet=quiet, **options
-    )  # fmt: skip
+        kind, train, out=out, sizes=numbers, recipe=recipe, set=tuple(set_ or ()), resume=resume, quiet=quiet, **options
+    )
     if as_json:
         print_json(found.to_json())
         return
-    for row in found.rows():
-        typer.echo(f"{row['model']:<12}  {row['examples']:>7,} labels  {found.metric} {row['score']:.4f}")
+    for name, scores in found.scores.items():
+        for examples, score in scores.items():
+            shown = "not defined" if score is None else f"{score:.4f}"
+            typer.echo(f"{name:<12}  {examples:>7,} labels  {found.curve.metric} {shown}")

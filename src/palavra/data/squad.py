@@ -121,7 +121,7 @@ def _of_squad(value: Any, path: Path) -> Iterator[Question]:
 
 
 def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of the list `key` and the place of each."""
+    """Yield the place and the value of each object in the list `key`."""
     place = f"{where}{key}"
     if key not in parent:
         raise PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")

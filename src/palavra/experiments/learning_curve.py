@@ -1,68 +1,100 @@
-"""Learning curves: how good a model gets with few labels and with many, pretrained and from scratch (C-L5)."""
+"""Learning curves: scores by the number of labelled examples, pretrained and from scratch (C-L5)."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from palavra.finetuning.run import finetune_splits
-from palavra.finetuning.run_info import interval_of
+from palavra.errors import PalavraError
+from palavra.experiments.runs import PlannedRun, evaluation_in, read_splits, repetition, run_all, take_model
 from palavra.finetuning.splits import Split
 from palavra.log import Log
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.report import write_report
+from palavra.run_records import CurvePoint, CurveSeries, LearningCurve
 from palavra.training.run_directory import RunDirectory
+from palavra.typed_json import to_json
 
 # Few examples need more than the usual passes: a run makes at least so many steps.
 FEWEST_STEPS = 150
+SERIES = ("pretrained", "from scratch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """The test score of a model trained on so many examples, and its bootstrap interval where there is one."""
+class LearningCurveRuns:
+    """A finished learning curve. `directory` holds the model of `best`, the folder of the run that fine-tuned the
+    pretrained model on the most examples."""
 
-    examples: int
-    score: float
-    low: float | None
-    high: float | None
+    directory: Path
+    best: Path
+    report: Path
+    curve: LearningCurve
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the command line prints."""
+        return {"model": str(self.directory), "report": str(self.report), **to_json(self.curve)}
 
 
-def learning_curve(
-    recipe: FinetuneRecipe, split: Split, sizes: Sequence[int], out: Path, log: Log
-) -> Mapping[str, list[Point]]:
-    """Fine-tune the recipe's model, and one of the same sizes from scratch, on growing parts of the training examples;
-    the larger parts hold the smaller ones. Runs go to folders in `out`, the curves to `learning_curve.json` there."""
-    order = np.random.default_rng([recipe.train.seed, 12]).permutation(len(split.train))
-    curves: dict[str, list[Point]] = {"pretrained": [], "from scratch": []}
-    metric = split.task.scorer.metrics[0]
-    for size in sizes:
-        part = split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()])
-        for name, points in curves.items():
-            sized = replace(recipe, from_scratch=name == "from scratch", train=_long_enough(recipe, len(part.train)))
-            folder = out / f"{name.replace(' ', '-')}-{len(part.train)}"
-            scores = finetune_splits(sized, [part], folder, Log(quiet=True)).scores[split.task.spec.name]["test"]
-            interval = interval_of(scores)
-            points.append(
-                Point(
-                    examples=len(part.train),
-                    score=scores.values.get(metric, math.nan),
-                    low=interval.low if interval else None,
-                    high=interval.high if interval else None,
-                )
-            )
-            log.line(f"{len(part.train):>6,} labels, {name:<12}  {metric} {points[-1].score:.1%}")
-    _write(curves, metric, out)
-    return curves
+def run_learning_curve(
+    recipe: FinetuneRecipe, sizes: Sequence[int], out: Path, log: Log, *, resume: bool = False
+) -> LearningCurveRuns:
+    """Fine-tune the recipe's model, and one of the same size from scratch, on growing parts of the training examples,
+    and score each on the test examples.
+
+    `sizes` are numbers of training examples; of those above all there are, all of them count. The larger parts hold the
+    smaller ones. Without sizes these are 100, 1,000, ... and all. Runs go to folders of `out`, the curves to
+    `learning_curve.json` there. Raises PalavraError for several tasks, no test examples, or a size below 1.
+    """
+    if len(recipe.tasks) > 1:
+        raise PalavraError("a learning curve is of one task: give one")
+    (split,) = splits = read_splits(recipe)
+    if not split.test:
+        raise PalavraError("a learning curve is measured on test examples: add --test FILE")
+    if any(size < 1 for size in sizes):
+        raise PalavraError(f"a learning curve on {min(sizes)} examples: sizes must be at least 1")
+    every = len(split.train)
+    sizes = sorted({min(size, every) for size in sizes or (*_powers_of_ten(every), every)})
+    order = np.random.default_rng([recipe.train.seed, 12]).permutation(every)
+    parts = [split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()]) for size in sizes]
+    planned = [_planned(recipe, part, name) for part in parts for name in SERIES]
+    run, metric = RunDirectory(out), split.task.scorer.metrics[0]
+    points: dict[str, list[CurvePoint]] = {name: [] for name in SERIES}
+    with run.locked():
+        for one, folder in run_all(repetition("size", recipe, splits), planned, run, resume, Log(quiet=True)):
+            name, point = SERIES[one.recipe.from_scratch], _point(one.splits[0], folder)
+            points[name].append(point)
+            score = "not defined" if point.score is None else f"{point.score:.1%}"
+            log.line(f"{point.examples:>6,} labels, {name:<12}  {metric} {score}")
+        curve = LearningCurve(
+            metric=metric, series=tuple(CurveSeries(name=name, points=tuple(of)) for name, of in points.items())
+        )
+        run.write_json("learning_curve.json", curve)
+        best = out / planned[-2].name
+        take_model(best, run)
+        run.write_json("evaluation.json", evaluation_in(best))
+        return LearningCurveRuns(directory=out, best=best, report=write_report(out), curve=curve)
+
+
+def _powers_of_ten(every: int) -> list[int]:
+    """Return 100, 1,000, ... below `every`."""
+    return [10**power for power in range(2, len(str(every))) if 10**power < every]
+
+
+def _planned(recipe: FinetuneRecipe, part: Split, name: str) -> PlannedRun:
+    sized = replace(recipe, from_scratch=name == SERIES[1], train=_long_enough(recipe, len(part.train)))
+    return PlannedRun(name=f"{name.replace(' ', '-')}-{len(part.train)}", recipe=sized, splits=[part])
 
 
 def _long_enough(recipe: FinetuneRecipe, examples: int) -> FinetuneConfig:
-    """The recipe's epochs, or as many more as make the fewest steps; five validations."""
+    """Return the recipe's epochs, or as many more as make the fewest steps; five validations."""
     steps_an_epoch = max(1, -(-examples // recipe.train.batch_size))
     epochs = max(recipe.train.epochs, FEWEST_STEPS / steps_an_epoch)
     return replace(recipe.train, epochs=epochs, eval_every=max(1, round(epochs * steps_an_epoch / 5)))
 
 
-def _write(curves: Mapping[str, Sequence[Point]], metric: str, out: Path) -> None:
-    series = [{"name": name, "points": [vars(point) for point in points]} for name, points in curves.items()]
-    RunDirectory(out).write_json("learning_curve.json", {"metric": metric, "series": series})
+def _point(part: Split, folder: Path) -> CurvePoint:
+    scores = evaluation_in(folder).tasks[0].splits["test"]
+    low, high = (scores.interval.low, scores.interval.high) if scores.interval else (None, None)
+    return CurvePoint(examples=len(part.train), score=scores.values.get(scores.main), low=low, high=high)

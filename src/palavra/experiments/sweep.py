@@ -1,19 +1,19 @@
-"""A sweep: many fine-tunings of the same examples, in search of good settings. Optuna chooses, remembers and prunes;
-each trial is an ordinary fine-tuning run."""
+"""A sweep: many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
+prunes the trials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import take_model, values_of
+from palavra.experiments.runs import evaluation_in, take_model, values_of
 from palavra.experiments.search_space import default_searches, read_space
-from palavra.experiments.trials import Direction, SweepTrial, Trials, open_study, shown
+from palavra.experiments.trials import Direction, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.plan import optimizer_of
-from palavra.finetuning.run_info import scores_json, scores_line, with_mean_score
+from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.finetuning.validate import check_recipe
 from palavra.inference.finetuned import FineTunedModel
@@ -22,7 +22,9 @@ from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
+from palavra.run_records import FinetuningEvaluation, FinetuningRun, SweepTrial
 from palavra.training.run_directory import RunDirectory
+from palavra.typed_json import to_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A finished search: `directory` holds the `best` trial's model, `scores` its values by task and split
-    ("task/valid", "task/test"), `importances` each setting's share in the differences between trials."""
+    ("task/valid", "task/test"), `importances` the fraction of the variance between trials that each setting
+    explains."""
 
     directory: Path
     report: Path
@@ -43,17 +46,9 @@ class Sweep:
     scores: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line prints it."""
-        return {
-            "model": str(self.directory),
-            "report": str(self.report),
-            "metric": self.metric,
-            "direction": self.direction,
-            "best": asdict(self.best),
-            "scores": {name: dict(values) for name, values in self.scores.items()},
-            "importances": dict(self.importances),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
+        """Return what the command line prints."""
+        found: dict[str, Any] = to_json(self)
+        return {"model": str(found.pop("directory")), **found, "report": str(self.report)}
 
 
 def run_sweep(
@@ -75,7 +70,7 @@ def run_sweep(
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
     _check_optuna()
     check_recipe(recipe)
-    recipe, settled = _settled(recipe)
+    recipe, settled = _with_optimizer(recipe)
     run = RunDirectory(out)
     _check_place(run, resume)
     searches = search or default_searches(settled)
@@ -83,7 +78,7 @@ def run_sweep(
     splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
     for split in splits:
         if not split.valid:
-            raise PalavraError(f"task {split.task.spec.name} has no validation examples to judge trials by: give some")
+            raise PalavraError(f"task {split.task.spec.name} has no validation examples to score trials on: give some")
     metrics = [selection_metric(recipe.train.metric, split.task) for split in splits]
     direction: Direction = "minimize" if all(map(is_error, metrics)) else "maximize"
     metric = " and ".join(dict.fromkeys(metrics)) + (", mean over tasks" if len(splits) > 1 else "")
@@ -103,11 +98,11 @@ def _check_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the sweep's own log says what happens
 
 
-def _settled(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRecipe]:
-    """The recipe with the optimizer that suits its model, and the same with the learning rate that it would take."""
+def _with_optimizer(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRecipe]:
+    """Return the recipe with its model's optimizer, and the same with the default learning rate."""
     pretrained = Path(recipe.model)
     settled = recipe.settled(read_config(pretrained).hidden_size, optimizer_of(pretrained))
-    # The rate is left open, for the one that suits depends on the strategy, which may be searched.
+    # Without a rate: its default depends on the strategy, which may be searched.
     return replace(recipe, optimizer=replace(recipe.optimizer, name=settled.optimizer.name)), settled
 
 
@@ -124,7 +119,7 @@ def _check_place(run: RunDirectory, resume: bool) -> None:
 def _check_same(
     study: "Study", recipe: FinetuneRecipe, searches: Sequence[str], splits: Sequence[Split], run: RunDirectory
 ) -> None:
-    """Remember what is searched on what, or raise PalavraError where a resumed sweep is not the same."""
+    """Store what is searched on which examples. Raises PalavraError where a resumed sweep is not the same."""
     asked = {
         "recipe": configuration.to_toml(with_absolute_paths(recipe)).splitlines(),
         "search": sorted(searches),
@@ -144,50 +139,54 @@ def _check_same(
 
 
 def _finish(work: Trials) -> Sweep:
-    """Make the best trial's model the sweep's own, look at the test examples, write the report."""
-    run, log, trials, best = work.run, work.log, work.finished(), work.best()
+    """Make the best trial's model the sweep's own, score it on the test examples, write the report."""
+    run, log, summary = work.run, work.log, work.summary()
+    best = summary.best_trial
     if best is None:
-        failed = sum(trial.state == "failed" for trial in trials)
+        failed = sum(trial.state == "failed" for trial in summary.trials)
         raise PalavraError(
-            f"{run.path}: none of {len(trials)} trials came to an end ({failed} failed): search lower learning rates"
+            f"{run.path}: none of {len(summary.trials)} trials came to an end ({failed} failed): search lower learning "
+            "rates"
         )
     folder = work.folder(best.number)
     take_model(folder, run)
-    log.line(f"best of {len(trials)} trials: {best.number}, {work.metric} {best.value:.4f} ({shown(best.params)})")
-    importances = work.importances()
-    if importances:
-        log.line("shares in the differences: " + ", ".join(f"{key} {of:.0%}" for key, of in importances.items()))
-    evaluation = _evaluation(work, folder)
+    log.line(
+        f"best of {len(summary.trials)} trials: {best.number}, {work.metric} {best.value:.4f} ({shown(best.params)})"
+    )
+    if summary.importances:
+        log.line("importances: " + ", ".join(f"{key} {of:.0%}" for key, of in summary.importances.items()))
+    evaluation = _with_test_scores(work, evaluation_in(folder))
     run.write_json("evaluation.json", evaluation)
-    described = run.read_json("run.json")
-    for task, split in zip(described["tasks"], work.splits, strict=True):
-        task["examples"]["test"] = len(split.test)
-    run.write_json("run.json", described)
-    run.write_json("sweep.json", work.summary())
+    described = run.read_json(FinetuningRun, "run.json")
+    tests = {split.task.spec.name: {"test": len(split.test)} for split in work.splits}
+    tasks = [replace(task, examples={**task.examples, **tests[task.name]}) for task in described.tasks]
+    run.write_json("run.json", replace(described, tasks=tuple(tasks)))
+    run.write_json("sweep.json", summary)
     report = write_report(run.path)
     log.line(f"model: {run.path}   report: {report}")
     return Sweep(
         directory=run.path,
         report=report,
-        direction=work.direction,
-        metric=work.metric,
-        trials=trials,
+        direction=summary.direction,
+        metric=summary.metric,
+        trials=summary.trials,
         best=best,
-        importances=importances,
+        importances=summary.importances,
         scores=values_of(evaluation),
     )
 
 
-def _evaluation(work: Trials, folder: Path) -> dict[str, Any]:
-    """The best trial's scores, and those on the test examples, which no trial has seen."""
-    evaluation = RunDirectory(folder).read_json("evaluation.json")
+def _with_test_scores(work: Trials, evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
+    """Return the best trial's scores with those on the test examples, which no trial has seen."""
+    splits = {split.task.spec.name: split for split in work.splits}
     if not any(split.test for split in work.splits):
         return evaluation
     model = FineTunedModel.load(work.run.path, device=work.recipe.train.device)
-    for task in evaluation["tasks"]:
-        split = next(split for split in work.splits if split.task.spec.name == task["name"])
-        if split.test:
-            scores = model.score(split.test, task=task["name"])
-            task["splits"]["test"] = scores_json(scores)
-            work.log.line(f"{task['name']}, test: {scores_line(scores)}")
-    return with_mean_score(evaluation)
+    tasks = []
+    for task in evaluation.tasks:
+        if splits[task.name].test:
+            scores = model.score(splits[task.name].test, task=task.name)
+            work.log.line(f"{task.name}, test: {scores_line(scores)}")
+            task = replace(task, splits={**task.splits, "test": split_scores(scores)})
+        tasks.append(task)
+    return with_mean_score(tasks)

@@ -1,5 +1,4 @@
-"""The trials of a sweep: Optuna chooses, remembers and prunes; each is an ordinary fine-tuning run in a folder of its
-own."""
+"""The trials of a sweep: Optuna chooses, stores and prunes them; each is a fine-tuning run in a folder of its own."""
 
 import math
 import shutil
@@ -7,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,7 @@ from palavra.finetuning.run import finetune_splits
 from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
+from palavra.run_records import SweepSummary, SweepTrial
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.job import Validation
 from palavra.training.monitor import Diverged
@@ -31,34 +31,24 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Direction = Literal["minimize", "maximize"]
+STATES: Mapping[str, Literal["complete", "pruned", "failed"]] = {
+    "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"
+}  # fmt: skip
 
-# Pruning starts when so many trials are finished, and never at a trial's first validation: what learns slowly at first
-# (few layers, LoRA) is not worse for it.
-TRIALS_BEFORE_PRUNING, LOOKS_BEFORE_PRUNING = 5, 1
-# So many trials are drawn at random before the sampler learns from them.
+# Pruning starts when so many trials are finished, and never at a trial's first evaluation: a slow start (few layers,
+# LoRA) does not make a trial worse.
+TRIALS_BEFORE_PRUNING, EVALUATIONS_BEFORE_PRUNING = 5, 1
+# Trials drawn at random before the sampler learns from them.
 RANDOM_TRIALS = 8
 # Importances of settings from fewer finished trials would be noise.
 FEWEST_FOR_IMPORTANCES = 5
-# How often another combination is asked for when the one that came was tried before.
+# Draws of another combination when one was tried before.
 ATTEMPTS = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepTrial:
-    """One trial: `state` "complete", "pruned" or "failed"; `value` the best validation score that it reached (pruned:
-    its last), `params` what was searched, `evaluations` the score at each validation."""
-
-    number: int
-    state: str
-    value: float | None
-    params: Mapping[str, Any]
-    seconds: float
-    evaluations: Sequence[float | None]
 
 
 @contextmanager
 def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
-    """Optuna's memory of the sweep: SQLite, whose transactions a kill cannot leave half-written."""
+    """Open Optuna's storage of the sweep: SQLite, whose transactions a kill cannot leave half-written."""
     import optuna
     from sqlalchemy import URL
     from sqlalchemy.exc import SQLAlchemyError
@@ -71,7 +61,7 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
             storage=storage,
             study_name="sweep",
             direction=direction,
-            pruner=optuna.pruners.MedianPruner(TRIALS_BEFORE_PRUNING, n_warmup_steps=LOOKS_BEFORE_PRUNING + 1),
+            pruner=optuna.pruners.MedianPruner(TRIALS_BEFORE_PRUNING, n_warmup_steps=EVALUATIONS_BEFORE_PRUNING + 1),
             load_if_exists=True,
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
@@ -84,57 +74,36 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
         storage.engine.dispose()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialJob(FinetuningJob):
-    """A fine-tuning whose every validation goes to `on_validation`, which ends it by raising where going on is not
-    worth it."""
-
-    on_validation: Callable[[Validation], None]
-
-    def validate(self) -> Validation | None:
-        """As any fine-tuning's."""
-        found = super().validate()
-        if found is not None:
-            self.on_validation(found)
-        return found
-
-
 class TrialEvaluations:
-    """What a trial's validations said. `sign` turns a score, the lower the better, into the metric's own value."""
+    """The evaluations of a trial. `sign` turns a score, the lower the better, into the metric's own value."""
 
     def __init__(self, trial: "Trial", sign: float, say: Callable[[str], None]):
         self._trial, self._sign, self._say = trial, sign, say
-        self._expected = 0
         self.scores: list[float] = []
-
-    def job(self, job: FinetuningJob) -> TrialJob:
-        """The job, watched."""
-        every = job.intervals.eval_every or job.steps
-        self._expected = math.ceil(job.steps / every)
-        values = {field.name: getattr(job, field.name) for field in fields(job) if field.init}
-        return TrialJob(**values, on_validation=self._evaluated)
 
     @property
     def best(self) -> float:
-        """The best value; nan where no score was defined."""
+        """Return the best value; nan where no score was defined."""
         numbers = [score for score in self.scores if math.isfinite(score)]
         return self._sign * min(numbers) if numbers else math.nan
 
-    def _evaluated(self, found: Validation) -> None:
+    def add(self, job: FinetuningJob, found: Validation) -> None:
+        """Report a validation to the trial. Raises TrialPruned when others were better after as many."""
         import optuna
 
+        expected = math.ceil(job.steps / (job.intervals.eval_every or job.steps))
         self.scores.append(found.score)
         # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
         self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
-        self._say(f"{len(self.scores)} of {self._expected}: {found.line}")
+        self._say(f"{len(self.scores)} of {expected}: {found.line}")
         # A trial that is done need not be stopped.
-        if len(self.scores) < self._expected and self._trial.should_prune():
+        if len(self.scores) < expected and self._trial.should_prune():
             raise optuna.TrialPruned
 
 
 class Trials:
-    """The trials of a sweep, done and to be done. `settled` is the recipe with the learning rate that it would take;
-    `metric` names what is searched for."""
+    """The trials of a sweep, finished and to come. `settled` is the recipe with its default learning rate; `metric`
+    names what is searched for."""
 
     def __init__(
         self,
@@ -172,32 +141,28 @@ class Trials:
                 live.update(number + 1)
                 if stop:  # in the last step of the trial, or behind it
                     raise Interrupted(
-                        f"stopped after trial {number}; {number + 1} trials are finished: go on with --resume",
+                        f"stopped after trial {number}; {number + 1} trials are finished: continue with --resume",
                         stop.exit_code,
                     )
 
-    @property
-    def direction(self) -> str:
-        """ "maximize" or "minimize"."""
-        return self.study.direction.name.lower()
-
     def finished(self) -> list[SweepTrial]:
-        """The finished trials; their numbers are without gaps, whatever was interrupted between them."""
-        states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        """Return the finished trials; their numbers have no gaps, whatever was interrupted between them."""
         return [
             SweepTrial(
                 number=number,
-                state=states[trial.state.name],
-                value=trial.value if trial.state.name != "FAIL" else None,
+                state=STATES[trial.state.name],
+                value=_finite(trial.value) if trial.state.name != "FAIL" else None,
                 params=typed(self.recipe, dict(trial.params)),
                 seconds=round(trial.duration.total_seconds(), 3) if trial.duration else 0.0,
-                evaluations=[_finite(trial.intermediate_values[step]) for step in sorted(trial.intermediate_values)],
+                evaluations=tuple(
+                    _finite(trial.intermediate_values[step]) for step in sorted(trial.intermediate_values)
+                ),
             )
             for number, trial in enumerate(self._done())
         ]
 
     def _done(self) -> list["FrozenTrial"]:
-        """Trials that need not be run again: those of interrupted sessions are failures without a reason."""
+        """Return the trials that need not be run again; those that were interrupted are failures without a reason."""
         return [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -212,9 +177,10 @@ class Trials:
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     def _ask(self, number: int) -> "Trial | None":
-        """A trial whose values are new; None where every combination was tried, as far as drawing can tell.
+        """Return a trial whose values are new; None where every combination was tried, as far as drawing can tell.
 
-        The sampler is seeded anew for each, so that a resumed sweep draws what an uninterrupted one would have."""
+        The sampler is seeded anew for each, so that a resumed sweep draws what an uninterrupted one would have
+        drawn."""
         import optuna
 
         tried = [trial.params for trial in self._done()]
@@ -237,7 +203,7 @@ class Trials:
         return None
 
     def _try(self, trial: "Trial", number: int) -> None:
-        """Run a trial in a folder of its own, and remember what came of it."""
+        """Run a trial in a folder of its own, and store its result."""
         import optuna
 
         folder, values = self.folder(number), dict(trial.params)
@@ -246,15 +212,15 @@ class Trials:
         evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
             recipe = effective(apply(self.recipe, values))
-            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.job)
+            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.add)
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            self.log.line(f"trial {number} is stopped: others were better after as many validations")
+            self.log.line(f"trial {number} is pruned: others were better after as many evaluations")
         except (Diverged, OutOfMemory, torch.OutOfMemoryError) as error:
             self._fail(trial, number, str(error))
         except (Interrupted, KeyboardInterrupt) as stopped:
             raise Interrupted(
-                f"stopped in trial {number}; {number} trials are finished: go on with --resume",
+                f"stopped in trial {number}; {number} trials are finished: continue with --resume",
                 getattr(stopped, "exit_code", 128 + signal.SIGINT),
             ) from None
         except PalavraError as error:
@@ -273,47 +239,45 @@ class Trials:
         self.log.warn(f"trial {number} failed: {why}")
 
     def _splits(self, recipe: FinetuneRecipe) -> list[Split]:
-        """The examples of a trial, without those of the test. They are read again only for a task whose own fields
-        are searched."""
+        """Return the examples of a trial without test examples; read again only for a task whose fields are
+        searched."""
         found = []
         for spec, before, split in zip(recipe.tasks, self.recipe.tasks, self.splits, strict=True):
             own = split if spec == before else read_split(spec, self.recipe.train.seed)
             found.append(replace(own, test=[]))
         return found
 
-    def best(self) -> SweepTrial | None:
-        """The best of those that came to an end."""
-        complete = [trial for trial in self.finished() if trial.state == "complete" and trial.value is not None]
-        return min(complete, key=lambda trial: self._sign * (trial.value or 0.0), default=None)
-
     def folder(self, number: int) -> Path:
-        """Where a trial is run."""
+        """Return where a trial is run."""
         return self.run.path / f"trial-{number}"
 
     def _tidy(self) -> None:
-        """Keep the weights of the best trial only, nobody's checkpoints, and what is known so far."""
-        best = self.best()
-        for trial in self.finished():
+        """Keep the weights of the best trial only and no checkpoints; write sweep.json."""
+        summary = self.summary()
+        for trial in summary.trials:
             folder = self.folder(trial.number)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            if best is None or trial.number != best.number:
+            if trial.number != summary.best:
                 (folder / "model.safetensors").unlink(missing_ok=True)
-        self.run.write_json("sweep.json", self.summary())
+        self.run.write_json("sweep.json", summary)
 
-    def summary(self) -> dict[str, Any]:
-        """As written to `sweep.json`."""
-        best = self.best()
-        return {
-            "direction": self.direction,
-            "metric": self.metric,
-            "trials": [asdict(trial) for trial in self.finished()],
-            "best": None if best is None else best.number,
-            "importances": dict(self.importances()),
-        }
+    def summary(self) -> SweepSummary:
+        """Return the content of `sweep.json`."""
+        trials = self.finished()
+        complete = [
+            (self._sign * one.value, one.number) for one in trials if one.state == "complete" and one.value is not None
+        ]
+        return SweepSummary(
+            direction="minimize" if self._sign > 0 else "maximize",
+            metric=self.metric,
+            trials=tuple(trials),
+            best=min(complete)[1] if complete else None,
+            importances=self.importances(),
+        )
 
     def importances(self) -> Mapping[str, float]:
-        """Each setting's share in the differences between trials, as Optuna finds it (PED-ANOVA, Watanabe et al. 2023,
-        arXiv:2304.10255); empty where there is too little to tell."""
+        """Return the fraction of the variance between trials that each setting explains (PED-ANOVA, Watanabe et al.
+        2023, arXiv:2304.10255, as Optuna computes it); empty where trials are too few or all alike."""
         import optuna
 
         values = [trial.value for trial in self.finished() if trial.state == "complete"]
@@ -324,9 +288,9 @@ class Trials:
 
 
 def shown(params: Mapping[str, Any]) -> str:
-    """Settings in a line."""
+    """Return settings in a line."""
     return ", ".join(f"{key} {of:.3g}" if isinstance(of, float) else f"{key} {of}" for key, of in params.items())
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,7 +1,7 @@
 """What fine-tuning trains: a model with a head for each task, everything resolved."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +37,8 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob:
-    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task."""
+    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task; `on_validation` is
+    called with each validation, and may raise to end the run."""
 
     recipe: FinetuneRecipe
     model: TaskModel
@@ -48,6 +49,7 @@ class FinetuningJob:
     matmul_peak: float = 0.0
     title: str = "fine-tuning"
     micro_batch_tokens: int | None = None
+    on_validation: "Callable[[FinetuningJob, Validation], None] | None" = None
     sampler: BatchSampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +132,10 @@ class FinetuningJob:
         if len(found) > 1:
             line += f", mean score {mean_score:.4f}" if math.isfinite(mean_score) else ", mean score not defined"
         loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
-        return Validation(score=-mean_score, loss=loss, values=values, line=line)
+        validation = Validation(score=-mean_score, loss=loss, values=values, line=line)
+        if self.on_validation is not None:
+            self.on_validation(self, validation)
+        return validation
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""

@@ -17,12 +17,13 @@ from palavra.model.compute import Compute, choose_compute, for_dropout
 from palavra.model.config import ModelConfig
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.run_records import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tokenizer import Tokenizer
 from palavra.training.config import OptimizerName
-from palavra.training.run_directory import RunDirectory
+from palavra.typed_json import read_json
 
 # A shorter run does not earn its compilation back.
 WORTH_COMPILING_TOKENS = 6e6
@@ -129,8 +130,8 @@ def plan_finetuning(recipe: FinetuneRecipe) -> FinetuningPlan:
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
     """Return the optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for
     models from elsewhere. Raises PalavraError for a damaged recipe."""
-    recipe = pretrained / "palavra.toml"
+    recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
     if is_task_directory(pretrained):
-        known = RunDirectory(pretrained).read_json("run.json").get("model", {}).get("pretrained_with")
-        return known if known in get_args(OptimizerName) else None
+        known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
+        return next((name for name in get_args(OptimizerName) if name == known), None)
     return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None

@@ -17,10 +17,10 @@ from palavra.finetuning.plan import ResolvedFinetuning, optimizer_of, resolve_fi
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
-    evaluation_json,
-    moving_parameters,
+    evaluation_of,
     scores_line,
     summary_lines,
+    trained_parameters,
 )
 from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, with_absolute_paths, write_held_out
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
@@ -33,6 +33,7 @@ from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
+from palavra.run_records import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import (
     build_task_model,
@@ -44,6 +45,7 @@ from palavra.tasks.saved_model import (
 from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
+from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
@@ -94,9 +96,9 @@ def finetune_splits(
     splits: Sequence[Split],
     out: Path,
     log: Log,
-    as_job: Callable[[FinetuningJob], FinetuningJob] = lambda job: job,
+    on_validation: Callable[[FinetuningJob, Validation], None] | None = None,
 ) -> FineTuned:
-    """Fine-tune on examples that are in memory; `as_job` may replace the job that is trained."""
+    """Fine-tune on examples that are in memory; `on_validation` as in `FinetuningJob`."""
     check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
@@ -106,7 +108,7 @@ def finetune_splits(
         tokenizer = Tokenizer.load(pretrained)
         pretrained_with = optimizer_of(pretrained)
         resolved = resolve_finetuning(recipe, splits, tokenizer, pretrained_with)
-        job = as_job(build_job(resolved, splits))
+        job = replace(build_job(resolved, splits), on_validation=on_validation)
         _describe(job, splits, log)
         for line in resolved.reasons:
             log.line(line)
@@ -133,7 +135,7 @@ def resume_finetuning(
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
         splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
-        if run.read_json("run.json").get("examples_hash") != examples_hash(splits):
+        if run.read_json(FinetuningRun, "run.json").examples_hash != examples_hash(splits):
             raise PalavraError(f"{out}: the labelled files changed since the run began: start it anew in another --out")
         check_metric(recipe.train.metric, splits)
         tokenizer = Tokenizer.load(Path(recipe.model))
@@ -216,8 +218,8 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
                 )
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
-    moving, every = moving_parameters(job.model), parameters(job.model)
-    log.line(f"strategy {job.recipe.strategy.name}: {moving:,} of {every:,} parameters are trained")
+    trained, every = trained_parameters(job.model), parameters(job.model)
+    log.line(f"strategy {job.recipe.strategy.name}: {trained:,} of {every:,} parameters are trained")
     token = job.model.transformer.embeddings.token
     if isinstance(token, PartialEmbedding):
         read, vocabulary = len(token.weight), job.model.config.vocab_size
@@ -251,19 +253,18 @@ def _finish(
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    evaluation = evaluation_json(job.tasks, scores, job.recipe.train.metric)
+    evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
-    for kind, mean in evaluation.get("mean_score", {}).items():
+    for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
-    described = run.read_json("run.json")
     rate = state.documents / max(state.seconds, 1e-9)
-    described["training"] = {**outcome.to_json(), "examples_per_second": rate}
-    run.write_json("run.json", described)
+    training_summary = replace(outcome.summary, examples_per_second=rate)
+    run.write_json("run.json", replace(run.read_json(FinetuningRun, "run.json"), training=training_summary))
     report = write_report(run.path)
     if not job.recipe.train.keep_checkpoints:
         run.drop_checkpoints()

@@ -31,6 +31,7 @@ from palavra.model.compute import Compute, choose_compute, eager
 from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_causal_model
 from palavra.model.heads import VocabularyModel
+from palavra.run_records import CausalResult
 from palavra.tokenizer import Tokenizer
 
 # Rows that are generated side by side.
@@ -198,17 +199,8 @@ class TextSize:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalEvaluation:
-    """Results over `tokens` predicted ones, the end of each document among them: `loss` in nats a token, `perplexity`
-    its exponential; per word and in bits per byte, which do not depend on the tokenizer, where the text is known.
-    `sliding` says how texts longer than the context were read."""
-
-    tokens: int
-    loss: float
-    perplexity: float
-    perplexity_per_word: float | None
-    bits_per_byte: float | None
-    sliding: bool
+class CausalEvaluation(CausalResult):
+    """Results at next tokens, as commands print them."""
 
     def values(self) -> dict[str, float]:
         """As each look during training writes them down."""

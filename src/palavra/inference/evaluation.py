@@ -19,6 +19,7 @@ from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT
 from palavra.model.compute import Compute, eager
 from palavra.model.heads import MaskedLanguageModel, lay_out
 from palavra.objectives.masked import Vocabulary
+from palavra.run_records import Corruption, FrequencyBand, MaskedResult
 
 BATCH_TOKENS = 8192
 # Ranks by frequency in the training text, 1 the most frequent.
@@ -57,27 +58,8 @@ class EvaluationResult(ObjectiveResult, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyBand:
-    """Results over the labelled tokens whose frequency rank lies in a band. `loss` in nats a token."""
-
-    band: str
-    tokens: int
-    loss: float
-    accuracy: float
-    accuracy_at_5: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Results over `tokens` labelled tokens: `loss` in nats a token, `perplexity` its exponential, accuracy of
-    the first guess and of the first five."""
-
-    tokens: int
-    loss: float
-    perplexity: float
-    accuracy: float
-    accuracy_at_5: float
-    bands: tuple[FrequencyBand, ...] = ()
+class Evaluation(MaskedResult):
+    """Results at masked tokens, as commands print them."""
 
     def values(self) -> dict[str, float]:
         """As each look during training writes them down."""
@@ -112,8 +94,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """As written to `evaluation.json`."""
-        corruption = {**asdict(CORRUPTION), "seed": CORRUPTION_SEED, "drawn": "document"}
-        return {"corruption": corruption, **asdict(self)}
+        corruption = Corruption(**asdict(CORRUPTION), seed=CORRUPTION_SEED, drawn="document")
+        return asdict(replace(self, corruption=corruption))
 
 
 @dataclass(frozen=True, kw_only=True)

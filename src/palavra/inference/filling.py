@@ -15,15 +15,8 @@ from palavra.inference.sampling import check_numbers
 from palavra.inference.scoring import BATCH_TOKENS, SCORED_AT_ONCE, Float64Array
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Fill:
-    """One proposal: the `token`'s text and its `probability`."""
-
-    token: str
-    probability: float
 
 
 @dataclass(frozen=True)

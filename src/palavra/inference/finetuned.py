@@ -199,14 +199,14 @@ class FineTunedModel(AnyModel):
         A threshold of 0 is the rule of SQuAD 2.0. A directory of `transformers` does not say whether its model learned
         this, so unasked it never gives no answer. Raises PalavraError for options that mean nothing to the task.
         """
-        name, chosen = self.task(task)
+        _, chosen = self.task(task)
         kind = chosen.spec.kind
         if top is not None and top < 1:
             raise PalavraError(f"--top is {top}: it must be at least 1")
         if top is not None and not chosen.output.listed:
             raise PalavraError(does_not_apply("--top", kind, ("classification", "question-answering")))
         if threshold is not None:
-            _check_answers(name, chosen)
+            _check_answers("--threshold", chosen)
             # Checks the value.
             replace(chosen.spec.question_answering, threshold=threshold)
         return DecodeOptions(top_k=top, threshold=threshold)
@@ -286,7 +286,7 @@ class FineTunedModel(AnyModel):
         language the scores of answers leave out."""
         options = self.options(task, threshold=threshold)
         if articles is not None:
-            _check_answers(*self.task(task))
+            _check_answers("--articles", self.task(task)[1])
         chosen, encoded, decoded = self._decoded(examples, task, options)
         scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
         scores = scorer.score(cast(Sequence[Any], examples), encoded, decoded)
@@ -309,12 +309,10 @@ class FineTunedModel(AnyModel):
         )
 
 
-def _check_answers(name: str, task: AnyTask) -> None:
-    """Raise PalavraError unless the task is question answering."""
+def _check_answers(option: str, task: AnyTask) -> None:
+    """Raise PalavraError for an option of question answering that another task was given."""
     if task.spec.kind != "question-answering":
-        raise PalavraError(
-            f"{name} is {task.spec.kind}, not question-answering: a threshold and articles mean nothing to it"
-        )
+        raise PalavraError(does_not_apply(option, task.spec.kind, ("question-answering",)))
 
 
 def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Prediction]:

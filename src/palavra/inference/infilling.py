@@ -16,8 +16,9 @@ import numpy as np
 
 from palavra.batch import Sample, TokenIds
 from palavra.errors import PalavraError
-from palavra.inference.filling import Blank, Fill, Likeliest, blanks_of, check_room, masked_sample, shortened
+from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample, shortened
 from palavra.inference.generation import Detokenizer
+from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
 
 Order = Literal["parallel", "iterative"]

@@ -15,19 +15,12 @@ from palavra.model.compute import Compute, eager
 from palavra.model.heads import lay_out
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.next_sentence import NextSentenceObjective
+from palavra.run_records import PairResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairEvaluation:
-    """Results over `pairs` of held-out text: `exchanged`, the share whose second part is of another document; `loss` in
-    nats a pair; `accuracy`, the share that was told rightly, and `baseline`, that of the more frequent answer given
-    always. All None without pairs, as in a text of one document."""
-
-    pairs: int
-    exchanged: float | None = None
-    loss: float | None = None
-    accuracy: float | None = None
-    baseline: float | None = None
+class PairEvaluation(PairResult):
+    """Results at pairs, as commands print them."""
 
     def values(self) -> dict[str, float]:
         """As each look during training writes them down; nothing without pairs."""

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from palavra.metrics.resampled import Doubles, Statistic
+from palavra.run_records import Interval
 
 # Indices and resamples drawn at once: more do not go faster, and take memory.
 DRAWN_AT_ONCE = 2**18
@@ -22,20 +22,6 @@ FEWEST_SAMPLES = 100
 CONSTANT = 1e-9
 
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """From `low` to `high`. `samples` is on how many resamples or values it stands."""
-
-    low: float
-    high: float
-    level: float
-    samples: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to a run's files."""
-        return asdict(self)
 
 
 class Mean(NamedTuple):

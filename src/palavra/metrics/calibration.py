@@ -13,27 +13,14 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from palavra.run_records import ReliabilityBin
+
 Floats = npt.NDArray[np.floating]
 
 # Where a temperature is looked for. Perfectly separated logits want 0, and logits that say nothing infinity.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 # What is fitted on fewer examples (of each sort that it takes) says little of the other half.
 FEWEST_IN_HALF = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityBin:
-    """The predictions with confidence in (low, high]; the means are None where there are none."""
-
-    low: float
-    high: float
-    confidence: float | None
-    accuracy: float | None
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to a run's files."""
-        return asdict(self)
 
 
 def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:
@@ -97,7 +84,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """What the report draws, an entry of `Scores.details`."""
-        return {"reliability": [row.to_json() for row in self.bins]}
+        return {"reliability": [asdict(row) for row in self.bins]}
 
 
 def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], temperature: float = 1.0) -> float:

@@ -5,7 +5,7 @@ zero_division=0, and never a warning; a score that is not defined is NaN in a st
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,10 @@ from palavra.metrics.resampled import (
     ratio,
 )
 from palavra.metrics.top_k import MANY_CLASSES
+from palavra.run_records import ClassScores
 
 # Columns of an area under the curve whose order is kept for resamples hold at most so many examples in all.
 KEPT_ORDERS = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """One class or type: `precision` of what was found, `recall` of the `support` examples that have it, their
-    harmonic mean `f1`. A row of little support is mostly chance. `auroc` only of classes of label sets."""
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-    auroc: float | None = None
 
 
 def class_rows(
@@ -55,17 +43,15 @@ def class_rows(
 
 
 def class_tables(gold: Integers, predicted: Integers, names: Sequence[str]) -> dict[str, Any]:
-    """Tables of classes (M,), as JSON: `per_class`, above `MANY_CLASSES` only those with support, and `confusion`,
-    counts with a row for each label and a column for each prediction, or None above `MANY_CLASSES`."""
+    """Tables of classes (M,), as JSON: `per_class` and `confusion`, counts with a row for each gold class and a column
+    for each predicted one. Above `MANY_CLASSES` only `per_class`, of the classes with support."""
     classes = len(names)
-    few = classes <= MANY_CLASSES
     correct, found, support = (np.bincount(of, minlength=classes) for of in (gold[gold == predicted], predicted, gold))
     rows = class_rows(names, correct, found, support)
-    cells = np.bincount(gold.astype(np.int64) * classes + predicted, minlength=classes**2) if few else None
-    return {
-        "per_class": [asdict(row) for row in rows if few or row.support],
-        "confusion": None if cells is None else cells.reshape(classes, classes).tolist(),
-    }
+    if classes > MANY_CLASSES:
+        return {"per_class": [asdict(row) for row in rows if row.support]}
+    cells = np.bincount(gold.astype(np.int64) * classes + predicted, minlength=classes**2)
+    return {"per_class": [asdict(row) for row in rows], "confusion": cells.reshape(classes, classes).tolist()}
 
 
 def label_set_table(gold: BoolArray, chosen: BoolArray, names: Sequence[str], auroc: "Auroc") -> list[dict[str, Any]]:

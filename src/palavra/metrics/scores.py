@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from palavra.metrics.bootstrap import Interval, bootstrap_intervals
+from palavra.metrics.bootstrap import bootstrap_intervals
 from palavra.metrics.resampled import Statistic, point
+from palavra.run_records import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

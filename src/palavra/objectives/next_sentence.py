@@ -32,7 +32,7 @@ from palavra.tokenizer import Tokenizer
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-FOLLOWS, RANDOM = 0, 1
+RANDOM = 1  # the label of a pair whose second part is of another document
 # Where words are set apart by blanks, a sentence ends only if a word begins next: not in "3.5".
 ENDING = frozenset(".!?…‽؟۔।॥።፧։។៕᠃᠉")
 # Where they are not, the mark alone ends it.

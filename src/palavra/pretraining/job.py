@@ -133,7 +133,7 @@ class PretrainingJob:
 
 
 def build_job(resolved: ResolvedRecipe, model: VocabularyModel, text: PreparedText) -> PretrainingJob:
-    """The job that trains a model on a text as a resolved recipe says; moves the model to its device, compiled."""
+    """The job of a resolved recipe, with the model on its device, compiled."""
     recipe, compute, tokenizer, valid = resolved.recipe, resolved.compute, text.tokenizer, text.corpus.valid
     model.to(compute.device)
     compile_layers(model.transformer.layers, compute)

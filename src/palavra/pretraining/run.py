@@ -1,7 +1,7 @@
 """pretrain(): from text to a model directory, from top to bottom."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palavra import config as configuration
@@ -20,6 +20,7 @@ from palavra.pretraining.run_info import describe_packing, describe_run
 from palavra.pretraining.validate import check_recipe
 from palavra.recipe import Recipe
 from palavra.report import write_report
+from palavra.run_records import PretrainingRun
 from palavra.training.checkpoint import newest_whole
 from palavra.training.run_directory import RunDirectory
 from palavra.training.trainer import Outcome, Trainer
@@ -107,8 +108,8 @@ def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
 
 def _report(trainer: Trainer, job: PretrainingJob, outcome: Outcome, evaluation: EvaluationResult | None) -> Finished:
     run, state = trainer.run, outcome.state
-    packing, training = describe_packing(job, outcome), outcome.to_json()
-    run.write_json("run.json", {**run.read_json("run.json"), "packing": packing, "training": training})
+    described = run.read_json(PretrainingRun, "run.json")
+    run.write_json("run.json", replace(described, packing=describe_packing(job, outcome), training=outcome.summary))
     report = write_report(run.path)
     trainer.log.line(f"model: {run.path}   report: {report}")
     return Finished(

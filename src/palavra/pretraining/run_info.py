@@ -2,52 +2,52 @@
 
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
 
 from palavra.data.shards import Manifest
 from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.pretraining.plan.scaling_law import parameters_without_embeddings
+from palavra.run_records import Budget, BudgetCandidate, CorpusSummary, PackingSummary, PretrainedModel, PretrainingRun
 from palavra.training.environment import environment
 from palavra.training.trainer import Outcome
 
 
-def describe_run(job: PretrainingJob, manifest: Manifest, resolved: ResolvedRecipe) -> dict[str, Any]:
-    """The content of `run.json` before training."""
-    config = job.model.config
-    return {
-        "palavra": version("palavra"),
-        "environment": environment(job.compute, job.matmul_peak),
-        "model": {
-            "family": config.family,
-            "objective": job.recipe.objective,
-            "num_layers": config.num_layers,
-            "hidden_size": config.hidden_size,
-            "num_heads": config.num_heads,
-            "intermediate_size": config.intermediate_size,
-            "vocab_size": config.vocab_size,
-            "context": config.context,
-            "parameters": sum(p.numel() for p in job.model.parameters()),
-            "parameters_without_embeddings": parameters_without_embeddings(job.model),
-        },
-        "data": manifest.summary(),
-        "budget": {
-            "minutes": job.recipe.train.minutes,
-            "rule": list(resolved.reasons),
-            "candidates": [
-                {**asdict(c), "steps": int(c.tokens / (job.recipe.train.batch_tokens or 1))}
-                for c in resolved.candidates
-            ],
-        },
-    }
+def describe_run(job: PretrainingJob, manifest: Manifest, resolved: ResolvedRecipe) -> PretrainingRun:
+    """Return the content of `run.json` before training."""
+    config, train = job.model.config, job.recipe.train
+    return PretrainingRun(
+        palavra=version("palavra"),
+        environment=environment(job.compute, job.matmul_peak),
+        model=PretrainedModel(
+            family=config.family,
+            objective=job.recipe.objective,
+            num_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            vocab_size=config.vocab_size,
+            context=config.context,
+            parameters=sum(p.numel() for p in job.model.parameters()),
+            parameters_without_embeddings=parameters_without_embeddings(job.model),
+        ),
+        data=CorpusSummary(**manifest.summary()),
+        budget=Budget(
+            minutes=train.minutes,
+            rule=tuple(resolved.reasons),
+            candidates=tuple(
+                BudgetCandidate(**asdict(one), steps=int(one.tokens / (train.batch_tokens or 1)))
+                for one in resolved.candidates
+            ),
+        ),
+    )
 
 
-def describe_packing(job: PretrainingJob, outcome: Outcome) -> dict[str, Any]:
-    """As `packing` in `run.json`, after training."""
-    return {
-        "efficiency": outcome.packing.efficiency,
-        "pieces": job.packer.epoch_pieces,
-        "cut_documents": job.packer.cut_documents,
-        "context": job.packer.context,
-        "batch_tokens": job.recipe.train.batch_tokens,
-    }
+def describe_packing(job: PretrainingJob, outcome: Outcome) -> PackingSummary:
+    """Return `packing` of `run.json`, after training."""
+    return PackingSummary(
+        efficiency=outcome.packing.efficiency,
+        pieces=job.packer.epoch_pieces,
+        cut_documents=job.packer.cut_documents,
+        context=job.packer.context,
+        batch_tokens=job.recipe.train.batch_tokens,
+    )

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 from palavra.data.shards import Corpus, StoredDocuments
 from palavra.inference.causal import CausalModel
 from palavra.inference.masked import MaskedModel
 from palavra.model.compute import eager
+from palavra.run_records import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 
 EXAMPLES = 8
@@ -26,19 +25,19 @@ CONTINUED_TOKENS = 60
 TEMPERATURE = 0.8
 
 
-def filled_blanks(model: MaskedModel, corpus: Corpus) -> list[dict[str, Any]]:
-    """Sentences with a blank (`text`), and the model's best tokens for it (`fills`)."""
+def filled_blanks(model: MaskedModel, corpus: Corpus) -> list[FilledText]:
+    """Return sentences with a mask, and the model's best tokens for it."""
     texts = blank_texts(corpus, model.tokenizer, model.model.config.context)
     found = model.fill(texts, top=5) if texts else []
     return [
-        {"text": text, "fills": [[asdict(fill) for fill in blank.fills] for blank in blanks]}
+        FilledText(text=text, fills=tuple(blank.fills for blank in blanks))
         for text, blanks in zip(texts, found, strict=True)
     ]
 
 
-def continued_openings(model: CausalModel, corpus: Corpus) -> list[dict[str, Any]]:
-    """The first words of texts (`prompt`) and the model's continuations (`text`), drawn at temperature 0.8; `reason` as
-    in `Continuation`."""
+def continued_openings(model: CausalModel, corpus: Corpus) -> list[ContinuedText]:
+    """Return the first words of texts and the model's continuations, sampled at temperature 0.8; `reason` as in
+    `Continuation`."""
     context = model.model.config.context
     prompts = opening_texts(corpus, model.tokenizer, context)
     if not prompts:
@@ -46,7 +45,8 @@ def continued_openings(model: CausalModel, corpus: Corpus) -> list[dict[str, Any
     with eager():
         found = model.generate(prompts, max_tokens=min(CONTINUED_TOKENS, context // 2), temperature=TEMPERATURE)
     return [
-        {"prompt": prompt, "text": one.text, "reason": one.reason} for prompt, one in zip(prompts, found, strict=True)
+        ContinuedText(prompt=prompt, text=one.text, reason=one.reason)
+        for prompt, one in zip(prompts, found, strict=True)
     ]
 
 

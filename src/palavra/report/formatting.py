@@ -84,7 +84,7 @@ def plain(value: object) -> str:
         return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value) or ABSENT
     if isinstance(value, int | float):
         return count(value)

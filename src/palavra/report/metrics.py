@@ -1,7 +1,8 @@
 """Names and formats of scores, as people read them."""
 
-from palavra.report.facts import Format, label
 from palavra.report.formatting import ABSENT, count, number, percent
+from palavra.report.parts import Format, label
+from palavra.run_records import Interval, ScoreSummary
 
 NAMES = {
     "accuracy_at_5": "Accuracy at 5",
@@ -18,32 +19,32 @@ NAMES = {
     "rmse": "Root mean squared error",
     "spearman": "Spearman’s ρ",
 }
-SHARES = frozenset({"precision", "recall", "calibration_error"})
-SHARE_PARTS = frozenset({"accuracy", "f1", "exact"})
+RATES = frozenset({"precision", "recall", "calibration_error"})
+RATE_PARTS = frozenset({"accuracy", "f1", "exact"})
 UNNAMED = "task"  # what a task is called that nobody gave a name
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def metric_name(key: str) -> str:
-    """A score's name; before it the task's, where the key is "task/metric"."""
+    """Return a score's name; before it the task's, where the key is "task/metric"."""
     task, _, metric = key.rpartition("/")
     name = NAMES.get(metric) or label(metric).replace(" f1", " F1")
     return f"{task}: {name}" if task else name
 
 
-def is_share(key: str) -> bool:
-    """Whether a score is a share of one, to be shown in percent."""
+def is_rate(key: str) -> bool:
+    """Return whether a score is a fraction of one, to be shown in percent."""
     metric = key.rpartition("/")[2]
-    return metric in SHARES or not SHARE_PARTS.isdisjoint(metric.split("_"))
+    return metric in RATES or not RATE_PARTS.isdisjoint(metric.split("_"))
 
 
 def format_of(key: str) -> Format:
-    """How a score is written."""
-    return percent if is_share(key) else decimal
+    """Return how a score is written."""
+    return percent if is_rate(key) else decimal
 
 
 def decimal(value: object) -> str:
-    """Three decimals; four digits of what is greater or very small."""
+    """Return three decimals; four digits of what is greater or very small."""
     found = number(value)
     if found is None:
         return ABSENT
@@ -52,14 +53,28 @@ def decimal(value: object) -> str:
     return f"{found:.3f}" if found == 0 or 0.01 <= abs(found) < 100 else f"{found:.4g}"
 
 
-def between(key: str, low: object, high: object) -> str:
-    """An interval of a score, or nothing where an end is missing."""
-    ends = [format_of(key)(end) for end in (low, high)]
-    return "" if ABSENT in ends else f"{ends[0]} to {ends[1]}"
+def between(interval: Interval | ScoreSummary | None, key: str) -> str:
+    """Return an interval of a score, or nothing where there is none."""
+    if interval is None or interval.low is None or interval.high is None:
+        return ""
+    form = format_of(key)
+    return f"{form(interval.low)} to {form(interval.high)}"
+
+
+def written(value: float | None, key: str, interval: Interval | None = None) -> str:
+    """Return a score and, in brackets, its interval."""
+    around = between(interval, key)
+    return format_of(key)(value) + (f" ({around})" if around else "")
 
 
 def place_name(key: str) -> str:
-    """The name of a split: "valid", or "task/valid" with the task's name where it has one."""
+    """Return the name of a split: "valid", or "task/valid" with the task's name where it has one."""
     task, _, split = key.rpartition("/")
     name = SPLITS.get(split, split)
     return name if task in ("", UNNAMED) else f"{task}, {name}"
+
+
+def split_title(key: str) -> str:
+    """Return the name of a split as the beginning of a label."""
+    name = place_name(key)
+    return name[:1].upper() + name[1:]

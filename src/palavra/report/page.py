@@ -7,10 +7,19 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from palavra.files import atomic_write_text
+from palavra.report import formatting, metrics, parts
 from palavra.report.finetuning import finetuning_page
-from palavra.report.formatting import count, plain
 from palavra.report.pretraining import pretraining_page
-from palavra.report.records import Records, read_records
+from palavra.report.records import FinetuningRecords, PretrainingRecords, read_records
+from palavra.report.summaries import learning_curve_picture
+
+# What templates write numbers and names with.
+FILTERS = (
+    formatting.count, formatting.duration, formatting.loss, formatting.percent, formatting.perplexity,
+    formatting.visible, metrics.decimal, metrics.metric_name, metrics.place_name, metrics.split_title, metrics.written,
+    metrics.between, parts.facts, parts.label,
+)  # fmt: skip
+SHOWN_EVENTS = 200
 
 
 def write_report(run_directory: Path) -> Path:
@@ -25,36 +34,29 @@ def write_report(run_directory: Path) -> Path:
     return path
 
 
-def render(records: Records) -> str:
-    """The page's HTML. Text from the run is escaped; characters that HTML forbids become U+FFFD."""
+def render(records: PretrainingRecords | FinetuningRecords) -> str:
+    """Return the page's HTML. Text from the run is escaped; characters that HTML forbids become U+FFFD."""
     # Made here, not at import: a template is read once a report.
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=FunctionLoader(_template),
+        loader=FunctionLoader(lambda name: files("palavra.report").joinpath(name).read_text(encoding="utf-8")),
     )
-    page, content = (
-        ("finetuning.html", finetuning_page) if is_finetuning(records) else ("pretraining.html", pretraining_page)
-    )
+    environment.filters |= {form.__name__: form for form in FILTERS}
+    environment.globals["absent"] = formatting.ABSENT
+    if isinstance(records, FinetuningRecords):
+        page, content = "finetuning.html", finetuning_page(records)
+    else:
+        page, content = "pretraining.html", pretraining_page(records)
+    run = records.run
     html = environment.get_template(page).render(
-        name=records.name,
-        version=plain(records.run["palavra"]) if records.run.get("palavra") else "",
-        recipe=records.recipe,
-        events=[(count(event.get("step")), plain(event.get("message"))) for event in records.events[-200:]],
-        **content(records),
+        **vars(records) | content,
+        version=(run.environment.get("palavra") if run else None) or "",
+        shown_events=records.events[-SHOWN_EVENTS:],
+        done=parts.progress(run, records.train),
+        notices=parts.notices(records.absent, run),
+        curve=learning_curve_picture(records.learning_curve),
     )
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", html)
-
-
-def is_finetuning(records: Records) -> bool:
-    """Whether a run learned tasks, which run.json says or, where there is none, what other records there are."""
-    if records.run:
-        return records.run.get("run") == "fine-tuning"
-    evaluated = records.evaluation.get("tasks") or records.evaluation.get("runs")
-    return bool(evaluated or records.sweep or records.learning_curve)
-
-
-def _template(name: str) -> str:
-    return files("palavra.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,131 +1,235 @@
-"""What a run left on disk, read leniently: a report of half a run is better than none.
+"""The records of a run, read for its page: what is missing or damaged becomes a sentence, never an error."""
 
-Every value is checked where it is shown (`formatting.number`), so a missing, null or ill-typed entry becomes a
-dash.
-"""
-
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from palavra.errors import PalavraError
+from palavra.run_records import (
+    CausalResult,
+    ContinuedText,
+    FilledText,
+    FinetunedTask,
+    FinetuningEvaluation,
+    FinetuningRun,
+    LabelledData,
+    LearningCurve,
+    MaskedResult,
+    MetricLine,
+    PretrainingEvaluation,
+    PretrainingRun,
+    ScoreDetails,
+    SplitScores,
+    SweepSummary,
+    TaskScores,
+)
+from palavra.typed_json import from_json, parse_json
 
-JsonObject = dict[str, Any]
-# What only some runs have: a search for good settings, and scores by the number of examples.
-SUMMARIES = ("sweep", "learning_curve")
+Run = PretrainingRun | FinetuningRun
+Kind = TypeVar("Kind")
+SUMMARIES = ("sweep.json", "learning_curve.json")  # of runs over several others
+NOT_EVALUATED = FinetuningEvaluation(tasks=())
+SHOWN_PROBLEMS = 3  # damaged lines that are described
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """The contents of a run directory; `absent` holds one sentence for each thing that is not there."""
+    """What any run left behind; `absent` holds one sentence for each thing that is missing or damaged."""
 
     name: str
     recipe: str | None = None
-    train: list[JsonObject] = field(default_factory=list)
-    valid: list[JsonObject] = field(default_factory=list)
-    events: list[JsonObject] = field(default_factory=list)
-    run: JsonObject = field(default_factory=dict)
-    evaluation: JsonObject = field(default_factory=dict)
-    examples: list[JsonObject] = field(default_factory=list)
-    sweep: JsonObject = field(default_factory=dict)
-    learning_curve: JsonObject = field(default_factory=dict)
-    absent: tuple[str, ...] = ()
+    train: Sequence[MetricLine] = ()
+    valid: Sequence[MetricLine] = ()
+    events: Sequence[MetricLine] = ()
+    learning_curve: LearningCurve | None = None
+    absent: Sequence[str] = ()
 
 
-def mapping(value: object) -> JsonObject:
-    """The value where it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecords(Records):
+    """The records of a pretraining run."""
+
+    run: PretrainingRun | None = None
+    evaluation: PretrainingEvaluation = field(default_factory=PretrainingEvaluation)
+    examples: Sequence[FilledText | ContinuedText] = ()
 
 
-def objects(value: object) -> list[JsonObject]:
-    """The JSON objects of a JSON array; anything else is skipped."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedTask:
+    """A task as `run.json` describes it and as `evaluation.json` scores it, with typed `data` and `details`."""
+
+    name: str
+    kind: str
+    run: FinetunedTask | None = None
+    data: LabelledData = field(default_factory=LabelledData)
+    splits: Mapping[str, SplitScores] = field(default_factory=dict)
+    details: Mapping[str, ScoreDetails] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: FinetunedTask | None, scores: TaskScores | None) -> "EvaluatedTask":
+        """Join the two records of a task, of which one may be missing. Raises PalavraError for damaged details."""
+        named = run or scores
+        assert named is not None
+        splits = scores.splits if scores else {}
+        where = f"evaluation.json: task {named.name}"
+        return cls(
+            name=named.name,
+            kind=named.kind,
+            run=run,
+            data=from_json(LabelledData, run.data if run else {}, f"run.json: data of task {named.name}"),
+            splits=splits,
+            details={key: from_json(ScoreDetails, of.details, f"{where}, {key}") for key, of in splits.items()},
+        )
 
 
-def read_records(run_directory: Path) -> Records:
+@dataclass(frozen=True, kw_only=True)
+class FinetuningRecords(Records):
+    """The records of a fine-tuning run, or of several over seeds, folds or settings."""
+
+    run: FinetuningRun | None = None
+    evaluation: FinetuningEvaluation = NOT_EVALUATED
+    tasks: Sequence[EvaluatedTask] = ()
+    sweep: SweepSummary | None = None
+
+
+def read_records(run_directory: Path) -> PretrainingRecords | FinetuningRecords:
     """Read the run in `run_directory`.
 
     Raises:
         PalavraError: the directory holds neither `palavra.toml` nor `metrics.jsonl`, nor any of the summaries of
             several runs.
     """
-    recipe_path, metrics_path = run_directory / "palavra.toml", run_directory / "metrics.jsonl"
-    summaries = [run_directory / f"{name}.json" for name in SUMMARIES if (run_directory / f"{name}.json").is_file()]
-    if not recipe_path.is_file() and not metrics_path.is_file() and not summaries:
+    summaries = [name for name in SUMMARIES if (run_directory / name).is_file()]
+    if not summaries and not any((run_directory / name).is_file() for name in ("palavra.toml", "metrics.jsonl")):
         raise PalavraError(
             f"{run_directory} is not a run: it has neither palavra.toml nor metrics.jsonl; "
             "give the directory that `palavra pretrain --out` wrote"
         )
-    absent: list[str] = []
-    recipe = _read_text(recipe_path, absent)
-    lines = _read_metrics(metrics_path, absent)
-    return Records(
-        name=run_directory.resolve().name,
-        recipe=recipe,
-        train=_last_of_each_step(lines, "train"),
-        valid=_last_of_each_step(lines, "valid"),
-        events=[line for line in lines if line.get("kind") == "event"],
-        run=mapping(_read_json(run_directory / "run.json", dict, absent)),
-        evaluation=mapping(_read_json(run_directory / "evaluation.json", dict, absent)),
-        examples=objects(_read_json(run_directory / "examples.json", list, absent)),
-        **{path.stem: mapping(_read_json(path, dict, absent)) for path in summaries},
-        absent=tuple(absent),
+    files = _Files(run_directory)
+    recipe, lines = files.text("palavra.toml"), files.metrics("metrics.jsonl")
+    values = {name: files.json(name) for name in ("run.json", "evaluation.json")}
+    common: dict[str, Any] = {
+        "name": run_directory.resolve().name,
+        "recipe": recipe,
+        "train": _last_of_each_step(lines, "train"),
+        "valid": _last_of_each_step(lines, "valid"),
+        "events": [line for line in lines if line.kind == "event"],
+        "learning_curve": files.summary(LearningCurve, "learning_curve.json"),
+    }
+    if not _is_finetuning(values["run.json"], values["evaluation.json"], bool(summaries)):
+        return PretrainingRecords(
+            **common,
+            run=files.record(PretrainingRun, "run.json", values["run.json"]),
+            evaluation=files.pretraining_evaluation("evaluation.json", values["evaluation.json"]),
+            examples=files.record(
+                tuple[FilledText | ContinuedText, ...], "examples.json", files.json("examples.json")
+            ) or (),
+            absent=files.absent + files.damaged,
+        )  # fmt: skip
+    run = files.record(FinetuningRun, "run.json", values["run.json"])
+    evaluation = files.record(FinetuningEvaluation, "evaluation.json", values["evaluation.json"])
+    evaluation = evaluation or NOT_EVALUATED
+    return FinetuningRecords(
+        **common,
+        run=run,
+        evaluation=evaluation,
+        tasks=files.tasks(run, evaluation),
+        sweep=files.summary(SweepSummary, "sweep.json"),
+        # A folder over several runs has summaries only.
+        absent=([] if summaries else files.absent) + files.damaged,
     )
 
 
-def _read_text(path: Path, absent: list[str]) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        absent.append(f"{path.name} is not there")
-    except OSError as error:
-        absent.append(f"{path.name} cannot be read ({error.strerror})")
-    return None
+def _is_finetuning(run: object, evaluation: object, summaries: bool) -> bool:
+    """Return whether a run is of fine-tuning: as run.json says or, without one, by what else there is."""
+    if isinstance(run, dict) and run:
+        return run.get("run") == "fine-tuning"
+    return summaries or (isinstance(evaluation, dict) and not evaluation.keys().isdisjoint({"tasks", "runs"}))
 
 
-def _read_json(path: Path, kind: type, absent: list[str]) -> object:
-    text = _read_text(path, absent)
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        absent.append(f"{path.name} is not complete JSON")
-        return None
-    if not isinstance(value, kind):
-        absent.append(f"{path.name} does not hold a JSON {'object' if kind is dict else 'array'}")
-    return value
+class _Files:
+    """The files of a run: `absent` tells those that are not there, `damaged` what cannot be used."""
 
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self.absent: list[str] = []
+        self.damaged: list[str] = []
 
-def _read_metrics(path: Path, absent: list[str]) -> list[JsonObject]:
-    """The objects of metrics.jsonl; a torn last line is what a killed run leaves, and passes in silence."""
-    lines = (_read_text(path, absent) or "").split("\n")
-    found: list[JsonObject] = []
-    unreadable: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    def text(self, name: str) -> str | None:
+        """Return the content of a file."""
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            unreadable += [number] * (number < len(lines))
-            continue
-        found += [value] if isinstance(value, dict) else []
-    if unreadable:
-        where = f"the first is line {unreadable[0]:,}"
-        absent.append(f"{path.name} has unreadable lines that are left out: {len(unreadable):,}, {where}")
-    return found
+            return (self._directory / name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            self.absent.append(f"{name} is missing")
+        except OSError as error:
+            self.damaged.append(f"{name} cannot be read ({error.strerror})")
+        return None
+
+    def json(self, name: str) -> object:
+        """Return the JSON value of a file."""
+        text = self.text(name)
+        try:
+            return None if text is None else parse_json(text, name)
+        except PalavraError as error:
+            self.damaged.append(str(error))
+            return None
+
+    def record(self, kind: type[Kind], name: str, value: object) -> Kind | None:
+        """Return the value of a file as a `kind`."""
+        try:
+            return None if value is None else from_json(kind, value, name)
+        except PalavraError as error:
+            self.damaged.append(str(error))
+            return None
+
+    def summary(self, kind: type[Kind], name: str) -> Kind | None:
+        """Return the content of a file that most runs do not have."""
+        return self.record(kind, name, self.json(name)) if (self._directory / name).is_file() else None
+
+    def metrics(self, name: str) -> list[MetricLine]:
+        """Return the lines of metrics.jsonl. A torn last line is what a killed run leaves, and is no damage."""
+        texts = (self.text(name) or "").split("\n")
+        lines, problems = [], []
+        for number, text in enumerate(texts, start=1):
+            try:
+                if text.strip():
+                    where = f"line {number:,}"
+                    lines.append(from_json(MetricLine, parse_json(text, where), where))
+            except PalavraError as error:
+                problems += [str(error)] * (number < len(texts))
+        if problems:
+            shown = "; ".join(problems[:SHOWN_PROBLEMS])
+            self.damaged.append(f"{name} has unreadable lines that are left out: {len(problems):,} ({shown})")
+        return lines
+
+    def pretraining_evaluation(self, name: str, value: object) -> PretrainingEvaluation:
+        """Return an evaluation; one of a single objective stands in the file without its name."""
+        if isinstance(value, dict) and "masked" not in value:
+            if "bits_per_byte" in value:
+                return PretrainingEvaluation(causal=self.record(CausalResult, name, value))
+            return PretrainingEvaluation(masked=self.record(MaskedResult, name, value))
+        return self.record(PretrainingEvaluation, name, value) or PretrainingEvaluation()
+
+    def tasks(self, run: FinetuningRun | None, evaluation: FinetuningEvaluation) -> list[EvaluatedTask]:
+        """Return the tasks of both records, joined by their names, in the order of the first."""
+        described = {task.name: task for task in run.tasks} if run else {}
+        scored = {task.name: task for task in evaluation.tasks}
+        tasks = []
+        for name in dict.fromkeys([*described, *scored]):
+            try:
+                tasks.append(EvaluatedTask.of(described.get(name), scored.get(name)))
+            except PalavraError as error:
+                self.damaged.append(str(error))
+        return tasks
 
 
-def _last_of_each_step(lines: list[JsonObject], kind: str) -> list[JsonObject]:
-    """Lines of one kind, steps ascending; a resumed run's lines replace those it went back over."""
-    kept: list[JsonObject] = []
+def _last_of_each_step(lines: Sequence[MetricLine], kind: str) -> list[MetricLine]:
+    """Return the lines of one kind, steps ascending; a resumed run's lines replace those it went back over."""
+    kept: list[MetricLine] = []
     for line in lines:
-        step = line.get("step")
-        if line.get("kind") != kind or isinstance(step, bool) or not isinstance(step, int):
-            continue
-        while kept and kept[-1]["step"] >= step:
-            kept.pop()
-        kept.append(line)
+        if line.kind == kind:
+            while kept and kept[-1].step >= line.step:
+                kept.pop()
+            kept.append(line)
     return kept

@@ -1,80 +1,54 @@
-"""The pictures of a fine-tuned model: how it learned its tasks, and where it is right and wrong."""
+"""The pictures of a fine-tuned model: its scores along training, and where it is right and wrong."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from palavra.report import formatting
-from palavra.report.charts import BESIDE, Floats, Series, along_training, first_and_last, line, raw_and_smooth
+from palavra.report.charts import BESIDE, Floats, Series, along_training, lines, number_axis, percent_axis
 from palavra.report.formatting import percent
-from palavra.report.metrics import format_of, is_share, metric_name
+from palavra.report.metrics import format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawable, picture
+from palavra.run_records import ReliabilityBin
 
-LINES = (FIRST, SECOND, THIRD, INK, MUTED)
-DASHES = ("-", "--", ":", "-.")
+Counts = NDArray[np.int64]
 BAR = 20.0  # units of height for a bar with its name
 MOST_BARS = 30
 
 
-@picture("task-loss", height=300)
-def task_loss(figure: Figure, train: Series, valid: Mapping[str, Series]) -> str:
-    """The training loss, raw and smoothed, and the validation loss of each task by its name."""
-    axes = figure.subplots()
-    if len(train):
-        raw_and_smooth(axes, train, FIRST, "training, smoothed")
-    for (name, series), (colour, dash) in zip(valid.items(), _styles(LINES[1:]), strict=False):
-        line(axes, series.thinned(), colour, drawable(name), dots=len(series) <= 50)
-        axes.lines[-1].set_linestyle(dash)
-    values = np.concatenate([train.values, *(series.values for series in valid.values())])
-    axes.set_ylim(min(0.0, float(values.min())), max(float(np.quantile(values, 0.995)), 1e-9) * 1.08)
-    axes.set_title("mean loss of an example")
-    axes.legend(loc="upper right")
-    along_training(axes, train, *valid.values())
-    said = [first_and_last(name[:1].upper() + name[1:], series, formatting.loss) for name, series in valid.items()]
-    return " ".join(["Loss.", first_and_last("Training", train, formatting.loss), *said])
-
-
 @picture("task-scores", height=300)
 def task_scores(figure: Figure, scores: Mapping[str, Series]) -> str:
-    """Validation scores along training by their names: all of them are shares, or none."""
+    """Draw validation scores along training by their names: all of them are rates, or none."""
     axes = figure.subplots()
-    for (name, series), (colour, dash) in zip(scores.items(), _styles(LINES), strict=False):
-        line(axes, series.thinned(), colour, drawable(metric_name(name)), dots=len(series) <= 50)
-        axes.lines[-1].set_linestyle(dash)
+    lines(axes, {metric_name(key): series for key, series in scores.items()})
     values = np.concatenate([series.values for series in scores.values()])
-    _room(axes, values, all(is_share(name) for name in scores))
+    _score_axis(axes, values, rates=all(map(is_rate, scores)))
     axes.set_title("on the validation examples")
     if len(scores) > 3:  # inside, so many names would lie over the curves
         figure.legend(loc="outside lower center", ncols=2, handlelength=2.2)
     else:
         axes.legend(loc="lower right")
     along_training(axes, *scores.values())
-    return "Scores. " + " ".join(
-        first_and_last(metric_name(name), series, format_of(name)) for name, series in scores.items()
-    )
+    return " ".join(["Scores.", *(one.described(metric_name(key), format_of(key)) for key, one in scores.items())])
 
 
 @picture("confusion", height=400)
-def confusion(figure: Figure, names: Sequence[str], counts: NDArray[np.int64]) -> str:
-    """The confusion matrix `counts` (K, K), rows labels and columns predictions, shaded by the share of the row: what
-    is right in one colour, what is wrong in another."""
+def confusion(figure: Figure, names: Sequence[str], counts: Counts) -> str:
+    """Draw the confusion matrix `counts` (K, K), rows gold labels and columns predictions, shaded by the fraction of
+    the row: right predictions in one colour, wrong ones in another."""
     classes = len(names)
     figure.set_figheight((110 + max(240.0, 19.0 * classes)) / 72)
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     small = 11 if classes <= 10 else 9 if classes <= 16 else 7.5
     for row, column in np.argwhere(counts > 0).tolist():
-        share = float(shares[row, column])
-        # Sixteen shades, so that equal ones share their description in the file.
-        shade = round(16 * (0.12 + 0.88 * share)) / 16
+        # Sixteen shades, so that equal ones have one description in the file.
+        shade = round(16 * (0.12 + 0.88 * float(fractions[row, column]))) / 16
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=FIRST if row == column else SECOND, edgecolor="none",
                       alpha=shade, clip_on=False)
@@ -90,76 +64,72 @@ def confusion(figure: Figure, names: Sequence[str], counts: NDArray[np.int64]) -
     axes.set_ylim(classes - 0.5, -0.5)
     axes.grid(visible=False)
     axes.set_xlabel("predicted", fontsize=small)
-    axes.set_ylabel("labelled", fontsize=small)
+    axes.set_ylabel("gold label", fontsize=small)
     right = int(np.trace(counts))
     wrong = [(int(counts[r, c]), names[r], names[c]) for r, c in np.argwhere(counts > 0).tolist() if r != c]
-    said = "; ".join(f"{label} taken for {found} {count:,} times" for count, label, found in sorted(wrong)[::-1][:5])
+    said = "; ".join(f"{label} predicted as {found} {count:,} times" for count, label, found in sorted(wrong)[::-1][:5])
     return f"Confusion matrix: {right:,} of {int(counts.sum()):,} right. {said}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityBar:
-    """Predictions whose confidence is between `low` and `high`; the means are None where `count` is 0."""
-
-    low: float
-    high: float
-    confidence: float | None
-    accuracy: float | None
-    count: float
-
-
 @picture("reliability", height=380)
-def reliability(figure: Figure, bins: Sequence[ReliabilityBar], error: float | None) -> str:
-    """Accuracy against confidence (Guo et al. 2017, figure 1), with the number of predictions below."""
+def reliability(figure: Figure, bins: Sequence[ReliabilityBin], error: float | None) -> str:
+    """Draw accuracy against confidence (Guo et al. 2017, figure 1), with the number of predictions below."""
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    full = [one for one in bins if one.count > 0 and one.accuracy is not None and one.confidence is not None]
-    widths = [one.high - one.low for one in full]
-    middles = [(one.low + one.high) / 2 for one in full]
-    accuracies = [one.accuracy or 0.0 for one in full]
-    top.bar(middles, accuracies, width=[0.9 * w for w in widths], color=FIRST, alpha=0.45, label="accuracy")
-    top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="as sure as right")
-    confidences = [one.confidence or 0.0 for one in full]
-    top.plot(confidences, accuracies, "o", color=FIRST, markersize=5, markeredgecolor=PAPER)
-    for place, accuracy in zip(confidences, accuracies, strict=True):
+    full = [
+        (one, one.confidence, one.accuracy)
+        for one in bins
+        if one.count and one.confidence is not None and one.accuracy is not None
+    ]
+    widths = [0.9 * (one.high - one.low) for one, _, _ in full]
+    middles = [(one.low + one.high) / 2 for one, _, _ in full]
+    accuracies = [accuracy for _, _, accuracy in full]
+    top.bar(middles, accuracies, width=widths, color=FIRST, alpha=0.45, label="accuracy")
+    top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="accuracy equals confidence")
+    top.plot([place for _, place, _ in full], accuracies, "o", color=FIRST, markersize=5, markeredgecolor=PAPER)
+    for _, place, accuracy in full:
         top.plot([place, place], [place, accuracy], color=SECOND, linewidth=1.5)
-    below.bar(middles, [one.count for one in full], width=[0.9 * w for w in widths], color=THIRD, alpha=0.7)
+    below.bar(middles, [one.count for one, _, _ in full], width=widths, color=THIRD, alpha=0.7)
     top.set_ylim(0, 1.02)
-    top.set_title("share of right answers" + ("" if error is None else f"; calibration error {percent(error)}"))
+    top.set_title(
+        "fraction of correct predictions" + ("" if error is None else f"; calibration error {percent(error)}")
+    )
     top.legend(loc="upper left")
     below.set_title("predictions")
     below.set_xlabel("confidence, the probability of the predicted class")
     below.set_xlim(0, 1)
     below.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
-    for axis in (top.yaxis, below.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(top.yaxis)
+    percent_axis(below.xaxis)
     return f"Reliability. Expected calibration error {percent(error)}. " + " ".join(
-        f"Confidence {percent(one.confidence, 0)}: {percent(one.accuracy, 0)} right of {one.count:,.0f}."
-        for one in full
+        f"Confidence {percent(place, 0)}: {percent(accuracy, 0)} correct of {one.count:,}."
+        for one, place, accuracy in full
     )
 
 
 @picture("labels", height=300)
-def label_counts(figure: Figure, counts: Sequence[tuple[str, float]], unit: str) -> str:
-    """Bars of how often each label occurs, at most thirty of them, the most frequent on top; `unit` says of what."""
+def label_counts(figure: Figure, counts: Sequence[tuple[str, int]], unit: str) -> str:
+    """Draw bars of how often each label occurs, at most thirty of them, the most frequent on top; `unit` says of
+    what."""
     shown = list(counts[:MOST_BARS])
     values = [value for _, value in shown]
     _bars(figure, [name for name, _ in shown], values, [formatting.count(value) for value in values])
     rest = len(counts) - len(shown)
     figure.axes[0].set_title(unit + (f", the {len(shown)} most frequent of {len(counts):,} labels" if rest else ""))
-    return f"Labels, counted in {unit}. " + " ".join(f"{name}: {value:,.0f}." for name, value in shown)
+    return f"Labels, counted in {unit}. " + " ".join(f"{name}: {value:,}." for name, value in shown)
 
 
 @picture("importances", height=300)
-def importances(figure: Figure, shares: Sequence[tuple[str, float]]) -> str:
-    """Bars of how much of a sweep's differences each setting explains."""
-    _bars(figure, [name for name, _ in shares], [value for _, value in shares], [percent(v, 0) for _, v in shares])
-    figure.axes[0].set_title("share of the differences between trials")
-    return "Importance of settings. " + " ".join(f"{name}: {percent(value)}." for name, value in shares)
+def importances(figure: Figure, important: Sequence[tuple[str, float]]) -> str:
+    """Draw bars of how much of the variance between trials each setting explains."""
+    values = [value for _, value in important]
+    _bars(figure, [name for name, _ in important], values, [percent(value, 0) for value in values])
+    figure.axes[0].set_title("importance: fraction of the variance between trials")
+    return "Importance of settings. " + " ".join(f"{name}: {percent(value)}." for name, value in important)
 
 
 @picture("scatter", height=400)
 def scatter(figure: Figure, points: Floats, name: str) -> str:
-    """Predicted against true values, points (E, 2) of a target: on the diagonal all would be right."""
+    """Draw predicted against true values, points (E, 2) of a target: on the diagonal all would be right."""
     axes = figure.subplots()
     low, high = float(points.min()), float(points.max())
     margin = 0.04 * max(high - low, 1e-9)
@@ -180,31 +150,23 @@ def scatter(figure: Figure, points: Floats, name: str) -> str:
     )
 
 
-def _styles(colours: Sequence[str]) -> Any:
-    """Colours in turn, with another dash each time round."""
-    return cycle([(colour, dash) for dash in DASHES for colour in colours])
-
-
-def _room(axes: Axes, values: Floats, shares: bool) -> None:
-    """A vertical axis around the values; of shares in percent and not beyond 100."""
+def _score_axis(axes: Axes, values: Floats, *, rates: bool) -> None:
+    """Give scores a vertical axis around the values; rates in percent and not beyond 100."""
     low, high = float(values.min()), float(values.max())
     margin = max(0.08 * (high - low), 0.005 * max(abs(low), abs(high)), 1e-9)
-    top = high + margin
-    if shares and high <= 1:
-        top = min(top, 1.0 + margin / 4)
-    scale, unit = (100, "%") if shares else (1, "")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.4g}{unit}"))
+    top = min(high + margin, 1.0 + margin / 4) if rates and high <= 1 else high + margin
+    number_axis(axes.yaxis, fraction=rates)
     axes.set_ylim(low - margin, top)
 
 
 def _bars(figure: Figure, names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> None:
-    """Horizontal bars with names and numbers; the figure grows with their number."""
+    """Draw horizontal bars with names and numbers; the figure grows with their number."""
     figure.set_figheight((60 + BAR * max(len(names), 3)) / 72)
     axes = figure.subplots()
     places = np.arange(len(names), dtype=np.float64)
     axes.barh(places, values, height=0.66, color=FIRST)
     for place, value, text in zip(places, values, texts, strict=True):
-        axes.annotate(text, (max(value, 0.0), place), (4, 0), **BESIDE, fontsize=11)
+        axes.annotate(text, (max(value, 0.0), place), (4, 0), **BESIDE)
     axes.set_yticks(places, [drawable(name, 24) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max([*values, 1e-9]) * 1.16)

@@ -1,7 +1,6 @@
 """Checkpoints: the full state of a run. Written under another name and renamed; loaded only if the hashes agree."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +13,10 @@ from torch import Tensor, nn
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file
+from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file, sync_directory
 from palavra.training.optimizers import Optimizers
 
-WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "checksums.json",
-)
+WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
 PREFIX, PARTIAL = "step-", ".partial-"
 
 
@@ -79,7 +73,7 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, s
         target = _folder(directory, state.step)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        _sync(directory)
+        sync_directory(directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -90,14 +84,6 @@ def checkpoint_bytes(model: nn.Module, optimizers: Optimizers) -> int:
     """Bytes of a checkpoint's tensors. The optimizer has its own only after a first step."""
     tensors = [*model.state_dict().values(), *(tensor for _, tensor in optimizers.state())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def steps_saved(directory: Path) -> list[int]:

@@ -31,9 +31,8 @@ class Monitor:
 
     def watch(self, report: StepReport) -> None:
         """Take a new report, and judge the one before. Raises Diverged."""
-        waiting, self._waiting = self._waiting, report
-        if waiting is not None:
-            self._judge(waiting)
+        self.settle()
+        self._waiting = report
 
     def settle(self) -> None:
         """Judge the last report: before a checkpoint is written, and at the end. Raises Diverged."""

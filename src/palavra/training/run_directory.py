@@ -2,16 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from palavra import distributed
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text, locked
 from palavra.log import Log
+from palavra.run_records import MetricLine
+from palavra.typed_json import read_json, to_json
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,14 @@ class RunDirectory:
         """The finished model."""
         return self.path / "model.safetensors"
 
-    def write_json(self, name: str, values: Any) -> None:
-        """Write one of the run's JSON files atomically."""
-        atomic_write_text(self.path / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    def write_json(self, name: str, record: object) -> None:
+        """Write one of the run's JSON files atomically, a record of `run_records`."""
+        atomic_write_text(self.path / name, json.dumps(to_json(record), indent=2, ensure_ascii=False) + "\n")
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """One of the run's JSON files, or an empty object where there is none."""
-        try:
-            values = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise PalavraError(f"{self.path / name} is damaged ({error}): remove it") from None
-        return values if isinstance(values, dict) else {}
+    def read_json(self, kind: type[Record], name: str) -> Record:
+        """Return one of the run's JSON files. Raises PalavraError, naming file and key, when it is missing or
+        damaged."""
+        return read_json(kind, self.path / name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -122,11 +121,11 @@ class Metrics:
                 kept.append(line + "\n")
         atomic_write_text(self._path, "".join(kept))
 
-    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+    def write(self, line: MetricLine) -> None:
         """Append one line. Where the disk refuses it, the curve has a gap and the run continues."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+                file.write(json.dumps(to_json(line)) + "\n")
         except OSError as error:
             if not self._failed:
                 self._log.warn(f"{self._path} has gaps ({error.strerror}): free space on the disk")

@@ -7,6 +7,7 @@ from torch import nn
 
 from palavra import distributed
 from palavra.log import Log
+from palavra.run_records import MetricLine
 from palavra.training.checkpoint import (
     CheckpointError,
     RunState,
@@ -65,7 +66,7 @@ class CheckpointSaver:
         earlier = steps_saved(self.run.checkpoints)
         there = f"the last one there is of step {earlier[-1]}" if earlier else "there is no earlier one"
         message = f"checkpoint at step {step} was not written ({error}); {there}"
-        self.metrics.write("event", step, {"message": message})
+        self.metrics.write(MetricLine(kind="event", step=step, message=message))
         if not ending and not earlier:
             raise CheckpointError(
                 f"{message}: make room on the disk of {self.run.path} (or lift its limit on the size of files), then "

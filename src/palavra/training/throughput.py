@@ -23,18 +23,12 @@ class ThroughputMeter:
         """Start a new window."""
         self._began = time.perf_counter()
         self._lost = self._settled = 0.0
-        self._losses: list[torch.Tensor] = []
-        self._labelled: list[int] = []
-        self._norms: list[torch.Tensor] = []
-        self._tokens = 0
+        self._reports: list[StepReport] = []
         self._flops = 0.0
 
     def add(self, report: StepReport, flops: float) -> None:
         """Count one step."""
-        self._losses.append(report.loss)
-        self._labelled.append(report.labelled)
-        self._norms.append(report.gradient_norm)
-        self._tokens += report.tokens
+        self._reports.append(report)
         self._flops += flops
 
     @contextmanager
@@ -59,12 +53,13 @@ class ThroughputMeter:
         """The values of a log line."""
         job.compute.synchronize()
         elapsed = max(1e-9, self._elapsed())
-        losses = torch.stack(self._losses)
+        losses = torch.stack([one.loss for one in self._reports])
         # Each loss is a mean over all ranks, each count that of this one.
-        counts = distributed.all_reduce_sum(torch.tensor(self._labelled, dtype=losses.dtype, device=losses.device))
+        labelled = [one.labelled for one in self._reports]
+        counts = distributed.all_reduce_sum(torch.tensor(labelled, dtype=losses.dtype, device=losses.device))
         loss = float((losses * counts).sum() / counts.sum())
-        norm = float(torch.stack(self._norms).mean())
-        rate = self._tokens / elapsed
+        norm = float(torch.stack([one.gradient_norm for one in self._reports]).mean())
+        rate = sum(one.tokens for one in self._reports) / elapsed
         peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
         self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
             f"  {peak:.0%} of peak" if peak else ""

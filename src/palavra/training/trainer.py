@@ -6,7 +6,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from palavra import distributed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
+from palavra.run_records import MetricLine, TrainingSummary
 from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside
 from palavra.training.early_stopping import reason_to_stop
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
@@ -37,17 +37,18 @@ class Outcome:
     tokens_per_second: float
     stopped: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """As `training` in `run.json`."""
-        return {
-            "steps": self.state.step,
-            "tokens": self.state.tokens,
-            "seconds": self.state.seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "best_step": self.state.best_step,
-            "final_loss": self.state.smoothed_loss,
-            "stopped": self.stopped,
-        }
+    @property
+    def summary(self) -> TrainingSummary:
+        """Return `training` of `run.json`."""
+        return TrainingSummary(
+            steps=self.state.step,
+            tokens=self.state.tokens,
+            seconds=self.state.seconds,
+            tokens_per_second=self.tokens_per_second,
+            best_step=self.state.best_step,
+            final_loss=self.state.smoothed_loss,
+            stopped=self.stopped,
+        )
 
 
 class Trainer:
@@ -195,7 +196,7 @@ class Trainer:
             if job.micro_batch_tokens:
                 values["packing_efficiency"] = round(self.packing.efficiency, 5)
             self._meter.restart()
-            self.metrics.write("train", report.step, values)
+            self.metrics.write(MetricLine(kind="train", step=report.step, values=values))
             self._tensorboard.write("train", report.step, {name: values[name] for name in TRAIN_SCALARS})
         live.update(report.step, self._meter.detail)
 
@@ -212,7 +213,7 @@ class Trainer:
         if state.best_score is None or (found.score, found.loss) < (state.best_score, state.best_loss):
             self._improved = found
         values = {**found.values, "tokens": state.tokens, "seconds": round(self._settle_seconds(), 3)}
-        self.metrics.write("valid", report.step, values)
+        self.metrics.write(MetricLine(kind="valid", step=report.step, values=values))
         self._tensorboard.write("valid", report.step, found.values)
         self.log.line(f"step {report.step}/{steps}: {found.line}")
         self._stop_early()

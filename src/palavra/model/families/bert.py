@@ -4,7 +4,7 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.model.config import HeadConfig, ModelConfig
-from palavra.model.families.family import Family, Form, Key, TaskFormat, Values
+from palavra.model.families.family import SIZES, Family, Form, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
 
 
@@ -41,10 +41,7 @@ BERT = Family(
         "mlp_bias": True, "head_bias": True,
     },
     config={
-        "hidden_size": Key("hidden_size"),
-        "num_layers": Key("num_hidden_layers"),
-        "num_heads": Key("num_attention_heads"),
-        "intermediate_size": Key("intermediate_size"),
+        **SIZES,
         "context": Key("max_position_embeddings", 512),
         "segments": Key("type_vocab_size", 2),
         "head_activation": Key("hidden_act", "gelu"),

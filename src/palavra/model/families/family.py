@@ -29,6 +29,13 @@ class Key(NamedTuple):
 
 # Entries that every family has under the same name.
 COMMON = {"vocab_size": Key("vocab_size"), "initializer_range": Key("initializer_range", 0.02)}
+# The names of the sizes in most families.
+SIZES = {
+    "hidden_size": Key("hidden_size"),
+    "num_layers": Key("num_hidden_layers"),
+    "num_heads": Key("num_attention_heads"),
+    "intermediate_size": Key("intermediate_size"),
+}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.model.config import ModelConfig
-from palavra.model.families.family import Family, Key, Values
+from palavra.model.families.family import SIZES, Family, Key, Values
 from palavra.model.families.parsing import number
 
 THETA = 10_000.0
@@ -43,8 +43,8 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
 
 
 def _proportions(num_layers: int, num_heads: int, context: int) -> dict[str, Any]:
-    """Groups of up to four query heads, and at least two groups if the heads divide so; embeddings are tied, as in
-    the small models of this family."""
+    """Return groups of up to four query heads, at least two if the heads divide so, and tied embeddings, as in the
+    small models of this family."""
     groups = (num_heads // size for size in (4, 3, 2) if num_heads % size == 0 and num_heads // size > 1)
     return {"num_kv_heads": next(groups, num_heads), "tied_embeddings": True, "rope_theta_global": THETA}
 
@@ -57,10 +57,7 @@ LLAMA = Family(
         "embedding_norm": False, "activation": "silu", "decoder_bias": False,
     },
     config={
-        "hidden_size": Key("hidden_size"),
-        "num_layers": Key("num_hidden_layers"),
-        "num_heads": Key("num_attention_heads"),
-        "intermediate_size": Key("intermediate_size"),
+        **SIZES,
         "context": Key("max_position_embeddings", 2048),
         "activation": Key("hidden_act", "silu"),
         "norm_eps": Key("rms_norm_eps", 1e-6),

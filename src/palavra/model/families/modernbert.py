@@ -4,7 +4,7 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.model.config import HeadConfig, LayerKind, ModelConfig
-from palavra.model.families.family import MOST_LAYERS, Family, Form, Key, TaskFormat, Values
+from palavra.model.families.family import MOST_LAYERS, SIZES, Family, Form, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
 
 LAYER_TYPES: dict[LayerKind, str] = {"global": "full_attention", "local": "sliding_attention"}
@@ -65,8 +65,10 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
 
 
 def _proportions(num_layers: int, num_heads: int, context: int) -> dict[str, Any]:
-    """Every third layer is global, as published, if a sequence can be longer than the local window. In shorter
-    contexts all are: local attention would compute the same more slowly."""
+    """Return global layers at every third place, as published, if a sequence can be longer than the local window.
+
+    In shorter contexts all layers are global: local attention would compute the same more slowly.
+    """
     long = context > 2 * WINDOW
     return {
         "layer_kinds": _every(GLOBAL_EVERY if long else 1, num_layers),
@@ -91,10 +93,7 @@ MODERNBERT = Family(
     architecture="ModernBertForMaskedLM",
     fixed={"norm": "pre", "positions": "rotary", "gated": True},
     config={
-        "hidden_size": Key("hidden_size"),
-        "num_layers": Key("num_hidden_layers"),
-        "num_heads": Key("num_attention_heads"),
-        "intermediate_size": Key("intermediate_size"),
+        **SIZES,
         "context": Key("max_position_embeddings", 8192),
         "activation": Key("hidden_activation", "gelu"),
         "head_activation": Key("classifier_activation", "gelu"),

@@ -1,6 +1,7 @@
 """What an objective brings to a pretraining run."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.directory import save_model
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import Recipe
+from palavra.run_records import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import Objective
 
@@ -86,5 +88,7 @@ class PretrainingObjective(ABC, Generic[Model]):
         """
 
     @abstractmethod
-    def examples(self, model: Model, tokenizer: Tokenizer, compute: Compute, corpus: Corpus) -> list[dict[str, Any]]:
+    def examples(
+        self, model: Model, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
+    ) -> Sequence[FilledText | ContinuedText]:
         """The model's output on a few texts, for the report."""

@@ -1,7 +1,6 @@
 """Causal language modelling."""
 
 from pathlib import Path
-from typing import Any
 
 from palavra.data.corpus import Corpus
 from palavra.data.loader import CAUSAL_TEMPLATE
@@ -17,6 +16,7 @@ from palavra.objectives.causal import CausalObjective
 from palavra.pretraining.objectives.base import Counts, PretrainingObjective, TextObjective
 from palavra.pretraining.samples import continued_openings
 from palavra.recipe import Recipe
+from palavra.run_records import ContinuedText
 from palavra.tokenizer import Tokenizer
 
 
@@ -60,6 +60,6 @@ class CausalPretraining(PretrainingObjective[CausalLanguageModel]):
 
     def examples(
         self, model: CausalLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
-    ) -> list[dict[str, Any]]:
+    ) -> list[ContinuedText]:
         """Openings of texts and their continuations."""
         return continued_openings(CausalModel(model, tokenizer, compute), corpus)

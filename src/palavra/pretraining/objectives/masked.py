@@ -1,7 +1,6 @@
 """Masked language modelling."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.pretraining.objectives.base import Counts, PretrainingObjective, TextObjective
 from palavra.pretraining.samples import filled_blanks
 from palavra.recipe import Recipe
+from palavra.run_records import FilledText
 from palavra.tokenizer import Tokenizer
 
 
@@ -65,7 +65,7 @@ class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
 
     def examples(
         self, model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
-    ) -> list[dict[str, Any]]:
+    ) -> list[FilledText]:
         """Sentences with a blank and its fills."""
         return filled_blanks(MaskedModel(model, tokenizer, compute), corpus)
 

@@ -48,11 +48,6 @@ def _seconds_with(threads: int, recipe: Recipe, text: CorpusStats, compute: Comp
     return step_seconds(smallest, text, compute, steps=5, patience=5.0)
 
 
-def uncompiled(recipe: Recipe) -> Compute:
-    """The compute that sizes and threads are compared with: compiling each takes longer than measuring it."""
-    return choose_compute(recipe.train.device, recipe.train.precision, "off")
-
-
 def compute_for(recipe: Recipe, epoch_tokens: int) -> Compute:
     """Device, precision, attention and compilation of a recipe whose sizes are resolved. "auto" compiles where the run
     is long enough to earn it back."""

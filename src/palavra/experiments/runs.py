@@ -1,0 +1,138 @@
+"""Several fine-tuning runs in folders of one directory: begun once, resumed, and the best model taken out."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from palavra import config as configuration
+from palavra.errors import PalavraError
+from palavra.files import atomic_path, atomic_write_text
+from palavra.finetuning.run import finetune_splits, resume_finetuning
+from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
+from palavra.finetuning.validate import check_options, check_recipe
+from palavra.log import Log
+from palavra.recipe import FinetuneRecipe
+from palavra.run_records import FinetuningEvaluation
+from palavra.training.interrupts import Interrupted, stop_on_signals
+from palavra.training.run_directory import RunDirectory
+
+# The files of a finished run that make up its model.
+MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
+               "palavra.toml", "run.json", "metrics.jsonl")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """What is repeated, as `repeated.toml` keeps it: over what, how many `folds` (of seeds there may always be more),
+    the digest of all examples, and the recipe of the first run, with absolute paths."""
+
+    over: Literal["seed", "fold", "size"]
+    folds: int | None = None
+    examples_hash: str
+    recipe: FinetuneRecipe
+
+    @property
+    def option(self) -> str:
+        """Return what the command line calls it."""
+        names = {"seed": "--seeds", "fold": f"--folds={self.folds}", "size": "numbers of labelled examples"}
+        return names[self.over]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One of several runs, with the `name` of its folder."""
+
+    name: str
+    recipe: FinetuneRecipe
+    splits: Sequence[Split]
+
+
+def read_splits(recipe: FinetuneRecipe) -> list[Split]:
+    """Return the examples of a recipe's tasks. Raises PalavraError for a recipe that no run could follow."""
+    check_recipe(recipe)
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    check_options(recipe, [split.task for split in splits])
+    return splits
+
+
+def repetition(
+    over: Literal["seed", "fold", "size"], recipe: FinetuneRecipe, splits: Sequence[Split], folds: int | None = None
+) -> Repetition:
+    """Return what identifies these runs when they are resumed."""
+    return Repetition(over=over, folds=folds, examples_hash=examples_hash(splits), recipe=with_absolute_paths(recipe))
+
+
+def run_all(
+    what: Repetition, planned: Sequence[PlannedRun], run: RunDirectory, resume: bool, log: Log
+) -> Iterator[tuple[PlannedRun, Path]]:
+    """Run each in its folder of `run`, resume it, or keep what is finished; yield it with its folder.
+
+    Raises PalavraError where `run` already holds others, Interrupted after a signal.
+    """
+    _begin(what, [run.path / one.name for one in planned], run, resume)
+    with stop_on_signals() as stop:
+        for number, one in enumerate(planned, start=1):
+            folder, name = run.path / one.name, one.name.replace("-", " ")
+            log.line(f"{name} ({number} of {len(planned)})")
+            if (folder / "evaluation.json").exists():
+                log.line(f"{folder} is finished already")
+            elif (folder / "palavra.toml").exists():
+                resume_finetuning(folder, (), log, one.splits)
+            else:
+                finetune_splits(one.recipe, one.splits, folder, log)
+            yield one, folder
+            if stop:  # in the last step of the run, or after it
+                raise Interrupted(f"stopped after {name}, which is finished: continue with --resume", stop.exit_code)
+
+
+def _begin(what: Repetition, folders: Sequence[Path], run: RunDirectory, resume: bool) -> None:
+    """Write what is repeated. Raises PalavraError where the directory holds other runs, or any without `resume`."""
+    began = run.path / "repeated.toml"
+    if resume and began.exists():
+        _check_same(began, what)
+    if not resume:
+        run.check_free()
+        if any(folder.exists() for folder in folders):
+            raise PalavraError(
+                f"{run.path} already holds runs: add --resume to go on with them, or choose another --out"
+            )
+    atomic_write_text(began, configuration.to_toml(what))
+
+
+def _check_same(began: Path, what: Repetition) -> None:
+    """Raise PalavraError where the runs to resume were begun as others."""
+    before = configuration.from_toml(Repetition, began)
+    if before.option != what.option:
+        raise PalavraError(
+            f"{began.parent} was begun with {before.option}, not {what.option}: resume with that, or choose another "
+            "--out"
+        )
+    if before.recipe != what.recipe:
+        raise PalavraError(f"{began} has another recipe: resume with the options the runs began with")
+    if before.examples_hash != what.examples_hash:
+        raise PalavraError(f"{began.parent}: the labelled files changed since the runs began: choose another --out")
+
+
+def evaluation_in(folder: Path) -> FinetuningEvaluation:
+    """Return the evaluation of a finished run."""
+    return RunDirectory(folder).read_json(FinetuningEvaluation, "evaluation.json")
+
+
+def take_model(folder: Path, run: RunDirectory) -> None:
+    """Copy the finished model of a folder to `run`."""
+    for name in MODEL_FILES:
+        if (folder / name).exists():
+            with atomic_path(run.path / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+
+
+def values_of(evaluation: FinetuningEvaluation) -> dict[str, dict[str, float]]:
+    """Return the scores of an evaluation by "task/split", and mean scores by "mean_score/split"."""
+    values = {
+        f"{task.name}/{split}": dict(scores.values)
+        for task in evaluation.tasks
+        for split, scores in task.splits.items()
+    }
+    return values | {f"mean_score/{split}": {"mean": mean} for split, mean in evaluation.mean_score.items()}
