@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_overloads
 
+import pytest
+
 import palavra
 from palavra import run_records
 from palavra.api import learning_curve, results
@@ -115,6 +117,11 @@ def _class(value: type[Any]) -> Iterator[str]:
 
 def test_public_names_and_signatures_are_the_golden_ones() -> None:
     assert public() == GOLDEN.read_text(encoding="utf-8"), "if the change is meant, run this file to write it anew"
+
+
+def test_other_names_are_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        palavra.nothing  # noqa: B018
 
 
 def test_no_public_signature_takes_anything() -> None:
