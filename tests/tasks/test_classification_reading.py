@@ -1,4 +1,4 @@
-"""SequenceClassification: reading labels and inputs, and what people do wrong."""
+"""SequenceClassification: reading labels and inputs."""
 
 import json
 import unicodedata

@@ -1,4 +1,4 @@
-"""Regression: reading numbers, the squared error, scores, and what people do wrong."""
+"""Regression: reading numbers, the squared error and scores."""
 
 import json
 from collections.abc import Sequence
