@@ -67,7 +67,7 @@ def test_a_run_without_any_checkpoint_stops_at_the_first_that_is_refused(
 ) -> None:
     refuse(monkeypatch, 4, 8, 12)
     with pytest.raises(
-        CheckpointError, match=r"step 4 was not written .*there is no earlier one: make room.*--resume"
+        CheckpointError, match=r"step 4 was not written .*there is no earlier one: make room.*resume=True"
     ) as said:
         run(corpus, tmp_path / "m")
     assert said.value.exit_code == 1

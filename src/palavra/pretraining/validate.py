@@ -34,8 +34,8 @@ def _check_objective(recipe: Recipe) -> None:
     if recipe.family not in families:
         suited = next(name for name, others in FAMILIES_OF.items() if recipe.family in others)
         raise PalavraError(
-            f"--objective {recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
-            f"--family, or --objective {suited}"
+            f"--objective={recipe.objective} trains {' or '.join(families)}, not {recipe.family}: choose another "
+            f"--family, or --objective={suited}"
         )
     for problem in misapplied(recipe, Recipe()):
         raise PalavraError(problem)
@@ -47,7 +47,7 @@ def _check_objective(recipe: Recipe) -> None:
         pretraining_objective(recipe).check_config(config, recipe.init)
         if config.mntp and not recipe.mntp:
             raise PalavraError(
-                f"{recipe.init} predicts a hidden token from the vector before it: add --objective causal+masked --set "
+                f"{recipe.init} predicts a hidden token from the vector before it: add --objective=causal+masked --set "
                 "mixture.mntp=true to continue it"
             )
 
@@ -57,5 +57,5 @@ def check_documents(recipe: Recipe, documents: int) -> None:
     if recipe.objective == "masked+nsp" and documents < 2:
         raise PalavraError(
             "next-sentence prediction needs several documents to take other sentences from: split the text by "
-            "--documents line or blank-line"
+            "--documents=line or blank-line"
         )
