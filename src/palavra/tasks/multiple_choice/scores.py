@@ -21,11 +21,9 @@ class ChoiceScorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
         return ("accuracy", "calibration_error", "loss")
 
     def undefined(self, examples: Sequence[ChoiceExample]) -> tuple[str, ...]:
-        """None of them."""
         return ()
 
     def score(self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, decoded: DecodedChoices) -> Scores:

@@ -28,7 +28,6 @@ class AnswerScorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
         return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
                 "best_exact", "calibration_error", "loss")  # fmt: skip
 

@@ -72,7 +72,6 @@ class MultiLabelScorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
         return (
             "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "auroc", "loss",
             "calibration_error",

@@ -31,11 +31,9 @@ class WordScorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
         return ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
 
     def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
-        """None of them."""
         return ()
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
@@ -57,11 +55,9 @@ class SpanScorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
         return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
 
     def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
-        """None of them."""
         return ()
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
