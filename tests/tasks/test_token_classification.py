@@ -92,9 +92,9 @@ def test_any_scheme_is_read_and_one_is_written(scheme: Any) -> None:
     task = fit(spec, examples)
     assert task.output.scheme == scheme
     task.encoder.check(examples)
-    features = task.encoder.encode(examples, BPE, 64, False)
+    encoded = task.encoder.encode(examples, BPE, 64, False)
     expected = encode_tags(spans, 7, scheme) * 3
-    assert [task.output.labels[number] for number in features.labels] == expected
+    assert [task.output.labels[number] for number in encoded.labels] == expected
     assert dict(zip(task.output.labels, task.output.counts, strict=True))["B-LOC"] == 3
     assert task.encoder.summary(examples)["spans"] == {"PER": 6, "LOC": 3}
     assert task.encoder.summary(examples)["tags_rewritten"] == 2
@@ -103,11 +103,11 @@ def test_any_scheme_is_read_and_one_is_written(scheme: Any) -> None:
 def test_all_subwords_carry_the_label_of_their_word() -> None:
     task = task_of(ALL)
     example = tagged("filmgato moviesgato", "O B-LOC")
-    features = task.encoder.encode([example], WORDPIECE, 64, False)
+    encoded = task.encoder.encode([example], WORDPIECE, 64, False)
     counts = [len(WORDPIECE.encode(word)) for word in example.words]
     assert min(counts) > 1
-    assert features.labels.tolist() == [0] * counts[0] + [1] * counts[1]
-    assert features.label_counts.tolist() == features.row_counts.tolist() == [sum(counts)]
+    assert encoded.labels.tolist() == [0] * counts[0] + [1] * counts[1]
+    assert encoded.label_counts.tolist() == encoded.row_counts.tolist() == [sum(counts)]
 
 
 def test_reading_columns_by_number_and_name(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_spans_come_back_at_their_characters(
         gold.append(replace(example, labels=tuple(encode_tags(spans, words, "bio"))))
         places = [(example.spans[s.start][0], example.spans[s.end - 1][1], s.label) for s in spans]
         expected.append([(example.text[start:end], start, end, label) for start, end, label in places])
-    features = task.encoder.encode(gold, tokenizer, context, False)
-    log_p = certain(task, features.labels.astype(np.int64).tolist())
-    if features.row_starts is not None:  # what the other subwords say does not matter
-        log_p[~features.row_starts] = random_log_p(int((~features.row_starts).sum()), len(BIO))
+    encoded = task.encoder.encode(gold, tokenizer, context, False)
+    log_p = certain(task, encoded.labels.astype(np.int64).tolist())
+    if encoded.row_starts is not None:  # what the other subwords say does not matter
+        log_p[~encoded.row_starts] = random_log_p(int((~encoded.row_starts).sum()), len(BIO))
     predictions = predict(task, examples, task.encoder.encode(examples, tokenizer, context, False), (log_p,))
     for prediction, labelled, spans_of, text in zip(predictions, gold, expected, texts, strict=True):
         assert prediction["text"] == text
@@ -248,15 +248,15 @@ def test_constrained_predictions_are_always_valid(scheme: Scheme, lengths: list[
     log_p = random_log_p(sum(lengths), len(names), seed)
     allowed, start, end = transitions(names, scheme)
     task = task_of(SPEC, names, scheme)
-    features = task.encoder.encode(examples, BPE, 64, False)
-    for prediction in predict(task, examples, features, (log_p,)):
+    encoded = task.encoder.encode(examples, BPE, 64, False)
+    for prediction in predict(task, examples, encoded, (log_p,)):
         ids = [names.index(label) for label in prediction["labels"]]
         assert not ids or (start[ids[0]] and end[ids[-1]])
         assert all(allowed[pair] for pair in itertools.pairwise(ids))
         assert tuple(prediction["labels"]) == tuple(
             encode_tags(decode_tags(prediction["labels"], scheme), len(ids), scheme)
         )
-    unconstrained = predict(task_of(free, names, scheme), examples, features, (log_p,))
+    unconstrained = predict(task_of(free, names, scheme), examples, encoded, (log_p,))
     given_labels = [label for prediction in unconstrained for label in prediction["labels"]]
     assert given_labels == [names[number] for number in log_p.argmax(1)]
 
@@ -270,13 +270,13 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
     spec = replace(SPEC, token_classification=TokenClassificationOptions(constrained=constrained, subwords=subwords))
     examples = EXAMPLES * 5
     task = fit(spec, examples)
-    features = task.encoder.encode(examples, WORDPIECE, 12, False)
-    log_p = random_log_p(len(features.rows), len(task.output.labels))
-    log_p[np.arange(len(log_p)), features.labels] += 2
+    encoded = task.encoder.encode(examples, WORDPIECE, 12, False)
+    log_p = random_log_p(len(encoded.rows), len(task.output.labels))
+    log_p[np.arange(len(log_p)), encoded.labels] += 2
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
-    predicted = [one["labels"] for one in predict(task, examples, features, (log_p,))]
+    predicted = [one["labels"] for one in predict(task, examples, encoded, (log_p,))]
     gold = [list(example.labels or ()) for example in examples]
-    scores = score(task, examples, features, (log_p,))
+    scores = score(task, examples, encoded, (log_p,))
     assert (scores.main, *scores.values) == ("f1", *task.scorer.metrics)
     for name, scorer in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
         assert scores.values[name] == pytest.approx(scorer(gold, predicted, zero_division=0), abs=1e-12)
@@ -289,21 +289,21 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
         assert row["f1"] == pytest.approx(report[row["name"]]["f1-score"])
     right = [a == b for one, other in zip(gold, predicted, strict=True) for a, b in zip(one, other, strict=True)]
     assert scores.values["token_accuracy"] == pytest.approx(np.mean(right))
-    assert scores.values["loss"] == pytest.approx(-log_p[np.arange(len(log_p)), features.labels].mean(), rel=1e-5)
+    assert scores.values["loss"] == pytest.approx(-log_p[np.arange(len(log_p)), encoded.labels].mean(), rel=1e-5)
     log_p[0] = np.nan
     with pytest.raises(PalavraError, match="words are not finite: it has diverged"):
-        score(task, examples, features, (log_p,))
+        score(task, examples, encoded, (log_p,))
 
 
 def test_errors_show_the_surest_mistakes_first() -> None:
     task = fit(SPEC, EXAMPLES)
-    features = task.encoder.encode(EXAMPLES, BPE, 64, False)
-    log_p = certain(task, features.labels.astype(np.int64).tolist())
+    encoded = task.encoder.encode(EXAMPLES, BPE, 64, False)
+    log_p = certain(task, encoded.labels.astype(np.int64).tolist())
     starts = offsets_of(np.array([len(example.words) for example in EXAMPLES]))
     for place, probability in ((starts[1] + 1, 0.7), (starts[4] + 4, 0.9)):
         log_p[place] = np.log((1 - probability) / 5)
         log_p[place, task.output.labels.index("B-PER")] = np.log(probability)
-    errors = score(task, EXAMPLES, features, (log_p,)).details["errors"]
+    errors = score(task, EXAMPLES, encoded, (log_p,)).details["errors"]
     assert [(e["where"], e["word"], e["label"], e["predicted"]) for e in errors] == [
         ("train.conll:41", "Porto", "B-LOC", "B-PER"),
         ("train.conll:11", "gato", "O", "B-PER"),
@@ -315,8 +315,8 @@ def test_errors_show_the_surest_mistakes_first() -> None:
 def test_scores_of_plain_labels() -> None:
     examples = [tagged("o gato correu", "DET NOUN VERB"), tagged("gato", "NOUN")]
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, BPE, 64, False)
-    scores = score(task, examples, features, (certain(task, [0, 1, 1, 1]),))
+    encoded = task.encoder.encode(examples, BPE, 64, False)
+    scores = score(task, examples, encoded, (certain(task, [0, 1, 1, 1]),))
     assert (scores.main, *scores.values) == ("accuracy", *task.scorer.metrics)
     assert scores.values["accuracy"] == 0.75
     assert scores.values["loss"] == pytest.approx((3 * 0.01 + 9) / 4)
@@ -335,21 +335,21 @@ def test_scores_of_plain_labels() -> None:
 @given(order=st.permutations(range(10)))
 def test_a_packed_batch_gives_each_sentence_what_it_has_alone(family: str, spec: TaskSpec, order: list[int]) -> None:
     task = task_of(spec)
-    features = task.encoder.encode([*EXAMPLES, tagged("gato " * 14 + "o", "O " * 14 + "O")], WORDPIECE, 14, True)
-    assert features.sequences == 10
+    encoded = task.encoder.encode([*EXAMPLES, tagged("gato " * 14 + "o", "O " * 14 + "O")], WORDPIECE, 14, True)
+    assert encoded.sequences == 10
     model = build(task, WORDPIECE.vocab_size, family)
     scramble(model)
-    packed = inferred(model, task, batch_of(features, np.array(order)))[0]
-    alone = np.concatenate([inferred(model, task, batch_of(features, np.array([number])))[0] for number in order])
+    packed = inferred(model, task, batch_of(encoded, np.array(order)))[0]
+    alone = np.concatenate([inferred(model, task, batch_of(encoded, np.array([number])))[0] for number in order])
     np.testing.assert_allclose(packed, alone, atol=2e-5, rtol=1e-5)
     assert packed.dtype == np.float32
 
 
 def test_labels_survive_the_way_into_a_batch() -> None:
     task = fit(SPEC, EXAMPLES)
-    features = task.encoder.encode(EXAMPLES, WORDPIECE, 7, False)
-    assert features.sequences > len(EXAMPLES)
-    batch = features.batch(np.arange(features.sequences)[::-1].copy(), "task")
+    encoded = task.encoder.encode(EXAMPLES, WORDPIECE, 7, False)
+    assert encoded.sequences > len(EXAMPLES)
+    batch = encoded.batch(np.arange(encoded.sequences)[::-1].copy(), "task")
     by_token = dict(zip(batch.label_rows.tolist(), batch.labels.tolist(), strict=True))
     assert len(by_token) == sum(len(example.words) for example in EXAMPLES)
     rui = WORDPIECE.encode("Rui")
@@ -362,24 +362,24 @@ def test_labels_survive_the_way_into_a_batch() -> None:
 def test_eight_sentences_are_learned_by_heart(name: OutputName, spec: TaskSpec) -> None:
     spec = replace(spec, output=OutputConfig(name=name, samples=4))
     task = fit(spec, EXAMPLES)
-    features = task.encoder.encode(EXAMPLES, WORDPIECE, 24, False)
+    encoded = task.encoder.encode(EXAMPLES, WORDPIECE, 24, False)
     model = build(task, WORDPIECE.vocab_size, seed=1).train()
-    overfit(model, task, features, steps=60)
-    found = inferred(model.eval(), task, batch_of(features))
-    scores = score(task, EXAMPLES, features, found)
+    overfit(model, task, encoded, steps=60)
+    found = inferred(model.eval(), task, batch_of(encoded))
+    scores = score(task, EXAMPLES, encoded, found)
     assert scores.values["f1"] == 1.0
     assert scores.values["loss"] < 0.3
-    assert [tuple(one["labels"]) for one in predict(task, EXAMPLES, features, found)] == [e.labels for e in EXAMPLES]
+    assert [tuple(one["labels"]) for one in predict(task, EXAMPLES, encoded, found)] == [e.labels for e in EXAMPLES]
 
 
 def test_the_loss_is_torchs_for_rows_with_weights_and_smoothing() -> None:
     spec = replace(SPEC, class_weights="balanced", label_smoothing=0.1)
     task = fit(spec, EXAMPLES)
-    features = task.encoder.encode(EXAMPLES, BPE, 64, False)
-    model, batch = build(task, BPE.vocab_size), batch_of(features)
+    encoded = task.encoder.encode(EXAMPLES, BPE, 64, False)
+    model, batch = build(task, BPE.vocab_size), batch_of(encoded)
     output = model.head("task").output
     loss = loss_of(model, task, batch)
-    assert loss.count == len(features.rows)
+    assert loss.count == len(encoded.rows)
     assert isinstance(output, Softmax)
     logits = output.linear(model(batch, layout_of(batch)))
     each = cross_entropy(logits, batch.labels, label_smoothing=0.1, reduction="none")
@@ -390,11 +390,11 @@ def test_the_loss_is_torchs_for_rows_with_weights_and_smoothing() -> None:
 def test_a_text_without_words_has_no_rows() -> None:
     task = task_of()
     examples = task.reader.inputs(["", " \t"])
-    features = task.encoder.encode(examples, BPE, 64, False)
-    assert features.lengths.tolist() == [2, 2]
-    found = inferred(build(task, BPE.vocab_size), task, batch_of(features))
+    encoded = task.encoder.encode(examples, BPE, 64, False)
+    assert encoded.lengths.tolist() == [2, 2]
+    found = inferred(build(task, BPE.vocab_size), task, batch_of(encoded))
     assert found[0].shape == (0, 5)
-    assert [one["spans"] for one in predict(task, examples, features, found)] == [[], []]
+    assert [one["spans"] for one in predict(task, examples, encoded, found)] == [[], []]
 
 
 # Storage

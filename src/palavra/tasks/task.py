@@ -195,6 +195,8 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
     def undefined(self, examples: Sequence[ExampleIn]) -> Collection[str]:
         """The `metrics` that have no value on these labelled examples, whatever is predicted for them."""
+        del examples
+        return ()
 
     def score(self, examples: Sequence[ExampleIn], encoded: EncodedExamples, decoded: DecodedIn) -> Scores:
         """The scores of labelled examples."""
