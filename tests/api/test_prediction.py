@@ -72,7 +72,7 @@ def test_the_columns_are_the_same_everywhere() -> None:
 def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
     for kind, names in itertools.product(KINDS, itertools.product(("x", None), repeat=len(TEXTS))):
         given = {name: value for name, value in zip(TEXTS, names, strict=True) if name in COLUMNS_OF[kind]}
-        read = text_fields(TaskSpec(kind=kind, columns=Columns(**given)))
+        read = text_fields(TaskSpec(kind=kind, columns=Columns(**cast(Any, given))))
         assert set(read) <= set(COLUMNS_OF[kind])
         assert len(read) == (0 if kind == "question-answering" else 2 if given.get("text_b") else 1)
 
@@ -157,7 +157,7 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
 )
 def test_columns_that_mean_nothing_are_refused(kind: str, columns: Any, said: str) -> None:
     with pytest.raises(PalavraError, match=said):
-        model_of(kind).with_columns(**columns)
+        model_of(kind).reader(**columns)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_what_the_task_would_not_read_is_refused(
 ) -> None:
     """Else other columns would be scored without a word."""
     with pytest.raises(PalavraError, match=said):
-        model_of(kind, columns=trained_with).with_columns(**given)
+        model_of(kind, columns=trained_with).reader(**given)
     columns = {name: value for name, value in vars(trained_with).items() if value is not None}
     kind = "classification" if kind == "pairs" else kind
     with pytest.raises(PalavraError, match=said):
@@ -187,13 +187,13 @@ def test_what_the_task_would_not_read_is_refused(
 
 
 def test_what_the_task_reads_is_taken() -> None:
-    other = model_of("classification", columns=Columns(text_a="a")).with_columns(text="x")
-    assert text_columns(other.task()[1].spec) == ("x",)
+    other = model_of("classification", columns=Columns(text_a="a")).reader(text="x")
+    assert text_columns(other.spec) == ("x",)
     for columns in (Columns(), Columns(text_a="a")):
-        other = model_of("classification", columns=columns).with_columns(text_a="x")
-        assert text_columns(other.task()[1].spec) == ("x",)
-    other = model_of("regression", columns=PAIR).with_columns(text_a="x")
-    assert text_columns(other.task()[1].spec) == ("x", "b")
+        other = model_of("classification", columns=columns).reader(text_a="x")
+        assert text_columns(other.spec) == ("x",)
+    other = model_of("regression", columns=PAIR).reader(text_a="x")
+    assert text_columns(other.spec) == ("x", "b")
     for options in ({"multilabel": True}, {"set": ["task.multilabel=true"]}):
         made = build_finetune_recipe("classification", "t.csv", model="m", separator=";", **cast(Any, options))
         assert made.tasks[0].separator == ";"
@@ -232,7 +232,7 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     with pytest.raises(PalavraError, match=said):
         read_split(replace(spec, valid=str(squad)), 0)
     assert len(read_split(replace(spec, valid=str(records)), 0).valid) == 1
-    trained_on_records = model.with_columns(question="ask")
+    trained_on_records = model_of("question-answering", columns=Columns(question="ask"))
     assert len(list(predict_inputs(trained_on_records, (), str(squad)))) == 1
     assert len(list(predict_inputs(model, (), str(records), question="ask"))) == 1
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from builders.models import CPU, model_config
 from builders.prediction import EXAMPLES, FITTED, flags, model_of, renamed
-from builders.tasks import trained
+from builders.tasks import classification_of, trained
 from typer.testing import CliRunner
 
 import palavra
@@ -20,7 +20,6 @@ from palavra.cli import app
 from palavra.errors import PalavraError, options_as_flags
 from palavra.inference.finetuned import FineTunedModel
 from palavra.tasks.saved_model import build_task_model
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 
 # Files and standard input
@@ -147,14 +146,14 @@ def test_what_a_file_says_of_where_an_input_is_stays_with_it(tmp_path: Path) -> 
     for kind in FITTED:
         model = model_of(kind)
         with pytest.raises(PalavraError, match=r"t\.jsonl:1"):
-            list(predict_all(model, inputs_of_file(model, str(wrong))))
+            list(predict_all(model, model.reader(), inputs_of_file(model.reader(), str(wrong))))
 
 
 def test_lines_of_a_file_are_inputs_with_their_place() -> None:
     model = model_of("classification")
-    assert [one.where for one in in_parts(model, ["good", "bad"], "t.txt")] == ["t.txt:1", "t.txt:2"]
+    assert [one.where for one in in_parts(model.reader(), ["good", "bad"], "t.txt")] == ["t.txt:1", "t.txt:2"]
     with pytest.raises(PalavraError, match=r"t\.txt:2 is empty"):
-        list(in_parts(model, ["good", " ", "bad"], "t.txt"))
+        list(in_parts(model.reader(), ["good", " ", "bad"], "t.txt"))
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
@@ -190,7 +189,7 @@ def test_as_many_of_the_most_probable_are_listed_as_asked_for(folders: Path) -> 
 def test_the_listed_classes_are_the_most_probable_of_very_many(several: bool) -> None:
     labels = tuple(f"l{n:03}" for n in range(300))
     spec = TaskSpec(kind="classification", multilabel=several)
-    task = SequenceClassification(spec, labels, (1,) * 300, examples=300)
+    task = classification_of(spec, labels, (1,) * 300)
     tokenizer = trained()
     config = model_config("bert", vocab_size=tokenizer.vocab_size)
     torch.manual_seed(0)

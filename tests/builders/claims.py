@@ -7,14 +7,13 @@ import torch
 from torch import nn
 
 from builders.models import CPU, build_model, model_config, scramble
-from builders.tasks import build
+from builders.tasks import build, classification_of
 from palavra.batch import Batch
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.inference.masked import MaskedModel
 from palavra.model.config import HeadConfig
 from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
@@ -45,11 +44,9 @@ def example(number: int, label: Any, second: str | None = None) -> TextExample:
     return TextExample(first=TEXTS[number], second=second, label=label, where=f"t:{number}")
 
 
-def sentiments(spec: TaskSpec | None = None) -> SequenceClassification:
+def sentiments(spec: TaskSpec | None = None) -> Any:
     labels = ("positivo", "negativo", "neutro")
-    return SequenceClassification(
-        spec or TaskSpec(kind="classification", multilabel=False, head=PLAIN), labels, [1, 1, 1]
-    )
+    return classification_of(spec or TaskSpec(kind="classification", multilabel=False, head=PLAIN), labels, [1, 1, 1])
 
 
 def rows_of(labels: Sequence[int]) -> Batch:
@@ -80,14 +77,14 @@ def job_of(
 ) -> FinetuningJob:
     """Four examples, one step an epoch."""
     task = sentiments()
-    examples = [example(n, (task.labels[n % 3],)) for n in range(4)]
+    examples = [example(n, (task.output.labels[n % 3],)) for n in range(4)]
     model = build(task, tokenizer.vocab_size, family)
     scramble(model)
-    features = task.encode(examples, tokenizer, 64, model.config.segments > 1)
+    features = task.encoder.encode(examples, tokenizer, 64, model.config.segments > 1)
     prepare_model(model, strategy, features.input_ids)
     settings = FinetuneConfig(steps=epochs, batch_size=4, patience=patience)
     recipe = FinetuneRecipe(strategy=strategy, optimizer=OptimizerConfig(learning_rate=0.01), train=settings)
-    labelled = Labelled(examples=examples, features=features)
+    labelled = Labelled(examples=examples, encoded=features)
     return FinetuningJob(
         recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU
     )

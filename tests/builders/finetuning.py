@@ -20,7 +20,7 @@ from palavra.model.directory import save_model
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.run_records import SplitScores
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
@@ -148,6 +148,6 @@ def objective_of(
     tokenizer = Tokenizer.load(pretrained / "bert")
     config = model_config("bert", vocab_size=tokenizer.vocab_size)
     model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
-    features = {name: task.encode(split.train, tokenizer, 64, True)
+    features = {name: task.encoder.encode(split.train, tokenizer, 64, True)
                 for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
     return TaskObjective(tasks, features), model, tasks, features

@@ -3,9 +3,8 @@
 from typing import Any, cast
 
 from builders.models import CPU, model_config
-from builders.tasks import trained
+from builders.tasks import from_json, trained
 from palavra.inference.finetuned import FineTunedModel
-from palavra.tasks.registry import KINDS
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
 
@@ -36,7 +35,7 @@ def model_of(kind: str, **spec: Any) -> FineTunedModel:
     if kind == "pairs":
         spec = {"columns": Columns(text_a="text_a", text_b="text_b")} | spec
     what = TaskSpec(kind=cast(Any, named), multilabel=False if named == "classification" else None, **spec)
-    task = KINDS[what.kind].from_json(what, FITTED[kind])
+    task = from_json(what, FITTED[kind])
     tokenizer = trained()
     config = model_config("bert", vocab_size=tokenizer.vocab_size)
     return FineTunedModel(build_task_model(config, {"task": task}).eval(), {"task": task}, tokenizer, CPU)

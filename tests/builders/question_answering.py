@@ -9,9 +9,8 @@ import transformers
 
 from builders.tasks import TEXTS, trained
 from palavra.data.squad import Answer, Question
-from palavra.tasks.features import offsets_of
-from palavra.tasks.question_answering.encoding import EncodedQuestions
-from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.encoded_examples import offsets_of
+from palavra.tasks.question_answering.encoding import EncodedQuestions, QuestionEncoder
 from palavra.tasks.spec import QuestionAnsweringOptions, TaskSpec
 
 transformers.utils.logging.set_verbosity_error()
@@ -42,7 +41,8 @@ QUESTIONS = [
 
 
 def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> EncodedQuestions:
-    return QuestionAnswering(spec(**options), True).encode(questions, WORDPIECE, context, True)
+    encoder = QuestionEncoder(stride=spec(**options).question_answering.stride)
+    return encoder.encode(questions, WORDPIECE, context, True)
 
 
 def random_scores(features: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:

@@ -20,37 +20,35 @@ from transformers import (
 )
 
 from builders.models import CPU, model_config, scramble
+from builders.tasks import classification_of, from_json, regression_of
 from palavra.inference.finetuned import infer
 from palavra.model.config import HeadConfig, OutputConfig
 from palavra.model.task_heads import TaskModel
-from palavra.tasks.regression.task import Regression
 from palavra.tasks.saved_model import Tasks, build_task_model, save_task_model
-from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.sequence_classification.output import SingleLabelOutput
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 
 TEXTS = ["the old harbour", "um gato correu pela rua, e a menina", "peter kept the blue one", "a"]
 PAIRS = list(zip(TEXTS, TEXTS[::-1], strict=True))
-SINGLE = SequenceClassification(
-    TaskSpec(kind="classification", multilabel=False), ("muito bom", "mau", "não"), [3, 2, 1]
-)
-SEVERAL = SequenceClassification(TaskSpec(kind="classification", multilabel=True), ("a", "b", "c"), [3, 2, 1])
-PAIR = SequenceClassification(
+SINGLE = classification_of(TaskSpec(kind="classification", multilabel=False), ("muito bom", "mau", "não"), [3, 2, 1])
+SEVERAL = classification_of(TaskSpec(kind="classification", multilabel=True), ("a", "b", "c"), [3, 2, 1])
+PAIR = classification_of(
     TaskSpec(kind="classification", multilabel=False, columns=Columns(text_a="text_a", text_b="text_b")),
     ("no", "yes"),
     [1, 1],
 )
-REGRESSION = Regression(TaskSpec(kind="regression"), ("label",), [2.0])
-TARGETS = Regression(TaskSpec(kind="regression", columns=Columns(label=("x", "y"))), ("x", "y"), [2.0, 1.0])
-TASKS: dict[str, Task[Any]] = {
+REGRESSION = regression_of(TaskSpec(kind="regression"), ("label",), [2.0])
+TARGETS = regression_of(TaskSpec(kind="regression", columns=Columns(label=("x", "y"))), ("x", "y"), [2.0, 1.0])
+TASKS: dict[str, AnyTask] = {
     "single": SINGLE, "several": SEVERAL, "pairs": PAIR, "regression": REGRESSION, "targets": TARGETS
 }  # fmt: skip
 
 
-def with_head(task: Task[Any], head: HeadConfig, output: OutputConfig | None = None) -> Task[Any]:
+def with_head(task: AnyTask, head: HeadConfig, output: OutputConfig | None = None) -> Any:
     spec = replace(task.spec, head=head, output=output or task.spec.output)
-    return type(task).from_json(spec, task.labels_to_json())
+    return from_json(spec, task.output.to_json())
 
 
 def build(tokenizer: Tokenizer, tasks: Tasks, family: str = "bert", **changes: Any) -> TaskModel:
@@ -73,25 +71,25 @@ def save(model: TaskModel, tasks: Tasks, tokenizer: Tokenizer, directory: Path) 
     return native
 
 
-def inputs_of(task: Task[Any]) -> list[Any]:
+def inputs_of(task: AnyTask) -> list[Any]:
     return list(PAIRS) if task.spec.columns.text_b else list(TEXTS)
 
 
-def logits_of(model: TaskModel, name: str, task: Task[Any], tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
+def logits_of(model: TaskModel, name: str, task: AnyTask, tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
     """What the head of a task gives for the texts, as `infer` has it."""
-    features = task.encode(task.inputs(inputs_of(task)), tokenizer, 64, model.config.segments > 1)
+    features = task.encoder.encode(task.reader.inputs(inputs_of(task)), tokenizer, 64, model.config.segments > 1)
     found: npt.NDArray[np.float32] = infer(model, name, task, features, CPU)[0]
     return found
 
 
-def comparable(logits: Any, task: Task[Any]) -> npt.NDArray[np.float32]:
+def comparable(logits: Any, task: AnyTask) -> npt.NDArray[np.float32]:
     """Logits of one class an example are known up to a constant: log-probabilities have none."""
     values: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
-    single = isinstance(task, SequenceClassification) and not task.multilabel
+    single = isinstance(task.output, SingleLabelOutput)
     return torch.log_softmax(torch.from_numpy(values), -1).numpy() if single else values
 
 
-def theirs(directory: Path, task: Task[Any]) -> tuple[Any, Tensor]:
+def theirs(directory: Path, task: AnyTask) -> tuple[Any, Tensor]:
     """The model as transformers loads it, and its logits of the texts tokenized by its own tokenizer, padded."""
     model, report = AutoModelForSequenceClassification.from_pretrained(
         directory, output_loading_info=True, attn_implementation="eager"
@@ -144,10 +142,10 @@ def pretrained(kind: str, directory: Path) -> dict[str, Tensor]:
 # Heads that transformers has not
 
 
-def several_tasks() -> dict[str, Task[Any]]:
-    def named(name: str, task: Task[Any], head: HeadConfig) -> Task[Any]:
+def several_tasks() -> dict[str, AnyTask]:
+    def named(name: str, task: AnyTask, head: HeadConfig) -> Any:
         found = with_head(task, head)
-        return type(task).from_json(replace(found.spec, name=name), found.labels_to_json())
+        return from_json(replace(found.spec, name=name), found.output.to_json())
 
     return {
         "mood": named("mood", SINGLE, HeadConfig()),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from builders.tasks import words_of
 from palavra.metrics.tag_schemes import Scheme
 from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
 from palavra.tasks.token_classification.examples import TaggedSentence
-from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
 
@@ -67,5 +67,5 @@ def tagged(text: str, labels: str | None, where: str = "train.conll:1") -> Tagge
 EXAMPLES = [tagged(text, labels, f"train.conll:{1 + 10 * n}") for n, (text, labels) in enumerate(TAGGED)]
 
 
-def task_of(spec: TaskSpec = SPEC, labels: tuple[str, ...] = BIO, scheme: Scheme = "bio") -> TokenClassification:
-    return TokenClassification(spec, labels, [1] * len(labels), scheme)
+def task_of(spec: TaskSpec = SPEC, labels: tuple[str, ...] = BIO, scheme: Scheme = "bio") -> Any:
+    return words_of(spec, labels, [1] * len(labels), scheme)

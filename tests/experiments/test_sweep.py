@@ -16,7 +16,7 @@ from builders.models import model_config
 from builders.tasks import trained
 
 import palavra
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, options_as_flags
 from palavra.experiments import sweep as sweep_module
 from palavra.experiments import trials as trials_module
 from palavra.experiments.search_space import Choices, Range, apply, default_searches, read_space, typed
@@ -91,7 +91,8 @@ def test_a_search_is_read_as_it_is_written(text: str, expected: Range | Choices)
 def test_a_wrong_search_is_one_line_that_quotes_it(text: str, said: str) -> None:
     with pytest.raises(PalavraError) as caught:
         read_space(RECIPE, [text])
-    message = str(caught.value)
+    with options_as_flags():
+        message = str(caught.value)
     assert message.startswith(f"--search {text}: ")
     assert said in message
     assert "\n" not in message
@@ -397,6 +398,6 @@ def test_a_missing_optuna_says_what_to_install(run: Callable[..., Sweep], monkey
 
 
 def test_wrong_options_are_one_line(run: Callable[..., Sweep]) -> None:
-    for options, said in (({"trials": 0}, "--trials is 0"), ({"minutes": 0.0, "trials": 1}, "--minutes is 0")):
+    for options, said in (({"trials": 0}, "trials= is 0"), ({"minutes": 0.0, "trials": 1}, "minutes= is 0")):
         with pytest.raises(PalavraError, match=said):
             run(**options)

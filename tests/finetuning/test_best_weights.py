@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.finetuning import Kept, recipe, run, spec, write
+from builders.tasks import fit
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.finetuning import job as finetuning_job
 from palavra.finetuning.job import FinetuningJob, selection_score
 from palavra.finetuning.run import resume_finetuning
+from palavra.inference import finetuned
 from palavra.log import Log
-from palavra.tasks.question_answering.task import QuestionAnswering
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import ModelOutputs
 from palavra.tasks.text_examples import TextExample
@@ -87,7 +85,7 @@ def test_predictions_that_are_all_alike_never_hold_the_best_weights(
         slope = -0.1 if next(numbers) == 1 else 0.0
         return (np.array([[slope * target] for target in targets], dtype=np.float32),)
 
-    monkeypatch.setattr(finetuning_job, "infer", infer)
+    monkeypatch.setattr(finetuned, "infer", infer)
     log = Kept()
     run(recipe(pretrained, spec(reviews, "regression"), train={"steps": 3, "eval_every": 1}), tmp_path / "out", log)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["training"]["best_step"] == 2
@@ -109,27 +107,25 @@ def texts(*labels: tuple[Any, ...]) -> list[TextExample]:
 
 
 def test_what_labels_leave_undefined() -> None:
-    one = SequenceClassification.fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
-    assert not one.undefined(texts(("a",), ("b",), ("c",)))
-    assert one.undefined(texts(("a",), ("b",))) == ("auroc",)
-    several = SequenceClassification.fit(
-        TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",))
-    )
-    assert not several.undefined(texts(("a", "b"), ()))
-    assert several.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
-    numbers = Regression.fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
-    assert not numbers.undefined(texts((1.0,), (2.0,)))
-    assert set(numbers.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
+    one = fit(TaskSpec(kind="classification"), texts(("a",), ("b",), ("c",)))
+    assert not one.scorer.undefined(texts(("a",), ("b",), ("c",)))
+    assert one.scorer.undefined(texts(("a",), ("b",))) == ("auroc",)
+    several = fit(TaskSpec(kind="classification", multilabel=True), texts(("a", "b"), ("b",), ("a",)))
+    assert not several.scorer.undefined(texts(("a", "b"), ()))
+    assert several.scorer.undefined(texts(("a", "b"), ("a",))) == ("auroc",)
+    numbers = fit(TaskSpec(kind="regression"), texts((1.0,), (2.0,)))
+    assert not numbers.scorer.undefined(texts((1.0,), (2.0,)))
+    assert set(numbers.scorer.undefined(texts((2.0,), (2.0,)))) == {"pearson", "spearman", "r2"}
 
     def question(*answers: Answer) -> Question:
         return Question(id="1", question="?", context="a b", answers=answers, where="f:1")
 
     answered, without = question(Answer(text="a", start=0)), question()
-    asked = QuestionAnswering.fit(TaskSpec(kind="question-answering"), [answered, without])
-    assert not asked.undefined([answered, without])
+    asked = fit(TaskSpec(kind="question-answering"), [answered, without])
+    assert not asked.scorer.undefined([answered, without])
     of_all = {"f1", "exact", "calibration_error", "loss"}
-    assert {*of_all, *asked.undefined([answered])} == set(asked.metrics)
-    assert set(asked.undefined([without])) == {"has_answer_f1", "has_answer_exact"}
+    assert {*of_all, *asked.scorer.undefined([answered])} == set(asked.scorer.metrics)
+    assert set(asked.scorer.undefined([without])) == {"has_answer_f1", "has_answer_exact"}
 
 
 def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_the_first_step(

@@ -59,7 +59,7 @@ def test_a_run_learns_and_leaves_a_model_that_is_used(
     # The directory alone gives the same scores, and transformers the same numbers.
     loaded = FineTunedModel.load(out, device="cpu")
     task = loaded.task()[1]
-    again, predictions = loaded.evaluate(task.read(task.spec, str(reviews / "test.csv")))
+    again, predictions = loaded.evaluate(task.reader.read(str(reviews / "test.csv")))
     assert again.values == pytest.approx(dict(scores["test"].values), abs=1e-5)
     rows = [line.split(",") for line in (reviews / "test.csv").read_text().splitlines()[1:]]
     texts = [[row[0] for row in rows], [row[3] for row in rows]][: 2 if kind == "pairs" else 1]
@@ -163,7 +163,7 @@ def test_lora_is_saved_merged(pretrained: Path, reviews: Path, tmp_path: Path, f
     assert not [key for key in weights(tmp_path / "out") if "lora" in key]
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     task = loaded.task()[1]
-    again = loaded.score(task.read(task.spec, str(reviews / "valid.csv")))
+    again = loaded.score(task.reader.read(str(reviews / "valid.csv")))
     assert again.values == pytest.approx(dict(finished.scores["task"]["valid"].values), abs=1e-5)
     before = load_file(pretrained / family / "model.safetensors")
     moved = {
@@ -217,7 +217,7 @@ def test_texts_that_are_split_are_split_in_validation_too(pretrained: Path, revi
     assert [line for line in log.said if "validation examples" in line] == []
     model = FineTunedModel.load(tmp_path / "out", device="cpu")
     task = model.tasks["task"]
-    valid = task.read(task.spec, str(reviews / "valid.csv"))
+    valid = task.reader.read(str(reviews / "valid.csv"))
     assert model.score(valid).values == pytest.approx(dict(done.scores["task"]["valid"].values), abs=1e-5)
     settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == 5  # what `transformers` reads is cut where ours is

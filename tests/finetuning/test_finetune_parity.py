@@ -73,7 +73,7 @@ def padded(task: Any, examples: list[Any], tokenizer: Any) -> dict[str, Tensor]:
     if task.spec.kind != "token-classification":
         pairs = [(one.first,) if one.second is None else (one.first, one.second) for one in examples]
         batch = tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, return_tensors="pt")
-        return {**batch, "labels": torch.tensor([task.labels.index(one.label[0]) for one in examples])}
+        return {**batch, "labels": torch.tensor([task.output.labels.index(one.label[0]) for one in examples])}
     words_of = [list(one.words) for one in examples]
     batch = tokenizer(words_of, is_split_into_words=True, padding=True, return_tensors="pt")
     labels = torch.full_like(batch["input_ids"], -100)
@@ -81,7 +81,7 @@ def padded(task: Any, examples: list[Any], tokenizer: Any) -> dict[str, Tensor]:
         words = batch.word_ids(row)
         for place, word in enumerate(words):
             if word is not None and words[place - 1] != word:
-                labels[row, place] = task.labels.index(one.labels[word])
+                labels[row, place] = task.output.labels.index(one.labels[word])
     return {**batch, "labels": labels}
 
 
@@ -121,7 +121,7 @@ def test_each_step_is_that_of_a_padded_batch_and_torchs_adamw(
     training.train()
     theirs.save_pretrained(tmp_path / "theirs")
     saved(job, tokenizer, tmp_path / "trained")
-    read = torch.from_numpy(np.unique(job.train["task"].features.input_ids)).long()
+    read = torch.from_numpy(np.unique(job.train["task"].encoded.input_ids)).long()
     before, found, expected = (moving(weights(tmp_path / name), read) for name in ("begun", "trained", "theirs"))
     assert found.keys() == expected.keys()
     way = sum(float((expected[key] - before[key]).square().sum()) for key in expected)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from builders.finetuning import FAST, RATE, recipe, run, spec, weights
 from safetensors.torch import load_file
@@ -13,10 +14,13 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.finetuning.plan import optimizer_of, plan_finetuning
 from palavra.finetuning.splits import with_absolute_paths
+from palavra.inference.finetuned import FineTunedModel
+from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, Recipe
+from palavra.recipe.finetuning import BodyConfig
 from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.tasks.spec import TaskSpec
-from palavra.training.config import OptimizerConfig
+from palavra.training.config import OptimizerConfig, StrategyConfig
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -31,7 +35,7 @@ def test_a_data_set_of_the_hub_has_no_folder(pretrained: Path, monkeypatch: pyte
 
 
 def test_a_plan_resolves_a_recipe_as_a_run_does(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
-    wanted = recipe(pretrained, spec(reviews, max_length=8), optimizer=None)
+    wanted = recipe(pretrained, spec(reviews, max_length=8), optimizer=FinetuneRecipe().optimizer)
     plan = plan_finetuning(wanted)
     run(wanted, tmp_path / "m")
     done = configuration.from_toml(FinetuneRecipe, tmp_path / "m" / "palavra.toml")
@@ -93,3 +97,30 @@ def test_a_learning_rate_alone_keeps_the_model_s_own_optimizer(pretrained: Path,
         made = build_finetune_recipe("classification", reviews / "train.csv", model=folder, **cast(Any, options))
         optimizer = made.settled(64, optimizer_of(folder)).optimizer
         assert (optimizer.name, optimizer.learning_rate) == ("muon", 0.01)
+
+
+def test_the_dropout_of_the_body_is_the_pretrained_model_s_unless_given(
+    pretrained: Path, reviews: Path, tmp_path: Path
+) -> None:
+    saved = {}
+    for name, body in (
+        ("own", BodyConfig()),
+        ("same", BodyConfig(dropout=0.1)),
+        ("other", BodyConfig(dropout=0.3, attention_dropout=0.2)),
+    ):
+        made = recipe(pretrained, spec(reviews), train={"steps": 2}, body=body, family="bert")
+        run(made, tmp_path / name)
+        saved[name] = weights(tmp_path / name)["bert.encoder.layer.0.output.dense.weight"]
+        config = read_config(tmp_path / name)
+        assert (config.dropout, config.attention_dropout) == ((0.3, 0.2) if name == "other" else (0.1, 0.0))
+        assert FineTunedModel.load(tmp_path / name).task()[1].spec.head.dropout == 0.1
+    np.testing.assert_array_equal(saved["own"], saved["same"])
+    assert not np.array_equal(saved["own"], saved["other"])
+
+
+def test_a_body_that_is_not_trained_has_no_dropout(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
+    made = recipe(pretrained, spec(reviews), strategy=StrategyConfig(name="frozen"), body=BodyConfig(dropout=0.3))
+    with pytest.raises(PalavraError, match=r"^body\.dropout does not apply to strategy frozen; it applies to full, "):
+        run(made, tmp_path / "out")
+    with pytest.raises(PalavraError, match=r"body\.dropout is 1\.0: it must be at least 0 and below 1"):
+        build_finetune_recipe("classification", reviews / "train.csv", dropout=1.0)

@@ -4,10 +4,12 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.finetuning import spec, write
+from builders.tasks import answers_of, fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +18,9 @@ from palavra.errors import PalavraError
 from palavra.experiments.repeat import _fold, _folds
 from palavra.finetuning.splits import examples_hash, read_split
 from palavra.finetuning.stratification import fold_of, groups_of, hold_out
-from palavra.tasks.question_answering.task import QuestionAnswering
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.text_examples import TextExample
-from palavra.tasks.token_classification.task import TokenClassification
 
 
 def test_what_is_held_out_has_the_shares_of_all(tmp_path: Path) -> None:
@@ -73,33 +72,33 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
     targets = TaskSpec(kind="regression", train=source, valid_fraction=0.3, columns=Columns(label=("size",)))
     sizes = read_split(targets, 0)
     for split in (classes, _fold(classes, _folds(classes, 3, 0), 0), _fold(classes, _folds(classes, 3, 0), 1)):
-        assert isinstance(split.task, SequenceClassification)
-        assert split.task.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
-        assert split.task.examples == len(split.train) < 60
+        output: Any = split.task.output
+        assert output.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
+        assert output.examples == len(split.train) < 60
     tagged = write(tmp_path / "t.conll", "".join(f"x {'B-X' if n % 5 else 'B-Y'}\ny O\n\n" for n in range(60)))
     words = read_split(TaskSpec(kind="token-classification", train=tagged, valid_fraction=0.3), 0)
     for split in (words, _fold(words, _folds(words, 3, 0), 0)):
-        assert isinstance(split.task, TokenClassification)
         every = [label for one in split.train for label in one.labels]
         assert len(every) < 120
-        assert split.task.counts == tuple(every.count(label) for label in split.task.labels)
+        output = split.task.output
+        assert output.counts == tuple(every.count(label) for label in output.labels)
     for split in (sizes, _fold(sizes, _folds(sizes, 3, 0), 2)):
         values = [one.label[0] for one in split.train]
-        assert isinstance(split.task, Regression)
-        assert [*split.task.mean, *split.task.deviation] == pytest.approx([np.mean(values), np.std(values)])
+        output = split.task.output
+        assert [*output.mean, *output.deviation] == pytest.approx([np.mean(values), np.std(values)])
 
 
 def test_a_label_s_only_example_is_never_held_out(reviews: Path) -> None:
     split = read_split(spec(reviews, valid=None, valid_fraction=0.5), 0)
     rare = [replace(split.train[0], label=(f"only {i}",)) for i in range(20)]
-    held = hold_out(split.task, [*split.train, *rare], 0.5, 0)
+    held = hold_out(split.task.reader, [*split.train, *rare], 0.5, 0)
     assert held[: len(split.train)].any()
     assert not held[len(split.train) :].any()
 
 
-def labelled(sets: Sequence[tuple[str, ...]]) -> tuple[SequenceClassification, list[TextExample]]:
+def labelled(sets: Sequence[tuple[str, ...]]) -> tuple[Any, list[TextExample]]:
     examples = [TextExample(first=f"w{n}", second=None, label=of, where=f"t:{n}") for n, of in enumerate(sets)]
-    return SequenceClassification.fit(TaskSpec(kind="classification", multilabel=True), examples), examples
+    return fit(TaskSpec(kind="classification", multilabel=True), examples), examples
 
 
 def frequent_sets(count: int, seed: int) -> list[tuple[str, ...]]:
@@ -112,24 +111,24 @@ def frequent_sets(count: int, seed: int) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("seed", range(4))
 def test_each_of_several_labels_has_its_share_in_both_parts(seed: int) -> None:
     task, examples = labelled(frequent_sets(400, seed))
-    held = hold_out(task, examples, 0.2, seed)
+    held = hold_out(task.reader, examples, 0.2, seed)
     assert held.sum() == pytest.approx(80, abs=4)
-    for label in task.labels:
+    for label in task.output.labels:
         has = np.array([label in one.label for one in examples])
         assert (held & has).sum() == pytest.approx(0.2 * has.sum(), abs=2)
-    assert hold_out(task, examples, 0.2, seed).tolist() == held.tolist()
-    assert hold_out(task, examples, 0.2, seed + 1).tolist() != held.tolist()
+    assert hold_out(task.reader, examples, 0.2, seed).tolist() == held.tolist()
+    assert hold_out(task.reader, examples, 0.2, seed + 1).tolist() != held.tolist()
 
 
 def test_rare_labels_are_held_out_at_their_share() -> None:
     """Four examples a label, of which a tenth is less than one: some labels have one held out, most none."""
     task, examples = labelled([*((f"t{n // 4:03}",) for n in range(600)), *((),) * 400])
-    held = hold_out(task, examples, 0.1, 0)
+    held = hold_out(task.reader, examples, 0.1, 0)
     assert held.sum() == pytest.approx(100, abs=12)
     assert held[:600].sum() == pytest.approx(60, abs=15)
     assert held[600:].sum() == pytest.approx(40, abs=15)
     assert np.bincount(np.arange(600)[held[:600]] // 4, minlength=150).max() == 1
-    fold = fold_of(task, examples, 5, 0)
+    fold = fold_of(task.reader, examples, 5, 0)
     assert np.bincount(fold, minlength=5) == pytest.approx([200] * 5, abs=15)
 
 
@@ -137,27 +136,27 @@ def test_sets_that_are_like_no_other_are_held_out_too() -> None:
     """But never the only example of a label."""
     sets = [tuple(f"l{k}" for k in range(7) if n >> k & 1) for n in range(128)]
     task, examples = labelled([*sets, ("l0", "only"), ("l1", "l2", "alone")])
-    held = hold_out(task, examples, 0.1, 0)
+    held = hold_out(task.reader, examples, 0.1, 0)
     assert held.sum() == pytest.approx(13, abs=4)
     assert not held[128:].any()
     few, pair = labelled([("a", "b"), ("a",), ("b",), ("a", "c")])
-    assert hold_out(few, pair, 0.01, 0).sum() == 1
+    assert hold_out(few.reader, pair, 0.01, 0).sum() == 1
     none, single = labelled([("a", "b"), ("c", "d")])
-    assert not hold_out(none, single, 0.5, 0).any()
+    assert not hold_out(none.reader, single, 0.5, 0).any()
 
 
 def test_folds_part_the_examples_by_their_labels() -> None:
     task, examples = labelled(frequent_sets(300, 0))
-    fold = fold_of(task, examples, 5, 0)
+    fold = fold_of(task.reader, examples, 5, 0)
     assert np.bincount(fold, minlength=5) == pytest.approx([60] * 5, abs=4)
-    for label in task.labels:
+    for label in task.output.labels:
         has = np.array([label in one.label for one in examples])
         assert np.bincount(fold[has], minlength=5) == pytest.approx([has.sum() / 5] * 5, abs=3)
     single = [TextExample(first="", second=None, label=("ab"[n % 3 == 0],), where="") for n in range(30)]
-    one = SequenceClassification.fit(TaskSpec(kind="classification"), single)
+    one = fit(TaskSpec(kind="classification"), single)
     for label in "ab":
         has = np.array([example.label == (label,) for example in single])
-        assert set(np.bincount(fold_of(one, single, 5, 0)[has])) == {has.sum() // 5}
+        assert set(np.bincount(fold_of(one.reader, single, 5, 0)[has])) == {has.sum() // 5}
 
 
 @settings(max_examples=30)
@@ -168,14 +167,14 @@ def test_no_fold_is_larger_than_another_by_more_than_one(count: int, labels: int
     sizes = random.integers(1, min(4, labels + 1), size=max(count, folds)).tolist()
     sets = [tuple(f"l{k}" for k in random.permutation(labels)[:size]) for size in sizes]
     task, examples = labelled([*sets, ("a",), ("b",)])
-    found = np.bincount(fold_of(task, examples, folds, seed), minlength=folds)
+    found = np.bincount(fold_of(task.reader, examples, folds, seed), minlength=folds)
     assert 0 < found.min() >= found.max() - 1
 
 
 def test_many_rare_labels_do_not_hold_out_more_than_was_asked_for() -> None:
     random = np.random.default_rng(0)
     task, examples = labelled([tuple(f"l{k}" for k in random.choice(1500, 3, replace=False)) for _ in range(2000)])
-    assert hold_out(task, examples, 0.1, 0).sum() == 200
+    assert hold_out(task.reader, examples, 0.1, 0).sum() == 200
 
 
 def test_questions_on_one_passage_stay_together() -> None:
@@ -183,20 +182,20 @@ def test_questions_on_one_passage_stay_together() -> None:
         Question(id=f"{i}", question="who?", context=f"it is me {i // 4}", answers=(Answer("me", 6),), where=f"q:{i}")
         for i in range(40)
     ]
-    task = QuestionAnswering(TaskSpec(kind="question-answering"), False)
-    held = hold_out(task, questions, 0.2, 0)
+    task = answers_of(TaskSpec(kind="question-answering"), False)
+    held = hold_out(task.reader, questions, 0.2, 0)
     assert 0 < held.sum() < 40
     assert (held.reshape(10, 4).all(1) | ~held.reshape(10, 4).any(1)).all()
     for folds in (5, 10):
-        fold = fold_of(task, questions, folds, 0).reshape(10, 4)
+        fold = fold_of(task.reader, questions, folds, 0).reshape(10, 4)
         assert (fold == fold[:, :1]).all()
         assert (np.bincount(fold[:, 0], minlength=folds) == 10 // folds).all()
     with pytest.raises(PalavraError, match="40 examples are on 10 passages, each of which stays whole: lower it"):
-        fold_of(task, questions, 11, 0)
+        fold_of(task.reader, questions, 11, 0)
     with pytest.raises(PalavraError, match="4 examples are on 1 passage, each of which stays whole: leave it out"):
-        fold_of(task, questions[:4], 2, 0)
+        fold_of(task.reader, questions[:4], 2, 0)
     with pytest.raises(PalavraError, match="only 4 examples"):
-        fold_of(task, questions[::10], 5, 0)
+        fold_of(task.reader, questions[::10], 5, 0)
 
 
 def grouped(names: Sequence[str | None]) -> list[Question]:
@@ -204,24 +203,18 @@ def grouped(names: Sequence[str | None]) -> list[Question]:
     return [Question(id=f"{i}", question="?", context=name or "", answers=(), where="") for i, name in enumerate(names)]
 
 
-class Grouped(QuestionAnswering):
-    """Questions on no passage stand alone."""
-
-    def group(self, example: Question) -> str | None:
-        return example.context or None
-
-
 def test_groups_are_numbered_by_their_names_without_a_table_of_all_passages() -> None:
     """The numbers are those of the sorted names, those that are alone first, so that splits stay what they were; but
     one long passage does not make every other one as long."""
-    task = Grouped(TaskSpec(kind="question-answering"), True)
+    reader = KINDS["question-answering"].reader(TaskSpec(kind="question-answering"))
+    reader = replace(reader, group=lambda example: example.context or None)
     names = [None if i % 7 == 0 else f"{'áb c'[i % 4]}{i % 13}" for i in range(60)]
     said = [f"alone {i}" if name is None else f"group {name}" for i, name in enumerate(names)]
-    assert groups_of(task, grouped(names)).tolist() == np.unique(said, return_inverse=True)[1].tolist()
+    assert groups_of(reader, grouped(names)).tolist() == np.unique(said, return_inverse=True)[1].tolist()
     long = grouped(["a" * 20_000, *(f"{i}" for i in range(500))])
     tracemalloc.start()
     try:
-        assert len(set(groups_of(task, long).tolist())) == 501
+        assert len(set(groups_of(reader, long).tolist())) == 501
         assert tracemalloc.get_traced_memory()[1] < 2**21
     finally:
         tracemalloc.stop()
@@ -239,3 +232,20 @@ def test_examples_are_told_apart_by_what_they_say_not_by_their_file(reviews: Pat
         replace(here, train=here.train[:-1], valid=[here.train[-1], *here.valid]),
     ]
     assert len({examples_hash([one]) for one in [here, *others]}) == 4
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_two_texts_are_read_where_the_columns_say_so(kind: Any, tmp_path: Path) -> None:
+    """Nothing is asked of a person that the columns say, and what was named stays."""
+    rows = "".join(f"w{n},v{n},{'01'[n % 2]},x\n" for n in range(12))
+    pairs = write(tmp_path / "pairs.csv", "text_a,text_b,label,other\n" + rows)
+    split = read_split(TaskSpec(kind=kind, train=pairs), 0)
+    assert (split.train[0].first[1:], split.train[0].second[0]) == (split.train[0].second[1:], "v")
+    assert (split.task.spec.columns.text_a, split.task.spec.columns.text_b) == ("text_a", "text_b")
+    assert split.task.reader.parts == 2
+    named = read_split(TaskSpec(kind=kind, train=pairs, columns=Columns(text="other")), 0)
+    assert named.train[0].second is None
+    first = read_split(TaskSpec(kind=kind, train=pairs, columns=Columns(text_a="text_a")), 0)
+    assert first.train[0].second is None
+    single = write(tmp_path / "single.csv", "text_a,text_b,label,text\n" + rows)
+    assert read_split(TaskSpec(kind=kind, train=single), 0).train[0].first == "x"

@@ -62,7 +62,7 @@ def test_task_head_is_linear_layers_activations_and_a_softmax__E_head(
         expected = own(layer.dense(expected))  # type: ignore[operator]
     assert isinstance(head.output, Softmax)
     expected = torch.softmax(head.output.linear(expected), 1)
-    (log_p,) = task.infer(head.output, head(x), rows_of([0] * 4))
+    (log_p,) = task.output.infer(head.output, head(x), rows_of([0] * 4))
     torch.testing.assert_close(log_p.exp(), expected)
     assert len(head.layers) == len(hidden)
 
@@ -81,9 +81,9 @@ def test_relu_then_softmax_of_the_worked_example__E_ex1() -> None:
         dense.bias.copy_(torch.tensor([-0.5, 1.2, 0.3]))
     x = head(torch.zeros(1, 16))
     torch.testing.assert_close(x, torch.tensor([[0.0, 1.2, 0.3]]))
-    (log_p,) = task.infer(output, x, rows_of([0]))
+    (log_p,) = task.output.infer(output, x, rows_of([0]))
     assert log_p[0].exp().tolist() == pytest.approx([0.176, 0.586, 0.238], abs=5e-4)
-    assert task.labels[int(log_p.argmax())] == "negativo"  # the second class
+    assert task.output.labels[int(log_p.argmax())] == "negativo"  # the second class
     # By default nothing stands between the last linear layer and the softmax.
     assert not build_head(model_config("bert"), sentiments()).layers
 
@@ -142,7 +142,7 @@ def test_losses_of_the_table__E_tab(predicted: list[float], printed: float) -> N
     q = torch.tensor(predicted, dtype=torch.float64)
     truth = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
     task = sentiments()
-    loss = task.loss(identity(task.build_output(3)).double(), q.log()[None], rows_of([1]))
+    loss = task.output.loss(identity(task.output.build(3)).double(), q.log()[None], rows_of([1]))
     assert float(loss.mean.detach()) == pytest.approx(printed, abs=1e-3)
     torch.testing.assert_close(loss.mean.detach(), cross_entropy(truth, q))
 
@@ -269,7 +269,7 @@ def test_multitask_loss_combines_the_losses_of_its_tasks__E_mtl(pretrained: Path
     for name, weight in (("mood", 1.0), ("stars", 2.0)):
         batch = features[name].batch(np.arange(6), name)
         layout = layout_of(batch)
-        plain = tasks[name].loss(model.head(name).output, model(batch, layout), batch)
+        plain = tasks[name].output.loss(model.head(name).output, model(batch, layout), batch)
         found = objective.loss(model, batch, layout)
         torch.testing.assert_close(found.total, weight * plain.total)
         assert found.count == plain.count == 6

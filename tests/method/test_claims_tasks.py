@@ -14,7 +14,19 @@ import torch
 import torch.nn.functional as F
 from builders.claims import PLAIN, example, identity, job_of, sentiments
 from builders.models import layout_of, scramble
-from builders.tasks import batch_of, build, inferred, loss_of, trained
+from builders.tasks import (
+    batch_of,
+    build,
+    classification_of,
+    fit,
+    inferred,
+    loss_of,
+    predict,
+    read,
+    regression_of,
+    trained,
+    words_of,
+)
 from torch import nn
 
 from palavra import config as configuration
@@ -25,11 +37,7 @@ from palavra.model.lora import LoRALinear
 from palavra.model.task_outputs.build import build_output
 from palavra.model.task_outputs.layers import Softmax
 from palavra.recipe import FinetuneRecipe
-from palavra.tasks.registry import KINDS
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import Columns, KindName, TaskSpec
-from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 from palavra.training.config import StrategyConfig, StrategyName
 from palavra.training.strategies import prepare_model
@@ -52,7 +60,7 @@ def test_sequence_classification_is_a_linear_layer_and_a_softmax__C_seq(tokenize
     task = sentiments(TaskSpec(kind="classification", multilabel=False, head=head))
     model = build(task, tokenizer.vocab_size)
     scramble(model)
-    batch = batch_of(task.encode(task.inputs(TEXTS), tokenizer, 64, True))
+    batch = batch_of(task.encoder.encode(task.reader.inputs(TEXTS), tokenizer, 64, True))
     (log_p,) = inferred(model, task, batch)
     with torch.inference_mode():
         whole = model.transformer(batch.input_ids, batch.position_ids, layout_of(batch), batch.segment_ids)
@@ -71,7 +79,7 @@ def test_cls_vector_depends_on_the_whole_sequence__C_T4(tokenizer: Tokenizer) ->
     task = sentiments()
     model = build(task, tokenizer.vocab_size)
     scramble(model)
-    features = task.encode(task.inputs(TEXTS), tokenizer, 64, True)
+    features = task.encoder.encode(task.reader.inputs(TEXTS), tokenizer, 64, True)
     (before,) = inferred(model, task, batch_of(features))
     for place in range(int(features.lengths[0])):
         kept = features.input_ids[place]
@@ -86,8 +94,8 @@ def test_text_pairs_are_joined_by_a_separator_and_classified_at_cls__C_pair(toke
     spec = TaskSpec(
         kind="classification", multilabel=False, head=PLAIN, columns=Columns(text_a="text_a", text_b="text_b")
     )
-    task = SequenceClassification(spec, ("no", "yes"), [1, 1])
-    features = task.encode(task.inputs([(TEXTS[0], TEXTS[1])]), tokenizer, 64, True)
+    task = classification_of(spec, ("no", "yes"), [1, 1])
+    features = task.encoder.encode(task.reader.inputs([(TEXTS[0], TEXTS[1])]), tokenizer, 64, True)
     first, second = tokenizer.encode(TEXTS[0]), tokenizer.encode(TEXTS[1])
     expected = [tokenizer.cls_id, *first, tokenizer.sep_id, *second, tokenizer.sep_id]
     assert features.input_ids.tolist() == expected
@@ -98,7 +106,7 @@ def test_text_pairs_are_joined_by_a_separator_and_classified_at_cls__C_pair(toke
     model = build(task, tokenizer.vocab_size)
     scramble(model)
     pairs = [(TEXTS[0], TEXTS[1]), (TEXTS[1], TEXTS[0]), (TEXTS[0], TEXTS[2])]
-    (found,) = inferred(model, task, batch_of(task.encode(task.inputs(pairs), tokenizer, 64, True)))
+    (found,) = inferred(model, task, batch_of(task.encoder.encode(task.reader.inputs(pairs), tokenizer, 64, True)))
     assert found.shape == (3, 2)
     assert np.abs(found[0] - found[1]).max() > 1e-3
     assert np.abs(found[0] - found[2]).max() > 1e-3
@@ -107,8 +115,8 @@ def test_text_pairs_are_joined_by_a_separator_and_classified_at_cls__C_pair(toke
 def test_token_classification_is_a_linear_layer_on_every_token__C_tag(tokenizer: Tokenizer) -> None:
     """z_i = h_i W + b for each of the nine words; the example's code numbers other labels than it prints."""
     names = ("B-ORG", "I-ORG", "B-PER", "I-PER", "B-LOC", "O")
-    task = TokenClassification(TaskSpec(kind="token-classification", head=PLAIN), names, [1] * 6, "bio")
-    features = task.encode(task.inputs([WORDS]), tokenizer, 64, True)
+    task = words_of(TaskSpec(kind="token-classification", head=PLAIN), names, [1] * 6, "bio")
+    features = task.encoder.encode(task.reader.inputs([WORDS]), tokenizer, 64, True)
     assert features.row_counts.tolist() == [9]
     model = build(task, tokenizer.vocab_size)
     scramble(model)
@@ -130,11 +138,11 @@ def test_token_classification_is_a_linear_layer_on_every_token__C_tag(tokenizer:
 
 
 def test_regression_is_a_linear_layer_without_softmax__C_reg(tokenizer: Tokenizer) -> None:
-    task = Regression(TaskSpec(kind="regression", head=PLAIN), ("estrelas",), [3.0])
+    task = regression_of(TaskSpec(kind="regression", head=PLAIN), ("estrelas",), [3.0])
     model = build(task, tokenizer.vocab_size)
     scramble(model)
     examples = [example(0, (4.0,)), example(1, (-2.5,))]
-    batch = batch_of(task.encode(examples, tokenizer, 64, True))
+    batch = batch_of(task.encoder.encode(examples, tokenizer, 64, True))
     (values,) = inferred(model, task, batch)
     with torch.inference_mode():
         h = model.transformer(batch.input_ids, batch.position_ids, layout_of(batch), None)[batch.label_rows]
@@ -200,13 +208,13 @@ def test_each_application_is_a_kind_of_task__C_apps(tokenizer: Tokenizer, tmp_pa
     (tmp_path / name).write_text(content)
     columns = Columns(text_a="text_a", text_b="text_b") if application == "inference" else Columns()
     spec = TaskSpec(kind=kind, columns=columns)
-    examples = KINDS[kind].read(spec, str(tmp_path / name))
-    task = KINDS[kind].fit(spec, examples)
+    examples = read(spec, str(tmp_path / name))
+    task = fit(spec, examples)
     model = build(task, tokenizer.vocab_size)
-    features = task.encode(examples, tokenizer, 64, model.config.segments > 1)
+    features = task.encoder.encode(examples, tokenizer, 64, model.config.segments > 1)
     batch = batch_of(features)
     assert float(loss_of(model, task, batch).mean.detach()) > 0
-    predictions = task.predict(examples, features, inferred(model, task, batch))
+    predictions = predict(task, examples, features, inferred(model, task, batch))
     assert len(predictions) == 2
     assert all(predicted in one for one in predictions)
 
@@ -223,7 +231,7 @@ def test_heads_and_strategies_combine_freely__C_C6_1(
     (tmp_path / "r.toml").write_text(configuration.to_toml(recipe))
     assert configuration.from_toml(FinetuneRecipe, tmp_path / "r.toml") == recipe
     model = build(task, tokenizer.vocab_size)
-    features = task.encode([example(0, ("positivo",)), example(1, ("neutro",))], tokenizer, 64, True)
+    features = task.encoder.encode([example(0, ("positivo",)), example(1, ("neutro",))], tokenizer, 64, True)
     prepare_model(model, recipe.strategy, features.input_ids)
     loss = loss_of(model.train(), task, batch_of(features))
     loss.total.backward()

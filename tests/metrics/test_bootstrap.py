@@ -11,22 +11,14 @@ from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef, mean_absolute_error, r2_score, roc_auc_score
 
 from palavra.metrics import bootstrap as module
-from palavra.metrics import classification as metrics
 from palavra.metrics.bootstrap import IntArray, bootstrap_intervals, mean_interval, resamples
-from palavra.metrics.resampled import (
-    Auroc,
-    Order,
-    Spearman,
-    Statistic,
-    class_statistics,
-    label_set_statistics,
-    means,
-    regression_statistics,
-    span_statistics,
-)
+from palavra.metrics.classification import Auroc, class_statistics, label_set_statistics
+from palavra.metrics.names import range_of
+from palavra.metrics.regression import Spearman, regression_statistics
+from palavra.metrics.resampled import Order, Statistic, means, point
+from palavra.metrics.spans import span_statistics
 from palavra.metrics.tag_schemes import Span
 from palavra.run_records import Interval
-from palavra.tasks.task import range_of
 from palavra.typed_json import to_json
 
 
@@ -164,7 +156,7 @@ def test_scores_of_spans_have_the_intervals_of_sentences(sentences: int, seed: i
     gold, found = drawn(), drawn()
 
     def of(name: str) -> Callable[[IntArray], float]:
-        return lambda i: float(getattr(metrics.span_scores([gold[n] for n in i], [found[n] for n in i]), name))
+        return lambda i: point(span_statistics([gold[n] for n in i], [found[n] for n in i]), len(i))[name]
 
     names = ("precision", "recall", "f1", "macro_f1")
     check([span_statistics(gold, found)], {name: of(name) for name in names}, sentences)

@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,20 @@ from sklearn import metrics as sk
 from palavra.errors import PalavraError
 from palavra.metrics import top_k as module
 from palavra.metrics.classification import (
-    ClassificationScores,
-    SpanScores,
-    classification_scores,
-    multilabel_scores,
-    span_scores,
+    Auroc,
+    binary_cross_entropies,
+    check_finite,
+    class_auroc,
+    class_statistics,
+    class_tables,
+    cross_entropies,
+    label_set_statistics,
+    label_set_table,
 )
-from palavra.metrics.regression import regression_scores
+from palavra.metrics.names import METRICS, is_error, range_of
+from palavra.metrics.regression import Spearman, regression_statistics, target_table
+from palavra.metrics.resampled import Statistic, means, point
+from palavra.metrics.spans import span_statistics, span_tables
 from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, encode_tags
 from palavra.metrics.top_k import Ranking
 
@@ -31,8 +40,55 @@ def names(count: int) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(count))
 
 
-def scored(labels: np.ndarray, probabilities: np.ndarray, of: tuple[str, ...]) -> ClassificationScores:
-    return classification_scores(labels, Ranking.of(probabilities, labels), of)
+class Found:
+    """Scores by name, None where they are not defined, and rows of tables with their values by name."""
+
+    def __init__(self, statistics: Sequence[Statistic], examples: int, tables: dict[str, Any]) -> None:
+        self.values = {name: value for one in statistics for name, value in point(one, examples).items()}
+        self.tables = tables
+
+    def __getattr__(self, name: str) -> Any:
+        table = self.tables.get(name)
+        if isinstance(table, list) and table and isinstance(table[0], dict):
+            return tuple(SimpleNamespace(**row) for row in table)
+        return table if name in self.tables else self.values.get(name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.values, **self.tables}
+
+
+def scored(labels: np.ndarray, probabilities: np.ndarray, of: tuple[str, ...]) -> Found:
+    ranking = Ranking.of(probabilities, labels)
+    statistics: list[Statistic] = [
+        class_statistics(labels, ranking.chosen),
+        means({"loss": cross_entropies(ranking.right)}),
+    ]
+    if len(of) > module.LISTED:
+        statistics.append(means({"accuracy_at_5": ranking.among}))
+    if len(of) <= module.MANY_CLASSES:
+        statistics.append(class_auroc(labels, ranking.every))
+    return Found(statistics, len(labels), class_tables(labels, ranking.chosen, of))
+
+
+def multilabel_scores(
+    labels: np.ndarray, probabilities: np.ndarray, of: tuple[str, ...], threshold: float = 0.5
+) -> Found:
+    chosen, auroc = probabilities >= threshold, Auroc(labels, probabilities)
+    losses = means({"loss": binary_cross_entropies(labels, probabilities).mean(1)})
+    table = label_set_table(labels, chosen, of, auroc)
+    return Found([label_set_statistics(labels, chosen), losses, auroc], len(labels), {"per_class": table})
+
+
+def span_scores(gold: list[list[Span]], found: list[list[Span]]) -> Found:
+    return Found([span_statistics(gold, found)], len(gold), span_tables(gold, found))
+
+
+def regression_scores(targets: np.ndarray, values: np.ndarray, of: tuple[str, ...]) -> Any:
+    statistics: list[Statistic] = [regression_statistics(targets, values), Spearman(targets, values)]
+    table = target_table(targets, values, of)
+    rows = [SimpleNamespace(**row) for row in table]
+    mean = Found(statistics, len(targets), {})
+    return SimpleNamespace(mean=mean, per_target=rows, to_json=lambda: {"mean": mean.values, "per_target": table})
 
 
 def guesses(examples: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +112,7 @@ def test_classification_equals_sklearn(examples: int, classes: int, seed: int) -
     if len(np.union1d(labels, predicted)) > 1:  # else sklearn warns
         assert found.matthews == pytest.approx(sk.matthews_corrcoef(labels, predicted), rel=1e-9)
     assert found.loss == pytest.approx(sk.log_loss(labels, probabilities, labels=every), rel=1e-9)
-    assert found.confusion == tuple(map(tuple, sk.confusion_matrix(labels, predicted, labels=every).tolist()))
+    assert found.confusion == sk.confusion_matrix(labels, predicted, labels=every).tolist()
     expected = sk.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
     rows = [(row.precision, row.recall, row.f1, row.support) for row in found.per_class]
     np.testing.assert_allclose(np.array(rows).T, np.array(expected), rtol=1e-9)
@@ -87,7 +143,7 @@ def test_always_the_most_frequent_class() -> None:
 def test_labels_may_be_of_a_narrow_dtype() -> None:
     labels, probabilities = guesses(300, 150, 0)
     wide, narrow = (scored(one, probabilities, names(150)) for one in (labels, labels.astype(np.uint8)))
-    assert narrow == wide
+    assert narrow.to_json() == wide.to_json()
 
 
 @pytest.mark.parametrize("compared", [1, module.COMPARED_AT_ONCE])
@@ -241,7 +297,7 @@ def test_spans_of_any_tags_equal_seqeval(pairs: list[tuple[list[str], list[str]]
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def assert_equal_to_report(found: SpanScores, expected: dict[str, Any]) -> None:
+def assert_equal_to_report(found: Found, expected: dict[str, Any]) -> None:
     micro = expected["micro avg"]
     assert (found.precision, found.recall) == pytest.approx((micro["precision"], micro["recall"]))
     assert found.f1 == pytest.approx(micro["f1-score"])
@@ -275,7 +331,7 @@ def test_spans_by_hand_as_conlleval_counts() -> None:
     guessed = [tags.split() for tags in ("B-PER I-PER O B-PER O", "I-PER O", "B-LOC B-LOC")]
     # Gold: PER 0-2, LOC 3-4; PER 0-1; LOC 0-2 (begun by a stray I-). Found: PER 0-2, PER 3-4 (a wrong type);
     # PER 0-1 (a stray I-, right all the same); LOC 0-1 and LOC 1-2 (wrong boundaries). Right: two PER.
-    found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"), token_accuracy=6 / 9)
+    found = span_scores(spans_of(gold, "bio"), spans_of(guessed, "bio"))
     assert (found.gold, found.found, found.correct) == (4, 5, 2)
     assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 5, 2 / 4, 4 / 9))
     location, person = found.per_class
@@ -284,27 +340,26 @@ def test_spans_by_hand_as_conlleval_counts() -> None:
     assert person.precision == pytest.approx(2 / 3)
     assert person.f1 == pytest.approx(4 / 5)
     assert found.macro_f1 == pytest.approx(2 / 5)
-    assert found.token_accuracy == 6 / 9
 
 
 def test_what_cannot_be_scored_is_an_error() -> None:
     nothing = np.array([[np.nan, 0.5], [0.5, 0.5]])
-    calls = (
-        lambda: multilabel_scores(np.ones((2, 2), dtype=bool), nothing, names(2)),
-        lambda: regression_scores(np.ones((2, 2)), nothing, names(2)),
-    )
-    for call in calls:
-        with pytest.raises(PalavraError, match="1 of 2 examples are not finite"):
-            call()
+    with pytest.raises(PalavraError, match="1 of 2 examples are not finite"):
+        check_finite(nothing, "examples")
+    check_finite(nothing[:0], "examples")
     with pytest.raises(ValueError, match="labels"):
         scored(np.array([2]), np.ones((1, 2)), names(2))
-    with pytest.raises(ValueError, match="do not fit"):
-        scored(np.array([0]), np.ones((1, 2)), names(3))
-    with pytest.raises(ValueError, match="do not fit"):
-        scored(np.array([], dtype=int), np.ones((0, 2)), names(2))
-    with pytest.raises(ValueError, match=r"\(E, K\)"):
-        multilabel_scores(np.ones((2, 3), dtype=bool), np.ones((2, 2)), names(2))
-    with pytest.raises(ValueError, match=r"\(E, T\)"):
-        regression_scores(np.ones((2, 3)), np.ones((2, 2)), names(2))
-    with pytest.raises(ValueError, match="2 sentences were found, and 1"):
-        span_scores([[]], [[], []])
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        span_statistics([[]], [[], []])
+
+
+def test_every_score_has_a_meaning_a_range_and_a_direction() -> None:
+    found = scored(*guesses(20, 6, 0), names(6)).values
+    found |= multilabel_scores(np.eye(4, dtype=bool), np.eye(4) * 0.9, names(4)).values
+    found |= span_scores([[]], [[]]).values
+    found |= regression_scores(np.arange(6.0)[:, None] % 4, np.arange(6.0)[:, None], names(1)).mean.values
+    for name, value in found.items():
+        low, high = range_of(name)
+        assert low <= value <= high, name
+        assert METRICS[name].meaning.endswith(".")
+    assert {name for name in METRICS if is_error(name)} == {"loss", "mse", "rmse", "mae", "calibration_error"}

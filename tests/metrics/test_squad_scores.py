@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
 from palavra.metrics.articles import ENGLISH_ARTICLES, PORTUGUESE_ARTICLES
-from palavra.metrics.squad import QuestionScores, Threshold, best_threshold, grade, normalize_answer
+from palavra.metrics.resampled import point
+from palavra.metrics.squad import Grades, Threshold, best_threshold, grade, normalize_answer
 
 
 def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:
@@ -89,24 +91,33 @@ GOLD: dict[str, tuple[str, ...]] = {
 PREDICTIONS = {"a": "broncos", "b": "men", "c": "", "d": "Paris", "e": "", "not asked": "x"}
 
 
+def scores_of(grades: Grades, **best: Threshold) -> SimpleNamespace:
+    """The mean grades, and the thresholds beside them."""
+    names = [f"{sort}{of}" for sort in ("", "has_answer_", "no_answer_") for of in ("exact", "f1")]
+    found = {name: value for one in grades.statistics() for name, value in point(one, len(grades.f1)).items()}
+    counts = {"has_answer": int(grades.answered.sum()), "no_answer": int((~grades.answered).sum())}
+    values = {name: found.get(name) for name in names}
+    return SimpleNamespace(**values, **counts, best_exact=best.get("best_exact"), best_f1=best.get("best_f1"))
+
+
 def question_scores(
     predictions: dict[str, str], gold: dict[str, tuple[str, ...]], no_answer_scores: dict[str, float] | None = None
-) -> QuestionScores:
+) -> SimpleNamespace:
     """By question id; with `no_answer_scores` also the thresholds that make the best of them."""
     grades = grade([predictions[name] for name in gold], list(gold.values()))
     if no_answer_scores is None:
-        return grades.scores()
+        return scores_of(grades)
     no_answer_margin = np.array([no_answer_scores[name] for name in gold])
     best = {
         f"best_{of}": best_threshold(getattr(grades, of), grades.answered, no_answer_margin) for of in ("exact", "f1")
     }
-    return grades.scores(**best)
+    return scores_of(grades, **best)
 
 
 def test_scores_by_hand() -> None:
     # exact: a 1 (second gold), b 0, c 1, d 0, e 1. F1: a 1, b: precision 1, recall 1/2, so 2/3, c 1, d 0, e 1.
     found = question_scores(PREDICTIONS, GOLD)
-    assert (found.questions, found.has_answer, found.no_answer) == (5, 3, 2)
+    assert (found.has_answer, found.no_answer) == (3, 2)
     assert found.exact == pytest.approx(3 / 5)
     assert found.f1 == pytest.approx((1 + 2 / 3 + 1 + 0 + 1) / 5)
     assert found.has_answer_exact == pytest.approx(2 / 3)
@@ -123,7 +134,7 @@ def test_gold_answers_of_which_nothing_is_left_count_only_where_there_are_no_oth
 def test_squad_1_has_no_questions_without_answer() -> None:
     found = question_scores({"a": "x"}, {"a": ("x",)})
     assert (found.exact, found.no_answer, found.no_answer_exact, found.no_answer_f1) == (1.0, 0, None, None)
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(vars(found), allow_nan=False)
 
 
 def test_thresholds_by_hand() -> None:
@@ -168,15 +179,15 @@ def test_the_best_threshold_is_reached_and_nothing_is_better(
     assert found.best_exact is not None
     assert found.best_f1 is not None
     grades = grade(list(predictions.values()), list(gold.values()))
-    assert grades.scores() == question_scores(predictions, gold)
+    assert scores_of(grades) == question_scores(predictions, gold)
     scores = np.array(list(no_answer_margin.values()))
     for at in {-9.0, *no_answer_margin.values()}:
         silent = {name: "" if no_answer_margin[name] > at else text for name, text in predictions.items()}
-        assert grades.with_abstentions(scores > at).scores() == question_scores(silent, gold)
-    every = [grades.with_abstentions(scores > at).scores() for at in {-9.0, *no_answer_margin.values()}]
+        assert scores_of(grades.with_abstentions(scores > at)) == question_scores(silent, gold)
+    every = [scores_of(grades.with_abstentions(scores > at)) for at in {-9.0, *no_answer_margin.values()}]
     assert found.best_exact.score == pytest.approx(max(one.exact for one in every))
     assert found.best_f1.score == pytest.approx(max(one.f1 for one in every))
-    reached = grades.with_abstentions(scores > found.best_f1.value).scores()
+    reached = scores_of(grades.with_abstentions(scores > found.best_f1.value))
     assert reached.f1 == pytest.approx(found.best_f1.score)
 
 

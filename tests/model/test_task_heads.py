@@ -20,7 +20,7 @@ from palavra.errors import PalavraError
 from palavra.model.config import HeadActivation, HeadConfig, HeadNorm, Pooling
 from palavra.model.families.tasks import expressible, own_head
 from palavra.model.task_heads import ACTIVATIONS, BatchNorm, Head, TaskModel, output_width
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import load_task_model, save_task_model
 
 FAMILIES = ("bert", "modernbert")

@@ -316,6 +316,8 @@ def test_what_contradicts_a_model_to_continue_is_an_error(finished: Path, corpus
     for options in ({"size": "nano"}, {"vocab_size": 300}, {"tokenizer": finished}):
         with pytest.raises(PalavraError, match="own size and tokenizer"):
             palavra.pretrain(corpus, out=tmp_path / "m", init=finished, steps=1, **options)
+    with pytest.raises(PalavraError, match=r"model\.dropout does not apply to init=, which continues a model as it is"):
+        palavra.pretrain(corpus, out=tmp_path / "m", init=finished, steps=1, dropout=0.2)
 
 
 def test_a_run_is_never_overwritten(finished: Path, corpus: Path) -> None:

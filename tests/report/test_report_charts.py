@@ -21,8 +21,7 @@ from palavra.run_records import (
     SweepSummary,
     SweepTrial,
 )  # fmt: skip
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.regression.scores import TargetScorer
 
 
 def test_long_runs_make_small_pictures() -> None:
@@ -120,9 +119,9 @@ def test_ids_of_pictures_take_the_name_of_their_place() -> None:
 
 @pytest.mark.parametrize("examples", [1, 7, 5000])
 def test_regression_keeps_points_for_its_picture(examples: int) -> None:
-    task = Regression(TaskSpec(kind="regression"), ("a", "b"), (0.0, 0.0))
+    scorer = TargetScorer(names=("a", "b"), deviation=(1.0, 1.0))
     true = np.arange(2.0 * examples).reshape(-1, 2)
-    points = task._points(true, true + 1)
+    points = scorer._points(true, true + 1)
     assert list(points) == ["a", "b"]
     assert len(points["a"]) == min(examples, 2000)
     assert points["b"][0] == [1.0, 2.0]

@@ -15,7 +15,7 @@ from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.inference import finetuned
 from palavra.inference.finetuned import batches_of
-from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.sampling import BatchSampler, MicroBatch, in_rows, task_probabilities
 from palavra.tasks.spec import MixingConfig
 from palavra.tasks.text_examples import TextExample, encode_texts
@@ -135,7 +135,7 @@ def examples_of(counts: list[int], second: list[int] | None = None) -> list[Text
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=5), context=st.integers(4, 30))
 def test_windows_cover_every_token_of_a_long_text(tokenizer: Tokenizer, counts: list[int], context: int) -> None:
     examples = examples_of(counts)
-    features = encode_texts(examples, tokenizer, context, False, split=True)
+    features = encode_texts(examples, tokenizer, context, False, windowed=True)
     assert features.lengths.max() <= context
     assert features.truncated == 0
     bounds, room = offsets_of(features.lengths), context - 2
@@ -161,7 +161,7 @@ def test_without_windows_the_beginning_is_kept_and_losses_are_counted(
     tokenizer: Tokenizer, counts: list[int], context: int
 ) -> None:
     examples = examples_of(counts)
-    features = encode_texts(examples, tokenizer, context, True, split=False)
+    features = encode_texts(examples, tokenizer, context, True, windowed=False)
     bounds = offsets_of(features.lengths)
     lost = 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
@@ -179,7 +179,7 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
     counts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
     others = data.draw(st.lists(st.integers(1, 30), min_size=len(counts), max_size=len(counts)))
     examples = examples_of(counts, others)
-    features = encode_texts(examples, tokenizer, context, True, split=False)
+    features = encode_texts(examples, tokenizer, context, True, windowed=False)
     assert features.segment_ids is not None
     bounds, lost = offsets_of(features.lengths), 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
@@ -192,7 +192,7 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
         assert features.segment_ids[start:stop].tolist() == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
         assert stop - start <= context
     assert features.truncated == lost
-    assert encode_texts(examples, tokenizer, context, False, split=False).segment_ids is None
+    assert encode_texts(examples, tokenizer, context, False, windowed=False).segment_ids is None
 
 
 def test_wrapping_says_where_the_last_text_begins() -> None:
@@ -219,7 +219,7 @@ def test_ranges_and_heads() -> None:
 def sampler_of(
     features: dict[str, EncodedExamples], batch_size: int = 4, budget: int = 40, seed: int = 0, **mixing: Any
 ) -> BatchSampler:
-    return BatchSampler(features=features, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
+    return BatchSampler(encoded=features, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
                 mixing=MixingConfig(**mixing))  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def test_rows_are_a_rearrangement(lengths: list[int]) -> None:
 def test_tasks_are_drawn_by_their_shares(mixing: MixingConfig, expected: list[float]) -> None:
     np.testing.assert_allclose(task_probabilities(mixing, [900, 100]), expected)
     sizes = {"large": features_of([2] * 900), "small": features_of([2] * 100)}
-    plan = BatchSampler(features=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
+    plan = BatchSampler(encoded=sizes, batch_size=10, micro_batch_tokens=64, seed=0, mixing=mixing)
     assert plan.epoch_steps == 100
     drawn: list[str] = [step[0].task for step in steps_of(plan, 1000)]
     assert abs(drawn.count("large") / 1000 - expected[0]) < 0.05

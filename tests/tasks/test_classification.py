@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from builders.classification import PAIRS, SEVERAL, SPEC, TEXTS, example, examples_of
-from builders.tasks import batch_of, build, inferred, overfit, trained
+from builders.tasks import batch_of, build, calibrated, fit, from_json, inferred, overfit, predict, score, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.model.config import HeadConfig, OutputConfig
-from palavra.tasks.features import EncodedExamples
-from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
@@ -31,25 +30,25 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
     sets: list[Any] = [("a", "b"), (), ("a",), ("b",), ("c",)] if kind == "several" else ["a", "b", "c", "a", "b"]
     spec = {"single": SPEC, "pairs": PAIRS, "several": SEVERAL}[kind]
     examples = examples_of(sets, pair=kind == "pairs")
-    task = SequenceClassification.fit(spec, examples)
+    task = fit(spec, examples)
     model = build(task, tokenizer.vocab_size, family)
-    features = task.encode(examples, tokenizer, 64, True)
+    features = task.encoder.encode(examples, tokenizer, 64, True)
     assert overfit(model, task, features, 120) < 0.1
     found = inferred(model, task, batch_of(features))
-    predictions = task.predict(examples, features, found)
+    predictions = predict(task, examples, features, found)
     if kind == "several":
         assert [sorted(one["label"]) for one in predictions] == [sorted(one) for one in sets]
     else:
         assert [one["label"] for one in predictions] == sets
         assert all(one["probability"] > 0.7 for one in predictions)
-    scores = task.score(examples, features, found)
+    scores = score(task, examples, features, found)
     assert scores.values[scores.main] == 1.0
 
 
 def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS * 3)), example(1, "b")]
-    task = SequenceClassification.fit(SPEC, examples)
-    features = task.encode(examples, tokenizer, 12, False, split=True)
+    task = fit(SPEC, examples)
+    features = task.encoder.encode(examples, tokenizer, 12, False, windowed=True)
     assert features.labels.tolist() == [0] * (features.sequences - 1) + [1]
     assert features.sequences > 3
 
@@ -106,17 +105,17 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
 def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
     pair = example(0, "a", pair=True)
     long = replace(pair, second=" ".join(TEXTS * 3))
-    task = SequenceClassification.fit(PAIRS, [pair, example(1, "b", pair=True)])
-    cut = task.encode([long, pair], tokenizer, 40, True)
+    task = fit(PAIRS, [pair, example(1, "b", pair=True)])
+    cut = task.encoder.encode([long, pair], tokenizer, 40, True)
     assert (cut.sequences, cut.truncated) == (2, 1)
-    split = task.encode([long, pair], tokenizer, 40, True, split=True)
+    split = task.encoder.encode([long, pair], tokenizer, 40, True, windowed=True)
     assert split.sequences > 4
     assert split.truncated == 0
     assert split.segment_ids is not None
     assert split.labels.tolist() == [0] * split.sequences
     p = np.stack([np.linspace(0.2, 0.9, split.sequences)] * 2, 1)
     p[:, 1] = 1 - p[:, 0]
-    found = task.probabilities(split, with_log_p(p))
+    found = task.output.probabilities(split, with_log_p(p))
     np.testing.assert_allclose(found, [p[:-1].mean(0), p[-1]], rtol=1e-5)
 
 
@@ -126,38 +125,38 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 
 def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS)), example(4, "b")]
-    task = SequenceClassification.fit(SPEC, examples)
-    features = task.encode(examples, tokenizer, 20, False, split=True)
+    task = fit(SPEC, examples)
+    features = task.encoder.encode(examples, tokenizer, 20, False, windowed=True)
     windows = features.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
     probabilities = np.stack([np.append(first, 0.3), np.append(1 - first, 0.7)], 1)
-    found = task.probabilities(features, with_log_p(probabilities))
+    found = task.output.probabilities(features, with_log_p(probabilities))
     np.testing.assert_allclose(found, [[0.55, 0.45], [0.3, 0.7]], rtol=1e-5)
 
 
 def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: Tokenizer) -> None:
     labels = [str(n) for n in range(8)]
     examples = examples_of(labels)
-    task = SequenceClassification.fit(SPEC, examples)
-    features = task.encode(examples, tokenizer, 32, False)
+    task = fit(SPEC, examples)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(0).dirichlet(np.ones(8), size=8)
-    for row, prediction in zip(p, task.predict(examples, features, with_log_p(p)), strict=True):
+    for row, prediction in zip(p, predict(task, examples, features, with_log_p(p)), strict=True):
         order = np.argsort(-row)[:5]
         assert [one["label"] for one in prediction["best"]] == [str(i) for i in order]
         assert prediction["label"] == str(order[0])
         assert prediction["probability"] == pytest.approx(row.max(), abs=1e-6)
-    np.testing.assert_allclose(task.probabilities(features, with_log_p(p)).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(task.output.probabilities(features, with_log_p(p)).sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 40])
 def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: Tokenizer, classes: int) -> None:
     random = np.random.default_rng(0)
     labels = [str(n) for n in range(classes)]
-    task = SequenceClassification.fit(SPEC, examples_of(labels))
+    task = fit(SPEC, examples_of(labels))
     examples = examples_of(["0"] * 50)
-    features = task.encode(examples, tokenizer, 32, False)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     p = random.integers(1, 3, size=(50, classes)).astype(np.float64)  # many equal ones, more than are listed
-    found = task.predict(examples, features, with_log_p(p / p.sum(1, keepdims=True)))
+    found = predict(task, examples, features, with_log_p(p / p.sum(1, keepdims=True)))
     assert [int(one["label"]) for one in found] == p.argmax(1).tolist()
     for one in found:
         assert len({row["label"] for row in one["best"]}) == len(one["best"]) == min(5, classes)
@@ -167,37 +166,37 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
     examples = examples_of(["a", "b", "b", "a"])
-    task = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
-    features = task.encode(examples, tokenizer, 32, False)
+    task = fit(replace(SPEC, temperature=True), examples)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
     log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
-    softer, _ = task.calibrate(examples, features, log_p)
-    assert softer.temperature > 2
-    assert SequenceClassification.fit(SPEC, examples).calibrate(examples, features, log_p)[0].temperature == 1
-    again = SequenceClassification.from_json(softer.spec, json.loads(json.dumps(softer.labels_to_json())))
-    assert again.temperature == softer.temperature
-    found = again.predict(examples, features, log_p)
+    softer, _ = calibrated(task, examples, features, log_p)
+    assert softer.output.temperature > 2
+    assert calibrated(fit(SPEC, examples), examples, features, log_p)[0].output.temperature == 1
+    again = from_json(softer.spec, json.loads(json.dumps(softer.output.to_json())))
+    assert again.output.temperature == softer.output.temperature
+    found = predict(again, examples, features, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
     assert [one["label"] for one in found] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])
 def test_labels_survive_json(spec: TaskSpec) -> None:
-    task = SequenceClassification.fit(spec, examples_of(["é muito", "b", "b"]))
-    again = SequenceClassification.from_json(task.spec, json.loads(json.dumps(task.labels_to_json())))
-    assert (again.labels, again.counts, again.examples) == (("b", "é muito"), (2, 1), 3)
+    task = fit(spec, examples_of(["é muito", "b", "b"]))
+    again = from_json(task.spec, json.loads(json.dumps(task.output.to_json())))
+    assert (again.output.labels, again.output.counts, again.output.examples) == (("b", "é muito"), (2, 1), 3)
     with pytest.raises(ValueError, match="counts"):
-        SequenceClassification.from_json(task.spec, {"labels": ["a", "b"], "counts": [1]})
+        from_json(task.spec, {"labels": ["a", "b"], "counts": [1]})
 
 
 @pytest.mark.parametrize("output", ["hierarchical", "sampled", "softmax"])
 def test_each_output_layer_learns_and_gives_probabilities(tokenizer: Tokenizer, output: Any) -> None:
     spec = replace(SPEC, output=OutputConfig(name=output, samples=2), head=HeadConfig(pooling="mean"))
     examples = examples_of(["a", "b", "c", "d", "e"])
-    task = SequenceClassification.fit(spec, examples)
+    task = fit(spec, examples)
     model = build(task, tokenizer.vocab_size)
-    features = task.encode(examples, tokenizer, 32, True)
+    features = task.encoder.encode(examples, tokenizer, 32, True)
     overfit(model, task, features, 120)
     (log_p,) = inferred(model, task, batch_of(features))
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-4)
-    assert [one["label"] for one in task.predict(examples, features, (log_p,))] == list("abcde")
+    assert [one["label"] for one in predict(task, examples, features, (log_p,))] == list("abcde")

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from builders.classification import SEVERAL, SPEC, examples_of
-from builders.tasks import trained, with_intervals
+from builders.tasks import calibrated, fit, score, trained, with_intervals
 from sklearn.metrics import accuracy_score, f1_score
 
 from palavra.metrics.calibration import halves
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tokenizer import Tokenizer
 
 
@@ -27,17 +26,17 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
     labels = [*"abca", *"bbcaabcc"]
     examples = examples_of(labels)
-    task = SequenceClassification.fit(SPEC, examples)
-    features = task.encode(examples, tokenizer, 32, False)
+    task = fit(SPEC, examples)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(1).dirichlet(np.ones(3), size=12)
-    scores = task.score(examples, features, with_log_p(p))
+    scores = score(task, examples, features, with_log_p(p))
     chosen = ["abc"[i] for i in p.argmax(1)]
     assert scores.main == "accuracy"
     assert scores.values["accuracy"] == pytest.approx(accuracy_score(labels, chosen))
     assert scores.values["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
-    assert with_intervals(scores) == set(task.metrics) - {"calibration_error"}
-    assert set(task.metrics) >= {"accuracy", "macro_f1", "loss"}
-    assert set(task.metrics) <= set(scores.values)
+    assert with_intervals(scores) == set(task.scorer.metrics) - {"calibration_error"}
+    assert set(task.scorer.metrics) >= {"accuracy", "macro_f1", "loss"}
+    assert set(task.scorer.metrics) <= set(scores.values)
     errors = scores.details["errors"]
     assert len(errors) == sum(a != b for a, b in zip(labels, chosen, strict=True))
     sure = [one["probability"] for one in errors]
@@ -47,57 +46,57 @@ def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
 
 
 def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
-    task = SequenceClassification.fit(SPEC, examples_of(["a", "b"]))
+    task = fit(SPEC, examples_of(["a", "b"]))
     examples = examples_of(["a", "a"])
-    features = task.encode(examples, tokenizer, 32, False)
-    scores = task.score(examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
+    features = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
     assert scores.values["accuracy"] == 0.5
     assert "auroc" not in scores.values
     # Of one class found and missed there is no Matthews correlation: it is 0 on every resample.
     assert with_intervals(scores) == {"accuracy", "macro_f1", "weighted_f1", "loss"}
-    assert len(scores.statistics()) == 2  # nothing is sorted for an area that is not there
-    alone = task.score(
-        examples[:1], task.encode(examples[:1], tokenizer, 32, False), with_log_p(np.array([[0.9, 0.1]]))
+    assert len(scores.statistics) == 2  # nothing is sorted for an area that is not there
+    alone = score(
+        task, examples[:1], task.encoder.encode(examples[:1], tokenizer, 32, False), with_log_p(np.array([[0.9, 0.1]]))
     )
     assert alone.intervals == {}
 
 
 def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b", "c"), ("c",), ("a", "c")] * 3)
-    task = SequenceClassification.fit(SEVERAL, examples)
-    features = task.encode(examples, tokenizer, 32, False)
+    task = fit(SEVERAL, examples)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     logits = np.random.default_rng(0).normal(size=(18, 3)).astype(np.float32)
-    scores = task.score(examples, features, (logits,))
+    scores = score(task, examples, features, (logits,))
     assert with_intervals(scores) == set(scores.values) - {"calibration_error"}
     assert {"micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss"} <= set(scores.values)
     without_c = [replace(one, label=tuple(label for label in one.label if label != "c")) for one in examples]
-    scores = task.score(without_c, task.encode(without_c, tokenizer, 32, False), (logits,))
+    scores = score(task, without_c, task.encoder.encode(without_c, tokenizer, 32, False), (logits,))
     assert "auroc" not in scores.values
-    assert len(scores.statistics()) == 2
+    assert len(scores.statistics) == 2
 
 
 def test_many_labels_have_the_area_of_sets_with_its_interval_and_none_of_classes(tokenizer: Tokenizer) -> None:
     labels = [f"label {n:03}" for n in range(201)]
     sets = [tuple(labels[n % 3 :: 3]) for n in range(30)]
-    task = SequenceClassification.fit(SEVERAL, examples_of(sets))
+    task = fit(SEVERAL, examples_of(sets))
     examples = examples_of(sets)
     logits = np.random.default_rng(0).normal(size=(30, 201)).astype(np.float32)
-    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (logits,))
-    assert {"auroc"} <= with_intervals(scores) & set(task.metrics) & set(scores.values)
+    scores = score(task, examples, task.encoder.encode(examples, tokenizer, 32, False), (logits,))
+    assert {"auroc"} <= with_intervals(scores) & set(task.scorer.metrics) & set(scores.values)
     examples = examples_of(labels)
-    task = SequenceClassification.fit(SPEC, examples)
+    task = fit(SPEC, examples)
     p = np.random.default_rng(0).dirichlet(np.ones(201), size=201)
-    features = task.encode(examples, tokenizer, 32, False)
-    scores = task.score(examples, features, task.condense(features, with_log_p(p)))
-    assert "auroc" not in set(task.metrics) | set(scores.values)
-    assert "auroc" in SequenceClassification.fit(SPEC, examples_of(labels[:200])).metrics
+    features = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, features, with_log_p(p))
+    assert "auroc" not in set(task.scorer.metrics) | set(scores.values)
+    assert "auroc" in fit(SPEC, examples_of(labels[:200])).scorer.metrics
 
 
 def test_the_right_one_among_five_has_an_interval(tokenizer: Tokenizer) -> None:
     examples = examples_of([*"abcdef"] * 5)
-    task = SequenceClassification.fit(SPEC, examples)
+    task = fit(SPEC, examples)
     p = np.random.default_rng(0).dirichlet(np.ones(6), size=30)
-    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), with_log_p(p))
+    scores = score(task, examples, task.encoder.encode(examples, tokenizer, 32, False), with_log_p(p))
     assert 0 < scores.values["accuracy_at_5"] < 1
     assert with_intervals(scores) == set(scores.values) - {"calibration_error"}
 
@@ -106,25 +105,27 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     random = np.random.default_rng(0)
     labels = ["abc"[i] for i in random.integers(3, size=30)]
     examples = examples_of(labels)
-    task = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
-    features = task.encode(examples, tokenizer, 32, False)
+    task = fit(replace(SPEC, temperature=True), examples)
+    features = task.encoder.encode(examples, tokenizer, 32, False)
     log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
-    fitted, found = task.calibrate(examples, features, log_p)
+    fitted, found = calibrated(task, examples, features, log_p)
     told = found.details["fitted"]
-    assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.temperature, "cross-fitted")
+    assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.output.temperature, "cross-fitted")
     second = halves(labels)
     losses = []
     for own, temperature in ((~second, told["halves"][1]), (second, told["halves"][0])):
         other = [examples[i] for i in np.flatnonzero(~own)]
-        theirs, _ = task.calibrate(other, task.encode(other, tokenizer, 32, False), (log_p[0][~own],))
-        assert theirs.temperature == temperature
+        theirs, _ = calibrated(task, other, task.encoder.encode(other, tokenizer, 32, False), (log_p[0][~own],))
+        assert theirs.output.temperature == temperature
         here = [examples[i] for i in np.flatnonzero(own)]
-        losses.append(theirs.score(here, task.encode(here, tokenizer, 32, False), (log_p[0][own],)).values["loss"])
+        losses.append(
+            score(theirs, here, task.encoder.encode(here, tokenizer, 32, False), (log_p[0][own],)).values["loss"]
+        )
     assert found.values["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-    assert found.values["accuracy"] == fitted.score(examples, features, log_p).values["accuracy"]
+    assert found.values["accuracy"] == score(fitted, examples, features, log_p).values["accuracy"]
     # What was fitted on the examples has the least loss there is, and so less than is honest.
-    assert fitted.score(examples, features, log_p).values["loss"] < found.values["loss"]
-    few = task.encode(examples[:9], tokenizer, 32, False)
-    told = task.calibrate(examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
+    assert score(fitted, examples, features, log_p).values["loss"] < found.values["loss"]
+    few = task.encoder.encode(examples[:9], tokenizer, 32, False)
+    told = calibrated(task, examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    assert "fitted" not in SequenceClassification.fit(SPEC, examples).calibrate(examples, features, log_p)[1].details
+    assert "fitted" not in calibrated(fit(SPEC, examples), examples, features, log_p)[1].details

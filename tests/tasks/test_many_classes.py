@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.models import CPU
 from builders.task_directories import SEVERAL, SINGLE, TEXTS, build
-from builders.tasks import trained
+from builders.tasks import calibrated, classification_of, evaluate, predict, score, trained
 
 from palavra.errors import PalavraError
 from palavra.inference import finetuned
@@ -16,7 +16,6 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.metrics import top_k as ranking
 from palavra.metrics.top_k import best_classes
 from palavra.model.compute import choose_compute
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample
 
@@ -24,7 +23,7 @@ from palavra.tasks.text_examples import TextExample
 @pytest.mark.parametrize("task", [SINGLE, SEVERAL], ids=["single", "several"])
 @pytest.mark.parametrize("overflow", ["truncate", "window"])
 def test_predictions_are_made_a_bounded_number_of_probabilities_at_a_time(
-    task: SequenceClassification, overflow: Any, monkeypatch: pytest.MonkeyPatch
+    task: Any, overflow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = trained()
     model = FineTunedModel(
@@ -35,13 +34,14 @@ def test_predictions_are_made_a_bounded_number_of_probabilities_at_a_time(
     held, infer = [], finetuned.infer
 
     def noted(*arguments: Any) -> Any:
-        held.append(len(set(arguments[3].example.tolist())) * len(task.labels))
+        held.append(len(set(arguments[3].example.tolist())) * len(task.output.labels))
         return infer(*arguments)
 
     monkeypatch.setattr(finetuned, "infer", noted)
     monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 6)
     found = model.predict(texts, overflow=overflow)
-    assert held == [6, 6, 6, 3]
+    assert sum(held) == 7 * 3
+    assert held == [6, 6, 6, 3] if overflow == "truncate" else max(held) <= 6
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
         assert one["label"] == other["label"]
@@ -58,7 +58,7 @@ def test_the_best_classes_are_the_same_a_few_rows_at_a_time(monkeypatch: pytest.
     assert best_classes(probabilities[:0], 5).shape == (0, 5)
 
 
-MANY = SequenceClassification(
+MANY = classification_of(
     TaskSpec(kind="classification", multilabel=False), tuple(f"class {k:04}" for k in range(2000)), [1] * 2000
 )
 
@@ -68,18 +68,10 @@ def labelled(count: int) -> list[TextExample]:
     return [
         TextExample(
             first=" ".join([TEXTS[n % len(TEXTS)]] * int(random.integers(1, 9))), second=None,
-            label=(MANY.labels[int(random.integers(2000))],), where=f"file:{n}",
+            label=(MANY.output.labels[int(random.integers(2000))],), where=f"file:{n}",
         )
         for n in range(count)
     ]  # fmt: skip
-
-
-class Whole(SequenceClassification):
-    """Which keeps all numbers of an evaluation."""
-
-    @property
-    def condenses(self) -> bool:
-        return False
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -88,57 +80,59 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     model = build(tokenizer, {"task": MANY})
     examples = labelled(30)
     # Some are right, and some nearly.
-    features = MANY.encode(examples, tokenizer, 16, True, split=split)
+    features = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
     assert (features.sequences > features.examples == 30) is split
-    whole = Whole(MANY.spec, MANY.labels, MANY.counts)
-    (logits,) = finetuned.infer(model, "task", whole, features, CPU)
-    order = np.argsort(-whole.probabilities(features, (logits,)), axis=1)
+    (logits,) = finetuned.infer(model, "task", MANY, features, CPU)
+    order = np.argsort(-MANY.output.probabilities(features, (logits,)), axis=1)
     ranks = [0, 3, 4, 5, 900]
-    examples = [replace(one, label=(MANY.labels[order[n, ranks[n % 5]]],)) for n, one in enumerate(examples)]
-    features = MANY.encode(examples, tokenizer, 16, True, split=split)
-    expected, predictions = whole.evaluate(examples, features, (logits,))
+    examples = [replace(one, label=(MANY.output.labels[order[n, ranks[n % 5]]],)) for n, one in enumerate(examples)]
+    features = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
+    expected, predictions = evaluate(MANY, examples, features, (logits,))
     assert expected.values["accuracy"] == pytest.approx(1 / 5)
     assert expected.values["accuracy_at_5"] == pytest.approx(3 / 5)
     for at_once in (1, 7 * 2000, 2**24):
         monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", at_once)
-        found, given = MANY.evaluate(examples, features, finetuned.infer(model, "task", MANY, features, CPU))
+        decoded = finetuned.decode(model, "task", MANY, examples, features, CPU)
+        found, given = MANY.scorer.score(examples, features, decoded), MANY.output.predictions(examples, decoded)
         assert found.values == pytest.approx(expected.values, rel=1e-5)
         assert found.intervals.keys() == expected.intervals.keys()
         assert [one["label"] for one in found.details["errors"]] == [one["label"] for one in expected.details["errors"]]
         assert [one["label"] for one in given] == [one["label"] for one in predictions]
     # Of labels that are not known, what is most probable.
-    bare = MANY.encode(MANY.inputs([one.first for one in examples]), tokenizer, 16, True, split=split)
-    unlabelled = MANY.predict([], bare, finetuned.infer(model, "task", MANY, bare, CPU))
+    bare = MANY.encoder.encode(MANY.reader.inputs([one.first for one in examples]), tokenizer, 16, True, windowed=split)
+    unlabelled = MANY.output.predictions([], finetuned.decode(model, "task", MANY, [], bare, CPU))
     assert [one["label"] for one in unlabelled] == [one["label"] for one in predictions]
 
 
 def test_a_temperature_is_fitted_on_all_numbers_and_scored_condensed() -> None:
     tokenizer = trained()
     spec = replace(MANY.spec, temperature=True)
-    warm = SequenceClassification(spec, MANY.labels, MANY.counts, 2.0)
-    assert warm.fits_on_all
-    assert not MANY.fits_on_all
+    warm = classification_of(spec, MANY.output.labels, MANY.output.counts, 2.0)
+    assert warm.calibrate is not None
+    assert MANY.calibrate is None
     model = build(tokenizer, {"task": warm})
     examples = labelled(12)
-    features = warm.encode(examples, tokenizer, 32, True)
-    whole = finetuned.infer_whole(model, "task", warm, features, CPU)
-    condensed = finetuned.infer(model, "task", warm, features, CPU)
+    features = warm.encoder.encode(examples, tokenizer, 32, True)
+    whole = finetuned.infer(model, "task", warm, features, CPU)
+    condensed = finetuned.decode(model, "task", warm, examples, features, CPU)
     assert isinstance(condensed, ranking.Ranking)
-    assert warm.score(examples, features, condensed).values == pytest.approx(
-        dict(warm.score(examples, features, whole).values), rel=1e-5
+    assert condensed.every.size == 0
+    assert warm.scorer.score(examples, features, condensed).values == pytest.approx(
+        dict(score(warm, examples, features, whole).values), rel=1e-5
     )
-    fitted, _ = warm.calibrate(examples, features, whole)
-    assert fitted.temperature != 2.0
+    fitted, _ = calibrated(warm, examples, features, whole)
+    assert fitted.output.temperature != 2.0
 
 
 def test_the_body_may_be_known_already(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})
-    features = MANY.encode(labelled(9), tokenizer, 32, True)
-    expected = finetuned.infer(model, "task", MANY, features, CPU)
+    features = MANY.encoder.encode(labelled(9), tokenizer, 32, True)
+    expected = finetuned.decode(model, "task", MANY, [], features, CPU)
     vectors = finetuned.body_vectors(model, "task", features, CPU)
     monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 2 * 2000)
-    for one, other in zip(finetuned.infer(model, "task", MANY, features, CPU, vectors), expected, strict=True):
+    found = finetuned.decode(model, "task", MANY, [], features, CPU, vectors)
+    for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -146,12 +140,16 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})
     examples = labelled(400)
-    features = MANY.encode(examples, tokenizer, 64, True)
+    features = MANY.encoder.encode(examples, tokenizer, 64, True)
     monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 20 * 2000)
-    MANY.score(examples, features, finetuned.infer(model, "task", MANY, features, CPU))  # imports and caches
+
+    def evaluation() -> None:
+        MANY.scorer.score(examples, features, finetuned.decode(model, "task", MANY, examples, features, CPU))
+
+    evaluation()  # imports and caches
     tracemalloc.start()
     try:
-        MANY.score(examples, features, finetuned.infer(model, "task", MANY, features, CPU))
+        evaluation()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -160,7 +158,7 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
 
 def test_features_in_parts_are_the_same_features() -> None:
     tokenizer = trained()
-    features = MANY.encode(labelled(25), tokenizer, 12, True, split=True)
+    features = MANY.encoder.encode(labelled(25), tokenizer, 12, True, windowed=True)
     whole = features.batch(np.arange(features.sequences), "task")
     for sequences in (1, 4, 1000):
         parts = list(features.parts(sequences))
@@ -177,11 +175,11 @@ def test_features_in_parts_are_the_same_features() -> None:
 def test_what_is_no_number_is_an_error_of_predictions_and_scores() -> None:
     tokenizer = trained()
     for task in (MANY, SINGLE):
-        examples = [replace(one, label=(task.labels[0],)) for one in labelled(3)]
-        features = task.encode(examples, tokenizer, 64, True)
-        logits = np.zeros((3, len(task.labels)), dtype=np.float32)
+        examples = [replace(one, label=(task.output.labels[0],)) for one in labelled(3)]
+        features = task.encoder.encode(examples, tokenizer, 64, True)
+        logits = np.zeros((3, len(task.output.labels)), dtype=np.float32)
         logits[1, 2] = np.nan
         with pytest.raises(PalavraError, match="1 of 3 examples are not finite"):
-            task.condense(features, (logits,))
+            task.output.decode(examples, features, (logits,))
     with pytest.raises(PalavraError, match="1 of 3 examples are not finite"):
-        SINGLE.predict(examples, features, (logits,))
+        predict(SINGLE, examples, features, (logits,))

@@ -11,14 +11,29 @@ import torch
 import torch.nn.functional as F
 import transformers
 from builders.models import scramble
-from builders.tasks import batch_of, build, inferred, load_theirs, loss_of, overfit, trained, with_intervals
+from builders.tasks import (
+    batch_of,
+    build,
+    choices_of,
+    fit,
+    from_json,
+    inferred,
+    load_theirs,
+    loss_of,
+    overfit,
+    predict,
+    read,
+    score,
+    trained,
+    with_intervals,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
-from palavra.tasks.features import EncodedExamples, offsets_of
-from palavra.tasks.multiple_choice.task import ChoiceExample, MultipleChoice
+from palavra.tasks.encoded_examples import EncodedExamples, offsets_of
+from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.text_examples import text_columns
@@ -27,7 +42,7 @@ transformers.utils.logging.set_verbosity_error()
 
 TOKENIZER = trained()
 SPEC = TaskSpec(kind="multiple-choice")
-TASK = MultipleChoice(SPEC)
+TASK = choices_of(SPEC)
 
 
 def example(text: str, *choices: str, label: int | None) -> ChoiceExample:
@@ -47,7 +62,8 @@ EXAMPLES = [
 
 
 def encode(examples: list[ChoiceExample] = EXAMPLES, context: int = 64) -> EncodedExamples:
-    return TASK.encode(examples, TOKENIZER, context, True)
+    encoded: EncodedExamples = TASK.encoder.encode(examples, TOKENIZER, context, True)
+    return encoded
 
 
 # Encoding
@@ -70,7 +86,7 @@ def test_each_choice_is_a_sequence_behind_the_text() -> None:
     assert place == features.sequences
     assert features.truncated == 0
     assert features.labels.tolist() == [[one.label, len(one.choices)] for one in EXAMPLES]
-    assert TASK.encode(EXAMPLES, TOKENIZER, 64, False).segment_ids is None
+    assert TASK.encoder.encode(EXAMPLES, TOKENIZER, 64, False).segment_ids is None
 
 
 @given(context=st.integers(5, 40))
@@ -86,7 +102,7 @@ def test_too_long_texts_are_cut_and_their_examples_counted(context: int) -> None
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_packed_choices_score_as_alone(family: str) -> None:
-    features = TASK.encode(EXAMPLES, TOKENIZER, 64, family == "bert")
+    features = TASK.encoder.encode(EXAMPLES, TOKENIZER, 64, family == "bert")
     model = build(TASK, TOKENIZER.vocab_size, family).double()
     scramble(model)
     (packed,) = inferred(model, TASK, batch_of(features))
@@ -101,8 +117,8 @@ def test_packed_choices_score_as_alone(family: str) -> None:
         loss = loss_of(model, TASK, batch_of(features))
     assert loss.count == len(EXAMPLES)
     assert float(loss.total) == pytest.approx(sum(each))
-    assert TASK.score(EXAMPLES, features, (packed,)).values["loss"] == pytest.approx(np.mean(each))
-    made = TASK.predict(EXAMPLES, features, (packed,))
+    assert score(TASK, EXAMPLES, features, (packed,)).values["loss"] == pytest.approx(np.mean(each))
+    made = predict(TASK, EXAMPLES, features, (packed,))
     for one, own, found in zip(EXAMPLES, scores, made, strict=True):
         assert found["probabilities"] == pytest.approx(torch.from_numpy(own).softmax(0).tolist())
         assert found["label"] == int(own.argmax())
@@ -115,16 +131,16 @@ def test_any_split_into_micro_batches_gives_the_same_loss(seed: int, batch_size:
     features = encode()
     scores = np.random.default_rng(seed).normal(size=(features.sequences, 1))
     output = torch.nn.Identity()
-    plan = BatchSampler(features={"task": features}, batch_size=batch_size, micro_batch_tokens=tokens, seed=seed)
+    plan = BatchSampler(encoded={"task": features}, batch_size=batch_size, micro_batch_tokens=tokens, seed=seed)
     steps = plan.micro_batches(Cursor())
     total = count = 0.0
     for _ in range(plan.epoch_steps):
         for chosen in next(steps):
             batch = features.batch(chosen.sequences, "task")
-            loss = TASK.loss(output, torch.from_numpy(scores[chosen.sequences]), batch)
+            loss = TASK.output.loss(output, torch.from_numpy(scores[chosen.sequences]), batch)
             total, count = total + float(loss.total), count + loss.count
     assert count == len(EXAMPLES)
-    whole = TASK.loss(output, torch.from_numpy(scores), batch_of(features))
+    whole = TASK.output.loss(output, torch.from_numpy(scores), batch_of(features))
     assert total == pytest.approx(float(whole.total))
 
 
@@ -164,17 +180,17 @@ def test_eight_examples_are_learned_by_heart() -> None:
     model = build(TASK, TOKENIZER.vocab_size, hidden_size=32, intermediate_size=64)
     assert overfit(model, TASK, features, 80) < 0.1
     result = inferred(model, TASK, batch_of(features))
-    assert [made["label"] for made in TASK.predict(EXAMPLES, features, result)] == [one.label for one in EXAMPLES]
-    scores = TASK.score(EXAMPLES, features, result)
-    assert scores.main == TASK.metrics[0] == "accuracy"
-    assert tuple(scores.values) == TASK.metrics
+    assert [made["label"] for made in predict(TASK, EXAMPLES, features, result)] == [one.label for one in EXAMPLES]
+    scores = score(TASK, EXAMPLES, features, result)
+    assert scores.main == TASK.scorer.metrics[0] == "accuracy"
+    assert tuple(scores.values) == TASK.scorer.metrics
     assert scores.values["accuracy"] == 1.0
     assert with_intervals(scores) == {"loss"}  # all are right
-    wrong = TASK.score(EXAMPLES, features, (-result[0],))
+    wrong = score(TASK, EXAMPLES, features, (-result[0],))
     assert wrong.intervals["loss"].low < wrong.values["loss"] < wrong.intervals["loss"].high
     assert wrong.values["accuracy"] < 0.2
     with pytest.raises(PalavraError, match="outputs for 1 of 28 choices are not finite: it has diverged"):
-        TASK.score(EXAMPLES, features, (np.where(np.arange(28)[:, None] == 3, np.nan, result[0]),))
+        score(TASK, EXAMPLES, features, (np.where(np.arange(28)[:, None] == 3, np.nan, result[0]),))
     assert wrong.details["errors"][0]["probability"] == max(e["probability"] for e in wrong.details["errors"])
     assert json.loads(json.dumps(wrong.details))["choices"] == {"2": 2, "3": 2, "4": 2, "5": 2}
 
@@ -193,7 +209,7 @@ def written(folder: Path, *rows: dict[str, Any]) -> str:
     [(1, 1), ("1", 1), (1.0, 1), ("B", 1), ("b", 1), ("gato", 1), (" gato ", 1), (0, 0), ("A", 0), ("casa", 0)],
 )
 def test_labels_are_numbers_letters_or_texts(tmp_path: Path, label: Any, expected: int) -> None:
-    (one,) = MultipleChoice.read(SPEC, written(tmp_path, {"text": "t", "choices": ["casa", "gato"], "label": label}))
+    (one,) = read(SPEC, written(tmp_path, {"text": "t", "choices": ["casa", "gato"], "label": label}))
     assert one == ChoiceExample(text="t", choices=("casa", "gato"), label=expected, where=f"{tmp_path}/c.jsonl:1")
 
 
@@ -223,10 +239,10 @@ def test_errors_name_the_line_and_the_remedy(tmp_path: Path, choices: Any, label
     source = written(tmp_path, {"text": "t", "choices": ["0.5", 2], "label": 0},
                      {"text": "t", "choices": choices, "label": label})  # fmt: skip
     if message is None:
-        assert MultipleChoice.read(SPEC, source)[1].label == 1
+        assert read(SPEC, source)[1].label == 1
         return
     with pytest.raises(PalavraError, match=r"c\.jsonl:2: " + message):
-        MultipleChoice.read(SPEC, source)
+        read(SPEC, source)
 
 
 def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
@@ -234,23 +250,23 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
     path.write_text("question;a;b;c;right\nwho?;me;you;they;C\nwhat?;this;that;;0\n", encoding="utf-8")
     columns = Columns(text="question", choices=("a", "b", "c"), label=("right",))
     spec = TaskSpec(kind="multiple-choice", columns=columns)
-    found = MultipleChoice.read(spec, str(path))
+    found = read(spec, str(path))
     assert [(one.text, one.choices, one.label) for one in found] == [
         ("who?", ("me", "you", "they"), 2),
         ("what?", ("this", "that"), 0),
     ]
     for named, option in (
-        ({"text": "ask"}, "--text"),
-        ({"choices": ("a", "z")}, "--choices"),
-        ({"label": ("z",)}, "--label"),
+        ({"text": "ask"}, "text="),
+        ({"choices": ("a", "z")}, "choices="),
+        ({"label": ("z",)}, "label="),
     ):
         with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
-            MultipleChoice.read(TaskSpec(kind="multiple-choice", columns=replace(columns, **named)), str(path))
+            read(TaskSpec(kind="multiple-choice", columns=replace(columns, **named)), str(path))
     path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
     with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
-        MultipleChoice.read(spec, str(path))
+        read(spec, str(path))
     with pytest.raises(PalavraError, match="label names 2 columns"):
-        MultipleChoice.read(TaskSpec(kind="multiple-choice", columns=Columns(label=("a", "b"))), str(path))
+        read(TaskSpec(kind="multiple-choice", columns=Columns(label=("a", "b"))), str(path))
 
 
 @pytest.mark.parametrize("columns", [Columns(text_a="ask"), Columns(text_a="ask", text_b="b"), Columns(text="ask")])
@@ -258,29 +274,29 @@ def test_the_text_is_read_as_of_every_kind(tmp_path: Path, columns: Columns) -> 
     (tmp_path / "c.jsonl").write_text('{"ask": "who?", "choices": ["me", "you"], "label": 0}\n', encoding="utf-8")
     spec = TaskSpec(kind="multiple-choice", columns=columns)
     assert text_columns(spec) == ("ask",)
-    assert [one.text for one in MultipleChoice.read(spec, str(tmp_path / "c.jsonl"))] == ["who?"]
+    assert [one.text for one in read(spec, str(tmp_path / "c.jsonl"))] == ["who?"]
 
 
 def test_inputs_and_examples_without_labels() -> None:
-    made = TASK.inputs([{"text": "t", "choices": ["a", "b"], "more": 1}, ("t", ["a", "b"])])
+    made = TASK.reader.inputs([{"text": "t", "choices": ["a", "b"], "more": 1}, ("t", ["a", "b"])])
     assert {(one.text, one.choices, one.label) for one in made} == {("t", ("a", "b"), None)}
     features = encode([*made, example("u", "a", "b", "c", label=None)])
     assert len(features.labels) == features.label_counts.sum() == 0
     batch = batch_of(features)
     assert batch.labelled == 0
     scores = np.array([[0.0], [1], [2], [0], [0], [0], [5]], dtype=np.float32)
-    predictions = TASK.predict([*made, example("u", "a", "b", "c", label=None)], features, (scores,))
+    predictions = predict(TASK, [*made, example("u", "a", "b", "c", label=None)], features, (scores,))
     assert [one["choice"] for one in predictions] == ["b", "a", "c"]
     for wrong in ("t", ("t", "ab"), ("t", ["a"]), {"text": "t"}, ("t", ["a", " "]), (None, ["a", "b"])):
         with pytest.raises(PalavraError, match="input 2: "):
-            TASK.inputs([("t", ["a", "b"]), wrong])
+            TASK.reader.inputs([("t", ["a", "b"]), wrong])
 
 
 def test_fit_and_check() -> None:
-    task = MultipleChoice.fit(SPEC, EXAMPLES)
-    assert MultipleChoice.from_json(SPEC, task.labels_to_json()).spec == SPEC
+    task = fit(SPEC, EXAMPLES)
+    assert from_json(SPEC, task.output.to_json()).spec == SPEC
     for label in (None, 2, -1):
         with pytest.raises(PalavraError, match=r"c\.json:1: label .* is none of the 2 choices"):
-            task.check([*EXAMPLES, example("t", "a", "b", label=label)])
+            task.encoder.check([*EXAMPLES, example("t", "a", "b", label=label)])
     with pytest.raises(PalavraError, match="has no examples"):
-        MultipleChoice.fit(SPEC, [])
+        fit(SPEC, [])

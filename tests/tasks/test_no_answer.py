@@ -11,14 +11,14 @@ import pytest
 import transformers
 from builders.models import scramble
 from builders.question_answering import QUESTIONS, WORDPIECE, encode, random_scores, refusing_scores, spec
-from builders.tasks import with_intervals
+from builders.tasks import answers_of, calibrated, evaluate, from_json, predict, score, with_intervals
 
 from palavra.api.evaluate import evaluate_task
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
 from palavra.metrics.calibration import halves
-from palavra.tasks.features import offsets_of
-from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.encoded_examples import offsets_of
+from palavra.tasks.question_answering.output import AnswerOutput
 
 
 def test_no_answer_is_given_above_the_threshold_only() -> None:
@@ -28,32 +28,32 @@ def test_no_answer_is_given_above_the_threshold_only() -> None:
     scores[first] = [2.0, 3.0]
     least = int(np.flatnonzero(features.example == 0)[-1])
     scores[first[least]] = [0.5, 0.25]  # one window of question 0 doubts that there is none
-    found = list(QuestionAnswering(spec(), True).find(QUESTIONS, features, (scores,)))
+    found = answers_of(spec(), True).output.decode(QUESTIONS, features, (scores,)).found
     assert found[0].no_answer == found[0].no_answer_margin == 0.75
     assert found[1].no_answer == found[1].no_answer_margin == 5.0
 
-    def answers(task: QuestionAnswering) -> list[bool]:
-        made = task.predict(QUESTIONS, features, (scores,))
+    def answers(task: Any) -> list[bool]:
+        made = predict(task, QUESTIONS, features, (scores,))
         for one in made:
-            assert ("no_answer_probability" in one) == math.isfinite(task.limit)
+            assert ("no_answer_probability" in one) == math.isfinite(task.output.limit)
             if one["answer"] == "":
                 assert one["start"] is one["end"] is None
                 assert one["probability"] == one["no_answer_probability"]
         return [one["answer"] != "" for one in made]
 
     none, some = [False] * 8, [True] + [False] * 7
-    assert answers(QuestionAnswering(spec(), True)) == none
-    assert answers(QuestionAnswering(spec(), True, 0.75)) == some
-    assert answers(QuestionAnswering(spec(threshold=0.7), True, 9.0)) == none  # what the specification says goes first
-    assert answers(QuestionAnswering(spec(threshold=5.0), False)) == [True] * 8
-    assert answers(QuestionAnswering(spec(), False)) == [True] * 8
-    assert list(QuestionAnswering(spec(), True).predict(QUESTIONS, features, (scores,))[1]["best"][0]) == [
+    assert answers(answers_of(spec(), True)) == none
+    assert answers(answers_of(spec(), True, 0.75)) == some
+    assert answers(answers_of(spec(threshold=0.7), True, 9.0)) == none  # what the specification says goes first
+    assert answers(answers_of(spec(threshold=5.0), False)) == [True] * 8
+    assert answers(answers_of(spec(), False)) == [True] * 8
+    assert list(predict(answers_of(spec(), True), QUESTIONS, features, (scores,))[1]["best"][0]) == [
         "answer", "probability", "start", "end",
     ]  # fmt: skip
 
 
 def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
-    task = QuestionAnswering(spec(), True)
+    task = answers_of(spec(), True)
     features = encode(QUESTIONS)
     (scores,) = random_scores(features, 0)
     scores[:] = 0
@@ -62,24 +62,26 @@ def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
         scores[first[window] + features.labels[window], [0, 1]] = 5
         scores[first[window]] = 6  # too sure that there is none: 12 against 10
     scores[first[7]] = 8
-    before = task.score(QUESTIONS, features, (scores,))
+    before = score(task, QUESTIONS, features, (scores,))
     assert before.values["has_answer_f1"] == 0
     assert before.values["no_answer_f1"] == 1
     assert before.values["best_f1"] == 1
     assert before.values["f1"] == 1 / 8
-    fitted, _ = task.calibrate(QUESTIONS, features, (scores,))
-    assert fitted.threshold == before.details["best_f1"]["value"] == 2.0
+    fitted, _ = calibrated(task, QUESTIONS, features, (scores,))
+    assert fitted.output.threshold == before.details["best_f1"]["value"] == 2.0
     assert not any("threshold" in name for name in before.values)  # logits are no scores
-    after = fitted.score(QUESTIONS, features, (scores,))
+    after = score(fitted, QUESTIONS, features, (scores,))
     assert after.values["f1"] == after.values["exact"] == 1
     sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
     assert with_intervals(before) == {"f1", "exact", "loss"}  # of both sorts of questions, all are alike
     assert set(after.values) == {"f1", "exact", "calibration_error", "loss", "best_f1", "best_exact"} | sorts
     assert (after.details["articles"], after.details["threshold"]) == ("en", 2.0)
     only = QUESTIONS[:7]
-    assert task.calibrate(only, encode(only), (scores[: first[7]],))[0] is task
-    plain = QuestionAnswering(spec(), False)
-    assert set(plain.score(only, encode(only), (scores[: first[7]],)).values) == set(plain.metrics)
+    assert calibrated(task, only, encode(only), (scores[: first[7]],))[0] is task
+    plain = answers_of(spec(), False)
+    assert set(score(plain, only, encode(only), (scores[: first[7]],)).values) == set(plain.scorer.metrics) - set(
+        plain.scorer.undefined(only)
+    )
 
 
 def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
@@ -88,10 +90,10 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
     ]
     features = encode(questions)
     scores = refusing_scores(features, 3)
-    task, found = QuestionAnswering(spec(), True).calibrate(questions, features, scores)
-    assert task.threshold is not None
+    task, found = calibrated(answers_of(spec(), True), questions, features, scores)
+    assert task.output.threshold is not None
     told = found.details["fitted"]
-    assert (told["name"], told["value"], told["scored"]) == ("threshold", task.threshold, "cross-fitted")
+    assert (told["name"], told["value"], told["scored"]) == ("threshold", task.output.threshold, "cross-fitted")
     # Questions on one passage are in one half.
     passages = {text: number for number, text in enumerate(dict.fromkeys(one.context for one in questions))}
     second = halves([""] * len(passages))[[passages[one.context] for one in questions]]
@@ -103,17 +105,17 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
             chosen = [questions[i] for i in numbers]
             rows = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in numbers])
             parts[name] = (chosen, encode(chosen), (scores[0][rows],))
-        fitted, _ = QuestionAnswering(spec(), True).calibrate(*parts["others"])
-        assert fitted.threshold == threshold
-        expected.append(fitted.score(*parts["own"]).values["f1"])
+        fitted, _ = calibrated(answers_of(spec(), True), *parts["others"])
+        assert fitted.output.threshold == threshold
+        expected.append(score(fitted, *parts["own"]).values["f1"])
     assert found.values["f1"] == pytest.approx(np.mean(expected))
-    assert found.values["f1"] < task.score(questions, features, scores).values["f1"]
+    assert found.values["f1"] < score(task, questions, features, scores).values["f1"]
     few = QUESTIONS[:1] + QUESTIONS[7:]
     features = encode(few)
-    told = task.calibrate(few, features, random_scores(features, 0))[1].details["fitted"]
+    told = calibrated(task, few, features, random_scores(features, 0))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    given = QuestionAnswering(spec(threshold=1.0), True)
-    assert "fitted" not in given.calibrate(few, features, random_scores(features, 0))[1].details
+    given = answers_of(spec(threshold=1.0), True)
+    assert "fitted" not in calibrated(given, few, features, random_scores(features, 0))[1].details
 
 
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
@@ -121,9 +123,9 @@ def test_a_threshold_is_a_finite_number(threshold: float) -> None:
     with pytest.raises(
         PalavraError, match=r"^question_answering.threshold is -?(inf|nan): give a finite number of logits, 0 for .*"
     ):
-        QuestionAnswering(spec(), True).with_qa_options(threshold=threshold)
+        spec(threshold=threshold)
     with pytest.raises(PalavraError, match=r"threshold .* not a truth value and a number"):
-        QuestionAnswering.from_json(spec(), {"unanswerable": True, "threshold": threshold})
+        from_json(spec(), {"unanswerable": True, "threshold": threshold})
 
 
 def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
@@ -139,25 +141,24 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     asked = [{"question": one.question, "context": one.context} for one in QUESTIONS]
     assert all(one["answer"] and "no_answer_probability" not in one for one in plain.predict(asked))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(QuestionAnswering, "_prediction", None)  # scores alone need none
+        patch.setattr(AnswerOutput, "predictions", None)  # scores alone need none
         before = plain.score(QUESTIONS)
     assert before.values["no_answer_f1"] == 0
     assert {"has_answer_f1", "best_f1"} <= set(before.values)
     assert "threshold" not in before.details
-    silent = plain.with_qa_options(threshold=-1e9).predict(asked)
+    silent = plain.predict(asked, threshold=-1e9)
     assert all(one["answer"] == "" for one in silent)
     no_answer_margin = np.array(
         [math.log(one["no_answer_probability"] / one["best"][0]["probability"]) for one in silent]
     )
     for threshold in (0.0, float(np.median(no_answer_margin))):
-        refusing = plain.with_qa_options(threshold=threshold)
-        made = refusing.predict(asked)
+        made = plain.predict(asked, threshold=threshold)
         assert [one["answer"] == "" for one in made] == (no_answer_margin > threshold).tolist()
-        after = refusing.score(QUESTIONS)
+        after, _ = plain.evaluate(QUESTIONS, threshold=threshold)
         assert (after.details["threshold"], after.details["articles"]) == (threshold, "en")
         assert after.values["best_f1"] == before.values["best_f1"]
     assert {one["answer"] == "" for one in made} == {True, False}
-    assert plain.with_qa_options(articles="pt").score(QUESTIONS).details["articles"] == "pt"
+    assert plain.evaluate(QUESTIONS, articles="pt")[0].details["articles"] == "pt"
     file = tmp_path / "q.jsonl"
     rows = [{"id": i, "question": one.question, "context": one.context, "answers": [a.text for a in one.answers]}
             for i, one in enumerate(QUESTIONS)]  # fmt: skip
@@ -171,10 +172,10 @@ def test_a_model_that_has_diverged_is_an_error_and_no_refusal() -> None:
     features = encode(QUESTIONS)
     (scores,) = random_scores(features, 0)
     scores[5, 1] = np.nan
-    task = QuestionAnswering(spec(), True)
-    for use in (task.score, task.evaluate, task.calibrate):
+    task = answers_of(spec(), True)
+    for use in (score, evaluate, calibrated):
         with pytest.raises(PalavraError, match=r"outputs for 1 of \d+ tokens are not finite: it has diverged"):
-            use(QUESTIONS, features, (scores,))
+            use(task, QUESTIONS, features, (scores,))
 
 
 def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() -> None:
@@ -183,5 +184,5 @@ def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() ->
     refused = [replace(QUESTIONS[7], context=answered[0].context) for _ in range(30)]
     questions = answered + refused
     features = encode(questions)
-    _, found = QuestionAnswering(spec(), True).calibrate(questions, features, refusing_scores(features, 3))
+    _, found = calibrated(answers_of(spec(), True), questions, features, refusing_scores(features, 3))
     assert found.details["fitted"]["scored"] == "fitted-on"

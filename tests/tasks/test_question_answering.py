@@ -14,15 +14,32 @@ import torch.nn.functional as F
 import transformers
 from builders.models import scramble
 from builders.question_answering import QUESTIONS, WORDPIECE, ask, encode, random_scores, refusing_scores, spec
-from builders.tasks import TEXTS, batch_of, build, inferred, load_theirs, loss_of, overfit, with_intervals
+from builders.tasks import (
+    TEXTS,
+    answers_of,
+    batch_of,
+    build,
+    calibrated,
+    evaluate,
+    fit,
+    from_json,
+    inferred,
+    load_theirs,
+    loss_of,
+    overfit,
+    predict,
+    read,
+    score,
+    with_intervals,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.tasks.features import offsets_of
-from palavra.tasks.question_answering.answer_spans import best_spans
-from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.encoded_examples import offsets_of
+from palavra.tasks.question_answering import output as module
+from palavra.tasks.question_answering.answer_spans import best_spans, find_answers
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
@@ -32,8 +49,8 @@ from palavra.tokenizer.config import TokenizerConfig
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_packed_windows_score_as_alone(family: str) -> None:
-    task = QuestionAnswering(spec(stride=6), True)
-    features = task.encode(QUESTIONS, WORDPIECE, 40, family == "bert")
+    task = answers_of(spec(stride=6), True)
+    features = task.encoder.encode(QUESTIONS, WORDPIECE, 40, family == "bert")
     model = build(task, WORDPIECE.vocab_size, family).double()
     scramble(model)
     (packed,) = inferred(model, task, batch_of(features))
@@ -54,7 +71,7 @@ def test_packed_windows_score_as_alone(family: str) -> None:
     ]
     mean = float(torch.stack(each).mean())
     assert float(whole.mean) == pytest.approx(mean)
-    assert task.score(QUESTIONS, features, (packed,)).values["loss"] == pytest.approx(mean)
+    assert score(task, QUESTIONS, features, (packed,)).values["loss"] == pytest.approx(mean)
 
 
 def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
@@ -65,8 +82,8 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
     theirs: Any = transformers.BertForQuestionAnswering(config).eval()
     scramble(theirs)
     theirs.save_pretrained(tmp_path)
-    task = QuestionAnswering(spec(), True)
-    features = task.encode(QUESTIONS, WORDPIECE, 64, True)
+    task = answers_of(spec(), True)
+    features = task.encoder.encode(QUESTIONS, WORDPIECE, 64, True)
     (found,) = inferred(load_theirs(task, tmp_path), task, batch_of(features))
     assert features.segment_ids is not None
     tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
@@ -82,20 +99,20 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_eight_questions_are_learned_by_heart() -> None:
-    task = QuestionAnswering.fit(spec(stride=6), QUESTIONS)
-    assert task.unanswerable
-    features = task.encode(QUESTIONS, WORDPIECE, 40, True)
+    task = fit(spec(stride=6), QUESTIONS)
+    assert task.output.unanswerable
+    features = task.encoder.encode(QUESTIONS, WORDPIECE, 40, True)
     assert features.sequences > len(QUESTIONS)
     model = build(task, WORDPIECE.vocab_size, hidden_size=32, intermediate_size=64)
     assert overfit(model, task, features, 80) < 0.1
     result = inferred(model, task, batch_of(features))
-    predictions = task.predict(QUESTIONS, features, result)
+    predictions = predict(task, QUESTIONS, features, result)
     assert [one["answer"] for one in predictions] == ["1834", "the old harbour", "lighthouse", "um gato", "menina",
                                                       "maria", "300 coins", ""]  # fmt: skip
-    scores = task.score(QUESTIONS, features, result)
+    scores = score(task, QUESTIONS, features, result)
     assert scores.values["f1"] == scores.values["exact"] == 1.0
-    assert set(scores.values) >= set(task.metrics)
-    assert scores.main == task.metrics[0] == "f1"
+    assert set(scores.values) >= set(task.scorer.metrics)
+    assert scores.main == task.scorer.metrics[0] == "f1"
     assert scores.details["errors"] == []
 
 
@@ -118,10 +135,10 @@ def test_best_spans_are_the_best_of_all(data: st.DataObject, n: int, longest: in
 @given(seed=st.integers(0, 999), context=st.integers(24, 64), longest=st.integers(1, 12))
 def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, context: int, longest: int) -> None:
     features = encode(QUESTIONS, context, stride=7)
-    task = QuestionAnswering(spec(stride=7, max_answer_length=longest, n_best=4), False)
+    task = answers_of(spec(stride=7, max_answer_length=longest, n_best=4), False)
     scores = random_scores(features, seed)
     rows = offsets_of(features.row_counts)
-    for number, made in enumerate(task.predict(QUESTIONS, features, scores)):
+    for number, made in enumerate(predict(task, QUESTIONS, features, scores)):
         text = QUESTIONS[number].context
         every: dict[str, float] = {}
         for window in np.flatnonzero(features.example == number).tolist():
@@ -132,8 +149,8 @@ def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, c
                 for i in range(len(starts))
                 for j in range(i, min(len(starts), i + longest))
             ]
-            for score, answer in sorted(spans, reverse=True)[:20]:
-                every[answer] = max(score, every.get(answer, -np.inf))
+            for value, answer in sorted(spans, reverse=True)[:20]:
+                every[answer] = max(value, every.get(answer, -np.inf))
         expected = sorted(every, key=lambda one: -every[one])
         assert [one["answer"] for one in made["best"]] == expected[:4]
         shares = [one["probability"] for one in made["best"]]
@@ -150,8 +167,8 @@ def test_the_window_that_doubts_no_answer_most_says_how_probable_it_is(seed: int
     features = encode(QUESTIONS, 24, stride=7)
     scores = random_scores(features, seed)
     rows = offsets_of(features.row_counts)
-    task = QuestionAnswering(spec(stride=7), True)
-    for number, found in enumerate(task.find(QUESTIONS, features, scores)):
+    task = answers_of(spec(stride=7), True)
+    for number, found in enumerate(task.output.decode(QUESTIONS, features, scores).found):
         windows = np.flatnonzero(features.example == number)
         assert found.no_answer == pytest.approx(min(float(scores[0][rows[window]].sum()) for window in windows))
     assert np.bincount(features.example).max() > 2
@@ -159,32 +176,31 @@ def test_the_window_that_doubts_no_answer_most_says_how_probable_it_is(seed: int
 
 def test_only_scores_of_sorts_that_are_absent_are_not_defined() -> None:
     answered, refused = QUESTIONS[0], replace(QUESTIONS[0], answers=())
-    of_both = QuestionAnswering(TaskSpec(kind="question-answering"), True)
-    assert QuestionAnswering(TaskSpec(kind="question-answering"), False).undefined([answered]) == ()
+    of_both = answers_of(TaskSpec(kind="question-answering"), True)
     sorts = ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1", "best_exact")
-    assert of_both.undefined([answered]) == sorts
-    assert of_both.undefined([answered, refused]) == ()
-    assert of_both.undefined([refused]) == sorts[:2]
+    assert of_both.scorer.undefined([answered]) == sorts
+    assert of_both.scorer.undefined([answered, refused]) == ()
+    assert of_both.scorer.undefined([refused]) == sorts[:2]
 
 
 def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     features = encode(QUESTIONS)
     scores = refusing_scores(features, 3)
-    task = QuestionAnswering(spec(), True)
-    expected = task.score(QUESTIONS, features, scores), task.predict(QUESTIONS, features, scores)
+    task = answers_of(spec(), True)
+    expected = score(task, QUESTIONS, features, scores), predict(task, QUESTIONS, features, scores)
     searched: list[int] = []
-    search = QuestionAnswering.find
+    search = find_answers
 
-    def find(self: QuestionAnswering, examples: Sequence[Question], *rest: Any) -> Any:
+    def find(examples: Sequence[Question], *rest: Any) -> Any:
         searched.append(len(examples))
-        return search(self, examples, *rest)
+        return search(examples, *rest)
 
-    monkeypatch.setattr(QuestionAnswering, "find", find)
-    found, predictions = task.evaluate(QUESTIONS, features, scores)
+    monkeypatch.setattr(module, "find_answers", find)
+    found, predictions = evaluate(task, QUESTIONS, features, scores)
     assert (found.values, predictions) == (expected[0].values, expected[1])
     assert searched == [8]
-    fitted, found = task.calibrate(QUESTIONS, features, scores)
-    assert fitted.threshold is not None
+    fitted, found = calibrated(task, QUESTIONS, features, scores)
+    assert fitted.output.threshold is not None
     assert "fitted" in found.details
     assert searched == [8, 8]
 
@@ -199,7 +215,7 @@ def test_questions_on_one_passage_are_drawn_together() -> None:
     given = features.labels.astype(np.int64)
     given[50:] = features.row_counts[50:, None] - 1  # right on two passages, wrong on two: a full stop
     scores[first[:, None] + given, [[0, 1]]] = 9
-    found = QuestionAnswering(spec(), False).score(questions, features, (scores,))
+    found = score(answers_of(spec(), False), questions, features, (scores,))
     assert found.values["f1"] == 0.5
     assert with_intervals(found) == {"f1", "exact", "loss"}
     # Of four passages a sixteenth of the draws is all right, another all wrong; of a hundred questions none is.
@@ -207,8 +223,7 @@ def test_questions_on_one_passage_are_drawn_together() -> None:
     alone = replace(found, groups=None).intervals["f1"]
     assert 0.35 < alone.low < 0.5 < alone.high < 0.65
     assert (
-        QuestionAnswering(spec(), False).score(questions[:25], encode(questions[:25]), (scores[: first[25]],)).intervals
-        == {}
+        score(answers_of(spec(), False), questions[:25], encode(questions[:25]), (scores[: first[25]],)).intervals == {}
     )
 
 
@@ -222,9 +237,9 @@ def test_articles_are_those_that_are_asked_for() -> None:
     scores[before + 1, 0] = scores[number, 1] = 9
     values: dict[str, Any] = {}
     for articles in ("en", "pt", "none"):
-        task = QuestionAnswering(spec(articles=articles), False)
-        assert task.predict([question], features, (scores,))[0]["answer"] == "um gato"
-        found = task.score([question], features, (scores,))
+        task = answers_of(spec(articles=articles), False)
+        assert predict(task, [question], features, (scores,))[0]["answer"] == "um gato"
+        found = score(task, [question], features, (scores,))
         values[articles] = found.values["exact"], found.values["f1"]
         assert found.details["articles"] == articles
     assert values == {"en": (0.0, pytest.approx(2 / 3)), "pt": (1.0, 1.0), "none": (0.0, pytest.approx(2 / 3))}
@@ -234,7 +249,7 @@ def test_a_context_without_tokens_has_no_answer() -> None:
     for text in ("\x01\x02", TEXTS[0]):
         questions = [ask("who?", "\x01\x02"), ask("who?", text)]
         features = encode(questions)
-        made = QuestionAnswering(spec(), False).predict(questions, features, random_scores(features, 0))
+        made = predict(answers_of(spec(), False), questions, features, random_scores(features, 0))
         assert made[0] == {"answer": "", "probability": 1.0, "start": None, "end": None, "best": []}
         assert (made[1]["answer"] != "") == (text == TEXTS[0])
 
@@ -243,12 +258,12 @@ def test_a_context_without_tokens_has_no_answer() -> None:
 
 
 def test_inputs_are_mappings_or_pairs() -> None:
-    task = QuestionAnswering(spec(), False)
-    made = task.inputs([{"question": "who?", "context": "me", "more": 1}, ("who?", "me"), ["who?", "me"]])
+    task = answers_of(spec(), False)
+    made = task.reader.inputs([{"question": "who?", "context": "me", "more": 1}, ("who?", "me"), ["who?", "me"]])
     assert {(one.question, one.context, one.answers) for one in made} == {("who?", "me", ())}
     for wrong in ("who?", {"question": "who?"}, ("who?", " "), ("a", "b", "c"), ("a", 1)):
         with pytest.raises(PalavraError, match="input 2: wanted are a mapping with question and context"):
-            task.inputs([("who?", "me"), wrong])
+            task.reader.inputs([("who?", "me"), wrong])
 
 
 @pytest.mark.parametrize(
@@ -264,34 +279,41 @@ def test_an_answer_keeps_the_accent_of_its_last_letter(context: str, answer: str
                         where="t:1")  # fmt: skip
     config = TokenizerConfig(algorithm="wordpiece", vocab_size=80, strip_accents=True)
     stripping = Tokenizer.train([context, "o que?"] * 9, config)
-    task = QuestionAnswering(spec(), False)
-    features = task.encode([question], stripping, 64, True)
+    task = answers_of(spec(), False)
+    features = task.encoder.encode([question], stripping, 64, True)
     scores = np.full((int(features.row_counts.sum()), 2), -9.0, dtype=np.float32)
     scores[features.labels[0, 0], 0] = scores[features.labels[0, 1], 1] = 9.0
-    (found,) = task.predict([question], features, (scores,))
+    (found,) = predict(task, [question], features, (scores,))
     assert found["answer"] == answer == context[found["start"] : found["end"]]
-    assert task.score([question], features, (scores,)).values["exact"] == 1.0
+    assert score(task, [question], features, (scores,)).values["exact"] == 1.0
 
 
 def test_read_fit_and_summary(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"id": 1, "question": "who?", "context": "it is me", "answers": ["me"]}\n')
-    examples = QuestionAnswering.read(spec(), str(path))
-    task = QuestionAnswering.fit(spec(), examples)
-    assert (task.unanswerable, task.summary(examples)) == (False, {"examples": 1, "contexts": 1, "unanswerable": 0})
-    assert [task.stratification_keys(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
+    examples = read(spec(), str(path))
+    task = fit(spec(), examples)
+    assert (task.output.unanswerable, task.encoder.summary(examples)) == (
+        False,
+        {"examples": 1, "contexts": 1, "unanswerable": 0},
+    )
+    assert [task.reader.strata(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
     with pytest.raises(PalavraError, match=r"no column 'q'.*question="):
-        QuestionAnswering.read(replace(spec(), columns=Columns(question="q")), str(path))
+        read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):
-        QuestionAnswering.fit(spec(), [replace(examples[0], answers=())])
+        fit(spec(), [replace(examples[0], answers=())])
     for wrong in (Answer("me", 5), Answer("you", 0), Answer("me", -2), Answer(" ", 2)):
         with pytest.raises(PalavraError, match=r"q.jsonl:1: the answer '.*' is not at character -?\d of the context"):
-            task.check([replace(examples[0], answers=(wrong,))])
+            task.encoder.check([replace(examples[0], answers=(wrong,))])
 
 
 def test_labels_survive_json() -> None:
-    for task in (QuestionAnswering(spec(), True, 1.5), QuestionAnswering(spec(), False)):
-        again = QuestionAnswering.from_json(task.spec, task.labels_to_json())
-        assert (again.unanswerable, again.threshold, again.limit) == (task.unanswerable, task.threshold, task.limit)
+    for task in (answers_of(spec(), True, 1.5), answers_of(spec(), False)):
+        again = from_json(task.spec, task.output.to_json())
+        assert (again.output.unanswerable, again.output.threshold, again.output.limit) == (
+            task.output.unanswerable,
+            task.output.threshold,
+            task.output.limit,
+        )
     with pytest.raises(PalavraError, match="task task: unanswerable is 1"):
-        QuestionAnswering.from_json(spec(), {"unanswerable": 1})
+        from_json(spec(), {"unanswerable": 1})

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data.squad import Answer, Question
-from palavra.tasks.features import offsets_of
+from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.question_answering.encoding import (
     LONGEST_QUESTION,
     EncodedQuestions,

@@ -12,7 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
-from builders.tasks import batch_of, build, gradients, inferred, overfit, trained, with_intervals
+from builders.tasks import (
+    batch_of,
+    build,
+    fit,
+    from_json,
+    gradients,
+    inferred,
+    overfit,
+    predict,
+    read,
+    score,
+    trained,
+    values_of,
+    with_intervals,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
@@ -20,9 +34,8 @@ from torch import nn
 
 from palavra.api.evaluate import TaskEvaluation
 from palavra.errors import PalavraError
-from palavra.tasks.regression.task import Regression
+from palavra.metrics.scores import Scores
 from palavra.tasks.spec import Columns, TaskSpec
-from palavra.tasks.task import Scores
 from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
 
@@ -59,7 +72,7 @@ def write(path: Path, text: str) -> str:
 
 def test_numbers_are_read_with_either_decimal_sign(tmp_path: Path) -> None:
     source = write(tmp_path / "t.csv", '\ufefftext;label\nbom;3,5\nmau; -2.25 \n"o; que";1e2\nfrio;\u22121\n')
-    examples = Regression.read(SPEC, source)
+    examples = read(SPEC, source)
     assert [(one.first, one.label) for one in examples] == [
         ("bom", (3.5,)),
         ("mau", (-2.25,)),
@@ -70,12 +83,12 @@ def test_numbers_are_read_with_either_decimal_sign(tmp_path: Path) -> None:
 
 def test_several_targets_and_pairs(tmp_path: Path) -> None:
     source = write(tmp_path / "t.csv", "text,stars,price\na,5,1.5\nb,4,2\n")
-    examples = Regression.read(TWO, source)
-    task = Regression.fit(TWO, examples)
+    examples = read(TWO, source)
+    task = fit(TWO, examples)
     assert [one.label for one in examples] == [(5.0, 1.5), (4.0, 2.0)]
-    assert (task.names, task.mean) == (("stars", "price"), (4.5, 1.75))
-    assert task.summary(examples)["targets"]["price"] == {"lowest": 1.5, "mean": 1.75, "highest": 2.0}
-    pairs = Regression.read(PAIRS, write(tmp_path / "p.csv", "one,other,score\na,b,1\nc,d,2\n"))
+    assert (task.output.names, task.output.mean) == (("stars", "price"), (4.5, 1.75))
+    assert task.encoder.summary(examples)["targets"]["price"] == {"lowest": 1.5, "mean": 1.75, "highest": 2.0}
+    pairs = read(PAIRS, write(tmp_path / "p.csv", "one,other,score\na,b,1\nc,d,2\n"))
     assert [(one.first, one.second, one.label) for one in pairs] == [("a", "b", (1.0,)), ("c", "d", (2.0,))]
 
 
@@ -83,46 +96,46 @@ def test_several_targets_and_pairs(tmp_path: Path) -> None:
 def test_what_is_no_number_names_the_line(tmp_path: Path, value: str) -> None:
     source = write(tmp_path / "t.csv", f'text,label\nfine,1\nbad,"{value}"\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.csv:3: label is '[^\n]*', not a number[^\n]*: [^\n]*$"):
-        Regression.read(SPEC, source)
+        read(SPEC, source)
 
 
 @pytest.mark.parametrize("value", ["1.000,50", "1 000,5", "12\u00a0000", "1'000.5"])
 def test_digits_in_groups_say_so(tmp_path: Path, value: str) -> None:
     source = write(tmp_path / "t.csv", f'text,label\nfine,1\nbad,"{value}"\n')
     with pytest.raises(PalavraError, match="not a number: write it without signs between thousands or remove the line"):
-        Regression.read(SPEC, source)
+        read(SPEC, source)
 
 
 @pytest.mark.parametrize("value", ["true", "null", "[1]", '{"a": 1}', '"x"'])
 def test_what_is_no_number_in_json_names_the_line(tmp_path: Path, value: str) -> None:
     source = write(tmp_path / "t.jsonl", f'{{"text": "a", "label": 1}}\n\n{{"text": "b", "label": {value}}}\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.jsonl:3: label is [^\n]*, not a number: [^\n]*$"):
-        Regression.read(SPEC, source)
+        read(SPEC, source)
 
 
 def test_a_number_beyond_all_names_the_line(tmp_path: Path) -> None:
     source = write(tmp_path / "t.jsonl", f'{{"text": "a", "label": {10**400}}}\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.jsonl:1: label is 1000[^\n]{,50}, not a number[^\n]*$"):
-        Regression.read(SPEC, source)
+        read(SPEC, source)
     large = write(tmp_path / "l.jsonl", '{"text": "a", "label": 1e200}\n')
     with pytest.raises(PalavraError, match=r"^[^\n]*l\.jsonl:1: label is [^\n]*$"):
-        Regression.read(SPEC, large)
+        read(SPEC, large)
 
 
 def test_a_nan_in_parquet_names_the_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["x", "y"], "label": [1.0, float("nan")]}), tmp_path / "t.parquet")
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.parquet:row 2: label is nan, not a number[^\n]*$"):
-        Regression.read(SPEC, str(tmp_path / "t.parquet"))
+        read(SPEC, str(tmp_path / "t.parquet"))
 
 
 def test_a_missing_target_names_the_column(tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"^[^\n]*t\.csv:2: no column 'price'[^\n]*$"):
-        Regression.read(TWO, write(tmp_path / "t.csv", "text,stars\na,1\n"))
+        read(TWO, write(tmp_path / "t.csv", "text,stars\na,1\n"))
 
 
 def test_one_value_everywhere_is_an_error() -> None:
     with pytest.raises(PalavraError, match=r"^train\.csv: price is 2 everywhere, so there is nothing to learn[^\n]*$"):
-        Regression.fit(TWO, examples_of([(1, 2), (3, 2)]))
+        fit(TWO, examples_of([(1, 2), (3, 2)]))
 
 
 # The loss
@@ -130,12 +143,12 @@ def test_one_value_everywhere_is_an_error() -> None:
 
 def test_loss_and_gradient_are_torchs_mean_squared_error(tokenizer: Tokenizer) -> None:
     examples = examples_of([(1.0, 2.0), (-3.0, 0.5), (0.0, 4.0)])
-    task = Regression.fit(TWO, examples)
+    task = fit(TWO, examples)
     output = nn.Linear(5, 2)
     x = torch.randn(3, 5, requires_grad=True)
-    batch = batch_of(task.encode(examples, tokenizer, 32, False))
+    batch = batch_of(task.encoder.encode(examples, tokenizer, 32, False))
     assert batch.labels.dtype == torch.float32
-    loss = task.loss(output, x, batch)
+    loss = task.output.loss(output, x, batch)
     assert loss.count == 3
     targets = np.array([one.label for one in examples])
     standardized = (targets - targets.mean(0)) / targets.std(0)
@@ -148,9 +161,9 @@ def test_loss_and_gradient_are_torchs_mean_squared_error(tokenizer: Tokenizer) -
 @given(cuts=st.sets(st.integers(1, 5)))
 def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts: set[int]) -> None:
     examples = examples_of([(float(n % 4), n / 2) for n in range(6)])
-    task = Regression.fit(TWO, examples)
+    task = fit(TWO, examples)
     model = build(task, tokenizer.vocab_size)
-    features = task.encode(examples, tokenizer, 64, True)
+    features = task.encoder.encode(examples, tokenizer, 64, True)
     found = [gradients(model, task, features, bounds) for bounds in ([0, 6], [0, *sorted(cuts), 6])]
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5)
@@ -158,9 +171,12 @@ def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts
 
 def test_a_new_output_guesses_the_mean(tokenizer: Tokenizer) -> None:
     examples = examples_of([(100.0, -3.0), (300.0, -5.0)])
-    task = Regression.fit(TWO, examples)
+    task = fit(TWO, examples)
     nothing = np.zeros((2, 2), dtype=np.float32)
-    assert task.values(examples, task.encode(examples, tokenizer, 32, False), (nothing,)).tolist() == [[200, -4]] * 2
+    assert (
+        values_of(task, examples, task.encoder.encode(examples, tokenizer, 32, False), (nothing,)).tolist()
+        == [[200, -4]] * 2
+    )
 
 
 # Predictions
@@ -170,18 +186,20 @@ def test_a_new_output_guesses_the_mean(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_a_few_examples_are_learned_by_heart(tokenizer: Tokenizer, family: str, pair: bool) -> None:
     examples = examples_of([(1.0, 1.0), (2.0, -1.0), (0.5, 0.0), (-1.0, 0.5)], pair)
-    task = Regression.fit(TWO, examples)
+    task = fit(TWO, examples)
     model = build(task, tokenizer.vocab_size, family)
-    features = task.encode(examples, tokenizer, 64, True)
+    features = task.encoder.encode(examples, tokenizer, 64, True)
     assert (features.segment_ids is not None) is pair
     assert overfit(model, task, features, 200) < 0.05
     found = inferred(model, task, batch_of(features))
-    predictions = task.predict(examples, features, found)
-    values = task.values(examples, features, found)
-    np.testing.assert_allclose(values, found[0] * np.array(task.deviation) + np.array(task.mean), rtol=1e-6)
+    predictions = predict(task, examples, features, found)
+    values = values_of(task, examples, features, found)
+    np.testing.assert_allclose(
+        values, found[0] * np.array(task.output.deviation) + np.array(task.output.mean), rtol=1e-6
+    )
     np.testing.assert_allclose([list(one["value"].values()) for one in predictions], values, rtol=1e-6)
     assert list(predictions[0]["value"]) == ["stars", "price"]
-    assert task.score(examples, features, found).values["pearson"] > 0.95
+    assert score(task, examples, features, found).values["pearson"] > 0.95
 
 
 def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
@@ -189,11 +207,11 @@ def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
     targets = random.normal(size=(9, 1))
     values = (targets + random.normal(size=(9, 1))).astype(np.float32)
     examples = examples_of(targets.tolist())
-    task = Regression.fit(SPEC, examples)
-    said = ((values - np.array(task.mean)) / np.array(task.deviation)).astype(np.float32)
-    scores = task.score(examples, task.encode(examples, tokenizer, 32, False), (said,))
+    task = fit(SPEC, examples)
+    said = ((values - np.array(task.output.mean)) / np.array(task.output.deviation)).astype(np.float32)
+    scores = score(task, examples, task.encoder.encode(examples, tokenizer, 32, False), (said,))
     assert scores.main == "pearson"
-    assert set(scores.values) == set(task.metrics) == with_intervals(scores)
+    assert set(scores.values) == set(task.scorer.metrics) == with_intervals(scores)
     assert scores.intervals["pearson"].low < scores.values["pearson"] < scores.intervals["pearson"].high
     assert scores.values["pearson"] == pytest.approx(pearsonr(targets[:, 0], values[:, 0])[0])
     assert scores.values["spearman"] == pytest.approx(spearmanr(targets[:, 0], values[:, 0])[0])
@@ -207,30 +225,30 @@ def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("targets", [[(1.0,), (1.0,)], [(1.0,), (2.0,)], [(1.0,)]])
 def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targets: list[tuple[float]]) -> None:
-    task = Regression.fit(SPEC, examples_of([(1.0,), (2.0,)]))
+    task = fit(SPEC, examples_of([(1.0,), (2.0,)]))
     examples = examples_of(targets)
-    features = task.encode(examples, tokenizer, 32, False)
-    scores = task.score(examples, features, (np.full((len(targets), 1), 1.5, dtype=np.float32),))
+    features = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, features, (np.full((len(targets), 1), 1.5, dtype=np.float32),))
     assert {"pearson", "spearman"}.isdisjoint(scores.values)
     assert with_intervals(scores) <= {"mse", "rmse", "mae", "r2", "loss"}
-    assert len(scores.statistics()) == 2  # nothing is ranked
+    assert len(scores.statistics) == 2  # nothing is ranked
     assert all(np.isfinite(value) for value in scores.values.values())
 
 
 def test_windows_are_averaged(tokenizer: Tokenizer) -> None:
     long = replace(examples_of([(1.0,)])[0], first=" ".join(TEXTS))
-    task = Regression.fit(SPEC, examples_of([(1.0,), (2.0,)]))
-    features = task.encode([long], tokenizer, 12, False, split=True)
+    task = fit(SPEC, examples_of([(1.0,), (2.0,)]))
+    features = task.encoder.encode([long], tokenizer, 12, False, windowed=True)
     values = np.arange(features.sequences, dtype=np.float32)[:, None]
     assert features.sequences > 2
     assert features.labels.tolist() == [[-1.0]] * features.sequences
-    assert task.predict([long], features, (values,)) == [{"value": pytest.approx(1.5 + 0.5 * values.mean())}]
+    assert predict(task, [long], features, (values,)) == [{"value": pytest.approx(1.5 + 0.5 * values.mean())}]
 
 
 def test_labels_survive_json() -> None:
-    task = Regression.fit(TWO, examples_of([(1.0, 2.0), (3.0, 4.5)]))
-    again = Regression.from_json(task.spec, json.loads(json.dumps(task.labels_to_json())))
-    assert vars(again) == vars(task)
+    task = fit(TWO, examples_of([(1.0, 2.0), (3.0, 4.5)]))
+    again = from_json(task.spec, json.loads(json.dumps(task.output.to_json())))
+    assert (again.output, again.encoder, again.scorer) == (task.output, task.encoder, task.scorer)
 
 
 @pytest.mark.parametrize("value", ["1,000", "12,345", "-999,999"])
@@ -238,7 +256,7 @@ def test_a_comma_that_may_part_thousands_is_refused(tmp_path: Path, value: str) 
     path = tmp_path / "t.csv"
     path.write_text(f"text;label\na;5\nb;{value}\n", encoding="utf-8")
     with pytest.raises(PalavraError, match=r"t\.csv:3: label is .* thousand"):
-        Regression.read(TaskSpec(kind="regression"), str(path))
+        read(TaskSpec(kind="regression"), str(path))
 
 
 @pytest.mark.parametrize(
@@ -259,11 +277,11 @@ def test_what_a_sign_means_the_other_numbers_tell(tmp_path: Path, numbers: list[
     path.write_text("text;label\n" + "".join(f"a;{number}\n" for number in numbers), encoding="utf-8")
     if isinstance(meant, str):
         with pytest.raises(PalavraError) as caught:
-            Regression.read(TaskSpec(kind="regression"), str(path))
+            read(TaskSpec(kind="regression"), str(path))
         assert meant in str(caught.value)
     else:
-        read = Regression.read(TaskSpec(kind="regression"), str(path))
-        assert [one.label for one in read] == [(number,) for number in meant]
+        found = read(TaskSpec(kind="regression"), str(path))
+        assert [one.label for one in found] == [(number,) for number in meant]
 
 
 def test_an_evaluation_tells_each_of_several_targets_in_its_own_units(tmp_path: Path) -> None:
@@ -271,7 +289,7 @@ def test_an_evaluation_tells_each_of_several_targets_in_its_own_units(tmp_path: 
         {"name": "stars", "mse": 4.0, "rmse": 2.0, "r2": None},
         {"name": "price", "mse": 9.0, "rmse": 3.0, "r2": 0.5},
     ]
-    scores = Scores(main="pearson", values={"mse": 6.5}, examples=2, details={"per_target": rows}, statistics=list)
+    scores = Scores(main="pearson", values={"mse": 6.5}, examples=2, details={"per_target": rows}, statistics=())
     lines = TaskEvaluation(task="t", scores=scores, predictions=[{}, {}]).lines()
     assert [line.split() for line in lines[1:3]] == [
         ["stars", "mse", "4.0000,", "rmse", "2.0000"], ["price", "mse", "9.0000,", "rmse", "3.0000,", "r2", "0.5000"],

@@ -23,7 +23,7 @@ from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
 from palavra.losses import Loss
 from palavra.run_records import TaskScores
-from palavra.tasks.labels import heaviest
+from palavra.tasks.class_output import heaviest
 from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.typed_json import to_json
@@ -37,7 +37,7 @@ def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
     with torch.no_grad():
         s.fill_(0.7)
     batch = features["stars"].batch(np.arange(6), "stars")
-    plain = tasks["stars"].loss(model.head("stars").output, model(batch, layout_of(batch)), batch)
+    plain = tasks["stars"].output.loss(model.head("stars").output, model(batch, layout_of(batch)), batch)
     found: Loss = objective.loss(model, batch, layout_of(batch))
     torch.testing.assert_close(found.mean, 2 * plain.mean * torch.exp(torch.tensor(-0.7)) + 0.35)
     found.mean.backward()
@@ -117,7 +117,7 @@ def test_tasks_share_a_body_and_are_evaluated_apart(
     loaded = FineTunedModel.load(tmp_path / "out", device="cpu")
     for name in ("mood", "stars"):
         task = loaded.tasks[name]
-        again = loaded.score(task.read(task.spec, str(reviews / "test.csv")), task=name)
+        again = loaded.score(task.reader.read(str(reviews / "test.csv")), task=name)
         assert again.values == pytest.approx(dict(finished.scores[name]["test"].values), abs=1e-5)
     last = tmp_path / "out" / "checkpoints" / f"step-{finished.steps}" / "weights.safetensors"
     learned = {key: float(value) for key, value in load_file(last).items() if "log_variances" in key}

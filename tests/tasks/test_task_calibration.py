@@ -6,24 +6,22 @@ import numpy as np
 import pytest
 from builders.classification import SEVERAL, examples_of
 from builders.question_answering import QUESTIONS, encode, random_scores, spec
-from builders.tasks import trained
+from builders.tasks import answers_of, evaluate, fit, predict, score, trained
 from builders.token_classification import EXAMPLES, SPEC, WORDPIECE
 from scipy.special import logit
 
 from palavra.finetuning.run_info import split_scores
 from palavra.metrics.calibration import expected_calibration_error
+from palavra.metrics.scores import Scores
 from palavra.report.records import EvaluatedTask
 from palavra.report.tasks import task_section
 from palavra.run_records import TaskScores
-from palavra.tasks.question_answering.task import QuestionAnswering
-from palavra.tasks.sequence_classification.task import SequenceClassification
-from palavra.tasks.task import Scores, Task
-from palavra.tasks.token_classification.task import TokenClassification
+from palavra.tasks.task import AnyTask
 
 
-def shown(task: Task[Any], scores: Scores) -> dict[str, Any]:
+def shown(task: AnyTask, scores: Scores) -> dict[str, Any]:
     """The section of the report, whose picture of calibration has to be there."""
-    assert "calibration_error" in task.metrics
+    assert "calibration_error" in task.scorer.metrics
     assert scores.values["calibration_error"] > 0
     found = TaskScores(name="task", kind=task.spec.kind, selection_metric="", splits={"test": split_scores(scores)})
     section = task_section(EvaluatedTask.of(None, found), alone=True)
@@ -34,10 +32,10 @@ def shown(task: Task[Any], scores: Scores) -> dict[str, Any]:
 
 def test_label_sets_have_calibration_and_confident_errors() -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b",)])
-    task = SequenceClassification.fit(SEVERAL, examples)
-    features = task.encode(examples, trained(), 32, False)
+    task = fit(SEVERAL, examples)
+    features = task.encoder.encode(examples, trained(), 32, False)
     p = np.array([[0.9, 0.2], [0.7, 0.1], [0.4, 0.3], [0.95, 0.6]])
-    scores = task.score(examples, features, (logit(p).astype(np.float32),))
+    scores = score(task, examples, features, (logit(p).astype(np.float32),))
     gold = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], dtype=bool)
     expected = expected_calibration_error(np.maximum(p, 1 - p).ravel(), ((p >= 0.5) == gold).ravel())
     assert scores.values["calibration_error"] == pytest.approx(expected, abs=1e-6)
@@ -51,13 +49,13 @@ def test_label_sets_have_calibration_and_confident_errors() -> None:
 
 
 def test_labelled_words_have_calibration() -> None:
-    task = TokenClassification.fit(SPEC, EXAMPLES)
-    features = task.encode(EXAMPLES, WORDPIECE, 64, False)
+    task = fit(SPEC, EXAMPLES)
+    features = task.encoder.encode(EXAMPLES, WORDPIECE, 64, False)
     random = np.random.default_rng(0)
-    p = random.dirichlet(np.full(len(task.labels), 0.3), size=len(features.rows)) + 1e-6
+    p = random.dirichlet(np.full(len(task.output.labels), 0.3), size=len(features.rows)) + 1e-6
     log_p = np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
-    scores = task.score(EXAMPLES, features, (log_p,))
-    predicted = task.predict(EXAMPLES, features, (log_p,))
+    scores = score(task, EXAMPLES, features, (log_p,))
+    predicted = predict(task, EXAMPLES, features, (log_p,))
     sure = [value for one in predicted for value in one["probabilities"]]
     said = [label for one in predicted for label in one["labels"]]
     right = [one == other for one, other in zip(said, (x for e in EXAMPLES for x in e.labels or ()), strict=True)]
@@ -68,8 +66,8 @@ def test_labelled_words_have_calibration() -> None:
 
 @pytest.mark.parametrize("unanswerable", [False, True])
 def test_answers_have_calibration_and_errors_their_probability(unanswerable: bool) -> None:
-    task, features = QuestionAnswering(spec(), unanswerable), encode(QUESTIONS)
-    scores, predictions = task.evaluate(QUESTIONS, features, random_scores(features, 3))
+    task, features = answers_of(spec(), unanswerable), encode(QUESTIONS)
+    scores, predictions = evaluate(task, QUESTIONS, features, random_scores(features, 3))
     right = [
         one["answer"] in {answer.text for answer in question.answers} if question.answers else one["answer"] == ""
         for one, question in zip(predictions, QUESTIONS, strict=True)

@@ -27,7 +27,7 @@ from builders.task_directories import (
     theirs,
     with_head,
 )
-from builders.tasks import trained
+from builders.tasks import classification_of, trained
 from transformers import AutoConfig, AutoModel
 
 from palavra.errors import PalavraError
@@ -42,9 +42,8 @@ from palavra.tasks.saved_model import (
     load_task_model,
     save_task_model,
 )
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 
 
@@ -59,7 +58,7 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 @pytest.mark.parametrize(("family", "pooling"), [("bert", "cls"), ("modernbert", "cls"), ("modernbert", "mean")])
 def test_transformers_gives_our_logits(
-    tokenizer: Tokenizer, tmp_path: Path, task: Task[Any], family: str, pooling: Any
+    tokenizer: Tokenizer, tmp_path: Path, task: AnyTask, family: str, pooling: Any
 ) -> None:
     task = with_head(task, HeadConfig(pooling=pooling, dropout=0.25))
     model = build(tokenizer, {"task": task}, family)
@@ -69,7 +68,7 @@ def test_transformers_gives_our_logits(
     assert np.ptp(ours) > 0.1
     np.testing.assert_allclose(comparable(logits, task), comparable(ours, task), atol=1e-4)
     assert found.config.classifier_dropout == 0.25
-    values = task.config_values()
+    values = task.output.config_values()
     assert found.config.id2label == {int(number): label for number, label in values["id2label"].items()}
     assert found.config.problem_type == values["problem_type"]
 
@@ -82,8 +81,8 @@ def test_transformers_gives_our_logits(
         (TARGETS, ["x", "y"], "regression"),
     ],
 )
-def test_config_says_what_the_numbers_mean(task: Task[Any], labels: list[str], problem: str) -> None:
-    values = task.config_values()
+def test_config_says_what_the_numbers_mean(task: AnyTask, labels: list[str], problem: str) -> None:
+    values = task.output.config_values()
     assert [values["id2label"][str(number)] for number in range(len(labels))] == labels
     assert [values["label2id"][label] for label in labels] == list(range(len(labels)))
     assert values["problem_type"] == problem
@@ -149,7 +148,7 @@ def test_their_pairs_have_our_logits(tokenizer: Tokenizer, tmp_path: Path) -> No
     np.testing.assert_allclose(comparable(theirs(tmp_path, PAIR)[1], PAIR), comparable(ours, PAIR), atol=1e-4)
 
 
-MANY = SequenceClassification(
+MANY = classification_of(
     TaskSpec(kind="classification", multilabel=False), tuple(f"k{n:03}" for n in range(120)), range(1, 121)
 )
 OURS: dict[str, Tasks] = {
@@ -178,7 +177,7 @@ def test_what_transformers_has_not_is_said_and_survives(
     assert list(loaded.tasks) == list(tasks)
     for name, task in tasks.items():
         read = loaded.tasks[name]
-        assert (read.spec, read.labels_to_json()) == (task.spec, task.labels_to_json())
+        assert (read.spec, read.output.to_json()) == (task.spec, task.output.to_json())
         ours = logits_of(model, name, task, tokenizer)
         np.testing.assert_array_equal(logits_of(loaded.model, name, read, tokenizer), ours)
         assert describe_head(loaded.model, name) == describe_head(model, name)
@@ -189,14 +188,14 @@ def test_what_transformers_has_not_is_said_and_survives(
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
-def test_what_is_saved_is_what_is_loaded(tokenizer: Tokenizer, tmp_path: Path, task: Task[Any]) -> None:
+def test_what_is_saved_is_what_is_loaded(tokenizer: Tokenizer, tmp_path: Path, task: AnyTask) -> None:
     model = build(tokenizer, {"task": task})
     save(model, {"task": task}, tokenizer, tmp_path)
     loaded = load_task_model(tmp_path)
     state = loaded.model.state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(state[name], value), name
-    assert (loaded.tasks["task"].spec, loaded.tasks["task"].labels_to_json()) == (task.spec, task.labels_to_json())
+    assert (loaded.tasks["task"].spec, loaded.tasks["task"].output.to_json()) == (task.spec, task.output.to_json())
 
 
 def test_a_family_without_heads_in_transformers_is_saved_too(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from palavra.errors import PalavraError
+from palavra.model.task_heads import check_head_name
 from palavra.tasks.saved_model import TASK_FILE, is_task_directory, load_task_model
 from palavra.tasks.spec import TaskSpec
 from palavra.tokenizer import Tokenizer
@@ -94,4 +95,4 @@ def test_only_what_is_learned_is_stored(saved: Path) -> None:
 @pytest.mark.parametrize("name", ["values", "train", "type", "keys", "a.b", "1a", ""])
 def test_a_name_that_would_clash_is_an_error(name: str) -> None:
     with pytest.raises(PalavraError, match=r"^task name [^\n]*$"):
-        TaskSpec(kind="classification", name=name)
+        check_head_name(TaskSpec(kind="classification", name=name).name)

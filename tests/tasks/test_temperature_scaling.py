@@ -10,7 +10,7 @@ import torch
 from builders.classification import SEVERAL, SPEC, examples_of
 from builders.task_directories import SEVERAL as SETS
 from builders.task_directories import SINGLE, TEXTS, build, save, theirs, with_head
-from builders.tasks import trained
+from builders.tasks import calibrated, choices_of, classification_of, fit, from_json, predict, score, trained, words_of
 from scipy.special import expit, log_softmax, softmax
 
 from palavra.inference.finetuned import FineTunedModel
@@ -19,12 +19,10 @@ from palavra.model.compute import choose_compute
 from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.model.task_outputs.layers import Softmax
-from palavra.tasks.multiple_choice.task import ChoiceExample, MultipleChoice
-from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tasks.spec import TaskSpec, TokenClassificationOptions
-from palavra.tasks.task import Task
+from palavra.tasks.task import DecodeOptions
 from palavra.tasks.token_classification.examples import TaggedSentence
-from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 
 
@@ -33,9 +31,8 @@ def tokenizer() -> Tokenizer:
     return trained()
 
 
-def at(task: Task[Any], temperature: float) -> SequenceClassification:
-    assert isinstance(task, SequenceClassification)
-    return SequenceClassification(task.spec, task.labels, task.counts, temperature)
+def at(task: Any, temperature: float) -> Any:
+    return classification_of(task.spec, task.output.labels, task.output.counts, temperature)
 
 
 def sentence_of(words: tuple[str, ...], labels: list[str]) -> TaggedSentence:
@@ -50,7 +47,7 @@ def best(predictions: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("task", [SINGLE, SETS], ids=["single", "several"])
 def test_transformers_gives_probabilities_at_the_fitted_temperature(
-    tokenizer: Tokenizer, tmp_path: Path, task: SequenceClassification
+    tokenizer: Tokenizer, tmp_path: Path, task: Any
 ) -> None:
     warm = at(task, 2.5)
     model = build(tokenizer, {"task": warm})
@@ -59,15 +56,15 @@ def test_transformers_gives_probabilities_at_the_fitted_temperature(
     cold = best(FineTunedModel(model, {"task": task}, tokenizer, compute).predict(TEXTS))
     assert save(model, {"task": warm}, tokenizer, tmp_path)
     logits = theirs(tmp_path, warm)[1].numpy()
-    probabilities = expit(logits) if task.multilabel else softmax(logits, 1)
+    probabilities = expit(logits) if task is SETS else softmax(logits, 1)
     loaded = FineTunedModel.load(tmp_path, device="cpu")
     again = best(loaded.predict(TEXTS))
     for number, row in enumerate(probabilities):
-        for label, probability in zip(task.labels, row.tolist(), strict=True):
+        for label, probability in zip(task.output.labels, row.tolist(), strict=True):
             assert again[number][label] == pytest.approx(probability, abs=1e-5)
             assert live[number][label] == pytest.approx(probability, abs=1e-5)
     assert max(abs(one[label] - other[label]) for one, other in zip(live, cold, strict=True) for label in one) > 0.01
-    assert loaded.task()[1].labels_to_json()["temperature"] == 1.0
+    assert loaded.task()[1].output.to_json()["temperature"] == 1.0
 
 
 @pytest.mark.parametrize("name", ["softmax", "sampled", "hierarchical"])
@@ -81,7 +78,7 @@ def test_a_temperature_is_applied_once_after_loading(tokenizer: Tokenizer, tmp_p
     loaded = FineTunedModel.load(tmp_path, device="cpu")
     for one, other in zip(live, best(loaded.predict(TEXTS)), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
-    assert loaded.task()[1].labels_to_json()["temperature"] == (1.0 if is_linear(model.head("task").output) else 0.4)
+    assert loaded.task()[1].output.to_json()["temperature"] == (1.0 if is_linear(model.head("task").output) else 0.4)
 
 
 def test_only_linear_outputs_are_rescaled() -> None:
@@ -90,7 +87,7 @@ def test_only_linear_outputs_are_rescaled() -> None:
     torch.testing.assert_close(rescaled(linear, scale, shift)(x), linear(x) * scale + shift)
     task = with_head(SINGLE, SINGLE.spec.head, OutputConfig(name="hierarchical"))
     with pytest.raises(ValueError, match="Hierarchical are not those of one linear layer"):
-        rescaled(task.build_output(4), scale, shift)
+        rescaled(task.output.build(4), scale, shift)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
@@ -110,18 +107,20 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     logits = random.normal(size=(60, 2)) * 2
     chosen = random.random(logits.shape) < expit(logits)
     examples = examples_of([tuple(name for name, own in zip("ab", row, strict=True) if own) for row in chosen])
-    features = SequenceClassification.fit(SEVERAL, examples).encode(examples, tokenizer, 32, False)
+    features = fit(SEVERAL, examples).encoder.encode(examples, tokenizer, 32, False)
     found = ((5 * logits).astype(np.float32),)
-    task = SequenceClassification.fit(replace(SEVERAL, temperature=True), examples)
-    fitted, scores = task.calibrate(examples, features, found)
-    assert 3 < fitted.temperature < 9
+    task = fit(replace(SEVERAL, temperature=True), examples)
+    fitted, scores = calibrated(task, examples, features, found)
+    assert 3 < fitted.output.temperature < 9
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    assert scores.values["loss"] < task.score(examples, features, found).values["loss"]
-    assert scores.values["micro_f1"] == task.score(examples, features, found).values["micro_f1"]
-    np.testing.assert_allclose(fitted.probabilities(features, found), expit(5 * logits / fitted.temperature), rtol=1e-4)
+    assert scores.values["loss"] < score(task, examples, features, found).values["loss"]
+    assert scores.values["micro_f1"] == score(task, examples, features, found).values["micro_f1"]
+    np.testing.assert_allclose(
+        fitted.output.probabilities(features, found), expit(5 * logits / fitted.output.temperature), rtol=1e-4
+    )
     # Found out from the data, as well as said.
-    plain = SequenceClassification.fit(replace(SPEC, temperature=True), examples)
-    assert plain.calibrate(examples, features, found)[0].labels_to_json() == fitted.labels_to_json()
+    plain = fit(replace(SPEC, temperature=True), examples)
+    assert calibrated(plain, examples, features, found)[0].output.to_json() == fitted.output.to_json()
 
 
 def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Tokenizer) -> None:
@@ -129,26 +128,26 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     random = np.random.default_rng(0)
     labels = ["ab"[i] for i in random.integers(2, size=40)]
     examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
-    task = SequenceClassification.fit(replace(SPEC, temperature=True, overflow="window"), examples)
-    features = task.encode(examples, tokenizer, 24, False, split=True)
+    task = fit(replace(SPEC, temperature=True, overflow="window"), examples)
+    features = task.encoder.encode(examples, tokenizer, 24, False, windowed=True)
     assert features.sequences > 60
-    right = np.array([task.labels.index(labels[n]) for n in features.example])
+    right = np.array([task.output.labels.index(labels[n]) for n in features.example])
     logits = random.normal(size=(features.sequences, 2)) * 4
     logits[np.arange(len(logits)), right] += 2
     found = (logits.astype(np.float32),)
-    fitted, scores = task.calibrate(examples, features, found)
+    fitted, scores = calibrated(task, examples, features, found)
 
     def loss(temperature: float) -> float:
-        return task.at(temperature).score(examples, features, found).values["loss"]
+        return score(task, examples, features, found, DecodeOptions(temperature=temperature)).values["loss"]
 
     grid = np.exp(np.linspace(-3, 3, 121))
-    assert fitted.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
+    assert fitted.output.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    sets = SequenceClassification.fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
-    both = sets.encode([replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)], tokenizer,
-                       24, False, split=True)  # fmt: skip
-    warm = sets.best_temperature(both, found, np.ones(40, dtype=bool))
-    losses = [sets.at(one).score(examples, both, found).values["loss"] for one in grid]
+    sets = fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
+    labelled = [replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)]
+    both = sets.encoder.encode(labelled, tokenizer, 24, False, windowed=True)
+    warm = sets.output.best_temperature(both, found, np.ones(40, dtype=bool))
+    losses = [score(sets, examples, both, found, DecodeOptions(temperature=one)).values["loss"] for one in grid]
     assert warm == pytest.approx(grid[np.argmin(losses)], rel=0.06)
 
 
@@ -170,7 +169,7 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
         temperature=True,
         token_classification=TokenClassificationOptions(subwords=subwords, constrained=False),
     )
-    task = TokenClassification(spec, classes, [9, 3, 3], "bio")
+    task = words_of(spec, classes, [9, 3, 3], "bio")
     words = [tuple(f"{'ab'[n % 2]}o" for n in range(random.integers(1, 9))) for _ in range(60)]
     tagged = [sentence_of(of, ["O"] * len(of)) for of in words]
     logits = log_softmax(random.normal(size=(sum(map(len, words)), 3)) * 1.5, axis=1)
@@ -178,52 +177,52 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
     for number, of in enumerate(words):
         tagged[number] = sentence_of(of, [classes[k] for k in labels[place : place + len(of)]])
         place += len(of)
-    features = task.encode(tagged, trained(), 32, True)
+    features = task.encoder.encode(tagged, trained(), 32, True)
     word = np.cumsum(features.row_starts) - 1 if features.row_starts is not None else np.arange(len(logits))
     found = (log_softmax(3 * logits[word], axis=1).astype(np.float32),)
-    fitted, scores = task.calibrate(tagged, features, found)
-    assert fitted.temperature == pytest.approx(3, rel=0.35)
+    fitted, scores = calibrated(task, tagged, features, found)
+    assert fitted.output.temperature == pytest.approx(3, rel=0.35)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    before = task.score(tagged, features, found)
+    before = score(task, tagged, features, found)
     assert scores.values["loss"] < before.values["loss"]
     assert scores.values["calibration_error"] < before.values["calibration_error"]
     assert scores.values["f1"] == before.values["f1"]
-    said = fitted.predict(tagged, features, found)
-    expected = softmax(found[0] / fitted.temperature, axis=1).max(1)
+    said = predict(fitted, tagged, features, found)
+    expected = softmax(found[0] / fitted.output.temperature, axis=1).max(1)
     starts = features.row_starts if features.row_starts is not None else slice(None)
     np.testing.assert_allclose(np.concatenate([one["probabilities"] for one in said]), expected[starts], rtol=1e-4)
-    again = TokenClassification.from_json(fitted.spec, fitted.labels_to_json())
-    assert vars(again) == vars(fitted)
+    again = from_json(fitted.spec, fitted.output.to_json())
+    assert (again.output, again.encoder, again.scorer) == (fitted.output, fitted.encoder, fitted.scorer)
 
 
 def test_choices_have_the_temperature_that_fits_them() -> None:
     random = np.random.default_rng(0)
-    task = MultipleChoice(TaskSpec(kind="multiple-choice", temperature=True))
+    task = choices_of(TaskSpec(kind="multiple-choice", temperature=True))
     sizes = random.integers(2, 5, size=80)
     logits = [random.normal(size=size) * 1.5 for size in sizes]
     examples = [
         ChoiceExample(text="o gato", choices=("a",) * len(row), label=drawn_labels(row[None], n)[0], where=f"c:{n}")
         for n, row in enumerate(logits)
     ]
-    features = task.encode(examples, trained(), 32, True)
+    features = task.encoder.encode(examples, trained(), 32, True)
     found = ((3 * np.concatenate(logits)[:, None]).astype(np.float32),)
-    fitted, scores = task.calibrate(examples, features, found)
-    assert fitted.temperature == pytest.approx(3, rel=0.35)
+    fitted, scores = calibrated(task, examples, features, found)
+    assert fitted.output.temperature == pytest.approx(3, rel=0.35)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    assert scores.values["loss"] < task.score(examples, features, found).values["loss"]
-    for row, said in zip(logits, fitted.predict(examples, features, found), strict=True):
-        np.testing.assert_allclose(said["probabilities"], softmax(3 * row / fitted.temperature), rtol=1e-4)
-    assert MultipleChoice.from_json(fitted.spec, fitted.labels_to_json()).temperature == fitted.temperature
+    assert scores.values["loss"] < score(task, examples, features, found).values["loss"]
+    for row, said in zip(logits, predict(fitted, examples, features, found), strict=True):
+        np.testing.assert_allclose(said["probabilities"], softmax(3 * row / fitted.output.temperature), rtol=1e-4)
+    assert from_json(fitted.spec, fitted.output.to_json()).output.temperature == fitted.output.temperature
 
 
 def test_a_linear_layer_of_words_and_of_choices_takes_the_temperature_in() -> None:
-    words = TokenClassification(TaskSpec(kind="token-classification"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
-    for warm in (words, MultipleChoice(TaskSpec(kind="multiple-choice"), 2.5)):
-        output = warm.build_output(4)
-        task, fold_scaling = warm.fold_scaling(output)
+    words = words_of(TaskSpec(kind="token-classification"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
+    for warm in (words, choices_of(TaskSpec(kind="multiple-choice"), 2.5)):
+        output = warm.output.build(4)
+        task, fold_scaling = warm.output.folded(output)
         assert task.temperature == 1.0
         linear, divided = (of.linear if isinstance(of, Softmax) else of for of in (output, fold_scaling))
         x = torch.randn(5, 4)
         torch.testing.assert_close(divided(x), linear(x) / 2.5)
     with pytest.raises(ValueError, match="a temperature of 0"):
-        MultipleChoice(TaskSpec(kind="multiple-choice"), 0.0)
+        choices_of(TaskSpec(kind="multiple-choice"), 0.0)

@@ -12,7 +12,20 @@ import numpy.typing as npt
 import pytest
 import torch
 from builders.models import layout_of, scramble
-from builders.tasks import batch_of, build, inferred, loss_of, overfit, with_intervals
+from builders.tasks import (
+    batch_of,
+    build,
+    fit,
+    from_json,
+    inferred,
+    loss_of,
+    overfit,
+    predict,
+    read,
+    score,
+    with_intervals,
+    words_of,
+)
 from builders.token_classification import (
     ALL,
     AWKWARD,
@@ -35,16 +48,15 @@ from palavra.finetuning.run_info import summary_lines
 from palavra.metrics.tag_schemes import Scheme, Span, decode_tags, encode_tags, transitions
 from palavra.model.config import OutputConfig, OutputName
 from palavra.model.task_outputs.layers import Softmax
-from palavra.tasks.features import offsets_of
+from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.spec import Columns, TaskSpec, TokenClassificationOptions
 from palavra.tasks.token_classification.examples import TaggedSentence, read_sentences
-from palavra.tasks.token_classification.task import TokenClassification
 from palavra.tokenizer import Tokenizer
 
 
-def certain(task: TokenClassification, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+def certain(task: Any, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
     """Log-probabilities of rows of which each is nearly sure of its class."""
-    log_p = np.full((len(numbers), len(task.labels)), -9, dtype=np.float32)
+    log_p = np.full((len(numbers), len(task.output.labels)), -9, dtype=np.float32)
     log_p[np.arange(len(numbers)), numbers] = -0.01
     return log_p
 
@@ -59,16 +71,15 @@ def random_log_p(rows: int, classes: int, seed: int = 0) -> npt.NDArray[np.float
 
 
 def test_labels_of_a_scheme_are_completed_and_o_is_first() -> None:
-    task = TokenClassification.fit(SPEC, [tagged("a b", "B-Z B-A"), tagged("c", "O")])
-    assert task.labels == ("O", "B-A", "I-A", "B-Z", "I-Z")
-    assert task.counts == (1, 1, 0, 1, 0)
-    assert task.scheme == "bio"
-    assert TokenClassification.fit(SPEC, [tagged("a b", "B I")]).labels == ("O", "B", "I")
-    bioes = TokenClassification.fit(SPEC, [tagged("a b", "S-A O")])
-    assert bioes.labels == ("O", "B-A", "I-A", "E-A", "S-A")
-    parts = TokenClassification.fit(SPEC, [tagged("a b c", "VERB NOUN O")])
-    assert (parts.labels, parts.scheme) == (("NOUN", "O", "VERB"), "plain")
-    assert not parts.spells_spans
+    task = fit(SPEC, [tagged("a b", "B-Z B-A"), tagged("c", "O")])
+    assert task.output.labels == ("O", "B-A", "I-A", "B-Z", "I-Z")
+    assert task.output.counts == (1, 1, 0, 1, 0)
+    assert task.output.scheme == "bio"
+    assert fit(SPEC, [tagged("a b", "B I")]).output.labels == ("O", "B", "I")
+    bioes = fit(SPEC, [tagged("a b", "S-A O")])
+    assert bioes.output.labels == ("O", "B-A", "I-A", "E-A", "S-A")
+    parts = fit(SPEC, [tagged("a b c", "VERB NOUN O")])
+    assert (parts.output.labels, parts.output.scheme) == (("NOUN", "O", "VERB"), "plain")
 
 
 @pytest.mark.parametrize("scheme", ["bio", "bioes"])
@@ -78,21 +89,21 @@ def test_any_scheme_is_read_and_one_is_written(scheme: Any) -> None:
     text = "a b c d e f g"
     written: tuple[Scheme, ...] = ("bio", "iob1", "bioes")
     examples = [tagged(text, " ".join(encode_tags(spans, 7, each))) for each in written]
-    task = TokenClassification.fit(spec, examples)
-    assert task.scheme == scheme
-    task.check(examples)
-    features = task.encode(examples, BPE, 64, False)
+    task = fit(spec, examples)
+    assert task.output.scheme == scheme
+    task.encoder.check(examples)
+    features = task.encoder.encode(examples, BPE, 64, False)
     expected = encode_tags(spans, 7, scheme) * 3
-    assert [task.labels[number] for number in features.labels] == expected
-    assert dict(zip(task.labels, task.counts, strict=True))["B-LOC"] == 3
-    assert task.summary(examples)["spans"] == {"PER": 6, "LOC": 3}
-    assert task.summary(examples)["tags_rewritten"] == 2
+    assert [task.output.labels[number] for number in features.labels] == expected
+    assert dict(zip(task.output.labels, task.output.counts, strict=True))["B-LOC"] == 3
+    assert task.encoder.summary(examples)["spans"] == {"PER": 6, "LOC": 3}
+    assert task.encoder.summary(examples)["tags_rewritten"] == 2
 
 
 def test_all_subwords_carry_the_label_of_their_word() -> None:
     task = task_of(ALL)
     example = tagged("filmgato moviesgato", "O B-LOC")
-    features = task.encode([example], WORDPIECE, 64, False)
+    features = task.encoder.encode([example], WORDPIECE, 64, False)
     counts = [len(WORDPIECE.encode(word)) for word in example.words]
     assert min(counts) > 1
     assert features.labels.tolist() == [0] * counts[0] + [1] * counts[1]
@@ -103,33 +114,31 @@ def test_reading_columns_by_number_and_name(tmp_path: Path) -> None:
     file = tmp_path / "a.conll"
     file.write_text("NNP EU ORG x\nVBZ rejects O x\n\nNNP Porto LOC x\n")
     spec = replace(SPEC, columns=Columns(words="1", label=("-2",)))
-    examples = TokenClassification.read(spec, str(file))
+    examples = read(spec, str(file))
     assert [(one.words, one.labels) for one in examples] == [(("EU", "rejects"), ("ORG", "O")), (("Porto",), ("LOC",))]
     assert examples[1].where == f"{file}:4"
     table = tmp_path / "b.tsv"
     table.write_text("tag\tform\nNOUN\tgato\n")
-    assert TokenClassification.read(replace(SPEC, columns=Columns(words="form", label=("tag",))), str(table))[
-        0
-    ].words == ("gato",)
+    assert read(replace(SPEC, columns=Columns(words="form", label=("tag",))), str(table))[0].words == ("gato",)
     with pytest.raises(PalavraError, match="label names 2 columns"):
-        TokenClassification.read(replace(SPEC, columns=Columns(label=("a", "b"))), str(file))
+        read(replace(SPEC, columns=Columns(label=("a", "b"))), str(file))
 
 
 @pytest.mark.parametrize("label", ["B-ORG", "NOUN", "O-X"])
 def test_an_unseen_label_names_file_line_and_word(tmp_path: Path, label: str) -> None:
     file = tmp_path / "test.conll"
     file.write_text(f"Ana B-PER\n\nRui B-PER\nviu {label}\n")
-    task = TokenClassification.fit(SPEC, EXAMPLES)
+    task = fit(SPEC, EXAMPLES)
     with pytest.raises(PalavraError, match=rf"^\S*test\.conll:3: word 2, 'viu', has the label '{label}'[^\n]*$"):
-        task.check(TokenClassification.read(SPEC, str(file)))
+        task.encoder.check(read(SPEC, str(file)))
     plain = task_of(labels=("NOUN", "VERB"), scheme="plain")
     with pytest.raises(PalavraError, match="word 2, 'x', has the label 'B-PER'"):
-        plain.check([tagged("a x", "NOUN B-PER")])
+        plain.encoder.check([tagged("a x", "NOUN B-PER")])
 
 
 def test_a_longer_span_of_a_known_type_is_no_unseen_label() -> None:
-    task = TokenClassification.fit(SPEC, [tagged("Porto e Rui", "B-LOC O B-PER")])
-    task.check([tagged("Rio de Janeiro", "B-LOC I-LOC I-LOC"), tagged("Rio de Janeiro", "B-LOC I-LOC E-LOC")])
+    task = fit(SPEC, [tagged("Porto e Rui", "B-LOC O B-PER")])
+    task.encoder.check([tagged("Rio de Janeiro", "B-LOC I-LOC I-LOC"), tagged("Rio de Janeiro", "B-LOC I-LOC E-LOC")])
 
 
 @pytest.mark.parametrize(
@@ -137,15 +146,15 @@ def test_a_longer_span_of_a_known_type_is_no_unseen_label() -> None:
 )
 def test_nothing_to_learn_is_an_error(labels: str, message: str) -> None:
     with pytest.raises(PalavraError, match=f"the training data has {message}"):
-        TokenClassification.fit(SPEC, [tagged("a b", labels)])
+        fit(SPEC, [tagged("a b", labels)])
 
 
 def test_tags_that_no_scheme_has_name_their_place() -> None:
     with pytest.raises(PalavraError, match=r"^my\.conll: the tags are those of BILOU"):
-        TokenClassification.fit(replace(SPEC, train="my.conll"), [tagged("a b c", "B-A L-A O")])
+        fit(replace(SPEC, train="my.conll"), [tagged("a b c", "B-A L-A O")])
     spec = replace(SPEC, token_classification=TokenClassificationOptions(scheme="bio"))
     with pytest.raises(PalavraError, match=r"^a\.conll:7: the tag 'NOUN'"):
-        TokenClassification.fit(spec, [tagged("a b", "B-A NOUN", "a.conll:7")])
+        fit(spec, [tagged("a b", "B-A NOUN", "a.conll:7")])
 
 
 # Predictions
@@ -161,7 +170,7 @@ def test_spans_come_back_at_their_characters(
     spec: TaskSpec, tokenizer: Tokenizer, texts: list[str], seed: int, context: int
 ) -> None:
     task, random = task_of(spec), np.random.default_rng(seed)
-    examples = task.inputs(texts)
+    examples = task.reader.inputs(texts)
     gold, expected = [], []
     for example in examples:
         words = len(example.words)
@@ -172,11 +181,11 @@ def test_spans_come_back_at_their_characters(
         gold.append(replace(example, labels=tuple(encode_tags(spans, words, "bio"))))
         places = [(example.spans[s.start][0], example.spans[s.end - 1][1], s.label) for s in spans]
         expected.append([(example.text[start:end], start, end, label) for start, end, label in places])
-    features = task.encode(gold, tokenizer, context, False)
+    features = task.encoder.encode(gold, tokenizer, context, False)
     log_p = certain(task, features.labels.astype(np.int64).tolist())
     if features.row_starts is not None:  # what the other subwords say does not matter
         log_p[~features.row_starts] = random_log_p(int((~features.row_starts).sum()), len(BIO))
-    predictions = task.predict(examples, task.encode(examples, tokenizer, context, False), (log_p,))
+    predictions = predict(task, examples, task.encoder.encode(examples, tokenizer, context, False), (log_p,))
     for prediction, labelled, spans_of, text in zip(predictions, gold, expected, texts, strict=True):
         assert prediction["text"] == text
         assert prediction["words"] == list(labelled.words)
@@ -187,10 +196,10 @@ def test_spans_come_back_at_their_characters(
 
 def test_a_span_is_as_certain_as_its_least_certain_word() -> None:
     task = task_of()
-    examples = task.inputs([["Rio", "de", "Janeiro", "!"]])
+    examples = task.reader.inputs([["Rio", "de", "Janeiro", "!"]])
     log_p = np.log(np.full((4, 5), 0.05, dtype=np.float32))
     log_p[[0, 1, 2, 3], [1, 2, 2, 0]] = np.log(np.array([0.8, 0.6, 0.7, 0.8], dtype=np.float32))
-    (found,) = task.predict(examples, task.encode(examples, BPE, 64, False), (log_p,))
+    (found,) = predict(task, examples, task.encoder.encode(examples, BPE, 64, False), (log_p,))
     (span,) = found["spans"]
     assert (span["text"], span["start"], span["end"], span["label"]) == ("Rio de Janeiro", 0, 14, "LOC")
     assert span["probability"] == pytest.approx(0.6)
@@ -199,15 +208,15 @@ def test_a_span_is_as_certain_as_its_least_certain_word() -> None:
 
 def test_plain_labels_make_a_span_of_every_word() -> None:
     task = task_of(labels=("NOUN", "VERB"), scheme="plain")
-    examples = task.inputs(["gato  correu", ""])
-    found = task.predict(examples, task.encode(examples, BPE, 64, False), (certain(task, [0, 1]),))
+    examples = task.reader.inputs(["gato  correu", ""])
+    found = predict(task, examples, task.encoder.encode(examples, BPE, 64, False), (certain(task, [0, 1]),))
     assert [(s["label"], s["start"], s["end"]) for s in found[0]["spans"]] == [("NOUN", 0, 4), ("VERB", 6, 12)]
     assert found[1] == {"text": "", "words": [], "labels": [], "probabilities": [], "spans": []}
 
 
 def test_inputs_are_texts_words_or_both() -> None:
     both = {"text": "Rio  de\u00a0Janeiro", "words": ["Rio", "de", "Janeiro"]}
-    text, words, mapping, list_of_words, both_example = task_of().inputs(
+    text, words, mapping, list_of_words, both_example = task_of().reader.inputs(
         ["Rio, Porto", ["Rio", "de Janeiro"], {"text": "Rio"}, {"tokens": ["a", "b"]}, both]
     )
     assert text.words == ("Rio", ",", "Porto")
@@ -215,7 +224,7 @@ def test_inputs_are_texts_words_or_both() -> None:
     assert (mapping.words, list_of_words.text) == (("Rio",), "a b")
     assert both_example.spans == ((0, 3), (5, 7), (8, 15))
     named = task_of(replace(SPEC, columns=Columns(words="form", text="sentence")))
-    assert [one.words for one in named.inputs([{"form": ["a"]}, {"sentence": "b c"}])] == [("a",), ("b", "c")]
+    assert [one.words for one in named.reader.inputs([{"form": ["a"]}, {"sentence": "b c"}])] == [("a",), ("b", "c")]
     for raw, message in [
         (3, "input 1: a text or a list of words"),
         ({"nothing": "x"}, "input 1: a text or a list of words"),
@@ -224,7 +233,7 @@ def test_inputs_are_texts_words_or_both() -> None:
         ({"text": "banana cat", "words": ["a", "cat"]}, "input 1: word 1, 'a', is not at its place"),
     ]:
         with pytest.raises(PalavraError, match=message):
-            task_of().inputs([raw])
+            task_of().reader.inputs([raw])
 
 
 @pytest.mark.parametrize("scheme", ["bio", "bioes"])
@@ -239,15 +248,15 @@ def test_constrained_predictions_are_always_valid(scheme: Scheme, lengths: list[
     log_p = random_log_p(sum(lengths), len(names), seed)
     allowed, start, end = transitions(names, scheme)
     task = task_of(SPEC, names, scheme)
-    features = task.encode(examples, BPE, 64, False)
-    for prediction in task.predict(examples, features, (log_p,)):
+    features = task.encoder.encode(examples, BPE, 64, False)
+    for prediction in predict(task, examples, features, (log_p,)):
         ids = [names.index(label) for label in prediction["labels"]]
         assert not ids or (start[ids[0]] and end[ids[-1]])
         assert all(allowed[pair] for pair in itertools.pairwise(ids))
         assert tuple(prediction["labels"]) == tuple(
             encode_tags(decode_tags(prediction["labels"], scheme), len(ids), scheme)
         )
-    unconstrained = task_of(free, names, scheme).predict(examples, features, (log_p,))
+    unconstrained = predict(task_of(free, names, scheme), examples, features, (log_p,))
     given_labels = [label for prediction in unconstrained for label in prediction["labels"]]
     assert given_labels == [names[number] for number in log_p.argmax(1)]
 
@@ -260,19 +269,19 @@ def test_constrained_predictions_are_always_valid(scheme: Scheme, lengths: list[
 def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
     spec = replace(SPEC, token_classification=TokenClassificationOptions(constrained=constrained, subwords=subwords))
     examples = EXAMPLES * 5
-    task = TokenClassification.fit(spec, examples)
-    features = task.encode(examples, WORDPIECE, 12, False)
-    log_p = random_log_p(len(features.rows), len(task.labels))
+    task = fit(spec, examples)
+    features = task.encoder.encode(examples, WORDPIECE, 12, False)
+    log_p = random_log_p(len(features.rows), len(task.output.labels))
     log_p[np.arange(len(log_p)), features.labels] += 2
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
-    predicted = [one["labels"] for one in task.predict(examples, features, (log_p,))]
+    predicted = [one["labels"] for one in predict(task, examples, features, (log_p,))]
     gold = [list(example.labels or ()) for example in examples]
-    scores = task.score(examples, features, (log_p,))
-    assert (scores.main, *scores.values) == ("f1", *task.metrics)
+    scores = score(task, examples, features, (log_p,))
+    assert (scores.main, *scores.values) == ("f1", *task.scorer.metrics)
     for name, scorer in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
         assert scores.values[name] == pytest.approx(scorer(gold, predicted, zero_division=0), abs=1e-12)
     assert 0.1 < scores.values["f1"] < 0.9
-    assert with_intervals(scores) == set(task.metrics) - {"calibration_error"}
+    assert with_intervals(scores) == set(task.scorer.metrics) - {"calibration_error"}
     assert scores.values["macro_f1"] == pytest.approx(f1_score(gold, predicted, average="macro", zero_division=0))
     report = classification_report(gold, predicted, output_dict=True, zero_division=0)
     assert [name for name in scores.details if name.startswith("per_")] == ["per_class"]
@@ -283,18 +292,18 @@ def test_scores_are_those_of_seqeval(constrained: bool, subwords: Any) -> None:
     assert scores.values["loss"] == pytest.approx(-log_p[np.arange(len(log_p)), features.labels].mean(), rel=1e-5)
     log_p[0] = np.nan
     with pytest.raises(PalavraError, match="words are not finite: it has diverged"):
-        task.score(examples, features, (log_p,))
+        score(task, examples, features, (log_p,))
 
 
 def test_errors_show_the_surest_mistakes_first() -> None:
-    task = TokenClassification.fit(SPEC, EXAMPLES)
-    features = task.encode(EXAMPLES, BPE, 64, False)
+    task = fit(SPEC, EXAMPLES)
+    features = task.encoder.encode(EXAMPLES, BPE, 64, False)
     log_p = certain(task, features.labels.astype(np.int64).tolist())
     starts = offsets_of(np.array([len(example.words) for example in EXAMPLES]))
     for place, probability in ((starts[1] + 1, 0.7), (starts[4] + 4, 0.9)):
         log_p[place] = np.log((1 - probability) / 5)
-        log_p[place, task.labels.index("B-PER")] = np.log(probability)
-    errors = task.score(EXAMPLES, features, (log_p,)).details["errors"]
+        log_p[place, task.output.labels.index("B-PER")] = np.log(probability)
+    errors = score(task, EXAMPLES, features, (log_p,)).details["errors"]
     assert [(e["where"], e["word"], e["label"], e["predicted"]) for e in errors] == [
         ("train.conll:41", "Porto", "B-LOC", "B-PER"),
         ("train.conll:11", "gato", "O", "B-PER"),
@@ -305,13 +314,13 @@ def test_errors_show_the_surest_mistakes_first() -> None:
 
 def test_scores_of_plain_labels() -> None:
     examples = [tagged("o gato correu", "DET NOUN VERB"), tagged("gato", "NOUN")]
-    task = TokenClassification.fit(SPEC, examples)
-    features = task.encode(examples, BPE, 64, False)
-    scores = task.score(examples, features, (certain(task, [0, 1, 1, 1]),))
-    assert (scores.main, *scores.values) == ("accuracy", *task.metrics)
+    task = fit(SPEC, examples)
+    features = task.encoder.encode(examples, BPE, 64, False)
+    scores = score(task, examples, features, (certain(task, [0, 1, 1, 1]),))
+    assert (scores.main, *scores.values) == ("accuracy", *task.scorer.metrics)
     assert scores.values["accuracy"] == 0.75
     assert scores.values["loss"] == pytest.approx((3 * 0.01 + 9) / 4)
-    assert with_intervals(scores) == set(task.metrics) - {"calibration_error"}
+    assert with_intervals(scores) == set(task.scorer.metrics) - {"calibration_error"}
     assert scores.intervals["accuracy"].high == 1.0  # of the second sentence alone
     assert [row["name"] for row in scores.details["per_class"]] == ["DET", "NOUN", "VERB"]
     assert scores.details["errors"][0]["word"] == "correu"
@@ -326,7 +335,7 @@ def test_scores_of_plain_labels() -> None:
 @given(order=st.permutations(range(10)))
 def test_a_packed_batch_gives_each_sentence_what_it_has_alone(family: str, spec: TaskSpec, order: list[int]) -> None:
     task = task_of(spec)
-    features = task.encode([*EXAMPLES, tagged("gato " * 14 + "o", "O " * 14 + "O")], WORDPIECE, 14, True)
+    features = task.encoder.encode([*EXAMPLES, tagged("gato " * 14 + "o", "O " * 14 + "O")], WORDPIECE, 14, True)
     assert features.sequences == 10
     model = build(task, WORDPIECE.vocab_size, family)
     scramble(model)
@@ -337,36 +346,36 @@ def test_a_packed_batch_gives_each_sentence_what_it_has_alone(family: str, spec:
 
 
 def test_labels_survive_the_way_into_a_batch() -> None:
-    task = TokenClassification.fit(SPEC, EXAMPLES)
-    features = task.encode(EXAMPLES, WORDPIECE, 7, False)
+    task = fit(SPEC, EXAMPLES)
+    features = task.encoder.encode(EXAMPLES, WORDPIECE, 7, False)
     assert features.sequences > len(EXAMPLES)
     batch = features.batch(np.arange(features.sequences)[::-1].copy(), "task")
     by_token = dict(zip(batch.label_rows.tolist(), batch.labels.tolist(), strict=True))
     assert len(by_token) == sum(len(example.words) for example in EXAMPLES)
     rui = WORDPIECE.encode("Rui")
     (b_per,) = {label for row, label in by_token.items() if batch.input_ids[row : row + len(rui)].tolist() == rui}
-    assert task.labels[b_per] == "B-PER"
+    assert task.output.labels[b_per] == "B-PER"
 
 
 @pytest.mark.parametrize("name", ["softmax", "hierarchical", "sampled"])
 @pytest.mark.parametrize("spec", [SPEC, ALL], ids=["first", "all"])
 def test_eight_sentences_are_learned_by_heart(name: OutputName, spec: TaskSpec) -> None:
     spec = replace(spec, output=OutputConfig(name=name, samples=4))
-    task = TokenClassification.fit(spec, EXAMPLES)
-    features = task.encode(EXAMPLES, WORDPIECE, 24, False)
+    task = fit(spec, EXAMPLES)
+    features = task.encoder.encode(EXAMPLES, WORDPIECE, 24, False)
     model = build(task, WORDPIECE.vocab_size, seed=1).train()
     overfit(model, task, features, steps=60)
     found = inferred(model.eval(), task, batch_of(features))
-    scores = task.score(EXAMPLES, features, found)
+    scores = score(task, EXAMPLES, features, found)
     assert scores.values["f1"] == 1.0
     assert scores.values["loss"] < 0.3
-    assert [tuple(one["labels"]) for one in task.predict(EXAMPLES, features, found)] == [e.labels for e in EXAMPLES]
+    assert [tuple(one["labels"]) for one in predict(task, EXAMPLES, features, found)] == [e.labels for e in EXAMPLES]
 
 
 def test_the_loss_is_torchs_for_rows_with_weights_and_smoothing() -> None:
     spec = replace(SPEC, class_weights="balanced", label_smoothing=0.1)
-    task = TokenClassification.fit(spec, EXAMPLES)
-    features = task.encode(EXAMPLES, BPE, 64, False)
+    task = fit(spec, EXAMPLES)
+    features = task.encoder.encode(EXAMPLES, BPE, 64, False)
     model, batch = build(task, BPE.vocab_size), batch_of(features)
     output = model.head("task").output
     loss = loss_of(model, task, batch)
@@ -374,33 +383,37 @@ def test_the_loss_is_torchs_for_rows_with_weights_and_smoothing() -> None:
     assert isinstance(output, Softmax)
     logits = output.linear(model(batch, layout_of(batch)))
     each = cross_entropy(logits, batch.labels, label_smoothing=0.1, reduction="none")
-    weights = 1 / torch.tensor(task.counts, dtype=torch.float32)[batch.labels]
+    weights = 1 / torch.tensor(task.output.counts, dtype=torch.float32)[batch.labels]
     torch.testing.assert_close(loss.mean, (each * weights).sum() / weights.sum())
 
 
 def test_a_text_without_words_has_no_rows() -> None:
     task = task_of()
-    examples = task.inputs(["", " \t"])
-    features = task.encode(examples, BPE, 64, False)
+    examples = task.reader.inputs(["", " \t"])
+    features = task.encoder.encode(examples, BPE, 64, False)
     assert features.lengths.tolist() == [2, 2]
     found = inferred(build(task, BPE.vocab_size), task, batch_of(features))
     assert found[0].shape == (0, 5)
-    assert [one["spans"] for one in task.predict(examples, features, found)] == [[], []]
+    assert [one["spans"] for one in predict(task, examples, features, found)] == [[], []]
 
 
 # Storage
 
 
 def test_labels_come_back_from_json() -> None:
-    task = TokenClassification.fit(SPEC, EXAMPLES)
-    again = TokenClassification.from_json(SPEC, task.labels_to_json())
-    assert (again.labels, again.counts, again.scheme) == (task.labels, task.counts, "bio")
-    values = task.config_values()
+    task = fit(SPEC, EXAMPLES)
+    again = from_json(SPEC, task.output.to_json())
+    assert (again.output.labels, again.output.counts, again.output.scheme) == (
+        task.output.labels,
+        task.output.counts,
+        "bio",
+    )
+    values = task.output.config_values()
     assert values["id2label"]["0"] == "O"
-    assert values["label2id"] == {label: number for number, label in enumerate(task.labels)}
+    assert values["label2id"] == {label: number for number, label in enumerate(task.output.labels)}
     for damaged in ({"labels": ["a"], "counts": []}, {"labels": ["a", "b"], "counts": [1, 1], "scheme": "x"}):
         with pytest.raises(PalavraError, match="damaged"):
-            TokenClassification.from_json(SPEC, damaged)
+            from_json(SPEC, damaged)
 
 
 @pytest.mark.parametrize(
@@ -408,39 +421,37 @@ def test_labels_come_back_from_json() -> None:
     [(BIO, "bio"), (("B-LOC", "I-LOC", "I-PER", "O"), "iob1"), (("NOUN", "VERB"), "plain"), (("O", "S-A"), "bioes")],
 )
 def test_the_scheme_of_a_model_from_elsewhere_is_found(labels: tuple[str, ...], scheme: Scheme) -> None:
-    task = TokenClassification.from_json(SPEC, {"labels": list(labels), "counts": [1] * len(labels)})
-    assert (task.labels, task.scheme) == (labels, scheme)
+    task = from_json(SPEC, {"labels": list(labels), "counts": [1] * len(labels)})
+    assert (task.output.labels, task.output.scheme) == (labels, scheme)
     with pytest.raises(PalavraError, match="was not in training"):
-        task.check([tagged("a", "B-NEW")])
+        task.encoder.check([tagged("a", "B-NEW")])
     if scheme == "iob1":
-        task.check([tagged("a b", "B-PER I-PER")])
+        task.encoder.check([tagged("a b", "B-PER I-PER")])
         with pytest.raises(PalavraError, match="word 2, 'b', has the label 'B-PER'"):
-            task.check([tagged("a b", "B-PER B-PER")])
+            task.encoder.check([tagged("a b", "B-PER B-PER")])
 
 
 def test_one_label_that_spells_no_span_does_not_make_words_of_all() -> None:
     examples = [tagged("a b c", "B-PER I-PER O"), tagged("d e f", "O PER B-LOC"), tagged("g", "B-LOC")]
-    said = (
-        r"word 2, 'e', has the label 'PER', where most others spell spans \(B-, I-\): mend it, or give --scheme plain"
-    )
+    said = r"word 2, 'e', has the label 'PER', where most others spell spans \(B-, I-\): correct it, or give scheme="
     with pytest.raises(PalavraError, match=said):
-        TokenClassification.fit(SPEC, examples)
+        fit(SPEC, examples)
     plain = replace(SPEC, token_classification=replace(SPEC.token_classification, scheme="plain"))
-    assert TokenClassification.fit(plain, examples).scheme == "plain"
+    assert fit(plain, examples).output.scheme == "plain"
     words = [tagged("a b c", "NOUN B-side O"), tagged("d e", "VERB NOUN")]
-    assert TokenClassification.fit(SPEC, words).scheme == "plain"
+    assert fit(SPEC, words).output.scheme == "plain"
 
 
 def test_the_scheme_and_the_spans_are_told() -> None:
-    task = TokenClassification.fit(SPEC, EXAMPLES)
-    (line,) = [line for line in summary_lines(task.summary(EXAMPLES)) if line.startswith("spans")]
-    assert line.startswith(f"spans, written as {task.scheme}: ")
+    task = fit(SPEC, EXAMPLES)
+    (line,) = [line for line in summary_lines(task.encoder.summary(EXAMPLES)) if line.startswith("spans")]
+    assert line.startswith(f"spans, written as {task.output.scheme}: ")
 
 
 def test_an_accent_written_apart_makes_no_other_tag(tmp_path: Path) -> None:
     apart, whole = (unicodedata.normalize(form, "B-ORGANIZAÇÃO") for form in ("NFD", "NFC"))
     (tmp_path / "t.conll").write_text(f"a {apart}\nb O\n\nc {whole}\n", encoding="utf-8")
-    task = TokenClassification.fit(SPEC, read_sentences(SPEC, str(tmp_path / "t.conll")))
-    assert task.labels == ("O", whole, whole.replace("B-", "I-"))
-    foreign = TokenClassification(SPEC, ("O", apart), [1, 1], "bio")
-    foreign.check(read_sentences(SPEC, str(tmp_path / "t.conll")))
+    task = fit(SPEC, read_sentences(SPEC, str(tmp_path / "t.conll")))
+    assert task.output.labels == ("O", whole, whole.replace("B-", "I-"))
+    foreign = words_of(SPEC, ("O", apart), [1, 1], "bio")
+    foreign.encoder.check(read_sentences(SPEC, str(tmp_path / "t.conll")))

@@ -16,7 +16,7 @@ from builders.token_classification import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palavra.tasks.features import offsets_of
+from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.token_classification.encoding import encode_words, word_windows
 from palavra.tokenizer import Tokenizer
 
@@ -26,13 +26,13 @@ from palavra.tokenizer import Tokenizer
 @pytest.mark.parametrize("tokenizer", [BPE, WORDPIECE], ids=["bpe", "wordpiece"])
 @pytest.mark.parametrize("text", [SENTENCES[0].removesuffix(", isn't it?"), *SENTENCES[1:]])
 def test_words_have_the_tokens_of_the_sentence(tokenizer: Tokenizer, text: str) -> None:
-    features = task_of().encode(task_of().inputs([text]), tokenizer, 256, False)
+    features = task_of().encoder.encode(task_of().reader.inputs([text]), tokenizer, 256, False)
     assert features.input_ids.tolist() == [tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id]
 
 
 def test_words_behind_blanks_have_the_tokens_of_the_sentence_in_sentencepiece() -> None:
     text = "the  best\tmovies of\u00a0the year"
-    features = task_of().encode(task_of().inputs([text]), UNIGRAM, 256, False)
+    features = task_of().encoder.encode(task_of().reader.inputs([text]), UNIGRAM, 256, False)
     expected = UNIGRAM.encode("the best movies of the year")
     assert features.input_ids.tolist() == [UNIGRAM.cls_id, *expected, UNIGRAM.sep_id]
 
@@ -42,14 +42,14 @@ def test_words_behind_blanks_have_the_tokens_of_the_sentence_in_sentencepiece() 
 @settings(max_examples=30)
 @given(texts=st.lists(AWKWARD, min_size=1, max_size=4))
 def test_a_row_is_the_first_token_of_its_word_or_all_are(tokenizer: Tokenizer, context: int, texts: list[str]) -> None:
-    examples = task_of().inputs(texts)
+    examples = task_of().reader.inputs(texts)
     pieces = [
         f" {word}" if start and example.text[start - 1].isspace() else word
         for example in examples
         for word, (start, _) in zip(example.words, example.spans, strict=True)
     ]
     tokens = [(tokenizer.encode(piece) or [tokenizer.unk_id])[: context - 2] for piece in pieces]
-    first, every = (task_of(spec).encode(examples, tokenizer, context, True) for spec in (SPEC, ALL))
+    first, every = (task_of(spec).encoder.encode(examples, tokenizer, context, True) for spec in (SPEC, ALL))
     for features, expected in ((first, [ids[0] for ids in tokens]), (every, [id for ids in tokens for id in ids])):
         starts = np.repeat(offsets_of(features.lengths)[:-1], features.row_counts)
         assert features.input_ids[features.rows + starts].tolist() == expected
@@ -118,11 +118,11 @@ def test_neighbouring_windows_share_a_quarter() -> None:
 def test_long_sentences_lose_nothing_and_a_word_too_long_is_counted() -> None:
     text = " ".join(SENTENCES)
     task = task_of()
-    plain = task.inputs([text])
-    features = task.encode(plain, WORDPIECE, 16, False, split=False)
+    plain = task.reader.inputs([text])
+    features = task.encoder.encode(plain, WORDPIECE, 16, False, windowed=False)
     assert features.sequences > 3
     assert len(features.rows) == len(plain[0].words)
     assert features.truncated == 0
-    long = task.encode(task.inputs([text, f"a {'ab' * 40} z", "z"]), WORDPIECE, 16, False)
+    long = task.encoder.encode(task.reader.inputs([text, f"a {'ab' * 40} z", "z"]), WORDPIECE, 16, False)
     assert long.truncated == 1
     assert long.row_counts[long.example == 1].sum() == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders.models import CPU, layout_of, model_config, scramble
-from builders.tasks import TEXTS, trained
+from builders.tasks import TEXTS, fit, trained
 from torch import Tensor
 
 from palavra.data.packing import Cursor
@@ -21,7 +21,6 @@ from palavra.model.lora import ADAPTED, LoRALinear, merge_lora
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
 from palavra.tasks.saved_model import build_task_model
-from palavra.tasks.sequence_classification.task import SequenceClassification
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.text_examples import TextExample
 from palavra.tokenizer import Tokenizer
@@ -50,17 +49,17 @@ def job_of(
 ) -> FinetuningJob:  # fmt: skip
     """A run on a few examples, as `finetune` puts it together."""
     head = HeadConfig(dropout=0.0) if head is None else head
-    task = SequenceClassification.fit(TaskSpec(kind="classification", head=head), EXAMPLES)
+    task = fit(TaskSpec(kind="classification", head=head), EXAMPLES)
     changes |= {"vocab_size": tokenizer.vocab_size, "num_layers": LAYERS}
     if family == "modernbert":
         changes |= {"layer_kinds": ("global", "local", "global")}
     torch.manual_seed(0)
     model = build_task_model(model_config(family, **changes), {"task": task})
     scramble(model)
-    features = task.encode(EXAMPLES, tokenizer, 64, False)
+    features = task.encoder.encode(EXAMPLES, tokenizer, 64, False)
     prepare_model(model, strategy, np.arange(tokenizer.vocab_size) if whole_table else features.input_ids)
     vectors = body_vectors(model, "task", features, CPU) if cached else None
-    labelled = Labelled(examples=EXAMPLES, features=features, vectors=vectors)
+    labelled = Labelled(examples=EXAMPLES, encoded=features, vectors=vectors)
     recipe = FinetuneRecipe(
         strategy=strategy,
         optimizer=OptimizerConfig(name=optimizer, learning_rate=rate, weight_decay=decay),
@@ -137,7 +136,7 @@ def test_weights_are_those_of_a_run_with_the_whole_table(
         torch.testing.assert_close(part[name], whole[name], rtol=1e-4, atol=1e-6)
     token = "transformer.embeddings.token.weight"
     job = job_of(tokenizer, StrategyConfig())
-    unread = np.setdiff1d(np.arange(tokenizer.vocab_size), job.train["task"].features.input_ids)
+    unread = np.setdiff1d(np.arange(tokenizer.vocab_size), job.train["task"].encoded.input_ids)
     assert torch.equal(decayed[token][unread], part[token][unread])
     assert torch.equal(decayed[token][unread], job.model.get_buffer("transformer.embeddings.token.kept"))
 
@@ -259,7 +258,7 @@ def test_merged_corrections_give_the_same_logits(tokenizer: Tokenizer, family: s
     list(run(job))
     model = job.model.eval()
     plain = set(job_of(tokenizer, StrategyConfig(), family=family, whole_table=True).model.state_dict())
-    batch = job.train["task"].features.batch(np.arange(6), "task")
+    batch = job.train["task"].encoded.batch(np.arange(6), "task")
     with torch.inference_mode():
         before = model.head("task").output.log_probabilities(model(batch, layout_of(batch)))  # type: ignore[operator]
         corrected = {name: value.clone() for name, value in model.state_dict().items()}
@@ -277,7 +276,7 @@ def test_merged_corrections_give_the_same_logits(tokenizer: Tokenizer, family: s
 
 def test_new_corrections_change_nothing(tokenizer: Tokenizer) -> None:
     plain, lora = (job_of(tokenizer, StrategyConfig(name=name)) for name in ("full", "lora"))
-    batch = plain.train["task"].features.batch(np.arange(6), "task")
+    batch = plain.train["task"].encoded.batch(np.arange(6), "task")
     with torch.inference_mode():
         torch.testing.assert_close(
             lora.model.eval()(batch, layout_of(batch)), plain.model.eval()(batch, layout_of(batch))

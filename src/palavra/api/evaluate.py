@@ -19,13 +19,14 @@ from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
 from palavra.log import Log
 from palavra.metrics.articles import Articles
+from palavra.metrics.scores import Scores
 from palavra.model.next_sentence import with_second_head
 from palavra.pretraining.corpus import in_memory
 from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
-from palavra.tasks.task import Prediction, Scores
+from palavra.tasks.task import Prediction
 from palavra.typed_json import to_json
 
 
@@ -54,7 +55,7 @@ def evaluate(
     labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
     `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
     several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
-    `FineTunedModel.with_qa_options`.
+    `FineTunedModel.evaluate`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
@@ -174,18 +175,17 @@ def evaluate_task(
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
     example to: `where` it is from, `gold`, what is right there, and what `predict` says; `threshold` and `articles` are
-    those of `FineTunedModel.with_qa_options`. Raises PalavraError for examples that do not fit the task.
+    those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
-    loaded = loaded.with_columns(task, encoding=encoding, separator=separator, **columns)
-    loaded = loaded.with_qa_options(task, threshold=threshold, articles=articles)
-    name, chosen = loaded.task(task)
-    chosen.check_columns(chosen.spec, without_none(**columns), [str(data)])
-    examples = chosen.read(chosen.spec, str(data))
-    scores, found = loaded.evaluate(examples, task=name)
+    name, _ = loaded.task(task)
+    reader = loaded.reader(name, encoding=encoding, separator=separator, **columns)
+    reader.check_columns(without_none(**columns), [str(data)])
+    examples = reader.read(str(data))
+    scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
     if predictions is not None:
         lines = [
-            json.dumps({"where": example.where, "gold": chosen.gold(example), **one}, ensure_ascii=False)
+            json.dumps({"where": example.where, "gold": reader.gold(example), **one}, ensure_ascii=False)
             for example, one in zip(examples, found, strict=True)
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))

@@ -1,6 +1,7 @@
 """What is predicted: inputs from arguments, files and standard input, and predictions a few thousand at a time."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
@@ -13,7 +14,7 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.inputs import open_input
 from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import Overflow, column_flag
-from palavra.tasks.task import Located, Prediction
+from palavra.tasks.task import PLAIN, DecodeOptions, Located, Prediction, Reader
 
 Format = Literal["text", "jsonl"]
 # Inputs that are encoded and predicted at a time when a file is read as a stream.
@@ -34,22 +35,23 @@ def predict_inputs(
     **columns: Unpack[InputColumns],
 ) -> Iterator[Prediction]:
     """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`, and
-    `FineTunedModel.with_qa_options` for `threshold`, `with_top_k` for `top`.
+    `FineTunedModel.options` for `threshold` and `top`.
 
     Raises PalavraError unless there is one of the two, and for options that mean nothing to it.
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
-    model = model.with_columns(task, encoding=encoding, **columns)
-    model = model.with_qa_options(task, threshold=threshold).with_top_k(task, top=top)
+    reader = model.reader(task, encoding=encoding, **columns)
+    decoding = model.options(task, threshold=threshold, top=top)
     if file is None:
         _refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
-        return predict_all(model, in_parts(model, texts, task=task), task=task, overflow=overflow)
-    if not holds_records(model, file, task, format):
-        _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
-    given = [key for key, value in columns.items() if value is not None]
-    inputs = inputs_of_file(model, file, task, format=format, given=given)
-    return predict_all(model, inputs, task=task, overflow=overflow)
+        inputs = in_parts(reader, texts)
+    else:
+        if not holds_records(reader, file, format):
+            _refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
+        given = [key for key, value in columns.items() if value is not None]
+        inputs = inputs_of_file(reader, file, format=format, given=given)
+    return predict_all(model, reader, inputs, task=task, overflow=overflow, options=decoding)
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -60,29 +62,29 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def predict_all(
-    model: FineTunedModel, inputs: Iterable[Any], *, task: str | None = None, overflow: Overflow | None = None
+    model: FineTunedModel,
+    reader: Reader[Any],
+    inputs: Iterable[Any],
+    *,
+    task: str | None = None,
+    overflow: Overflow | None = None,
+    options: DecodeOptions = PLAIN,
 ) -> Iterator[Prediction]:
     """Predictions for a stream of inputs, in order, a few thousand at a time."""
-    waiting: list[Any] = []
-    for one in inputs:
-        waiting.append(one)
-        if len(waiting) == PREDICTED_AT_ONCE:
-            yield from model.predict(waiting, task=task, overflow=overflow)
-            waiting = []
-    if waiting:
-        yield from model.predict(waiting, task=task, overflow=overflow)
+    stream = iter(inputs)
+    while waiting := list(islice(stream, PREDICTED_AT_ONCE)):
+        yield from model.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)
 
 
-def holds_records(model: FineTunedModel, file: str, task: str | None, format: Format | None) -> bool:
+def holds_records(reader: Reader[Any], file: str, format: Format | None) -> bool:
     """Whether a file holds records, or the kind's own format, and no texts: as `format` or else its name says."""
-    known = _known(model, file, task)
+    known = _known(reader, file)
     return format == "jsonl" or known == PREFIX or (format is None and known is not None)
 
 
 def inputs_of_file(
-    model: FineTunedModel,
+    reader: Reader[Any],
     file: str,
-    task: str | None = None,
     *,
     format: Format | None = None,
     given: Collection[str] = (),
@@ -94,22 +96,22 @@ def inputs_of_file(
     task's encoding. `given`: columns that were named for this file. Raises PalavraError, with file and line, for
     whatever is no input, and for such a column that is not looked for.
     """
-    known, chosen = _known(model, file, task), model.task(task)[1]
+    known, coding = _known(reader, file), reader.spec.encoding
     if known == PREFIX:
         _refuse({"format": format}, f"{file} has columns of its own")
     if known is not None and format in (None, known.removeprefix(".")):
-        return chosen.read_inputs(file, given)
+        return reader.read_inputs(file, given)
     stream, name = open_input(file)
     if format == "jsonl":
-        return _objects(stream, name, chosen.spec.encoding)
-    return in_parts(model, _texts(stream, name, chosen.spec.encoding), name, task)
+        return _objects(stream, name, coding)
+    return in_parts(reader, _texts(stream, name, coding), name)
 
 
-def _known(model: FineTunedModel, file: str, task: str | None) -> str | None:
+def _known(reader: Reader[Any], file: str) -> str | None:
     """What a file's name says that it is, among those that the task reads."""
     if file.startswith(PREFIX):
         return PREFIX
-    return kind_of(Path(file), model.task(task)[1].files)
+    return kind_of(Path(file), reader.files)
 
 
 def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
@@ -124,12 +126,10 @@ def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
         yield from at_least_one(lines, name, "text")
 
 
-def in_parts(
-    model: FineTunedModel, texts: Iterable[str], name: str | None = None, task: str | None = None
-) -> Iterator[Any]:
+def in_parts(reader: Reader[Any], texts: Iterable[str], name: str | None = None) -> Iterator[Any]:
     """Texts given one by one as inputs, of pairs the first and the second in turn; where they are lines of the file
     `name`, with the line of each. Raises PalavraError for texts left over, and for empty lines."""
-    parts = model.task(task)[1].input_parts
+    parts = reader.parts
     waiting: list[str] = []
     for number, text in enumerate(texts, start=1):
         if name is not None and is_blank(text):

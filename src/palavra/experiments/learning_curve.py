@@ -59,7 +59,7 @@ def run_learning_curve(
     order = np.random.default_rng([recipe.train.seed, 12]).permutation(every)
     parts = [split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()]) for size in sizes]
     planned = [_planned(recipe, part, name) for part in parts for name in SERIES]
-    run, metric = RunDirectory(out), split.task.metrics[0]
+    run, metric = RunDirectory(out), split.task.scorer.metrics[0]
     points: dict[str, list[CurvePoint]] = {name: [] for name in SERIES}
     with run.locked():
         for one, folder in run_all(repetition("size", recipe, splits), planned, run, resume, Log(quiet=True)):

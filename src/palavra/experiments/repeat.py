@@ -24,10 +24,10 @@ from palavra.finetuning.splits import Split
 from palavra.finetuning.stratification import Int64Array, fold_of
 from palavra.log import Log
 from palavra.metrics.bootstrap import mean_interval
+from palavra.metrics.names import range_of
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run_records import FinetuningEvaluation, RunScores, RunsSummary, ScoreSummary
-from palavra.tasks.task import range_of
 from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import to_json
 
@@ -79,7 +79,7 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
 
 def _folds(split: Split, folds: int, seed: int) -> Int64Array:
     """Return the fold of each example, those that would have been held out among them."""
-    return fold_of(split.task, [*split.train, *split.valid], folds, seed)
+    return fold_of(split.task.reader, [*split.train, *split.valid], folds, seed)
 
 
 def _fold(split: Split, folds: Int64Array, number: int) -> Split:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,34 +74,12 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
         storage.engine.dispose()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialJob(FinetuningJob):
-    """A fine-tuning job that hands each validation to `on_validation`, which raises to end the run."""
-
-    on_validation: Callable[[Validation], None]
-
-    def validate(self) -> Validation | None:
-        """Validate, and hand the result on."""
-        found = super().validate()
-        if found is not None:
-            self.on_validation(found)
-        return found
-
-
 class TrialEvaluations:
     """The evaluations of a trial. `sign` turns a score, the lower the better, into the metric's own value."""
 
     def __init__(self, trial: "Trial", sign: float, say: Callable[[str], None]):
         self._trial, self._sign, self._say = trial, sign, say
-        self._expected = 0
         self.scores: list[float] = []
-
-    def job(self, job: FinetuningJob) -> TrialJob:
-        """Return the job with its validations reported to the trial."""
-        every = job.intervals.eval_every or job.steps
-        self._expected = math.ceil(job.steps / every)
-        values = {field.name: getattr(job, field.name) for field in fields(job) if field.init}
-        return TrialJob(**values, on_validation=self._evaluated)
 
     @property
     def best(self) -> float:
@@ -109,15 +87,17 @@ class TrialEvaluations:
         numbers = [score for score in self.scores if math.isfinite(score)]
         return self._sign * min(numbers) if numbers else math.nan
 
-    def _evaluated(self, found: Validation) -> None:
+    def add(self, job: FinetuningJob, found: Validation) -> None:
+        """Report a validation to the trial. Raises TrialPruned when others were better after as many."""
         import optuna
 
+        expected = math.ceil(job.steps / (job.intervals.eval_every or job.steps))
         self.scores.append(found.score)
         # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
         self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
-        self._say(f"{len(self.scores)} of {self._expected}: {found.line}")
+        self._say(f"{len(self.scores)} of {expected}: {found.line}")
         # A trial that is done need not be stopped.
-        if len(self.scores) < self._expected and self._trial.should_prune():
+        if len(self.scores) < expected and self._trial.should_prune():
             raise optuna.TrialPruned
 
 
@@ -232,7 +212,7 @@ class Trials:
         evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
             recipe = effective(apply(self.recipe, values))
-            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.job)
+            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.add)
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             self.log.line(f"trial {number} is pruned: others were better after as many evaluations")

@@ -1,7 +1,7 @@
 """What fine-tuning trains: a model with a head for each task, everything resolved."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,14 +9,16 @@ import numpy as np
 
 from palavra.data.packing import Cursor
 from palavra.finetuning.plan import batch_sampler
-from palavra.inference.finetuned import Vectors, infer, infer_whole
+from palavra.inference.finetuned import Vectors, decode, infer
+from palavra.metrics.names import is_error
+from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.sampling import BatchSampler, MicroBatch
-from palavra.tasks.task import Scores, Task, is_error
+from palavra.tasks.task import AnyTask, calibrated
 from palavra.training.config import OptimizerConfig
 from palavra.training.job import Stage, Validation
 from palavra.training.loop import LoopConfig, StepReport
@@ -29,27 +31,29 @@ class Labelled:
     """Labelled examples of one task and what they are to the model; `vectors` as in `TaskObjective`."""
 
     examples: Sequence[Any]
-    features: EncodedExamples
+    encoded: EncodedExamples
     vectors: Vectors | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob:
-    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task."""
+    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task; `on_validation` is
+    called with each validation, and may raise to end the run."""
 
     recipe: FinetuneRecipe
     model: TaskModel
-    tasks: Mapping[str, Task[Any]]
+    tasks: Mapping[str, AnyTask]
     train: Mapping[str, Labelled]
     valid: Mapping[str, Labelled]
     compute: Compute
     matmul_peak: float = 0.0
     title: str = "fine-tuning"
     micro_batch_tokens: int | None = None
+    on_validation: "Callable[[FinetuningJob, Validation], None] | None" = None
     sampler: BatchSampler = field(init=False)
 
     def __post_init__(self) -> None:
-        sampler = batch_sampler(self.recipe, {name: labelled.features for name, labelled in self.train.items()})
+        sampler = batch_sampler(self.recipe, {name: labelled.encoded for name, labelled in self.train.items()})
         object.__setattr__(self, "sampler", sampler)
 
     @property
@@ -62,7 +66,7 @@ class FinetuningJob:
     def objective(self) -> TaskObjective:
         """The tasks' losses."""
         vectors = {name: one.vectors for name, one in self.train.items() if one.vectors is not None}
-        return TaskObjective(self.tasks, {name: one.features for name, one in self.train.items()}, vectors)
+        return TaskObjective(self.tasks, {name: one.encoded for name, one in self.train.items()}, vectors)
 
     @property
     def loop(self) -> LoopConfig:
@@ -91,7 +95,8 @@ class FinetuningJob:
     @property
     def chance_loss(self) -> float:
         """What a blind guess could cost in a step of any task."""
-        return max(task.spec.weight * task.chance_loss(self.train[name].features) for name, task in self.tasks.items())
+        losses = {name: task.output.chance_loss(self.train[name].encoded) for name, task in self.tasks.items()}
+        return max(task.spec.weight * losses[name] for name, task in self.tasks.items())
 
     def optimizers(self) -> Optimizers:
         """New optimizers of everything that will ever move."""
@@ -127,20 +132,24 @@ class FinetuningJob:
         if len(found) > 1:
             line += f", mean score {mean_score:.4f}" if math.isfinite(mean_score) else ", mean score not defined"
         loss = float(np.mean([scores.values["loss"] for scores in found.values()]))
-        return Validation(score=-mean_score, loss=loss, values=values, line=line)
+        validation = Validation(score=-mean_score, loss=loss, values=values, line=line)
+        if self.on_validation is not None:
+            self.on_validation(self, validation)
+        return validation
 
     def score(self, name: str, labelled: Labelled) -> Scores:
         """How good the model is now on labelled examples of a task."""
-        task = self.tasks[name]
-        inferred = infer(self.model, name, task, labelled.features, self.compute, labelled.vectors)
-        return task.score(labelled.examples, labelled.features, inferred)
+        task, examples, encoded = self.tasks[name], labelled.examples, labelled.encoded
+        decoded = decode(self.model, name, task, examples, encoded, self.compute, labelled.vectors)
+        return task.scorer.score(examples, encoded, decoded)
 
-    def calibrate(self, name: str, labelled: Labelled) -> tuple[Task[Any], Scores]:
+    def calibrate(self, name: str, labelled: Labelled) -> tuple[AnyTask, Scores]:
         """A task with what can only be settled on its validation examples, and its scores on them."""
         task = self.tasks[name]
-        found = infer_whole if task.fits_on_all else infer
-        inferred = found(self.model, name, task, labelled.features, self.compute, labelled.vectors)
-        return task.calibrate(labelled.examples, labelled.features, inferred)
+        if task.calibrate is None:
+            return task, self.score(name, labelled)
+        outputs = infer(self.model, name, task, labelled.encoded, self.compute, labelled.vectors)
+        return calibrated(task, labelled.examples, labelled.encoded, outputs)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """Nothing more."""
@@ -160,10 +169,11 @@ class FinetuningJob:
         return str(number)
 
 
-def selection_metric(asked: str | None, task: Task[Any]) -> str:
+def selection_metric(asked: str | None, task: AnyTask) -> str:
     """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for and the
     task has such a score, else the task's main one."""
-    return asked if asked in task.metrics else task.metrics[0]
+    metrics = task.scorer.metrics
+    return asked if asked in metrics else metrics[0]
 
 
 def selection_score(metric: str, values: Mapping[str, float]) -> float:

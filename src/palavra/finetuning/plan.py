@@ -18,7 +18,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.run_records import FinetuningRun
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tokenizer import Tokenizer
@@ -59,11 +59,11 @@ def resolve_finetuning(
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     encoded = {split.task.spec.name: encode_split(split, tokenizer, config) for split in splits}
-    features = {name: one.train for name, one in encoded.items()}
-    tokens = sum(int(one.lengths.sum()) for one in features.values()) * train.epochs
+    read = {name: one.train for name, one in encoded.items()}
+    tokens = sum(int(one.lengths.sum()) for one in read.values()) * train.epochs
     compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
     compute = for_dropout(compute, config.attention_dropout)
-    steps = train.steps or max(1, math.ceil(train.epochs * batch_sampler(recipe, features).epoch_steps))
+    steps = train.steps or max(1, math.ceil(train.epochs * batch_sampler(recipe, read).epoch_steps))
     train = replace(
         train, steps=steps, precision=compute.precision, compile=compute.compile, threads=torch.get_num_threads()
     )
@@ -78,18 +78,18 @@ def resolve_finetuning(
 def encode_split(split: Split, tokenizer: Tokenizer, config: ModelConfig) -> EncodedSplit:
     """Encode training and validation examples; where long texts are read in windows, the latter as for predictions."""
     task = split.task
-    context, segments, windows = context_of(config, task), config.segments > 1, task.spec.overflow == "window"
+    context, segments, windowed = context_of(config, task), config.segments > 1, task.spec.overflow == "window"
     return EncodedSplit(
-        train=task.encode(split.train, tokenizer, context, segments),
-        valid=task.encode(split.valid, tokenizer, context, segments, split=windows),
+        train=task.encoder.encode(split.train, tokenizer, context, segments),
+        valid=task.encoder.encode(split.valid, tokenizer, context, segments, windowed=windowed),
     )
 
 
-def batch_sampler(recipe: FinetuneRecipe, features: Mapping[str, EncodedExamples]) -> BatchSampler:
+def batch_sampler(recipe: FinetuneRecipe, encoded: Mapping[str, EncodedExamples]) -> BatchSampler:
     """The sampler of the recipe's batches, over the training examples of each task."""
     train = recipe.train
     return BatchSampler(
-        features=features,
+        encoded=encoded,
         batch_size=train.batch_size,
         micro_batch_tokens=train.micro_batch_tokens,
         seed=train.seed,

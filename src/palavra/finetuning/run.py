@@ -26,6 +26,7 @@ from palavra.finetuning.splits import SPLITS, Split, examples_hash, read_split, 
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
 from palavra.inference.finetuned import body_vectors, context_of
 from palavra.log import Log
+from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, compile_layers
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
@@ -33,7 +34,7 @@ from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run_records import FinetuningRun
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import (
     build_task_model,
     describe_head,
@@ -41,9 +42,10 @@ from palavra.tasks.saved_model import (
     parameters,
     save_task_model,
 )
-from palavra.tasks.task import Scores, Task
+from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
+from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Outcome, Trainer
@@ -94,9 +96,9 @@ def finetune_splits(
     splits: Sequence[Split],
     out: Path,
     log: Log,
-    as_job: Callable[[FinetuningJob], FinetuningJob] = lambda job: job,
+    on_validation: Callable[[FinetuningJob, Validation], None] | None = None,
 ) -> FineTuned:
-    """Fine-tune on examples that are in memory; `as_job` may replace the job that is trained."""
+    """Fine-tune on examples that are in memory; `on_validation` as in `FinetuningJob`."""
     check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
@@ -106,7 +108,7 @@ def finetune_splits(
         tokenizer = Tokenizer.load(pretrained)
         pretrained_with = optimizer_of(pretrained)
         resolved = resolve_finetuning(recipe, splits, tokenizer, pretrained_with)
-        job = as_job(build_job(resolved, splits))
+        job = replace(build_job(resolved, splits), on_validation=on_validation)
         _describe(job, splits, log)
         for line in resolved.reasons:
             log.line(line)
@@ -173,25 +175,25 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
 
 
 def _labelled(
-    model: TaskModel, name: str, examples: Sequence[Any], features: EncodedExamples, compute: Compute
+    model: TaskModel, name: str, examples: Sequence[Any], encoded: EncodedExamples, compute: Compute
 ) -> Labelled:
-    """Examples and features, with the body's vectors where the body is never trained."""
+    """Encoded examples, with the body's vectors where the body is never trained."""
     frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
-    size = 4 * int(features.row_counts.sum()) * model.config.hidden_size
+    size = 4 * int(encoded.row_counts.sum()) * model.config.hidden_size
     if not frozen or not examples or size > LARGEST_VECTORS:
-        return Labelled(examples=examples, features=features)
-    return Labelled(examples=examples, features=features, vectors=body_vectors(model, name, features, compute))
+        return Labelled(examples=examples, encoded=encoded)
+    return Labelled(examples=examples, encoded=encoded, vectors=body_vectors(model, name, encoded, compute))
 
 
 def _warn_of_cuts(
-    features: EncodedExamples, name: str, kind: str, context: int, log: Log, *, split: bool = False
+    encoded: EncodedExamples, name: str, kind: str, context: int, log: Log, *, windowed: bool = False
 ) -> None:
-    """Warn of examples of the task `name` that lost text; where texts are `split`, only pairs do."""
-    how = "hold two texts that do not fit beside each other in" if split else "are longer than"
-    if features.truncated:
+    """Warn of examples of the task `name` that lost text; where texts become windows, only pairs do."""
+    how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
+    if encoded.truncated:
         log.warn(
             f"{name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
-            f"{features.truncated:,}"
+            f"{encoded.truncated:,}"
         )
 
 
@@ -206,13 +208,13 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
         task, name = split.task, split.task.spec.name
         sizes = ", ".join(f"{len(getattr(split, kind)):,} {kind}" for kind in SPLITS if getattr(split, kind))
         log.line(f"{name}: {task.spec.kind}, {sizes}")
-        for line in summary_lines(task.summary(split.train)):
+        for line in summary_lines(task.encoder.summary(split.train)):
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):
             if name in labelled:
-                in_windows = kind == "validation" and task.spec.overflow == "window"
+                windowed = kind == "validation" and task.spec.overflow == "window"
                 _warn_of_cuts(
-                    labelled[name].features, name, kind, context_of(job.model.config, task), log, split=in_windows
+                    labelled[name].encoded, name, kind, context_of(job.model.config, task), log, windowed=windowed
                 )
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
@@ -279,7 +281,7 @@ def _finish(
 
 
 def save_finished(
-    model: TaskModel, tasks: Mapping[str, Task[Any]], tokenizer: Tokenizer, directory: Path, log: Log
+    model: TaskModel, tasks: Mapping[str, AnyTask], tokenizer: Tokenizer, directory: Path, log: Log
 ) -> None:
     """Write a Hugging Face directory, and log where `transformers` has no such head."""
     context = max(context_of(model.config, task) for task in tasks.values())
@@ -294,8 +296,8 @@ def save_finished(
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """The scores on the test examples."""
     name, task = split.task.spec.name, job.tasks[split.task.spec.name]
-    in_windows = task.spec.overflow == "window"
-    context = context_of(job.model.config, task)
-    features = task.encode(split.test, tokenizer, context, job.model.config.segments > 1, split=in_windows)
-    _warn_of_cuts(features, name, "test", context, log, split=in_windows)
-    return job.score(name, Labelled(examples=split.test, features=features))
+    windowed = task.spec.overflow == "window"
+    context, segments = context_of(job.model.config, task), job.model.config.segments > 1
+    encoded = task.encoder.encode(split.test, tokenizer, context, segments, windowed=windowed)
+    _warn_of_cuts(encoded, name, "test", context, log, windowed=windowed)
+    return job.score(name, Labelled(examples=split.test, encoded=encoded))

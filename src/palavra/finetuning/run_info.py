@@ -8,6 +8,7 @@ from typing import Any
 
 from palavra.finetuning.job import FinetuningJob, selection_metric, selection_score
 from palavra.finetuning.splits import SPLITS, Split, examples_hash
+from palavra.metrics.scores import Scores
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records import (
@@ -21,7 +22,7 @@ from palavra.run_records import (
 )
 from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
-from palavra.tasks.task import Scores, Task
+from palavra.tasks.task import AnyTask
 from palavra.training.config import OptimizerName
 from palavra.training.environment import environment
 from palavra.typed_json import from_json
@@ -83,8 +84,8 @@ def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: Optim
                 name=split.task.spec.name,
                 kind=split.task.spec.kind,
                 examples={kind: len(getattr(split, kind)) for kind in SPLITS},
-                data=split.task.summary(split.train),
-                truncated=job.train[split.task.spec.name].features.truncated,
+                data=split.task.encoder.summary(split.train),
+                truncated=job.train[split.task.spec.name].encoded.truncated,
                 head=describe_head(job.model, split.task.spec.name),
             )
             for split in splits
@@ -104,7 +105,7 @@ def scores_line(scores: Scores) -> str:
 
 
 def evaluation_of(
-    tasks: Mapping[str, Task[Any]], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
+    tasks: Mapping[str, AnyTask], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
 ) -> FinetuningEvaluation:
     """Return the content of `evaluation.json`, with the selection metric of each task (`metric` as in the recipe), and
     of several tasks their mean score."""

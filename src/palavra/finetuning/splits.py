@@ -15,7 +15,8 @@ from palavra.finetuning.stratification import hold_out
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
+from palavra.tasks.text_examples import settle_texts
 from palavra.training.run_directory import RunDirectory
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,41 +26,50 @@ Source = TypeVar("Source", str, str | None)
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The examples of one task by what they are for."""
+    """The examples of one task by their use."""
 
-    task: Task[Any]
+    task: AnyTask
     train: Sequence[Any]
     valid: Sequence[Any]
     test: Sequence[Any]
 
     def trained_on(self, train: Sequence[Any]) -> "Split":
-        """The split with other examples to train on; the task counts these alone."""
-        return replace(self, task=self.task.with_label_counts(train), train=train)
+        """The split with some of its examples to train on; the task has the labels of all, and counts these alone."""
+        spec = self.task.spec
+        return replace(self, task=KINDS[spec.kind].fit(spec, self.train, train), train=train)
 
     def holding_out(self, held: BoolArray) -> "Split":
-        """The split with those of its training examples to validate with that are `held` (E,) out."""
-        train, valid = ([one for one, out in zip(self.train, held, strict=True) if out == so] for so in (False, True))
+        """The split that validates with those of its training examples that are `held` (E,) out."""
+        train, valid = _divided(self.train, held)
         return replace(self.trained_on(train), valid=valid)
 
 
+def _divided(examples: Sequence[Any], held: BoolArray) -> tuple[list[Any], list[Any]]:
+    """The examples that are not `held` (E,) out, and those that are."""
+    kept = [example for example, out in zip(examples, held, strict=True) if not out]
+    return kept, [example for example, out in zip(examples, held, strict=True) if out]
+
+
 def read_split(spec: TaskSpec, seed: int) -> Split:
-    """Read the examples of a task; what has no validation file gives a share of its training examples."""
+    """Read the examples of a task. Without a validation file a fraction of the training examples is held out."""
     kind = KINDS[spec.kind]
     named = [name for name, value in vars(spec.columns).items() if value is not None]
-    kind.check_columns(spec, named, [source for source in (spec.train, spec.valid, spec.test) if source])
-    train = kind.read(spec, spec.train)
-    task = kind.fit(spec, train)
-    valid = kind.read(task.spec, spec.valid) if spec.valid else []
-    test = kind.read(task.spec, spec.test) if spec.test else []
-    for examples in (valid, test):
-        task.check(examples)
-    split = Split(task=task, train=train, valid=valid, test=test)
+    spec = settle_texts(spec)
+    reader = kind.reader(spec)
+    reader.check_columns(named, [source for source in (spec.train, spec.valid, spec.test) if source])
+    labelled = train = reader.read(spec.train)
+    valid: list[Any] = []
+    if not spec.valid:
+        train, valid = _divided(train, hold_out(reader, train, spec.valid_fraction, seed))
+    task = kind.fit(spec, labelled, train)
     if spec.valid:
-        return split
-    held = hold_out(task, train, spec.valid_fraction, seed)
-    if held.all() or not held.any():
+        valid = task.reader.read(spec.valid)
+        task.encoder.check(valid)
+    elif not train or not valid:
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
-    return split.holding_out(held)
+    test = task.reader.read(spec.test) if spec.test else []
+    task.encoder.check(test)
+    return Split(task=task, train=train, valid=valid, test=test)
 
 
 def examples_hash(splits: Sequence[Split]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
-from palavra.tasks.task import Task
+from palavra.tasks.task import Reader
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -15,30 +15,30 @@ BoolArray = npt.NDArray[np.bool_]
 ROUNDING = 1e-9
 
 
-def hold_out(task: Task[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
+def hold_out(reader: Reader[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
     """(E,) which examples to hold out: a share of each label's, but never a label's only example; whole groups where
     examples belong together, such as the questions on one passage."""
-    group = groups_of(task, examples)
+    group = groups_of(reader, examples)
     if 1 < group.max() + 1 < len(examples):
         order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
         grouped: BoolArray = np.isin(group, order[_spread(len(order), share)])
         return grouped
-    stratification_keys = [task.stratification_keys(example) for example in examples]
-    only = _only_examples(stratification_keys)
-    if all(len(of) == 1 for of in stratification_keys):
+    strata = [reader.strata(example) for example in examples]
+    only = _only_examples(strata)
+    if all(len(of) == 1 for of in strata):
         held = np.zeros(len(examples), dtype=bool)
-        held[_stratified_order([of[0] for of in stratification_keys], seed)[_spread(len(examples), share)]] = True
+        held[_stratified_order([of[0] for of in strata], seed)[_spread(len(examples), share)]] = True
         return held & ~only
-    held = np.equal(_iterative_parts(stratification_keys, [1 - share, share], seed, only), 1)
+    held = np.equal(_iterative_parts(strata, [1 - share, share], seed, only), 1)
     if not held.any() and not only.all():
         held[np.flatnonzero(~only)[0]] = True
     return held
 
 
-def fold_of(task: Task[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
+def fold_of(reader: Reader[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
     """(E,) the fold that validates with each example, as `hold_out` divides, none without any. Raises PalavraError
     where there are fewer examples, or groups of them, than folds."""
-    group = groups_of(task, examples)
+    group = groups_of(reader, examples)
     groups = int(group.max()) + 1
     if len(examples) < folds:
         raise PalavraError(f"--folds is {folds}, but there are only {len(examples)} examples: lower it")
@@ -51,17 +51,17 @@ def fold_of(task: Task[Any], examples: Sequence[Any], folds: int, seed: int) -> 
         order = np.random.default_rng([seed, 11]).permutation(groups)
         number: Int64Array = (np.argsort(order) % folds)[group]
         return number
-    stratification_keys = [task.stratification_keys(example) for example in examples]
-    if all(len(of) == 1 for of in stratification_keys):
+    strata = [reader.strata(example) for example in examples]
+    if all(len(of) == 1 for of in strata):
         number = np.empty(len(examples), dtype=np.int64)
-        number[_stratified_order([of[0] for of in stratification_keys], seed)] = np.arange(len(examples)) % folds
+        number[_stratified_order([of[0] for of in strata], seed)] = np.arange(len(examples)) % folds
         return number
-    return _iterative_parts(stratification_keys, [1 / folds] * folds, seed, np.zeros(len(examples), dtype=bool))
+    return _iterative_parts(strata, [1 / folds] * folds, seed, np.zeros(len(examples), dtype=bool))
 
 
-def groups_of(task: Task[Any], examples: Sequence[Any]) -> Int64Array:
+def groups_of(reader: Reader[Any], examples: Sequence[Any]) -> Int64Array:
     """(E,) the number of the group that each example is of; those without one are alone."""
-    names = [task.group(example) for example in examples]
+    names = [reader.group(example) for example in examples]
     keys = [i if name is None else name for i, name in enumerate(names)]
     # Not numpy's unique: a name may be a whole passage, and its arrays give every text the room of the longest one.
     ordered = sorted(set(keys), key=lambda key: (isinstance(key, str), str(key)))
@@ -78,24 +78,24 @@ def _spread(count: int, share: float) -> BoolArray:
     return chosen
 
 
-def _only_examples(stratification_keys: Sequence[Sequence[str]]) -> BoolArray:
+def _only_examples(strata: Sequence[Sequence[str]]) -> BoolArray:
     """(E,) whether an example is the only one with one of its strata."""
-    last = {name: number for number, of in enumerate(stratification_keys) for name in of}
-    first = {name: number for number, of in reversed(list(enumerate(stratification_keys))) for name in of}
-    only = np.zeros(len(stratification_keys), dtype=bool)
+    last = {name: number for number, of in enumerate(strata) for name in of}
+    first = {name: number for number, of in reversed(list(enumerate(strata))) for name in of}
+    only = np.zeros(len(strata), dtype=bool)
     only[[number for name, number in last.items() if first[name] == number]] = True
     return only
 
 
-def _stratified_order(stratification_keys: Sequence[str], seed: int) -> Int64Array:
+def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
     """The examples' numbers (E,), at random, but like strata together: every n-th of them has the shares of all."""
-    numbers = np.unique(stratification_keys, return_inverse=True)[1]
-    order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(stratification_keys)), numbers))
+    numbers = np.unique(strata, return_inverse=True)[1]
+    order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(strata)), numbers))
     return order
 
 
 def _iterative_parts(
-    stratification_keys: Sequence[Sequence[str]], shares: Sequence[float], seed: int, first: BoolArray
+    strata: Sequence[Sequence[str]], shares: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
     """(E,) the part of each example, of which each takes about its share of all and of every stratum; an example can be
     of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
@@ -104,10 +104,8 @@ def _iterative_parts(
     those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
     each has its share on average.
     """
-    number = {
-        name: place for place, name in enumerate(dict.fromkeys(name for of in stratification_keys for name in of))
-    }
-    own = [[number[name] for name in of] for of in stratification_keys]
+    number = {name: place for place, name in enumerate(dict.fromkeys(name for of in strata for name in of))}
+    own = [[number[name] for name in of] for of in strata]
     members: list[list[int]] = [[] for _ in number]
     random = np.random.default_rng([seed, 11])
     for example in random.permutation(len(own)).tolist():

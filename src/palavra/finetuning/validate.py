@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.finetuning.splits import Split
@@ -12,7 +11,7 @@ from palavra.option import does_not_apply, misapplied
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.saved_model import check_head
 from palavra.tasks.spec import MixingConfig, TaskSpec, check_fields
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
 
 
 def check_recipe(recipe: FinetuneRecipe) -> None:
@@ -28,7 +27,7 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
         check_fields(task)
 
 
-def check_options(recipe: FinetuneRecipe, tasks: Sequence[Task[Any]]) -> None:
+def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
     """Raise PalavraError for settings that change nothing. Not for a sweep, in which one trial may use what another
     leaves aside."""
     for problem in misapplied(recipe, FinetuneRecipe()):
@@ -52,11 +51,11 @@ def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
     """Raise PalavraError where no task has the selection `metric`, or where it is undefined on the validation examples
     of one that has it."""
     tasks = {split.task.spec.name: split.task for split in splits}
-    known = dict.fromkeys(name for task in tasks.values() for name in task.metrics)
+    known = dict.fromkeys(name for task in tasks.values() for name in task.scorer.metrics)
     if metric is not None and metric not in known:
         raise PalavraError(f"train.metric {metric!r} is none of {' or '.join(tasks)}: use one of {', '.join(known)}")
     for split in splits:
-        if split.valid and metric in split.task.undefined(split.valid):
+        if split.valid and metric in split.task.scorer.undefined(split.valid):
             raise PalavraError(
                 f"train.metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
                 "or sort is absent, or values are all alike): choose another, or other validation examples"

@@ -15,6 +15,7 @@ from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
 from palavra.metrics.articles import Articles
+from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, choose_compute, eager
 from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.heads import lay_out
@@ -22,11 +23,12 @@ from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
 from palavra.option import does_not_apply
 from palavra.tasks.column_options import InputColumns, LabelledColumns, check_read, given_columns
-from palavra.tasks.features import EncodedExamples, Int64Array, offsets_of, ranges
-from palavra.tasks.question_answering.task import QuestionAnswering
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, offsets_of, ranges
+from palavra.tasks.question_answering.scores import AnswerScorer
+from palavra.tasks.registry import KINDS
 from palavra.tasks.saved_model import load_task_model
 from palavra.tasks.spec import SPLIT_BY_REQUEST, Overflow
-from palavra.tasks.task import ModelOutputs, Prediction, Scores, Task
+from palavra.tasks.task import PLAIN, AnyTask, DecodeOptions, ModelOutputs, Prediction, Reader
 from palavra.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -36,72 +38,76 @@ Vectors = npt.NDArray[np.float32]
 
 
 def batches_of(
-    features: EncodedExamples, name: str, vectors: Vectors | None = None
+    encoded: EncodedExamples, name: str, vectors: Vectors | None = None
 ) -> Iterator[tuple[Int64Array, Batch]]:
     """Packed batches of all sequences, like lengths together: the sequences in each, and the batch; `vectors` (R, D)
     as in `body_vectors`, where they are known."""
-    order = np.argsort(-features.lengths, kind="stable")
-    lengths = features.lengths[order]
+    order = np.argsort(-encoded.lengths, kind="stable")
+    lengths = encoded.lengths[order]
     for group in best_fit(lengths.tolist(), max(BATCH_TOKENS, int(lengths[0]))) if len(order) else ():
         sequences = order[group]
-        yield sequences, features.batch(sequences, name, vectors)
+        yield sequences, encoded.batch(sequences, name, vectors)
 
 
-def body_vectors(model: TaskModel, name: str, features: EncodedExamples, compute: Compute) -> Vectors:
-    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the features' order."""
+def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute: Compute) -> Vectors:
+    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the order of the rows."""
 
     def pooled(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
         return (model.pooled(batch, layout).float(),)
 
-    return _collect(model, batches_of(features, name), features, compute, pooled)[0]
+    return _collect(model, batches_of(encoded, name), encoded, compute, pooled)[0]
 
 
 def infer(
     model: TaskModel,
     name: str,
-    task: Task[Any],
-    features: EncodedExamples,
+    task: AnyTask,
+    encoded: EncodedExamples,
     compute: Compute,
     vectors: Vectors | None = None,
 ) -> ModelOutputs:
-    """What the task's output layer says of every row that is read, in the features' order; condensed, a bounded number
-    of examples at a time, where the task wants that."""
-    if not task.condenses or not features.sequences:
-        return infer_whole(model, name, task, features, compute, vectors)
-    parts: list[Any] = [
-        task.condense(part, infer_whole(model, name, task, part, compute, None if vectors is None else vectors[rows]))
-        for part, rows in features.parts(max(1, INFERRED_AT_ONCE // task.outputs_per_example))
-    ]
-    condensed: ModelOutputs = parts[0]._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return condensed
+    """What the task's output layer gives for every row that is read, in the order of the rows."""
+    layer = model.head(name).output
+
+    def outputs(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
+        return task.output.infer(layer, model(batch, layout), batch)
+
+    return _collect(model, batches_of(encoded, name, vectors), encoded, compute, outputs)
 
 
-def infer_whole(
+def decode(
     model: TaskModel,
     name: str,
-    task: Task[Any],
-    features: EncodedExamples,
+    task: AnyTask,
+    examples: Sequence[Any],
+    encoded: EncodedExamples,
     compute: Compute,
     vectors: Vectors | None = None,
-) -> ModelOutputs:
-    """`infer`, never condensed."""
-    output = model.head(name).output
-
-    def inferred(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
-        return task.infer(output, model(batch, layout), batch)
-
-    return _collect(model, batches_of(features, name, vectors), features, compute, inferred)
+    options: DecodeOptions = PLAIN,
+) -> Any:
+    """What the model's outputs for the examples mean. Where a sequence has many outputs, some examples are inferred and
+    decoded at a time, so that very many classes need no more memory than few."""
+    most = max(1, INFERRED_AT_ONCE // task.output.outputs_per_sequence)
+    if task.output.outputs_per_sequence == 1 or encoded.sequences <= most:
+        return task.output.decode(examples, encoded, infer(model, name, task, encoded, compute, vectors), options)
+    parts: list[Any] = []
+    done = 0
+    for part, rows in encoded.parts(most):
+        outputs = infer(model, name, task, part, compute, None if vectors is None else vectors[rows])
+        parts.append(task.output.decode(examples[done : done + part.examples], part, outputs, options))
+        done += part.examples
+    return parts[0]._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
 def _collect(
     model: TaskModel,
     batches: Iterator[tuple[Int64Array, Batch]],
-    features: EncodedExamples,
+    encoded: EncodedExamples,
     compute: Compute,
     run: Callable[[Batch, Layout], tuple[Tensor, ...]],
 ) -> ModelOutputs:
-    """The results of `run` on batches of all sequences, put in the order of the features' rows."""
-    row_starts = offsets_of(features.row_counts)
+    """The results of `run` on batches of all sequences, put in the order of the rows."""
+    row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
     was_training = model.training
     model.eval()
@@ -111,18 +117,11 @@ def _collect(
             parts = [part.cpu().numpy() for part in run(batch.to(compute.device), layout)]
             if not found:
                 found = [np.empty((int(row_starts[-1]), *part.shape[1:]), dtype=part.dtype) for part in parts]
-            rows = ranges(row_starts[sequences], features.row_counts[sequences])
+            rows = ranges(row_starts[sequences], encoded.row_counts[sequences])
             for whole, part in zip(found, parts, strict=True):
                 whole[rows] = part
     model.train(was_training)
     return tuple(found)
-
-
-def _marked(predictions: list[Prediction], features: EncodedExamples) -> list[Prediction]:
-    """The predictions, those of inputs that lost text marked as such."""
-    for number in () if features.cut is None else np.flatnonzero(features.cut).tolist():
-        predictions[number]["truncated"] = True
-    return predictions
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class FineTunedModel(AnyModel):
     offers: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
 
     model: TaskModel
-    tasks: Mapping[str, Task[Any]]
+    tasks: Mapping[str, AnyTask]
     tokenizer: Tokenizer
     compute: Compute
 
@@ -150,7 +149,7 @@ class FineTunedModel(AnyModel):
         compute = choose_compute(device, precision, compile)
         return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
 
-    def task(self, name: str | None = None) -> tuple[str, Task[Any]]:
+    def task(self, name: str | None = None) -> tuple[str, AnyTask]:
         """The task of a name, or the only one. Raises PalavraError for a name that is none."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.items()))
@@ -159,15 +158,15 @@ class FineTunedModel(AnyModel):
             raise PalavraError(f"{asked}: name one of {', '.join(self.tasks)} (--task)")
         return name, self.tasks[name]
 
-    def with_columns(
+    def reader(
         self,
         task: str | None = None,
         *,
         encoding: str | None = None,
         separator: str | None = None,
         **columns: Unpack[LabelledColumns],
-    ) -> "FineTunedModel":
-        """The same model for records whose columns, or files whose encoding, are not those of training.
+    ) -> Reader[Any]:
+        """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
 
         Raises PalavraError for columns or a separator that the task would not read, and for columns that are not as
         many as it was trained with.
@@ -178,42 +177,34 @@ class FineTunedModel(AnyModel):
         changes = {key: value for key, value in changes.items() if value is not None}
         spec = replace(before, columns=replace(before.columns, **named), **changes)
         check_read({**named, **changes}, [spec])
-        if spec == before:
-            return self
         wanted, found = (len(each.columns.label or ("label",)) for each in (before, spec))
         if found != wanted:
             raise PalavraError(f"--label names {found} columns, {name} was trained with {wanted}: name as many")
-        other = type(chosen).from_json(spec, chosen.labels_to_json())
-        if other.input_parts != chosen.input_parts:
+        reader = KINDS[spec.kind].reader(spec)
+        if reader.parts != chosen.reader.parts:
             raise PalavraError(f"{name} was trained with single texts: leave --text-b out")
-        return replace(self, tasks={**self.tasks, name: other})
+        return reader
 
-    def with_qa_options(
-        self, task: str | None = None, *, threshold: float | None = None, articles: Articles | None = None
-    ) -> "FineTunedModel":
-        """The same model with another `question_answering.threshold` or `question_answering.articles`, as far as
-        given: with a threshold of 0 a model of `transformers` that was trained on SQuAD 2.0 refuses to answer by the
-        published rule.
+    def options(
+        self, task: str | None = None, *, top: int | None = None, threshold: float | None = None
+    ) -> DecodeOptions:
+        """The options of a prediction: how many of the most probable classes or answers it lists, and how much better
+        than the best answer "no answer" must score (logits).
 
-        Raises PalavraError where the task is not question answering.
+        A threshold of 0 is the rule of SQuAD 2.0. A directory of `transformers` does not say whether its model learned
+        this, so unasked it never gives no answer. Raises PalavraError for options that mean nothing to the task.
         """
-        if threshold is None and articles is None:
-            return self
-        name, chosen = self.task(task)
-        if not isinstance(chosen, QuestionAnswering):
-            given = "--articles" if threshold is None else "--threshold"
-            raise PalavraError(does_not_apply(given, chosen.spec.kind, ("question-answering",)))
-        return replace(self, tasks={**self.tasks, name: chosen.with_qa_options(threshold=threshold, articles=articles)})
-
-    def with_top_k(self, task: str | None = None, *, top: int | None = None) -> "FineTunedModel":
-        """The same model, whose predictions list the `top` most probable classes or answers, if that is given. Raises
-        PalavraError where the task's list none, or all, and for less than one."""
-        if top is None:
-            return self
-        if top < 1:
+        _, chosen = self.task(task)
+        kind = chosen.spec.kind
+        if top is not None and top < 1:
             raise PalavraError(f"--top is {top}: it must be at least 1")
-        name, chosen = self.task(task)
-        return replace(self, tasks={**self.tasks, name: chosen.with_top_k(top)})
+        if top is not None and not chosen.output.listed:
+            raise PalavraError(does_not_apply("--top", kind, ("classification", "question-answering")))
+        if threshold is not None:
+            _check_answers("--threshold", chosen)
+            # Checks the value.
+            replace(chosen.spec.question_answering, threshold=threshold)
+        return DecodeOptions(top_k=top, threshold=threshold)
 
     def predict(
         self,
@@ -222,6 +213,7 @@ class FineTunedModel(AnyModel):
         task: str | None = None,
         overflow: Overflow | None = None,
         top: int | None = None,
+        threshold: float | None = None,
         **columns: Unpack[InputColumns],
     ) -> list[Prediction]:
         """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
@@ -230,57 +222,83 @@ class FineTunedModel(AnyModel):
         Inputs are texts, pairs of texts, or mappings with the task's columns, or with those named in `columns`
         (`text`, `text_a`, ..., as in training); a single text is a list of one. `overflow` "window" or "truncate" says
         what becomes of texts beyond the context (as the task was trained, unless given); `top` how many of the most
-        probable classes or answers are listed in `best` (5, unless given).
+        probable classes or answers are listed in `best` (5, unless given); `threshold` as in `options`.
         """
-        if columns:
-            return self.with_columns(task, **columns).predict(inputs, task=task, overflow=overflow, top=top)
-        if top is not None:
-            return self.with_top_k(task, top=top).predict(inputs, task=task, overflow=overflow)
+        options = self.options(task, top=top, threshold=threshold)
+        examples = self.reader(task, **columns).inputs([inputs] if isinstance(inputs, str) else list(inputs))
+        return self.predict_examples(examples, task=task, overflow=overflow, options=options)
+
+    def predict_examples(
+        self,
+        examples: Sequence[Any],
+        *,
+        task: str | None = None,
+        overflow: Overflow | None = None,
+        options: DecodeOptions = PLAIN,
+    ) -> list[Prediction]:
+        """`predict` of examples that a `reader` made."""
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
             raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
-        wanted = [inputs] if isinstance(inputs, str) else list(inputs)
-        examples = chosen.inputs(wanted)
         if not examples:
             return []
-        together = max(1, INFERRED_AT_ONCE // chosen.outputs_per_example)
-        predictions: list[Prediction] = []
-        for start in range(0, len(examples), together):
-            predictions += self._predict(name, chosen, examples[start : start + together], overflow)
-        return predictions
-
-    def _predict(
-        self, name: str, task: Task[Any], examples: Sequence[Any], overflow: Overflow | None
-    ) -> list[Prediction]:
-        features = self.encode(task, examples, overflow)
-        predictions = task.predict(examples, features, infer(self.model, name, task, features, self.compute))
-        return _marked(predictions, features)
+        encoded = self.encode(chosen, examples, overflow)
+        decoded = decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
+        return _marked(chosen.output.predictions(examples, decoded), encoded)
 
     def score(self, examples: Sequence[Any], *, task: str | None = None) -> Scores:
-        """How good the model is on labelled examples (as `Task.read` gives them)."""
-        chosen, features, inferred = self._inferred(examples, task)
-        return chosen.score(examples, features, inferred)
+        """How good the model is on labelled examples (as a `reader` reads them)."""
+        chosen, encoded, decoded = self._decoded(examples, task)
+        return chosen.scorer.score(examples, encoded, decoded)
 
-    def evaluate(self, examples: Sequence[Any], *, task: str | None = None) -> tuple[Scores, list[Prediction]]:
-        """`score`, and what the model predicts for each example."""
-        chosen, features, inferred = self._inferred(examples, task)
-        scores, predictions = chosen.evaluate(examples, features, inferred)
-        return scores, _marked(predictions, features)
+    def evaluate(
+        self,
+        examples: Sequence[Any],
+        *,
+        task: str | None = None,
+        threshold: float | None = None,
+        articles: Articles | None = None,
+    ) -> tuple[Scores, list[Prediction]]:
+        """`score`, and what the model predicts for each example; `threshold` as in `options`, `articles` those of which
+        language the scores of answers leave out."""
+        options = self.options(task, threshold=threshold)
+        if articles is not None:
+            _check_answers("--articles", self.task(task)[1])
+        chosen, encoded, decoded = self._decoded(examples, task, options)
+        scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
+        scores = scorer.score(examples, encoded, decoded)
+        return scores, _marked(chosen.output.predictions(examples, decoded), encoded)
 
-    def _inferred(self, examples: Sequence[Any], task: str | None) -> tuple[Task[Any], EncodedExamples, ModelOutputs]:
+    def _decoded(
+        self, examples: Sequence[Any], task: str | None, options: DecodeOptions = PLAIN
+    ) -> tuple[AnyTask, EncodedExamples, Any]:
         name, chosen = self.task(task)
-        chosen.check(examples)
-        features = self.encode(chosen, examples, None)
-        return chosen, features, infer(self.model, name, chosen, features, self.compute)
+        chosen.encoder.check(examples)
+        encoded = self.encode(chosen, examples, None)
+        return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
-    def encode(self, task: Task[Any], examples: Sequence[Any], overflow: Overflow | None) -> EncodedExamples:
+    def encode(self, task: AnyTask, examples: Sequence[Any], overflow: Overflow | None) -> EncodedExamples:
         """The examples as the model reads them."""
-        split = (overflow or task.spec.overflow) == "window"
-        return task.encode(
-            examples, self.tokenizer, context_of(self.model.config, task), self.model.config.segments > 1, split=split
+        windowed = (overflow or task.spec.overflow) == "window"
+        segments = self.model.config.segments > 1
+        return task.encoder.encode(
+            examples, self.tokenizer, context_of(self.model.config, task), segments, windowed=windowed
         )
 
 
-def context_of(config: ModelConfig, task: Task[Any]) -> int:
+def _check_answers(option: str, task: AnyTask) -> None:
+    """Raise PalavraError for an option of question answering that another task was given."""
+    if task.spec.kind != "question-answering":
+        raise PalavraError(does_not_apply(option, task.spec.kind, ("question-answering",)))
+
+
+def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Prediction]:
+    """The predictions, those of inputs that lost text marked as such."""
+    for number in () if encoded.cut is None else np.flatnonzero(encoded.cut).tolist():
+        predictions[number]["truncated"] = True
+    return predictions
+
+
+def context_of(config: ModelConfig, task: AnyTask) -> int:
     """The most tokens a sequence of the task may have."""
     return min(config.context, task.spec.max_length or config.context)

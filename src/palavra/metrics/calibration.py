@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it believes: calibration, and the one temperature that mends most of it.
+"""How far confidence and accuracy agree, and the temperature that brings them closer.
 
 Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 """
@@ -6,7 +6,7 @@ Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -145,8 +145,21 @@ def halves(stratification_keys: Sequence[str]) -> npt.NDArray[np.bool_]:
     return second
 
 
-def how_fitted(name: str, value: float, of_halves: Sequence[float] | None) -> dict[str, Any]:
-    """What the report says of a value that was fitted on the examples it is scored on: "cross-fitted" with those
-    `of_halves`, or, where these are too small, "fitted-on", which flatters."""
-    how = "fitted-on" if of_halves is None else "cross-fitted"
-    return {"name": name, "value": value, "scored": how, "halves": list(of_halves or ())}
+class CrossFitted(NamedTuple):
+    """A `value` fitted on all examples, `values` (E,) to score each with, and `details` for the report."""
+
+    value: float
+    values: npt.NDArray[np.float64]
+    details: dict[str, Any]
+
+
+def cross_fit(
+    name: str, fit: Callable[[npt.NDArray[np.bool_]], float], second: npt.NDArray[np.bool_], *, enough: bool
+) -> CrossFitted:
+    """What `fit` gives for the chosen examples (E,): for all of them, and for each half the value of the other half,
+    where these are large `enough`; else all are scored with what was fitted on them, which flatters."""
+    value = fit(np.ones(len(second), dtype=bool))
+    own = [fit(~second), fit(second)] if enough else []
+    values = np.where(second, *own) if own else np.full(len(second), value)
+    scored = "cross-fitted" if own else "fitted-on"
+    return CrossFitted(value, values, {"name": name, "value": value, "scored": scored, "halves": own})

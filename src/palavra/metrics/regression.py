@@ -1,100 +1,89 @@
-"""Scores of predicted numbers. A score that is not defined is None, never NaN."""
+"""Scores of predicted numbers; what each means is in `names`."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from palavra.metrics.classification import Doubles, Floats, check_outputs, mean_of_defined
+from palavra.metrics.resampled import Doubles, OfSums, Order, Sampled, point, ratio
 
-
-@dataclass(frozen=True, kw_only=True)
-class TargetScores:
-    """How close predicted numbers are to one target.
-
-    mse, rmse, mae: mean squared error, its root, and mean absolute error, in the target's units (squared for mse);
-    one far miss rules the first two. r2: share of the target's variance that is explained, 1 at best and negative
-    where its mean would do better; it depends on how much the test varies. pearson and spearman: correlation of
-    values and of ranks, blind to offset and scale. None where the target is constant, and for the correlations
-    also where the predictions are.
-    """
-
-    name: str
-    mse: float
-    rmse: float
-    mae: float
-    r2: float | None
-    pearson: float | None
-    spearman: float | None
+# A variance below this fraction of the whole test's is rounding: the resample holds one value only.
+CONSTANT = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegressionScores:
-    """`per_target`, and `mean`, the plain mean of each score over targets: it adds up units where they differ,
-    and is None where one of the targets' is."""
-
-    examples: int
-    mean: TargetScores
-    per_target: tuple[TargetScores, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to a run's files."""
-        return asdict(self)
+def target_table(targets: Doubles, values: Doubles, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The scores of each target of values (E, T), as JSON; None for those that are not defined."""
+    rows = []
+    for name, *columns in zip(names, targets.T[:, :, None], values.T[:, :, None], strict=True):
+        found = point(regression_statistics(*columns), len(targets)) | point(Spearman(*columns), len(targets))
+        order = ("mse", "rmse", "mae", "r2", "pearson", "spearman")
+        rows.append({"name": name, **{key: found.get(key) for key in order}})
+    return rows
 
 
-def regression_scores(targets: Floats, values: Floats, names: Sequence[str]) -> RegressionScores:
-    """Scores of predicted values (E, T) for targets (E, T) called `names` (T,).
+def regression_statistics(targets: Doubles, values: Doubles) -> OfSums:
+    """Mean squared, root mean squared and mean absolute error, R² and Pearson's r of values (E, T), each the mean
+    over targets. R² and r are not defined for constant targets, r also for constant values."""
+    error = values - targets
+    # Centred and in units of their spread, squares lose nothing to a large mean.
+    (x, spread), (y, _) = _standardized(targets), _standardized(values)
+    each = np.concatenate([x, y, x * x, y * y, x * y, error**2, np.abs(error), np.ones((len(x), 1))], 1)
+    count = targets.shape[1]
 
-    Raises:
-        PalavraError: a value is not a finite number.
-        ValueError: no examples, or shapes that differ.
-    """
-    check_outputs(len(targets), values, len(names))
-    if targets.shape != values.shape:
-        raise ValueError("targets are (E, T), as the values")
-    columns = zip(names, targets.astype(np.float64).T, values.astype(np.float64).T, strict=True)
-    per_target = tuple(_target_scores(*column) for column in columns)
-    return RegressionScores(examples=len(targets), mean=_mean_target(per_target), per_target=per_target)
+    def score(sums: Doubles) -> Sampled:
+        of_x, of_y, xx, yy, xy, squared, absolute = np.split(sums[:, :-1] / sums[:, -1:], 7, axis=1)
+        of_target, of_value = _variance(xx, of_x), _variance(yy, of_y)
+        covariance = xy - of_x * of_y
+        return {
+            "mse": squared.sum(1) / count,
+            "rmse": np.sqrt(squared).sum(1) / count,
+            "mae": absolute.sum(1) / count,
+            "r2": (1 - ratio(squared, of_target * spread**2)).sum(1) / count,
+            "pearson": np.clip(ratio(covariance, np.sqrt(of_target * of_value)), -1, 1).sum(1) / count,
+        }
 
-
-def _target_scores(name: str, target: Doubles, value: Doubles) -> TargetScores:
-    mse = float(mean_squared_error(target, value))
-    return TargetScores(
-        name=name,
-        mse=mse,
-        rmse=math.sqrt(mse),
-        mae=float(mean_absolute_error(target, value)),
-        r2=None if _is_constant(target) else float(r2_score(target, value)),
-        pearson=_correlation(target, value),
-        spearman=_correlation(rankdata(target), rankdata(value)),
-    )
+    return OfSums(each=each, score=score)
 
 
-def _mean_target(rows: Sequence[TargetScores]) -> TargetScores:
-    return TargetScores(
-        name="mean",
-        mse=sum(row.mse for row in rows) / len(rows),
-        rmse=sum(row.rmse for row in rows) / len(rows),
-        mae=sum(row.mae for row in rows) / len(rows),
-        r2=mean_of_defined([row.r2 for row in rows]),
-        pearson=mean_of_defined([row.pearson for row in rows]),
-        spearman=mean_of_defined([row.spearman for row in rows]),
-    )
+def _standardized(values: Doubles) -> tuple[Doubles, Doubles]:
+    """Values (E, T) less their mean, over their standard deviation (T,), which is 1 where it would be 0."""
+    centred = values - values.mean(0)
+    spread = np.sqrt((centred**2).mean(0))
+    spread = np.where(spread > 0, spread, 1.0)
+    return centred / spread, spread
 
 
-def _is_constant(values: Doubles) -> bool:
-    """Whether values are all alike, if only within what a square can tell from 0."""
-    # Equality first: the mean of equal numbers may differ from them in the last bit.
-    deviation = values - values.mean()
-    return bool((values == values[0]).all() or deviation @ deviation == 0)
+def _variance(square: Doubles, mean: Doubles) -> Doubles:
+    """NaN where it is only rounding."""
+    variance = square - mean**2
+    return np.where(variance > CONSTANT, variance, np.nan)
 
 
-def _correlation(one: Doubles, other: Doubles) -> float | None:
-    """Pearson's r; None where one of the two is constant."""
-    if _is_constant(one) or _is_constant(other):
-        return None
-    return float(np.clip(np.corrcoef(one, other)[0, 1], -1, 1))
+class Spearman:
+    """Spearman's rank correlation, the mean over targets of values (E, T); ranks are those of the resample, equal
+    values sharing theirs."""
+
+    def __init__(self, targets: Doubles, values: Doubles):
+        self.orders = [(Order.of(t), Order.of(v)) for t, v in zip(targets.T, values.T, strict=True)]
+
+    @property
+    def cost(self) -> int:
+        """As `Statistic` has it."""
+        return 2 * len(self.orders) * len(self.orders[0][0].order)
+
+    def __call__(self, counts: Doubles) -> Sampled:
+        """As `Statistic` has it."""
+        total = np.zeros(len(counts))
+        for target, value in self.orders:
+            (x, of_x), (y, of_y) = self._ranks(target, counts), self._ranks(value, counts)
+            x *= counts
+            total += ratio(np.einsum("be,be->b", x, y), np.sqrt(of_x * of_y))
+        return {"spearman": total / len(self.orders)}
+
+    @staticmethod
+    def _ranks(order: Order, counts: Doubles) -> tuple[Doubles, Doubles]:
+        """The rank of each example less the mean rank (B, E), and the sum of its square over what was drawn (B,)."""
+        drawn = order.sums(counts[:, order.order])
+        middle = (drawn.sum(1, keepdims=True) + 1) / 2
+        ranks = np.cumsum(drawn, axis=1) - drawn / 2 + (0.5 - middle)
+        return ranks[:, order.group], np.einsum("bg,bg,bg->b", drawn, ranks, ranks)

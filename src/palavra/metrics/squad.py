@@ -1,7 +1,9 @@
 """Scores of answers to questions, by the published rules of SQuAD 1.1 and 2.0.
 
-Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are shares between 0 and 1; the
-published tables give them times 100.
+Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are rates between 0 and 1; the
+published tables give them times 100. Both compare letters, not meanings: a right answer in other words scores 0, and a
+long answer around the right one still gets a part of the F1. Scores of 2.0 as a whole flatter a model that never
+answers: it is right for every question without an answer.
 """
 
 import math
@@ -9,15 +11,15 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
 from palavra.metrics.articles import ENGLISH_ARTICLES
+from palavra.metrics.resampled import Statistic, means
 
 # ASCII only, as published: quotation marks such as « and “ stay.
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -35,33 +37,6 @@ class Threshold:
 
     value: float
     score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuestionScores:
-    """`exact`, the share of answers equal to a gold one, and `f1`, their mean overlap in words with the nearest.
-
-    `has_answer_*` and `no_answer_*` are those of the questions with and without an answer in the text, None where
-    there are none. Both compare letters, not meanings: a right answer in other words scores 0, and a long answer
-    around the right one still gets a part of the F1. Scores of 2.0 as a whole flatter a model that never answers:
-    it is right for every question without an answer.
-    """
-
-    questions: int
-    exact: float
-    f1: float
-    has_answer: int
-    has_answer_exact: float | None
-    has_answer_f1: float | None
-    no_answer: int
-    no_answer_exact: float | None
-    no_answer_f1: float | None
-    best_exact: Threshold | None = None
-    best_f1: Threshold | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to a run's files."""
-        return asdict(self)
 
 
 @lru_cache
@@ -107,21 +82,14 @@ class Grades:
         given = {name: np.where(refused, self.no_answer_score, getattr(self, name)) for name in ("exact", "f1")}
         return replace(self, **given)
 
-    def scores(self, *, best_exact: Threshold | None = None, best_f1: Threshold | None = None) -> QuestionScores:
-        """Their means."""
-        return QuestionScores(
-            questions=len(self.exact),
-            exact=float(self.exact.mean()),
-            f1=float(self.f1.mean()),
-            has_answer=int(self.answered.sum()),
-            has_answer_exact=_mean(self.exact[self.answered]),
-            has_answer_f1=_mean(self.f1[self.answered]),
-            no_answer=int((~self.answered).sum()),
-            no_answer_exact=_mean(self.exact[~self.answered]),
-            no_answer_f1=_mean(self.f1[~self.answered]),
-            best_exact=best_exact,
-            best_f1=best_f1,
-        )
+    def statistics(self) -> list[Statistic]:
+        """The mean grades of all questions, and of those with and those without an answer in the text."""
+        both = {"exact": self.exact, "f1": self.f1}
+        sorts = {"has_answer": self.answered, "no_answer": ~self.answered}
+        return [
+            means(both),
+            *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
+        ]
 
 
 def grade(
@@ -143,10 +111,6 @@ def grade(
     return Grades(
         exact=exact, f1=overlap, no_answer_score=no_answer_score, answered=np.array([bool(answers) for answers in gold])
     )
-
-
-def _mean(scores: Floats) -> float | None:
-    return float(scores.mean()) if len(scores) else None
 
 
 def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> Threshold:

@@ -1,7 +1,6 @@
 """What fine-tuning learns: the losses of one task or several."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +10,9 @@ from palavra.batch import Batch
 from palavra.losses import Loss
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
-from palavra.tasks.features import EncodedExamples
+from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import MicroBatch
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
 
 Vectors = npt.NDArray[np.float32]
 
@@ -26,22 +25,22 @@ class TaskObjective:
 
     def __init__(
         self,
-        tasks: Mapping[str, Task[Any]],
-        features: Mapping[str, EncodedExamples],
+        tasks: Mapping[str, AnyTask],
+        encoded: Mapping[str, EncodedExamples],
         vectors: Mapping[str, Vectors] | None = None,
     ):
-        self.tasks, self.features, self.vectors = tasks, features, vectors or {}
+        self.tasks, self.encoded, self.vectors = tasks, encoded, vectors or {}
 
     def prepare(self, chosen: MicroBatch, /, random: np.random.Generator, progress: float) -> Batch:
         """The batch of the chosen sequences; nothing in it is random."""
         del random, progress
-        return self.features[chosen.task].batch(chosen.sequences, chosen.task, self.vectors.get(chosen.task))
+        return self.encoded[chosen.task].batch(chosen.sequences, chosen.task, self.vectors.get(chosen.task))
 
     def loss(self, model: TaskModel, batch: Batch, layout: Layout) -> Loss:
         """The task's loss times its weight; with learned weights exp(-s) loss + s / 2, s the log-variance of the task
         (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
         task = self.tasks[batch.task]
-        loss = task.loss(model.head(batch.task).output, model(batch, layout), batch)
+        loss = task.output.loss(model.head(batch.task).output, model(batch, layout), batch)
         total = loss.total * task.spec.weight
         if batch.task in model.log_variances:
             s = model.log_variances[batch.task]

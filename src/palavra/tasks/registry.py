@@ -1,19 +1,17 @@
-"""The kinds of task, one file each, and the one table of them."""
+"""The kinds of task, a package each."""
 
-from typing import Any
-
-from palavra.tasks.multiple_choice.task import MultipleChoice
-from palavra.tasks.question_answering.task import QuestionAnswering
-from palavra.tasks.regression.task import Regression
-from palavra.tasks.sequence_classification.task import SequenceClassification
+from palavra.tasks.multiple_choice import task as multiple_choice
+from palavra.tasks.question_answering import task as question_answering
+from palavra.tasks.regression import task as regression
+from palavra.tasks.sequence_classification import task as sequence_classification
 from palavra.tasks.spec import KindName
-from palavra.tasks.task import Task
-from palavra.tasks.token_classification.task import TokenClassification
+from palavra.tasks.task import Kind
+from palavra.tasks.token_classification import task as token_classification
 
-KINDS: dict[KindName, type[Task[Any]]] = {
-    "classification": SequenceClassification,
-    "regression": Regression,
-    "token-classification": TokenClassification,
-    "question-answering": QuestionAnswering,
-    "multiple-choice": MultipleChoice,
+KINDS: dict[KindName, Kind] = {
+    "classification": sequence_classification.KIND,
+    "regression": regression.KIND,
+    "token-classification": token_classification.KIND,
+    "question-answering": question_answering.KIND,
+    "multiple-choice": multiple_choice.KIND,
 }

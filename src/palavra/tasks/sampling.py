@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from palavra.data.packing import Cursor, best_fit, shuffled
 from palavra.model.layouts import runs_of_like_length
-from palavra.tasks.features import EncodedExamples, Int64Array, ranges
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, ranges
 from palavra.tasks.spec import MixingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """One micro-batch: `sequences` of the features of `task`, in the order they are packed; `documents` names them
+    """One micro-batch: `sequences` of `task`, in the order they are packed; `documents` names them
     (their examples); `cursor` stands after the step."""
 
     task: str
@@ -34,13 +34,13 @@ def task_probabilities(mixing: MixingConfig, sizes: Sequence[int]) -> npt.NDArra
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSampler:
-    """The steps of a run over the training `features` of one or several tasks.
+    """The steps of a run over the `encoded` training examples of one or several tasks.
 
     A step is `batch_size` examples of one task, as micro-batches of at most `micro_batch_tokens` tokens (or of one
     example that is longer). Each task's examples come in an order shuffled anew each time all were seen.
     """
 
-    features: Mapping[str, EncodedExamples]
+    encoded: Mapping[str, EncodedExamples]
     batch_size: int
     micro_batch_tokens: int
     seed: int
@@ -49,24 +49,24 @@ class BatchSampler:
     @cached_property
     def epoch_steps(self) -> int:
         """Steps in which as many examples are seen as there are."""
-        return sum(-(-self._size(name) // self.batch_size) for name in self.features)
+        return sum(-(-self._size(name) // self.batch_size) for name in self.encoded)
 
     @cached_property
     def units(self) -> dict[str, Int64Array]:
         """For each task, `EncodedExamples.units`."""
-        return {name: features.units for name, features in self.features.items()}
+        return {name: own.units for name, own in self.encoded.items()}
 
     @cached_property
     def unit_tokens(self) -> dict[str, Int64Array]:
         """For each task, the tokens of each unit."""
-        return {name: np.add.reduceat(one.lengths, self.units[name][:-1]) for name, one in self.features.items()}
+        return {name: np.add.reduceat(one.lengths, self.units[name][:-1]) for name, one in self.encoded.items()}
 
     def _size(self, name: str) -> int:
         return len(self.units[name]) - 1
 
     def micro_batches(self, cursor: Cursor) -> Iterator[list[MicroBatch]]:
         """The micro-batches of every step from the cursor's on; endless."""
-        names = list(self.features)
+        names = list(self.encoded)
         seen = dict.fromkeys(names, 0)
         for step in range(cursor.batch):
             seen[self._task_of(step, names)] += 1
@@ -97,11 +97,11 @@ class BatchSampler:
         return [self._chosen(name, drawn[order[group]], cursor) for group in groups]
 
     def _chosen(self, name: str, drawn: Int64Array, cursor: Cursor) -> MicroBatch:
-        features, units = self.features[name], self.units[name]
+        encoded, units = self.encoded[name], self.units[name]
         sequences = ranges(units[drawn], units[drawn + 1] - units[drawn])
-        if not features.together:
-            sequences = in_rows(sequences, features.lengths)
-        return MicroBatch(task=name, sequences=sequences, documents=features.example[sequences], cursor=cursor)
+        if not encoded.together:
+            sequences = in_rows(sequences, encoded.lengths)
+        return MicroBatch(task=name, sequences=sequences, documents=encoded.example[sequences], cursor=cursor)
 
 
 def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:

@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from palavra.model.task_heads import Head, TaskModel, output_width
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
-from palavra.tasks.task import Task
+from palavra.tasks.task import AnyTask
 
 TASK_FILE = "task.json"
 VERSION = 1
-Tasks = Mapping[str, Task[Any]]
+Tasks = Mapping[str, AnyTask]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LoadedTasks:
     """A fine-tuned model and its tasks by name; `missing` names the parameters that the directory does not hold."""
 
     model: TaskModel
-    tasks: dict[str, Task[Any]]
+    tasks: dict[str, AnyTask]
     missing: tuple[str, ...]
 
 
@@ -54,18 +54,18 @@ def build_task_model(config: ModelConfig, tasks: Tasks, *, learned_weights: bool
     return TaskModel(config, heads, learned_weights=learned_weights)
 
 
-def build_head(config: ModelConfig, task: Task[Any]) -> Head:
+def build_head(config: ModelConfig, task: AnyTask) -> Head:
     """A new head of a task, as its specification and the model's family say."""
     head = resolved_head(config, task)
-    return Head(head, task.level, task.build_output(output_width(head, config)), config)
+    return Head(head, task.output.level, task.output.build(output_width(head, config)), config)
 
 
-def resolved_head(config: ModelConfig, task: Task[Any]) -> HeadConfig:
+def resolved_head(config: ModelConfig, task: AnyTask) -> HeadConfig:
     """The head's configuration with nothing left open."""
-    return task.spec.head.resolved(own_head(config, task.form))
+    return task.spec.head.resolved(own_head(config, task.output.form))
 
 
-def check_head(config: ModelConfig, task: Task[Any]) -> None:
+def check_head(config: ModelConfig, task: AnyTask) -> None:
     """Raise PalavraError for what was asked of hidden layers where the head has none."""
     if resolved_head(config, task).hidden_sizes:
         return
@@ -121,7 +121,7 @@ def in_transformers(config: ModelConfig, tasks: Tasks) -> bool:
         return False
     (task,) = tasks.values()
     plain = task.spec.output.name in ("softmax", "sampled")
-    return plain and expressible(config, task.form, resolved_head(config, task))
+    return plain and expressible(config, task.output.form, resolved_head(config, task))
 
 
 def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapping[str, Any]) -> bool:
@@ -135,13 +135,13 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
     if native:
         (task,) = tasks.values()
         known = TASK_FORMATS[model.config.family]
-        values |= {"architectures": [f"{known.prefix}For{task.form}"], **task.config_values()}
+        values |= {"architectures": [f"{known.prefix}For{task.output.form}"], **task.output.config_values()}
         values |= known.config(resolved_head(model.config, task))
     elif model.config.family in TASK_FORMATS:
         values |= {"architectures": [f"{TASK_FORMATS[model.config.family].prefix}Model"]}
     write_config(model.config, directory, values)
     entries = [
-        {"name": name, "spec": _to_json(task.spec), "labels": task.labels_to_json()} for name, task in tasks.items()
+        {"name": name, "spec": _to_json(task.spec), "labels": task.output.to_json()} for name, task in tasks.items()
     ]
     content = {"version": VERSION, "transformers": native, "tasks": entries}
     atomic_write_text(directory / TASK_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -151,16 +151,16 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
     """The tasks as they are saved, and within the block the output layers that go with them (see
-    `Task.fold_scaling`)."""
+    `Output.folded`)."""
     own = {name: model.head(name).output for name in tasks}
-    fold_scaling = {name: task.fold_scaling(own[name]) for name, task in tasks.items()}
+    folded = {name: task.output.folded(own[name]) for name, task in tasks.items()}
     try:
-        for name, (_, output) in fold_scaling.items():
-            model.head(name).output = output
-        yield {name: task for name, (task, _) in fold_scaling.items()}
+        for name, (_, layer) in folded.items():
+            model.head(name).output = layer
+        yield {name: replace(tasks[name], output=output) for name, (output, _) in folded.items()}
     finally:
-        for name, output in own.items():
-            model.head(name).output = output
+        for name, layer in own.items():
+            model.head(name).output = layer
 
 
 def _to_json(spec: TaskSpec) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
     keys = dict(body_keys(model.config))
     for name, task in tasks.items():
         known = TASK_FORMATS.get(model.config.family)
-        theirs = known.keys(task.form) if native and known else {}
+        theirs = known.keys(task.output.form) if native and known else {}
         for own in _stored_names(model.head(name)):
             # The linear layer inside an output of classes has no name of its own there.
             part, _, leaf = own.replace("output.linear.", "output.").rpartition(".")
@@ -222,7 +222,7 @@ def load_task_model(directory: Path) -> LoadedTasks:
     return LoadedTasks(model, tasks, missing)
 
 
-def _read_tasks(directory: Path) -> tuple[dict[str, Task[Any]], bool]:
+def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
     """The tasks of a directory, and whether their heads are stored as `transformers` has them."""
     path = directory / TASK_FILE
     if not path.is_file():
@@ -251,7 +251,7 @@ def _foreign_form(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _foreign_tasks(directory: Path) -> dict[str, Task[Any]]:
+def _foreign_tasks(directory: Path) -> dict[str, AnyTask]:
     """The task that `transformers` fine-tuned a model for, as far as its `config.json` tells."""
     values = read_json(directory / CONFIG)
     form = _foreign_form(values)

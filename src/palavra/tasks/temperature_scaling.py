@@ -1,78 +1,58 @@
-"""Tasks whose probabilities can be brought to a temperature that is fitted on validation examples."""
+"""One temperature for all logits, fitted on validation examples (Guo et al. 2017), and part of a saved linear layer."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from palavra.metrics.calibration import FEWEST_IN_HALF, halves, how_fitted
+from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
+from palavra.metrics.resampled import BoolArray
 from palavra.model.task_outputs.build import is_linear, rescaled
-from palavra.tasks.features import EncodedExamples
-from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import Example, ModelOutputs, Scores, Task
-
-Doubles = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
+from palavra.tasks.task import Calibrate, Calibrated, DecodeOptions, ModelOutputs, Reader
 
 
-class Tempered(Task[Example]):
-    """`temperature` is what logits are divided by (Guo et al. 2017): 1 unless one was fitted, and where a saved output
-    layer has the division in its weights."""
+@dataclass(frozen=True, kw_only=True)
+class Tempered:
+    """What outputs with a temperature have in common. Logits are divided by it: 1 unless one was fitted, and where a
+    saved layer has the division in its weights."""
 
-    def __init__(self, spec: TaskSpec, temperature: float = 1.0):
-        super().__init__(spec)
-        if not temperature > 0:
-            raise ValueError(f"a temperature of {temperature}")
-        self.temperature = temperature
+    temperature: float = 1.0
 
-    @property
-    def fits_on_all(self) -> bool:
-        """Where a temperature is asked for."""
-        return self.spec.temperature
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"a temperature of {self.temperature}")
 
-    @abstractmethod
-    def at(self, temperature: float) -> Self:
-        """The task at another temperature."""
+    def divided(self, logits: npt.NDArray[np.float32], example: Int64Array, options: DecodeOptions) -> Any:
+        """Logits (R, K) at the temperature of each row's `example` (R,)."""
+        temperature = np.asarray(self.temperature if options.temperature is None else options.temperature)
+        if temperature.ndim:
+            temperature = temperature[example][:, None]
+        return logits if (temperature == 1).all() else logits / temperature.astype(np.float32)
 
-    @abstractmethod
-    def divided(self, features: EncodedExamples, inferred: ModelOutputs, temperatures: Doubles) -> ModelOutputs:
-        """What the output layer says, its logits divided by the temperature of each example (E,)."""
+    def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
+        """The temperature becomes part of a linear layer; others leave it to the output."""
+        if self.temperature == 1 or not is_linear(layer):
+            return self, layer
+        return replace(self, temperature=1.0), rescaled(layer, torch.tensor(1 / self.temperature), torch.tensor(0.0))
 
-    @abstractmethod
-    def best_temperature(self, features: EncodedExamples, inferred: ModelOutputs, chosen: BoolArray) -> float:
-        """The temperature under which the labels of the `chosen` examples (E,), at least one, are most probable, as
-        `score` has their probabilities."""
 
-    def tempered(self, features: EncodedExamples, inferred: ModelOutputs) -> ModelOutputs:
-        """What the output layer says, at the task's own temperature."""
-        if self.temperature == 1:
-            return inferred
-        return self.divided(features, inferred, np.full(features.examples, self.temperature))
+def temperature_fit(reader: Reader[Any]) -> Calibrate | None:
+    """`Task.calibrate` of a task whose specification asks for a temperature; halves have the reader's strata alike."""
+    if not reader.spec.temperature:
+        return None
 
-    def calibrate(
-        self, examples: Sequence[Example], features: EncodedExamples, inferred: ModelOutputs
-    ) -> tuple[Self, Scores]:
-        """The task with the temperature that fits these examples best, where that was asked for, and its scores, each
-        half of the examples at the temperature that was fitted on the other."""
-        if not self.spec.temperature:
-            return self, self.score(examples, features, inferred)
-        temperature = self.best_temperature(features, inferred, np.ones(len(examples), dtype=bool))
-        second = halves(["\0".join(self.stratification_keys(example)) for example in examples])
-        temperatures, own = np.full(len(examples), temperature), None
-        if second.sum() >= FEWEST_IN_HALF:
-            own = [self.best_temperature(features, inferred, half) for half in (~second, second)]
-            temperatures = np.where(second, *own)
-        scores = self.at(1.0).score(examples, features, self.divided(features, inferred, temperatures))
-        how = how_fitted("temperature", temperature, own)
-        return self.at(temperature), replace(scores, details={**scores.details, "fitted": how})
+    def calibrate(output: Any, examples: Sequence[Any], encoded: EncodedExamples, outputs: ModelOutputs) -> Calibrated:
+        def fit(chosen: BoolArray) -> float:
+            return float(output.best_temperature(encoded, outputs, chosen))
 
-    def fold_scaling(self, output: nn.Module) -> tuple[Self, nn.Module]:
-        """The temperature becomes part of a linear layer; others leave it to the task."""
-        if self.temperature == 1 or not is_linear(output):
-            return self, output
-        return self.at(1.0), rescaled(output, torch.tensor(1 / self.temperature), torch.tensor(0.0))
+        second = halves(["\0".join(reader.strata(example)) for example in examples])
+        fitted = cross_fit("temperature", fit, second, enough=bool(second.sum() >= FEWEST_IN_HALF))
+        decoded = output.decode(examples, encoded, outputs, DecodeOptions(temperature=fitted.values))
+        return Calibrated(replace(output, temperature=fitted.value), decoded, {"fitted": fitted.details})
+
+    return calibrate

@@ -1,7 +1,8 @@
-"""Examples that are one text or two: read from records, checked, encoded. Classification and regression share them."""
+"""Examples that are one text or two, read from records and encoded. Classification and regression share them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,18 @@ import numpy.typing as npt
 from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
-from palavra.tasks.features import OVERLAP, EncodedExamples, Int64Array, offsets_of, ranges, share_room, windows, wrap
-from palavra.tasks.spec import TaskSpec, column_flag, text_fields
+from palavra.tasks.encoded_examples import (
+    OVERLAP,
+    EncodedExamples,
+    Int64Array,
+    offsets_of,
+    ranges,
+    share_room,
+    windows,
+    wrap,
+)
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, column_flag, text_fields
+from palavra.tasks.task import Reader
 from palavra.tokenizer import Tokenizer
 
 
@@ -26,21 +37,53 @@ class TextExample:
     where: str
 
 
+def excerpt(example: TextExample) -> dict[str, str]:
+    """Where an example is from, and the beginning of its texts."""
+    return {"where": example.where, "text": " | ".join(filter(None, (example.first, example.second)))[:300]}
+
+
 def text_columns(spec: TaskSpec) -> tuple[str, ...]:
     """The names of the columns of the one text or the two."""
     return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
 
 
-def read_texts(spec: TaskSpec, source: str, label_of: Callable[[Record], Any]) -> list[TextExample]:
-    """The examples of a file, labelled by `label_of`."""
-    columns, examples = _columns(spec), []
-    for record in read_records(source, encoding=spec.encoding):
-        texts = [_text(record, *place) for place in columns]
-        second = texts[1] if len(texts) == 2 else None
-        examples.append(TextExample(first=texts[0], second=second, label=label_of(record), where=record.where))
-    if not examples:
-        raise PalavraError(f"{source} has no examples: it needs a line for each")
-    return examples
+def settle_texts(spec: TaskSpec) -> TaskSpec:
+    """The specification with two texts where no column of them was named and the training file has `text_a` and
+    `text_b` but no `text`."""
+    if "text_b" not in COLUMNS_OF[spec.kind] or any(getattr(spec.columns, name) is not None for name in TEXTS):
+        return spec
+    first = next(iter(read_records(spec.train, encoding=spec.encoding)), None)
+    if first is None or "text" in first.values or not {"text_a", "text_b"} <= first.values.keys():
+        return spec
+    return replace(spec, columns=replace(spec.columns, text_a="text_a", text_b="text_b"))
+
+
+# Gives each record with its label.
+LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
+
+
+def text_reader(
+    spec: TaskSpec,
+    *,
+    labels: Callable[[TaskSpec], LabelReader],
+    gold: Callable[[TextExample], Any],
+    strata: Callable[[TextExample], Sequence[str]],
+) -> Reader[TextExample]:
+    """Reads examples of one text or two; `labels` gives each record with its label."""
+
+    def read(source: str) -> list[TextExample]:
+        columns, examples = _columns(spec), []
+        for record, label in labels(spec)(read_records(source, encoding=spec.encoding)):
+            texts = [_text(record, *place) for place in columns]
+            second = texts[1] if len(texts) == 2 else None
+            examples.append(TextExample(first=texts[0], second=second, label=label, where=record.where))
+        if not examples:
+            raise PalavraError(f"{source} has no examples: it needs a line for each")
+        return examples
+
+    return Reader(
+        spec=spec, read=read, input_of=partial(_input, spec), gold=gold, strata=strata, parts=len(text_fields(spec))
+    )
 
 
 def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
@@ -65,7 +108,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
+def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
     """An example to predict from a text, a pair of texts, or a mapping with the columns."""
     names = text_columns(spec)
     if isinstance(value, Mapping):
@@ -81,12 +124,12 @@ def text_input(spec: TaskSpec, value: Any, where: str) -> TextExample:
 
 
 def encode_texts(
-    examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, split: bool
+    examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, windowed: bool
 ) -> EncodedExamples:
     """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
     labelled: `labels` is empty.
 
-    With `split`, texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
+    `windowed`: texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
     text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
     the room would be left for the windows.
     """
@@ -95,8 +138,8 @@ def encode_texts(
     if pair:
         texts.append([example.second or "" for example in examples])
     encoded = [tokenizer.encode_flat(own) for own in texts]
-    windowed = _windows if split else _heads
-    number, parts, cut = windowed([lengths for _, lengths in encoded], context - 1 - len(texts))
+    parts_of = _windows if windowed else _heads
+    number, parts, cut = parts_of([lengths for _, lengths in encoded], context - 1 - len(texts))
     wrapped = wrap(
         [
             (ids[ranges(offsets_of(lengths)[:-1][number] + first, kept)], kept)

@@ -1,14 +1,15 @@
 """Possible answers to a question: the best spans of its windows."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from palavra.data.characters import whole_end
-from palavra.tasks.features import Int64Array
-
-Doubles = npt.NDArray[np.float64]
+from palavra.data.squad import Question
+from palavra.metrics.resampled import Doubles
+from palavra.tasks.encoded_examples import Int64Array, offsets_of
+from palavra.tasks.question_answering.encoding import EncodedQuestions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +73,24 @@ def distinct(candidates: list[AnswerCandidate]) -> tuple[AnswerCandidate, ...]:
         if one.text:
             seen.setdefault(one.text, one)
     return tuple(seen.values())
+
+
+def find_answers(
+    examples: Sequence[Question], encoded: EncodedQuestions, scores: Doubles, longest: int, count: int
+) -> Iterator[Found]:
+    """What each question's windows hold, by the scores (R, 2) of their rows: the best `count` spans of at most
+    `longest` tokens. The score of "no answer" is the lowest of the windows (Devlin et al. 2019, section 4.3): a window
+    without the answer says "not here" with good reason."""
+    rows = offsets_of(encoded.row_counts)
+    windows = np.searchsorted(encoded.example, np.arange(len(examples) + 1))
+    for number, example in enumerate(examples):
+        candidates: list[AnswerCandidate] = []
+        no_answer = np.inf
+        for window in range(windows[number], windows[number + 1]):
+            own = scores[rows[window] : rows[window + 1]]
+            no_answer = min(no_answer, float(own[0].sum()))
+            first, last, values = best_spans(own[1:, 0], own[1:, 1], longest, count)
+            starts, ends = encoded.window_spans(window)
+            spans = zip(starts[first].tolist(), ends[last].tolist(), values.tolist(), strict=True)
+            candidates += [candidate_of(example.context, *span) for span in spans]
+        yield Found(candidates=distinct(candidates)[:count], no_answer=no_answer)

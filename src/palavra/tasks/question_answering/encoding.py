@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.data.squad import Answer, Question
-from palavra.tasks.features import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
+from palavra.errors import PalavraError
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
 from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
@@ -152,3 +154,37 @@ def read_passages(texts: Sequence[str], tokenizer: Tokenizer) -> Passages:
         ends=np.ascontiguousarray(offsets[:, 1]),
         bases=offsets_of(np.array([len(text) for text in place], dtype=np.int64))[:-1],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionEncoder:
+    """Neighbouring windows of a long passage share `stride` tokens."""
+
+    stride: int
+
+    def check(self, examples: Sequence[Question]) -> None:
+        """Raise PalavraError for an answer that is not in its passage where it says."""
+        for example in examples:
+            for answer in example.answers:
+                here = answer.start >= 0 and example.context.startswith(answer.text, answer.start)
+                if not here or not answer.text.strip():
+                    raise PalavraError(
+                        f"{example.where}: the answer {answer.text[:40]!r} is not at character {answer.start} of the "
+                        "context: correct its start"
+                    )
+
+    def summary(self, examples: Sequence[Question]) -> dict[str, Any]:
+        """The numbers of questions, of passages, and of questions without an answer."""
+        return {
+            "examples": len(examples),
+            "contexts": len({example.context for example in examples}),
+            "unanswerable": sum(not example.answers for example in examples),
+        }
+
+    def encode(
+        self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedQuestions:  # fmt: skip
+        """See `encode_questions`. Passages always become as many windows as they need."""
+        del windowed
+        return encode_questions(examples, tokenizer, context, segments, self.stride)

@@ -1,82 +1,98 @@
-"""What answers to questions score: their grades with and without refusals, losses, and the errors to look at."""
+"""What answers to questions score: their grades with and without abstentions, losses, and the errors to look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from palavra.data.squad import Question
-from palavra.metrics.resampled import Statistic, means
-from palavra.metrics.squad import Grades, QuestionScores, Threshold, best_threshold
-from palavra.tasks.features import EncodedExamples, Int64Array, offsets_of
-from palavra.tasks.grouped_softmax import group_log_softmax
-from palavra.tasks.question_answering.answer_spans import Found
-from palavra.tasks.task import ModelOutputs
+from palavra.metrics.articles import ARTICLES, Articles
+from palavra.metrics.calibration import FEWEST_IN_HALF, Calibration, cross_fit, halves
+from palavra.metrics.resampled import BoolArray, means
+from palavra.metrics.scores import Scores
+from palavra.metrics.squad import Grades, Threshold, best_threshold, grade
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
+from palavra.tasks.question_answering.output import AnswerOutput, DecodedAnswers, losses_of_windows
+from palavra.tasks.task import Calibrated, ModelOutputs, surest_errors
 
-SHOWN_ERRORS = 20
-Doubles = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+# Of questions that all have an answer.
+ANSWERED_METRICS = ("f1", "exact", "calibration_error", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What was found for questions, its `grades` with none withheld, and how much better "no answer" is,
-    `no_answer_margin`."""
+class AnswerScorer:
+    """By SQuAD's rules, with the `articles` of a language left out."""
 
-    found: tuple[Found, ...]
-    grades: Grades
-    no_answer_margin: Doubles
+    articles: Articles
 
-    def threshold(self, of_those: BoolArray | None = None, of: Literal["f1", "exact"] = "f1") -> Threshold:
-        """The threshold that is best for the questions `of_those` (E,), or for all."""
-        chosen = np.ones(len(self.no_answer_margin), dtype=bool) if of_those is None else of_those
-        scores: Doubles = getattr(self.grades, of)
-        return best_threshold(scores[chosen], self.grades.answered[chosen], self.no_answer_margin[chosen])
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
+                "best_exact", "calibration_error", "loss")  # fmt: skip
+
+    def undefined(self, examples: Sequence[Question]) -> tuple[str, ...]:
+        """The scores of questions with, or without, an answer, where there are none such."""
+        answered = [bool(example.answers) for example in examples]
+        if all(answered):
+            return tuple(name for name in self.metrics if name not in ANSWERED_METRICS)
+        return () if any(answered) else ("has_answer_f1", "has_answer_exact")
+
+    def grades(self, examples: Sequence[Question], decoded: DecodedAnswers) -> Grades:
+        """The grades of the best answers, whether they are given or not."""
+        gold = [tuple(answer.text for answer in one.answers) for one in examples]
+        return grade([one.text for one in decoded.found], gold, ARTICLES[self.articles])
+
+    def score(self, examples: Sequence[Question], encoded: EncodedExamples, decoded: DecodedAnswers) -> Scores:
+        """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
+        and with the best threshold, which was chosen with the gold answers at hand and has no interval."""
+        grades, abstained = self.grades(examples, decoded), decoded.abstained
+        given = grades.with_abstentions(abstained)
+        every = bool(given.answered.all())
+        best = {} if every else {f"best_{of}": _best(grades, decoded, of=of) for of in ("f1", "exact")}
+        losses = losses_of_windows(encoded, decoded.scores)
+        windows = np.bincount(encoded.example, minlength=len(examples))
+        loss = means({"loss": np.bincount(encoded.example, losses, len(examples))}, windows)
+        probabilities = map(decoded.probabilities, range(len(examples)))
+        sure = np.array([own[-1] if no else own[0] for own, no in zip(probabilities, abstained.tolist(), strict=True)])
+        # A sum of rounded fractions may be a little over 1.
+        calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
+        errors = [
+            {
+                "where": examples[i].where,
+                "text": examples[i].question[:300],
+                "label": examples[i].answers[0].text if examples[i].answers else "",
+                "predicted": "" if abstained[i] else decoded.found[i].text,
+                "probability": float(sure[i]),
+            }
+            for i in surest_errors(given.f1 == 0, sure)
+        ]
+        limit = {"threshold": float(decoded.limits[0])} if np.isfinite(decoded.limits[0]) else {}
+        return Scores.of(
+            ANSWERED_METRICS if every else self.metrics,
+            [*given.statistics(), loss],
+            len(examples),
+            others={**{name: one.score for name, one in best.items()}, "calibration_error": calibrated.error},
+            details={
+                "questions": len(examples),
+                "has_answer": int(given.answered.sum()),
+                "no_answer": int((~given.answered).sum()),
+                **{name: {"value": one.value, "score": one.score} for name, one in best.items()},
+                "articles": self.articles,
+                **limit,
+                **calibrated.to_json(),
+                "errors": errors,
+            },
+            groups=passages_of(examples),
+        )
 
 
-def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the two cross-entropies of each window (S,), in nats: scores (R, 2) of the rows, the `window` (R,) of
-    each, the `first` row (S,) of each window, labels (S, 2)."""
-    ends = [
-        group_log_softmax(scores[:, end], window, len(first)).index_select(0, first + labels[:, end]) for end in (0, 1)
-    ]
-    return -(ends[0] + ends[1]) / 2
-
-
-def losses_of_windows(features: EncodedExamples, inferred: ModelOutputs) -> Doubles:
-    """`QuestionAnswering.loss` of each window (S,), in float64."""
-    window = np.repeat(np.arange(features.sequences), features.row_counts)
-    arrays = (inferred[0].astype(np.float64), window, offsets_of(features.row_counts)[:-1], features.labels)
-    scores, group, first, labels = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    losses: Doubles = window_losses(scores, group, first, labels).numpy()
-    return losses
-
-
-def scores_of_sorts(scores: QuestionScores) -> dict[str, float]:
-    """The numbers of questions with and without an answer; nothing where all have one."""
-    if not scores.no_answer:
-        return {}
-    numbers = {name: getattr(scores, name) for name in
-               ("has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact")}  # fmt: skip
-    for name, threshold in (("best_f1", scores.best_f1), ("best_exact", scores.best_exact)):
-        numbers[name] = None if threshold is None else threshold.score
-    return {name: float(value) for name, value in numbers.items() if value is not None}
-
-
-def statistics_of_questions(given: Grades, features: EncodedExamples, losses: Doubles) -> list[Statistic]:
-    """What the intervals take. The best thresholds have none: they are chosen with the right answers at hand."""
-    both = {"f1": given.f1, "exact": given.exact}
-    sorts = {"has_answer": given.answered, "no_answer": ~given.answered}
-    windows = np.bincount(features.example, minlength=len(given.f1))
-    return [
-        means(both),
-        *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
-        means({"loss": np.bincount(features.example, losses, len(given.f1))}, windows),
-    ]
+def _best(
+    grades: Grades, decoded: DecodedAnswers, chosen: BoolArray | slice = slice(None), of: Literal["f1", "exact"] = "f1"
+) -> Threshold:
+    """The threshold that is best for the `chosen` questions (E,)."""
+    return best_threshold(getattr(grades, of)[chosen], grades.answered[chosen], decoded.margins[chosen])
 
 
 def passages_of(examples: Sequence[Question]) -> Int64Array:
@@ -85,18 +101,24 @@ def passages_of(examples: Sequence[Question]) -> Int64Array:
     return np.array([numbers.setdefault(example.context, len(numbers)) for example in examples], dtype=np.int64)
 
 
-def confident_errors(
-    examples: Sequence[Question], judged: Judged, refused: BoolArray, f1: Doubles, sure: Doubles
-) -> list[dict[str, Any]]:
-    """The wrong predictions that the model was surest of."""
-    wrong = np.flatnonzero(f1 == 0)
-    return [
-        {
-            "where": examples[i].where,
-            "text": examples[i].question[:300],
-            "label": examples[i].answers[0].text if examples[i].answers else "",
-            "predicted": "" if refused[i] else judged.found[i].text,
-            "probability": float(sure[i]),
-        }
-        for i in wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN_ERRORS].tolist()
-    ]
+def fit_threshold(
+    output: AnswerOutput, examples: Sequence[Question], encoded: EncodedExamples, outputs: ModelOutputs
+) -> Calibrated:
+    """Fit the threshold that gives labelled validation examples the best F1; nothing where not both sorts of questions
+    are among them. Questions on one passage are in one half."""
+    decoded = output.decode(examples, encoded, outputs)
+    grades = AnswerScorer(articles=output.options.articles).grades(examples, decoded)
+    answered = grades.answered
+    if answered.all() or not answered.any():
+        return Calibrated(output, decoded, {})
+    passages = passages_of(examples)
+    second = halves([""] * (int(passages.max()) + 1))[passages]
+    sorts = [(half & sort).sum() for half in (second, ~second) for sort in (answered, ~answered)]
+    fitted = cross_fit(
+        "threshold", lambda chosen: _best(grades, decoded, chosen).value, second, enough=min(sorts) >= FEWEST_IN_HALF
+    )
+    output = replace(output, threshold=fitted.value)
+    if output.options.threshold is not None:
+        return Calibrated(output, decoded, {})
+    decoded = replace(decoded, limits=fitted.values)
+    return Calibrated(output, decoded, {"threshold": fitted.value, "fitted": fitted.details})

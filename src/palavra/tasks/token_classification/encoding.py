@@ -1,13 +1,21 @@
-"""Sentences of words as sequences of tokens, in windows that read every word once. Token labelling stands on it."""
+"""Sentences of words as sequences of tokens, in windows that read every word once, with the numbers of their labels."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from palavra.tasks.features import OVERLAP, EncodedExamples, Int64Array, head_of, offsets_of, ranges, wrap
+from palavra.errors import PalavraError
+from palavra.metrics.tag_schemes import Scheme, decode_tags
+from palavra.tasks.encoded_examples import OVERLAP, EncodedExamples, Int64Array, head_of, offsets_of, ranges, wrap
+from palavra.tasks.labels import Labels, composed, known_labels
+from palavra.tasks.token_classification.examples import TaggedSentence
+from palavra.tasks.token_classification.tags import ANY, labels_of, normalized, tags_of, types_of
 from palavra.tokenizer import Tokenizer
 
 TokenIds = npt.NDArray[np.uint32]
@@ -106,7 +114,7 @@ def encode_sentences(
     texts: Sequence[Sequence[str]], tokenizer: Tokenizer, context: int, subwords: Literal["first", "all"]
 ) -> tuple[EncodedExamples, Int64Array]:
     """[CLS] words [SEP] of sentences given as `word_texts`; the rows that are read are the first token of each word, or
-    all of them. Returns the features, not labelled, and the word (over all sentences) of each row (R,).
+    all of them. Returns them, not labelled, and the word (over all sentences) of each row (R,).
 
     Sentences longer than `context` become several sequences, so that no word is lost; only a word that is longer by
     itself is cut, and `EncodedExamples.cut` tells the sentences with one.
@@ -131,7 +139,7 @@ def encode_sentences(
     if subwords == "all":
         rows, row_counts = np.arange(len(ids)), tokens[shown.last] - tokens[shown.first]
         row_words = np.repeat(row_words, counts)
-    features = EncodedExamples(
+    encoded = EncodedExamples(
         input_ids=wrapped.input_ids,
         lengths=wrapped.lengths,
         segment_ids=None,
@@ -143,4 +151,65 @@ def encode_sentences(
         cut=damaged,
         row_starts=np.diff(row_words, prepend=-1) > 0 if subwords == "all" else None,
     )
-    return features, row_words
+    return encoded, row_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagEncoder:
+    """`labels` are the classes in order, `scheme` how they spell spans, `subwords` which of a word's tokens have its
+    label.
+
+    Whatever scheme the data are written in, the model learns its own. A tag that its scheme does not allow at its place
+    is read as conlleval reads it, which keeps every span.
+    """
+
+    labels: Labels
+    scheme: Scheme
+    subwords: Literal["first", "all"]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each label."""
+        return {composed(label): number for number, label in enumerate(self.labels)}
+
+    def check(self, examples: Sequence[TaggedSentence]) -> None:
+        """Raise PalavraError for a word with a label that training did not have."""
+        # Data may write the types in any scheme.
+        readable = set(self.numbers if self.scheme == "plain" else tags_of(types_of(self.numbers), ANY))
+        for example in examples:
+            own = labels_of(example)
+            unseen = next((n for n, label in enumerate(own) if label not in readable), None)
+            if unseen is None:
+                # Labels from elsewhere may lack a tag of a type that they have.
+                tags = normalized(example, self.scheme)
+                unseen = next((n for n, tag in enumerate(tags) if tag not in self.numbers), None)
+            if unseen is not None:
+                raise PalavraError(
+                    f"{example.where}: word {unseen + 1}, {example.words[unseen]!r}, has the label {own[unseen]!r}, "
+                    f"which was not in training, which has {known_labels(self.labels)}: correct the label, or train "
+                    "with examples of it"
+                )
+
+    def summary(self, examples: Sequence[TaggedSentence]) -> dict[str, Any]:
+        """The numbers of examples, words and labels; of spans, and sentences whose tags another scheme writes."""
+        labels = Counter(chain.from_iterable(map(labels_of, examples)))
+        found = {"examples": len(examples), "words": labels.total(), "labels": dict(labels.most_common())}
+        if self.scheme == "plain":
+            return found
+        spans = Counter(span.label for example in examples for span in decode_tags(labels_of(example), ANY))
+        rewritten = sum(normalized(example, self.scheme) != example.labels for example in examples)
+        return {**found, "scheme": self.scheme, "spans": dict(spans.most_common()), "tags_rewritten": rewritten}
+
+    def encode(
+        self, examples: Sequence[TaggedSentence], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedExamples:  # fmt: skip
+        """See `encode_sentences`. Long sentences always become windows: every word needs its label."""
+        del segments, windowed
+        texts = [word_texts(example.text, example.words, example.spans) for example in examples]
+        encoded, row_words = encode_sentences(texts, tokenizer, context, self.subwords)
+        if not examples or examples[0].labels is None:
+            return encoded
+        names = chain.from_iterable(normalized(example, self.scheme) for example in examples)
+        words = np.fromiter((self.numbers[name] for name in names), dtype=np.int64)
+        return replace(encoded, labels=words[row_words], label_counts=encoded.row_counts)

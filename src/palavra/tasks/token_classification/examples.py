@@ -1,18 +1,24 @@
 """Examples that are sentences with a label for every word: read from files, or from what a person hands in."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 from palavra.data.characters import split_words
 from palavra.data.conll import read_tagged
+from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
-from palavra.tasks.labels import composed
+from palavra.tasks.labels import Labels, composed
 from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Located, Reader
 
-Labels = tuple[str, ...]
+# Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
+TABLES = (".csv", ".jsonl", ".json", ".parquet")
+COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
 _BLANKS = re.compile(r"\s*")
 
 
@@ -31,6 +37,34 @@ class TaggedSentence:
 def bounds(examples: Sequence[TaggedSentence]) -> Iterable[tuple[int, int]]:
     """Where the words of each example begin and end among those of all."""
     return pairwise(accumulate((len(example.words) for example in examples), initial=0))
+
+
+def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
+    """Reads sentences from files of columns and of records."""
+
+    def check_columns(given: Collection[str], sources: Sequence[str]) -> None:
+        del sources
+        if "text" in given:
+            raise PalavraError(
+                f"--text would not be read: {spec.name} reads labelled words; name their column with --words"
+            )
+
+    def inputs_in(source: str) -> Iterator[Located] | None:
+        if kind_of(Path(source), TABLES) is not None:
+            return None
+        return (
+            Located({"text": one.text, "words": list(one.words)}, one.where) for one in read_sentences(spec, source)
+        )
+
+    return Reader(
+        spec=spec,
+        read=partial(read_sentences, spec),
+        input_of=partial(sentence_input, spec),
+        gold=lambda example: list(example.labels or ()),
+        check_columns=check_columns,
+        inputs_in=inputs_in,
+        files=(*TABLES, *COLUMNS),
+    )
 
 
 def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:

@@ -1,135 +1,131 @@
 """What labels of words score, as the spans that they spell or each for itself, with the errors to look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from palavra.metrics import classification as metrics
 from palavra.metrics.calibration import Calibration
-from palavra.metrics.resampled import Doubles, Statistic, class_statistics, means, span_statistics
-from palavra.metrics.tag_schemes import Span
-from palavra.metrics.top_k import Ranking
-from palavra.tasks.features import EncodedExamples, Int64Array
-from palavra.tasks.task import ModelOutputs, Scores
-from palavra.tasks.token_classification.examples import Labels, TaggedSentence, bounds
+from palavra.metrics.classification import class_statistics, class_tables
+from palavra.metrics.resampled import Statistic, means
+from palavra.metrics.scores import Scores
+from palavra.metrics.spans import span_statistics, span_tables
+from palavra.metrics.tag_schemes import decode_tags
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
+from palavra.tasks.labels import Labels
+from palavra.tasks.task import surest_errors
+from palavra.tasks.token_classification.examples import TaggedSentence, bounds
+from palavra.tasks.token_classification.output import DecodedWords
+from palavra.tasks.token_classification.tags import ANY, labels_of
 
-LogProbabilities = npt.NDArray[np.floating]
-SPAN_METRICS = ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
-WORD_METRICS = ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
-SHOWN_ERRORS = 20
 SHOWN_WORDS = 8  # on either side of an error
 
 
-@dataclass(frozen=True)
-class JudgedWords:
-    """The words of sentences: log-probabilities (W, K) of the `labels`, the classes that were `chosen` (W,) and the
-    `gold` ones (W,); and the rows (R, K) that were `inferred`, of words or of all their subwords."""
+@dataclass(frozen=True, kw_only=True)
+class WordScorer:
+    """Each word's label is right or wrong for itself. Calibration is that of words; `loss` is the mean over the rows,
+    -log p of the gold class in nats."""
 
-    examples: Sequence[TaggedSentence]
     labels: Labels
-    log_p: LogProbabilities
-    chosen: Int64Array
-    gold: Int64Array
-    features: EncodedExamples
-    inferred: ModelOutputs
 
-    @cached_property
-    def sizes(self) -> Int64Array:
-        """The number of words of each sentence (E,)."""
-        return np.array([len(example.words) for example in self.examples], dtype=np.int64)
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
 
-    @cached_property
-    def right(self) -> npt.NDArray[np.bool_]:
-        right: npt.NDArray[np.bool_] = self.chosen == self.gold
-        return right
+    def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
+        """None of them."""
+        return ()
 
-    @cached_property
-    def losses(self) -> Doubles:
-        """-log p of the right class of each row (R,)."""
-        (rows,) = self.inferred
-        losses: Doubles = -rows[np.arange(len(rows)), self.features.labels.astype(np.int64)].astype(np.float64)
-        return losses
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        return Calibration.of(np.exp(self.log_p[np.arange(len(self.chosen)), self.chosen]), self.right)
+    def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
+        """The scores of words; sentences are resampled."""
+        gold = _gold(encoded)
+        statistics = [
+            class_statistics(gold, decoded.chosen, _sizes(examples)),
+            _mean_loss(len(examples), encoded, decoded),
+        ]
+        tables = class_tables(gold, decoded.chosen, self.labels)
+        return _scores(self.labels, self.metrics, statistics, tables, examples, gold, decoded)
 
 
-def scores_of_words(judged: JudgedWords) -> Scores:
-    """Each word's label is right or wrong for itself."""
-    ranking = Ranking.of(np.exp(judged.log_p), judged.gold)
-    found = metrics.classification_scores(judged.gold, ranking, judged.labels).to_json()
-    return _scores(
-        judged, "accuracy", WORD_METRICS, found,
-        lambda: [class_statistics(judged.gold, judged.chosen, judged.sizes), _mean_loss(judged)],
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class SpanScorer:
+    """Spans as conlleval counts them, right where label, start and end are. Calibration and loss as in `WordScorer`."""
+
+    labels: Labels
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
+
+    def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
+        """None of them."""
+        return ()
+
+    def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
+        """The scores of spans; sentences are resampled."""
+        gold, sizes = _gold(encoded), _sizes(examples)
+        labels = [self.labels[number] for number in decoded.chosen.tolist()]
+        found = [decode_tags(labels[start:stop], ANY) for start, stop in bounds(examples)]
+        expected = [decode_tags(labels_of(example), ANY) for example in examples]
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        right = np.bincount(owner, (decoded.chosen == gold).astype(np.float64), len(sizes))
+        statistics = [
+            span_statistics(expected, found),
+            means({"token_accuracy": right}, sizes),
+            _mean_loss(len(examples), encoded, decoded),
+        ]
+        tables = span_tables(expected, found)
+        return _scores(self.labels, self.metrics, statistics, tables, examples, gold, decoded)
 
 
-def scores_of_spans(
-    judged: JudgedWords, expected: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]
-) -> Scores:
-    """Of the spans of each sentence, which are right where label, beginning and end are."""
-    found = metrics.span_scores(expected, predicted, token_accuracy=float(judged.right.mean())).to_json()
-    return _scores(
-        judged, "f1", SPAN_METRICS, found,
-        lambda: [span_statistics(expected, predicted), _mean_accuracy(judged), _mean_loss(judged)],
-    )  # fmt: skip
+def _gold(encoded: EncodedExamples) -> Int64Array:
+    """The gold classes of words (W,)."""
+    labels = encoded.labels if encoded.row_starts is None else encoded.labels[encoded.row_starts]
+    return labels.astype(np.int64)
+
+
+def _sizes(examples: Sequence[TaggedSentence]) -> Int64Array:
+    """The number of words of each sentence (E,)."""
+    return np.array([len(example.words) for example in examples], dtype=np.int64)
+
+
+def _mean_loss(examples: int, encoded: EncodedExamples, decoded: DecodedWords) -> Statistic:
+    """The mean loss of a row, of resampled sentences."""
+    rows = decoded.rows
+    losses = -rows[np.arange(len(rows)), encoded.labels.astype(np.int64)].astype(np.float64)
+    sentence = np.repeat(encoded.example, encoded.row_counts)
+    return means({"loss": np.bincount(sentence, losses, examples)}, np.bincount(sentence, minlength=examples))
 
 
 def _scores(
-    judged: JudgedWords, main: str, names: Sequence[str], found: dict[str, Any],
-    statistics: Callable[[], Sequence[Statistic]],
+    labels: Labels, metrics: Sequence[str], statistics: Sequence[Statistic], tables: dict[str, Any],
+    examples: Sequence[TaggedSentence], gold: Int64Array, decoded: DecodedWords,
 ) -> Scores:  # fmt: skip
-    """The numbers `names` and tables that were `found`, with the loss, the calibration and the errors beside them."""
-    own = {"calibration_error": judged.calibration.error, "loss": float(judged.losses.mean())}
-    values = {name: float(found[name]) for name in names if name not in own}
-    return Scores(
-        main=main,
-        values={**values, **own},
-        examples=len(judged.examples),
-        details={**found, "loss": own["loss"], **judged.calibration.to_json(), "errors": _confident_errors(judged)},
-        statistics=statistics,
-    )
-
-
-def _mean_accuracy(judged: JudgedWords) -> Statistic:
-    """The share of words with the right label, of resampled sentences."""
-    owner = np.repeat(np.arange(len(judged.sizes)), judged.sizes)
-    right = np.bincount(owner, judged.right.astype(np.float64), len(judged.sizes))
-    return means({"token_accuracy": right}, judged.sizes)
-
-
-def _mean_loss(judged: JudgedWords) -> Statistic:
-    """The mean loss of a row, of resampled sentences."""
-    sentence = np.repeat(judged.features.example, judged.features.row_counts)
-    rows = np.bincount(sentence, minlength=len(judged.sizes))
-    return means({"loss": np.bincount(sentence, judged.losses, len(judged.sizes))}, rows)
-
-
-def _confident_errors(judged: JudgedWords) -> list[dict[str, Any]]:
-    """The wrong words whose label the model was surest of."""
-    wrong = np.flatnonzero(~judged.right)
-    worst = wrong[np.argsort(-judged.log_p[wrong, judged.chosen[wrong]], kind="stable")][:SHOWN_ERRORS]
-    starts = np.array([start for start, _ in bounds(judged.examples)], dtype=np.int64)
-    owners = np.searchsorted(starts, worst, side="right") - 1
+    """The scores, with the calibration and the errors beside them."""
+    wrong = decoded.chosen != gold
+    calibrated = Calibration.of(np.exp(decoded.confidence), ~wrong)
+    starts = np.array([start for start, _ in bounds(examples)], dtype=np.int64)
     errors = []
-    for word, owner in zip(worst.tolist(), owners.tolist(), strict=True):
-        example, place = judged.examples[owner], word - int(starts[owner])
+    for word in surest_errors(wrong, decoded.confidence):
+        owner = int(np.searchsorted(starts, word, side="right")) - 1
+        example, place = examples[owner], word - int(starts[owner])
         errors.append(
             {
                 "where": example.where,
                 "text": _excerpt(example, place),
                 "word": example.words[place],
-                "label": judged.labels[judged.gold[word]],
-                "predicted": judged.labels[judged.chosen[word]],
-                "probability": float(np.exp(judged.log_p[word, judged.chosen[word]])),
+                "label": labels[gold[word]],
+                "predicted": labels[decoded.chosen[word]],
+                "probability": float(np.exp(decoded.confidence[word])),
             }
         )
-    return errors
+    details = {**tables, **calibrated.to_json(), "errors": errors}
+    return Scores.of(
+        metrics, statistics, len(examples), others={"calibration_error": calibrated.error}, details=details
+    )
 
 
 def _excerpt(example: TaggedSentence, place: int) -> str:

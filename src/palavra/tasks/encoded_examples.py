@@ -1,4 +1,4 @@
-"""Encoded examples: what kinds of task make of text, and what batches are taken from."""
+"""Encoded examples: sequences of tokens with their labels, from which batches are taken."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class EncodedExamples:
 
     def parts(self, sequences: int) -> Iterator[tuple["EncodedExamples", slice]]:
         """The same in parts of whole examples, each of fewer than so many `sequences` and those of its last example;
-        with the rows (R,) of all that each part has. The features must have nothing besides what this class has."""
+        with the rows (R,) of all that each part has. They must have nothing besides what this class has."""
         first = self.first_sequences
         bounds = np.append(first[np.flatnonzero(np.diff(first // sequences, prepend=-1))], self.sequences)
         for start, stop in pairwise(bounds.tolist()):

@@ -1,0 +1,62 @@
+"""Scores of one evaluation: numbers by name, their intervals, and tables for the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.metrics.bootstrap import bootstrap_intervals
+from palavra.metrics.resampled import Statistic, point
+from palavra.run_records import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good predictions are.
+
+    `values`: plain numbers by name (see `names.METRICS`), without those that are not defined, such as the correlation
+    of constant predictions; `main`: the name of the one that decides; `details`: tables for the report, as JSON;
+    `statistics`: what the intervals are made of; `groups` (E,): numbers of the groups of examples that depend on each
+    other, where there are such.
+    """
+
+    main: str
+    values: Mapping[str, float]
+    examples: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Sequence[Statistic] = ()
+    groups: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        metrics: Sequence[str],
+        statistics: Sequence[Statistic],
+        examples: int,
+        *,
+        others: Mapping[str, float | None],
+        details: Mapping[str, Any],
+        groups: npt.NDArray[np.int64] | None = None,
+    ) -> "Scores":
+        """The scores `metrics`, the deciding one first: those of the `statistics`, which have intervals, and `others`,
+        which have none."""
+        points = [point(statistic, examples) for statistic in statistics]
+        found = {name: value for of in (*points, others) for name, value in of.items() if value is not None}
+        return cls(
+            main=metrics[0],
+            values={name: float(found[name]) for name in metrics if name in found},
+            examples=examples,
+            details=details,
+            statistics=[one for one, of in zip(statistics, points, strict=True) if of],
+            groups=groups,
+        )
+
+    @cached_property
+    def intervals(self) -> Mapping[str, Interval]:
+        """The bootstrap intervals of the values, as far as they have one; none for a single example or group. Takes
+        seconds where examples are many."""
+        found = bootstrap_intervals(self.statistics, self.examples, groups=self.groups)
+        return {name: found[name] for name in self.values if name in found}

@@ -1,0 +1,56 @@
+"""An output that gives each row one class of several; texts and words have it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.model.task_outputs.build import build_output
+from palavra.model.task_outputs.layers import ClassifierOutput
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import Labels, label_map
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import chance_loss
+from palavra.tasks.temperature_scaling import Tempered
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOutput(Tempered):
+    """`labels` are the classes in order, `counts` how often each was in training."""
+
+    spec: TaskSpec
+    labels: Labels
+    counts: tuple[int, ...]
+
+    def build(self, width: int) -> nn.Module:
+        """A new layer, from vectors of this width."""
+        return build_output(self.spec.output, width, np.array(self.counts), self.labels)
+
+    def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """Cross-entropy of the rows."""
+        assert isinstance(layer, ClassifierOutput)
+        weights = layer.inverse_frequencies if self.spec.class_weights == "balanced" else None
+        return Loss(layer.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
+
+    def chance_loss(self, encoded: EncodedExamples) -> float:
+        """The logarithm of the number of classes, times the weight of the rarest where classes are weighed."""
+        return chance_loss(encoded) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
+
+    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Log-probabilities (R, K) of the classes, at temperature 1."""
+        assert isinstance(layer, ClassifierOutput)
+        return (layer.log_probabilities(x).float(),)
+
+    def config_values(self) -> dict[str, Any]:
+        """What `transformers` expects in `config.json`."""
+        return label_map(self.labels)
+
+
+def heaviest(counts: Iterable[int]) -> float:
+    """The weight of the rarest class, where classes are made equally heavy and the mean over their rows is 1."""
+    present = [count for count in counts if count]
+    return sum(present) / (len(present) * min(present))

@@ -1,0 +1,84 @@
+"""Texts and their choices as sequences, one for each choice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from palavra.errors import PalavraError
+from palavra.tasks.encoded_examples import (
+    EncodedExamples,
+    Int64Array,
+    head_of,
+    offsets_of,
+    ranges,
+    share_room,
+    wrap,
+)
+from palavra.tasks.multiple_choice.examples import ChoiceExample
+from palavra.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceEncoder:
+    """Every example brings its own choices."""
+
+    def check(self, examples: Sequence[ChoiceExample]) -> None:
+        """Raise PalavraError for a label that is none of the choices."""
+        for example in examples:
+            if example.label is None or not 0 <= example.label < len(example.choices):
+                raise PalavraError(
+                    f"{example.where}: label {example.label!r} is none of the {len(example.choices)} choices, which "
+                    "count from 0: correct it"
+                )
+
+    def summary(self, examples: Sequence[ChoiceExample]) -> dict[str, Any]:
+        """The number of examples, and of those with so many choices."""
+        sizes, times = np.unique([len(example.choices) for example in examples], return_counts=True)
+        choices = {str(size): number for size, number in zip(sizes.tolist(), times.tolist(), strict=True)}
+        return {"examples": len(examples), "choices": choices}
+
+    def encode(
+        self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedExamples:  # fmt: skip
+        """[CLS] text [SEP] choice [SEP] for every choice; where both do not fit, the longer one loses its end. There
+        are no windows. `labels` (E, 2) int64, each with its example's first sequence: the right choice, and how many
+        there are."""
+        del windowed
+        sizes = np.array([len(example.choices) for example in examples], dtype=np.int64)
+        example = np.repeat(np.arange(len(examples)), sizes)
+        text, text_lengths = tokenizer.encode_flat([one.text for one in examples])
+        choice, choice_lengths = tokenizer.encode_flat([choice for one in examples for choice in one.choices])
+        kept = share_room(text_lengths[example], choice_lengths, context - 3)
+        parts = [
+            (text[ranges(offsets_of(text_lengths)[:-1][example], kept[0])], kept[0]),
+            (head_of(choice, choice_lengths, kept[1]), kept[1]),
+        ]
+        wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
+        cut = (kept[0] < text_lengths[example]) | (kept[1] < choice_lengths)
+        count = len(example)
+        labels, label_counts = _labels(examples, sizes)
+        return EncodedExamples(
+            input_ids=wrapped.input_ids,
+            lengths=wrapped.lengths,
+            segment_ids=wrapped.segment_ids if segments else None,
+            example=example,
+            rows=np.zeros(count, dtype=np.int64),
+            row_counts=np.ones(count, dtype=np.int64),
+            labels=labels,
+            label_counts=label_counts,
+            together=True,
+            cut=np.bincount(example[cut], minlength=len(examples)) > 0,
+        )
+
+
+def _labels(examples: Sequence[ChoiceExample], sizes: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """`labels` and `label_counts` of the encoded examples; nothing where not all examples are labelled."""
+    counts = np.zeros(int(sizes.sum()), dtype=np.int64)
+    labels = [example.label for example in examples if example.label is not None]
+    if len(labels) < len(examples):
+        return np.empty((0, 2), dtype=np.int64), counts
+    counts[offsets_of(sizes)[:-1]] = 1
+    return np.stack([np.array(labels, dtype=np.int64), sizes], 1), counts

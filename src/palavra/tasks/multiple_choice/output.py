@@ -1,0 +1,113 @@
+"""A score for each choice: the last layer, the softmax over an example's choices, and predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.metrics import calibration
+from palavra.metrics.classification import check_finite
+from palavra.metrics.resampled import BoolArray, Doubles
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
+from palavra.tasks.grouped_softmax import group_log_softmax
+from palavra.tasks.multiple_choice.examples import ChoiceExample
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss
+from palavra.tasks.temperature_scaling import Tempered
+
+
+@dataclass(frozen=True)
+class DecodedChoices:
+    """Log-probabilities (S,) of all choices; those of an example begin at `bounds` (E + 1,)."""
+
+    log_p: Doubles
+    bounds: Int64Array
+
+    @property
+    def probabilities(self) -> list[Doubles]:
+        """Of the choices of each example."""
+        return np.split(np.exp(self.log_p), self.bounds[1:-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOutput(Tempered):
+    """Each choice is a sequence of its own behind the text and gets one score; softmax over those of an example, which
+    may have any number of them."""
+
+    form: ClassVar[Form] = "MultipleChoice"
+    level: ClassVar[Level] = "sequence"
+    outputs_per_sequence: ClassVar[int] = 1
+    listed: ClassVar[bool] = False
+
+    def build(self, width: int) -> nn.Module:
+        """A new layer, from vectors of this width."""
+        return nn.Linear(width, 1)
+
+    def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The cross-entropy over the choices of each example, summed over the examples. A batch holds all choices of
+        an example, one behind the other."""
+        return Loss(choice_losses(layer(x)[:, 0], batch.labels).sum(), batch.labelled)
+
+    def chance_loss(self, encoded: EncodedExamples) -> float:
+        """The logarithm of the number of choices."""
+        return chance_loss(encoded)
+
+    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Scores (S, 1) of the choices."""
+        return (layer(x).float(),)
+
+    def decode(
+        self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, outputs: ModelOutputs,
+        options: DecodeOptions = PLAIN,
+    ) -> DecodedChoices:  # fmt: skip
+        """The log-probability of each choice."""
+        check_finite(outputs[0], "choices")
+        scores = self.divided(outputs[0], encoded.example, options)[:, 0].astype(np.float64)
+        found = group_log_softmax(torch.from_numpy(scores), torch.from_numpy(encoded.example), len(examples))
+        return DecodedChoices(found.numpy(), encoded.units)
+
+    def predictions(self, examples: Sequence[ChoiceExample], decoded: DecodedChoices) -> list[Prediction]:
+        """`label`, the number of the choice, the `choice` itself, and probabilities."""
+        found = []
+        for example, own in zip(examples, decoded.probabilities if examples else (), strict=True):
+            label = int(own.argmax())
+            probabilities = own.tolist()
+            found.append(
+                {
+                    "label": label,
+                    "choice": example.choices[label],
+                    "probability": probabilities[label],
+                    "probabilities": probabilities,
+                }
+            )
+        return found
+
+    def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
+        """The temperature under which the right choices of the `chosen` examples (E,) are most probable."""
+        scores = torch.from_numpy(outputs[0][chosen[encoded.example], 0].astype(np.float64))
+        labels = torch.from_numpy(encoded.labels[chosen])
+        return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+        return {"temperature": self.temperature}
+
+    def config_values(self) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
+
+
+def choice_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(scores of an example's choices)[right one], (E,) in nats: scores (S,) of all choices, those of each
+    example together; labels (E, 2) as `ChoiceEncoder.encode` has them."""
+    right, sizes = labels.unbind(1)
+    # The size of the result is known, so that a GPU is not waited for.
+    example = torch.arange(len(labels), device=labels.device).repeat_interleave(sizes, output_size=len(scores))
+    first = sizes.cumsum(0) - sizes
+    return -group_log_softmax(scores, example, len(labels)).index_select(0, first + right)

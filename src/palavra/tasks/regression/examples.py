@@ -1,0 +1,100 @@
+"""Texts with numbers: how records give these."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from palavra.data.records import Record, column
+from palavra.errors import PalavraError
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Reader
+from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_reader
+
+# One sign with three digits behind: of a decimal number or of a thousand.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
+# Digits in groups of three, and perhaps decimals.
+_GROUPED = re.compile(r"[+-]?\d{1,3}([.,\s']\d{3})+([.,]\d+)?")
+# The square of a larger one has no place in float32.
+LARGEST_TARGET = 1e15
+
+
+def target_names(spec: TaskSpec) -> tuple[str, ...]:
+    """The columns of the targets."""
+    return spec.columns.label or ("label",)
+
+
+def reader(spec: TaskSpec) -> Reader[TextExample]:
+    """Reads texts whose `label` is a tuple of numbers, one for each target."""
+    names = target_names(spec)
+
+    def gold(example: TextExample) -> Any:
+        return example.label[0] if len(names) == 1 else dict(zip(names, example.label, strict=True))
+
+    return text_reader(spec, labels=_targets, gold=gold, strata=lambda example: ("",))
+
+
+def _targets(spec: TaskSpec) -> LabelReader:
+    def labelled(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[float, ...]]]:
+        columns = [_Numbers(name) for name in target_names(spec)]
+        for record in records:
+            yield record, tuple(numbers.read(record) for numbers in columns)
+        for numbers in columns:
+            numbers.check()
+
+    return labelled
+
+
+class _Numbers:
+    """The column of a target. In text a number may have a decimal point or a decimal comma; whether "1,234" and "1.234"
+    have one or are thousands, only other numbers of the column tell."""
+
+    def __init__(self, name: str):
+        self.name = name
+        # The first number, and where it is, in which the sign is surely a decimal one, and in which it may be another.
+        self.sure: dict[str, tuple[str, str]] = {}
+        self.unsure: dict[str, tuple[str, str]] = {}
+
+    def read(self, record: Record) -> float:
+        """The target of a record. Raises PalavraError for what is no number."""
+        value = column(record, self.name, option="--label")
+        if isinstance(value, str):
+            text = value.strip().replace("\N{MINUS SIGN}", "-")
+            for sign in ",.":
+                if sign in text:
+                    noted = self.unsure if _THOUSANDS.fullmatch(text) else self.sure
+                    noted.setdefault(sign, (record.where, shown(value)))
+            # Python's own literals may have underscores between digits.
+            value = text.replace(",", ".") if "_" not in text else ""
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf")
+        except (TypeError, ValueError):
+            number = float("nan")
+        if isinstance(value, bool) or np.isnan(number):
+            said = shown(column(record, self.name))
+            hint = "write it without signs between thousands" if _GROUPED.fullmatch(str(value)) else "mend it"
+            raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: {hint} or remove the line")
+        if abs(number) > LARGEST_TARGET:
+            raise PalavraError(
+                f"{record.where}: {self.name} is {shown(column(record, self.name))}, not a number up to "
+                f"{LARGEST_TARGET:g}: mend it, or divide the whole column"
+            )
+        return number
+
+    def check(self) -> None:
+        """Raise PalavraError for a number that may be a thousand: with a comma where no other number surely has a
+        decimal comma, or one has a decimal point; with a point where one has a decimal comma."""
+        unsure = None
+        if "," in self.unsure and ("," not in self.sure or "." in self.sure):
+            unsure = self.unsure[","]
+        elif "." in self.unsure and "," in self.sure:
+            unsure = self.unsure["."]
+        if unsure is not None:
+            where, said = unsure
+            raise PalavraError(
+                f"{where}: {self.name} is {said}, which reads as a thousand or as one: write numbers without a sign "
+                "between thousands"
+            )

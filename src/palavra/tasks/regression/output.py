@@ -1,0 +1,97 @@
+"""Numbers of texts: the last layer, the squared error, and predictions in the targets' own units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.metrics.classification import check_finite
+from palavra.metrics.resampled import Doubles
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.model.task_outputs.build import rescaled
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import label_map
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss, mean_over_windows
+from palavra.tasks.text_examples import TextExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOutput:
+    """`names` of the targets, `mean` and `deviation` (T,) of each in training.
+
+    The layer learns targets less their mean in units of their deviation, so that neither their size nor their offset
+    matters and several weigh alike. In a saved model mean and deviation are part of that layer, which then gives
+    targets in their own units (`in_units`), in `transformers` too.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    in_units: bool
+    form: ClassVar[Form] = "SequenceClassification"
+    level: ClassVar[Level] = "sequence"
+    outputs_per_sequence: ClassVar[int] = 1
+    listed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.mean) == len(self.deviation) or not min(self.deviation) > 0:
+            raise ValueError(f"{len(self.names)} targets with means {self.mean} and deviations {self.deviation}")
+
+    def build(self, width: int) -> nn.Module:
+        """A new layer, from vectors of this width."""
+        return nn.Linear(width, len(self.names))
+
+    def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
+        """Mean and deviation become part of the layer."""
+        if self.in_units:
+            return self, layer
+        return replace(self, in_units=True), rescaled(layer, torch.tensor(self.deviation), torch.tensor(self.mean))
+
+    def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The squared error in units of the targets' deviations, mean over the targets, summed over the examples."""
+        difference = layer(x).float() - batch.labels
+        return Loss(difference.square().mean(1).sum(), batch.labelled)
+
+    def chance_loss(self, encoded: EncodedExamples) -> float:
+        """The mean square of the targets, and 1."""
+        return chance_loss(encoded)
+
+    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What the layer says (S, T)."""
+        return (layer(x).float(),)
+
+    def decode(
+        self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
+        options: DecodeOptions = PLAIN,
+    ) -> Doubles:  # fmt: skip
+        """Values (E, T) in the targets' own units, averaged over the windows of an example."""
+        del options
+        found = mean_over_windows(outputs[0], encoded.example, len(examples)).astype(np.float64)
+        check_finite(found, "examples")
+        return found if self.in_units else found * np.array(self.deviation) + np.array(self.mean)
+
+    def predictions(self, examples: Sequence[TextExample], decoded: Doubles) -> list[Prediction]:
+        """`value`, a number or those of the targets by name."""
+        del examples
+        if len(self.names) == 1:
+            return [{"value": row[0]} for row in decoded.tolist()]
+        return [{"value": dict(zip(self.names, row, strict=True))} for row in decoded.tolist()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+        return {
+            "names": list(self.names),
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+            "in_units": self.in_units,
+        }
+
+    def config_values(self) -> dict[str, Any]:
+        """What `transformers` expects in `config.json`."""
+        return {**label_map(self.names), "problem_type": "regression"}

@@ -1,0 +1,73 @@
+"""Labelled texts as sequences with the numbers of their labels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palavra.errors import PalavraError
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import Labels, composed, known_labels, spelling
+from palavra.tasks.text_examples import TextExample, encode_texts
+from palavra.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncoder:
+    """`labels` are the classes in order; with `multilabel` an example has any number of them."""
+
+    labels: Labels
+    multilabel: bool
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each label."""
+        return {composed(label): number for number, label in enumerate(self.labels)}
+
+    def check(self, examples: Sequence[TextExample]) -> None:
+        """Raise PalavraError for an example with a label that training did not have, or several where one is wanted."""
+        for example in examples:
+            if not self.multilabel and len(example.label) != 1:
+                raise PalavraError(
+                    f"{example.where}: {len(example.label)} labels where one is wanted: use --multilabel if an example "
+                    "can have several or none"
+                )
+            for label in example.label:
+                if label not in self.numbers:
+                    raise self._unseen(label, example.where)
+
+    def _unseen(self, label: str, where: str) -> PalavraError:
+        alike = next((known for known in self.labels if spelling(known) == spelling(label)), None)
+        if alike is not None:
+            return PalavraError(f"{where}: label {label!r} is written {alike!r} in training: write it so")
+        return PalavraError(
+            f"{where}: label {label!r} was not in training, which has {known_labels(self.labels)}: correct the "
+            "label, or train with examples of it"
+        )
+
+    def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
+        """The number of examples, and of those with each label."""
+        counts = Counter(label for example in examples for label in example.label)
+        return {"examples": len(examples), "labels": dict(counts.most_common())}
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedExamples:  # fmt: skip
+        """See `encode_texts`. Labels are (S,) int64 class numbers, or (S, K) float32 zeros and ones."""
+        encoded = encode_texts(examples, tokenizer, context, segments, windowed)
+        if not examples or examples[0].label is None:
+            return encoded
+        return replace(encoded, labels=self._targets(examples)[encoded.example], label_counts=encoded.row_counts)
+
+    def _targets(self, examples: Sequence[TextExample]) -> npt.NDArray[Any]:
+        if not self.multilabel:
+            return np.array([self.numbers[example.label[0]] for example in examples], dtype=np.int64)
+        targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)
+        rows = np.repeat(np.arange(len(examples)), [len(example.label) for example in examples])
+        targets[rows, [self.numbers[label] for example in examples for label in example.label]] = 1
+        return targets

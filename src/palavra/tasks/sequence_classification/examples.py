@@ -1,0 +1,88 @@
+"""Texts with labels: how records give these."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from palavra.data.records import Record, column
+from palavra.errors import PalavraError
+from palavra.tasks.labels import Labels, composed
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import Reader
+from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_reader
+
+
+def reader(spec: TaskSpec) -> Reader[TextExample]:
+    """Reads texts whose `label` is a tuple of labels, of one unless `spec.multilabel`."""
+    return text_reader(
+        spec,
+        labels=_labels,
+        gold=lambda example: list(example.label) if spec.multilabel else example.label[0],
+        strata=lambda example: example.label,
+    )
+
+
+def _labels(spec: TaskSpec) -> LabelReader:
+    name = label_column(spec)
+    return lambda records: ((record, labels_of(record, name, spec)) for record in records)
+
+
+def label_column(spec: TaskSpec) -> str:
+    """The column of the label. Raises PalavraError for several."""
+    names = spec.columns.label or ("label",)
+    if len(names) != 1:
+        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
+    return names[0]
+
+
+def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
+    """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
+    value = column(record, name, option="--label")
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(_label(record, name, item) for item in value))
+    if spec.multilabel and isinstance(value, str):
+        return tuple(dict.fromkeys(composed(part.strip()) for part in value.split(spec.separator) if part.strip()))
+    return (_label(record, name, value),)
+
+
+def _label(record: Record, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.strip():
+        return composed(value.strip())
+    if isinstance(value, int | float | Decimal) and math.isfinite(value):
+        return str(int(value) if value == int(value) else value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise PalavraError(
+        f"{record.where}: {name} is {shown(value)}, not a label: write a text or a number, or remove the line"
+    )
+
+
+def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None:
+    """Raise PalavraError for labels, each with where it is from, of which one is others joined by the separator: each
+    of its parts is in another label too. A table has no lists, so that nothing else tells several labels from one."""
+    places: dict[str, str] = {}
+    for label, where in located:
+        places.setdefault(label, where)
+    parts = {label: {part.strip() for part in label.split(spec.separator)} - {""} for label in places}
+    held = Counter(part for of in parts.values() for part in of)
+    for label, of in parts.items():
+        if len(of) > 1 and all(held[part] > 1 for part in of):
+            raise PalavraError(
+                f"{places[label]}: label {label!r} looks like several labels, for each part of it is in others too: "
+                "use --multilabel (multilabel = true), or --single-label (false) if it is one"
+            )
+
+
+def natural(label: str) -> tuple[int, float, str]:
+    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
+    numbers."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)

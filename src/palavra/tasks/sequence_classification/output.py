@@ -1,0 +1,222 @@
+"""One label a text, or a set of labels: the last layer, its loss, and predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.special import expit, softmax
+from torch import Tensor, nn
+
+from palavra.batch import Batch
+from palavra.losses import Loss
+from palavra.metrics import calibration
+from palavra.metrics.classification import binary_cross_entropies, check_finite, cross_entropies
+from palavra.metrics.resampled import BoolArray
+from palavra.metrics.top_k import LISTED, Ranking, best_classes
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks.class_output import ClassOutput
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import Labels, label_map
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss, mean_over_windows
+from palavra.tasks.temperature_scaling import Tempered
+from palavra.tasks.text_examples import TextExample
+
+# From this probability on a label is one of an example's.
+THRESHOLD = 0.5
+# A class so rare that it would weigh more is learned from noise.
+LARGEST_RATIO = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleLabelOutput(ClassOutput):
+    """A softmax over the classes. `examples`: how many training had."""
+
+    examples: int
+    form: ClassVar[Form] = "SequenceClassification"
+    level: ClassVar[Level] = "sequence"
+    listed: ClassVar[bool] = True
+
+    @property
+    def outputs_per_sequence(self) -> int:
+        """One for each class."""
+        return len(self.labels)
+
+    def probabilities(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
+    ) -> npt.NDArray[np.float32]:
+        """Of each class (E, K), averaged over the windows of an example."""
+        values = softmax(self.divided(outputs[0], encoded.example, options), axis=1)
+        return _averaged(values, encoded)
+
+    def decode(
+        self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
+        options: DecodeOptions = PLAIN,
+    ) -> Ranking:  # fmt: skip
+        """The most probable classes, and the gold ones' probabilities where the examples are labelled."""
+        del examples
+        labels = encoded.labels[encoded.first_sequences].astype(np.int64) if encoded.label_counts.any() else None
+        return Ranking.of(self.probabilities(encoded, outputs, options), labels, options.top_k or LISTED)
+
+    def predictions(self, examples: Sequence[TextExample], decoded: Ranking) -> list[Prediction]:
+        """`label`, its `probability`, and the `best` labels with theirs."""
+        del examples
+        rows = zip(decoded.best.tolist(), decoded.probabilities.tolist(), strict=True)
+        return [
+            {"label": self.labels[ids[0]], "probability": values[0], "best": _named(self.labels, ids, values)}
+            for ids, values in rows
+        ]
+
+    def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
+        """The temperature under which the labels of the `chosen` examples (E,) are most probable."""
+        labels = encoded.labels[encoded.first_sequences][chosen].astype(np.int64)
+        if encoded.sequences == encoded.examples:
+            return calibration.fit_temperature(outputs[0][chosen], labels)
+
+        def loss(temperature: float) -> float:
+            found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
+            return float(cross_entropies(found[np.arange(len(labels)), labels]).mean(dtype=np.float64))
+
+        return calibration.best_temperature(loss)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+        return _to_json(self)
+
+    def config_values(self) -> dict[str, Any]:
+        """What `transformers` expects in `config.json`."""
+        return {**label_map(self.labels), "problem_type": "single_label_classification"}
+
+
+class LabelSets(NamedTuple):
+    """Probabilities (E, K) of each label, and the numbers of the most probable ones, best first (E, L)."""
+
+    probabilities: npt.NDArray[np.float32]
+    best: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelOutput(Tempered):
+    """A sigmoid for each of the `labels`; `counts` of the `examples` of training had each."""
+
+    spec: TaskSpec
+    labels: Labels
+    counts: tuple[int, ...]
+    examples: int
+    form: ClassVar[Form] = "SequenceClassification"
+    level: ClassVar[Level] = "sequence"
+    listed: ClassVar[bool] = True
+
+    @property
+    def outputs_per_sequence(self) -> int:
+        """One for each label."""
+        return len(self.labels)
+
+    def build(self, width: int) -> nn.Module:
+        """A new layer, from vectors of this width."""
+        return nn.Linear(width, len(self.labels))
+
+    def _ratios(self) -> Tensor:
+        """How many examples are without each label for one that has it (K,), within bounds."""
+        counts = torch.tensor(self.counts, dtype=torch.float32).clamp(min=1)
+        return ((self.examples - counts) / counts).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
+
+    def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
+        """The mean binary cross-entropy over the labels, summed over the examples."""
+        present, smoothing = batch.labels, self.spec.label_smoothing
+        weights = None
+        if self.spec.class_weights == "balanced":
+            # A decision is weighed by what it is, not by what smoothing makes of it: see `ClassifierOutput.total_loss`.
+            weights = torch.where(present > 0, self._ratios().to(x.device, non_blocking=True), 1)
+        targets = present * (1 - smoothing) + smoothing / 2
+        each = F.binary_cross_entropy_with_logits(layer(x).float(), targets, weight=weights, reduction="sum")
+        return Loss(each / len(self.labels), batch.labelled)
+
+    def chance_loss(self, encoded: EncodedExamples) -> float:
+        """The mean square of the targets and 1, times the weight of the rarest label where labels are weighed."""
+        return chance_loss(encoded) * (float(self._ratios().max()) if self.spec.class_weights == "balanced" else 1)
+
+    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Logits (S, K)."""
+        return (layer(x).float(),)
+
+    def probabilities(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
+    ) -> npt.NDArray[np.float32]:
+        """Of each label (E, K), averaged over the windows of an example."""
+        logits = self.divided(outputs[0], encoded.example, options)
+        return _averaged(expit(logits.astype(np.float64)), encoded)
+
+    def decode(
+        self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
+        options: DecodeOptions = PLAIN,
+    ) -> LabelSets:  # fmt: skip
+        """The probabilities of the labels, and the most probable ones."""
+        del examples
+        found = self.probabilities(encoded, outputs, options)
+        return LabelSets(found, best_classes(found, min(options.top_k or LISTED, len(self.labels))))
+
+    def predictions(self, examples: Sequence[TextExample], decoded: LabelSets) -> list[Prediction]:
+        """`label`, a list, with `probability` of each, and the `best` labels with theirs, chosen or not."""
+        del examples
+        found = []
+        for row, best in zip(decoded.probabilities, decoded.best, strict=True):
+            chosen = chosen_labels(row)
+            found.append(
+                {
+                    "label": [self.labels[i] for i in chosen],
+                    "probability": row[chosen].tolist(),
+                    "best": _named(self.labels, best.tolist(), row[best].tolist()),
+                }
+            )
+        return found
+
+    def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
+        """The temperature under which the labels of the `chosen` examples (E,) are most probable."""
+        labels = encoded.labels[encoded.first_sequences][chosen].astype(np.bool_)
+        if encoded.sequences == encoded.examples:
+            return calibration.fit_label_temperature(outputs[0][chosen], labels)
+
+        def loss(temperature: float) -> float:
+            found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
+            return float(binary_cross_entropies(labels, found).mean(dtype=np.float64))
+
+        return calibration.best_temperature(loss)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+        return _to_json(self)
+
+    def config_values(self) -> dict[str, Any]:
+        """What `transformers` expects in `config.json`."""
+        return {**label_map(self.labels), "problem_type": "multi_label_classification"}
+
+
+def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:
+    """The labels that the probabilities (K,) give an example, the most probable first."""
+    return sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
+
+
+def _averaged(values: npt.NDArray[np.floating], encoded: EncodedExamples) -> npt.NDArray[np.float32]:
+    """Means over windows; raises PalavraError where one is not a finite number."""
+    found = mean_over_windows(values.astype(np.float32), encoded.example, encoded.examples)
+    check_finite(found, "examples")
+    return found
+
+
+def _named(labels: Labels, ids: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
+    return [{"label": labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
+
+
+def _to_json(output: SingleLabelOutput | MultiLabelOutput) -> dict[str, Any]:
+    return {
+        "labels": list(output.labels),
+        "counts": list(output.counts),
+        "temperature": output.temperature,
+        "examples": output.examples,
+    }

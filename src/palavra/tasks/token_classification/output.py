@@ -1,0 +1,109 @@
+"""A label for every word: the last layer, its loss, valid sequences of tags, and predictions with their spans."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax
+
+from palavra.metrics.calibration import fit_temperature
+from palavra.metrics.classification import check_finite
+from palavra.metrics.resampled import BoolArray
+from palavra.metrics.tag_schemes import Scheme, decode_tags, transitions, viterbi
+from palavra.model.families.tasks import Form
+from palavra.model.task_heads import Level
+from palavra.tasks.class_output import ClassOutput
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction
+from palavra.tasks.token_classification.examples import TaggedSentence, bounds
+
+LogProbabilities = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class DecodedWords:
+    """Log-probabilities of the classes: `rows` (R, K) of all that is read, `words` (W, K); and the class `chosen` for
+    every word (W,)."""
+
+    rows: LogProbabilities
+    words: LogProbabilities
+    chosen: Int64Array
+
+    @property
+    def confidence(self) -> LogProbabilities:
+        """The log-probability of what was chosen (W,)."""
+        found: LogProbabilities = self.words[np.arange(len(self.chosen)), self.chosen]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOutput(ClassOutput):
+    """A softmax over the tags of each row; `scheme` says how they spell spans."""
+
+    scheme: Scheme
+    form: ClassVar[Form] = "TokenClassification"
+    level: ClassVar[Level] = "token"
+    outputs_per_sequence: ClassVar[int] = 1
+    listed: ClassVar[bool] = False
+
+    def decode(
+        self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, outputs: ModelOutputs,
+        options: DecodeOptions = PLAIN,
+    ) -> DecodedWords:  # fmt: skip
+        """The class of every word; where labels spell spans, the most probable valid sequence of each sentence. Where
+        all subwords are read, a word has the log-probabilities of its first one."""
+        (rows,) = outputs
+        divided = self.divided(rows, np.repeat(encoded.example, encoded.row_counts), options)
+        rows = rows if divided is rows else log_softmax(divided, axis=1)
+        words = rows if encoded.row_starts is None else rows[encoded.row_starts]
+        # Log-probabilities may be -inf: a probability of 0 is a number.
+        check_finite(np.exp(words), "words")
+        if self.scheme == "plain" or not self.spec.token_classification.constrained:
+            return DecodedWords(rows, words, words.argmax(1).astype(np.int64))
+        lengths = np.array([len(example.words) for example in examples if example.words], dtype=np.int64)
+        return DecodedWords(rows, words, viterbi(words, lengths, *transitions(self.labels, self.scheme)))
+
+    def predictions(self, examples: Sequence[TaggedSentence], decoded: DecodedWords) -> list[Prediction]:
+        """`words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`:
+        `text[start:end]` is the span. Labels that spell no spans make a span of every word.
+
+        The probability of a span is that of its least certain word: it is right only if all its words are, and these
+        are right or wrong together far too often to be multiplied.
+        """
+        certain = np.exp(decoded.confidence).tolist()
+        labels = [self.labels[number] for number in decoded.chosen.tolist()]
+        return [
+            self._prediction(example, labels[start:stop], certain[start:stop])
+            for example, (start, stop) in zip(examples, bounds(examples), strict=True)
+        ]
+
+    def _prediction(self, example: TaggedSentence, labels: list[str], certain: list[float]) -> Prediction:
+        found = [(number, number + 1, label) for number, label in enumerate(labels)]
+        if self.scheme != "plain":
+            found = [(span.start, span.end, span.label) for span in decode_tags(labels, self.scheme)]
+        spans = []
+        for first, last, label in found:
+            start, end = example.spans[first][0], example.spans[last - 1][1]
+            probability = min(certain[first:last])
+            text = example.text[start:end]
+            spans.append({"label": label, "text": text, "start": start, "end": end, "probability": probability})
+        words = list(example.words)
+        return {"text": example.text, "words": words, "labels": labels, "probabilities": certain, "spans": spans}
+
+    def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
+        """The temperature under which the words of the `chosen` examples (E,) are most probable."""
+        rows = np.repeat(chosen[encoded.example], encoded.row_counts)
+        if encoded.row_starts is not None:
+            rows &= encoded.row_starts
+        return fit_temperature(outputs[0][rows], encoded.labels[rows].astype(np.int64)) if rows.any() else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything besides the specification that a model needs to be used."""
+        return {
+            "labels": list(self.labels),
+            "counts": list(self.counts),
+            "scheme": self.scheme,
+            "temperature": self.temperature,
+        }
