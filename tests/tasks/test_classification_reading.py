@@ -1,4 +1,4 @@
-"""SequenceClassification: reading labels and inputs, and what people do wrong."""
+"""SequenceClassification: reading labels and inputs."""
 
 import json
 import unicodedata
@@ -97,46 +97,6 @@ def test_several_labels_come_in_lists_or_parted(tmp_path: Path) -> None:
     ]
 
 
-# What people do wrong: each in one line that says where
-
-
-@pytest.mark.parametrize(
-    ("content", "where", "says"),
-    [
-        ("text,label\ngood,a\n,b\n", "t.csv:3", "text is empty"),
-        ('text,label\ngood,a\n"  \n ",b\n', "t.csv:3", "text is empty"),
-        ("text,label\ngood,a\n\u00a0\u200b\u200d,b\n", "t.csv:3", "text is empty"),
-        ("text,label\ngood,a\nbad,\n", "t.csv:3", "label is '', not a label"),
-        ("txt,label\ngood,a\n", "t.csv:2", "no column 'text'"),
-        ("text,class\ngood,a\n", "t.csv:2", "no column 'label'"),
-        ("text,label\ngood,a\nbad\n", "t.csv:3", "1 field"),
-        ("text,label\ngood,a,b\n", "t.csv:2", "3 fields"),
-        ("text,label\n", "t.csv", "holds no records"),
-        ("", "t.csv", "holds no records"),
-    ],
-)
-def test_a_table_with_a_mistake_names_the_line(tmp_path: Path, content: str, where: str, says: str) -> None:
-    source = write(tmp_path / "t.csv", content)
-    with pytest.raises(PalavraError) as error:
-        read(SPEC, source)
-    assert str(error.value).startswith(f"{tmp_path / where}:")
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("label", ["null", '{"a": 1}', '""', '["a", null]', "[[]]"])
-def test_what_is_no_label_names_the_line(tmp_path: Path, label: str) -> None:
-    source = write(tmp_path / "t.jsonl", f'{{"text": "x", "label": "a"}}\n{{"text": "y", "label": {label}}}\n')
-    with pytest.raises(PalavraError, match=r"^[^\n]*t\.jsonl:2: label is [^\n]*$"):
-        read(SPEC, source)
-
-
-def test_a_text_that_is_none_names_the_line(tmp_path: Path) -> None:
-    source = write(tmp_path / "t.jsonl", '{"text": 5, "label": "a"}\n')
-    with pytest.raises(PalavraError, match=r"^[^\n]*t\.jsonl:1: text is 5, not text[^\n]*$"):
-        read(SPEC, source)
-
-
 def test_labels_of_parquet_are_numbers_and_days_too(tmp_path: Path) -> None:
     labels = pa.array([Decimal("1.50"), Decimal("2.00")])
     days = pa.array([date(2026, 1, 2), date(2026, 1, 3)])
@@ -161,13 +121,6 @@ def test_a_label_that_is_only_written_otherwise_says_how(tmp_path: Path) -> None
     ]  # fmt: skip
     said = list(summary_lines({"labels": {"true": 3, "True": 1}}))[1]
     assert said.startswith("labels 'true' and 'True' differ only in how they are written")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_label_that_is_not_a_number_names_the_row(tmp_path: Path, value: float | None) -> None:
-    pq.write_table(pa.table({"text": ["x", "y"], "label": pa.array([1.0, value])}), tmp_path / "t.parquet")
-    with pytest.raises(PalavraError, match=r"^[^\n]*t\.parquet:row 2: label is [^\n]*, not a label[^\n]*$"):
-        read(SPEC, str(tmp_path / "t.parquet"))
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])
@@ -197,22 +150,6 @@ def test_several_labels_where_one_is_wanted_name_the_line() -> None:
 def test_what_cannot_be_asked_for_is_an_error() -> None:
     with pytest.raises(PalavraError, match=r"^output hierarchical is for one label an example[^\n]*$"):
         fit(replace(SEVERAL, output=OutputConfig(name="hierarchical")), examples_of(["a", "b"]))
-    with pytest.raises(PalavraError, match=r"^label names 2 columns[^\n]*$"):
-        read(replace(SPEC, columns=Columns(label=("a", "b"))), "t.csv")
-
-
-@pytest.mark.parametrize("raw", [3, None, ("a", "b"), ["a"] * 3, {"txt": "a"}, {"text": ""}, {"text": 3}, b"a", [3]])
-def test_what_is_no_input_is_an_error(raw: Any) -> None:
-    task = fit(SPEC, examples_of(["a", "b"]))
-    with pytest.raises(PalavraError, match=r"^input 2: [^\n]*$"):
-        task.reader.inputs(["fine", raw])
-
-
-@pytest.mark.parametrize("raw", ["a", ("a",), 3, {"text_a": "x"}])
-def test_what_is_no_pair_is_an_error(raw: Any) -> None:
-    task = fit(PAIRS, examples_of(["a", "b"], pair=True))
-    with pytest.raises(PalavraError, match=r"^input 2: [^\n]*$"):
-        task.reader.inputs([("a", "b"), raw])
 
 
 def test_inputs_are_texts_pairs_and_mappings() -> None:

@@ -1,7 +1,6 @@
 """Multiple choice: labels in every form, ragged numbers of choices, and learning."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,38 +210,9 @@ def written(folder: Path, *rows: dict[str, Any]) -> str:
 def test_labels_are_numbers_letters_or_texts(tmp_path: Path, label: Any, expected: int) -> None:
     (one,) = read(SPEC, written(tmp_path, {"text": "t", "choices": ["casa", "gato"], "label": label}))
     assert one == ChoiceExample(text="t", choices=("casa", "gato"), label=expected, where=f"{tmp_path}/c.jsonl:1")
-
-
-@pytest.mark.parametrize(
-    ("choices", "label", "message"),
-    [
-        (["2", "1", "0"], "1", None),  # by number and by text the same
-        (["B", "A"], "A", r"label is 'A', which may mean choice 0 or 1 \(from 0 on\)"),
-        (["1", "2"], 1, "label is 1, which may mean choice 0 or 1"),
-        (["x", "x"], "x", "label is 'x', which may mean choice 0 or 1"),
-        (
-            ["x", "y"],
-            2,
-            r"label is 2, none of the choices: write its number, 0 to 1 \(not 1 to 2\), its letter, A",
-        ),
-        (["x", "y"], "C", "label is 'C', none of the choices"),
-        (["None", "y"], None, "label is None, none of the choices"),
-        (["x", "y"], "9" * 5000, "label is '9999.*, none of the choices"),
-        (["x", "y"], -1, "label is -1, none of the choices"),
-        (["x"], 0, r"too few choices \(1\): there must be at least two"),
-        (["x", ""], 0, r"choices\[1\] is '', not text: fill it in or remove the line"),
-        (["x", None], 0, r"choices\[1\] is None, not text"),
-        ("x, y", 0, "choices is 'x, y', not a list of choices: write a list, or name one column for each choice"),
-    ],
-)
-def test_errors_name_the_line_and_the_remedy(tmp_path: Path, choices: Any, label: Any, message: str | None) -> None:
-    source = written(tmp_path, {"text": "t", "choices": ["0.5", 2], "label": 0},
-                     {"text": "t", "choices": choices, "label": label})  # fmt: skip
-    if message is None:
-        assert read(SPEC, source)[1].label == 1
-        return
-    with pytest.raises(PalavraError, match=r"c\.jsonl:2: " + message):
-        read(SPEC, source)
+    # By number and by text the same.
+    (one,) = read(SPEC, written(tmp_path, {"text": "t", "choices": ["2", "1", "0"], "label": "1"}))
+    assert one.label == 1
 
 
 def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
@@ -255,18 +225,6 @@ def test_a_table_has_a_column_for_each_choice(tmp_path: Path) -> None:
         ("who?", ("me", "you", "they"), 2),
         ("what?", ("this", "that"), 0),
     ]
-    for named, option in (
-        ({"text": "ask"}, "text="),
-        ({"choices": ("a", "z")}, "choices="),
-        ({"label": ("z",)}, "label="),
-    ):
-        with pytest.raises(PalavraError, match=f"name the right one with {option}$"):
-            read(TaskSpec(kind="multiple-choice", columns=replace(columns, **named)), str(path))
-    path.write_text("question;a;b;c;right\nwho?;me;;they;C\n", encoding="utf-8")
-    with pytest.raises(PalavraError, match=r"c\.csv:2: b is '', not text"):
-        read(spec, str(path))
-    with pytest.raises(PalavraError, match="label names 2 columns"):
-        read(TaskSpec(kind="multiple-choice", columns=Columns(label=("a", "b"))), str(path))
 
 
 @pytest.mark.parametrize("columns", [Columns(text_a="ask"), Columns(text_a="ask", text_b="b"), Columns(text="ask")])
@@ -287,9 +245,6 @@ def test_inputs_and_examples_without_labels() -> None:
     scores = np.array([[0.0], [1], [2], [0], [0], [0], [5]], dtype=np.float32)
     predictions = predict(TASK, [*made, example("u", "a", "b", "c", label=None)], features, (scores,))
     assert [one["choice"] for one in predictions] == ["b", "a", "c"]
-    for wrong in ("t", ("t", "ab"), ("t", ["a"]), {"text": "t"}, ("t", ["a", " "]), (None, ["a", "b"])):
-        with pytest.raises(PalavraError, match="input 2: "):
-            TASK.reader.inputs([("t", ["a", "b"]), wrong])
 
 
 def test_fit_and_check() -> None:

@@ -69,7 +69,7 @@ def compare_pairs(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    """Measure accuracy on minimal pairs, by phenomenon."""
     from palavra.inference.causal import CausalModel
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel

@@ -151,21 +151,6 @@ def loss(figure: Figure, train: Series, valid: Mapping[str, Series], unit: str, 
     return " ".join(["Loss.", *described, *changes])
 
 
-@picture("accuracy", height=300)
-def accuracy(figure: Figure, first: Series, fifth: Series) -> str:
-    """Draw masked accuracy at 1 and at 5 on the validation documents."""
-    axes = figure.subplots()
-    lines(axes, {"in the first five": fifth, "first choice": first}, (THIRD, FIRST))
-    axes.set_ylim(0, None)
-    percent_axis(axes.yaxis)
-    axes.set_title("fraction of masked tokens")
-    axes.legend(loc="lower right")
-    along_training(axes, first, fifth)
-    return " ".join(
-        ["Masked accuracy.", first.described("First choice", percent), fifth.described("Among the first five", percent)]
-    )
-
-
 @picture("rate", height=230)
 def learning_rate(figure: Figure, rate: Series) -> str:
     """Draw the learning rate's schedule."""
@@ -193,43 +178,27 @@ def gradient_norm(figure: Figure, norm: Series) -> str:
     return norm.described("Norm of the gradient", "{:.3g}".format)
 
 
-@picture("throughput", height=300)
-def throughput(figure: Figure, speed: Series, peak: Series) -> str:
-    """Draw tokens per second and, where it was measured, the fraction of the machine's peak in matrix products."""
-    top = {id(one): max(float(np.quantile(one.values, 0.995)), 1e-9) * 1.12 for one in (speed, peak) if len(one)}
-    for axes, series in _panels(figure, {"tokens per second": speed, "fraction of peak": peak}):
-        axes.set_ylim(0, top[id(series)])
-        if series is speed:
-            axes.yaxis.set_major_formatter(FuncFormatter(axis_count))
-    described = speed.described("Tokens per second", formatting.count)
-    return f"{described} {peak.described('Fraction of peak', percent)}" if len(peak) else described
-
-
-@picture("packing", height=300)
-def packing(figure: Figure, efficiency: Series, masked: Series) -> str:
-    """Draw how full the batches were and what fraction of their tokens was sampled for prediction."""
-    panels = {"fraction of the token budget filled": efficiency, "fraction of tokens sampled for prediction": masked}
-    for axes, series in _panels(figure, panels):
-        least, most = float(series.values.min()), float(series.values.max())
-        axes.set_ylim(*((min(0.9, least - 0.01), 1.005) if series is efficiency else (0, max(0.2, most * 1.15))))
-    described = efficiency.described("Packing efficiency", percent)
-    return f"{described} {masked.described('Mask rate', percent)}" if len(masked) else described
-
-
-def _panels(figure: Figure, named: Mapping[str, Series]) -> Iterable[tuple[Axes, Series]]:
-    """Draw each series that has values in a panel of its own, one above the other."""
-    shown = [(place, title, series) for place, (title, series) in enumerate(named.items()) if len(series)]
-    for index, (place, title, series) in enumerate(shown):
+@picture("panels", height=300)
+def panels(figure: Figure, named: Mapping[str, Series]) -> str:
+    """Draw each series in a panel of its own, one above the other: rates, which are fractions of one, in percent."""
+    shown = {title: series for title, series in named.items() if len(series)}
+    said = []
+    for index, (title, series) in enumerate(shown.items()):
         axes = figure.add_subplot(len(shown), 1, index + 1)
-        raw_and_smooth(axes, series, (FIRST, THIRD)[place])
+        raw_and_smooth(axes, series, (FIRST, THIRD)[index])
+        least, most = float(series.values.min()), max(float(np.quantile(series.values, 0.995)), 1e-9)
+        rate = most <= 1
+        # What stays close to one would be a flat line on an axis from zero.
+        axes.set_ylim(*((min(0.9, least - 0.01), 1.005) if rate and least > 0.8 else (0, most * 1.15)))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        percent_axis(axes.yaxis)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0) if rate else FuncFormatter(axis_count))
         axes.set_title(title)
-        along_training(axes, *named.values())
+        along_training(axes, *shown.values())
         if index < len(shown) - 1:
             axes.tick_params(axis="x", labelbottom=False)
             axes.set_xlabel("")
-        yield axes, series
+        said.append(series.described(title[:1].upper() + title[1:], percent if rate else formatting.count))
+    return " ".join(said)
 
 
 @picture("bands", height=340)

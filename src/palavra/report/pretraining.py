@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from palavra.report import charts
+from palavra.report import charts, task_charts
 from palavra.report.charts import Series
 from palavra.report.formatting import count, loss, percent
 from palavra.report.parts import Picture, Table, family, machine, optimizer_pictures, picture_at
@@ -87,12 +87,17 @@ def _pictures(records: PretrainingRecords, bands: Sequence[FrequencyBand]) -> di
     if len(train("loss")) or len(valid("loss")):
         named = {"validation": valid("loss")} if records.valid else {}
         svg["loss"] = charts.loss(train("loss"), named, "nats per token", _switches(train("causal")))
-    if len(valid("accuracy")) or len(valid("accuracy_at_5")):
-        svg["accuracy"] = charts.accuracy(valid("accuracy"), valid("accuracy_at_5"))
-    if len(train("tokens_per_second")):
-        svg["throughput"] = charts.throughput(train("tokens_per_second"), train("peak_share"))
-    if len(train("packing_efficiency")) or len(train("mask_rate")):
-        svg["packing"] = charts.packing(train("packing_efficiency"), train("mask_rate"))
+    accuracies = {key: valid(key) for key in ("accuracy", "accuracy_at_5") if len(valid(key))}
+    if accuracies:
+        svg["accuracy"] = task_charts.task_scores(accuracies)
+    panels = {
+        "throughput": {"tokens per second": train("tokens_per_second"), "fraction of peak": train("peak_share")},
+        "packing": {
+            "fraction of the token budget filled": train("packing_efficiency"),
+            "fraction of tokens sampled for prediction": train("mask_rate"),
+        },
+    }
+    svg |= {name: charts.panels(named) for name, named in panels.items() if any(map(len, named.values()))}
     if bands:
         svg["bands"] = charts.bands(bands[:DRAWN_BANDS])
     result = records.evaluation.masked or records.evaluation.causal
@@ -108,7 +113,7 @@ def _pictures(records: PretrainingRecords, bands: Sequence[FrequencyBand]) -> di
         result.loss if result else None,
         records.run.model.vocab_size if records.run else None,
     )
-    return {name: picture_at("run", name, text) for name, text in svg.items()} | optimizer_pictures(records.train)
+    return {name: picture_at(name, name, text) for name, text in svg.items()} | optimizer_pictures(records.train)
 
 
 def _switches(causal: Series) -> list[float]:

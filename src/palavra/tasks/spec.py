@@ -122,7 +122,7 @@ class QuestionAnsweringOptions:
     n_best: int = option(5, help="How many answers a prediction lists.")
     threshold: float | None = option(
         None,
-        help="How much better than the best answer, in logits, no answer must score to be given; 0 as in SQuAD 2.0.",
+        help='How much higher than the best answer "no answer" must score, in logits, to be given; 0 as in SQuAD 2.0.',
         flag="--threshold",
         commands=("evaluate", "predict"),
         unset="fitted on validation questions",
