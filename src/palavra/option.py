@@ -83,8 +83,8 @@ class Declared:
 
     def meaning(self, most: int = 9) -> str:
         """Return what the field means and applies to, if these are at most so many values."""
-        only = [f" Only for {listed(values)}." for values in self.when.values() if len(values) <= most]
-        return self.option.help + "".join(only)
+        few = {_title(key): values for key, values in self.when.items() if len(values) <= most}
+        return self.option.help + "".join(f" Only for {f'{title} {listed(few[title])}'.strip()}." for title in few)
 
     def shown_default(self) -> str:
         """Return the default as people read it; empty where there is none."""

@@ -80,11 +80,11 @@ def job_of(
     examples = [example(n, (task.output.labels[n % 3],)) for n in range(4)]
     model = build(task, tokenizer.vocab_size, family)
     scramble(model)
-    features = task.encoder.encode(examples, tokenizer, 64, model.config.segments > 1)
-    prepare_model(model, strategy, features.input_ids)
+    encoded = task.encoder.encode(examples, tokenizer, 64, model.config.segments > 1)
+    prepare_model(model, strategy, encoded.input_ids)
     settings = FinetuneConfig(steps=epochs, batch_size=4, patience=patience)
     recipe = FinetuneRecipe(strategy=strategy, optimizer=OptimizerConfig(learning_rate=0.01), train=settings)
-    labelled = Labelled(examples=examples, encoded=features)
+    labelled = Labelled(examples=examples, encoded=encoded)
     return FinetuningJob(
         recipe=recipe, model=model, tasks={"task": task}, train={"task": labelled}, valid={}, compute=CPU
     )

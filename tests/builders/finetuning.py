@@ -142,12 +142,12 @@ def both(reviews: Path) -> tuple[TaskSpec, TaskSpec]:
 def objective_of(
     pretrained: Path, reviews: Path, weighting: Literal["fixed", "uncertainty"]
 ) -> tuple[TaskObjective, TaskModel, dict[str, Any], dict[str, EncodedExamples]]:
-    """Objective, model, tasks and features of `both`."""
+    """Objective, model, tasks and encoded of `both`."""
     splits = [read_split(each, 0) for each in both(reviews)]
     tasks = {split.task.spec.name: split.task for split in splits}
     tokenizer = Tokenizer.load(pretrained / "bert")
     config = model_config("bert", vocab_size=tokenizer.vocab_size)
     model = build_task_model(config, tasks, learned_weights=weighting == "uncertainty").eval()
-    features = {name: task.encoder.encode(split.train, tokenizer, 64, True)
+    encoded = {name: task.encoder.encode(split.train, tokenizer, 64, True)
                 for (name, task), split in zip(tasks.items(), splits, strict=True)}  # fmt: skip
-    return TaskObjective(tasks, features), model, tasks, features
+    return TaskObjective(tasks, encoded), model, tasks, encoded

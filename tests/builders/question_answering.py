@@ -45,14 +45,14 @@ def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> 
     return encoder.encode(questions, WORDPIECE, context, True)
 
 
-def random_scores(features: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
-    return (np.random.default_rng(seed).normal(0, 3, (len(features.rows), 2)).astype(np.float32),)
+def random_scores(encoded: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
+    return (np.random.default_rng(seed).normal(0, 3, (len(encoded.rows), 2)).astype(np.float32),)
 
 
-def refusing_scores(features: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
+def refusing_scores(encoded: EncodedQuestions, seed: int) -> tuple[npt.NDArray[np.float32]]:
     """Scores that are right more often than not, for answers and for none."""
-    (scores,) = random_scores(features, seed)
-    first = offsets_of(features.row_counts)[:-1]
-    for window in range(features.sequences):
-        scores[first[window] + features.labels[window], [0, 1]] += 6
+    (scores,) = random_scores(encoded, seed)
+    first = offsets_of(encoded.row_counts)[:-1]
+    for window in range(encoded.sequences):
+        scores[first[window] + encoded.labels[window], [0, 1]] += 6
     return (scores,)

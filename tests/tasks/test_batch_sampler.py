@@ -51,24 +51,24 @@ def features_of(lengths: list[int], *, windows: list[int] | None = None, segment
 
 @given(lengths=LENGTHS, data=st.data())
 def test_a_batch_holds_the_sequences_asked_for_in_that_order(lengths: list[int], data: st.DataObject) -> None:
-    features = features_of(lengths)
+    encoded = features_of(lengths)
     order = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=15)), dtype=np.int64)
-    vectors = np.arange(features.row_counts.sum(), dtype=np.float32)[:, None] * [1, -1]
-    batch = features.batch(order, "name", vectors)
-    tokens, rows, labels = map(offsets_of, (features.lengths, features.row_counts, features.label_counts))
+    vectors = np.arange(encoded.row_counts.sum(), dtype=np.float32)[:, None] * [1, -1]
+    batch = encoded.batch(order, "name", vectors)
+    tokens, rows, labels = map(offsets_of, (encoded.lengths, encoded.row_counts, encoded.label_counts))
     bounds = batch.cu_seqlens.tolist()
     assert batch.task == "name"
     assert batch.max_seqlen == max(lengths[i] for i in order)
     assert batch.segment_ids is not None
-    assert features.segment_ids is not None
+    assert encoded.segment_ids is not None
     assert batch.features is not None
     places, known, targets = [], [], []
     for number, start, stop in zip(order.tolist(), bounds, bounds[1:], strict=False):
         here = slice(tokens[number], tokens[number + 1])
-        assert batch.input_ids[start:stop].tolist() == features.input_ids[here].tolist()
-        assert batch.segment_ids[start:stop].tolist() == features.segment_ids[here].tolist()
+        assert batch.input_ids[start:stop].tolist() == encoded.input_ids[here].tolist()
+        assert batch.segment_ids[start:stop].tolist() == encoded.segment_ids[here].tolist()
         assert batch.position_ids[start:stop].tolist() == list(range(lengths[number]))
-        places += (features.rows[rows[number] : rows[number + 1]] + start).tolist()
+        places += (encoded.rows[rows[number] : rows[number + 1]] + start).tolist()
         known += list(range(rows[number], rows[number + 1]))
         targets += list(range(labels[number], labels[number + 1]))
     assert batch.label_rows.tolist() == places
@@ -77,17 +77,17 @@ def test_a_batch_holds_the_sequences_asked_for_in_that_order(lengths: list[int],
 
 
 def test_labels_of_several_columns_stay_numbers_with_a_point() -> None:
-    features = replace(features_of([3, 4]), labels=np.eye(2), label_counts=np.ones(2, dtype=np.int64))
-    batch = features.batch(np.array([1, 0]), "task")
+    encoded = replace(features_of([3, 4]), labels=np.eye(2), label_counts=np.ones(2, dtype=np.int64))
+    batch = encoded.batch(np.array([1, 0]), "task")
     assert batch.labels.tolist() == [[0, 1], [1, 0]]
     assert str(batch.labels.dtype) == "torch.float32"
 
 
 @given(windows=st.lists(st.integers(1, 4), min_size=1, max_size=6))
 def test_units_are_examples_where_their_sequences_stay_together(windows: list[int]) -> None:
-    features = features_of([2] * sum(windows), windows=windows)
-    assert features.units.tolist() == [0, *np.cumsum(windows).tolist()]
-    assert replace(features, together=False).units.tolist() == list(range(sum(windows) + 1))
+    encoded = features_of([2] * sum(windows), windows=windows)
+    assert encoded.units.tolist() == [0, *np.cumsum(windows).tolist()]
+    assert replace(encoded, together=False).units.tolist() == list(range(sum(windows) + 1))
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 60))
@@ -135,14 +135,14 @@ def examples_of(counts: list[int], second: list[int] | None = None) -> list[Text
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=5), context=st.integers(4, 30))
 def test_windows_cover_every_token_of_a_long_text(tokenizer: Tokenizer, counts: list[int], context: int) -> None:
     examples = examples_of(counts)
-    features = encode_texts(examples, tokenizer, context, False, windowed=True)
-    assert features.lengths.max() <= context
-    assert features.truncated == 0
-    bounds, room = offsets_of(features.lengths), context - 2
+    encoded = encode_texts(examples, tokenizer, context, False, windowed=True)
+    assert encoded.lengths.max() <= context
+    assert encoded.truncated == 0
+    bounds, room = offsets_of(encoded.lengths), context - 2
     for number, example in enumerate(examples):
         ids = tokenizer.encode(example.first)
-        here = np.flatnonzero(features.example == number)
-        parts = [features.input_ids[bounds[i] + 1 : bounds[i + 1] - 1].tolist() for i in here]
+        here = np.flatnonzero(encoded.example == number)
+        parts = [encoded.input_ids[bounds[i] + 1 : bounds[i + 1] - 1].tolist() for i in here]
         assert len(parts) == 1 or len(ids) > room
         step = room - room // 4
         covered = -1
@@ -161,16 +161,16 @@ def test_without_windows_the_beginning_is_kept_and_losses_are_counted(
     tokenizer: Tokenizer, counts: list[int], context: int
 ) -> None:
     examples = examples_of(counts)
-    features = encode_texts(examples, tokenizer, context, True, windowed=False)
-    bounds = offsets_of(features.lengths)
+    encoded = encode_texts(examples, tokenizer, context, True, windowed=False)
+    bounds = offsets_of(encoded.lengths)
     lost = 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
         ids = tokenizer.encode(example.first)
         lost += len(ids) > context - 2
-        assert features.input_ids[start:stop].tolist() == [tokenizer.cls_id, *ids[: context - 2], tokenizer.sep_id]
-    assert features.truncated == lost
-    assert features.segment_ids is None
-    assert features.rows.tolist() == [0] * len(examples)
+        assert encoded.input_ids[start:stop].tolist() == [tokenizer.cls_id, *ids[: context - 2], tokenizer.sep_id]
+    assert encoded.truncated == lost
+    assert encoded.segment_ids is None
+    assert encoded.rows.tolist() == [0] * len(examples)
 
 
 @settings(max_examples=30)
@@ -179,19 +179,19 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
     counts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
     others = data.draw(st.lists(st.integers(1, 30), min_size=len(counts), max_size=len(counts)))
     examples = examples_of(counts, others)
-    features = encode_texts(examples, tokenizer, context, True, windowed=False)
-    assert features.segment_ids is not None
-    bounds, lost = offsets_of(features.lengths), 0
+    encoded = encode_texts(examples, tokenizer, context, True, windowed=False)
+    assert encoded.segment_ids is not None
+    bounds, lost = offsets_of(encoded.lengths), 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
         first, second = tokenizer.encode(example.first), tokenizer.encode(example.second or "")
         kept = [int(n[0]) for n in share_room(np.array([len(first)]), np.array([len(second)]), context - 3)]
         lost += kept != [len(first), len(second)]
         a, b = first[: kept[0]], second[: kept[1]]
         ids = [tokenizer.cls_id, *a, tokenizer.sep_id, *b, tokenizer.sep_id]
-        assert features.input_ids[start:stop].tolist() == ids
-        assert features.segment_ids[start:stop].tolist() == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
+        assert encoded.input_ids[start:stop].tolist() == ids
+        assert encoded.segment_ids[start:stop].tolist() == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
         assert stop - start <= context
-    assert features.truncated == lost
+    assert encoded.truncated == lost
     assert encode_texts(examples, tokenizer, context, False, windowed=False).segment_ids is None
 
 
@@ -217,9 +217,9 @@ def test_ranges_and_heads() -> None:
 
 
 def sampler_of(
-    features: dict[str, EncodedExamples], batch_size: int = 4, budget: int = 40, seed: int = 0, **mixing: Any
+    encoded: dict[str, EncodedExamples], batch_size: int = 4, budget: int = 40, seed: int = 0, **mixing: Any
 ) -> BatchSampler:
-    return BatchSampler(encoded=features, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
+    return BatchSampler(encoded=encoded, batch_size=batch_size, micro_batch_tokens=budget, seed=seed,
                 mixing=MixingConfig(**mixing))  # fmt: skip
 
 
@@ -252,14 +252,14 @@ def test_an_epoch_sees_every_example_once_within_the_budget(
 @given(windows=st.lists(st.integers(1, 4), min_size=1, max_size=8), budget=st.integers(1, 30))
 def test_sequences_of_one_example_stay_together_and_in_order(windows: list[int], budget: int) -> None:
     random = np.random.default_rng(1)
-    features = features_of(random.integers(1, 6, size=sum(windows)).tolist(), windows=windows)
-    plan = sampler_of({"task": features}, 3, budget)
+    encoded = features_of(random.integers(1, 6, size=sum(windows)).tolist(), windows=windows)
+    plan = sampler_of({"task": encoded}, 3, budget)
     seen = []
     for step in steps_of(plan, plan.epoch_steps):
         for micro in step:
             for example in dict.fromkeys(micro.documents.tolist()):
                 here = micro.sequences[micro.documents == example].tolist()
-                assert here == np.flatnonzero(features.example == example).tolist()
+                assert here == np.flatnonzero(encoded.example == example).tolist()
                 seen.append(example)
     assert sorted(seen) == list(range(len(windows)))
 

@@ -32,31 +32,31 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
     examples = examples_of(sets, pair=kind == "pairs")
     task = fit(spec, examples)
     model = build(task, tokenizer.vocab_size, family)
-    features = task.encoder.encode(examples, tokenizer, 64, True)
-    assert overfit(model, task, features, 120) < 0.1
-    found = inferred(model, task, batch_of(features))
-    predictions = predict(task, examples, features, found)
+    encoded = task.encoder.encode(examples, tokenizer, 64, True)
+    assert overfit(model, task, encoded, 120) < 0.1
+    found = inferred(model, task, batch_of(encoded))
+    predictions = predict(task, examples, encoded, found)
     if kind == "several":
         assert [sorted(one["label"]) for one in predictions] == [sorted(one) for one in sets]
     else:
         assert [one["label"] for one in predictions] == sets
         assert all(one["probability"] > 0.7 for one in predictions)
-    scores = score(task, examples, features, found)
+    scores = score(task, examples, encoded, found)
     assert scores.values[scores.main] == 1.0
 
 
 def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS * 3)), example(1, "b")]
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, tokenizer, 12, False, windowed=True)
-    assert features.labels.tolist() == [0] * (features.sequences - 1) + [1]
-    assert features.sequences > 3
+    encoded = task.encoder.encode(examples, tokenizer, 12, False, windowed=True)
+    assert encoded.labels.tolist() == [0] * (encoded.sequences - 1) + [1]
+    assert encoded.sequences > 3
 
 
-def parts_of(features: EncodedExamples, sep: int) -> list[tuple[int, list[int], list[int]]]:
+def parts_of(encoded: EncodedExamples, sep: int) -> list[tuple[int, list[int], list[int]]]:
     """Example, first text and second text of each sequence."""
     found = []
-    for number, ids in zip(features.example.tolist(), np.split(features.input_ids, np.cumsum(features.lengths)[:-1]),
+    for number, ids in zip(encoded.example.tolist(), np.split(encoded.input_ids, np.cumsum(encoded.lengths)[:-1]),
                            strict=True):  # fmt: skip
         tokens = ids.tolist()
         middle = tokens.index(sep)
@@ -76,10 +76,10 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
     examples = [
         TextExample(first=" ".join(words[:a]), second=" ".join(words[-b:]), label=("a",), where="") for a, b in sizes
     ]
-    features = encode_texts(examples, tokenizer, context, True, True)
-    assert features.lengths.max() <= context
-    assert features.cut is not None
-    found = parts_of(features, tokenizer.sep_id)
+    encoded = encode_texts(examples, tokenizer, context, True, True)
+    assert encoded.lengths.max() <= context
+    assert encoded.cut is not None
+    found = parts_of(encoded, tokenizer.sep_id)
     room = context - 3
     for number, one in enumerate(examples):
         texts = [tokenizer.encode(text or "") for text in (one.first, one.second)]
@@ -90,8 +90,8 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
         assert kept == {tuple(other[: len(windows[0][1 - longer])])}
         if len(whole) + len(other) <= room:
             assert windows == [texts]
-        assert features.cut[number] == (len(next(iter(kept))) < len(other))
-        if features.cut[number]:
+        assert encoded.cut[number] == (len(next(iter(kept))) < len(other))
+        if encoded.cut[number]:
             assert len(other) > room - max(1, room // 4)
         # The windows cover the longer text, in order.
         covered, stop = 0, 0
@@ -126,11 +126,11 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS)), example(4, "b")]
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, tokenizer, 20, False, windowed=True)
-    windows = features.sequences - 1
+    encoded = task.encoder.encode(examples, tokenizer, 20, False, windowed=True)
+    windows = encoded.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
     probabilities = np.stack([np.append(first, 0.3), np.append(1 - first, 0.7)], 1)
-    found = task.output.probabilities(features, with_log_p(probabilities))
+    found = task.output.probabilities(encoded, with_log_p(probabilities))
     np.testing.assert_allclose(found, [[0.55, 0.45], [0.3, 0.7]], rtol=1e-5)
 
 
@@ -138,14 +138,14 @@ def test_predictions_are_the_best_first_and_probabilities_sum_to_one(tokenizer: 
     labels = [str(n) for n in range(8)]
     examples = examples_of(labels)
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(0).dirichlet(np.ones(8), size=8)
-    for row, prediction in zip(p, predict(task, examples, features, with_log_p(p)), strict=True):
+    for row, prediction in zip(p, predict(task, examples, encoded, with_log_p(p)), strict=True):
         order = np.argsort(-row)[:5]
         assert [one["label"] for one in prediction["best"]] == [str(i) for i in order]
         assert prediction["label"] == str(order[0])
         assert prediction["probability"] == pytest.approx(row.max(), abs=1e-6)
-    np.testing.assert_allclose(task.output.probabilities(features, with_log_p(p)).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(task.output.probabilities(encoded, with_log_p(p)).sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 40])
@@ -154,9 +154,9 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
     labels = [str(n) for n in range(classes)]
     task = fit(SPEC, examples_of(labels))
     examples = examples_of(["0"] * 50)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     p = random.integers(1, 3, size=(50, classes)).astype(np.float64)  # many equal ones, more than are listed
-    found = predict(task, examples, features, with_log_p(p / p.sum(1, keepdims=True)))
+    found = predict(task, examples, encoded, with_log_p(p / p.sum(1, keepdims=True)))
     assert [int(one["label"]) for one in found] == p.argmax(1).tolist()
     for one in found:
         assert len({row["label"] for row in one["best"]}) == len(one["best"]) == min(5, classes)
@@ -167,15 +167,15 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
     examples = examples_of(["a", "b", "b", "a"])
     task = fit(replace(SPEC, temperature=True), examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
     log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
-    softer, _ = calibrated(task, examples, features, log_p)
+    softer, _ = calibrated(task, examples, encoded, log_p)
     assert softer.output.temperature > 2
-    assert calibrated(fit(SPEC, examples), examples, features, log_p)[0].output.temperature == 1
+    assert calibrated(fit(SPEC, examples), examples, encoded, log_p)[0].output.temperature == 1
     again = from_json(softer.spec, json.loads(json.dumps(softer.output.to_json())))
     assert again.output.temperature == softer.output.temperature
-    found = predict(again, examples, features, log_p)
+    found = predict(again, examples, encoded, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
     assert [one["label"] for one in found] == ["a", "a", "b", "b"]
 
@@ -195,8 +195,8 @@ def test_each_output_layer_learns_and_gives_probabilities(tokenizer: Tokenizer, 
     examples = examples_of(["a", "b", "c", "d", "e"])
     task = fit(spec, examples)
     model = build(task, tokenizer.vocab_size)
-    features = task.encoder.encode(examples, tokenizer, 32, True)
-    overfit(model, task, features, 120)
-    (log_p,) = inferred(model, task, batch_of(features))
+    encoded = task.encoder.encode(examples, tokenizer, 32, True)
+    overfit(model, task, encoded, 120)
+    (log_p,) = inferred(model, task, batch_of(encoded))
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-4)
-    assert [one["label"] for one in predict(task, examples, features, (log_p,))] == list("abcde")
+    assert [one["label"] for one in predict(task, examples, encoded, (log_p,))] == list("abcde")

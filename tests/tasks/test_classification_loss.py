@@ -144,8 +144,8 @@ def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts
     spec = replace(PAIRS if pair else SPEC, class_weights="balanced", label_smoothing=0.1)
     task = fit(spec, examples_of(LABELS, pair=pair))
     model = build(task, tokenizer.vocab_size).double()
-    features = task.encoder.encode(examples_of(LABELS, pair=pair), tokenizer, 64, True)
-    found = [gradients(model, task, features, bounds) for bounds in ([0, 8], [0, *sorted(cuts), 8])]
+    encoded = task.encoder.encode(examples_of(LABELS, pair=pair), tokenizer, 64, True)
+    found = [gradients(model, task, encoded, bounds) for bounds in ([0, 8], [0, *sorted(cuts), 8])]
     assert len(found[0]) > 10
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-6, atol=1e-7)

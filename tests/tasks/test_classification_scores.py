@@ -27,9 +27,9 @@ def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
     labels = [*"abca", *"bbcaabcc"]
     examples = examples_of(labels)
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     p = np.random.default_rng(1).dirichlet(np.ones(3), size=12)
-    scores = score(task, examples, features, with_log_p(p))
+    scores = score(task, examples, encoded, with_log_p(p))
     chosen = ["abc"[i] for i in p.argmax(1)]
     assert scores.main == "accuracy"
     assert scores.values["accuracy"] == pytest.approx(accuracy_score(labels, chosen))
@@ -48,8 +48,8 @@ def test_scores_are_scikit_learns(tokenizer: Tokenizer) -> None:
 def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
     task = fit(SPEC, examples_of(["a", "b"]))
     examples = examples_of(["a", "a"])
-    features = task.encoder.encode(examples, tokenizer, 32, False)
-    scores = score(task, examples, features, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, encoded, with_log_p(np.array([[0.9, 0.1], [0.2, 0.8]])))
     assert scores.values["accuracy"] == 0.5
     assert "auroc" not in scores.values
     # Of one class found and missed there is no Matthews correlation: it is 0 on every resample.
@@ -64,9 +64,9 @@ def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
 def test_scores_of_label_sets_have_intervals(tokenizer: Tokenizer) -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b", "c"), ("c",), ("a", "c")] * 3)
     task = fit(SEVERAL, examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     logits = np.random.default_rng(0).normal(size=(18, 3)).astype(np.float32)
-    scores = score(task, examples, features, (logits,))
+    scores = score(task, examples, encoded, (logits,))
     assert with_intervals(scores) == set(scores.values) - {"calibration_error"}
     assert {"micro_f1", "macro_f1", "subset_accuracy", "auroc", "loss"} <= set(scores.values)
     without_c = [replace(one, label=tuple(label for label in one.label if label != "c")) for one in examples]
@@ -86,8 +86,8 @@ def test_many_labels_have_the_area_of_sets_with_its_interval_and_none_of_classes
     examples = examples_of(labels)
     task = fit(SPEC, examples)
     p = np.random.default_rng(0).dirichlet(np.ones(201), size=201)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
-    scores = score(task, examples, features, with_log_p(p))
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, encoded, with_log_p(p))
     assert "auroc" not in set(task.scorer.metrics) | set(scores.values)
     assert "auroc" in fit(SPEC, examples_of(labels[:200])).scorer.metrics
 
@@ -106,9 +106,9 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     labels = ["abc"[i] for i in random.integers(3, size=30)]
     examples = examples_of(labels)
     task = fit(replace(SPEC, temperature=True), examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
-    fitted, found = calibrated(task, examples, features, log_p)
+    fitted, found = calibrated(task, examples, encoded, log_p)
     told = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.output.temperature, "cross-fitted")
     second = halves(labels)
@@ -122,10 +122,10 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
             score(theirs, here, task.encoder.encode(here, tokenizer, 32, False), (log_p[0][own],)).values["loss"]
         )
     assert found.values["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-    assert found.values["accuracy"] == score(fitted, examples, features, log_p).values["accuracy"]
+    assert found.values["accuracy"] == score(fitted, examples, encoded, log_p).values["accuracy"]
     # What was fitted on the examples has the least loss there is, and so less than is honest.
-    assert score(fitted, examples, features, log_p).values["loss"] < found.values["loss"]
+    assert score(fitted, examples, encoded, log_p).values["loss"] < found.values["loss"]
     few = task.encoder.encode(examples[:9], tokenizer, 32, False)
     told = calibrated(task, examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
-    assert "fitted" not in calibrated(fit(SPEC, examples), examples, features, log_p)[1].details
+    assert "fitted" not in calibrated(fit(SPEC, examples), examples, encoded, log_p)[1].details

@@ -80,20 +80,20 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     model = build(tokenizer, {"task": MANY})
     examples = labelled(30)
     # Some are right, and some nearly.
-    features = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
-    assert (features.sequences > features.examples == 30) is split
-    (logits,) = finetuned.infer(model, "task", MANY, features, CPU)
-    order = np.argsort(-MANY.output.probabilities(features, (logits,)), axis=1)
+    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
+    assert (encoded.sequences > encoded.examples == 30) is split
+    (logits,) = finetuned.infer(model, "task", MANY, encoded, CPU)
+    order = np.argsort(-MANY.output.probabilities(encoded, (logits,)), axis=1)
     ranks = [0, 3, 4, 5, 900]
     examples = [replace(one, label=(MANY.output.labels[order[n, ranks[n % 5]]],)) for n, one in enumerate(examples)]
-    features = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
-    expected, predictions = evaluate(MANY, examples, features, (logits,))
+    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
+    expected, predictions = evaluate(MANY, examples, encoded, (logits,))
     assert expected.values["accuracy"] == pytest.approx(1 / 5)
     assert expected.values["accuracy_at_5"] == pytest.approx(3 / 5)
     for at_once in (1, 7 * 2000, 2**24):
         monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", at_once)
-        decoded = finetuned.decode(model, "task", MANY, examples, features, CPU)
-        found, given = MANY.scorer.score(examples, features, decoded), MANY.output.predictions(examples, decoded)
+        decoded = finetuned.decode(model, "task", MANY, examples, encoded, CPU)
+        found, given = MANY.scorer.score(examples, encoded, decoded), MANY.output.predictions(examples, decoded)
         assert found.values == pytest.approx(expected.values, rel=1e-5)
         assert found.intervals.keys() == expected.intervals.keys()
         assert [one["label"] for one in found.details["errors"]] == [one["label"] for one in expected.details["errors"]]
@@ -112,26 +112,26 @@ def test_a_temperature_is_fitted_on_all_numbers_and_scored_condensed() -> None:
     assert MANY.calibrate is None
     model = build(tokenizer, {"task": warm})
     examples = labelled(12)
-    features = warm.encoder.encode(examples, tokenizer, 32, True)
-    whole = finetuned.infer(model, "task", warm, features, CPU)
-    condensed = finetuned.decode(model, "task", warm, examples, features, CPU)
+    encoded = warm.encoder.encode(examples, tokenizer, 32, True)
+    whole = finetuned.infer(model, "task", warm, encoded, CPU)
+    condensed = finetuned.decode(model, "task", warm, examples, encoded, CPU)
     assert isinstance(condensed, ranking.Ranking)
     assert condensed.every.size == 0
-    assert warm.scorer.score(examples, features, condensed).values == pytest.approx(
-        dict(score(warm, examples, features, whole).values), rel=1e-5
+    assert warm.scorer.score(examples, encoded, condensed).values == pytest.approx(
+        dict(score(warm, examples, encoded, whole).values), rel=1e-5
     )
-    fitted, _ = calibrated(warm, examples, features, whole)
+    fitted, _ = calibrated(warm, examples, encoded, whole)
     assert fitted.output.temperature != 2.0
 
 
 def test_the_body_may_be_known_already(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})
-    features = MANY.encoder.encode(labelled(9), tokenizer, 32, True)
-    expected = finetuned.decode(model, "task", MANY, [], features, CPU)
-    vectors = finetuned.body_vectors(model, "task", features, CPU)
+    encoded = MANY.encoder.encode(labelled(9), tokenizer, 32, True)
+    expected = finetuned.decode(model, "task", MANY, [], encoded, CPU)
+    vectors = finetuned.body_vectors(model, "task", encoded, CPU)
     monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 2 * 2000)
-    found = finetuned.decode(model, "task", MANY, [], features, CPU, vectors)
+    found = finetuned.decode(model, "task", MANY, [], encoded, CPU, vectors)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
@@ -140,11 +140,11 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
     tokenizer = trained()
     model = build(tokenizer, {"task": MANY})
     examples = labelled(400)
-    features = MANY.encoder.encode(examples, tokenizer, 64, True)
+    encoded = MANY.encoder.encode(examples, tokenizer, 64, True)
     monkeypatch.setattr(finetuned, "INFERRED_AT_ONCE", 20 * 2000)
 
     def evaluation() -> None:
-        MANY.scorer.score(examples, features, finetuned.decode(model, "task", MANY, examples, features, CPU))
+        MANY.scorer.score(examples, encoded, finetuned.decode(model, "task", MANY, examples, encoded, CPU))
 
     evaluation()  # imports and caches
     tracemalloc.start()
@@ -158,11 +158,11 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
 
 def test_features_in_parts_are_the_same_features() -> None:
     tokenizer = trained()
-    features = MANY.encoder.encode(labelled(25), tokenizer, 12, True, windowed=True)
-    whole = features.batch(np.arange(features.sequences), "task")
+    encoded = MANY.encoder.encode(labelled(25), tokenizer, 12, True, windowed=True)
+    whole = encoded.batch(np.arange(encoded.sequences), "task")
     for sequences in (1, 4, 1000):
-        parts = list(features.parts(sequences))
-        widest = int(np.bincount(features.example).max())
+        parts = list(encoded.parts(sequences))
+        widest = int(np.bincount(encoded.example).max())
         assert all(part.sequences < sequences + widest for part, _ in parts)
         assert sum(part.examples for part, _ in parts) == 25
         batches = [part.batch(np.arange(part.sequences), "task") for part, _ in parts]
@@ -176,10 +176,10 @@ def test_what_is_no_number_is_an_error_of_predictions_and_scores() -> None:
     tokenizer = trained()
     for task in (MANY, SINGLE):
         examples = [replace(one, label=(task.output.labels[0],)) for one in labelled(3)]
-        features = task.encoder.encode(examples, tokenizer, 64, True)
+        encoded = task.encoder.encode(examples, tokenizer, 64, True)
         logits = np.zeros((3, len(task.output.labels)), dtype=np.float32)
         logits[1, 2] = np.nan
         with pytest.raises(PalavraError, match="1 of 3 examples are not finite"):
-            task.output.decode(examples, features, (logits,))
+            task.output.decode(examples, encoded, (logits,))
     with pytest.raises(PalavraError, match="1 of 3 examples are not finite"):
-        predict(SINGLE, examples, features, (logits,))
+        predict(SINGLE, examples, encoded, (logits,))

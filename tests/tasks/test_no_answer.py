@@ -22,18 +22,18 @@ from palavra.tasks.question_answering.output import AnswerOutput
 
 
 def test_no_answer_is_given_above_the_threshold_only() -> None:
-    features = encode(QUESTIONS, 40, stride=6)
-    scores = np.zeros((len(features.rows), 2), dtype=np.float32)
-    first = offsets_of(features.row_counts)[:-1]
+    encoded = encode(QUESTIONS, 40, stride=6)
+    scores = np.zeros((len(encoded.rows), 2), dtype=np.float32)
+    first = offsets_of(encoded.row_counts)[:-1]
     scores[first] = [2.0, 3.0]
-    least = int(np.flatnonzero(features.example == 0)[-1])
+    least = int(np.flatnonzero(encoded.example == 0)[-1])
     scores[first[least]] = [0.5, 0.25]  # one window of question 0 doubts that there is none
-    found = answers_of(spec(), True).output.decode(QUESTIONS, features, (scores,)).found
+    found = answers_of(spec(), True).output.decode(QUESTIONS, encoded, (scores,)).found
     assert found[0].no_answer == found[0].no_answer_margin == 0.75
     assert found[1].no_answer == found[1].no_answer_margin == 5.0
 
     def answers(task: Any) -> list[bool]:
-        made = predict(task, QUESTIONS, features, (scores,))
+        made = predict(task, QUESTIONS, encoded, (scores,))
         for one in made:
             assert ("no_answer_probability" in one) == math.isfinite(task.output.limit)
             if one["answer"] == "":
@@ -47,30 +47,30 @@ def test_no_answer_is_given_above_the_threshold_only() -> None:
     assert answers(answers_of(spec(threshold=0.7), True, 9.0)) == none  # what the specification says goes first
     assert answers(answers_of(spec(threshold=5.0), False)) == [True] * 8
     assert answers(answers_of(spec(), False)) == [True] * 8
-    assert list(predict(answers_of(spec(), True), QUESTIONS, features, (scores,))[1]["best"][0]) == [
+    assert list(predict(answers_of(spec(), True), QUESTIONS, encoded, (scores,))[1]["best"][0]) == [
         "answer", "probability", "start", "end",
     ]  # fmt: skip
 
 
 def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
     task = answers_of(spec(), True)
-    features = encode(QUESTIONS)
-    (scores,) = random_scores(features, 0)
+    encoded = encode(QUESTIONS)
+    (scores,) = random_scores(encoded, 0)
     scores[:] = 0
-    first = offsets_of(features.row_counts)[:-1]
+    first = offsets_of(encoded.row_counts)[:-1]
     for window in range(7):
-        scores[first[window] + features.labels[window], [0, 1]] = 5
+        scores[first[window] + encoded.labels[window], [0, 1]] = 5
         scores[first[window]] = 6  # too sure that there is none: 12 against 10
     scores[first[7]] = 8
-    before = score(task, QUESTIONS, features, (scores,))
+    before = score(task, QUESTIONS, encoded, (scores,))
     assert before.values["has_answer_f1"] == 0
     assert before.values["no_answer_f1"] == 1
     assert before.values["best_f1"] == 1
     assert before.values["f1"] == 1 / 8
-    fitted, _ = calibrated(task, QUESTIONS, features, (scores,))
+    fitted, _ = calibrated(task, QUESTIONS, encoded, (scores,))
     assert fitted.output.threshold == before.details["best_f1"]["value"] == 2.0
     assert not any("threshold" in name for name in before.values)  # logits are no scores
-    after = score(fitted, QUESTIONS, features, (scores,))
+    after = score(fitted, QUESTIONS, encoded, (scores,))
     assert after.values["f1"] == after.values["exact"] == 1
     sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
     assert with_intervals(before) == {"f1", "exact", "loss"}  # of both sorts of questions, all are alike
@@ -88,16 +88,16 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
     questions = [
         replace(QUESTIONS[number], context=f"{QUESTIONS[number].context} {n}") for n in range(20) for number in (0, 7)
     ]
-    features = encode(questions)
-    scores = refusing_scores(features, 3)
-    task, found = calibrated(answers_of(spec(), True), questions, features, scores)
+    encoded = encode(questions)
+    scores = refusing_scores(encoded, 3)
+    task, found = calibrated(answers_of(spec(), True), questions, encoded, scores)
     assert task.output.threshold is not None
     told = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("threshold", task.output.threshold, "cross-fitted")
     # Questions on one passage are in one half.
     passages = {text: number for number, text in enumerate(dict.fromkeys(one.context for one in questions))}
     second = halves([""] * len(passages))[[passages[one.context] for one in questions]]
-    expected, bounds = [], offsets_of(features.row_counts)
+    expected, bounds = [], offsets_of(encoded.row_counts)
     for half, threshold in ((~second, told["halves"][1]), (second, told["halves"][0])):
         own, others = np.flatnonzero(half), np.flatnonzero(~half)
         parts = {}
@@ -109,13 +109,13 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
         assert fitted.output.threshold == threshold
         expected.append(score(fitted, *parts["own"]).values["f1"])
     assert found.values["f1"] == pytest.approx(np.mean(expected))
-    assert found.values["f1"] < score(task, questions, features, scores).values["f1"]
+    assert found.values["f1"] < score(task, questions, encoded, scores).values["f1"]
     few = QUESTIONS[:1] + QUESTIONS[7:]
-    features = encode(few)
-    told = calibrated(task, few, features, random_scores(features, 0))[1].details["fitted"]
+    encoded = encode(few)
+    told = calibrated(task, few, encoded, random_scores(encoded, 0))[1].details["fitted"]
     assert (told["scored"], told["halves"]) == ("fitted-on", [])
     given = answers_of(spec(threshold=1.0), True)
-    assert "fitted" not in calibrated(given, few, features, random_scores(features, 0))[1].details
+    assert "fitted" not in calibrated(given, few, encoded, random_scores(encoded, 0))[1].details
 
 
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
@@ -169,13 +169,13 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_model_that_has_diverged_is_an_error_and_no_refusal() -> None:
-    features = encode(QUESTIONS)
-    (scores,) = random_scores(features, 0)
+    encoded = encode(QUESTIONS)
+    (scores,) = random_scores(encoded, 0)
     scores[5, 1] = np.nan
     task = answers_of(spec(), True)
     for use in (score, evaluate, calibrated):
         with pytest.raises(PalavraError, match=r"outputs for 1 of \d+ tokens are not finite: it has diverged"):
-            use(task, QUESTIONS, features, (scores,))
+            use(task, QUESTIONS, encoded, (scores,))
 
 
 def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() -> None:
@@ -183,6 +183,6 @@ def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() ->
     answered = [replace(QUESTIONS[0], context=f"{QUESTIONS[0].context} {n % 3}") for n in range(30)]
     refused = [replace(QUESTIONS[7], context=answered[0].context) for _ in range(30)]
     questions = answered + refused
-    features = encode(questions)
-    _, found = calibrated(answers_of(spec(), True), questions, features, refusing_scores(features, 3))
+    encoded = encode(questions)
+    _, found = calibrated(answers_of(spec(), True), questions, encoded, refusing_scores(encoded, 3))
     assert found.details["fitted"]["scored"] == "fitted-on"

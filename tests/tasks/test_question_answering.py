@@ -50,28 +50,28 @@ from palavra.tokenizer.config import TokenizerConfig
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_packed_windows_score_as_alone(family: str) -> None:
     task = answers_of(spec(stride=6), True)
-    features = task.encoder.encode(QUESTIONS, WORDPIECE, 40, family == "bert")
+    encoded = task.encoder.encode(QUESTIONS, WORDPIECE, 40, family == "bert")
     model = build(task, WORDPIECE.vocab_size, family).double()
     scramble(model)
-    (packed,) = inferred(model, task, batch_of(features))
-    alone = [batch_of(features, np.array([i])) for i in range(features.sequences)]
+    (packed,) = inferred(model, task, batch_of(encoded))
+    alone = [batch_of(encoded, np.array([i])) for i in range(encoded.sequences)]
     np.testing.assert_allclose(packed, np.concatenate([inferred(model, task, one)[0] for one in alone]), atol=1e-6)
     with torch.inference_mode():
-        whole, parts = loss_of(model, task, batch_of(features)), [loss_of(model, task, one) for one in alone]
-    assert whole.count == sum(part.count for part in parts) == features.sequences
+        whole, parts = loss_of(model, task, batch_of(encoded)), [loss_of(model, task, one) for one in alone]
+    assert whole.count == sum(part.count for part in parts) == encoded.sequences
     assert float(whole.total) == pytest.approx(sum(float(part.total) for part in parts))
     # The same loss by torch, window by window, and from the scores that evaluation keeps.
-    rows = offsets_of(features.row_counts)
+    rows = offsets_of(encoded.row_counts)
     each = [
         (F.cross_entropy(x[:, 0], y[0]) + F.cross_entropy(x[:, 1], y[1])) / 2
         for x, y in (
-            (torch.from_numpy(packed[rows[i] : rows[i + 1]]).double(), torch.from_numpy(features.labels[i]))
-            for i in range(features.sequences)
+            (torch.from_numpy(packed[rows[i] : rows[i + 1]]).double(), torch.from_numpy(encoded.labels[i]))
+            for i in range(encoded.sequences)
         )
     ]
     mean = float(torch.stack(each).mean())
     assert float(whole.mean) == pytest.approx(mean)
-    assert score(task, QUESTIONS, features, (packed,)).values["loss"] == pytest.approx(mean)
+    assert score(task, QUESTIONS, encoded, (packed,)).values["loss"] == pytest.approx(mean)
 
 
 def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
@@ -83,17 +83,17 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
     scramble(theirs)
     theirs.save_pretrained(tmp_path)
     task = answers_of(spec(), True)
-    features = task.encoder.encode(QUESTIONS, WORDPIECE, 64, True)
-    (found,) = inferred(load_theirs(task, tmp_path), task, batch_of(features))
-    assert features.segment_ids is not None
-    tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
-    for window in range(features.sequences):
+    encoded = task.encoder.encode(QUESTIONS, WORDPIECE, 64, True)
+    (found,) = inferred(load_theirs(task, tmp_path), task, batch_of(encoded))
+    assert encoded.segment_ids is not None
+    tokens, rows = offsets_of(encoded.lengths), offsets_of(encoded.row_counts)
+    for window in range(encoded.sequences):
         part = slice(tokens[window], tokens[window + 1])
         ids, segments = (torch.from_numpy(a[part].astype(np.int64))[None] for a in
-                         (features.input_ids, features.segment_ids))  # fmt: skip
+                         (encoded.input_ids, encoded.segment_ids))  # fmt: skip
         with torch.inference_mode():
             out = theirs(input_ids=ids, token_type_ids=segments)
-        own = features.rows[rows[window] : rows[window + 1]]
+        own = encoded.rows[rows[window] : rows[window + 1]]
         expected = torch.stack([out.start_logits[0], out.end_logits[0]], 1)[own]
         np.testing.assert_allclose(found[rows[window] : rows[window + 1]], expected.numpy(), atol=1e-5)
 
@@ -101,15 +101,15 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
 def test_eight_questions_are_learned_by_heart() -> None:
     task = fit(spec(stride=6), QUESTIONS)
     assert task.output.unanswerable
-    features = task.encoder.encode(QUESTIONS, WORDPIECE, 40, True)
-    assert features.sequences > len(QUESTIONS)
+    encoded = task.encoder.encode(QUESTIONS, WORDPIECE, 40, True)
+    assert encoded.sequences > len(QUESTIONS)
     model = build(task, WORDPIECE.vocab_size, hidden_size=32, intermediate_size=64)
-    assert overfit(model, task, features, 80) < 0.1
-    result = inferred(model, task, batch_of(features))
-    predictions = predict(task, QUESTIONS, features, result)
+    assert overfit(model, task, encoded, 80) < 0.1
+    result = inferred(model, task, batch_of(encoded))
+    predictions = predict(task, QUESTIONS, encoded, result)
     assert [one["answer"] for one in predictions] == ["1834", "the old harbour", "lighthouse", "um gato", "menina",
                                                       "maria", "300 coins", ""]  # fmt: skip
-    scores = score(task, QUESTIONS, features, result)
+    scores = score(task, QUESTIONS, encoded, result)
     assert scores.values["f1"] == scores.values["exact"] == 1.0
     assert set(scores.values) >= set(task.scorer.metrics)
     assert scores.main == task.scorer.metrics[0] == "f1"
@@ -134,16 +134,16 @@ def test_best_spans_are_the_best_of_all(data: st.DataObject, n: int, longest: in
 @settings(max_examples=20)
 @given(seed=st.integers(0, 999), context=st.integers(24, 64), longest=st.integers(1, 12))
 def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, context: int, longest: int) -> None:
-    features = encode(QUESTIONS, context, stride=7)
+    encoded = encode(QUESTIONS, context, stride=7)
     task = answers_of(spec(stride=7, max_answer_length=longest, n_best=4), False)
-    scores = random_scores(features, seed)
-    rows = offsets_of(features.row_counts)
-    for number, made in enumerate(predict(task, QUESTIONS, features, scores)):
+    scores = random_scores(encoded, seed)
+    rows = offsets_of(encoded.row_counts)
+    for number, made in enumerate(predict(task, QUESTIONS, encoded, scores)):
         text = QUESTIONS[number].context
         every: dict[str, float] = {}
-        for window in np.flatnonzero(features.example == number).tolist():
+        for window in np.flatnonzero(encoded.example == number).tolist():
             own = scores[0][rows[window] : rows[window + 1]].astype(np.float64)
-            starts, ends = features.window_spans(window)
+            starts, ends = encoded.window_spans(window)
             spans = [
                 (own[i + 1, 0] + own[j + 1, 1], text[starts[i] : ends[j]])
                 for i in range(len(starts))
@@ -164,14 +164,14 @@ def test_predictions_are_exact_slices_and_the_best_over_all_windows(seed: int, c
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_window_that_doubts_no_answer_most_says_how_probable_it_is(seed: int) -> None:
-    features = encode(QUESTIONS, 24, stride=7)
-    scores = random_scores(features, seed)
-    rows = offsets_of(features.row_counts)
+    encoded = encode(QUESTIONS, 24, stride=7)
+    scores = random_scores(encoded, seed)
+    rows = offsets_of(encoded.row_counts)
     task = answers_of(spec(stride=7), True)
-    for number, found in enumerate(task.output.decode(QUESTIONS, features, scores).found):
-        windows = np.flatnonzero(features.example == number)
+    for number, found in enumerate(task.output.decode(QUESTIONS, encoded, scores).found):
+        windows = np.flatnonzero(encoded.example == number)
         assert found.no_answer == pytest.approx(min(float(scores[0][rows[window]].sum()) for window in windows))
-    assert np.bincount(features.example).max() > 2
+    assert np.bincount(encoded.example).max() > 2
 
 
 def test_only_scores_of_sorts_that_are_absent_are_not_defined() -> None:
@@ -184,10 +184,10 @@ def test_only_scores_of_sorts_that_are_absent_are_not_defined() -> None:
 
 
 def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = encode(QUESTIONS)
-    scores = refusing_scores(features, 3)
+    encoded = encode(QUESTIONS)
+    scores = refusing_scores(encoded, 3)
     task = answers_of(spec(), True)
-    expected = score(task, QUESTIONS, features, scores), predict(task, QUESTIONS, features, scores)
+    expected = score(task, QUESTIONS, encoded, scores), predict(task, QUESTIONS, encoded, scores)
     searched: list[int] = []
     search = find_answers
 
@@ -196,10 +196,10 @@ def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytes
         return search(examples, *rest)
 
     monkeypatch.setattr(module, "find_answers", find)
-    found, predictions = evaluate(task, QUESTIONS, features, scores)
+    found, predictions = evaluate(task, QUESTIONS, encoded, scores)
     assert (found.values, predictions) == (expected[0].values, expected[1])
     assert searched == [8]
-    fitted, found = calibrated(task, QUESTIONS, features, scores)
+    fitted, found = calibrated(task, QUESTIONS, encoded, scores)
     assert fitted.output.threshold is not None
     assert "fitted" in found.details
     assert searched == [8, 8]
@@ -208,14 +208,14 @@ def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytes
 def test_questions_on_one_passage_are_drawn_together() -> None:
     names = ["ana", "rui", "eva", "gil"]
     questions = [ask(f"who is {n}?", f"{name} sold the boat.", name) for name in names for n in range(25)]
-    features = encode(questions)
-    (scores,) = random_scores(features, 0)
+    encoded = encode(questions)
+    (scores,) = random_scores(encoded, 0)
     scores[:] = 0
-    first = offsets_of(features.row_counts)[:-1]
-    given = features.labels.astype(np.int64)
-    given[50:] = features.row_counts[50:, None] - 1  # right on two passages, wrong on two: a full stop
+    first = offsets_of(encoded.row_counts)[:-1]
+    given = encoded.labels.astype(np.int64)
+    given[50:] = encoded.row_counts[50:, None] - 1  # right on two passages, wrong on two: a full stop
     scores[first[:, None] + given, [[0, 1]]] = 9
-    found = score(answers_of(spec(), False), questions, features, (scores,))
+    found = score(answers_of(spec(), False), questions, encoded, (scores,))
     assert found.values["f1"] == 0.5
     assert with_intervals(found) == {"f1", "exact", "loss"}
     # Of four passages a sixteenth of the draws is all right, another all wrong; of a hundred questions none is.
@@ -229,17 +229,17 @@ def test_questions_on_one_passage_are_drawn_together() -> None:
 
 def test_articles_are_those_that_are_asked_for() -> None:
     question = ask("quem correu?", TEXTS[1], "gato")
-    features = encode([question])
-    scores = np.zeros((len(features.rows), 2), dtype=np.float32)
-    text, number = TEXTS[1], int(features.labels[0][1])
-    starts, ends = features.window_spans(0)
+    encoded = encode([question])
+    scores = np.zeros((len(encoded.rows), 2), dtype=np.float32)
+    text, number = TEXTS[1], int(encoded.labels[0][1])
+    starts, ends = encoded.window_spans(0)
     before = next(i for i in range(len(starts)) if text[starts[i] : ends[number - 1]] == "um gato")
     scores[before + 1, 0] = scores[number, 1] = 9
     values: dict[str, Any] = {}
     for articles in ("en", "pt", "none"):
         task = answers_of(spec(articles=articles), False)
-        assert predict(task, [question], features, (scores,))[0]["answer"] == "um gato"
-        found = score(task, [question], features, (scores,))
+        assert predict(task, [question], encoded, (scores,))[0]["answer"] == "um gato"
+        found = score(task, [question], encoded, (scores,))
         values[articles] = found.values["exact"], found.values["f1"]
         assert found.details["articles"] == articles
     assert values == {"en": (0.0, pytest.approx(2 / 3)), "pt": (1.0, 1.0), "none": (0.0, pytest.approx(2 / 3))}
@@ -248,8 +248,8 @@ def test_articles_are_those_that_are_asked_for() -> None:
 def test_a_context_without_tokens_has_no_answer() -> None:
     for text in ("\x01\x02", TEXTS[0]):
         questions = [ask("who?", "\x01\x02"), ask("who?", text)]
-        features = encode(questions)
-        made = predict(answers_of(spec(), False), questions, features, random_scores(features, 0))
+        encoded = encode(questions)
+        made = predict(answers_of(spec(), False), questions, encoded, random_scores(encoded, 0))
         assert made[0] == {"answer": "", "probability": 1.0, "start": None, "end": None, "best": []}
         assert (made[1]["answer"] != "") == (text == TEXTS[0])
 
@@ -277,12 +277,12 @@ def test_an_answer_keeps_the_accent_of_its_last_letter(context: str, answer: str
     config = TokenizerConfig(algorithm="wordpiece", vocab_size=80, strip_accents=True)
     stripping = Tokenizer.train([context, "o que?"] * 9, config)
     task = answers_of(spec(), False)
-    features = task.encoder.encode([question], stripping, 64, True)
-    scores = np.full((int(features.row_counts.sum()), 2), -9.0, dtype=np.float32)
-    scores[features.labels[0, 0], 0] = scores[features.labels[0, 1], 1] = 9.0
-    (found,) = predict(task, [question], features, (scores,))
+    encoded = task.encoder.encode([question], stripping, 64, True)
+    scores = np.full((int(encoded.row_counts.sum()), 2), -9.0, dtype=np.float32)
+    scores[encoded.labels[0, 0], 0] = scores[encoded.labels[0, 1], 1] = 9.0
+    (found,) = predict(task, [question], encoded, (scores,))
     assert found["answer"] == answer == context[found["start"] : found["end"]]
-    assert score(task, [question], features, (scores,)).values["exact"] == 1.0
+    assert score(task, [question], encoded, (scores,)).values["exact"] == 1.0
 
 
 def test_read_fit_and_summary(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=T
 AWKWARD = "ab 1.,(-\t\n\u00a0éñßİ\u0301\u200bçaão日本語👩\u200d🚀\ufb01Ω\x01\u3000'"
 
 
-def labelled_slice(features: EncodedQuestions, question: Question, window: int = 0) -> str | None:
+def labelled_slice(encoded: EncodedQuestions, question: Question, window: int = 0) -> str | None:
     """What the labels of a window stand for."""
-    first, last = features.labels[window]
+    first, last = encoded.labels[window]
     if first == 0:
         return None
-    starts, ends = features.window_spans(window)
+    starts, ends = encoded.window_spans(window)
     return question.context[starts[first - 1] : ends[last - 1]]
 
 
@@ -43,22 +43,22 @@ def labelled_slice(features: EncodedQuestions, question: Question, window: int =
 )
 def test_windows_cover_every_token_of_the_context(words: list[int], asked: int, context: int, stride: int) -> None:
     questions = [ask("gato " * asked, " ".join([TEXTS[0]] * 4)[:size]) for size in words]
-    features = encode_questions(questions, WORDPIECE, context, True, stride)
-    assert features.segment_ids is not None
+    encoded = encode_questions(questions, WORDPIECE, context, True, stride)
+    assert encoded.segment_ids is not None
     kept = min(len(WORDPIECE.encode("gato " * asked)), LONGEST_QUESTION, (context - 3) // 2)
     room = context - 3 - kept
-    assert features.lengths.max() <= context
-    assert features.truncated == len(words) * (len(WORDPIECE.encode("gato " * asked)) > kept)
-    tokens, rows = offsets_of(features.lengths), offsets_of(features.row_counts)
+    assert encoded.lengths.max() <= context
+    assert encoded.truncated == len(words) * (len(WORDPIECE.encode("gato " * asked)) > kept)
+    tokens, rows = offsets_of(encoded.lengths), offsets_of(encoded.row_counts)
     for number, question in enumerate(questions):
         passage = WORDPIECE.encode(question.context)
-        begin = features.first[features.example == number].min()
+        begin = encoded.first[encoded.example == number].min()
         seen: list[int] = []
-        for window in np.flatnonzero(features.example == number).tolist():
-            ids = features.input_ids[tokens[window] : tokens[window + 1]]
-            segments = features.segment_ids[tokens[window] : tokens[window + 1]]
-            own = features.rows[rows[window] : rows[window + 1]]
-            at = int(features.first[window] - begin)
+        for window in np.flatnonzero(encoded.example == number).tolist():
+            ids = encoded.input_ids[tokens[window] : tokens[window + 1]]
+            segments = encoded.segment_ids[tokens[window] : tokens[window + 1]]
+            own = encoded.rows[rows[window] : rows[window + 1]]
+            at = int(encoded.first[window] - begin)
             assert own[0] == 0
             assert ids[0] == WORDPIECE.cls_id
             assert ids[kept + 1] == ids[-1] == WORDPIECE.sep_id
@@ -81,11 +81,11 @@ def test_labels_are_the_fewest_tokens_around_the_answer(
     start = cut[0] + len(text) - len(text.lstrip())
     stop = start + len(text.strip())
     question = Question(id="", question="?", context=context, answers=(Answer(text, cut[0]),), where="")
-    features = encode_questions([question], tokenizer, 512, False, 8)
-    assert features.sequences == 1
+    encoded = encode_questions([question], tokenizer, 512, False, 8)
+    assert encoded.sequences == 1
     _, offsets = tokenizer.encode_with_offsets(context)
     standing = [at for at in range(start, stop) if any(a <= at < b for a, b in offsets)]
-    found = labelled_slice(features, question)
+    found = labelled_slice(encoded, question)
     if not standing:
         assert found is None
         return
@@ -100,21 +100,21 @@ def test_all_bytes_of_the_outer_characters_belong_to_the_answer() -> None:
     tokenizer = TOKENIZERS["bpe"]
     for context in ("é日é", "日é日"):
         ids, offsets = tokenizer.encode_with_offsets(context)
-        features = encode_questions([ask("?", context, context[1])] * 2, tokenizer, 64, False, 8)
+        encoded = encode_questions([ask("?", context, context[1])] * 2, tokenizer, 64, False, 8)
         own = [number for number, (start, end) in enumerate(offsets) if start < 2 and end > 1]
         assert len(own) > 1 < len(ids)
-        assert features.labels.tolist() == [[own[0] + 1, own[-1] + 1]] * 2
+        assert encoded.labels.tolist() == [[own[0] + 1, own[-1] + 1]] * 2
 
 
 @given(context=st.integers(12, 64), stride=st.integers(1, 20))
 def test_a_window_has_the_answer_whole_or_not_at_all(context: int, stride: int) -> None:
-    features = encode(QUESTIONS, context, stride=stride)
-    for window, example in enumerate(features.example.tolist()):
+    encoded = encode(QUESTIONS, context, stride=stride)
+    for window, example in enumerate(encoded.example.tolist()):
         question = QUESTIONS[example]
-        starts, ends = features.window_spans(window)
+        starts, ends = encoded.window_spans(window)
         answer = taught_answer(question)
         inside = answer is not None and answer.start in starts and answer.start + len(answer.text) in ends
-        assert labelled_slice(features, question, window) == (answer.text if answer and inside else None)
+        assert labelled_slice(encoded, question, window) == (answer.text if answer and inside else None)
 
 
 def test_each_context_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,8 +121,8 @@ def test_any_split_of_a_batch_gives_the_same_gradient(tokenizer: Tokenizer, cuts
     examples = examples_of([(float(n % 4), n / 2) for n in range(6)])
     task = fit(TWO, examples)
     model = build(task, tokenizer.vocab_size)
-    features = task.encoder.encode(examples, tokenizer, 64, True)
-    found = [gradients(model, task, features, bounds) for bounds in ([0, 6], [0, *sorted(cuts), 6])]
+    encoded = task.encoder.encode(examples, tokenizer, 64, True)
+    found = [gradients(model, task, encoded, bounds) for bounds in ([0, 6], [0, *sorted(cuts), 6])]
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5)
 
@@ -146,18 +146,18 @@ def test_a_few_examples_are_learned_by_heart(tokenizer: Tokenizer, family: str, 
     examples = examples_of([(1.0, 1.0), (2.0, -1.0), (0.5, 0.0), (-1.0, 0.5)], pair)
     task = fit(TWO, examples)
     model = build(task, tokenizer.vocab_size, family)
-    features = task.encoder.encode(examples, tokenizer, 64, True)
-    assert (features.segment_ids is not None) is pair
-    assert overfit(model, task, features, 200) < 0.05
-    found = inferred(model, task, batch_of(features))
-    predictions = predict(task, examples, features, found)
-    values = values_of(task, examples, features, found)
+    encoded = task.encoder.encode(examples, tokenizer, 64, True)
+    assert (encoded.segment_ids is not None) is pair
+    assert overfit(model, task, encoded, 200) < 0.05
+    found = inferred(model, task, batch_of(encoded))
+    predictions = predict(task, examples, encoded, found)
+    values = values_of(task, examples, encoded, found)
     np.testing.assert_allclose(
         values, found[0] * np.array(task.output.deviation) + np.array(task.output.mean), rtol=1e-6
     )
     np.testing.assert_allclose([list(one["value"].values()) for one in predictions], values, rtol=1e-6)
     assert list(predictions[0]["value"]) == ["stars", "price"]
-    assert score(task, examples, features, found).values["pearson"] > 0.95
+    assert score(task, examples, encoded, found).values["pearson"] > 0.95
 
 
 def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
@@ -185,8 +185,8 @@ def test_scores_are_scipys(tokenizer: Tokenizer) -> None:
 def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targets: list[tuple[float]]) -> None:
     task = fit(SPEC, examples_of([(1.0,), (2.0,)]))
     examples = examples_of(targets)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
-    scores = score(task, examples, features, (np.full((len(targets), 1), 1.5, dtype=np.float32),))
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
+    scores = score(task, examples, encoded, (np.full((len(targets), 1), 1.5, dtype=np.float32),))
     assert {"pearson", "spearman"}.isdisjoint(scores.values)
     assert with_intervals(scores) <= {"mse", "rmse", "mae", "r2", "loss"}
     assert len(scores.statistics) == 2  # nothing is ranked
@@ -196,11 +196,11 @@ def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targ
 def test_windows_are_averaged(tokenizer: Tokenizer) -> None:
     long = replace(examples_of([(1.0,)])[0], first=" ".join(TEXTS))
     task = fit(SPEC, examples_of([(1.0,), (2.0,)]))
-    features = task.encoder.encode([long], tokenizer, 12, False, windowed=True)
-    values = np.arange(features.sequences, dtype=np.float32)[:, None]
-    assert features.sequences > 2
-    assert features.labels.tolist() == [[-1.0]] * features.sequences
-    assert predict(task, [long], features, (values,)) == [{"value": pytest.approx(1.5 + 0.5 * values.mean())}]
+    encoded = task.encoder.encode([long], tokenizer, 12, False, windowed=True)
+    values = np.arange(encoded.sequences, dtype=np.float32)[:, None]
+    assert encoded.sequences > 2
+    assert encoded.labels.tolist() == [[-1.0]] * encoded.sequences
+    assert predict(task, [long], encoded, (values,)) == [{"value": pytest.approx(1.5 + 0.5 * values.mean())}]
 
 
 def test_labels_survive_json() -> None:

@@ -37,13 +37,13 @@ def test_the_loss_does_not_depend_on_the_units(tokenizer: Tokenizer, scale: floa
     for targets in (TARGETS, [(scale * one + offset, other) for one, other in TARGETS]):
         examples = examples_of(targets)
         task = fit(TWO, examples)
-        features = task.encoder.encode(examples, tokenizer, 32, False)
-        batch = batch_of(features)
+        encoded = task.encoder.encode(examples, tokenizer, 32, False)
+        batch = batch_of(encoded)
         losses.append(task.output.loss(output, x, batch).mean)
         with torch.no_grad():
             said = tuple(part.numpy() for part in task.output.infer(output, x, batch))
-        values.append(values_of(task, examples, features, said))
-        scores = score(task, examples, features, said)
+        values.append(values_of(task, examples, encoded, said))
+        scores = score(task, examples, encoded, said)
         assert scores.values["loss"] == pytest.approx(float(losses[-1].detach()), rel=1e-5)
         assert scores.values["mse"] == pytest.approx(np.square(values[-1] - np.array(targets)).mean())
     torch.testing.assert_close(*losses)
@@ -64,8 +64,8 @@ def test_a_saved_model_gives_targets_in_their_units_in_transformers_too(
     inputs = task.reader.inputs(
         ["the old harbour", "um gato correu pela rua, e a menina", "peter kept the blue one", "a"]
     )
-    features = task.encoder.encode(inputs, tokenizer, 64, model.config.segments > 1)
-    expected = values_of(task, inputs, features, infer(model, "task", task, features, CPU))
+    encoded = task.encoder.encode(inputs, tokenizer, 64, model.config.segments > 1)
+    expected = values_of(task, inputs, encoded, infer(model, "task", task, encoded, CPU))
     assert abs(expected[:, 0]).min() > 1e3
     np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-4)
     loaded = FineTunedModel.load(tmp_path, device="cpu")
@@ -83,8 +83,8 @@ def test_a_saved_model_gives_targets_in_their_units_in_transformers_too(
 def test_labels_stored_without_deviations_are_in_units() -> None:
     task = from_json(SPEC, {"names": ["label"], "mean": [2.0]})
     inputs = task.reader.inputs(["a"])
-    features = task.encoder.encode(inputs, trained(), 32, False)
-    assert values_of(task, inputs, features, (np.array([[3.5]], dtype=np.float32),)).tolist() == [[3.5]]
+    encoded = task.encoder.encode(inputs, trained(), 32, False)
+    assert values_of(task, inputs, encoded, (np.array([[3.5]], dtype=np.float32),)).tolist() == [[3.5]]
 
 
 @pytest.mark.parametrize("damaged", [[0.0], [-1.0], [1.0, 1.0], [float("nan")]])
@@ -101,9 +101,9 @@ def test_targets_that_single_precision_cannot_tell_apart_are_an_error() -> None:
 def test_predictions_without_spread_are_told(tokenizer: Tokenizer) -> None:
     examples = examples_of([(1.0,), (2.0,), (3.0,)])
     task = fit(SPEC, examples)
-    features = task.encoder.encode(examples, tokenizer, 32, False)
+    encoded = task.encoder.encode(examples, tokenizer, 32, False)
     for said, expected in (([[0.1], [0.1], [0.101]], 1), ([[-1.0], [0.0], [1.0]], 0)):
-        scores = score(task, examples, features, (np.array(said, dtype=np.float32),))
+        scores = score(task, examples, encoded, (np.array(said, dtype=np.float32),))
         warnings = scores.details["warnings"]
         assert len(warnings) == expected
         splits = {"test": split_scores(scores)}

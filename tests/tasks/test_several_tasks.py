@@ -32,11 +32,11 @@ pytestmark = pytest.mark.usefixtures("without_report")
 
 
 def test_learned_weights_are_kendalls(pretrained: Path, reviews: Path) -> None:
-    objective, model, tasks, features = objective_of(pretrained, reviews, "uncertainty")
+    objective, model, tasks, encoded = objective_of(pretrained, reviews, "uncertainty")
     s = model.log_variances["stars"]
     with torch.no_grad():
         s.fill_(0.7)
-    batch = features["stars"].batch(np.arange(6), "stars")
+    batch = encoded["stars"].batch(np.arange(6), "stars")
     plain = tasks["stars"].output.loss(model.head("stars").output, model(batch, layout_of(batch)), batch)
     found: Loss = objective.loss(model, batch, layout_of(batch))
     torch.testing.assert_close(found.mean, 2 * plain.mean * torch.exp(torch.tensor(-0.7)) + 0.35)

@@ -33,9 +33,9 @@ def shown(task: AnyTask, scores: Scores) -> dict[str, Any]:
 def test_label_sets_have_calibration_and_confident_errors() -> None:
     examples = examples_of([("a",), ("a", "b"), (), ("b",)])
     task = fit(SEVERAL, examples)
-    features = task.encoder.encode(examples, trained(), 32, False)
+    encoded = task.encoder.encode(examples, trained(), 32, False)
     p = np.array([[0.9, 0.2], [0.7, 0.1], [0.4, 0.3], [0.95, 0.6]])
-    scores = score(task, examples, features, (logit(p).astype(np.float32),))
+    scores = score(task, examples, encoded, (logit(p).astype(np.float32),))
     gold = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], dtype=bool)
     expected = expected_calibration_error(np.maximum(p, 1 - p).ravel(), ((p >= 0.5) == gold).ravel())
     assert scores.values["calibration_error"] == pytest.approx(expected, abs=1e-6)
@@ -50,12 +50,12 @@ def test_label_sets_have_calibration_and_confident_errors() -> None:
 
 def test_labelled_words_have_calibration() -> None:
     task = fit(SPEC, EXAMPLES)
-    features = task.encoder.encode(EXAMPLES, WORDPIECE, 64, False)
+    encoded = task.encoder.encode(EXAMPLES, WORDPIECE, 64, False)
     random = np.random.default_rng(0)
-    p = random.dirichlet(np.full(len(task.output.labels), 0.3), size=len(features.rows)) + 1e-6
+    p = random.dirichlet(np.full(len(task.output.labels), 0.3), size=len(encoded.rows)) + 1e-6
     log_p = np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
-    scores = score(task, EXAMPLES, features, (log_p,))
-    predicted = predict(task, EXAMPLES, features, (log_p,))
+    scores = score(task, EXAMPLES, encoded, (log_p,))
+    predicted = predict(task, EXAMPLES, encoded, (log_p,))
     sure = [value for one in predicted for value in one["probabilities"]]
     said = [label for one in predicted for label in one["labels"]]
     right = [one == other for one, other in zip(said, (x for e in EXAMPLES for x in e.labels or ()), strict=True)]
@@ -66,8 +66,8 @@ def test_labelled_words_have_calibration() -> None:
 
 @pytest.mark.parametrize("unanswerable", [False, True])
 def test_answers_have_calibration_and_errors_their_probability(unanswerable: bool) -> None:
-    task, features = answers_of(spec(), unanswerable), encode(QUESTIONS)
-    scores, predictions = evaluate(task, QUESTIONS, features, random_scores(features, 3))
+    task, encoded = answers_of(spec(), unanswerable), encode(QUESTIONS)
+    scores, predictions = evaluate(task, QUESTIONS, encoded, random_scores(encoded, 3))
     right = [
         one["answer"] in {answer.text for answer in question.answers} if question.answers else one["answer"] == ""
         for one, question in zip(predictions, QUESTIONS, strict=True)

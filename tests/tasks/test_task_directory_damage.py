@@ -73,7 +73,7 @@ def test_foreign_labels_that_do_not_number_classes_are_one_line(
     save_theirs(their_config("bert", ["x", "y", "z"], None), tokenizer, tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | {"id2label": names}))
-    with pytest.raises(PalavraError, match=r"^[^\n]*config\.json: id2label [^\n]*: mend it$"):
+    with pytest.raises(PalavraError, match=r"^[^\n]*config\.json: id2label [^\n]*: correct it$"):
         load_task_model(tmp_path)
 
 

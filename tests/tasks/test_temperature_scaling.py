@@ -108,20 +108,20 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     logits = random.normal(size=(60, 2)) * 2
     chosen = random.random(logits.shape) < expit(logits)
     examples = examples_of([tuple(name for name, own in zip("ab", row, strict=True) if own) for row in chosen])
-    features = fit(SEVERAL, examples).encoder.encode(examples, tokenizer, 32, False)
+    encoded = fit(SEVERAL, examples).encoder.encode(examples, tokenizer, 32, False)
     found = ((5 * logits).astype(np.float32),)
     task = fit(replace(SEVERAL, temperature=True), examples)
-    fitted, scores = calibrated(task, examples, features, found)
+    fitted, scores = calibrated(task, examples, encoded, found)
     assert 3 < fitted.output.temperature < 9
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    assert scores.values["loss"] < score(task, examples, features, found).values["loss"]
-    assert scores.values["micro_f1"] == score(task, examples, features, found).values["micro_f1"]
+    assert scores.values["loss"] < score(task, examples, encoded, found).values["loss"]
+    assert scores.values["micro_f1"] == score(task, examples, encoded, found).values["micro_f1"]
     np.testing.assert_allclose(
-        fitted.output.probabilities(features, found), expit(5 * logits / fitted.output.temperature), rtol=1e-4
+        fitted.output.probabilities(encoded, found), expit(5 * logits / fitted.output.temperature), rtol=1e-4
     )
     # Found out from the data, as well as said.
     plain = fit(replace(SPEC, temperature=True), examples)
-    assert calibrated(plain, examples, features, found)[0].output.to_json() == fitted.output.to_json()
+    assert calibrated(plain, examples, encoded, found)[0].output.to_json() == fitted.output.to_json()
 
 
 def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Tokenizer) -> None:
@@ -130,16 +130,16 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     labels = ["ab"[i] for i in random.integers(2, size=40)]
     examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
     task = fit(replace(SPEC, temperature=True, overflow="window"), examples)
-    features = task.encoder.encode(examples, tokenizer, 24, False, windowed=True)
-    assert features.sequences > 60
-    right = np.array([task.output.labels.index(labels[n]) for n in features.example])
-    logits = random.normal(size=(features.sequences, 2)) * 4
+    encoded = task.encoder.encode(examples, tokenizer, 24, False, windowed=True)
+    assert encoded.sequences > 60
+    right = np.array([task.output.labels.index(labels[n]) for n in encoded.example])
+    logits = random.normal(size=(encoded.sequences, 2)) * 4
     logits[np.arange(len(logits)), right] += 2
     found = (logits.astype(np.float32),)
-    fitted, scores = calibrated(task, examples, features, found)
+    fitted, scores = calibrated(task, examples, encoded, found)
 
     def loss(temperature: float) -> float:
-        return score(task, examples, features, found, DecodeOptions(temperature=temperature)).values["loss"]
+        return score(task, examples, encoded, found, DecodeOptions(temperature=temperature)).values["loss"]
 
     grid = np.exp(np.linspace(-3, 3, 121))
     assert fitted.output.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
@@ -178,19 +178,19 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
     for number, of in enumerate(words):
         tagged[number] = sentence_of(of, [classes[k] for k in labels[place : place + len(of)]])
         place += len(of)
-    features = task.encoder.encode(tagged, trained(), 32, True)
-    word = np.cumsum(features.row_starts) - 1 if features.row_starts is not None else np.arange(len(logits))
+    encoded = task.encoder.encode(tagged, trained(), 32, True)
+    word = np.cumsum(encoded.row_starts) - 1 if encoded.row_starts is not None else np.arange(len(logits))
     found = (log_softmax(3 * logits[word], axis=1).astype(np.float32),)
-    fitted, scores = calibrated(task, tagged, features, found)
+    fitted, scores = calibrated(task, tagged, encoded, found)
     assert fitted.output.temperature == pytest.approx(3, rel=0.35)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    before = score(task, tagged, features, found)
+    before = score(task, tagged, encoded, found)
     assert scores.values["loss"] < before.values["loss"]
     assert scores.values["calibration_error"] < before.values["calibration_error"]
     assert scores.values["f1"] == before.values["f1"]
-    said = predict(fitted, tagged, features, found)
+    said = predict(fitted, tagged, encoded, found)
     expected = softmax(found[0] / fitted.output.temperature, axis=1).max(1)
-    starts = features.row_starts if features.row_starts is not None else slice(None)
+    starts = encoded.row_starts if encoded.row_starts is not None else slice(None)
     np.testing.assert_allclose(np.concatenate([one["probabilities"] for one in said]), expected[starts], rtol=1e-4)
     again = from_json(fitted.spec, fitted.output.to_json())
     assert (again.output, again.encoder, again.scorer) == (fitted.output, fitted.encoder, fitted.scorer)
@@ -205,13 +205,13 @@ def test_choices_have_the_temperature_that_fits_them() -> None:
         ChoiceExample(text="o gato", choices=("a",) * len(row), label=drawn_labels(row[None], n)[0], where=f"c:{n}")
         for n, row in enumerate(logits)
     ]
-    features = task.encoder.encode(examples, trained(), 32, True)
+    encoded = task.encoder.encode(examples, trained(), 32, True)
     found = ((3 * np.concatenate(logits)[:, None]).astype(np.float32),)
-    fitted, scores = calibrated(task, examples, features, found)
+    fitted, scores = calibrated(task, examples, encoded, found)
     assert fitted.output.temperature == pytest.approx(3, rel=0.35)
     assert scores.details["fitted"]["scored"] == "cross-fitted"
-    assert scores.values["loss"] < score(task, examples, features, found).values["loss"]
-    for row, said in zip(logits, predict(fitted, examples, features, found), strict=True):
+    assert scores.values["loss"] < score(task, examples, encoded, found).values["loss"]
+    for row, said in zip(logits, predict(fitted, examples, encoded, found), strict=True):
         np.testing.assert_allclose(said["probabilities"], softmax(3 * row / fitted.output.temperature), rtol=1e-4)
     assert from_json(fitted.spec, fitted.output.to_json()).output.temperature == fitted.output.temperature
 

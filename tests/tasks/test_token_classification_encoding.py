@@ -26,15 +26,15 @@ from palavra.tokenizer import Tokenizer
 @pytest.mark.parametrize("tokenizer", [BPE, WORDPIECE], ids=["bpe", "wordpiece"])
 @pytest.mark.parametrize("text", [SENTENCES[0].removesuffix(", isn't it?"), *SENTENCES[1:]])
 def test_words_have_the_tokens_of_the_sentence(tokenizer: Tokenizer, text: str) -> None:
-    features = task_of().encoder.encode(task_of().reader.inputs([text]), tokenizer, 256, False)
-    assert features.input_ids.tolist() == [tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id]
+    encoded = task_of().encoder.encode(task_of().reader.inputs([text]), tokenizer, 256, False)
+    assert encoded.input_ids.tolist() == [tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id]
 
 
 def test_words_behind_blanks_have_the_tokens_of_the_sentence_in_sentencepiece() -> None:
     text = "the  best\tmovies of\u00a0the year"
-    features = task_of().encoder.encode(task_of().reader.inputs([text]), UNIGRAM, 256, False)
+    encoded = task_of().encoder.encode(task_of().reader.inputs([text]), UNIGRAM, 256, False)
     expected = UNIGRAM.encode("the best movies of the year")
-    assert features.input_ids.tolist() == [UNIGRAM.cls_id, *expected, UNIGRAM.sep_id]
+    assert encoded.input_ids.tolist() == [UNIGRAM.cls_id, *expected, UNIGRAM.sep_id]
 
 
 @each_tokenizer
@@ -50,14 +50,14 @@ def test_a_row_is_the_first_token_of_its_word_or_all_are(tokenizer: Tokenizer, c
     ]
     tokens = [(tokenizer.encode(piece) or [tokenizer.unk_id])[: context - 2] for piece in pieces]
     first, every = (task_of(spec).encoder.encode(examples, tokenizer, context, True) for spec in (SPEC, ALL))
-    for features, expected in ((first, [ids[0] for ids in tokens]), (every, [id for ids in tokens for id in ids])):
-        starts = np.repeat(offsets_of(features.lengths)[:-1], features.row_counts)
-        assert features.input_ids[features.rows + starts].tolist() == expected
-        assert features.lengths.max() <= context
-        assert features.segment_ids is None
-        assert sorted(set(features.example.tolist())) == list(range(len(texts)))
-        assert (features.input_ids[offsets_of(features.lengths)[:-1]] == tokenizer.cls_id).all()
-        assert (features.input_ids[offsets_of(features.lengths)[1:] - 1] == tokenizer.sep_id).all()
+    for encoded, expected in ((first, [ids[0] for ids in tokens]), (every, [id for ids in tokens for id in ids])):
+        starts = np.repeat(offsets_of(encoded.lengths)[:-1], encoded.row_counts)
+        assert encoded.input_ids[encoded.rows + starts].tolist() == expected
+        assert encoded.lengths.max() <= context
+        assert encoded.segment_ids is None
+        assert sorted(set(encoded.example.tolist())) == list(range(len(texts)))
+        assert (encoded.input_ids[offsets_of(encoded.lengths)[:-1]] == tokenizer.cls_id).all()
+        assert (encoded.input_ids[offsets_of(encoded.lengths)[1:] - 1] == tokenizer.sep_id).all()
     assert first.row_starts is None
     assert every.row_starts is not None
     assert every.row_starts.tolist() == [place == 0 for ids in tokens for place in range(len(ids))]
@@ -119,10 +119,10 @@ def test_long_sentences_lose_nothing_and_a_word_too_long_is_counted() -> None:
     text = " ".join(SENTENCES)
     task = task_of()
     plain = task.reader.inputs([text])
-    features = task.encoder.encode(plain, WORDPIECE, 16, False, windowed=False)
-    assert features.sequences > 3
-    assert len(features.rows) == len(plain[0].words)
-    assert features.truncated == 0
+    encoded = task.encoder.encode(plain, WORDPIECE, 16, False, windowed=False)
+    assert encoded.sequences > 3
+    assert len(encoded.rows) == len(plain[0].words)
+    assert encoded.truncated == 0
     long = task.encoder.encode(task.reader.inputs([text, f"a {'ab' * 40} z", "z"]), WORDPIECE, 16, False)
     assert long.truncated == 1
     assert long.row_counts[long.example == 1].sum() == 3

@@ -68,7 +68,7 @@ def compare_pairs(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """How often a model finds the good sentence of a minimal pair likelier, by phenomenon."""
+    """Measure accuracy on minimal pairs, by phenomenon."""
     from palavra.api.compare_pairs import compare_pairs as compare
 
     found = compare(model, file, masking=masking, device=device, **options)

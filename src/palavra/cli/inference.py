@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from palavra.cli.app import app
-from palavra.cli.parameters import Device, Json, Masking, Model, Task, takes_options, texts_of
+from palavra.cli.parameters import Device, Json, Masking, Model, Task, TextFile, takes_options, texts_of
 from palavra.cli.printing import one_line
 from palavra.errors import PalavraError
 
@@ -19,28 +19,28 @@ from palavra.errors import PalavraError
 def fill(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts with [MASK] where a word is missing.")] = None,
-    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
-    top: Annotated[int | None, typer.Option(help="Proposals for each [MASK]. [5]")] = None,
+    file: TextFile = None,
+    top: Annotated[int | None, typer.Option(help="Proposals for each [MASK].  [default: 5]")] = None,
     order: Annotated[
         Literal["parallel", "iterative"] | None,
         typer.Option(
-            help="Predict all [MASK] at once, or fill the surest, read again, and so on. [together; whole fillings: "
-            "confidence]"
+            help="Predict every [MASK] in one pass (parallel), or fill the most certain one, predict again, and so on "
+            "(iterative).  [default: parallel; with --n-best iterative]"
         ),
     ] = None,
     n_best: Annotated[
-        int | None, typer.Option(help="The most probable ways to fill the whole text; [MASK][MASK] is one blank.")
+        int | None, typer.Option(help="Show this many ways to fill the whole text; [MASK][MASK] is one blank.")
     ] = None,
     beam: Annotated[
-        int | None, typer.Option(help="Whole fillings by confidence: how many are followed at once. [--n-best]")
+        int | None, typer.Option(help="With --n-best, iterative order: width of the beam search.  [default: --n-best]")
     ] = None,
     blank: Annotated[
-        str | None, typer.Option(help="Whole fillings: the one [MASK] stands for so many tokens, as in 1-3.")
+        str | None, typer.Option(help="With --n-best: tokens that the one [MASK] stands for, such as 2 or 1-3.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Fill the blanks: the most probable tokens for every [MASK], or ways to fill them all, best first."""
+    """Fill blanks: the most probable tokens for every [MASK], or ways to fill them all, best first."""
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import fill_all, fillings_all
@@ -64,7 +64,7 @@ def fill(
 
 
 def _lengths(blank: str) -> tuple[int, int]:
-    """The fewest and the most tokens: "2", or "1-3"."""
+    """Return the fewest and the most tokens: "2", or "1-3"."""
     fewest, _, most = blank.partition("-")
     try:
         return int(fewest), int(most or fewest)
@@ -73,7 +73,7 @@ def _lengths(blank: str) -> tuple[int, int]:
 
 
 def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: bool) -> None:
-    """What each mask of a text could hold."""
+    """Print the proposals for each mask of a text."""
     if as_json:
         masks = [[vars(fill) for fill in blank.fills] for blank in blanks]
         readings = {"readings": [blank.reading for blank in blanks]} if order == "iterative" else {}
@@ -88,7 +88,7 @@ def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: b
 
 
 def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: bool) -> None:
-    """The ways to fill a text; `by_token` says that they are ranked by their probability a token."""
+    """Print the ways to fill a text; `by_token`: with their probability per token, by which they are ranked."""
     if as_json:
         ways = [
             {
@@ -113,26 +113,32 @@ def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: 
 def generate(
     model: Model,
     prompt: Annotated[
-        str | None, typer.Argument(help="What to go on with. [a text from its beginning]", show_default=False)
+        str | None, typer.Argument(help="Text to continue.  [default: start a new text]", show_default=False)
     ] = None,
     file: Annotated[Path | None, typer.Option(help="One prompt a line; - for standard input.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [what the context has room for]")] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher varies more.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens.")] = None,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this probability together.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Least share of the likeliest token's probability.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens seen before less likely.")] = 1.0,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this string. Repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most new tokens.  [default: what fits in the context]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token; higher values vary more.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the most probable tokens whose probabilities sum to this.")
+    ] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Drop tokens below this fraction of the most probable token's probability.")
+    ] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens seen before become less probable.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this string. Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     samples: Annotated[int, typer.Option(help="Continuations of each prompt.")] = 1,
     overflow: Annotated[
         Literal["error", "slide"],
-        typer.Option(help="When the context is full: stop with an error, or go on with its last half."),
+        typer.Option(help="When the context is full: stop with an error, or continue with its last half."),
     ] = "error",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Go on with a text, token by token (causal models)."""
+    """Continue a prompt with a causal model."""
     from palavra.inference.causal import CausalModel
     from palavra.inference.generation import GenerationOptions
     from palavra.inference.loading import load
@@ -166,7 +172,7 @@ def generate(
 
 
 def _stream(model: Any, prompt: str, options: Any) -> None:
-    """Show a prompt and its continuation as it comes; if it ends before it was asked to, then say why."""
+    """Print a prompt and its continuation as it is generated; if that ends early, say why."""
     pieces = model.stream(prompt, **options)
     first = next(pieces, "")  # before anything is shown, for this may fail
     typer.echo(prompt + first, nl=False)
@@ -188,13 +194,13 @@ def _stream(model: Any, prompt: str, options: Any) -> None:
 def score(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to score.")] = None,
-    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    file: TextFile = None,
     per_token: Annotated[bool, typer.Option("--per-token", help="Show every token's log-probability too.")] = False,
     masking: Masking = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """How likely a model finds texts: log-likelihood, perplexity, bits per byte."""
+    """Score texts: log-likelihood, perplexity, bits per byte."""
     from palavra.inference.causal import CausalModel
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel
@@ -221,7 +227,7 @@ def score(
 
 
 def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
-    """A score as JSON; what is per something that a text has none of is null."""
+    """Return a score as JSON; a rate per unit that a text has none of is null."""
     values = {
         "text": one.text,
         "log_likelihood": one.log_likelihood,
@@ -239,17 +245,17 @@ def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
 def embed(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
-    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")] = None,
+    file: TextFile = None,
     pooling: Annotated[
         Literal["mean", "cls", "token"], typer.Option(help="One vector a text (mean, cls), or one a token.")
     ] = "mean",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write .npy, .parquet or .jsonl. [JSON lines on stdout]", show_default=False),
+        typer.Option(help="Write .npy, .parquet or .jsonl.  [default: JSON lines on stdout]", show_default=False),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Contextual vectors of texts or of their tokens."""
+    """Embed texts, or their tokens, as vectors."""
     from palavra.inference.export import check_target, json_lines, write_embeddings
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel
@@ -278,7 +284,7 @@ def embed(
 def predict(
     model: Model,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts to predict; for pairs the first and the second in turn.")
+        list[str] | None, typer.Argument(help="Texts to predict; of two texts the first and the second in turn.")
     ] = None,
     file: Annotated[
         str | None,
@@ -290,16 +296,18 @@ def predict(
     format: Annotated[
         Literal["text", "jsonl"] | None,
         typer.Option(
-            help="How --file is written: one text a line, or JSON lines. [as its name says; standard input: text]"
+            help="Format of --file: one text a line, or JSON lines.  [default: by its name; text from standard input]"
         ),
     ] = None,
     task: Task = None,
     *,
     options: dict[str, Any],
-    top: Annotated[int | None, typer.Option(help="The most probable classes or answers in `best`. [5]")] = None,
+    top: Annotated[
+        int | None, typer.Option(help="How many of the most probable classes or answers to list.  [default: 5]")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """What a fine-tuned model says of texts or records: JSON lines, in order."""
+    """Predict with a fine-tuned model: texts or records in, JSON lines out, in order."""
     from palavra.api.predict import predict_inputs
     from palavra.inference.finetuned import FineTunedModel
     from palavra.inference.loading import load

@@ -29,6 +29,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress ou
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, Palavra's or Hugging Face's.", show_default=False)]
+TextFile = Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")]
 Masking = Annotated[
     Literal["token", "word", "none"] | None,
     typer.Option(

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from palavra.option import option
+from palavra.option import Command, option
 
 DocumentUnit = Literal["file", "line", "blank-line"]
+_TEXT: tuple[Command, ...] = ("tokenizer train", "prepare", "pretrain", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +25,19 @@ class SourceConfig:
         "text",
         help="Column with the text, in files that have columns.",
         flag="--column",
-        commands=("tokenizer train", "prepare", "pretrain", "evaluate", "demo"),
+        commands=(*_TEXT, "evaluate"),
     )
     documents: DocumentUnit = option(
         "file",
         help="What a document is in .txt files: the file, a line, or the lines up to a blank one.",
         flag="--documents",
-        commands=("tokenizer train", "prepare", "pretrain", "evaluate", "demo"),
+        commands=(*_TEXT, "evaluate"),
     )
     encoding: str = option(
         "utf-8",
         help="Encoding of text files.",
         flag="--encoding",
-        commands=("tokenizer train", "prepare", "pretrain", "compare-pairs", "demo"),
+        commands=(*_TEXT, "compare-pairs"),
     )
     max_document_chars: int = option(
         1_000_000, help="Characters of a document; a longer one is cut at a blank into several."

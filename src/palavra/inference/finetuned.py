@@ -30,7 +30,7 @@ from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, offsets_
 from palavra.tasks.question_answering.scores import AnswerScorer
 from palavra.tasks.registry import KINDS
 from palavra.tasks.saved_model import load_task_model
-from palavra.tasks.spec import SPLIT_BY_REQUEST, Overflow
+from palavra.tasks.spec import SPLIT_BY_REQUEST, KindName, Overflow
 from palavra.tasks.task import PLAIN, AnyTask, DecodeOptions, ModelOutputs, Prediction, Reader
 from palavra.tokenizer import Tokenizer
 
@@ -39,6 +39,8 @@ BATCH_TOKENS = 8192
 PREDICTED_AT_ONCE = 2048
 # Numbers of the output layer that are held at once, so that very many classes need no more memory than few.
 INFERRED_AT_ONCE = 2**24
+# Kinds whose predictions list the best of many classes or answers.
+LISTING: tuple[KindName, ...] = ("classification", "question-answering")
 Vectors = npt.NDArray[np.float32]
 
 
@@ -200,11 +202,10 @@ class FineTunedModel(AnyModel):
         this, so unasked it never gives no answer. Raises PalavraError for options that mean nothing to the task.
         """
         _, chosen = self.task(task)
-        kind = chosen.spec.kind
         if top is not None and top < 1:
             raise PalavraError(f"--top is {top}: it must be at least 1")
-        if top is not None and not chosen.output.listed:
-            raise PalavraError(does_not_apply("--top", kind, ("classification", "question-answering")))
+        if top is not None and chosen.spec.kind not in LISTING:
+            raise PalavraError(does_not_apply("--top", chosen.spec.kind, LISTING))
         if threshold is not None:
             _check_answers("--threshold", chosen)
             # Checks the value.

@@ -134,13 +134,13 @@ def best_temperature(of: Callable[[float], float]) -> float:
     return math.exp(float(found.x)) if found.fun < loss(0.0) else 1.0
 
 
-def halves(stratification_keys: Sequence[str]) -> npt.NDArray[np.bool_]:
+def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which examples (E,) are in the second of two halves, for cross-fitting: what is fitted on each is scored on the
     other. The halves differ by one example at most, in all and of each stratum; chance that is always the same decides
     which."""
-    _, numbers = np.unique(np.array(stratification_keys, dtype=object).astype(str), return_inverse=True)
-    order = np.lexsort((np.random.default_rng(0).permutation(len(stratification_keys)), numbers))
-    second = np.zeros(len(stratification_keys), dtype=bool)
+    _, numbers = np.unique(np.array(strata, dtype=object).astype(str), return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(strata)), numbers))
+    second = np.zeros(len(strata), dtype=bool)
     second[order[1::2]] = True
     return second
 

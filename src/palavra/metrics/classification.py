@@ -121,11 +121,9 @@ class Auroc:
 
     @property
     def cost(self) -> int:
-        """As `Statistic` has it."""
         return self.gold.size
 
     def __call__(self, counts: Doubles) -> Sampled:
-        """As `Statistic` has it."""
         return {"auroc": self.columns(counts).mean(1)}
 
     def columns(self, counts: Doubles) -> Doubles:

@@ -68,11 +68,9 @@ class Spearman:
 
     @property
     def cost(self) -> int:
-        """As `Statistic` has it."""
         return 2 * len(self.orders) * len(self.orders[0][0].order)
 
     def __call__(self, counts: Doubles) -> Sampled:
-        """As `Statistic` has it."""
         total = np.zeros(len(counts))
         for target, value in self.orders:
             (x, of_x), (y, of_y) = self._ranks(target, counts), self._ranks(value, counts)

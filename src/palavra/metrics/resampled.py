@@ -49,12 +49,10 @@ class OfSums:
 
     @property
     def cost(self) -> int:
-        """As `Statistic` has it."""
         examples: int = self.each.shape[0]
         return examples
 
     def __call__(self, counts: Doubles) -> Sampled:
-        """As `Statistic` has it."""
         sums: Doubles = counts @ self.each
         return self.score(sums)
 

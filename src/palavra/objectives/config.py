@@ -70,8 +70,7 @@ class MixtureConfig:
         0.6, help="Fraction of the steps, or of the sequences of a batch, that predict the next token."
     )
     when: Literal["first", "throughout", "together"] = option(
-        "first",
-        help="Which: the first steps; steps spread evenly over the run; or sequences of every batch.",
+        "first", help="Which: the first steps; steps spread evenly over the run; or sequences of every batch."
     )
     mntp: bool = option(
         False,

@@ -36,10 +36,7 @@ class DataConfig(SourceConfig):
         commands=("prepare", "pretrain"),
     )
     deduplicate: bool = option(
-        True,
-        help="Drop exact duplicates.",
-        flag="--deduplicate/--keep-duplicates",
-        commands=("prepare", "pretrain"),
+        True, help="Drop exact duplicates.", flag="--deduplicate/--keep-duplicates", commands=("prepare", "pretrain")
     )
 
     def __post_init__(self) -> None:
@@ -69,10 +66,7 @@ class ModelRecipe:
         unset="the family's",
     )
     context: int | None = option(
-        None,
-        help="Tokens of the longest sequence, [CLS] and [SEP] included.",
-        flag="--context",
-        unset="from the size",
+        None, help="Tokens of the longest sequence, [CLS] and [SEP] included.", flag="--context", unset="from the size"
     )
     dropout: float = option(0.0, help="Fraction of the units set to zero while training.", flag="--dropout")
     attention_dropout: float = option(0.0, help="Fraction of the attention weights set to zero while training.")

@@ -27,7 +27,6 @@ class ClassOutput(Tempered):
     counts: tuple[int, ...]
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
         return build_output(self.spec.output, width, np.array(self.counts), self.labels)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
@@ -46,7 +45,6 @@ class ClassOutput(Tempered):
         return (layer.log_probabilities(x).float(),)
 
     def config_values(self) -> dict[str, Any]:
-        """What `transformers` expects in `config.json`."""
         return label_map(self.labels)
 
 

@@ -196,7 +196,7 @@ def is_task_directory(directory: Path) -> bool:
         return True
     if not (directory / CONFIG).is_file():
         return False
-    return _foreign_form(read_json(directory / CONFIG)) is not None
+    return _foreign_kind(read_json(directory / CONFIG)) is not None
 
 
 def load_task_model(directory: Path) -> LoadedTasks:
@@ -240,36 +240,33 @@ def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None
 
 
-def _foreign_form(values: Mapping[str, Any]) -> str | None:
-    """What a `config.json` of `transformers` says that the head is for."""
+# The kind that each class of `transformers` with a head is for.
+_FOREIGN_KINDS: dict[str, KindName] = {
+    "SequenceClassification": "classification",
+    "TokenClassification": "token-classification",
+    "QuestionAnswering": "question-answering",
+    "MultipleChoice": "multiple-choice",
+}
+
+
+def _foreign_kind(values: Mapping[str, Any]) -> KindName | None:
+    """The kind of task that a `config.json` of `transformers` has a head for."""
     names = values.get("architectures")
-    known = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
-    for name in names if isinstance(names, list) else ():
-        for form in known:
-            if isinstance(name, str) and name.endswith(f"For{form}"):
-                return form
-    return None
+    found = [_FOREIGN_KINDS.get(str(name).rpartition("For")[2]) for name in (names if isinstance(names, list) else ())]
+    return next((kind for kind in found if kind is not None), None)
 
 
 def _foreign_tasks(directory: Path) -> dict[str, AnyTask]:
     """The task that `transformers` fine-tuned a model for, as far as its `config.json` tells."""
     values = read_json(directory / CONFIG)
-    form = _foreign_form(values)
-    labels = _foreign_labels(values, directory)
-    kinds: dict[str, KindName] = {
-        "SequenceClassification": "classification",
-        "TokenClassification": "token-classification",
-        "QuestionAnswering": "question-answering",
-        "MultipleChoice": "multiple-choice",
-    }
-    kind = kinds.get(form or "")
+    kind, labels = _foreign_kind(values), _foreign_labels(values, directory)
     if kind is None:
         raise PalavraError(f"{directory} has no head for a task: fine-tune it first (palavra finetune)")
     spec = TaskSpec(kind=kind, head=_foreign_head(values, directory))
     known: dict[str, Any] = {"labels": labels, "counts": [1] * len(labels)}
     if kind == "classification":
         problem = values.get("problem_type")
-        spec = TaskSpec(kind=kind, multilabel=problem == "multi_label_classification", head=spec.head)
+        spec = replace(spec, multilabel=problem == "multi_label_classification")
         if problem == "regression" or len(labels) == 1:
             spec = TaskSpec(kind="regression", columns=Columns(label=tuple(labels)), head=spec.head)
             known = {"names": labels, "mean": [0.0] * len(labels)}
@@ -280,10 +277,10 @@ def _foreign_labels(values: Mapping[str, Any], directory: Path) -> list[str]:
     """`id2label` in order; `transformers` leaves it out where there are two labels without names."""
     names = values.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
-        raise PalavraError(f"{directory / CONFIG}: id2label does not number its labels from 0: mend it")
+        raise PalavraError(f"{directory / CONFIG}: id2label does not number its labels from 0: correct it")
     labels = [str(names[str(number)]) for number in range(len(names))]
     if len(set(labels)) != len(labels):
-        raise PalavraError(f"{directory / CONFIG}: id2label gives two classes one name: mend it")
+        raise PalavraError(f"{directory / CONFIG}: id2label gives two classes one name: correct it")
     return labels
 
 

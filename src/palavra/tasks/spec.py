@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from palavra.errors import PalavraError
 from palavra.metrics.articles import Articles
@@ -18,88 +18,45 @@ Scheme = Literal["bio", "bioes", "plain"]
 TEXTS = ("text", "text_a", "text_b")
 # Those whose long texts are cut unless they are to be split; the others decide by themselves.
 SPLIT_BY_REQUEST: tuple[KindName, ...] = ("classification", "regression")
+_ONE_LABEL: tuple[KindName, ...] = (*SPLIT_BY_REQUEST, "multiple-choice")
 _LABELLING: tuple[KindName, ...] = ("classification", "token-classification")
+_TAGGING: tuple[KindName, ...] = ("token-classification",)
+_ANSWERING: tuple[KindName, ...] = ("question-answering",)
 _TRAINED: tuple[Command, ...] = ("finetune", "sweep")
 _LABELLED: tuple[Command, ...] = (*_TRAINED, "evaluate")
 _GIVEN: tuple[Command, ...] = (*_LABELLED, "predict")
+
+
+def _column(
+    flag: str, help: str, unset: str, kinds: tuple[KindName, ...], commands: tuple[Command, ...] = _GIVEN
+) -> Any:
+    return option(None, help=help, flag=flag, commands=commands, unset=unset, when={"kind": kinds})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """The names of the columns, where they are not those that the kind expects."""
 
-    text: str | None = option(
-        None,
-        help="Column of the text.",
-        flag="--text",
-        commands=_GIVEN,
-        unset="text",
-        when={"kind": ("classification", "regression", "token-classification", "multiple-choice")},
+    text: str | None = _column("--text", "Column of the text.", "text", (*_LABELLING, "regression", "multiple-choice"))
+    text_a: str | None = _column("--text-a", "Column of the first of two texts.", "text_a", _ONE_LABEL)
+    text_b: str | None = _column("--text-b", "Column of the second of two texts.", "text_b", SPLIT_BY_REQUEST)
+    words: str | None = _column("--words", "Column of the words, by number or name.", "the first", _TAGGING)
+    question: str | None = _column("--question", "Column of the question.", "question", _ANSWERING)
+    context: str | None = _column("--context", "Column of the passage.", "context", _ANSWERING)
+    choices: tuple[str, ...] | None = _column(
+        "--choices",
+        "Column with a list of the choices, or one column for each choice.",
+        "choices",
+        ("multiple-choice",),
     )
-    text_a: str | None = option(
-        None,
-        help="Column of the first of two texts.",
-        flag="--text-a",
-        commands=_GIVEN,
-        unset="text_a",
-        when={"kind": ("classification", "regression", "multiple-choice")},
+    label: tuple[str, ...] | None = _column(
+        "--label",
+        "Column of the label, or columns of several targets; of words by number or name.",
+        "label; of words the last",
+        (*_LABELLING, "regression", "multiple-choice"),
+        _LABELLED,
     )
-    text_b: str | None = option(
-        None,
-        help="Column of the second of two texts.",
-        flag="--text-b",
-        commands=_GIVEN,
-        unset="text_b",
-        when={"kind": ("classification", "regression")},
-    )
-    words: str | None = option(
-        None,
-        help="Column of the words, by number or name.",
-        flag="--words",
-        commands=_GIVEN,
-        unset="the first",
-        when={"kind": ("token-classification",)},
-    )
-    question: str | None = option(
-        None,
-        help="Column of the question.",
-        flag="--question",
-        commands=_GIVEN,
-        unset="question",
-        when={"kind": ("question-answering",)},
-    )
-    context: str | None = option(
-        None,
-        help="Column of the passage.",
-        flag="--context",
-        commands=_GIVEN,
-        unset="context",
-        when={"kind": ("question-answering",)},
-    )
-    choices: tuple[str, ...] | None = option(
-        None,
-        help="Column with a list of the choices, or one column for each choice.",
-        flag="--choices",
-        commands=_GIVEN,
-        unset="choices",
-        when={"kind": ("multiple-choice",)},
-    )
-    label: tuple[str, ...] | None = option(
-        None,
-        help="Column of the label, or columns of several targets; of words by number or name.",
-        flag="--label",
-        commands=_LABELLED,
-        unset="label; of words the last",
-        when={"kind": ("classification", "regression", "token-classification", "multiple-choice")},
-    )
-    answers: str | None = option(
-        None,
-        help="Column of the answers.",
-        flag="--answers",
-        commands=_LABELLED,
-        unset="answers",
-        when={"kind": ("question-answering",)},
-    )
+    answers: str | None = _column("--answers", "Column of the answers.", "answers", _ANSWERING, _LABELLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +79,7 @@ class QuestionAnsweringOptions:
     n_best: int = option(5, help="How many answers a prediction lists.")
     threshold: float | None = option(
         None,
-        help="How much better than the best answer, in logits, no answer must score to be given; 0 as in SQuAD 2.0.",
+        help='How much higher than the best answer "no answer" must score, in logits, to be given; 0 as in SQuAD 2.0.',
         flag="--threshold",
         commands=("evaluate", "predict"),
         unset="fitted on validation questions",
@@ -207,10 +164,10 @@ class TaskSpec:
     head: HeadConfig = option(HeadConfig(), help="What stands between the body and the output layer.")
     output: OutputConfig = option(OutputConfig(), help="Output layer.", when={"kind": _LABELLING})
     token_classification: TokenClassificationOptions = option(
-        TokenClassificationOptions(), help="Tagging of words.", when={"kind": ("token-classification",)}
+        TokenClassificationOptions(), help="Tagging of words.", when={"kind": _TAGGING}
     )
     question_answering: QuestionAnsweringOptions = option(
-        QuestionAnsweringOptions(), help="Question answering.", when={"kind": ("question-answering",)}
+        QuestionAnsweringOptions(), help="Question answering.", when={"kind": _ANSWERING}
     )
 
     def __post_init__(self) -> None:

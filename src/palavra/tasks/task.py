@@ -150,10 +150,6 @@ class Output(Protocol[ExampleIn, Decoded]):
     def outputs_per_sequence(self) -> int:
         """How many numbers the layer gives for a sequence where these are decoded a part at a time; else 1."""
 
-    @property
-    def listed(self) -> bool:
-        """Whether predictions list the best of many, as many as `DecodeOptions.top_k` says."""
-
     def build(self, width: int) -> nn.Module:
         """A new layer, from vectors of this width."""
 
@@ -199,6 +195,8 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
     def undefined(self, examples: Sequence[ExampleIn]) -> Collection[str]:
         """The `metrics` that have no value on these labelled examples, whatever is predicted for them."""
+        del examples
+        return ()
 
     def score(self, examples: Sequence[ExampleIn], encoded: EncodedExamples, decoded: DecodedIn) -> Scores:
         """The scores of labelled examples."""

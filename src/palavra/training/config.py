@@ -24,10 +24,7 @@ class OptimizerConfig:
     """
 
     name: OptimizerName | None = option(
-        "adamw",
-        help="Optimizer.",
-        flag="--optimizer",
-        unset="the one that pretrained the model, else adamw",
+        "adamw", help="Optimizer.", flag="--optimizer", unset="the one that pretrained the model, else adamw"
     )
     learning_rate: float | None = option(
         1e-3,

@@ -43,10 +43,8 @@ class ChoiceOutput(Tempered):
     form: ClassVar[Form] = "MultipleChoice"
     level: ClassVar[Level] = "sequence"
     outputs_per_sequence: ClassVar[int] = 1
-    listed: ClassVar[bool] = False
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
         return nn.Linear(width, 1)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
@@ -95,11 +93,9 @@ class ChoiceOutput(Tempered):
         return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return {"temperature": self.temperature}
 
     def config_values(self) -> dict[str, Any]:
-        """Nothing more."""
         return {}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,21 +13,14 @@ from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.multiple_choice.encoding import ChoiceEncoder
 from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tasks.multiple_choice.output import DecodedChoices
-from palavra.tasks.task import surest_errors
+from palavra.tasks.task import Scorer, surest_errors
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceScorer:
+class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
     """Of the choice with the highest score."""
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return ("accuracy", "calibration_error", "loss")
-
-    def undefined(self, examples: Sequence[ChoiceExample]) -> tuple[str, ...]:
-        """None of them."""
-        return ()
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "calibration_error", "loss")
 
     def score(self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, decoded: DecodedChoices) -> Scores:
         """The scores of examples."""

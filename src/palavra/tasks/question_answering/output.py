@@ -74,7 +74,6 @@ class AnswerOutput:
     form: ClassVar[Form] = "QuestionAnswering"
     level: ClassVar[Level] = "token"
     outputs_per_sequence: ClassVar[int] = 1
-    listed: ClassVar[bool] = True
 
     @property
     def limit(self) -> float:
@@ -87,11 +86,9 @@ class AnswerOutput:
         return 0.0 if self.unanswerable else np.inf
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
         return nn.Linear(width, 2)
 
     def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
-        """As they are."""
         return self, layer
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
@@ -142,11 +139,9 @@ class AnswerOutput:
         return {**chosen, **no_answer, "best": best[: decoded.listed]}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return {"unanswerable": self.unanswerable, "threshold": self.threshold}
 
     def config_values(self) -> dict[str, Any]:
-        """Nothing more."""
         return {}
 
 

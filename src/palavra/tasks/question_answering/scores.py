@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -26,11 +26,10 @@ class AnswerScorer:
 
     articles: Articles
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return ("f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1",
-                "best_exact", "calibration_error", "loss")  # fmt: skip
+    metrics: ClassVar[tuple[str, ...]] = (
+        "f1", "exact", "has_answer_f1", "has_answer_exact", "no_answer_f1", "no_answer_exact", "best_f1", "best_exact",
+        "calibration_error", "loss",
+    )  # fmt: skip
 
     def undefined(self, examples: Sequence[Question]) -> tuple[str, ...]:
         """The scores of questions with, or without, an answer, where there are none such."""

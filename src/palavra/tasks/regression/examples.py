@@ -75,12 +75,12 @@ class _Numbers:
             number = float("nan")
         if isinstance(value, bool) or np.isnan(number):
             said = shown(column(record, self.name))
-            hint = "write it without signs between thousands" if _GROUPED.fullmatch(str(value)) else "mend it"
+            hint = "write it without signs between thousands" if _GROUPED.fullmatch(str(value)) else "correct it"
             raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: {hint} or remove the line")
         if abs(number) > LARGEST_TARGET:
             raise PalavraError(
                 f"{record.where}: {self.name} is {shown(column(record, self.name))}, not a number up to "
-                f"{LARGEST_TARGET:g}: mend it, or divide the whole column"
+                f"{LARGEST_TARGET:g}: correct it, or divide the whole column"
             )
         return number
 

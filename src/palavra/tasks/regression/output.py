@@ -37,14 +37,12 @@ class TargetOutput:
     form: ClassVar[Form] = "SequenceClassification"
     level: ClassVar[Level] = "sequence"
     outputs_per_sequence: ClassVar[int] = 1
-    listed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.mean) == len(self.deviation) or not min(self.deviation) > 0:
             raise ValueError(f"{len(self.names)} targets with means {self.mean} and deviations {self.deviation}")
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
         return nn.Linear(width, len(self.names))
 
     def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
@@ -84,7 +82,6 @@ class TargetOutput:
         return [{"value": dict(zip(self.names, row, strict=True))} for row in decoded.tolist()]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return {
             "names": list(self.names),
             "mean": list(self.mean),
@@ -93,5 +90,4 @@ class TargetOutput:
         }
 
     def config_values(self) -> dict[str, Any]:
-        """What `transformers` expects in `config.json`."""
         return {**label_map(self.names), "problem_type": "regression"}

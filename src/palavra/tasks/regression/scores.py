@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,10 +26,7 @@ class TargetScorer:
     names: tuple[str, ...]
     deviation: tuple[float, ...]
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores, each the mean over the targets."""
-        return ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss")
+    metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss")
 
     def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
         """Correlations and explained variance, where a target is the same everywhere."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -40,7 +41,6 @@ class SingleLabelOutput(ClassOutput):
     examples: int
     form: ClassVar[Form] = "SequenceClassification"
     level: ClassVar[Level] = "sequence"
-    listed: ClassVar[bool] = True
 
     @property
     def outputs_per_sequence(self) -> int:
@@ -85,11 +85,9 @@ class SingleLabelOutput(ClassOutput):
         return calibration.best_temperature(loss)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return _to_json(self)
 
     def config_values(self) -> dict[str, Any]:
-        """What `transformers` expects in `config.json`."""
         return {**label_map(self.labels), "problem_type": "single_label_classification"}
 
 
@@ -110,7 +108,6 @@ class MultiLabelOutput(Tempered):
     examples: int
     form: ClassVar[Form] = "SequenceClassification"
     level: ClassVar[Level] = "sequence"
-    listed: ClassVar[bool] = True
 
     @property
     def outputs_per_sequence(self) -> int:
@@ -118,9 +115,9 @@ class MultiLabelOutput(Tempered):
         return len(self.labels)
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
         return nn.Linear(width, len(self.labels))
 
+    @cached_property
     def _ratios(self) -> Tensor:
         """How many examples are without each label for one that has it (K,), within bounds."""
         counts = torch.tensor(self.counts, dtype=torch.float32).clamp(min=1)
@@ -132,14 +129,13 @@ class MultiLabelOutput(Tempered):
         weights = None
         if self.spec.class_weights == "balanced":
             # A decision is weighed by what it is, not by what smoothing makes of it: see `ClassifierOutput.total_loss`.
-            weights = torch.where(present > 0, self._ratios().to(x.device, non_blocking=True), 1)
+            weights = torch.where(present > 0, self._ratios.to(x.device, non_blocking=True), 1)
         targets = present * (1 - smoothing) + smoothing / 2
         each = F.binary_cross_entropy_with_logits(layer(x).float(), targets, weight=weights, reduction="sum")
         return Loss(each / len(self.labels), batch.labelled)
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The mean square of the targets and 1, times the weight of the rarest label where labels are weighed."""
-        return chance_loss(encoded) * (float(self._ratios().max()) if self.spec.class_weights == "balanced" else 1)
+        return chance_loss(encoded) * (float(self._ratios.max()) if self.spec.class_weights == "balanced" else 1)
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Logits (S, K)."""
@@ -189,11 +185,9 @@ class MultiLabelOutput(Tempered):
         return calibration.best_temperature(loss)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return _to_json(self)
 
     def config_values(self) -> dict[str, Any]:
-        """What `transformers` expects in `config.json`."""
         return {**label_map(self.labels), "problem_type": "multi_label_classification"}
 
 

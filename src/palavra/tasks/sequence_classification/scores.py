@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,13 +70,9 @@ class MultiLabelScorer:
 
     labels: Labels
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return (
-            "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "auroc", "loss",
-            "calibration_error",
-        )  # fmt: skip
+    metrics: ClassVar[tuple[str, ...]] = (
+        "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "auroc", "loss", "calibration_error"
+    )  # fmt: skip
 
     def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
         """`auroc`, where no example or every one has a label."""

@@ -46,7 +46,6 @@ class TagOutput(ClassOutput):
     form: ClassVar[Form] = "TokenClassification"
     level: ClassVar[Level] = "token"
     outputs_per_sequence: ClassVar[int] = 1
-    listed: ClassVar[bool] = False
 
     def decode(
         self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -100,7 +99,6 @@ class TagOutput(ClassOutput):
         return fit_temperature(outputs[0][rows], encoded.labels[rows].astype(np.int64)) if rows.any() else 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
         return {
             "labels": list(self.labels),
             "counts": list(self.counts),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from palavra.metrics.spans import span_statistics, span_tables
 from palavra.metrics.tag_schemes import decode_tags
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.labels import Labels
-from palavra.tasks.task import surest_errors
+from palavra.tasks.task import Scorer, surest_errors
 from palavra.tasks.token_classification.examples import TaggedSentence, bounds
 from palavra.tasks.token_classification.output import DecodedWords
 from palavra.tasks.token_classification.tags import ANY, labels_of
@@ -23,20 +23,20 @@ SHOWN_WORDS = 8  # on either side of an error
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordScorer:
+class WordScorer(Scorer[TaggedSentence, DecodedWords]):
     """Each word's label is right or wrong for itself. Calibration is that of words; `loss` is the mean over the rows,
     -log p of the gold class in nats."""
 
     labels: Labels
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return ("accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss")
-
-    def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
-        """None of them."""
-        return ()
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "macro_f1",
+        "weighted_f1",
+        "matthews",
+        "calibration_error",
+        "loss",
+    )
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
         """The scores of words; sentences are resampled."""
@@ -50,19 +50,20 @@ class WordScorer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpanScorer:
+class SpanScorer(Scorer[TaggedSentence, DecodedWords]):
     """Spans as conlleval counts them, right where label, start and end are. Calibration and loss as in `WordScorer`."""
 
     labels: Labels
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return ("f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss")
-
-    def undefined(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
-        """None of them."""
-        return ()
+    metrics: ClassVar[tuple[str, ...]] = (
+        "f1",
+        "precision",
+        "recall",
+        "macro_f1",
+        "token_accuracy",
+        "calibration_error",
+        "loss",
+    )
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
         """The scores of spans; sentences are resampled."""
