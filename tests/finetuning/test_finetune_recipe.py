@@ -70,7 +70,7 @@ def test_the_optimizer_is_that_of_pretraining_unless_given(pretrained: Path, rev
         found = configuration.from_toml(FinetuneRecipe, out / "palavra.toml").optimizer
         assert found.name == expected
         assert found.learning_rate is not None
-    with pytest.raises(PalavraError, match=r"^optimizer\.learning_rate must be given for sgd: [^\n]*$"):
+    with pytest.raises(PalavraError, match=r"^learning_rate= must be given for sgd: [^\n]*$"):
         run(
             recipe(pretrained, spec(reviews), optimizer=OptimizerConfig(name="sgd", learning_rate=None)),
             tmp_path / "sgd",

@@ -28,7 +28,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -47,7 +47,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -65,7 +65,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -96,7 +96,7 @@ def finetune(
     if resume and out is None:
         raise PalavraError("--out is missing: name the folder of the run to resume")
     log = Log(quiet=quiet)
-    examples = train if train is not None else examples_of(texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs, kind)
     with Folder(out) as folder:
         path = folder.path
         given = GivenExamples(kind, examples, options, path)

@@ -256,7 +256,7 @@ class Packer:
         if self.batch_tokens < self.context:
             raise PalavraError(
                 f"a batch of {self.batch_tokens} tokens cannot hold a sequence of {self.context}: raise "
-                "train.batch_tokens or lower model.context"
+                "--batch-tokens or lower --context"
             )
         if not self.lengths.any():
             raise PalavraError("there is no document to train on")

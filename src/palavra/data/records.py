@@ -80,6 +80,8 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
 def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
     """Yield the items. Raises PalavraError if there are none."""
     first = next(items, None)
+    if first is None and isinstance(source, MemorySource):
+        raise PalavraError(f"{source.name} is empty: give examples")
     if first is None:
         raise PalavraError(f"{source}: holds no {what}; is it the right file?")
     yield first

@@ -31,6 +31,7 @@ from palavra.data.manifest import (
     read_done,
     write_unfinished,
 )
+from palavra.data.memory import called
 from palavra.data.sources import Document, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
 from palavra.data.writing import ShardBuilder, write_shard
@@ -163,8 +164,10 @@ class _Work:
         if rows.read:
             self._end_shard(rows)
         if not tokens:
-            found = "; ".join(self.tally.warnings()) or "the files are empty"
-            raise PalavraError(f"{', '.join(self.config.sources)}: there is no text in the sources ({found})")
+            found = "; ".join(self.tally.warnings()) or "nothing in them"
+            raise PalavraError(
+                f"{', '.join(map(called, self.config.sources))}: there is no text in the sources ({found})"
+            )
         warnings = [*self.tally.warnings(), *self._warnings()]
         manifest = Manifest(
             tokenizer=self.tokenizer.fingerprint,

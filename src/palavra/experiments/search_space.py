@@ -90,7 +90,7 @@ def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> tuple[Dimensi
     written as whole numbers has only whole numbers. Raises PalavraError, in one line, for anything else.
     """
     space: dict[str, Dimension] = {}
-    for text in searches:
+    for text in [searches] if isinstance(searches, str) else searches:
         dimension = _read(recipe, text)
         if dimension.key in space:
             raise PalavraError(f"--search {text}: {dimension.key} is searched twice: give it once")

@@ -1,7 +1,7 @@
 """A causal model ready for use: continue texts, score them, and say how good it is on held-out text."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -95,7 +95,7 @@ class CausalModel(GeneratesText):
     kind: ClassVar[str] = "a causal language model"
     offers: ClassVar[tuple[str, ...]] = ("generate", "score", "evaluate")
 
-    model: VocabularyModel
+    model: VocabularyModel = field(repr=False)
     tokenizer: Tokenizer
     compute: Compute
 

@@ -1,7 +1,7 @@
 """A model ready for use: weights, tokenizer and the arithmetic, loaded from one directory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
 from palavra.inference.batching import batches
-from palavra.inference.embedding import Embedding, Pooling, pool
+from palavra.inference.embedding import Embedding, Pooling, check_pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.inputs import Texts, one_or_more
@@ -54,7 +54,7 @@ class MaskedModel(AnyModel):
     kind: ClassVar[str] = "a masked language model"
     offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "encode", "score", "evaluate")
 
-    model: MaskedLanguageModel
+    model: MaskedLanguageModel = field(repr=False)
     tokenizer: Tokenizer
     compute: Compute
     missing: tuple[str, ...] = ()
@@ -200,6 +200,7 @@ class MaskedModel(AnyModel):
 
         Texts longer than the context are cut there, and `Embedding.truncated` says so.
         """
+        check_pooling(pooling)
         given, single = one_or_more(texts)
         samples, surfaces, truncated = [], [], []
         for text in given:
@@ -224,6 +225,7 @@ class MaskedModel(AnyModel):
 
         Each is the mean over the text's tokens, or the vector of "cls". Texts longer than the context are cut there.
         """
+        check_pooling(pooling)
         given, single = one_or_more(texts)
         found = np.empty((len(given), self.model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(given), ENCODED_AT_ONCE):

@@ -35,6 +35,8 @@ def inputs_in_memory(inputs: Inputs, reader: Reader[Any], columns: InputColumns)
 
     A table without the task's column of the text needs no name for its own, where only one column holds texts.
     """
+    if not isinstance(inputs, Iterable) and not is_table(inputs):
+        raise PalavraError(f"inputs is of type {type(inputs).__name__}: give a text, a dict, or several of them")
     if not is_table(inputs):
         return (one if isinstance(one, tuple | list) else plain(one) for one in cast(Iterable[Any], inputs)), {}
     source = memory_source("inputs", cast(ArrowStream, inputs))

@@ -80,9 +80,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PalavraError(f"train.device {name!r} is not a device: use auto, cpu or cuda") from None
+        raise PalavraError(f"the device {name!r} is unknown: use auto, cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise PalavraError("train.device is cuda, but torch sees no CUDA device here: use cpu or auto")
+        raise PalavraError("the device is cuda, but torch sees no CUDA device here: use cpu or auto")
     return device
 
 

@@ -50,5 +50,5 @@ def finetuning_rate(optimizer: OptimizerName, hidden_size: int, *, frozen: bool 
 
 def _ratio(optimizer: OptimizerName, stage: Literal["pretraining", "finetuning"]) -> float:
     if optimizer not in RATIOS:
-        raise PalavraError(f"optimizer.learning_rate must be given for {optimizer}: none was measured for it")
+        raise PalavraError(f"--learning-rate must be given for {optimizer}: none was measured for it")
     return RATIOS[optimizer][stage]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from palavra.data.memory import called
 from palavra.errors import PalavraError
 from palavra.tasks.labels import Labels
 from palavra.tasks.sequence_classification.encoding import LabelEncoder
@@ -27,9 +28,8 @@ def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextE
     labels = tuple(sorted({label for example in examples for label in example.label}, key=natural))
     if len(labels) < 2:
         only = f"only one label, {labels[0]!r}" if labels else "no label at all"
-        raise PalavraError(
-            f"{spec.train or 'the training data'} has {only}: classification needs at least two; check the label column"
-        )
+        source = called(spec.train or "the training data")
+        raise PalavraError(f"{source} has {only}: classification needs at least two; check the label column")
     counts = Counter(label for example in trained for label in example.label)
     task = _task(replace(spec, multilabel=several), labels, [counts[label] for label in labels], len(trained), 1.0)
     task.encoder.check(examples)

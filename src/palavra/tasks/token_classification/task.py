@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast, get_args
 
+from palavra.data.memory import called
 from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import Scheme, detect_scheme
 from palavra.tasks.labels import Labels
@@ -32,7 +33,7 @@ def fit(spec: TaskSpec, examples: Sequence[TaggedSentence], trained: Sequence[Ta
     Every type that was seen gets every tag of the scheme: a longer span of a known type, first met in the test data, is
     no new label, and any sequence of valid tags can be spelled. O is always there.
     """
-    source = spec.train or "the training data"
+    source = called(spec.train or "the training data")
     try:
         found = detect_scheme(labels_of(example) for example in examples)
     except PalavraError as error:
