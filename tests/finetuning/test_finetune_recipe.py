@@ -122,5 +122,5 @@ def test_a_body_that_is_not_trained_has_no_dropout(pretrained: Path, reviews: Pa
     made = recipe(pretrained, spec(reviews), strategy=StrategyConfig(name="frozen"), body=BodyConfig(dropout=0.3))
     with pytest.raises(PalavraError, match=r"^body\.dropout does not apply to strategy frozen; it applies to full, "):
         run(made, tmp_path / "out")
-    with pytest.raises(PalavraError, match=r"body\.dropout is 1\.0: it must be at least 0 and below 1"):
+    with pytest.raises(PalavraError, match=r"^dropout= is 1\.0: it must be at least 0 and below 1"):
         build_finetune_recipe("classification", reviews / "train.csv", dropout=1.0)

@@ -117,6 +117,7 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
 
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
     """Return the recipe with `key=value` assignments made; those that begin with `task.` are made in every task."""
+    assignments = [assignments] if isinstance(assignments, str) else assignments
     of_tasks = [one.removeprefix(TASK) for one in assignments if one.startswith(TASK)]
     recipe = configuration.override(recipe, [one for one in assignments if not one.startswith(TASK)])
     return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))
