@@ -137,8 +137,7 @@ class Corpus:
         dtype = id_type(manifest.vocab_size).to_pandas_dtype()
         train, valid = (
             StoredDocuments(
-                [open_part(directory, part, manifest.vocab_size, verify) for part in manifest.parts(split)],
-                dtype,
+                [open_part(directory, part, manifest.vocab_size, verify) for part in manifest.parts(split)], dtype
             )
             for split in ("train", "valid")
         )

@@ -83,12 +83,7 @@ def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened."""
-    openers: dict[str, Callable[[str], Any]] = {
-        ".gz": gzip.open,
-        ".bz2": bz2.open,
-        ".xz": lzma.open,
-        ".zst": _open_zst,
-    }
+    openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
     opener = openers.get(path.suffix.lower(), partial(open, mode="rb"))
     try:
         file: IO[bytes] = opener(str(path))

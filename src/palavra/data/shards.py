@@ -21,16 +21,7 @@ import numpy.typing as npt
 from palavra.data.config import SourceConfig
 from palavra.data.corpus import Corpus, StoredDocuments, is_intact
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.manifest import (
-    FILE_NAME,
-    FORMAT,
-    SPLITS,
-    Manifest,
-    Shard,
-    check_free,
-    read_done,
-    write_unfinished,
-)
+from palavra.data.manifest import FILE_NAME, FORMAT, SPLITS, Manifest, Shard, check_free, read_done, write_unfinished
 from palavra.data.sources import Document, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
 from palavra.data.writing import ShardBuilder, write_shard

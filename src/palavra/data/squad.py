@@ -112,12 +112,7 @@ def _of_squad(value: Any, path: Path) -> Iterator[Question]:
         for at_paragraph, paragraph in _items(article, "paragraphs", f"{at_article}."):
             context = _text(paragraph, "context", at_paragraph)
             for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
-                yield _question(
-                    asked,
-                    context=context,
-                    given=_of_asked(asked, where),
-                    where=where,
-                )
+                yield _question(asked, context=context, given=_of_asked(asked, where), where=where)
 
 
 def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

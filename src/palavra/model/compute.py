@@ -51,10 +51,7 @@ class Compute:
 
 
 def choose_compute(
-    device: str = "auto",
-    precision: Precision = "auto",
-    compiled: CompileMode = "auto",
-    worth_compiling: bool = True,
+    device: str = "auto", precision: Precision = "auto", compiled: CompileMode = "auto", worth_compiling: bool = True
 ) -> Compute:
     """Choose device, precision, attention and compilation for this machine.
 
@@ -65,12 +62,7 @@ def choose_compute(
     dtype, why = _dtype(place, precision)
     backend = choose_backend(place, dtype)
     compiles, why_compile = _compiles(place, compiled, worth_compiling)
-    reasons = (
-        f"device: {place}",
-        f"precision: {why}",
-        f"attention: {backend.name}",
-        f"compile: {why_compile}",
-    )
+    reasons = (f"device: {place}", f"precision: {why}", f"attention: {backend.name}", f"compile: {why_compile}")
     return Compute(device=place, dtype=dtype, backend=backend, compiled=compiles, reasons=reasons)
 
 

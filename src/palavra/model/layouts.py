@@ -122,9 +122,7 @@ def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> 
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     return PackedRows(
-        slots=tensor(slots.reshape(rows, width)),
-        place=tensor(place),
-        sequence=tensor(sequence.reshape(rows, width)),
+        slots=tensor(slots.reshape(rows, width)), place=tensor(place), sequence=tensor(sequence.reshape(rows, width))
     )
 
 
