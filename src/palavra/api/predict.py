@@ -7,7 +7,7 @@ from typing import IO, Any, Literal, Unpack
 
 from palavra.data.characters import is_blank
 from palavra.data.hub import PREFIX
-from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.data.records import at_least_one, numbered_lines, read_json_lines
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import FineTunedModel
@@ -122,7 +122,7 @@ def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
 
 def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     with stream:
-        lines = (text.removesuffix("\n") for _, text in numbered_stream(stream, name, encoding))
+        lines = (text.removesuffix("\n") for _, text in numbered_lines(name, encoding, stream))
         yield from at_least_one(lines, name, "text")
 
 
