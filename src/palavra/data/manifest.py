@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from palavra.config import from_mapping, without_none
+from palavra.config import from_mapping
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, read_json_object
 
 FORMAT = "palavra-shards-1"
 Side = Literal["train", "valid"]
@@ -144,7 +144,7 @@ class Manifest(_Checked):
         path = directory / "manifest.json"
         if not path.is_file():
             raise PalavraError(f"{directory}: no manifest.json; it was never prepared to the end: prepare it again")
-        values = _read_object(path)
+        values = read_json_object(path, _LARGEST_FILE, "prepare it again")
         if values.pop("format", None) != FORMAT:
             raise PalavraError(f"{path}: not in the format {FORMAT}; prepare it again")
         try:
@@ -163,9 +163,12 @@ class _Unfinished(_Checked):
 
 def check_free(directory: Path) -> None:
     """Raise `PalavraError` if another program's `manifest.json` would be replaced."""
-    path = directory / "manifest.json"
-    if path.is_file() and not str(_read_object(path).get("format")).startswith(FORMAT.rstrip("0123456789")):
-        raise PalavraError(f"{path}: not a manifest of shards; prepare the text in another folder")
+    path, remedy = directory / "manifest.json", "prepare the text in another folder"
+    if not path.is_file():
+        return
+    values = read_json_object(path, _LARGEST_FILE, remedy)
+    if not str(values.get("format")).startswith(FORMAT.rstrip("0123456789")):
+        raise PalavraError(f"{path}: not a manifest of shards; {remedy}")
 
 
 def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
@@ -181,23 +184,10 @@ def read_done(directory: Path, key: str) -> list[Shard]:
         if not path.is_file():
             continue
         try:
-            values = _read_object(path)
+            values = read_json_object(path, _LARGEST_FILE, "prepare it again")
             if values.get("format") == FORMAT and values.get("key") == key:
                 done = {"key": key, "shards": values.get("shards")}
                 return list(from_mapping(_Unfinished, done, str(path)).shards)
         except PalavraError:
             continue  # a damaged record is worth no more than none
     return []
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; entries that are null are left out."""
-    if path.stat().st_size > _LARGEST_FILE:
-        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no manifest is")
-    try:
-        content = json.loads(path.read_bytes(), object_hook=lambda values: without_none(**values))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path}: damaged ({error}); prepare it again") from None
-    if not isinstance(content, dict):
-        raise PalavraError(f"{path}: damaged (not an object); prepare it again")
-    return content

@@ -168,7 +168,7 @@ class SmallBatchLinear(nn.Module):
         super().__init__()
         weight = weight.detach().to(dtype)
         self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
-        self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = _in_rows
+        self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
         if weight.device.type == "cpu" and single and dtype == torch.float32:
             self._product, weight = partial(_in_parts, out=len(weight)), _split_columns(weight)
         elif weight.device.type == "cpu" and _onednn_takes(dtype):
@@ -179,10 +179,6 @@ class SmallBatchLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (R, in) -> (R, out) in the compute dtype."""
         return self._product(x.to(self._dtype), self._weight, self._bias)
-
-
-def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x, weight, bias)
 
 
 def _split_columns(weight: Tensor) -> Tensor:

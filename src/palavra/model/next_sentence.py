@@ -10,6 +10,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.directory import load_masked_model, load_weights_into, read_weights, write_config, write_weights
 from palavra.model.families import family_named
 from palavra.model.heads import MaskedLanguageModel
+from palavra.model.transformer import initialize
 
 # Our parameter names -> those of `BertForPreTraining` and `BertForNextSentencePrediction`.
 KEYS = {
@@ -27,8 +28,7 @@ class NextSentenceModel(MaskedLanguageModel):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.next_sentence = nn.Linear(config.hidden_size, 2)
         for layer in (self.pooler, self.next_sentence):
-            std = config.initializer_range
-            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            initialize(layer.weight, config)
             nn.init.zeros_(layer.bias)
 
     def follows(self, openings: Tensor) -> Tensor:
