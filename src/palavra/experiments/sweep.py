@@ -85,13 +85,7 @@ def sweep(
 
 
 def run_sweep(
-    recipe: FinetuneRecipe,
-    search: Sequence[str],
-    trials: int,
-    minutes: float | None,
-    out: Path,
-    resume: bool,
-    log: Log,
+    recipe: FinetuneRecipe, search: Sequence[str], trials: int, minutes: float | None, out: Path, resume: bool, log: Log
 ) -> Sweep:
     """Run `sweep` on a recipe."""
     _check_optuna()

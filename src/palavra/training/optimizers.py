@@ -131,9 +131,7 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.op
 
 
 def build_optimizers(
-    named: Iterable[tuple[str, nn.Parameter]],
-    config: OptimizerConfig,
-    ratio_of: Callable[[str], float] | None = None,
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, ratio_of: Callable[[str], float] | None = None
 ) -> Optimizers:
     """The optimizers of a model's trainable parameters; `ratio_of` gives the ratio of a parameter's learning rate, by
     name, to the optimizer's (None: 1)."""
