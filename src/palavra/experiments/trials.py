@@ -91,7 +91,7 @@ class TrialEvaluations:
         """Report a validation to the trial. Raises TrialPruned when others were better after as many."""
         import optuna
 
-        expected = math.ceil(job.steps / (job.intervals.eval_every or job.steps))
+        expected = math.ceil(job.loop.steps / (job.intervals.eval_every or job.loop.steps))
         self.scores.append(found.score)
         # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
         self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
