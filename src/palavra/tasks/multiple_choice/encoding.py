@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 
 from palavra.errors import PalavraError
-from palavra.tasks.encoded_examples import (
-    EncodedExamples,
-    Int64Array,
-    head_of,
-    offsets_of,
-    ranges,
-    share_room,
-    wrap,
-)
+from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tokenizer import Tokenizer
 

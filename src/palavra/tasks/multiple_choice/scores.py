@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,16 +28,13 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
         chosen = np.array([own.argmax() for own in decoded.probabilities])
         confidence = np.array([own.max() for own in decoded.probabilities])
         calibrated = Calibration.of(confidence, chosen == gold)
-        errors = [
-            {
-                "where": examples[i].where,
-                "text": examples[i].text[:300],
-                "label": examples[i].choices[gold[i]],
-                "predicted": examples[i].choices[chosen[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in surest_errors(chosen != gold, confidence)
-        ]
+
+        def about(i: int) -> dict[str, Any]:
+            one = examples[i]
+            labels = {"label": one.choices[gold[i]], "predicted": one.choices[chosen[i]]}
+            return {"where": one.where, "text": one.text[:300], **labels}
+
+        errors = surest_errors(chosen != gold, confidence, about)
         return Scores.of(
             self.metrics,
             [means({"accuracy": chosen == gold, "loss": -decoded.log_p[decoded.bounds[:-1] + gold]})],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -57,16 +57,13 @@ class AnswerScorer:
         sure = np.array([own[-1] if no else own[0] for own, no in zip(probabilities, abstained.tolist(), strict=True)])
         # A sum of rounded fractions may be a little over 1.
         calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
-        errors = [
-            {
-                "where": examples[i].where,
-                "text": examples[i].question[:300],
-                "label": examples[i].answers[0].text if examples[i].answers else "",
-                "predicted": "" if abstained[i] else decoded.found[i].text,
-                "probability": float(sure[i]),
-            }
-            for i in surest_errors(given.f1 == 0, sure)
-        ]
+
+        def about(i: int) -> dict[str, Any]:
+            one, predicted = examples[i], "" if abstained[i] else decoded.found[i].text
+            label = one.answers[0].text if one.answers else ""
+            return {"where": one.where, "text": one.question[:300], "label": label, "predicted": predicted}
+
+        errors = surest_errors(given.f1 == 0, sure, about)
         limit = {"threshold": float(decoded.limits[0])} if np.isfinite(decoded.limits[0]) else {}
         return Scores.of(
             ANSWERED_METRICS if every else self.metrics,

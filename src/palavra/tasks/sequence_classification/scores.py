@@ -48,15 +48,11 @@ class SingleLabelScorer:
         if len(self.labels) <= MANY_CLASSES:
             statistics.append(metrics.class_auroc(gold, decoded.every))
         calibrated = Calibration.of(confidence, chosen == gold)
-        errors = [
-            {
-                **excerpt(examples[i]),
-                "label": self.labels[gold[i]],
-                "predicted": self.labels[chosen[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in surest_errors(chosen != gold, confidence)
-        ]
+
+        def about(i: int) -> dict[str, Any]:
+            return {**excerpt(examples[i]), "label": self.labels[gold[i]], "predicted": self.labels[chosen[i]]}
+
+        errors = surest_errors(chosen != gold, confidence, about)
         tables = metrics.class_tables(gold, chosen, self.labels)
         return Scores.of(
             self.metrics, statistics, len(examples), others={"calibration_error": calibrated.error},
@@ -98,16 +94,16 @@ class MultiLabelScorer:
     def _errors(self, examples: Sequence[TextExample], probabilities: Floats, sure: Floats) -> list[dict[str, Any]]:
         """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
         surest, labels = sure.argmax(1), self.labels
-        return [
-            {
+
+        def about(i: int) -> dict[str, Any]:
+            return {
                 **excerpt(examples[i]),
                 "label": ", ".join(examples[i].label) or "none",
                 "predicted": ", ".join(labels[k] for k in chosen_labels(probabilities[i])) or "none",
                 "decision": f"{'' if probabilities[i, surest[i]] >= THRESHOLD else 'not '}{labels[surest[i]]}",
-                "probability": float(sure[i, surest[i]]),
             }
-            for i in surest_errors(sure.max(1) > 0, sure.max(1))
-        ]
+
+        return surest_errors(sure.max(1) > 0, sure.max(1), about)
 
 
 def _undefined(labels: Labels, examples: Sequence[TextExample]) -> tuple[str, ...]:

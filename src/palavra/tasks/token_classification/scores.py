@@ -106,23 +106,17 @@ def _scores(
     examples: Sequence[TaggedSentence], gold: Int64Array, decoded: DecodedWords,
 ) -> Scores:  # fmt: skip
     """The scores, with the calibration and the errors beside them."""
-    wrong = decoded.chosen != gold
-    calibrated = Calibration.of(np.exp(decoded.confidence), ~wrong)
+    wrong, confidence = decoded.chosen != gold, np.exp(decoded.confidence)
+    calibrated = Calibration.of(confidence, ~wrong)
     starts = np.array([start for start, _ in bounds(examples)], dtype=np.int64)
-    errors = []
-    for word in surest_errors(wrong, decoded.confidence):
+
+    def about(word: int) -> dict[str, Any]:
         owner = int(np.searchsorted(starts, word, side="right")) - 1
         example, place = examples[owner], word - int(starts[owner])
-        errors.append(
-            {
-                "where": example.where,
-                "text": _excerpt(example, place),
-                "word": example.words[place],
-                "label": labels[gold[word]],
-                "predicted": labels[decoded.chosen[word]],
-                "probability": float(np.exp(decoded.confidence[word])),
-            }
-        )
+        spelled = {"label": labels[gold[word]], "predicted": labels[decoded.chosen[word]]}
+        return {"where": example.where, "text": _excerpt(example, place), "word": example.words[place], **spelled}
+
+    errors = surest_errors(wrong, confidence, about)
     details = {**tables, **calibrated.to_json(), "errors": errors}
     return Scores.of(
         metrics, statistics, len(examples), others={"calibration_error": calibrated.error}, details=details
