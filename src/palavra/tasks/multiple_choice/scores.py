@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from palavra.metrics.calibration import Calibration
 from palavra.metrics.resampled import means
 from palavra.metrics.scores import Scores
 from palavra.tasks.encoded_examples import EncodedExamples
@@ -27,7 +26,6 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
         gold = encoded.labels[:, 0].astype(np.int64)
         chosen = np.array([own.argmax() for own in decoded.probabilities])
         confidence = np.array([own.max() for own in decoded.probabilities])
-        calibrated = Calibration.of(confidence, chosen == gold)
 
         def about(i: int) -> dict[str, Any]:
             one = examples[i]
@@ -39,6 +37,6 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
             self.metrics,
             [means({"accuracy": chosen == gold, "loss": -decoded.log_p[decoded.bounds[:-1] + gold]})],
             len(examples),
-            others={"calibration_error": calibrated.error},
-            details={**ChoiceEncoder().summary(examples), **calibrated.to_json(), "errors": errors},
+            calibrated=(confidence, chosen == gold),
+            details={**ChoiceEncoder().summary(examples), "errors": errors},
         )

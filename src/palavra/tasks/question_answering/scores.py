@@ -8,7 +8,7 @@ import numpy as np
 
 from palavra.data.squad import Question
 from palavra.metrics.articles import ARTICLES, Articles
-from palavra.metrics.calibration import FEWEST_IN_HALF, Calibration, cross_fit, halves
+from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
 from palavra.metrics.resampled import BoolArray, means
 from palavra.metrics.scores import Scores
 from palavra.metrics.squad import Grades, Threshold, best_threshold, grade
@@ -55,8 +55,6 @@ class AnswerScorer:
         loss = means({"loss": np.bincount(encoded.example, losses, len(examples))}, windows)
         probabilities = map(decoded.probabilities, range(len(examples)))
         sure = np.array([own[-1] if no else own[0] for own, no in zip(probabilities, abstained.tolist(), strict=True)])
-        # A sum of rounded fractions may be a little over 1.
-        calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
 
         def about(i: int) -> dict[str, Any]:
             one, predicted = examples[i], "" if abstained[i] else decoded.found[i].text
@@ -69,7 +67,9 @@ class AnswerScorer:
             ANSWERED_METRICS if every else self.metrics,
             [*given.statistics(), loss],
             len(examples),
-            others={**{name: one.score for name, one in best.items()}, "calibration_error": calibrated.error},
+            # A sum of rounded fractions may be a little over 1.
+            calibrated=(sure.clip(0, 1), given.exact == 1),
+            others={name: one.score for name, one in best.items()},
             details={
                 "questions": len(examples),
                 "has_answer": int(given.answered.sum()),
@@ -77,7 +77,6 @@ class AnswerScorer:
                 **{name: {"value": one.value, "score": one.score} for name, one in best.items()},
                 "articles": self.articles,
                 **limit,
-                **calibrated.to_json(),
                 "errors": errors,
             },
             groups=passages_of(examples),
