@@ -1,4 +1,4 @@
-"""A fine-tuned model ready for use, and what it makes of encoded examples."""
+"""A fine-tuned model ready for use: predict and evaluate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ def batches_of(
 
 
 def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute: Compute) -> Vectors:
-    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the order of the rows."""
+    """Return the body's vectors of the rows that the head of `name` reads: (R, D) float32, in the order of the rows."""
 
     def pooled(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
         return (model.pooled(batch, layout).float(),)
@@ -73,7 +73,7 @@ def infer(
     compute: Compute,
     vectors: Vectors | None = None,
 ) -> ModelOutputs:
-    """What the task's output layer gives for every row that is read, in the order of the rows."""
+    """Return the task's output for every row that is read, in the order of the rows."""
     layer = model.head(name).output
 
     def outputs(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
@@ -113,7 +113,7 @@ def _collect(
     compute: Compute,
     run: Callable[[Batch, Layout], tuple[Tensor, ...]],
 ) -> ModelOutputs:
-    """The results of `run` on batches of all sequences, put in the order of the rows."""
+    """Return the results of `run` on batches of all sequences, in the order of the rows."""
     row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
     was_training = model.training
@@ -157,7 +157,7 @@ class FineTunedModel(AnyModel):
         return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
 
     def task(self, name: str | None = None) -> tuple[str, AnyTask]:
-        """The task of a name, or the only one. Raises PalavraError for a name that is none."""
+        """Return the task of a name, or the only one. Raises PalavraError for a name that is none."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.items()))
         if name is None or name not in self.tasks:
@@ -271,7 +271,7 @@ class FineTunedModel(AnyModel):
         return _marked(chosen.output.predictions(examples, decoded), encoded)
 
     def score(self, examples: Sequence[object], *, task: str | None = None) -> Scores:
-        """How good the model is on labelled examples (as a `reader` reads them)."""
+        """Return the scores on labelled examples (as a `reader` reads them)."""
         chosen, encoded, decoded = self._decoded(examples, task)
         return chosen.scorer.score(examples, encoded, decoded)
 
@@ -302,7 +302,7 @@ class FineTunedModel(AnyModel):
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
     def encode(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
-        """The examples as the model reads them."""
+        """Return the examples as the model reads them."""
         windowed = (overflow or task.spec.overflow) == "window"
         segments = self.model.config.segments > 1
         return task.encoder.encode(
@@ -324,5 +324,5 @@ def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Pre
 
 
 def context_of(config: ModelConfig, task: AnyTask) -> int:
-    """The most tokens a sequence of the task may have."""
+    """Return the most tokens that a sequence of the task may have."""
     return min(config.context, task.spec.max_length or config.context)

@@ -55,7 +55,7 @@ def refuse(options: dict[str, Any], why: str) -> None:
 
 
 def holds_records(reader: Reader[Any], file: str, format: Format | None) -> bool:
-    """Whether a file holds records, or the kind's own format, and no texts: as `format` or else its name says."""
+    """Return whether a file holds records, or the kind's own format, and not texts: `format` or else its name says."""
     known = _known(reader, file)
     return format == "jsonl" or known == PREFIX or (format is None and known is not None)
 
