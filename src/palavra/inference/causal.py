@@ -129,7 +129,7 @@ class CausalModel(GeneratesText):
 
     @cached_property
     def _banned(self) -> list[int]:
-        """Return the ids that no text has: special tokens but the closing and the unknown one, and ids without a token."""
+        """The ids that no text has: special tokens but the closing and the unknown one, and ids without a token."""
         tokenizer, beyond = self.tokenizer, range(self.tokenizer.vocab_size, self.model.config.vocab_size)
         allowed = {tokenizer.sep_id} | ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
         return [*sorted(tokenizer.special_ids - allowed), *beyond]
