@@ -22,7 +22,7 @@ from palavra.errors import PalavraError, options_as_flags
 from palavra.experiments import sweep as sweep_module
 from palavra.experiments import trials as trials_module
 from palavra.experiments.search_space import Distribution, apply, default_searches, own_values, read_space, typed
-from palavra.experiments.sweep import Sweep, sweep
+from palavra.experiments.sweep import Sweep
 from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
@@ -161,9 +161,9 @@ def run(places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
     def run(report: bool = False, **options: Any) -> Sweep:
         if not report:
             monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder / "report.html")
-        return sweep(
-            "classification", train, **{"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
-        )
+        given = {"model": model, "out": tmp_path, "search": SEARCH, **OPTIONS, **options}
+        found: Sweep = palavra.sweep("classification", train, **given)
+        return found
 
     return run
 
@@ -222,7 +222,7 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr(trials_module, "finetune_splits", breaking)
     out = tmp_path / "broken"
     with pytest.raises(
-        Interrupted, match="stopped in trial 1; 1 trials are finished: continue with --resume"
+        Interrupted, match="stopped in trial 1; 1 trials are finished: continue with resume=True"
     ) as caught:
         run(trials=3, out=out, epochs=1)
     assert caught.value.exit_code == 130
@@ -377,8 +377,16 @@ def test_importances_tell_what_made_the_difference(run: Callable[..., Sweep], mo
         "best",
         property(lambda self: math.log10(self._trial.params["optimizer.learning_rate"])),
     )
-    monkeypatch.setattr(sweep_module, "_finish", lambda work: work)
-    work: Any = run(trials=9)
+    finished: list[Any] = []
+
+    def kept(work: Any) -> None:
+        finished.append(work)
+        raise PalavraError("all trials are finished")
+
+    monkeypatch.setattr(sweep_module, "_finish", kept)
+    with pytest.raises(PalavraError, match="all trials are finished"):
+        run(trials=9)
+    (work,) = finished
     shares = work.importances()
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["optimizer.learning_rate"] > 0.6

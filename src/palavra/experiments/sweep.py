@@ -1,10 +1,10 @@
-"""sweep(): many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
+"""A sweep: many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
 prunes the trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
@@ -19,8 +19,6 @@ from palavra.log import Log
 from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
-from palavra.recipe.typed_options import FinetuneOptions
 from palavra.report import write_report
 from palavra.run_records import FinetuningEvaluation, FinetuningRun, SweepTrial
 from palavra.training.run_directory import RunDirectory
@@ -53,41 +51,17 @@ class Sweep:
         return {"model": str(found.pop("directory")), **found, "report": str(self.report)}
 
 
-def sweep(
-    kind: Kind,
-    train: str | Path,
-    *,
-    out: str | Path,
-    trials: int = 20,
-    search: Sequence[str] = (),
-    minutes: float | None = None,
-    recipe: str | Path | None = None,
-    set: Sequence[str] = (),
-    resume: bool = False,
-    log: Log | None = None,
-    **options: Unpack[FinetuneOptions],
+def run_sweep(
+    recipe: FinetuneRecipe, search: Sequence[str], trials: int, minutes: float | None, out: Path, resume: bool, log: Log
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
-    `kind`, `train`, `recipe`, `set` and the options are those of `build_finetune_recipe`; `search` as in
-    `search_space.read_space`, by default learning rate, strategy and epochs around the recipe's. The first trial is the
-    recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Only the best trial is
-    scored on the test examples, once, at the end. With `resume` an interrupted sweep continues: finished trials are
-    kept, an unfinished one is run again, and `trials` may be larger. Raises PalavraError for wrong input or where
-    Optuna is missing, Interrupted after a signal.
+    `search` as in `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's.
     """
     if trials < 1:
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
     if minutes is not None and not minutes > 0:
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
-    made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
-    return run_sweep(made, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
-
-
-def run_sweep(
-    recipe: FinetuneRecipe, search: Sequence[str], trials: int, minutes: float | None, out: Path, resume: bool, log: Log
-) -> Sweep:
-    """Run `sweep` on a recipe."""
     _check_optuna()
     from palavra.experiments.search_space import default_searches, read_space
     from palavra.experiments.trials import Trials, open_study
