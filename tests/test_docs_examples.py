@@ -15,7 +15,13 @@ import palavra
 
 # The pages with commands or Python, and whether they begin with a pretrained model in the folder `model`. test_docs.py
 # runs docs/method.md and checks that the Portuguese pages have the same code.
-PAGES = {"README.md": False, "docs/finetuning.md": True, "docs/recipe.md": False, "docs/results.md": False}
+PAGES = {
+    "README.md": False,
+    "docs/finetuning.md": True,
+    "docs/python.md": True,
+    "docs/recipe.md": False,
+    "docs/results.md": False,
+}
 # Commands that need the network, or are not Palavra's.
 NOT_RUN = re.compile(r"palavra pretrain hf://|make (demo|test|lint)\b|pip |mv |python -m zipfile |python benchmarks/")
 

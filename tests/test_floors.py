@@ -17,6 +17,7 @@ PACKAGE = ROOT / "src" / "palavra"
 FLOORS = {
     "cli": 10,
     "demo": 9,
+    "sklearn": 9,
     "api": 8,
     "experiments": 7,
     "finetuning": 6,

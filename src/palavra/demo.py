@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from platformdirs import user_cache_path
 
-from palavra.api.evaluate import evaluate
+from palavra.api.evaluate import TaskEvaluation, evaluate
 from palavra.data.records import read_records
 from palavra.data.sources import content_hash
 from palavra.data.writing import held_out
@@ -24,6 +24,7 @@ from palavra.experiments.learning_curve import run_learning_curve
 from palavra.files import atomic_write_bytes, atomic_write_text
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
+from palavra.inference.predictions import ClassPrediction
 from palavra.log import Log
 from palavra.pretraining.run import Finished, run_pretraining
 from palavra.recipe import DataConfig
@@ -37,10 +38,7 @@ SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
 LARGEST_TEXT = 16 * 2**20
 CURVE_SIZES = (100, 1000)
 CURVE_EPOCHS = 3.0
-REVIEWS = (
-    "A warm and funny film with wonderful performances.",
-    "Dull, predictable and far too long.",
-)
+REVIEWS = ("A warm and funny film with wonderful performances.", "Dull, predictable and far too long.")
 SENTENCES = (
     "one of the [MASK] movies of the year",
     "The [MASK] is too long and the jokes are not funny.",
@@ -129,7 +127,9 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
     log.line("")
-    log.line(f"held-out reviews without the plots: {evaluate(finished.directory, test).summary()}")
+    on_reviews = evaluate(finished.directory, test, quiet=True)
+    assert not isinstance(on_reviews, TaskEvaluation)
+    log.line(f"held-out reviews without the plots: {on_reviews.summary()}")
     log.line("")
     log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that were not trained on)")
     recipe = build_finetune_recipe(
@@ -139,8 +139,10 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
     curve = run_learning_curve(recipe, (*CURVE_SIZES, len(train.read_bytes().splitlines())), folder, log)
     shutil.copyfile(folder / "learning_curve.json", finished.directory / "learning_curve.json")
     write_report(finished.directory)
-    for review, found in zip(REVIEWS, FineTunedModel.load(curve.best).predict(REVIEWS), strict=True):
-        log.line(f"   {found['label']} {found['probability']:.0%}   {review}")
+    reviews = list(REVIEWS)
+    for review, found in zip(reviews, FineTunedModel.load(curve.best).predict(reviews), strict=True):
+        assert isinstance(found, ClassPrediction)
+        log.line(f"   {found.label} {found.probability:.0%}   {review}")
     log.line(f'Try it:   palavra predict {curve.best} "a film to remember"')
 
 

@@ -13,16 +13,20 @@ _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | 
 }
 
 
-class PalavraError(Exception):
+class OptionNaming(Exception):
+    """An exception whose message names options as whoever reads it gives them."""
+
+    def __str__(self) -> str:
+        return with_options_named(super().__str__())
+
+
+class PalavraError(OptionNaming):
     """Wrong input or a state that only the user can correct.
 
     The message is one line: what is wrong, where, and what to do about it. It names options as the command line does
     (`--last-n`, `--strategy=last-n`); in Python they read as arguments (`last_n=`, `strategy="last-n"`). The command
     line prints it without a traceback and exits with code 2.
     """
-
-    def __str__(self) -> str:
-        return with_options_named(super().__str__())
 
 
 @contextmanager

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from builders.evaluation import evaluate
 from builders.prediction import EXAMPLES, FITTED, PAIR, flags, model_of, renamed
 from test_docs import COMMAND
 from typer.testing import CliRunner
 
 import palavra
 from palavra.api import finetune as api_finetune
+from palavra.api import sweep as api_sweep
 from palavra.api.evaluate import evaluate_task
 from palavra.cli import app
 from palavra.errors import PalavraError
-from palavra.experiments import sweep as experiments_sweep
 from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.tasks.column_options import InputColumns, LabelledColumns
 from palavra.tasks.registry import KINDS
@@ -68,7 +69,7 @@ def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
 @pytest.mark.parametrize("command", ["finetune", "sweep"])
 def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
-    home = {"finetune": api_finetune, "sweep": experiments_sweep}[command]
+    home = {"finetune": api_finetune, "sweep": api_sweep}[command]
     monkeypatch.setattr(home, command, lambda kind, train, **options: given.update(options, train=train))
     line = [
         command,
@@ -102,12 +103,12 @@ def test_evaluation_and_prediction_read_other_columns(folders: Path, tmp_path: P
     expected = evaluate_task(
         folders / kind, own, **({} if kind != "token-classification" else _named("token-classification"))
     )
-    found = palavra.evaluate(folders / kind, others, **columns)
+    found = evaluate(folders / kind, others, **columns)
     assert found.scores.values == expected.scores.values
     model = palavra.load(folders / kind, kind="fine-tuned")
     inputs = {name: value for name, value in columns.items() if name not in ("label", "answers")}
-    said = model.predict([record], **inputs)
-    assert said == model.predict([EXAMPLES[kind]])
+    said = model.predict(record, **inputs)
+    assert said == model.predict(EXAMPLES[kind])
     line = CliRunner().invoke(app, ["evaluate", str(folders / kind), str(others), "--json", *flags(columns)])
     assert line.exit_code == 0, line.output
     assert json.loads(line.stdout)["values"] == pytest.approx(dict(expected.scores.values))
@@ -120,7 +121,7 @@ def test_files_are_predicted_under_other_names_and_in_other_encodings(folders: P
     done = CliRunner().invoke(app, [*line, "--encoding", "latin-1"], catch_exceptions=False)
     assert (
         json.loads(done.stdout)
-        == palavra.load(folders / "classification", kind="fine-tuned").predict(["o barco é azul"])[0]
+        == palavra.load(folders / "classification", kind="fine-tuned").predict("o barco é azul").to_json()
     )
     with pytest.raises(PalavraError, match=r"t\.csv:1: .*encoding="):
         CliRunner().invoke(app, line, catch_exceptions=False)
@@ -167,7 +168,7 @@ def test_long_texts_are_split_on_request_where_that_can_be(kind: str) -> None:
 
 def test_an_unknown_column_is_a_mistake_of_the_program() -> None:
     with pytest.raises(TypeError, match="'txt'"):
-        model_of("classification").predict(["a"], txt="t")  # type: ignore[call-arg]
+        model_of("classification").predict(["a"], txt="t")  # type: ignore[call-overload]
 
 
 def test_a_data_set_of_the_hub_keeps_its_name() -> None:

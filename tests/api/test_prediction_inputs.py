@@ -15,10 +15,11 @@ from builders.tasks import classification_of, trained
 from typer.testing import CliRunner
 
 import palavra
-from palavra.api.predict import in_parts, inputs_of_file, predict_all, predict_inputs
+from palavra.api.predict import predict_all, predict_inputs
 from palavra.cli import app
 from palavra.errors import PalavraError, options_as_flags
 from palavra.inference.finetuned import FineTunedModel
+from palavra.inference.task_inputs import in_parts, inputs_of_file
 from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import TaskSpec
 
@@ -43,14 +44,16 @@ def test_every_kind_predicts_from_records_of_files_and_of_standard_input(
     for each in (file, nameless):
         each.write_text(lines, encoding="utf-8")
     model = palavra.load(folders / kind, kind="fine-tuned")
-    expected = model.predict([given, given])
+    expected = model.predict([given, given]).to_json()
     assert predicted(folders / kind, "--file", str(file)) == expected
     assert predicted(folders / kind, "--file", str(nameless), "--format", "jsonl") == expected
     assert predicted(folders / kind, "--file", "-", "--format", "jsonl", stdin=lines) == expected
     _, columns = renamed(kind)
     others = json.dumps({columns[name]: value for name, value in given.items()})
     named = flags({name: columns[name] for name in given})
-    assert predicted(folders / kind, "--file", "-", "--format", "jsonl", *named, stdin=others) == model.predict([given])
+    assert predicted(folders / kind, "--file", "-", "--format", "jsonl", *named, stdin=others) == [
+        model.predict(given).to_json()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,22 +81,20 @@ def test_a_text_a_line_is_the_rule_where_no_name_says_more(folders: Path, tmp_pa
     file = tmp_path / "t.jsonl"
     file.write_text('{"text": "a"}\n', encoding="utf-8")
     model = palavra.load(folders / "classification", kind="fine-tuned")
-    assert predicted(folders / "classification", "--file", str(file), "--format", "text") == model.predict(
-        ['{"text": "a"}']
-    )
-    assert predicted(folders / "pairs", "--file", "-", stdin="the boat\r\na boat\r\n") == palavra.load(
-        folders / "pairs", kind="fine-tuned"
-    ).predict([("the boat", "a boat")])
+    asked = predicted(folders / "classification", "--file", str(file), "--format", "text")
+    assert asked == [model.predict('{"text": "a"}').to_json()]
+    pairs = palavra.load(folders / "pairs", kind="fine-tuned")
+    asked = predicted(folders / "pairs", "--file", "-", stdin="the boat\r\na boat\r\n")
+    assert asked == [pairs.predict(("the boat", "a boat")).to_json()]
     latin = "é azul\n".encode("latin-1")
-    assert predicted(folders / "classification", "--file", "-", "--encoding", "latin-1", stdin=latin) == model.predict(
-        ["é azul"]
-    )
+    asked = predicted(folders / "classification", "--file", "-", "--encoding", "latin-1", stdin=latin)
+    assert asked == model.predict(["é azul"]).to_json()
 
 
 def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained_with() -> None:
     """As the help says; another one may still be given."""
     model = model_of("classification", encoding="latin-1")
-    expected = model.predict(["é azul"])
+    expected = model.predict(["é azul"]).to_json()
 
     def said(content: str, written: str, **options: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +109,7 @@ def test_texts_and_json_lines_are_read_in_the_encoding_that_the_task_was_trained
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_compressed_texts_and_json_lines_are_read_as_their_text(folders: Path, tmp_path: Path, suffix: str) -> None:
     folder = folders / "classification"
-    expected = palavra.load(folder, kind="fine-tuned").predict(["the red boat", "é azul"])
+    expected = palavra.load(folder, kind="fine-tuned").predict(["the red boat", "é azul"]).to_json()
     texts, lines = tmp_path / f"t.txt{suffix}", tmp_path / f"nameless{suffix}"
     records = '{"text": "the red boat"}\n{"text": "é azul"}\n'
     for file, content in ((texts, "the red boat\né azul\n"), (lines, records)):

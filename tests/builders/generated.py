@@ -21,6 +21,7 @@ CLASSES: dict[str, Command] = {
     "PretrainOptions": "pretrain",
     "FinetuneOptions": "finetune",
 }
+EXAMPLES = ("valid", "test")  # what Python takes from memory too
 TABLE = re.compile(r"(<!-- fields: (\S*) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 
 
@@ -30,8 +31,10 @@ def typed_options() -> str:
         '"""Names and types of the options in Python. Generated from the recipes: see tests/builders/generated.py."""',
         "",
         "from collections.abc import Sequence",
-        "from pathlib import Path",
+        "from os import PathLike",
         "from typing import Literal, TypedDict",
+        "",
+        "from palavra.data.forms import Data",
     ]
     for name, command in CLASSES.items():
         said = f'    """Options of `palavra.{command.replace(" ", "_")}`."""'
@@ -54,7 +57,9 @@ def python_type(each: Declared) -> Iterator[str]:
         elif member is not type(None):
             yield member.__name__
     if each.option.path:
-        yield "Path"
+        yield "PathLike[str]"
+    if each.argument in EXAMPLES:
+        yield "Data"
 
 
 def page(text: str) -> str:

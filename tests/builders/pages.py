@@ -51,7 +51,7 @@ def shorten(line: str) -> list[str]:
     match kept[0]:
         case "pretrain":
             return [*kept, "--steps", "2", "--set", "train.threads=1"]
-        case "finetune":
+        case "finetune" | "learning-curve":
             return [*kept, "--steps", "2"]
         case "sweep":
             return [*kept, "--trials", "2", "--set", "train.steps=2"]

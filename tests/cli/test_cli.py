@@ -18,8 +18,6 @@ from builders.commands import Ask
 GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
 COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill",
             "generate", "score", "compare-pairs", "embed", "predict", "report", "options", "demo")  # fmt: skip
-PUBLIC = ["PalavraError", "build_finetune_recipe", "build_recipe", "evaluate", "finetune", "load", "options",
-          "plan", "prepare", "pretrain", "sweep", "tokenizer_train"]  # fmt: skip
 
 
 def palavra(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -40,16 +38,6 @@ def helps() -> Iterator[str]:
 
 def test_the_help_is_the_golden_one() -> None:
     assert "\n".join(helps()) == GOLDEN.read_text(encoding="utf-8")
-
-
-def test_public_names_are_frozen() -> None:
-    import palavra as package
-
-    assert sorted(package.__all__) == PUBLIC
-    for name in PUBLIC:
-        assert getattr(package, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        package.nothing  # noqa: B018
 
 
 @pytest.fixture(scope="module")

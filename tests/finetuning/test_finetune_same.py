@@ -28,7 +28,8 @@ def finetune(folder: Path, reviews: Path, kind: Any = "classification", **change
         "learning_rate": 1e-3,
         **changes,
     }
-    return palavra.finetune(kind, reviews / "train.csv", set=FAST, **options)
+    found: FineTuned | RepeatedRuns = palavra.finetune(kind, reviews / "train.csv", set=FAST, **options)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,13 @@ def test_a_run_is_resumed_with_what_it_was_begun_with_or_without(
     begun: Path, pretrained: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = []
-    monkeypatch.setattr(api_finetune, "resume_finetuning", lambda out, *more: resumed.append(out))
+
+    def noted(out: Path, *more: object) -> FineTuned:
+        resumed.append(out)
+        numbers = {"steps": 0, "seconds": 0.0, "examples_per_second": 0.0}
+        return FineTuned(directory=out, report=out / "report.html", scores={}, stopped=None, **numbers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(api_finetune, "resume_finetuning", noted)
     palavra.finetune(out=begun, resume=True)
     palavra.finetune("classification", reviews / "train.csv", out=begun, resume=True, set=("train.steps=9",))
     monkeypatch.chdir(reviews)

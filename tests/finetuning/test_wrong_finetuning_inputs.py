@@ -96,4 +96,4 @@ def test_two_tasks_of_one_name_are_refused(pretrained: Path, reviews: Path) -> N
 
 def test_a_kind_that_is_none_is_refused(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     with pytest.raises(PalavraError, match=r"^'clasification' is no kind of task: use classification, [^\n]*$"):
-        finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[arg-type]
+        finetune("clasification", reviews / "train.csv", model=pretrained / "bert", out=tmp_path)  # type: ignore[call-overload]

@@ -60,7 +60,7 @@ def test_a_run_validates_on_a_part_and_ends_with_all() -> None:
     seen: list[EvalSet] = []
 
     def evaluate(model: Any, held_out: EvalSet, *others: Any, **options: Any) -> None:
-        assert options["limit"] is None
+        assert options.get("limit") is None
         seen.append(held_out)
 
     job: Any = SimpleNamespace(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders.evaluation import evaluate
 from builders.models import CLS, SEP, Shelf, build_model, layout_of, model_config, vocabulary
 from builders.pretraining import keep_only_checkpoint, metrics_of, mixed_run
 from hypothesis import given
@@ -149,7 +150,7 @@ def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: 
     model, folder = build_model(model_config(vocab_size=tokenizer.vocab_size, context=32)), tmp_path / "m"
     save_model(model, folder, {"pretraining_objective": "causal+masked"})
     tokenizer.save(folder)
-    cut, sliding = (palavra.evaluate(folder, text, device="cpu", sliding=value) for value in (None, True))
+    cut, sliding = (evaluate(folder, text, device="cpu", sliding=value) for value in (None, True))
     assert cut.masked == sliding.masked
     assert cut.beside["causal"].tokens == sliding.beside["causal"].tokens
     assert (cut.beside["causal"].sliding, sliding.beside["causal"].sliding) == (False, True)
@@ -158,7 +159,7 @@ def test_an_evaluation_may_slide_over_what_is_read_from_left_to_right(tmp_path: 
     with pytest.raises(
         PalavraError, match=r"sliding=True means nothing here: .* has not learned to predict next tokens"
     ):
-        palavra.evaluate(folder, text, device="cpu", sliding=True)
+        evaluate(folder, text, device="cpu", sliding=True)
 
 
 # Whole runs
@@ -213,7 +214,7 @@ def test_what_comes_out_is_an_encoder_that_has_learned_both(corpus: Path, tmp_pa
 
 def evaluated(out: Path, written: dict[str, Any]) -> Any:
     """What `palavra.evaluate` finds in a run's own folder, which is what its run wrote down."""
-    found = palavra.evaluate(out, device="cpu")
+    found = evaluate(out, device="cpu")
     for name, part in written.items():
         again = found.to_json()[name]
         assert set(again) == set(part)

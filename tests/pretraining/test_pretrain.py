@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders.evaluation import evaluate
 from builders.pretraining import keep_only_checkpoint, metrics_of
 
 import palavra
 from palavra.errors import PalavraError
 from palavra.log import Log
 from palavra.pretraining.plan import resolve as planning
-from palavra.pretraining.run import Finished
+from palavra.pretraining.run import Finished, resume_pretraining
 from palavra.report import write_report
 from palavra.run_records import PretrainingRun
 from palavra.training import checkpoint as checkpoints
@@ -131,11 +132,11 @@ def test_embeddings_pool_their_tokens(finished: Path) -> None:
 
 
 def test_evaluation_is_the_same_every_time(finished: Path, corpus: Path) -> None:
-    first, second = palavra.evaluate(finished, device="cpu"), palavra.evaluate(finished, device="cpu")
+    first, second = evaluate(finished, device="cpu"), evaluate(finished, device="cpu")
     assert first == second
     assert first.bands
     assert sum(band.tokens for band in first.bands) == first.tokens
-    on_file = palavra.evaluate(finished, corpus, documents="line", device="cpu")
+    on_file = evaluate(finished, corpus, documents="line", device="cpu")
     assert on_file.tokens > first.tokens
     assert on_file.perplexity == pytest.approx(np.exp(on_file.loss))
 
@@ -224,7 +225,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(corpus: Path, tmp_pa
         def line(self, text: str, style: str = "") -> None:
             log.append(text)
 
-    palavra.pretrain(out=out, resume=True, log=Kept(quiet=True))
+    resume_pretraining(out, (), Kept(quiet=True))
     assert any("step-12 is damaged" in line for line in log)
     assert any("resuming at step 10" in line or "resuming at step 8" in line for line in log)
     assert (out / "model.safetensors").read_bytes() == expected

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders.commands import Ask
+from builders.evaluation import evaluate
 from builders.models import model_config
 from builders.pretraining import keep_only_checkpoint, metrics_of
 
@@ -108,12 +109,12 @@ def test_examples_go_on_with_beginnings_of_held_out_texts(finished: Path) -> Non
 
 
 def test_the_evaluation_of_a_run_is_the_one_of_its_directory(finished: Path, corpus: Path) -> None:
-    written, found = read(finished / "evaluation.json"), palavra.evaluate(finished, device="cpu")
+    written, found = read(finished / "evaluation.json"), evaluate(finished, device="cpu")
     assert {"loss", "perplexity", "perplexity_per_word", "bits_per_byte", "tokens", "sliding"} == set(written)
     assert found.to_json() == pytest.approx(written, rel=1e-5)
     last = metrics_of(finished)
     assert found.loss == pytest.approx(min(line["loss"] for line in last if line["kind"] == "valid"), rel=1e-5)
-    on_file = palavra.evaluate(finished, corpus, documents="line", device="cpu")
+    on_file = evaluate(finished, corpus, documents="line", device="cpu")
     text = corpus.read_text(encoding="utf-8")
     nats = on_file.loss * on_file.tokens
     assert on_file.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.replace("\n", "").encode()))
@@ -123,7 +124,7 @@ def test_the_evaluation_of_a_run_is_the_one_of_its_directory(finished: Path, cor
 def test_sliding_windows_read_long_documents_better(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text(" ".join(LINES[::7]), encoding="utf-8")
-    cut, sliding = (palavra.evaluate(finished, path, device="cpu", sliding=value) for value in (None, True))
+    cut, sliding = (evaluate(finished, path, device="cpu", sliding=value) for value in (None, True))
     assert (cut.sliding, sliding.sliding) == (False, True)
     assert cut.tokens == sliding.tokens
     assert cut.loss != sliding.loss

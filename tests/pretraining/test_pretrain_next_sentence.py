@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders.evaluation import evaluate
 from builders.pretraining import keep_only_checkpoint, metrics_of
 
 import palavra
@@ -51,7 +52,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
     assert evaluation["next_sentence"]["pairs"] > 5
     assert evaluation["next_sentence"]["exchanged"] == pytest.approx(0.5, abs=0.2)
     assert {"corruption", "accuracy"} <= set(evaluation["masked"])
-    found = palavra.evaluate(out, device="cpu")
+    found = evaluate(out, device="cpu")
     assert found.to_json()["next_sentence"] == pytest.approx(evaluation["next_sentence"], rel=1e-4)
     assert found.to_json()["masked"]["loss"] == pytest.approx(evaluation["masked"]["loss"], rel=1e-4)
     assert found.lines().count("next sentence") == 1
@@ -68,7 +69,7 @@ def test_a_run_has_both_heads_and_resumes_bit_for_bit(corpus: Path, tmp_path: Pa
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(out / name, tmp_path / "masked")
     shutil.copytree(out / "data", tmp_path / "masked" / "data")
-    assert palavra.evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
+    assert evaluate(tmp_path / "masked", device="cpu").lines() == found.masked.lines()
     ours = palavra.load(out, kind="masked", device="cpu")
     ids = torch.tensor(
         [[ours.tokenizer.cls_id, *ours.tokenizer.encode_prompt("O gato [MASK] o gato."), ours.tokenizer.sep_id]]

@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 
 import palavra
 from palavra import config
-from palavra.api import finetune, pretrain
+from palavra.api import finetune, pretrain, sweep
 from palavra.cli import app
 from palavra.config import override
 from palavra.errors import PalavraError
-from palavra.experiments import sweep
 from palavra.option import Command, Declared, choices_of, members, misapplied, value_of
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.recipe.finetuning_options import build_finetune_recipe, override_recipe

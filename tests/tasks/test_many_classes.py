@@ -43,7 +43,7 @@ def test_predictions_are_made_a_bounded_number_of_probabilities_at_a_time(
     assert sum(held) == 7 * 3
     assert held == [6, 6, 6, 3] if overflow == "truncate" else max(held) <= 6
     for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys()
+        assert one.to_json().keys() == other.to_json().keys()
         assert one["label"] == other["label"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
         assert [best["label"] for best in one["best"]] == [best["label"] for best in other["best"]]

@@ -139,7 +139,7 @@ def test_a_model_from_elsewhere_refuses_when_asked(tmp_path: Path) -> None:
     WORDPIECE.save(tmp_path, context=64, segments=True)
     plain = FineTunedModel.load(tmp_path)
     asked = [{"question": one.question, "context": one.context} for one in QUESTIONS]
-    assert all(one["answer"] and "no_answer_probability" not in one for one in plain.predict(asked))
+    assert all(one["answer"] and "no_answer_probability" not in one for one in plain.predict(asked).to_json())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AnswerOutput, "predictions", None)  # scores alone need none
         before = plain.score(QUESTIONS)

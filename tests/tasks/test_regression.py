@@ -32,6 +32,7 @@ from torch import nn
 
 from palavra.api.evaluate import TaskEvaluation
 from palavra.errors import PalavraError
+from palavra.inference.predictions import Predictions, ValuePrediction
 from palavra.metrics.scores import Scores
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tasks.text_examples import TextExample
@@ -239,10 +240,11 @@ def test_an_evaluation_tells_each_of_several_targets_in_its_own_units(tmp_path: 
         {"name": "price", "mse": 9.0, "rmse": 3.0, "r2": 0.5},
     ]
     scores = Scores(main="pearson", values={"mse": 6.5}, examples=2, details={"per_target": rows}, statistics=())
-    lines = TaskEvaluation(task="t", scores=scores, predictions=[{}, {}]).lines()
+    lines = TaskEvaluation(task="t", scores=scores, predictions=Predictions([ValuePrediction(value=1.0)] * 2)).lines()
     assert [line.split() for line in lines[1:3]] == [
         ["stars", "mse", "4.0000,", "rmse", "2.0000"], ["price", "mse", "9.0000,", "rmse", "3.0000,", "r2", "0.5000"],
     ]  # fmt: skip
     assert lines[3:] == ["means of 2 targets:", f"{'mse':<19} 6.5000"]
     alone = replace(scores, details={"per_target": rows[:1]})
-    assert len(TaskEvaluation(task="t", scores=alone, predictions=[{}]).lines()) == 2
+    one = Predictions([ValuePrediction(value=1.0)])
+    assert len(TaskEvaluation(task="t", scores=alone, predictions=one).lines()) == 2

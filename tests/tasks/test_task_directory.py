@@ -132,7 +132,7 @@ def test_we_give_the_logits_of_transformers(
     ours = logits_of(loaded.model, name, task, loaded.tokenizer)
     np.testing.assert_allclose(comparable(theirs(tmp_path, task)[1], task), comparable(ours, task), atol=1e-4)
     assert np.ptp(ours) > 0.05
-    prediction = loaded.predict(TEXTS[0])[0]
+    prediction = loaded.predict(TEXTS[0]).to_json()
     assert ("value" in prediction) is (problem == "regression")
     # And back: what we save of it, transformers reads again.
     again = tmp_path / "again"
@@ -227,4 +227,4 @@ def test_predictions_keep_the_order_of_their_inputs(
     wanted = [" ".join(TEXTS[: 1 + n % 4]) for n in range(9)]
     together = loaded.predict(wanted)
     for text, prediction in zip(wanted, together, strict=True):
-        assert loaded.predict(text)[0]["probability"] == pytest.approx(prediction["probability"], abs=1e-5)
+        assert loaded.predict(text)["probability"] == pytest.approx(prediction["probability"], abs=1e-5)

@@ -14,6 +14,7 @@ from builders.tasks import calibrated, choices_of, classification_of, fit, from_
 from scipy.special import expit, log_softmax, softmax
 
 from palavra.inference.finetuned import FineTunedModel
+from palavra.inference.predictions import Predictions
 from palavra.metrics.calibration import fit_label_temperature
 from palavra.model.compute import choose_compute
 from palavra.model.config import OutputConfig
@@ -41,8 +42,8 @@ def sentence_of(words: tuple[str, ...], labels: list[str]) -> TaggedSentence:
     return TaggedSentence(words=words, labels=tuple(labels), where="t:1", text=" ".join(words), spans=spans)
 
 
-def best(predictions: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [{one["label"]: one["probability"] for one in of["best"]} for of in predictions]
+def best(predictions: Predictions) -> list[dict[str, float]]:
+    return [{one["label"]: one["probability"] for one in of["best"]} for of in predictions.to_json()]
 
 
 @pytest.mark.parametrize("task", [SINGLE, SETS], ids=["single", "several"])

@@ -13,6 +13,7 @@ from builders.pretraining import TINY
 
 import palavra
 from palavra.log import Log
+from palavra.pretraining.run import run_pretraining
 from palavra.training import checkpoint as checkpoints
 from palavra.training import saving
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
@@ -44,7 +45,8 @@ def run(corpus: Path, out: Path, *extra: str) -> list[str]:
     """A run of twelve steps, saved at 4, 8 and 12; what it said."""
     log = Kept()
     settings = (*TINY, "train.eval_every=100", *extra)
-    palavra.pretrain(corpus, out=out, steps=12, documents="line", vocab_size=300, set=settings, log=log)
+    recipe = palavra.build_recipe([corpus], steps=12, documents="line", vocab_size=300, set=settings)
+    run_pretraining(recipe, out, log)
     return log.lines
 
 
@@ -65,7 +67,7 @@ def test_a_run_without_any_checkpoint_stops_at_the_first_that_is_refused(
 ) -> None:
     refuse(monkeypatch, 4, 8, 12)
     with pytest.raises(
-        CheckpointError, match=r"step 4 was not written .*there is no earlier one: make room.*--resume"
+        CheckpointError, match=r"step 4 was not written .*there is no earlier one: make room.*resume=True"
     ) as said:
         run(corpus, tmp_path / "m")
     assert said.value.exit_code == 1

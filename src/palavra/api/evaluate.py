@@ -1,13 +1,16 @@
 """Evaluate any model: on text, or on labelled examples."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
+from palavra.api.data import Source, columns_in_memory, examples_of, source_of, text_sources
 from palavra.config import without_none
 from palavra.data.config import DocumentUnit, SourceConfig
+from palavra.data.memory import MemorySource
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
@@ -17,6 +20,8 @@ from palavra.inference.evaluation import EvalSet, EvaluationResult
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
+from palavra.inference.predictions import Predictions, prediction_of
+from palavra.inference.results import html_table
 from palavra.log import Log
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
@@ -26,13 +31,15 @@ from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
-from palavra.tasks.task import Prediction
 from palavra.typed_json import to_json
 
 
 def evaluate(
-    model: str | Path,
-    *sources: str | Path,
+    model: str | PathLike[str],
+    *sources: Source,
+    texts: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
+    text_pairs: Iterable[tuple[str, str]] | None = None,
     column: str | None = None,
     documents: DocumentUnit | None = None,
     encoding: str | None = None,
@@ -43,15 +50,16 @@ def evaluate(
     predictions: str | Path | None = None,
     sliding: bool | None = None,
     device: str = "auto",
-    log: Log | None = None,
+    quiet: bool = False,
     **columns: Unpack[LabelledColumns],
-) -> Any:
-    """How good a model is: an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`, as it is.
+) -> "EvaluationResult | TaskEvaluation":
+    """Evaluate a model: return an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`.
 
-    A masked model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
+    Sources are files or data in memory, as for `pretrain` and, where the model is fine-tuned, `finetune`. A masked
+    model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
     held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
     its own. A causal model: the same text, as perplexity and bits per byte. With `sliding`, where next tokens are
-    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on a file of
+    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on
     labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
     `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
     several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
@@ -62,17 +70,21 @@ def evaluate(
         "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
         **columns,
     }  # fmt: skip
-    if is_task_directory(Path(model)):
-        if len(sources) != 1:
+    model = Path(model)
+    if is_task_directory(model):
+        examples = examples_of(texts, labels, text_pairs) if labels is not None else texts
+        given = [*sources, *([] if examples is None else [examples])]
+        if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, sources[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
+            model, given[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
             articles=articles, predictions=predictions, device=device, **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
+    found, column = text_sources(sources, texts, column)
     with_columns = without_none(column=column, documents=documents, encoding=encoding)
-    return _evaluate_text(model, sources, with_columns, sliding, device, log or Log(quiet=True))
+    return _evaluate_text(model, found, with_columns, sliding, device, Log(quiet=quiet))
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -83,7 +95,7 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _evaluate_text(
-    model: str | Path, sources: Sequence[str | Path], with_columns: dict[str, Any], sliding: bool | None, device: str,
+    model: Path, sources: Sequence[str], with_columns: dict[str, Any], sliding: bool | None, device: str,
     log: Log,
 ) -> EvaluationResult:  # fmt: skip
     loaded = load(model, device=device)
@@ -96,7 +108,7 @@ def _evaluate_text(
     tokenizer = loaded.tokenizer
     counts = None
     if sources:
-        source = replace(SourceConfig(sources=tuple(str(s) for s in sources)), **with_columns)
+        source = replace(SourceConfig(sources=tuple(sources)), **with_columns)
         held_out: Any = in_memory(source, tokenizer, log)
     else:
         folder = Path(model) / "data"
@@ -117,12 +129,12 @@ class TaskEvaluation:
 
     task: str
     scores: Scores
-    predictions: list[Prediction]
+    predictions: Predictions
 
     @property
     def truncated(self) -> int:
         """How many examples were longer than what the model reads."""
-        return sum("truncated" in one for one in self.predictions)
+        return sum(one.truncated for one in self.predictions)
 
     def lines(self) -> list[str]:
         """As people read it."""
@@ -153,14 +165,17 @@ class TaskEvaluation:
         )
         return f"{name.replace('_', ' '):<19} {value:.4f}{between}"
 
+    def _repr_html_(self) -> str:
+        return html_table([self.scores.values])
+
     def to_json(self) -> dict[str, Any]:
-        """The scores as JSON."""
+        """Return the scores as JSON."""
         return {"task": self.task, "truncated": self.truncated, **to_json(split_scores(self.scores))}
 
 
 def evaluate_task(
-    model: str | Path,
-    data: str | Path,
+    model: Path,
+    data: Source,
     *,
     task: str | None = None,
     predictions: str | Path | None = None,
@@ -178,10 +193,13 @@ def evaluate_task(
     those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
-    name, _ = loaded.task(task)
+    source = source_of("data", data)
+    name, chosen = loaded.task(task)
+    if isinstance(source, MemorySource):
+        columns = {**columns, **columns_in_memory(chosen.spec, source, columns)}
     reader = loaded.reader(name, encoding=encoding, separator=separator, **columns)
-    reader.check_columns(without_none(**columns), [str(data)])
-    examples = reader.read(str(data))
+    reader.check_columns(without_none(**columns), [source])
+    examples = reader.read(source)
     scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
     if predictions is not None:
         lines = [
@@ -189,4 +207,4 @@ def evaluate_task(
             for example, one in zip(examples, found, strict=True)
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
-    return TaskEvaluation(task=name, scores=scores, predictions=found)
+    return TaskEvaluation(task=name, scores=scores, predictions=Predictions(map(prediction_of, found)))

@@ -1,76 +1,170 @@
-"""The Python functions of labelled tasks, with the names of the commands."""
+"""Fine-tune a pretrained model on labelled examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack, cast, overload
 
 from palavra import config as configuration
+from palavra.api.data import Source, example_sources, examples_of, kept_in
+from palavra.api.results import FineTunedRun, FineTunedRuns, Folder
+from palavra.data.memory import MemorySource
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import RepeatedRuns, run_folds, run_seeds
+from palavra.experiments.repeat import run_folds, run_seeds
 from palavra.experiments.runs import Repetition
-from palavra.finetuning.run import FineTuned, resume_finetuning, run_finetuning
+from palavra.finetuning.run import resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
 from palavra.option import does_not_apply
-from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import (
-    Kind,
-    _tasks,
-    build_finetune_recipe,
-)
+from palavra.recipe.finetuning import FinetuneRecipe
+from palavra.recipe.finetuning_options import Kind, _tasks, build_finetune_recipe
 from palavra.recipe.typed_options import FinetuneOptions
 from palavra.training.run_directory import RunDirectory
 
 
+@overload
 def finetune(
     kind: Kind | None = None,
-    train: str | Path | None = None,
+    train: Source | None = None,
     *,
-    out: str | Path,
+    texts: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
+    text_pairs: Iterable[tuple[str, str]] | None = None,
+    out: str | PathLike[str] | None = None,
+    seeds: Literal[1] = 1,
+    folds: None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Unpack[FinetuneOptions],
+) -> FineTunedRun: ...
+
+
+@overload
+def finetune(
+    kind: Kind | None = None,
+    train: Source | None = None,
+    *,
+    texts: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
+    text_pairs: Iterable[tuple[str, str]] | None = None,
+    out: str | PathLike[str] | None = None,
     seeds: int = 1,
     folds: int | None = None,
     recipe: str | Path | None = None,
     set: Sequence[str] = (),
     resume: bool = False,
-    log: Log | None = None,
+    quiet: bool = False,
     **options: Unpack[FinetuneOptions],
-) -> FineTuned | RepeatedRuns:
-    """Fine-tune a pretrained model to labelled examples and leave a finished model directory in `out`.
+) -> FineTunedRun | FineTunedRuns: ...
 
-    `kind` and `train` as in `build_finetune_recipe`; `recipe` is a TOML file, which the options and then `set`
-    ("key=value") change; `palavra.options("finetune")` lists both. With `seeds` above 1 the run is repeated with that
-    many seeds, with `folds` the training examples are cross-validated; both report mean and interval, and `out` holds
-    the best of the models. With `resume` an interrupted run resumes exactly, with its own recipe (only `set` changes
-    it): `kind`, `train` and the options may be left out, and have to be the run's own where they are given.
-    Raises PalavraError for wrong input, Interrupted after a signal, Diverged when the loss is lost.
+
+def finetune(
+    kind: Kind | None = None,
+    train: Source | None = None,
+    *,
+    texts: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
+    text_pairs: Iterable[tuple[str, str]] | None = None,
+    out: str | PathLike[str] | None = None,
+    seeds: int = 1,
+    folds: int | None = None,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Unpack[FinetuneOptions],
+) -> FineTunedRun | FineTunedRuns:
+    """Fine-tune a pretrained model on labelled examples and return the finished run, which lies in the folder `out`.
+
+    `train`, and the options `valid` and `test`, are files of labelled examples, "hf://dataset[/config]:split", or data
+    in memory: dicts, data frames, Arrow tables, data sets; instead of `train`, `texts` or `text_pairs` may be given
+    with their `labels`. Data in memory say themselves which column is the text and which the label, where only one can
+    be meant; `text` and `label` name others. The run keeps them in its folder `data`. Without `out` the run lives in a
+    temporary folder, which `save` keeps.
+
+    `recipe` is a TOML file, which the options and then `set` ("key=value") change; `palavra.options("finetune")` lists
+    both. With `seeds` above 1 the run is repeated with as many seeds, with `folds` the training examples are
+    cross-validated; both report mean and interval, and `out` holds the best of the models. With `resume` an interrupted
+    run resumes exactly, with its own recipe (only `set` changes it): `kind`, `train` and the options may be left out,
+    and have to be the run's own where they are given. `quiet` suppresses progress output. Raises PalavraError for wrong
+    input, Interrupted after a signal, Diverged if the loss diverges.
     """
-    log = log or Log(quiet=True)
-    target = Path(out)
+    _check_repetition(seeds, folds, options.get("valid_fraction") is not None)
+    if resume and out is None:
+        raise PalavraError("--out is missing: name the folder of the run to resume")
+    log = Log(quiet=quiet)
+    examples = train if train is not None else examples_of(texts, labels, text_pairs)
+    with Folder(out) as folder:
+        path = folder.path
+        given = GivenExamples(kind, examples, options, path)
+        if resume and seeds == 1 and folds is None:
+            kept = given.kept(resume=True)
+            began_with = kept.pop("train", None)
+            _check_same(path, kind, began_with, recipe, cast(FinetuneOptions, {**given.options, **kept}))
+            return folder.result(FineTunedRun, resume_finetuning(path, tuple(set), log))
+        begun = path / "repeated.toml"
+        if resume and begun.exists() and not (kind or examples or recipe or set or given.options):
+            made = configuration.from_toml(Repetition, begun).recipe
+        else:
+            made = given.recipe(recipe, set, resume=resume)
+        if folds is not None:
+            return folder.result(FineTunedRuns, run_folds(made, folds, path, resume, log))
+        if seeds > 1:
+            return folder.result(FineTunedRuns, run_seeds(made, seeds, path, resume, log))
+        return folder.result(FineTunedRun, run_finetuning(made, path, log))
+
+
+def _check_repetition(seeds: int, folds: int | None, valid_fraction: bool) -> None:
+    """Raise PalavraError for seeds and folds that do not go together, or with other options."""
     if seeds < 1:
         raise PalavraError(f"--seeds is {seeds}: it must be at least 1")
-    if folds is not None and options.get("valid_fraction") is not None:
+    if folds is not None and valid_fraction:
         raise PalavraError("--valid-fraction would not be read, for --folds holds out by itself: leave one of them out")
     if seeds > 1 and folds is not None:
         raise PalavraError("give one of --seeds and --folds: each repeats the run in its own way")
-    if resume and seeds == 1 and folds is None:
-        _check_same(target, kind, train, recipe, options)
-        return resume_finetuning(target, tuple(set), log)
-    begun = target / "repeated.toml"
-    given = any(value not in (None, ()) for value in (kind, train, recipe, set, *options.values()))
-    if resume and begun.exists() and not given:
-        made = configuration.from_toml(Repetition, begun).recipe
-    else:
-        made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
-    if folds is not None:
-        return run_folds(made, folds, target, resume, log)
-    if seeds > 1:
-        return run_seeds(made, seeds, target, resume, log)
-    return run_finetuning(made, target, log)
+
+
+class GivenExamples:
+    """The examples that a function of fine-tuning was given, and the options with the columns that they say."""
+
+    def __init__(self, kind: Kind | None, train: Source | None, options: FinetuneOptions, folder: Path):
+        self._kind, self._folder = kind, folder
+        self.options: FinetuneOptions = cast(
+            FinetuneOptions, {name: value for name, value in options.items() if value is not None}
+        )
+        sources: dict[str, Source | None] = {
+            "train": train, "valid": self.options.pop("valid", None), "test": self.options.pop("test", None)
+        }  # fmt: skip
+        spill = None if all(isinstance(source, str | PathLike | None) for source in sources.values()) else folder
+        if spill is not None:
+            spill.mkdir(parents=True, exist_ok=True)
+        self._sources, columns = example_sources(sources, kind, dict(self.options), spill)
+        self.options = cast(FinetuneOptions, {**self.options, **columns})
+
+    def kept(self, *, resume: bool) -> dict[str, str]:
+        """Return the sources by name, those in memory kept in the run. Raises PalavraError where they would replace
+        those of another run, or a run to resume was begun with others."""
+        return kept_in(self._folder, self._sources, resume=resume)
+
+    def recipe(self, recipe: str | Path | None, set: Sequence[str], *, resume: bool = False) -> FinetuneRecipe:
+        """Return the recipe of a run on the examples."""
+        named = {name: str(source) for name, source in self._sources.items()}
+        train = named.pop("train", None)
+        options = cast(FinetuneOptions, {**self.options, **named})
+        made = build_finetune_recipe(self._kind, train, recipe=recipe, set=set, **options)
+        if not any(isinstance(source, MemorySource) for source in self._sources.values()):
+            return made
+        kept = self.kept(resume=resume)
+        (task,) = made.tasks
+        valid, test = (kept.get(name, getattr(task, name)) for name in ("valid", "test"))
+        return replace(made, tasks=(replace(task, train=kept.get("train", task.train), valid=valid, test=test),))
 
 
 def _check_same(
-    out: Path, kind: Kind | None, train: str | Path | None, recipe: str | Path | None, options: FinetuneOptions
+    out: Path, kind: Kind | None, train: str | None, recipe: str | Path | None, options: FinetuneOptions
 ) -> None:
     """Raise PalavraError where what is given is not what the run in `out` was begun with."""
     run = RunDirectory(out)

@@ -1,68 +1,80 @@
-"""The Python functions that say the same things, with the same names, as the commands."""
+"""Pretrain a language model on text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
-from palavra.data.shards import Manifest
+from palavra.api.data import Source, text_sources
+from palavra.api.results import Folder, PretrainedRun
+from palavra.errors import PalavraError
 from palavra.log import Log
-from palavra.pretraining.corpus import prepare_shards, train_tokenizer
 from palavra.pretraining.plan.dry_run import PretrainingPlan, plan_pretraining
-from palavra.pretraining.run import Finished, resume_pretraining, run_pretraining
-from palavra.recipe.options import with_options
+from palavra.pretraining.run import resume_pretraining, run_pretraining
+from palavra.recipe.pretraining import Recipe
 from palavra.recipe.pretraining_options import build_recipe
-from palavra.recipe.typed_options import PrepareOptions, PretrainOptions, TokenizerOptions
-from palavra.tokenizer import Tokenizer
+from palavra.recipe.typed_options import PretrainOptions
+from palavra.training.run_directory import RunDirectory
 
 
 def pretrain(
-    *sources: str | Path,
-    out: str | Path,
-    recipe: str | Path | None = None,
+    *sources: Source,
+    texts: Iterable[str] | None = None,
+    out: str | PathLike[str] | None = None,
+    recipe: str | PathLike[str] | None = None,
     set: Sequence[str] = (),
     resume: bool = False,
-    log: Log | None = None,
+    quiet: bool = False,
     **options: Unpack[PretrainOptions],
-) -> Finished:
-    """Pretrain a language model on text and leave a finished model directory in `out`.
+) -> PretrainedRun:
+    """Pretrain a language model on text and return the finished run, which lies in the folder `out`.
 
-    `sources` are files, folders, globs or "hf://dataset[/config]:split"; `recipe` is a TOML file, which the options and
-    then `set` ("key=value") change; `palavra.options("pretrain")` lists both. With `resume` an interrupted run in `out`
-    resumes exactly, with its own recipe (only `set` changes it). Raises PalavraError for wrong input, Interrupted after
-    a signal, Diverged when the loss is lost.
+    `sources` are files, folders, globs, "hf://dataset[/config]:split", or data in memory: texts, dicts, generators,
+    data frames, Arrow tables, data sets; `texts` are further texts. What can be read only once is spilled to disk, so
+    that memory stays bounded. Without `out` the run lives in a temporary folder, which `save` keeps.
+
+    `recipe` is a TOML file, which the options and then `set` ("key=value") change; `palavra.options("pretrain")` lists
+    both. With `resume` an interrupted run in `out` resumes exactly, with its own recipe (only `set` changes it).
+    `quiet` suppresses progress output. Raises PalavraError for wrong input, Interrupted after a signal, Diverged if the
+    loss diverges.
     """
-    log = log or Log(quiet=True)
+    log = Log(quiet=quiet)
     if resume:
+        if out is None:
+            raise PalavraError("--out is missing: name the folder of the run to resume")
         extra = sorted(key for key, value in {"recipe": recipe, **options}.items() if value is not None)
-        if sources or extra:
-            ignored = ", ".join([*(["the text"] if sources else []), *extra])
+        if sources or texts is not None or extra:
+            ignored = ", ".join([*(["the text"] if sources or texts is not None else []), *extra])
             log.warn(f"--resume goes on with the recipe in {out}: {ignored} given here changes nothing")
-        return resume_pretraining(Path(out), tuple(set), log)
-    return run_pretraining(build_recipe(sources, recipe=recipe, set=set, **options), Path(out), log)
+        return Folder(out).result(PretrainedRun, resume_pretraining(Path(out), tuple(set), log))
+    with Folder(out) as folder:
+        RunDirectory(folder.path).check_free()
+        made = _recipe(sources, texts, recipe, set, options, folder.path)
+        return folder.result(PretrainedRun, run_pretraining(made, folder.path, log))
 
 
 def plan(
-    *sources: str | Path, recipe: str | Path | None = None, set: Sequence[str] = (), **options: Unpack[PretrainOptions]
+    *sources: Source,
+    texts: Iterable[str] | None = None,
+    recipe: str | PathLike[str] | None = None,
+    set: Sequence[str] = (),
+    **options: Unpack[PretrainOptions],
 ) -> PretrainingPlan:
     """Return what `pretrain` with the same arguments would do: a dry run."""
-    return plan_pretraining(build_recipe(sources, recipe=recipe, set=set, **options))
+    return plan_pretraining(_recipe(sources, texts, recipe, set, options, None))
 
 
-def tokenizer_train(
-    *sources: str | Path, out: str | Path, log: Log | None = None, **options: Unpack[TokenizerOptions]
-) -> Tokenizer:
-    """Train a tokenizer on text and save it in the folder `out`."""
-    recipe = with_options(build_recipe(sources), options)
-    return train_tokenizer(recipe.data, recipe.tokenizer, Path(out), log or Log(quiet=True))
-
-
-def prepare(
-    *sources: str | Path,
-    tokenizer: str | Path,
-    out: str | Path,
-    log: Log | None = None,
-    **options: Unpack[PrepareOptions],
-) -> Manifest:
-    """Tokenize text into shards in the folder `out`; resumes where a killed preparation stopped."""
-    data = with_options(build_recipe(sources), options).data
-    return prepare_shards(data, Tokenizer.load(tokenizer), Path(out), log or Log(quiet=True))
+def _recipe(
+    sources: Sequence[Source],
+    texts: Iterable[str] | None,
+    recipe: str | PathLike[str] | None,
+    set: Sequence[str],
+    options: PretrainOptions,
+    spill: Path | None,
+) -> Recipe:
+    """The recipe with its sources, those in memory among them."""
+    found, column = text_sources(sources, texts, options.get("column"), spill)
+    options = {**options, "column": column}
+    made = build_recipe(found, recipe=None if recipe is None else Path(recipe), set=set, **options)
+    return replace(made, data=replace(made.data, sources=tuple(found))) if found else made

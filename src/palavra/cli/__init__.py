@@ -1,13 +1,46 @@
 """The command line: parse, call one function, print. Results go to stdout, everything else to stderr."""
 
-from palavra.cli import evaluation, finetuning, inference, options, pretraining
+from typer.models import CommandInfo
+
+from palavra.cli import evaluation, finetuning, inference, learning_curve, options, pretraining
 from palavra.cli.app import app, main
 
-__all__ = ["app", "evaluation", "finetuning", "inference", "main", "options", "pretraining"]
+__all__ = [
+    "FUNCTIONS",
+    "app",
+    "evaluation",
+    "finetuning",
+    "inference",
+    "learning_curve",
+    "main",
+    "options",
+    "pretraining",
+]
 
-# The help lists commands in the order of a model's life.
-_ORDER = (
-    "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill", "generate", "score", "compare_pairs", "embed",
-    "predict", "report", "list_options", "demo",
-)  # fmt: skip
-app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback.__name__ if command.callback else ""))
+# The Python function of each command, in the order of a model's life, which is that of the help.
+FUNCTIONS = {
+    "prepare": "palavra.prepare",
+    "pretrain": "palavra.pretrain",
+    "finetune": "palavra.finetune",
+    "sweep": "palavra.sweep",
+    "learning-curve": "palavra.learning_curve",
+    "evaluate": "palavra.evaluate",
+    "fill": "palavra.inference.masked.MaskedModel.fill",
+    "generate": "palavra.inference.causal.CausalModel.generate",
+    "score": "palavra.inference.masked.MaskedModel.score",
+    "compare-pairs": "palavra.compare_pairs",
+    "embed": "palavra.inference.masked.MaskedModel.embed",
+    "predict": "palavra.inference.finetuned.FineTunedModel.predict",
+    "report": "palavra.write_report",
+    "options": "palavra.options",
+    "demo": "palavra.demo.run_demo",
+    "tokenizer train": "palavra.tokenizer_train",
+}
+
+
+def _place(command: CommandInfo) -> int:
+    called = command.callback.__name__ if command.callback else ""
+    return list(FUNCTIONS).index(command.name or called.replace("_", "-"))
+
+
+app.registered_commands.sort(key=_place)

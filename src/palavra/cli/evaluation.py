@@ -38,11 +38,10 @@ def evaluate(
 ) -> None:
     """Evaluate a model: on masked words (15%, fixed seed), next words, or labelled examples."""
     from palavra.api.evaluate import evaluate as evaluate_model
-    from palavra.log import Log
 
     found = evaluate_model(
         model, *(sources or ()), task=task, predictions=predictions, sliding=sliding or None, device=device,
-        log=Log(quiet=quiet), **options,
+        quiet=quiet, **options,
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())
@@ -70,21 +69,12 @@ def compare_pairs(
     as_json: Json = False,
 ) -> None:
     """Measure accuracy on minimal pairs, by phenomenon."""
-    from palavra.inference.causal import CausalModel
-    from palavra.inference.loading import load
-    from palavra.inference.masked import MaskedModel
-    from palavra.inference.minimal_pairs import compare_pairs as compare
-    from palavra.inference.minimal_pairs import read_pairs
-    from palavra.inference.streaming import masking_of, scorer
+    from palavra.api.compare_pairs import compare_pairs as compare
 
-    loaded = load(model, device=device)
-    loaded.check_offers("score")
-    assert isinstance(loaded, MaskedModel | CausalModel)
-    used = masking_of(loaded, masking)
-    found = compare(read_pairs(file, **options), scorer(loaded, used))
+    found = compare(model, file, masking=masking, device=device, **options)
     if as_json:
-        print_json({**vars(found), "masking": used, "phenomena": [vars(one) for one in found.phenomena]})
+        print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
         return
     for one in found.phenomena:
         typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
-    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {used})")
+    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {found.masking})")

@@ -37,13 +37,12 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained model on labelled examples: training, best weights, evaluation, report."""
     from palavra.api import finetune as api
-    from palavra.log import Log
 
     if out is None:
         raise PalavraError("--out is missing: name the folder for the finished model")
     finished = api.finetune(
         kind, train, out=out, seeds=seeds, folds=folds, recipe=recipe, set=tuple(set_ or ()), resume=resume,
-        log=Log(quiet=quiet), **options,
+        quiet=quiet, **options,
     )  # fmt: skip
     if as_json:
         print_json(finished.to_json())
@@ -78,12 +77,11 @@ def sweep(
 
     Trials are compared on the validation examples and never see the test examples. Options, --set and --recipe say what
     all trials share."""
-    from palavra.experiments import sweep as sweeping
-    from palavra.log import Log
+    from palavra.api import sweep as sweeping
 
     found = sweeping.sweep(
         kind, train, out=out, trials=trials, search=tuple(search or ()), minutes=minutes, recipe=recipe,
-        set=tuple(set_ or ()), resume=resume, log=Log(quiet=quiet), **options,
+        set=tuple(set_ or ()), resume=resume, quiet=quiet, **options,
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())

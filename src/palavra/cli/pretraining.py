@@ -21,10 +21,9 @@ def tokenizer_train(
     quiet: Quiet = False,
 ) -> None:
     """Train a tokenizer on text; transformers' AutoTokenizer loads the result."""
-    from palavra.api import pretrain as api
-    from palavra.log import Log
+    from palavra.api import tokenizer as api
 
-    api.tokenizer_train(*sources, out=out, log=Log(quiet=quiet), **options)
+    api.tokenizer_train(*sources, out=out, quiet=quiet, **options)
 
 
 @app.command()
@@ -39,10 +38,9 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Tokenize text into memory-mapped shards; run again after a kill, it resumes."""
-    from palavra.api import pretrain as api
-    from palavra.log import Log
+    from palavra.api import prepare as api
 
-    manifest = api.prepare(*sources, tokenizer=tokenizer, out=out, log=Log(quiet=quiet), **options)
+    manifest = api.prepare(*sources, tokenizer=tokenizer, out=out, quiet=quiet, **options)
     if as_json:
         print_json(manifest.summary())
 
@@ -63,7 +61,6 @@ def pretrain(
 ) -> None:
     """Pretrain a language model: tokenizer, text, training, evaluation, report, in one command."""
     from palavra.api import pretrain as api
-    from palavra.log import Log
 
     if dry_run:
         _print_plan(api.plan(*(sources or ()), recipe=recipe, set=tuple(set_ or ()), **options))
@@ -71,7 +68,7 @@ def pretrain(
     if out is None:
         raise PalavraError("--out is missing: name the folder for the finished model")
     finished = api.pretrain(
-        *(sources or ()), out=out, recipe=recipe, set=tuple(set_ or ()), resume=resume, log=Log(quiet=quiet), **options
+        *(sources or ()), out=out, recipe=recipe, set=tuple(set_ or ()), resume=resume, quiet=quiet, **options
     )
     if as_json:
         evaluation = finished.evaluation

@@ -13,14 +13,15 @@ _SAMPLE = 1000
 
 
 def text_column(source: MemorySource, *, usual: str = "text", remedy: str = "give that column alone") -> str:
-    """Return the column of the text: `usual` where there is one, else the only column of texts.
+    """Return the column of the text: `usual` where there is one, else the only column of texts that do not repeat as
+    labels do.
 
-    Raises PalavraError, with the names of the columns, where none or several hold texts.
+    Raises PalavraError, with the names of the columns, where none or several could be meant.
     """
     sample = _sample(source)
     if usual in sample or not sample:
         return usual
-    return _only(source, "text", [name for name, values in sample.items() if _are_texts(values)], sample, remedy)
+    return _only(source, "text", _texts_among(sample), sample, remedy)
 
 
 def text_and_label(source: MemorySource, text: str | None = None, label: str | None = None) -> tuple[str, str]:
@@ -34,9 +35,7 @@ def text_and_label(source: MemorySource, text: str | None = None, label: str | N
     text = text or ("text" if "text" in sample and label != "text" else None)
     label = label or ("label" if "label" in sample and text != "label" else None)
     others = {name: values for name, values in sample.items() if name not in (text, label)}
-    texts = [name for name, values in others.items() if _are_texts(values)]
-    if text is None and label is None and len(texts) > 1:
-        texts = [name for name in texts if not _are_labels(others[name])]
+    texts = _texts_among(others)
     text = text or (_only(source, "text", texts, sample, "name it with --text") if sample else "text")
     labels = [name for name in others if name != text]
     return text, label or (_only(source, "label", labels, sample, "name it with --label") if sample else "label")
@@ -55,6 +54,12 @@ def _sample(source: MemorySource) -> dict[str, list[Any]]:
         for name, value in record.items():
             columns.setdefault(name, []).extend([] if value is None else [value])
     return columns
+
+
+def _texts_among(columns: dict[str, list[Any]]) -> list[str]:
+    """The columns of texts; of several those that do not repeat as labels do."""
+    texts = [name for name, values in columns.items() if _are_texts(values)]
+    return texts if len(texts) < 2 else [name for name in texts if not _are_labels(columns[name])]
 
 
 def _are_texts(values: Sequence[Any]) -> bool:

@@ -3,18 +3,20 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
+from palavra.data.forms import ArrowStream, Data, InterchangeFrame, Record
 from palavra.errors import PalavraError
 from palavra.files import atomic_path
 
@@ -22,27 +24,6 @@ from palavra.files import atomic_path
 PREFIX = "memory://"
 # Rows of a frame that become Python values at once.
 _ROWS = 1024
-
-
-@runtime_checkable
-class ArrowStream(Protocol):
-    """A table of the Arrow PyCapsule interface, such as those of pandas, polars, pyarrow and DuckDB."""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return an Arrow stream of the rows."""
-
-
-@runtime_checkable
-class InterchangeFrame(Protocol):
-    """A data frame of the dataframe interchange protocol."""
-
-    def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> Any:
-        """Return the interchange object."""
-
-
-Record: TypeAlias = Mapping[str, object]
-# What the Python functions take beside paths: texts or records, one by one or as a table.
-Data: TypeAlias = Iterable[str] | Iterable[Record] | Mapping[str, Sequence[object]] | ArrowStream | InterchangeFrame
 
 
 class MemorySource(str):
@@ -63,8 +44,8 @@ class MemorySource(str):
         return self
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Return the records from the first on: plain Python values by column."""
-        return self._rows()
+        """Yield the records from the first on: plain Python values by column."""
+        yield from self._rows()  # and not merely return it: whoever iterates keeps the source
 
     def text_bytes(self, column: str) -> int:
         """Return how many bytes of UTF-8 the texts of a column have."""
@@ -114,7 +95,9 @@ def memory_source(name: str, data: Data, spill: Path | None = None) -> MemorySou
         file.seek(0)
         return map(json.loads, file)
 
-    return MemorySource(name, again)
+    source = MemorySource(name, again)
+    weakref.finalize(source, file.close)
+    return source
 
 
 def _once(rows: Iterator[dict[str, Any]]) -> Callable[[], Iterator[dict[str, Any]]]:
@@ -131,11 +114,11 @@ def _once(rows: Iterator[dict[str, Any]]) -> Callable[[], Iterator[dict[str, Any
 def _write(rows: Iterable[dict[str, Any]], file: Any) -> None:
     """Write rows as JSON lines; half surrogate pairs are escaped."""
     for row in rows:
-        line = json.dumps(row, ensure_ascii=False, default=str)
+        line = json.dumps(row, ensure_ascii=False)
         try:
             content = line.encode()
         except UnicodeEncodeError:
-            content = json.dumps(row, default=str).encode()
+            content = json.dumps(row).encode()
         file.write(content + b"\n")
     file.flush()
 
@@ -165,6 +148,12 @@ def together(**columns: Iterable[object]) -> Iterable[dict[str, object]]:
     return iter(rows) if any(isinstance(column, Iterator) for column in columns.values()) else rows
 
 
+def is_table(data: object) -> bool:
+    """Return whether data are a data frame, an Arrow table or a data set, rather than things one by one."""
+    named = any(hasattr(data, name) for name in ("columns", "column_names", "schema"))
+    return hasattr(data, "features") or (named and isinstance(data, ArrowStream)) or isinstance(data, InterchangeFrame)
+
+
 def rows_of(data: Data, name: str) -> Iterator[dict[str, Any]]:
     """Return the rows of data of any known form as dicts of plain values; a text is a row with the column `text`."""
     if isinstance(data, Mapping):
@@ -172,7 +161,7 @@ def rows_of(data: Data, name: str) -> Iterator[dict[str, Any]]:
     features = getattr(data, "features", None)
     if hasattr(features, "to_dict"):  # a datasets.Dataset
         return _of_dataset(cast(Iterable[Record], data), features)
-    names = getattr(data, "columns", getattr(data, "column_names", None))
+    names = getattr(data, "column_names", getattr(data, "columns", None))
     if isinstance(data, ArrowStream) and (names is not None or hasattr(data, "schema")):
         return _of_arrow(data, names, name)
     if isinstance(data, InterchangeFrame):
@@ -237,7 +226,7 @@ def _of_interchange(data: InterchangeFrame, names: Iterable[object] | None, name
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it, as far as it can: arrays as lists, NaN and other missing values as None."""
+    """Return a value as JSON has it: arrays as lists, NaN and other missing values as None, other things as text."""
     if value is None or type(value) in (str, bool, int):
         return value
     if isinstance(value, float):
@@ -254,7 +243,7 @@ def plain(value: Any) -> Any:
         return plain(value.as_py())
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be installed
         return None
-    return value.isoformat() if isinstance(value, date) else value
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def class_names(features: object) -> dict[str, list[str]]:

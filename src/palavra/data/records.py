@@ -102,7 +102,7 @@ def names_records(source: str) -> bool:
 
 def _read(source: str, encoding: str) -> Iterator[Record]:
     if isinstance(source, MemorySource):
-        return (Record(values, f"{source.name}:row {row}") for row, values in enumerate(source.records(), 1))
+        return _from_memory(source)
     if source.startswith(PREFIX):
         return _from_hub(source)
     path, kind = data_file(source, RECORD_KINDS)
@@ -112,6 +112,12 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
         return records_of_list(read_whole(path, encoding), path)
     lines = numbered_lines(path, encoding)
     return _from_json_lines(lines, path) if kind == ".jsonl" else _from_table(path, lines, tabs=kind == ".tsv")
+
+
+def _from_memory(source: MemorySource) -> Iterator[Record]:
+    for row, values in enumerate(source.records(), 1):
+        where = f"{source.name}:row {row}"
+        yield Record(checked_object(values, where), where)
 
 
 def records_of_list(text: str, path: Path) -> Iterator[Record]:

@@ -1,16 +1,14 @@
-"""sweep(): many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
+"""A sweep: many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
 prunes the trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.experiments.runs import evaluation_in, take_model, values_of
-from palavra.experiments.search_space import default_searches, read_space
-from palavra.experiments.trials import Direction, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
@@ -21,8 +19,6 @@ from palavra.log import Log
 from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
-from palavra.recipe.finetuning_options import Kind, build_finetune_recipe
-from palavra.recipe.typed_options import FinetuneOptions
 from palavra.report import write_report
 from palavra.run_records import FinetuningEvaluation, FinetuningRun, SweepTrial
 from palavra.training.run_directory import RunDirectory
@@ -30,6 +26,8 @@ from palavra.typed_json import to_json
 
 if TYPE_CHECKING:
     from optuna import Study
+
+    from palavra.experiments.trials import Trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,48 +51,21 @@ class Sweep:
         return {"model": str(found.pop("directory")), **found, "report": str(self.report)}
 
 
-def sweep(
-    kind: Kind,
-    train: str | Path,
-    *,
-    out: str | Path,
-    trials: int = 20,
-    search: Sequence[str] = (),
-    minutes: float | None = None,
-    recipe: str | Path | None = None,
-    set: Sequence[str] = (),
-    resume: bool = False,
-    log: Log | None = None,
-    **options: Unpack[FinetuneOptions],
+def run_sweep(
+    recipe: FinetuneRecipe, search: Sequence[str], trials: int, minutes: float | None, out: Path, resume: bool, log: Log
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
-    `kind`, `train`, `recipe`, `set` and the options are those of `build_finetune_recipe`; `search` as in
-    `search_space.read_space`, by default learning rate, strategy and epochs around the recipe's. The first trial is the
-    recipe itself, as far as it lies in the space. After `minutes` no further trial starts. Only the best trial is
-    scored on the test examples, once, at the end. With `resume` an interrupted sweep continues: finished trials are
-    kept, an unfinished one is run again, and `trials` may be larger. Raises PalavraError for wrong input or where
-    Optuna is missing, Interrupted after a signal.
+    `search` as in `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's.
     """
     if trials < 1:
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
     if minutes is not None and not minutes > 0:
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
-    made = build_finetune_recipe(kind, train, recipe=recipe, set=set, **options)
-    return run_sweep(made, search, trials, minutes, Path(out), resume, log or Log(quiet=True))
-
-
-def run_sweep(
-    recipe: FinetuneRecipe,
-    search: Sequence[str],
-    trials: int,
-    minutes: float | None,
-    out: Path,
-    resume: bool,
-    log: Log,
-) -> Sweep:
-    """Run `sweep` on a recipe."""
     _check_optuna()
+    from palavra.experiments.search_space import default_searches, read_space
+    from palavra.experiments.trials import Trials, open_study
+
     check_recipe(recipe)
     recipe, settled = _with_optimizer(recipe)
     run = RunDirectory(out)
@@ -106,9 +77,8 @@ def run_sweep(
         if not split.valid:
             raise PalavraError(f"task {split.task.spec.name} has no validation examples to score trials on: give some")
     metrics = [selection_metric(recipe.train.metric, split.task) for split in splits]
-    direction: Direction = "minimize" if all(map(is_error, metrics)) else "maximize"
     metric = " and ".join(dict.fromkeys(metrics)) + (", mean over tasks" if len(splits) > 1 else "")
-    with run.locked(), open_study(run, direction) as study:
+    with run.locked(), open_study(run, all(map(is_error, metrics))) as study:
         log.open_file(run.log)
         _check_same(study, recipe, searches, splits, run)
         work = Trials(recipe, settled, space, splits, study, metric, run, log)
@@ -164,7 +134,7 @@ def _check_same(
             )
 
 
-def _finish(work: Trials) -> Sweep:
+def _finish(work: "Trials") -> Sweep:
     """Make the best trial's model the sweep's own, score it on the test examples, write the report."""
     run, log, summary = work.run, work.log, work.summary()
     best = summary.best_trial
@@ -177,7 +147,8 @@ def _finish(work: Trials) -> Sweep:
     folder = work.folder(best.number)
     take_model(folder, run)
     log.line(
-        f"best of {len(summary.trials)} trials: {best.number}, {work.metric} {best.value:.4f} ({shown(best.params)})"
+        f"best of {len(summary.trials)} trials: {best.number}, {work.metric} {best.value:.4f} "
+        f"({work.shown(best.params)})"
     )
     if summary.importances:
         log.line("importances: " + ", ".join(f"{key} {of:.0%}" for key, of in summary.importances.items()))
@@ -202,7 +173,7 @@ def _finish(work: Trials) -> Sweep:
     )
 
 
-def _with_test_scores(work: Trials, evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
+def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
     """Return the best trial's scores with those on the test examples, which no trial has seen."""
     splits = {split.task.spec.name: split for split in work.splits}
     if not any(split.test for split in work.splits):

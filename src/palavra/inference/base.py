@@ -1,4 +1,4 @@
-"""What a model can be asked depends on how it was trained: asked for something else, it says what to use instead."""
+"""What each kind of model can do, and the error for anything else."""
 
 from typing import ClassVar
 
@@ -19,11 +19,11 @@ ASKED = {
 
 
 class WrongKindError(PalavraError, AttributeError):
-    """A model was asked for what its kind does not do."""
+    """A method that this kind of model does not have."""
 
 
 class AnyModel:
-    """The base of models ready for use. `kind` names what it is in words, `offers` what it can be asked."""
+    """The base of models ready for use. `kind` is its kind in words; `offers` names its methods."""
 
     kind: ClassVar[str]
     offers: ClassVar[tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""Samples in batches, whatever becomes of them there."""
+"""Pack samples into batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from palavra.data.packing import best_fit
 
 
 def batches(samples: Sequence[Sample], budget: int) -> Iterator[tuple[list[int], Batch]]:
-    """All samples, packed into batches of at most `budget` tokens, or one sample: (numbers of the samples, batch)."""
+    """Yield all samples, packed into batches of at most `budget` tokens or one sample: (their numbers, batch)."""
     lengths = [len(sample.input_ids) for sample in samples]
     # Like lengths together: attention rows are as wide as the longest sequence of their batch.
     order = sorted(range(len(samples)), key=lambda i: -lengths[i])

@@ -1,4 +1,4 @@
-"""A causal model ready for use: continue texts, score them, and say how good it is on held-out text."""
+"""A causal model ready for use: generate, score, evaluate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,11 +41,11 @@ TOKENS_AT_ONCE = 65_536
 
 
 class GeneratesText(AnyModel):
-    """What a model that predicts next tokens can do: continue texts."""
+    """The base of models that predict next tokens: `generate` and `stream`."""
 
     @property
     def causal(self) -> "CausalModel":
-        """The model as one that reads from left to right only."""
+        """Return the model as one that reads from left to right only."""
         raise NotImplementedError
 
     @overload
@@ -120,7 +120,7 @@ class CausalModel(GeneratesText):
 
     @property
     def causal(self) -> "CausalModel":
-        """The model itself."""
+        """Return the model itself."""
         return self
 
     @cached_property
@@ -129,7 +129,7 @@ class CausalModel(GeneratesText):
 
     @cached_property
     def _banned(self) -> list[int]:
-        """What a text cannot hold: special tokens but the closing and the unknown one, ids without a token."""
+        """The ids that no text has: special tokens but the closing and the unknown one, and ids without a token."""
         tokenizer, beyond = self.tokenizer, range(self.tokenizer.vocab_size, self.model.config.vocab_size)
         allowed = {tokenizer.sep_id} | ({tokenizer.unk_id} if "unk" in tokenizer.roles else set())
         return [*sorted(tokenizer.special_ids - allowed), *beyond]
@@ -181,7 +181,7 @@ class CausalModel(GeneratesText):
         return scores[0] if single else scores
 
     def evaluate(self, texts: Sequence[str], *, sliding: bool = True) -> "CausalEvaluation":
-        """How well the model predicts whole documents, their ends included; see `evaluate_causal`."""
+        """Evaluate the model on whole documents, their ends included; see `evaluate_causal`."""
         documents = [np.array([*ids, self.tokenizer.sep_id]) for ids in self.tokenizer.encode_many(texts)]
         losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=sliding)
         size = TextSize(
@@ -203,21 +203,21 @@ class CausalEvaluation(CausalResult):
     """Results at next tokens, as commands print them."""
 
     def values(self) -> dict[str, float]:
-        """As each look during training writes them down."""
+        """Return the values that each evaluation during training records."""
         known = {} if self.bits_per_byte is None else {"bits_per_byte": self.bits_per_byte}
         return {"loss": self.loss, "perplexity": self.perplexity, **known}
 
     def brief(self) -> str:
-        """Loss, perplexity and bits per byte."""
+        """Return loss, perplexity and bits per byte in a few words."""
         known = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
         return f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}{known}"
 
     def summary(self) -> str:
-        """The same."""
+        """Return the same as `brief`."""
         return self.brief()
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
         found = [
             f"tokens            {self.tokens:,}",
             f"loss              {self.loss:.4f} nats a token",
@@ -230,7 +230,7 @@ class CausalEvaluation(CausalResult):
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """As written to a file."""
+        """Return what is written to a file."""
         return asdict(self)
 
 
@@ -238,7 +238,7 @@ def evaluate_causal(
     model: VocabularyModel, held_out: EvalSet, compute: Compute, *, limit: int | None = None, sliding: bool = False,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> CausalEvaluation:  # fmt: skip
-    """How well a model predicts the next tokens of held-out documents, about `limit` of them, or all.
+    """Evaluate a model on the next tokens of held-out documents, about `limit` of them, or all.
 
     Texts longer than the context are cut into pieces that are read apart, as in training; `sliding` lets the pieces
     overlap by half, so that each token is predicted from at least half a context, at twice the cost. `decode` gives
@@ -264,7 +264,7 @@ def evaluate_causal(
 
 
 def _documents(held_out: EvalSet) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Some whole documents at a time, the closing token behind each."""
+    """Yield some whole documents at a time, the closing token behind each."""
     ends = np.cumsum(held_out.lengths)
     bounds = np.searchsorted(ends, np.arange(0, int(ends[-1]) if len(ends) else 0, TOKENS_AT_ONCE), side="right")
     for start, stop in pairwise([*np.unique(bounds).tolist(), len(ends)]):

@@ -1,4 +1,4 @@
-"""How good a masked model is, under one corruption that never changes, so that runs can be compared."""
+"""Evaluate a masked model under a fixed corruption, so that runs can be compared."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -27,34 +27,34 @@ BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
 
 
 class ObjectiveResult(Protocol):
-    """What an evaluation on held-out text found of one thing that a model learned."""
+    """The result of one objective on held-out text."""
 
     def values(self) -> dict[str, float]:
-        """As each look during training writes them down."""
+        """Return the values that each evaluation during training records."""
 
     def brief(self) -> str:
-        """The same in a few words."""
+        """Return the main values in a few words."""
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
 
     def to_json(self) -> dict[str, Any]:
-        """As written to a file."""
+        """Return what is written to a file."""
 
 
 class EvaluationResult(ObjectiveResult, Protocol):
-    """What an evaluation on held-out text found of a whole model."""
+    """The result of a whole model on held-out text."""
 
     @property
     def loss(self) -> float:
-        """Nats a predicted token; what decides which weights are best."""
+        """Return the loss in nats a predicted token, by which the best weights are chosen."""
 
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
 
     def summary(self) -> str:
-        """The end of a run in one line."""
+        """Return the result of a finished run in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +62,23 @@ class Evaluation(MaskedResult):
     """Results at masked tokens, as commands print them."""
 
     def values(self) -> dict[str, float]:
-        """As each look during training writes them down."""
+        """Return the values that each evaluation during training records."""
         return {"loss": self.loss, "perplexity": self.perplexity, "accuracy": self.accuracy,
                 "accuracy_at_5": self.accuracy_at_5}  # fmt: skip
 
     def brief(self) -> str:
-        """Loss and accuracy."""
+        """Return loss and accuracy in a few words."""
         return f"loss {self.loss:.4f}, masked accuracy {self.accuracy:.1%}"
 
     def summary(self) -> str:
-        """Loss, perplexity and accuracy."""
+        """Return loss, perplexity and accuracy in one line."""
         return (
             f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%} "
             f"(first five guesses {self.accuracy_at_5:.1%})"
         )
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
         return [
             f"masked tokens     {self.tokens:,}",
             f"loss              {self.loss:.4f} nats a token",
@@ -93,26 +93,26 @@ class Evaluation(MaskedResult):
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`."""
+        """Return what `evaluation.json` holds."""
         corruption = Corruption(**asdict(CORRUPTION), seed=CORRUPTION_SEED, drawn="document")
         return asdict(replace(self, corruption=corruption))
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointEvaluation:
-    """One model's results at hidden tokens, and at what it learned `beside` them, by name."""
+    """One model's results at masked tokens, and for each auxiliary objective in `beside`, by name."""
 
     masked: EvaluationResult
     beside: Mapping[str, ObjectiveResult]
 
     @property
     def loss(self) -> float:
-        """That of the hidden tokens."""
+        """Return that of the masked tokens."""
         return self.masked.loss
 
     @property
     def perplexity(self) -> float:
-        """That of the hidden tokens."""
+        """Return that of the masked tokens."""
         return self.masked.perplexity
 
     def values(self) -> dict[str, float]:
@@ -121,23 +121,23 @@ class JointEvaluation:
         return {**self.masked.values(), **others}
 
     def brief(self) -> str:
-        """All parts, one after the other."""
+        """Return all parts, one after the other."""
         return "; ".join([self.masked.brief(), *self._others()])
 
     def summary(self) -> str:
-        """All parts, the hidden tokens at more length."""
+        """Return all parts, the masked tokens at more length."""
         return "; ".join([self.masked.summary(), *self._others()])
 
     def _others(self) -> list[str]:
         return [f"{_words(name)} {part.brief()}" for name, part in self.beside.items()]
 
     def lines(self) -> list[str]:
-        """As people read it: each part under its name."""
+        """Return the lines that the command line prints: each part under its name."""
         parts = {"masked": self.masked, **self.beside}
         return [line for name, part in parts.items() for line in (_words(name), *(f"  {x}" for x in part.lines()))]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`: each part under its name."""
+        """Return what `evaluation.json` holds: each part under its name."""
         return {"masked": self.masked.to_json(), **{name: part.to_json() for name, part in self.beside.items()}}
 
 
@@ -154,7 +154,7 @@ class SampledDocuments:
     lengths: Int64Array
 
     def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> npt.NDArray[np.integer]:
-        """The tokens of many pieces, end to end."""
+        """Return the tokens of many pieces, end to end."""
         return self.documents.gather(self.numbers[indices], starts, stops)
 
 

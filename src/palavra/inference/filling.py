@@ -1,4 +1,4 @@
-"""Blanks: what could stand where a text says [MASK]."""
+"""Predict the tokens of each [MASK] in a text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:
 
 
 def shortened(text: str) -> str:
-    """A text as an error shows it."""
+    """Return a text as an error shows it."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -77,7 +77,7 @@ class Likeliest:
 def likeliest(
     model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, samples: Sequence[Sample], most: int
 ) -> list[Likeliest]:
-    """The `most` likeliest tokens for each labelled row of each sample, or all where the vocabulary has fewer.
+    """Return the `most` probable tokens for each labelled row of each sample, or all of a smaller vocabulary.
 
     Every mask is predicted with all the others of its text left masked. Special tokens take part in the distribution,
     and are not proposed. Raises PalavraError for a model that has diverged.

@@ -1,9 +1,10 @@
-"""A fine-tuned model ready for use, and what it makes of encoded examples."""
+"""A fine-tuned model ready for use: predict and evaluate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ from torch import Tensor
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
+from palavra.inference import predictions
 from palavra.inference.base import AnyModel
+from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, choose_compute, eager
@@ -32,6 +35,8 @@ from palavra.tasks.task import PLAIN, AnyTask, DecodeOptions, ModelOutputs, Pred
 from palavra.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
+# Inputs that are encoded and predicted at a time.
+PREDICTED_AT_ONCE = 2048
 # Numbers of the output layer that are held at once, so that very many classes need no more memory than few.
 INFERRED_AT_ONCE = 2**24
 # Kinds whose predictions list the best of many classes or answers.
@@ -52,7 +57,7 @@ def batches_of(
 
 
 def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute: Compute) -> Vectors:
-    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the order of the rows."""
+    """Return the body's vectors of the rows that the head of `name` reads: (R, D) float32, in the order of the rows."""
 
     def pooled(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
         return (model.pooled(batch, layout).float(),)
@@ -68,7 +73,7 @@ def infer(
     compute: Compute,
     vectors: Vectors | None = None,
 ) -> ModelOutputs:
-    """What the task's output layer gives for every row that is read, in the order of the rows."""
+    """Return the task's output for every row that is read, in the order of the rows."""
     layer = model.head(name).output
 
     def outputs(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
@@ -108,7 +113,7 @@ def _collect(
     compute: Compute,
     run: Callable[[Batch, Layout], tuple[Tensor, ...]],
 ) -> ModelOutputs:
-    """The results of `run` on batches of all sequences, put in the order of the rows."""
+    """Return the results of `run` on batches of all sequences, in the order of the rows."""
     row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
     was_training = model.training
@@ -152,7 +157,7 @@ class FineTunedModel(AnyModel):
         return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
 
     def task(self, name: str | None = None) -> tuple[str, AnyTask]:
-        """The task of a name, or the only one. Raises PalavraError for a name that is none."""
+        """Return the task of a name, or the only one. Raises PalavraError for a name that is none."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.items()))
         if name is None or name not in self.tasks:
@@ -207,37 +212,55 @@ class FineTunedModel(AnyModel):
             replace(chosen.spec.question_answering, threshold=threshold)
         return DecodeOptions(top_k=top, threshold=threshold)
 
-    def predict(
-        self,
-        inputs: Sequence[Any],
-        *,
-        task: str | None = None,
-        overflow: Overflow | None = None,
-        top: int | None = None,
-        threshold: float | None = None,
-        **columns: Unpack[InputColumns],
-    ) -> list[Prediction]:
-        """One mapping an input, in order: `label`, `value`, `spans` or `answer`, with probabilities; `truncated` where
-        the input is longer than what the model reads.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, inputs: Input, *, task: str | None = None, overflow: Overflow | None = None, top: int | None = None,
+        threshold: float | None = None, **columns: Unpack[InputColumns],
+    ) -> predictions.Prediction: ...  # fmt: skip
 
-        Inputs are texts, pairs of texts, or mappings with the task's columns, or with those named in `columns`
-        (`text`, `text_a`, ..., as in training); a single text is a list of one. `overflow` "window" or "truncate" says
-        what becomes of texts beyond the context (as the task was trained, unless given); `top` how many of the most
-        probable classes or answers are listed in `best` (5, unless given); `threshold` as in `options`.
+    @overload
+    def predict(
+        self, inputs: Inputs, *, task: str | None = None, overflow: Overflow | None = None, top: int | None = None,
+        threshold: float | None = None, **columns: Unpack[InputColumns],
+    ) -> predictions.Predictions: ...  # fmt: skip
+
+    def predict(
+        self, inputs: Input | Inputs, *, task: str | None = None, overflow: Overflow | None = None,
+        top: int | None = None, threshold: float | None = None, **columns: Unpack[InputColumns],
+    ) -> predictions.Prediction | predictions.Predictions:  # fmt: skip
+        """Return what the model predicts for one input, or a list for several, in order.
+
+        An input is a text, a pair of texts, or a dict with the task's columns, or with those that `columns` (`text`,
+        `text_a`, ..., as in training) name. Several are a list of these, a file of them (a `Path`), a generator, a data
+        frame, an Arrow table or a data set. `overflow` "window" or "truncate" says what becomes of texts beyond the
+        context (None: as the task was trained); `top` how many of the most probable classes or answers `best` lists
+        (None: 5); `threshold` as in `options`.
         """
         options = self.options(task, top=top, threshold=threshold)
-        examples = self.reader(task, **columns).inputs([inputs] if isinstance(inputs, str) else list(inputs))
-        return self.predict_examples(examples, task=task, overflow=overflow, options=options)
+        reader = self.reader(task, **columns)
+        single = is_one_input(inputs, reader.parts)
+        if isinstance(inputs, Path):
+            given: Iterator[Any] = inputs_of_file(reader, str(inputs))
+        else:
+            several = cast(Inputs, [inputs] if single else inputs)
+            given, found = inputs_in_memory(several, reader, columns)
+            columns = {**columns, **found}
+            reader = self.reader(task, **columns) if found else reader
+        made = predictions.Predictions()
+        while waiting := list(islice(given, PREDICTED_AT_ONCE)):
+            some = self.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)
+            made += map(predictions.prediction_of, some)
+        return made[0] if single else made
 
     def predict_examples(
         self,
-        examples: Sequence[Any],
+        examples: Sequence[object],
         *,
         task: str | None = None,
         overflow: Overflow | None = None,
         options: DecodeOptions = PLAIN,
     ) -> list[Prediction]:
-        """`predict` of examples that a `reader` made."""
+        """Return the predictions for examples that a `reader` made, as JSON has them."""
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
             raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
@@ -247,14 +270,14 @@ class FineTunedModel(AnyModel):
         decoded = decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
         return _marked(chosen.output.predictions(examples, decoded), encoded)
 
-    def score(self, examples: Sequence[Any], *, task: str | None = None) -> Scores:
-        """How good the model is on labelled examples (as a `reader` reads them)."""
+    def score(self, examples: Sequence[object], *, task: str | None = None) -> Scores:
+        """Return the scores on labelled examples (as a `reader` reads them)."""
         chosen, encoded, decoded = self._decoded(examples, task)
         return chosen.scorer.score(examples, encoded, decoded)
 
     def evaluate(
         self,
-        examples: Sequence[Any],
+        examples: Sequence[object],
         *,
         task: str | None = None,
         threshold: float | None = None,
@@ -267,19 +290,19 @@ class FineTunedModel(AnyModel):
             _check_answers("--articles", self.task(task)[1])
         chosen, encoded, decoded = self._decoded(examples, task, options)
         scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
-        scores = scorer.score(examples, encoded, decoded)
+        scores = scorer.score(cast(Sequence[Any], examples), encoded, decoded)
         return scores, _marked(chosen.output.predictions(examples, decoded), encoded)
 
     def _decoded(
-        self, examples: Sequence[Any], task: str | None, options: DecodeOptions = PLAIN
+        self, examples: Sequence[object], task: str | None, options: DecodeOptions = PLAIN
     ) -> tuple[AnyTask, EncodedExamples, Any]:
         name, chosen = self.task(task)
         chosen.encoder.check(examples)
         encoded = self.encode(chosen, examples, None)
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
-    def encode(self, task: AnyTask, examples: Sequence[Any], overflow: Overflow | None) -> EncodedExamples:
-        """The examples as the model reads them."""
+    def encode(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
+        """Return the examples as the model reads them."""
         windowed = (overflow or task.spec.overflow) == "window"
         segments = self.model.config.segments > 1
         return task.encoder.encode(
@@ -301,5 +324,5 @@ def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Pre
 
 
 def context_of(config: ModelConfig, task: AnyTask) -> int:
-    """The most tokens a sequence of the task may have."""
+    """Return the most tokens that a sequence of the task may have."""
     return min(config.context, task.spec.max_length or config.context)

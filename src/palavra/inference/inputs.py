@@ -7,7 +7,8 @@ from typing import IO, TypeAlias
 
 from palavra.data.columns import text_column
 from palavra.data.decoding import byte_lines, open_bytes
-from palavra.data.memory import ArrowStream, InterchangeFrame, Record, memory_source
+from palavra.data.forms import ArrowStream, InterchangeFrame, Record
+from palavra.data.memory import memory_source
 from palavra.errors import PalavraError
 
 # Several texts: a file with one a line, texts, or a table with a column of texts.

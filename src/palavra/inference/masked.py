@@ -1,4 +1,4 @@
-"""A model ready for use: weights, tokenizer and the arithmetic, loaded from one directory."""
+"""A masked model ready for use: fill, embed, encode, score."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ ENCODED_AT_ONCE = 4096
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """What masking needs of a tokenizer. Raises PalavraError when it has no mask token."""
+    """Return what masking needs of a tokenizer. Raises PalavraError if it has no mask token."""
     return Vocabulary(
         size=tokenizer.vocab_size,
         mask_id=tokenizer.mask_id,
@@ -76,7 +76,7 @@ class MaskedModel(AnyModel):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What masking needs of the tokenizer."""
+        """Return what masking needs of the tokenizer."""
         return vocabulary_of(self.tokenizer)
 
     @overload

@@ -1,4 +1,4 @@
-"""Which of two sentences a model finds likelier: minimal pairs."""
+"""Minimal pairs: read them, and measure a model's accuracy on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from palavra.data.hub import PREFIX
-from palavra.data.records import RECORD_KINDS, Record, read_json_lines, read_records
+from palavra.data.records import RECORD_KINDS, Record, names_records, read_json_lines, read_records
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
+from palavra.inference.results import html_table
 from palavra.inference.scoring import Score
 
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two sentences that differ in one thing, of which the `good` one is right; `phenomenon` says what is tested."""
+    """Two sentences that differ in one thing, the `good` one acceptable; `phenomenon` says what is tested."""
 
     good: str
     bad: str
@@ -25,7 +25,7 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class PairAccuracy:
-    """The share of `pairs` whose good sentence is likelier; ties count half."""
+    """The rate of `pairs` whose good sentence is more probable; ties count half."""
 
     phenomenon: str
     pairs: int
@@ -34,11 +34,15 @@ class PairAccuracy:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """`accuracy` over all `pairs`, and `phenomena` one by one, by name."""
+    """`accuracy` over all `pairs`, and `phenomena` one by one, by name; `masking` is how a model scored them."""
 
     pairs: int
     accuracy: float
     phenomena: tuple[PairAccuracy, ...]
+    masking: str = "none"
+
+    def _repr_html_(self) -> str:
+        return html_table([*map(vars, self.phenomena), {"phenomenon": "all", **vars(self), "phenomena": None}])
 
 
 def read_pairs(source: str | Path, *, encoding: str = "utf-8") -> list[MinimalPair]:
@@ -48,8 +52,8 @@ def read_pairs(source: str | Path, *, encoding: str = "utf-8") -> list[MinimalPa
     `source` is whatever `read_records` reads, "-" for the standard input, or a file of any other name; the latter two
     hold JSON lines. Raises PalavraError with file and line.
     """
-    name = str(source)
-    if name.startswith(PREFIX) or kind_of(Path(name), RECORD_KINDS) is not None:
+    name = source if isinstance(source, str) else str(source)
+    if names_records(name) or kind_of(Path(name), RECORD_KINDS) is not None:
         return [_pair(record) for record in read_records(name, encoding=encoding)]
     stream, name = open_input(name)
     with stream:
@@ -66,8 +70,10 @@ def _pair(record: Record) -> MinimalPair:
     return MinimalPair(values["sentence_good"], values["sentence_bad"], phenomenon)
 
 
-def compare_pairs(pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]], Sequence[Score]]) -> PairComparison:
-    """How often the good sentence is likelier, by phenomenon; `score` is that of a model of either kind."""
+def compare_pairs(
+    pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]], Sequence[Score]], masking: str = "none"
+) -> PairComparison:
+    """Return the accuracy, by phenomenon too; `score` is that of a model of either kind."""
     if not pairs:
         raise PalavraError("there are no pairs to compare")
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
@@ -79,4 +85,6 @@ def compare_pairs(pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]],
         difference = likelihood[pair.good] - likelihood[pair.bad]
         right.setdefault(pair.phenomenon, []).append(0.5 + 0.5 * float(np.sign(difference)))
     phenomena = tuple(PairAccuracy(name, len(own), float(np.mean(own))) for name, own in sorted(right.items()))
-    return PairComparison(len(pairs), float(np.mean([value for own in right.values() for value in own])), phenomena)
+    return PairComparison(
+        len(pairs), float(np.mean([value for own in right.values() for value in own])), phenomena, masking
+    )

@@ -1,4 +1,4 @@
-"""How well a model tells which second part of a text follows the first."""
+"""Evaluate next-sentence prediction."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,18 +23,18 @@ class PairEvaluation(PairResult):
     """Results at pairs, as commands print them."""
 
     def values(self) -> dict[str, float]:
-        """As each look during training writes them down; nothing without pairs."""
+        """Return the values that each evaluation during training records; none without pairs."""
         known = {"loss": self.loss, "accuracy": self.accuracy}
         return {name: value for name, value in known.items() if value is not None}
 
     def brief(self) -> str:
-        """Accuracy beside its baseline."""
+        """Return the accuracy and its baseline in a few words."""
         if self.accuracy is None or self.baseline is None:
             return "accuracy unknown: no pairs, for there is one document"
         return f"accuracy {self.accuracy:.1%} (always the same answer: {self.baseline:.1%})"
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
         found = [f"pairs             {self.pairs:,}"]
         named = {"exchanged": self.exchanged, "accuracy": self.accuracy, "  same answer": self.baseline}
         if self.loss is not None:
@@ -42,7 +42,7 @@ class PairEvaluation(PairResult):
         return found + [f"{name:<17} {value:.1%}" for name, value in named.items() if value is not None]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to a file."""
+        """Return what is written to a file."""
         return asdict(self)
 
 

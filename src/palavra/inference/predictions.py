@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias, cast
 
-from palavra.inference.results import html_table
+from palavra.inference.results import Results, html_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,14 @@ class ChoicePrediction(_Prediction):
 Prediction: TypeAlias = (
     ClassPrediction | LabelSetPrediction | ValuePrediction | TokenPrediction | AnswerPrediction | ChoicePrediction
 )
+
+
+class Predictions(Results[Prediction]):
+    """A list of predictions, one for each input, in order."""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the predictions as the command line prints them."""
+        return [one.to_json() for one in self]
 
 
 def prediction_of(values: Mapping[str, Any]) -> Prediction:

@@ -46,6 +46,8 @@ def table_rows(results: Sequence[object]) -> Iterator[dict[str, object]]:
     for number, result in enumerate(results):
         if isinstance(result, list | tuple):
             yield from ({"input": number, **row} for row in table_rows(result))
+        elif isinstance(result, Mapping):
+            yield {str(name): value for name, value in result.items()}
         elif isinstance(result, HasRows):
             yield from map(dict, result.rows())
         elif is_dataclass(result):

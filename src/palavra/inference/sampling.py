@@ -1,4 +1,4 @@
-"""Choosing the next token from its logits."""
+"""Choose the next token from its logits."""
 
 import math
 from dataclasses import dataclass

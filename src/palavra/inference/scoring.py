@@ -1,4 +1,4 @@
-"""How likely a model finds texts, token by token."""
+"""Log-likelihoods of texts, token by token."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +88,7 @@ def score_of(
     text: str, log_probabilities: Float64Array, ids: Sequence[int], offsets: Sequence[tuple[int, int]],
     tokenizer: Tokenizer, per_token: bool,
 ) -> Score:  # fmt: skip
-    """The score of a text from the log-probabilities (L,) of its tokens."""
+    """Return the score of a text from the log-probabilities (L,) of its tokens."""
     detail = [
         TokenScore(tokenizer.token(id), start, stop, value)
         for id, (start, stop), value in zip(ids, offsets, log_probabilities.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
+"""Run a model on a stream of texts, some thousand at a time, in bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
@@ -51,7 +51,7 @@ def fillings_all(
     model: MaskedModel, texts: Iterable[str], n_best: int = 5, name: str | None = None, *,
     order: Order = "iterative", beam: int | None = None, lengths: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, list[Filling]]]:  # fmt: skip
-    """Each text with its fillings, as `MaskedModel.fillings`; errors as `fill_all`."""
+    """Yield each text with its fillings, as `MaskedModel.fillings`; errors as `fill_all`."""
     fillings, masked = model.fillings, model.masked
     return _filled(
         texts, lambda chunk: fillings(chunk, n_best, order=order, beam=beam, lengths=lengths),
@@ -103,7 +103,7 @@ def masking_of(model: MaskedModel | CausalModel, masking: ScoreMasking | None) -
 def scorer(
     model: MaskedModel | CausalModel, masking: ScoreMasking, per_token: bool = False
 ) -> Callable[[Sequence[str]], list[Score]]:
-    """The model's `score` with a masking that `masking_of` allows it."""
+    """Return the model's `score` with a masking that `masking_of` gave."""
     if masking != "none":
         assert isinstance(model, MaskedModel)
         return lambda texts: model.score(texts, per_token, masking)
@@ -158,7 +158,7 @@ def _check_lengths(
 
 
 class Embedded:
-    """The embeddings of many texts, in their order, a list at a time; `texts` and `cut` count what has passed."""
+    """The embeddings of many texts, in order, a list at a time; `texts` and `cut` count those so far."""
 
     def __init__(self, model: MaskedModel, texts: Iterable[str], pooling: Pooling = "mean"):
         self._model, self._source, self._pooling = model, texts, pooling

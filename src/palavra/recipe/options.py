@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from os import PathLike, fspath
 from typing import TypeVar, get_args, get_origin
 
 from palavra.config import changed
@@ -91,8 +91,8 @@ def _given(recipe: type[Recipe] | type[FinetuneRecipe], given: Mapping[str, obje
 
 def _plain(value: object, each: Declared) -> object:
     """A value as a recipe holds it: a path as text, one text where several may be as a list."""
-    if isinstance(value, PurePath):
-        return str(value)
+    if isinstance(value, PathLike):
+        return fspath(value)
     if isinstance(value, str) and type(value) is str and takes_several(each):
         return (value,)
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

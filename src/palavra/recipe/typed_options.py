@@ -1,8 +1,10 @@
 """Names and types of the options in Python. Generated from the recipes: see tests/builders/generated.py."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Literal, TypedDict
+
+from palavra.data.forms import Data
 
 
 class TokenizerOptions(TypedDict, total=False):
@@ -38,8 +40,8 @@ class PretrainOptions(TypedDict, total=False):
     valid_fraction: float | None
     deduplicate: bool | None
     vocab_size: int | None
-    tokenizer: str | Path | None
-    init: str | Path | None
+    tokenizer: str | PathLike[str] | None
+    init: str | PathLike[str] | None
     family: Literal["modernbert", "bert", "llama", "gpt2"] | None
     size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
     context: int | None
@@ -62,11 +64,11 @@ class PretrainOptions(TypedDict, total=False):
 class FinetuneOptions(TypedDict, total=False):
     """Options of `palavra.finetune`."""
 
-    model: str | Path | None
+    model: str | PathLike[str] | None
     from_scratch: bool | None
     dropout: float | None
-    valid: str | Path | None
-    test: str | Path | None
+    valid: str | PathLike[str] | Data | None
+    test: str | PathLike[str] | Data | None
     valid_fraction: float | None
     text: str | None
     text_a: str | None

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palavra.data.packing import Cursor
-from palavra.errors import PalavraError
+from palavra.errors import OptionNaming, PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file, sync_directory
 from palavra.training.optimizers import Optimizers
 
@@ -20,7 +20,7 @@ WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safeten
 PREFIX, PARTIAL = "step-", ".partial-"
 
 
-class CheckpointError(Exception):
+class CheckpointError(OptionNaming):
     """The disk holds no checkpoint of a run and refuses one: to continue would put all of the run at risk."""
 
     exit_code = 1

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from palavra.errors import OptionNaming
 
-class Interrupted(Exception):
+
+class Interrupted(OptionNaming):
     """A run stopped on a signal, after saving its state. `exit_code` is 128 + the signal's number."""
 
     def __init__(self, message: str, exit_code: int):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from palavra.errors import OptionNaming
 from palavra.training.loop import StepReport
 
 SMOOTHING = 0.95
@@ -11,7 +12,7 @@ EXPLODED = 1.5
 SHOWN_DOCUMENTS = 4
 
 
-class Diverged(Exception):
+class Diverged(OptionNaming):
     """The loss is not finite, or far above that of an untrained model."""
 
 

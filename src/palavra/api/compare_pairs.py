@@ -1,0 +1,33 @@
+"""Compare the sentences of minimal pairs."""
+
+from os import PathLike
+from pathlib import Path
+
+from palavra.api.data import Source, source_of
+from palavra.inference.causal import CausalModel
+from palavra.inference.loading import load
+from palavra.inference.masked import MaskedModel
+from palavra.inference.minimal_pairs import PairComparison, read_pairs
+from palavra.inference.minimal_pairs import compare_pairs as compare
+from palavra.inference.streaming import ScoreMasking, masking_of, scorer
+
+
+def compare_pairs(
+    model: str | PathLike[str] | MaskedModel | CausalModel,
+    pairs: Source,
+    *,
+    masking: ScoreMasking | None = None,
+    encoding: str | None = None,
+    device: str = "auto",
+) -> PairComparison:
+    """Return a model's accuracy on minimal pairs, over all and by phenomenon.
+
+    `pairs` are records with `sentence_good`, `sentence_bad` and, for the phenomenon, `UID`, in a file or in memory.
+    `masking` says how a masked model scores: "word" (the default) or "token" at a time, or "none", from left to right,
+    for models of causal+masked. Raises PalavraError for anything else.
+    """
+    loaded = load(Path(model), device=device) if isinstance(model, str | PathLike) else model
+    loaded.check_offers("score")
+    assert isinstance(loaded, MaskedModel | CausalModel)
+    used = masking_of(loaded, masking)
+    return compare(read_pairs(source_of("pairs", pairs), encoding=encoding or "utf-8"), scorer(loaded, used), used)
