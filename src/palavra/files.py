@@ -58,10 +58,8 @@ def atomic_write_text(path: Path, content: str) -> None:
 def atomic_write_tensors(
     path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it unchanged. Makes no copy.
-
-    Raises OSError if they cannot be written.
-    """
+    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it unchanged. Makes no copy. Raises
+    OSError if they cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

@@ -169,8 +169,8 @@ def open_part(directory: Path, part: ShardFile, vocab_size: int, verify: Literal
 def _fits(batch: Any, part: ShardFile, vocab_size: int, verify: Literal["hash", "size"]) -> bool:
     column = batch.column("input_ids")
     ids = column.values
-    if batch.num_rows != part.documents or len(ids) != part.tokens or any(c.null_count for c in batch.columns):
+    if batch.num_rows != part.documents or len(ids) != part.tokens or column.offset or ids.offset:
         return False
-    if column.offset or ids.null_count or ids.offset:
+    if ids.null_count or any(each.null_count for each in batch.columns):
         return False
     return verify == "size" or not len(ids) or int(pc.max(ids).as_py()) < vocab_size

@@ -23,10 +23,8 @@ _DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
-    r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark.
-
-    An open `file` is read instead, if given, and stays open; errors call it `name`.
-    """
+    r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
+    is read instead, if given, and stays open; errors call it `name`."""
     if file is None:
         with open_bytes(Path(name)) as opened:
             yield from text_blocks(name, encoding, opened)

@@ -242,10 +242,8 @@ def _finished(directory: Path, key: str, stamp: str) -> Manifest | None:
 
 
 def _intact(directory: Path, shards: list[Shard]) -> Iterator[Shard]:
-    """Yield the shards up to the first whose files have changed or whose split was settled.
-
-    Settling depends on all the documents, and there may be more of them now.
-    """
+    """Yield the shards up to the first whose files have changed or whose split was settled. Settling depends on all the
+    documents, and there may be more of them now."""
     for shard in shards:
         if shard.settled or not all(is_intact(directory, part, "hash") for part in shard.parts()):
             return

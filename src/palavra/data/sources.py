@@ -138,10 +138,8 @@ def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally)
 
 
 def _clean(text: str | None, where: str, tally: Tally) -> str:
-    """Return the text without NUL characters, "" if there is none, and count irregularities.
-
-    Raises PalavraError for many NUL characters: the text has another encoding.
-    """
+    """Return the text without NUL characters, "" if there is none, and count irregularities. Raises PalavraError for
+    many NUL characters: the text has another encoding."""
     if text is None:
         tally.note("missing", where)
         return ""

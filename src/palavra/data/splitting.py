@@ -19,10 +19,8 @@ Hashes = npt.NDArray[np.uint64]
 def settle(
     directory: Path, vocab_size: int, shards: list[Shard], pieces: Mapping[int, int], valid_fraction: float
 ) -> list[str]:
-    """Move documents to an empty side of the split, rewriting their `shards`; return warnings.
-
-    `pieces`: for pieces of long documents, hash of the piece -> hash of the first piece.
-    """
+    """Move documents to an empty side of the split, rewriting their `shards`; return warnings. `pieces`: for pieces of
+    long documents, hash of the piece -> hash of the first piece."""
     empty = [side for side in SPLITS if not any(shard.parts(side) for shard in shards)]
     if not empty:
         return []

@@ -175,9 +175,8 @@ class OutputConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(OutputName):
-            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
-        if self.tree not in get_args(TreeName):
-            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
+        for name, value, known in (("name", self.name, OutputName), ("tree", self.tree, TreeName)):
+            if value not in get_args(known):
+                raise PalavraError(f"output.{name} is {value!r}: use {', '.join(get_args(known))}")
         if self.samples < 1:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")

@@ -39,10 +39,8 @@ class LoadedModel(NamedTuple, Generic[M]):
 
 
 def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """Write `model.safetensors` (float32) and `config.json`, each atomically.
-
-    `extra` adds entries to `config.json`, such as the token ids of roles.
-    """
+    """Write `model.safetensors` (float32) and `config.json`, each atomically. `extra` adds entries to `config.json`,
+    such as the token ids of roles."""
     family = family_named(model.config.family, str(directory))
     write_weights(model, family.keys(model.config), family.repeats(model.config), directory)
     write_config(model.config, directory, extra)
@@ -50,9 +48,7 @@ def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any]
 
 def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> None:
     """Write the parameters of `module` as `model.safetensors` (float32), atomically; create the folder if needed.
-
-    `keys`: where each is stored, if it is at all. `repeats`: name of a second copy -> name of the first.
-    """
+    `keys`: where each is stored, if it is at all. `repeats`: name of a second copy -> name of the first."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
@@ -136,10 +132,8 @@ def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M
 
 
 def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:
-    """Load the parameters of `module` from a model directory and return the names of those that it lacks.
-
-    These are unchanged. `keys`, `repeats` and errors are those of `read_weights`.
-    """
+    """Load the parameters of `module` from a model directory and return the names of those that it lacks. These are
+    unchanged. `keys`, `repeats` and errors are those of `read_weights`."""
     state = read_weights(module, keys, repeats, directory)
     module.load_state_dict(state, strict=False)
     return tuple(name for name in module.state_dict() if name not in state)
@@ -172,10 +166,8 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
 
 
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the wanted tensors of all weight files, by their full names.
-
-    A bare encoder is saved without the prefix that it has inside a larger model.
-    """
+    """Yield the wanted tensors of all weight files, by their full names. A bare encoder is saved without the prefix
+    that it has inside a larger model."""
     suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
     for path in _weight_files(directory):
         try:

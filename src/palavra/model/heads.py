@@ -76,10 +76,8 @@ class VocabularyModel(nn.Module):
         self.transformer = Transformer(config)
 
     def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None, causal: bool | None = None) -> Tensor:
-        """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted.
-
-        `causal`: a token sees only the tokens before it; None takes the value of the configuration.
-        """
+        """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted. `causal`: a token sees
+        only the tokens before it; None takes the value of the configuration."""
         out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows, causal)
         return out
 
@@ -117,10 +115,8 @@ class CausalLanguageModel(VocabularyModel):
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:
-    """Return the attention layout of a batch, filled up to whole blocks of the backend.
-
-    `width` keeps rows of one size throughout a run (0: that of the batch).
-    """
+    """Return the attention layout of a batch, filled up to whole blocks of the backend. `width` keeps rows of one size
+    throughout a run (0: that of the batch)."""
     bounds = fill_up(batch.cu_seqlens, batch.max_seqlen, backend.block)
     return backend.layout(bounds, batch.max_seqlen, width, device)
 

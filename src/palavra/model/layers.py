@@ -25,10 +25,8 @@ def normalization(config: ModelConfig) -> nn.Module:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply the rotary position embedding (Su et al. 2021) of cos and sin (N, 1, d/2) to x (N, H, d), in float32.
-
-    Pairs unit i with unit i + d/2, as `transformers` does.
-    """
+    """Apply the rotary position embedding (Su et al. 2021) of cos and sin (N, 1, d/2) to x (N, H, d), in float32. Pairs
+    unit i with unit i + d/2, as `transformers` does."""
     first, second = x.to(torch.promote_types(x.dtype, cos.dtype)).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 

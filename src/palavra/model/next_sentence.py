@@ -52,10 +52,8 @@ def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
 
 
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:
-    """Load a masked language model for training both heads; a second head that the directory lacks is new.
-
-    Raises the errors of `load_masked_model`.
-    """
+    """Load a masked language model for training both heads; a second head that the directory lacks is new. Raises the
+    errors of `load_masked_model`."""
     return with_second_head(load_masked_model(directory).model, directory)
 
 
