@@ -294,8 +294,7 @@ def _assembled(
 
 def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
     """starts[i], .. starts[i] + lengths[i] - 1, for each i, end to end."""
-    counted: Int64Array = positions(lengths) + np.repeat(starts, lengths)
-    return counted
+    return positions(lengths) + np.repeat(starts, lengths)
 
 
 def plain_sentences(vocab_size: int) -> Sentences:
