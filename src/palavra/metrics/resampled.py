@@ -1,7 +1,5 @@
-"""Scores as functions of how often each example was drawn: each is written once, and needs no loop over examples.
-
-The score of a test is its statistic with all counts 1 (`point`); its interval is the statistic of many resamples
-(`bootstrap`).
+"""Scores as functions of how often each example was drawn, without loops over examples. The score of a test is its
+statistic with all counts 1 (`point`); its interval comes from the statistic of many resamples (`bootstrap`).
 
 Legend: E examples, B resamples, S sums, K classes, T targets. `counts` (B, E) float64 says how often each resample
 holds each example; a statistic gives scores by name, (B,) float64 each, NaN where one is not defined.

@@ -18,10 +18,9 @@ from palavra.run_records import Interval
 class Scores:
     """How good predictions are.
 
-    `values`: plain numbers by name (see `names.METRICS`), without those that are not defined, such as the correlation
-    of constant predictions; `main`: the name of the one that decides; `details`: tables for the report, as JSON;
-    `statistics`: what the intervals are made of; `groups` (E,): numbers of the groups of examples that depend on each
-    other, where there are such.
+    `values`: scores by name (see `names.METRICS`), without undefined ones such as the correlation of constant
+    predictions; `main`: the selection metric; `details`: tables for the report, as JSON; `statistics`: what the
+    intervals are made of; `groups` (E,): the numbers of the groups of examples that depend on each other, if any.
     """
 
     main: str

@@ -1,12 +1,8 @@
 """The four parts of a task, and the task that joins them.
 
-- `Reader`: records to examples.
-- `Encoder`: examples to sequences of tokens with numbers for labels.
-- `Output`: the head's last layer, its loss, and what its numbers mean as predictions.
-- `Scorer`: decoded outputs to scores.
-
-Each kind has a package with its own four; `registry.KINDS` lists them. No part knows an optimizer, a loop or the files
-of a model.
+A `Reader` makes examples of records, an `Encoder` makes sequences of tokens with numbers for labels of them, an
+`Output` is the head's last layer with its loss and predictions, and a `Scorer` rates these. Each kind has a package
+with its own four (`registry.KINDS`). No part knows an optimizer, a loop or the files of a model.
 """
 
 import math
@@ -243,9 +239,8 @@ def calibrated(
 class Kind:
     """A kind of task.
 
-    `reader`: the reader of a specification. `fit`: the task with the labels of labelled examples; how frequent or how
-    large these are comes from the last argument alone, those that are trained on. `from_json`: the task of what
-    `Output.to_json` gave. Both raise PalavraError for what cannot be.
+    `reader`: the reader of a specification. `fit`: the task with the labels of labelled examples; their frequency or
+    size comes from the last argument alone, the training examples. `from_json`: the task of what `Output.to_json` gave.
     """
 
     reader: Callable[[TaskSpec], Reader[Any]]

@@ -123,12 +123,11 @@ def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
 def encode_texts(
     examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, windowed: bool
 ) -> EncodedExamples:
-    """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
-    labelled: `labels` is empty.
+    """Return [CLS] text [SEP] or [CLS] first [SEP] second [SEP], not labelled; the row that is read is [CLS]'s.
 
-    `windowed`: texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
-    text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
-    the room would be left for the windows.
+    `windowed`: texts beyond the context become windows that share a quarter of their tokens; of a pair the longer one
+    does, beside the other, which loses its end (see `cut`) only where the windows would have less than a quarter of the
+    room.
     """
     texts = [[example.first for example in examples]]
     pair = bool(examples) and examples[0].second is not None

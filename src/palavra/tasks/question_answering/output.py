@@ -63,9 +63,9 @@ class DecodedAnswers:
 class AnswerOutput(Output[Question, DecodedAnswers]):
     """Each passage token, and [CLS] for "not in this window", gets a score as the first and as the last one.
 
-    The softmax is over [CLS] and the passage's tokens only, so that neither the question nor [SEP] is ever part of an
-    answer; that of `transformers` is over all tokens of the window. Logits are the same, losses a little lower here.
-    `unanswerable`: training had questions without answer; `threshold`: fitted on validation data.
+    The softmax is over [CLS] and the passage's tokens only; that of `transformers` is over all tokens of the window.
+    Logits are the same, losses a little lower. `unanswerable`: training had questions without answer; `threshold`:
+    fitted on validation data.
     """
 
     options: QuestionAnsweringOptions

@@ -64,12 +64,9 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         return DecodedWords(rows, words, viterbi(words, lengths, *transitions(self.labels, self.scheme)))
 
     def predictions(self, examples: Sequence[TaggedSentence], decoded: DecodedWords) -> list[Prediction]:
-        """`words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`:
-        `text[start:end]` is the span. Labels that spell no spans make a span of every word.
-
-        The probability of a span is that of its least certain word: it is right only if all its words are, and these
-        are right or wrong together far too often to be multiplied.
-        """
+        """Return `words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`. Labels
+        that spell no spans make a span of every word. The probability of a span is that of its least certain word:
+        words are right or wrong together far too often for a product."""
         certain = np.exp(decoded.confidence).tolist()
         labels = [self.labels[number] for number in decoded.chosen.tolist()]
         return [
