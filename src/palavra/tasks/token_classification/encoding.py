@@ -150,7 +150,7 @@ def encode_sentences(
 
 @dataclass(frozen=True, kw_only=True)
 class TagEncoder:
-    """Encode words with `labels`, the classes in order, that spell spans by `scheme`; `subwords`: which tokens of a word
+    """Encode words with `labels` (classes in order) that spell spans by `scheme`; `subwords`: which tokens of a word
     have its label. The model learns its own scheme, whatever the data use. A tag that is not allowed at its
     place is read as conlleval reads it, which keeps every span."""
 
