@@ -76,8 +76,8 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     """Return the temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
 
     logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so the search
-    in log T, between 0.01 and 100, has one minimum; T is 1 where nothing is better. Raises ValueError without examples
-    and for logits that are not finite.
+    in log T, between 0.01 and 100, has one minimum; T is 1 where nothing is better. Raises ValueError without examples,
+    or with logits that are not finite.
     """
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
@@ -106,9 +106,8 @@ def best_temperature(of: Callable[[float], float]) -> float:
 
 
 def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which examples (E,) are in the second of two halves, for cross-fitting: what is fitted on each is scored on the
-    other. The halves differ by one example at most, in all and of each stratum; chance that is always the same decides
-    which."""
+    """Return which examples (E,) are in the second of two halves, for cross-fitting. The halves differ by one example
+    at most, in all and of each stratum; the same seed always draws them."""
     _, numbers = np.unique(np.array(strata, dtype=object).astype(str), return_inverse=True)
     order = np.lexsort((np.random.default_rng(0).permutation(len(strata)), numbers))
     second = np.zeros(len(strata), dtype=bool)

@@ -76,8 +76,7 @@ def means(values: Mapping[str, npt.ArrayLike], of: npt.ArrayLike = 1.0) -> OfSum
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Values (E,) in ascending order: `order` (E,), and where each of their G different values begins in it, `starts`
-    (G,)."""
+    """The ascending `order` (E,) of values (E,), and where each of the G different values begins, `starts` (G,)."""
 
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]

@@ -56,7 +56,6 @@ class Scores:
 
     @cached_property
     def intervals(self) -> Mapping[str, Interval]:
-        """The bootstrap intervals of the values, as far as they have one; none for a single example or group. Takes
-        seconds where examples are many."""
+        """The bootstrap intervals of the values that have one. Takes seconds where examples are many."""
         found = bootstrap_intervals(self.statistics, self.examples, groups=self.groups)
         return {name: found[name] for name in self.values if name in found}

@@ -152,8 +152,7 @@ class Output(Protocol[ExampleIn, Decoded]):
         self, examples: Sequence[ExampleIn], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Decoded:  # fmt: skip
-        """What the layer's numbers mean: as much as predictions and scores need. Raises PalavraError for numbers that
-        are not finite."""
+        """Return the meaning of the layer's numbers. Raises PalavraError for numbers that are not finite."""
 
     def predictions(self, examples: Sequence[ExampleIn], decoded: Decoded) -> list[Prediction]:
         """What people read: one mapping an example, in order."""
@@ -194,8 +193,7 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
 
 class Calibrated(NamedTuple):
-    """An output with what was fitted on labelled examples, what their outputs mean for scoring, and entries of
-    `Scores.details` about it."""
+    """An output with what was fitted on labelled examples, these decoded for scoring, and `Scores.details` of it."""
 
     output: Output[Any, Any]
     decoded: Any
@@ -262,8 +260,7 @@ def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, coun
 def surest_errors(
     wrong: npt.NDArray[np.bool_], sure: npt.NDArray[np.floating], about: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The wrong predictions that the model was surest of, at most 20: what `about` says of each number, and its
-    probability."""
+    """Return the surest wrong predictions, at most 20: what `about` says of each number, and its probability."""
     numbers = np.flatnonzero(wrong)
     surest: list[int] = numbers[np.argsort(-sure[numbers], kind="stable")][:SHOWN_ERRORS].tolist()
     return [{**about(number), "probability": float(sure[number])} for number in surest]

@@ -28,8 +28,7 @@ from palavra.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TextExample:
-    """`first` text, `second` of a pair or None; `label` whatever the kind makes of it, None where there is none;
-    `where` it is from."""
+    """The `first` text, `second` of a pair or None, `label` as the kind has it or None, and `where` it is from."""
 
     first: str
     second: str | None
@@ -48,8 +47,7 @@ def text_columns(spec: TaskSpec) -> tuple[str, ...]:
 
 
 def settle_texts(spec: TaskSpec) -> TaskSpec:
-    """The specification with two texts where no column of them was named and the training file has `text_a` and
-    `text_b` but no `text`."""
+    """Return the spec with two texts if none is named and the training file has `text_a` and `text_b`, not `text`."""
     if "text_b" not in COLUMNS_OF[spec.kind] or any(getattr(spec.columns, name) is not None for name in TEXTS):
         return spec
     first = next(iter(read_records(spec.train, encoding=spec.encoding)), None)

@@ -292,8 +292,7 @@ class Adaptive(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """Set `ranks` (K,), the place of each class in `ids`, and `bounds`, where the head and the tails end. Raises
-        PalavraError for damaged ids."""
+        """Set `ranks` (K,), the places in `ids`, and `bounds`, where parts end. Raises PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
             raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")

@@ -149,9 +149,8 @@ class QuestionEncoder:
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedQuestions:  # fmt: skip
-        """[CLS] question [SEP] passage [SEP]. Passages always become as many windows as they need; these share `stride`
-        tokens, or half the room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are
-        cut, and counted."""
+        """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; these share `stride` tokens,
+        or half the room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are cut."""
         del windowed
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])

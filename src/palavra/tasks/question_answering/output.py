@@ -50,8 +50,7 @@ class DecodedAnswers:
         return found
 
     def probabilities(self, number: int) -> list[float]:
-        """Of the candidates of a question, best first, and of "no answer" where that can be one: fractions among the
-        answers found."""
+        """Probabilities of a question's candidates, best first, and last of "no answer" where that can be one."""
         found = self.found[number]
         scores = [candidate.score for candidate in found.candidates]
         may_abstain = bool(np.isfinite(self.limits[number])) or not scores
@@ -76,9 +75,8 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
 
     @property
     def limit(self) -> float:
-        """How much better than the best answer "no answer" must be to be given, in logits: as the specification says,
-        else as fitted, else 0 where training had questions without answer (the published rule); never where it had
-        none."""
+        """The least no-answer margin, in logits, to give no answer: as specified, else as fitted, else 0 if training
+        had questions without answer (the published rule), else infinite."""
         for value in (self.options.threshold, self.threshold):
             if value is not None:
                 return value

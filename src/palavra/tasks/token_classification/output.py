@@ -24,8 +24,7 @@ LogProbabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DecodedWords:
-    """Log-probabilities of the classes: `rows` (R, K) of all that is read, `words` (W, K); and the class `chosen` for
-    every word (W,)."""
+    """Log-probabilities of `rows` (R, K) read and of `words` (W, K), and the class `chosen` for every word (W,)."""
 
     rows: LogProbabilities
     words: LogProbabilities

@@ -24,8 +24,7 @@ SHOWN_WORDS = 8  # on either side of an error
 
 @dataclass(frozen=True, kw_only=True)
 class TagScorer(Scorer[TaggedSentence, DecodedWords]):
-    """Scores of sentences, which are resampled whole. Calibration is that of words; `loss` is the mean over the rows,
-    -log p of the gold class in nats."""
+    """Scores of sentences, with the calibration of words; `loss` is the mean -log p of the gold class, nats a row."""
 
     labels: Labels
 
