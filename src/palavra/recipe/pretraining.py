@@ -195,16 +195,9 @@ class Recipe:
     def of_size(self, name: SizeName) -> "Recipe":
         """The recipe with every open value taken from a size."""
         size = SIZES[name]
-        model, train = self.model, self.train
-        model = replace(
-            model,
-            family=self.family,
-            size=name,
-            hidden_size=model.hidden_size or size.hidden_size,
-            num_layers=model.num_layers or size.num_layers,
-            num_heads=model.num_heads or size.num_heads,
-            context=model.context or size.context,
-        )
+        train, named = self.train, ("hidden_size", "num_layers", "num_heads", "context")
+        sizes = {each: getattr(self.model, each) or getattr(size, each) for each in named}
+        model = replace(self.model, family=self.family, size=name, **sizes)
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
         rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.algorithm, name)
