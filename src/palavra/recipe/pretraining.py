@@ -44,6 +44,10 @@ class DataConfig(SourceConfig):
             raise PalavraError(f"data.valid_fraction is {self.valid_fraction}: it must be at least 0 and below 1")
 
 
+# What a continued model has of its own, whatever a recipe's `model` says.
+SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout", "attention_dropout")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
     """The model to make; any field below `size` overrides what the size stands for."""
@@ -80,15 +84,7 @@ class ModelRecipe:
         from palavra.model.families import family_named  # imports torch
 
         return family_named(self.family, "model.family").new(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            context=self.context,
-            intermediate_size=self.intermediate_size,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            pad_id=pad_id,
+            vocab_size=vocab_size, context=self.context, pad_id=pad_id, **{name: getattr(self, name) for name in SHAPE}
         )
 
 
