@@ -34,7 +34,6 @@ from torch import Tensor
 
 import palavra
 from palavra.finetuning.run import FineTuned
-from palavra.log import Log
 from palavra.model.compute import choose_compute, keep_freed_memory
 from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.build import build_output
@@ -168,7 +167,7 @@ def fine_tune(data: Path, model: Path, run: Run, seed: int, out: Path) -> FineTu
     found = palavra.finetune(
         "classification", data / "train.jsonl.gz", valid=data / "dev.jsonl.gz", test=data / "test.jsonl.gz",
         label="label", model=model, out=out, strategy=run.strategy, epochs=run.epochs, batch_size=BATCH_SIZE,
-        optimizer="adamw", learning_rate=rate, seed=seed, set=settings, log=Log(quiet=True), **HEAD,
+        optimizer="adamw", learning_rate=rate, seed=seed, set=settings, quiet=True, **HEAD,
     )  # fmt: skip
     assert isinstance(found, FineTuned)
     return found

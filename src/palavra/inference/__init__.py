@@ -1,1 +1,1 @@
-"""Using a model: evaluate, fill, embed."""
+"""Models ready for use: fill, embed, score, generate, predict, evaluate."""

@@ -111,9 +111,8 @@ def _counts(
 
 
 def _unit(numbers: UInt64Array) -> npt.NDArray[np.float64]:
-    """Uniform in [0, 1)."""
-    uniform: npt.NDArray[np.float64] = (mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return uniform
+    """Return numbers uniform in [0, 1)."""
+    return (mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _sums(values: UInt64Array, lengths: Int64Array) -> UInt64Array:

@@ -1,10 +1,10 @@
-"""How good a masked model is, under one corruption that never changes, so that runs can be compared."""
+"""Evaluate a masked model under a fixed corruption, so that runs can be compared."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,70 +15,71 @@ from palavra.batch import Batch
 from palavra.data.loader import DocumentTokens, assemble
 from palavra.data.packing import Cursor, Int64Array, Pieces, mix, one_pass
 from palavra.errors import PalavraError
+from palavra.inference.batching import BATCH_TOKENS, SCORED_AT_ONCE, evaluating, logit_parts, placed
 from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT, FixedCorruption
-from palavra.model.compute import Compute, eager
-from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.model.compute import Compute
+from palavra.model.heads import MaskedLanguageModel
+from palavra.model.layouts import Layout
 from palavra.objectives.masked import Vocabulary
 from palavra.run_records import Corruption, FrequencyBand, MaskedResult
 
-BATCH_TOKENS = 8192
 # Ranks by frequency in the training text, 1 the most frequent.
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
 
 
 class ObjectiveResult(Protocol):
-    """What an evaluation on held-out text found of one thing that a model learned."""
+    """The result of one objective on held-out text."""
+
+    _recorded: ClassVar[tuple[str, ...]] = ()
 
     def values(self) -> dict[str, float]:
-        """As each look during training writes them down."""
+        """Return the values that each evaluation during training records, as far as they are known."""
+        return {name: value for name in self._recorded if (value := getattr(self, name)) is not None}
 
     def brief(self) -> str:
-        """The same in a few words."""
+        """Return the main values in a few words."""
+
+    def summary(self) -> str:
+        """Return the result of a finished run in one line."""
+        return self.brief()
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
 
     def to_json(self) -> dict[str, Any]:
-        """As written to a file."""
+        """Return what `evaluation.json` holds."""
+        return asdict(cast(Any, self))
 
 
 class EvaluationResult(ObjectiveResult, Protocol):
-    """What an evaluation on held-out text found of a whole model."""
+    """The result of a whole model on held-out text."""
 
     @property
     def loss(self) -> float:
-        """Nats a predicted token; what decides which weights are best."""
+        """Return the loss in nats a predicted token, by which the best weights are chosen."""
 
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
 
-    def summary(self) -> str:
-        """The end of a run in one line."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(MaskedResult):
+class Evaluation(MaskedResult, ObjectiveResult):
     """Results at masked tokens, as commands print them."""
 
-    def values(self) -> dict[str, float]:
-        """As each look during training writes them down."""
-        return {"loss": self.loss, "perplexity": self.perplexity, "accuracy": self.accuracy,
-                "accuracy_at_5": self.accuracy_at_5}  # fmt: skip
+    _recorded: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy", "accuracy_at_5")
 
     def brief(self) -> str:
-        """Loss and accuracy."""
+        """Return loss and accuracy in a few words."""
         return f"loss {self.loss:.4f}, masked accuracy {self.accuracy:.1%}"
 
     def summary(self) -> str:
-        """Loss, perplexity and accuracy."""
-        return (
-            f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%} "
-            f"(first five guesses {self.accuracy_at_5:.1%})"
-        )
+        """Return loss, perplexity and accuracy in one line."""
+        first = f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%}"
+        return f"{first} (first five guesses {self.accuracy_at_5:.1%})"
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the lines that the command line prints."""
         return [
             f"masked tokens     {self.tokens:,}",
             f"loss              {self.loss:.4f} nats a token",
@@ -93,26 +94,26 @@ class Evaluation(MaskedResult):
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`."""
+        """Return what `evaluation.json` holds."""
         corruption = Corruption(**asdict(CORRUPTION), seed=CORRUPTION_SEED, drawn="document")
         return asdict(replace(self, corruption=corruption))
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointEvaluation:
-    """One model's results at hidden tokens, and at what it learned `beside` them, by name."""
+class JointEvaluation(ObjectiveResult):
+    """One model's results at masked tokens, and for each auxiliary objective in `beside`, by name."""
 
     masked: EvaluationResult
     beside: Mapping[str, ObjectiveResult]
 
     @property
     def loss(self) -> float:
-        """That of the hidden tokens."""
+        """Return that of the masked tokens."""
         return self.masked.loss
 
     @property
     def perplexity(self) -> float:
-        """That of the hidden tokens."""
+        """Return that of the masked tokens."""
         return self.masked.perplexity
 
     def values(self) -> dict[str, float]:
@@ -121,23 +122,23 @@ class JointEvaluation:
         return {**self.masked.values(), **others}
 
     def brief(self) -> str:
-        """All parts, one after the other."""
+        """Return all parts, one after the other."""
         return "; ".join([self.masked.brief(), *self._others()])
 
     def summary(self) -> str:
-        """All parts, the hidden tokens at more length."""
+        """Return all parts, the masked tokens at more length."""
         return "; ".join([self.masked.summary(), *self._others()])
 
     def _others(self) -> list[str]:
         return [f"{_words(name)} {part.brief()}" for name, part in self.beside.items()]
 
     def lines(self) -> list[str]:
-        """As people read it: each part under its name."""
+        """Return the lines that the command line prints: each part under its name."""
         parts = {"masked": self.masked, **self.beside}
         return [line for name, part in parts.items() for line in (_words(name), *(f"  {x}" for x in part.lines()))]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `evaluation.json`: each part under its name."""
+        """Return what `evaluation.json` holds: each part under its name."""
         return {"masked": self.masked.to_json(), **{name: part.to_json() for name, part in self.beside.items()}}
 
 
@@ -154,7 +155,7 @@ class SampledDocuments:
     lengths: Int64Array
 
     def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> npt.NDArray[np.integer]:
-        """The tokens of many pieces, end to end."""
+        """Return the tokens of many pieces, end to end."""
         return self.documents.gather(self.numbers[indices], starts, stops)
 
 
@@ -198,24 +199,14 @@ class EvalSet:
 
 
 def evaluate_masked(
-    model: MaskedLanguageModel,
-    held_out: EvalSet,
-    vocabulary: Vocabulary,
-    compute: Compute,
-    *,
-    limit: int | None = None,
-    counts: npt.NDArray[np.integer] | None = None,
-) -> Evaluation:
+    model: MaskedLanguageModel, held_out: EvalSet, vocabulary: Vocabulary, compute: Compute, *,
+    limit: int | None = None, counts: npt.NDArray[np.integer] | None = None,
+) -> Evaluation:  # fmt: skip
     """Loss, perplexity and accuracy on held-out text; by frequency band where `counts` (V,) of the training
     text are given. Raises PalavraError when there is nothing to predict, or a score is not a finite number."""
-    parts: list[Tensor] = []
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), compute.autocast(), eager():
-        for batch in held_out.batches(vocabulary, model.config.context, limit):
-            layout = lay_out(batch, compute.backend, compute.device)
-            parts.append(_score(model, batch.to(compute.device), layout))
-    model.train(was_training)
+    with evaluating(model, compute):
+        held_out_batches = held_out.batches(vocabulary, model.config.context, limit)
+        parts = [_score(model, *placed(batch, compute)) for batch in held_out_batches]
     table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 3))
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
@@ -237,21 +228,12 @@ def evaluate_masked(
     )
 
 
-# Rows whose logits are held at once while scoring.
-SCORED_AT_ONCE = 512
-
-
-def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
+def _score(model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Tensor:
     """(M, 3) float64: label, loss, and how many other entries of the vocabulary score as high as the label or higher:
     a tie is no right guess."""
     hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.mntp)))
-    weight, bias = model.unembedding
     out = []
-    pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
-    for rows, labels in pieces:
-        # Not in half precision: there near logits are equal, and a tie counts as wrong.
-        with torch.autocast(rows.device.type, enabled=False):
-            logits = torch.nn.functional.linear(rows.float(), weight, bias)
+    for logits, labels in zip(logit_parts(model, hidden), batch.labels.split(SCORED_AT_ONCE), strict=True):
         own = logits.gather(1, labels[:, None])
         # The label is as high as itself.
         rank = (logits >= own).sum(1) - 1

@@ -1,4 +1,4 @@
-"""Writing embeddings where other programs can read them."""
+"""Write embeddings to files that other programs read."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ def check_target(path: Path, pooling: Pooling) -> None:
 
 
 def json_lines(embeddings: Sequence[Embedding]) -> Iterator[str]:
-    """One JSON object a text: its text and vector, or its tokens with their offsets and vectors."""
+    """Yield one JSON object a text: its text and vector, or its tokens with their offsets and vectors."""
     for found in embeddings:
         if found.vectors.ndim == 1:
             yield json.dumps({"text": found.text, "vector": _numbers(found.vectors)}, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A fine-tuned model ready for use, and what it makes of encoded examples."""
+"""A fine-tuned model ready for use: predict and evaluate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,20 +8,19 @@ from typing import Any, ClassVar, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference import predictions
-from palavra.inference.base import AnyModel
+from palavra.inference.base import AnyModel, load_parts
+from palavra.inference.batching import evaluating, placed
 from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
-from palavra.model.compute import Compute, choose_compute, eager
+from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, ModelConfig, Precision
-from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
 from palavra.option import does_not_apply
@@ -57,7 +56,7 @@ def batches_of(
 
 
 def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute: Compute) -> Vectors:
-    """What the body makes of every row that the head of `name` reads: (R, D) float32, in the order of the rows."""
+    """Return the body's vectors of the rows that the head of `name` reads: (R, D) float32, in the order of the rows."""
 
     def pooled(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
         return (model.pooled(batch, layout).float(),)
@@ -66,14 +65,10 @@ def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute:
 
 
 def infer(
-    model: TaskModel,
-    name: str,
-    task: AnyTask,
-    encoded: EncodedExamples,
-    compute: Compute,
+    model: TaskModel, name: str, task: AnyTask, encoded: EncodedExamples, compute: Compute,
     vectors: Vectors | None = None,
-) -> ModelOutputs:
-    """What the task's output layer gives for every row that is read, in the order of the rows."""
+) -> ModelOutputs:  # fmt: skip
+    """Return the task's output for every row that is read, in the order of the rows."""
     layer = model.head(name).output
 
     def outputs(batch: Batch, layout: Layout) -> tuple[Tensor, ...]:
@@ -83,15 +78,9 @@ def infer(
 
 
 def decode(
-    model: TaskModel,
-    name: str,
-    task: AnyTask,
-    examples: Sequence[Any],
-    encoded: EncodedExamples,
-    compute: Compute,
-    vectors: Vectors | None = None,
-    options: DecodeOptions = PLAIN,
-) -> Any:
+    model: TaskModel, name: str, task: AnyTask, examples: Sequence[Any], encoded: EncodedExamples, compute: Compute,
+    vectors: Vectors | None = None, options: DecodeOptions = PLAIN,
+) -> Any:  # fmt: skip
     """What the model's outputs for the examples mean. Where a sequence has many outputs, some examples are inferred and
     decoded at a time, so that very many classes need no more memory than few."""
     most = max(1, INFERRED_AT_ONCE // task.output.outputs_per_sequence)
@@ -107,27 +96,20 @@ def decode(
 
 
 def _collect(
-    model: TaskModel,
-    batches: Iterator[tuple[Int64Array, Batch]],
-    encoded: EncodedExamples,
-    compute: Compute,
+    model: TaskModel, batches: Iterator[tuple[Int64Array, Batch]], encoded: EncodedExamples, compute: Compute,
     run: Callable[[Batch, Layout], tuple[Tensor, ...]],
-) -> ModelOutputs:
-    """The results of `run` on batches of all sequences, put in the order of the rows."""
+) -> ModelOutputs:  # fmt: skip
+    """Return the results of `run` on batches of all sequences, in the order of the rows."""
     row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), compute.autocast(), eager():
+    with evaluating(model, compute):
         for sequences, batch in batches:
-            layout = lay_out(batch, compute.backend, compute.device)
-            parts = [part.cpu().numpy() for part in run(batch.to(compute.device), layout)]
+            parts = [part.cpu().numpy() for part in run(*placed(batch, compute))]
             if not found:
                 found = [np.empty((int(row_starts[-1]), *part.shape[1:]), dtype=part.dtype) for part in parts]
             rows = ranges(row_starts[sequences], encoded.row_counts[sequences])
             for whole, part in zip(found, parts, strict=True):
                 whole[rows] = part
-    model.train(was_training)
     return tuple(found)
 
 
@@ -149,15 +131,16 @@ class FineTunedModel(AnyModel):
         compile: CompileMode = "off",
     ) -> "FineTunedModel":  # fmt: skip
         """Load a directory that `palavra finetune` wrote, or `transformers` with a head for a task."""
-        path = Path(directory)
-        loaded = load_task_model(path)
-        tokenizer = Tokenizer.load(path)
-        tokenizer.check_fits(loaded.model.config.vocab_size, path)
-        compute = choose_compute(device, precision, compile)
-        return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
+
+        def read(path: Path) -> tuple[TaskModel, Mapping[str, AnyTask]]:
+            loaded = load_task_model(path)
+            return loaded.model, loaded.tasks
+
+        model, tokenizer, compute, tasks = load_parts(Path(directory), read, device, precision, compile)
+        return cls(model, tasks, tokenizer, compute)
 
     def task(self, name: str | None = None) -> tuple[str, AnyTask]:
-        """The task of a name, or the only one. Raises PalavraError for a name that is none."""
+        """Return the task of a name, or the only one. Raises PalavraError for a name that is none."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.items()))
         if name is None or name not in self.tasks:
@@ -166,13 +149,9 @@ class FineTunedModel(AnyModel):
         return name, self.tasks[name]
 
     def reader(
-        self,
-        task: str | None = None,
-        *,
-        encoding: str | None = None,
-        separator: str | None = None,
+        self, task: str | None = None, *, encoding: str | None = None, separator: str | None = None,
         **columns: Unpack[LabelledColumns],
-    ) -> Reader[Any]:
+    ) -> Reader[Any]:  # fmt: skip
         """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
 
         Raises PalavraError for columns or a separator that the task would not read, and for columns that are not as
@@ -253,13 +232,9 @@ class FineTunedModel(AnyModel):
         return made[0] if single else made
 
     def predict_examples(
-        self,
-        examples: Sequence[object],
-        *,
-        task: str | None = None,
-        overflow: Overflow | None = None,
+        self, examples: Sequence[object], *, task: str | None = None, overflow: Overflow | None = None,
         options: DecodeOptions = PLAIN,
-    ) -> list[Prediction]:
+    ) -> list[Prediction]:  # fmt: skip
         """Return the predictions for examples that a `reader` made, as JSON has them."""
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
@@ -271,18 +246,14 @@ class FineTunedModel(AnyModel):
         return _marked(chosen.output.predictions(examples, decoded), encoded)
 
     def score(self, examples: Sequence[object], *, task: str | None = None) -> Scores:
-        """How good the model is on labelled examples (as a `reader` reads them)."""
+        """Return the scores on labelled examples (as a `reader` reads them)."""
         chosen, encoded, decoded = self._decoded(examples, task)
         return chosen.scorer.score(examples, encoded, decoded)
 
     def evaluate(
-        self,
-        examples: Sequence[object],
-        *,
-        task: str | None = None,
-        threshold: float | None = None,
+        self, examples: Sequence[object], *, task: str | None = None, threshold: float | None = None,
         articles: Articles | None = None,
-    ) -> tuple[Scores, list[Prediction]]:
+    ) -> tuple[Scores, list[Prediction]]:  # fmt: skip
         """`score`, and what the model predicts for each example; `threshold` as in `options`, `articles` those of which
         language the scores of answers leave out."""
         options = self.options(task, threshold=threshold)
@@ -302,7 +273,7 @@ class FineTunedModel(AnyModel):
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
     def encode(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
-        """The examples as the model reads them."""
+        """Return the examples as the model reads them."""
         windowed = (overflow or task.spec.overflow) == "window"
         segments = self.model.config.segments > 1
         return task.encoder.encode(
@@ -324,5 +295,5 @@ def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Pre
 
 
 def context_of(config: ModelConfig, task: AnyTask) -> int:
-    """The most tokens a sequence of the task may have."""
+    """Return the most tokens that a sequence of the task may have."""
     return min(config.context, task.spec.max_length or config.context)

@@ -1,4 +1,4 @@
-"""Continuing texts: tokens one after another, and their text as far as it is certain."""
+"""Generate text token by token."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,7 +21,7 @@ Reason = Literal["end", "stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How far and how to go on.
+    """How to generate.
 
     At most `max_tokens` new tokens (None: as many as the context has room for). `sampling` chooses each, with the
     randomness of `seed`; `samples` independent continuations of each prompt. A text ends before the `stop`
@@ -119,7 +119,7 @@ class Generator:
         self._vocab_size = steps.model.config.vocab_size
 
     def _limit(self, length: int) -> int:
-        """The most new tokens after a prompt of this length."""
+        """Return the most new tokens after a prompt of this length."""
         room = self.context - length
         wanted = self.config.max_tokens
         if self.config.overflow == "slide":
@@ -206,7 +206,7 @@ class Detokenizes(Protocol):
     """What turning tokens into text needs of a tokenizer."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`."""
+        """Return the text of `ids`."""
 
 
 class Detokenizer:
@@ -218,12 +218,12 @@ class Detokenizer:
         self._start, self._stop = 0, len(self._ids)
 
     def push(self, token: int) -> str:
-        """The text that one more token makes certain; empty while a character is incomplete."""
+        """Return the text that one more token completes; empty while a character is incomplete."""
         self._ids.append(token)
         return self._new_text(complete=False)
 
     def flush(self) -> str:
-        """What is left at the end, with U+FFFD for what never became a character."""
+        """Return the rest at the end, with U+FFFD for an incomplete character."""
         return self._new_text(complete=True)
 
     def _new_text(self, complete: bool) -> str:
@@ -246,7 +246,7 @@ class StopFilter:
         self._stop, self._held, self.stopped = tuple(stop), "", False
 
     def push(self, text: str) -> str:
-        """The part of the text so far that no stop string can take back."""
+        """Return the part of the text so far that cannot become a stop string."""
         if self.stopped or not self._stop:
             return "" if self.stopped else text
         self._held += text
@@ -265,7 +265,7 @@ class StopFilter:
         return kept
 
     def flush(self) -> str:
-        """What was held back and became no stop string."""
+        """Return the text held back that did not become a stop string."""
         kept, self._held = self._held, ""
         return kept
 
@@ -280,7 +280,7 @@ class _Row:
         self.reason: Reason = "length"
 
     def push(self, token: int) -> str:
-        """New certain text."""
+        """Return the new text that is complete."""
         self.tokens.append(token)
         if token == self._end_id:
             self.reason = "end"
@@ -288,7 +288,7 @@ class _Row:
         return self._let_through(self._detokenizer.push(token))
 
     def flush(self) -> str:
-        """What is certain now that nothing follows."""
+        """Return the rest of the text at its end."""
         return "" if self._filter.stopped else self._let_through(self._detokenizer.flush()) + self._rest()
 
     def _rest(self) -> str:
@@ -324,7 +324,7 @@ def continuations(
 
 
 class Stream(Iterator[str]):
-    """Pieces of one continuation as they become certain; together they are its text."""
+    """The pieces of one continuation as they are completed; together they are its text."""
 
     def __init__(self, generator: Generator, row: _Row):
         self._row, self._pieces = row, _pieces(generator, row)
@@ -334,7 +334,7 @@ class Stream(Iterator[str]):
 
     @property
     def continuation(self) -> Continuation:
-        """What has come so far; once nothing follows, with the reason why."""
+        """Return the continuation so far; at its end with the reason."""
         return Continuation(self._row.text, tuple(self._row.tokens), self._row.reason)
 
 

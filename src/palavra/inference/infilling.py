@@ -50,12 +50,12 @@ class Filling:
 
     @property
     def probability(self) -> float:
-        """The product of the tokens' probabilities; with order "parallel" they are taken as independent."""
+        """Return the product of the tokens' probabilities; with order "parallel" they are taken as independent."""
         return math.exp(self.log_probability)
 
     @property
     def probability_per_token(self) -> float:
-        """The geometric mean of the tokens' probabilities, by which fillings of unlike length are ranked."""
+        """Return the geometric mean of the tokens' probabilities, by which fillings of different lengths are ranked."""
         return math.exp(self.log_probability / sum(len(blank.tokens) for blank in self.blanks))
 
 
@@ -71,12 +71,12 @@ class Step:
 
     @property
     def token(self) -> int:
-        """The id that stands there now."""
+        """Return the id that fills the mask."""
         return int(self.likeliest.ids[0, self.taken])
 
     @property
     def log_probability(self) -> float:
-        """Of that token, in nats."""
+        """Return the log-probability of that token, in nats."""
         return float(self.likeliest.log_probabilities[0, self.taken])
 
 
@@ -158,7 +158,7 @@ SEARCHES: dict[Order, Callable[[Sequence[Sample], Read, int], Iterator[list[Hypo
 
 
 def search(samples: Sequence[Sample], read: Read, order: Order, beam: int) -> Iterator[list[Hypothesis]]:
-    """The best fillings of each sample in this order, best first. Raises PalavraError for another order."""
+    """Yield the best fillings of each sample in this order, best first. Raises PalavraError for another order."""
     if order not in SEARCHES:
         raise PalavraError(f"order is {order!r}: it must be parallel or iterative")
     return SEARCHES[order](samples, read, beam)
@@ -176,7 +176,7 @@ def _fills(likeliest: Likeliest, tokenizer: Tokenizer, top: int) -> tuple[Fill, 
 
 
 def filling_of(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Filling:
-    """A hypothesis without masks as people read it."""
+    """Return a hypothesis without masks as a `Filling`."""
     steps = sorted(hypothesis.steps, key=lambda step: step.row)
     cuts = [i for i, (a, b) in enumerate(pairwise(steps), 1) if b.row > a.row + 1]
     ids: list[int] = hypothesis.ids[1:-1].tolist()

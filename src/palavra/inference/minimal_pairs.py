@@ -1,4 +1,4 @@
-"""Which of two sentences a model finds likelier: minimal pairs."""
+"""Minimal pairs: read them, and measure a model's accuracy on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from palavra.inference.scoring import Score
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two sentences that differ in one thing, of which the `good` one is right; `phenomenon` says what is tested."""
+    """Two sentences that differ in one thing, the `good` one acceptable; `phenomenon` says what is tested."""
 
     good: str
     bad: str
@@ -25,7 +25,7 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class PairAccuracy:
-    """The share of `pairs` whose good sentence is likelier; ties count half."""
+    """The rate of `pairs` whose good sentence is more probable; ties count half."""
 
     phenomenon: str
     pairs: int
@@ -73,7 +73,7 @@ def _pair(record: Record) -> MinimalPair:
 def compare_pairs(
     pairs: Sequence[MinimalPair], score: Callable[[Sequence[str]], Sequence[Score]], masking: str = "none"
 ) -> PairComparison:
-    """How often the good sentence is likelier, by phenomenon; `score` is that of a model of either kind."""
+    """Return the accuracy, by phenomenon too; `score` is that of a model of either kind."""
     if not pairs:
         raise PalavraError("there are no pairs to compare")
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]

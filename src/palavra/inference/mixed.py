@@ -1,4 +1,4 @@
-"""A model that has learned to read both ways and from left to right only, ready for use as either."""
+"""A model of causal+masked, ready for use as a masked and as a causal one."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Many texts through a model, some thousand at a time: what is held in memory does not grow with their number."""
+"""Run a model on a stream of texts, some thousand at a time, in bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
@@ -51,7 +51,7 @@ def fillings_all(
     model: MaskedModel, texts: Iterable[str], n_best: int = 5, name: str | None = None, *,
     order: Order = "iterative", beam: int | None = None, lengths: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, list[Filling]]]:  # fmt: skip
-    """Each text with its fillings, as `MaskedModel.fillings`; errors as `fill_all`."""
+    """Yield each text with its fillings, as `MaskedModel.fillings`; errors as `fill_all`."""
     fillings, masked = model.fillings, model.masked
     return _filled(
         texts, lambda chunk: fillings(chunk, n_best, order=order, beam=beam, lengths=lengths),
@@ -60,11 +60,9 @@ def fillings_all(
 
 
 def _filled(
-    texts: Iterable[str],
-    fill: Callable[[list[str]], Sequence[Found]],
-    masked: Callable[[str], object],
+    texts: Iterable[str], fill: Callable[[list[str]], Sequence[Found]], masked: Callable[[str], object],
     name: str | None,
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, Found]]:  # fmt: skip
     """Each text with what `fill` finds, some thousand at a time; after an error, `masked` tells which text cannot be
     read."""
     done = 0
@@ -103,7 +101,7 @@ def masking_of(model: MaskedModel | CausalModel, masking: ScoreMasking | None) -
 def scorer(
     model: MaskedModel | CausalModel, masking: ScoreMasking, per_token: bool = False
 ) -> Callable[[Sequence[str]], list[Score]]:
-    """The model's `score` with a masking that `masking_of` allows it."""
+    """Return the model's `score` with a masking that `masking_of` gave."""
     if masking != "none":
         assert isinstance(model, MaskedModel)
         return lambda texts: model.score(texts, per_token, masking)
@@ -129,12 +127,9 @@ def score_all(
 
 
 def generate_all(
-    model: CausalModel | MixedModel,
-    prompts: Iterable[str],
-    options: GenerationOptions,
-    samples: int = 1,
+    model: CausalModel | MixedModel, prompts: Iterable[str], options: GenerationOptions, samples: int = 1,
     name: str | None = None,
-) -> Iterator[tuple[str, list[Continuation]]]:
+) -> Iterator[tuple[str, list[Continuation]]]:  # fmt: skip
     """Each prompt with its continuations, as `CausalModel.generate` with these options; where the prompts are lines of
     the file `name`, an error in one of them says in which."""
     done, generate = 0, model.generate
@@ -158,7 +153,7 @@ def _check_lengths(
 
 
 class Embedded:
-    """The embeddings of many texts, in their order, a list at a time; `texts` and `cut` count what has passed."""
+    """The embeddings of many texts, in order, a list at a time; `texts` and `cut` count those so far."""
 
     def __init__(self, model: MaskedModel, texts: Iterable[str], pooling: Pooling = "mean"):
         self._model, self._source, self._pooling = model, texts, pooling

@@ -9,7 +9,7 @@ from palavra.data.columns import text_column
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.hub import PREFIX
 from palavra.data.memory import is_table, memory_source, plain
-from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.data.records import at_least_one, numbered_lines, read_json_lines
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
@@ -57,18 +57,14 @@ def refuse(options: dict[str, Any], why: str) -> None:
 
 
 def holds_records(reader: Reader[Any], file: str, format: Format | None) -> bool:
-    """Whether a file holds records, or the kind's own format, and no texts: as `format` or else its name says."""
+    """Return whether a file holds records, or the kind's own format, and not texts: `format` or else its name says."""
     known = _known(reader, file)
     return format == "jsonl" or known == PREFIX or (format is None and known is not None)
 
 
 def inputs_of_file(
-    reader: Reader[Any],
-    file: str,
-    *,
-    format: Format | None = None,
-    given: Collection[str] = (),
-) -> Iterator[Any]:
+    reader: Reader[Any], file: str, *, format: Format | None = None, given: Collection[str] = (),
+) -> Iterator[Any]:  # fmt: skip
     """The inputs of a file ("-": the standard input), each with its place.
 
     `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the
@@ -102,7 +98,7 @@ def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
 
 def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     with stream:
-        lines = (text.removesuffix("\n") for _, text in numbered_stream(stream, name, encoding))
+        lines = (text.removesuffix("\n") for _, text in numbered_lines(name, encoding, stream))
         yield from at_least_one(lines, name, "text")
 
 

@@ -11,7 +11,7 @@ from palavra.option import option
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.recipe.sizes import SIZES, SizeName
 from palavra.tokenizer.config import TokenizerConfig
-from palavra.training.config import OptimizerConfig, ScheduleConfig
+from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
@@ -42,6 +42,10 @@ class DataConfig(SourceConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.valid_fraction < 1:
             raise PalavraError(f"data.valid_fraction is {self.valid_fraction}: it must be at least 0 and below 1")
+
+
+# What a continued model has of its own, whatever a recipe's `model` says.
+SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout", "attention_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +84,12 @@ class ModelRecipe:
         from palavra.model.families import family_named  # imports torch
 
         return family_named(self.family, "model.family").new(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            context=self.context,
-            intermediate_size=self.intermediate_size,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            pad_id=pad_id,
+            vocab_size=vocab_size, context=self.context, pad_id=pad_id, **{name: getattr(self, name) for name in SHAPE}
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """How long to train, and how. The length is the first given of `steps`, `tokens`, `epochs` and `minutes`; whichever
     it was, `steps` is what a resolved recipe holds. Tokens are those of all ranks."""
 
@@ -138,17 +134,10 @@ class TrainConfig:
     tensorboard: bool = option(False, help="Write TensorBoard files too.", flag="--tensorboard")
 
     def __post_init__(self) -> None:
-        positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
-                    "eval_every", "eval_tokens", "save_every", "keep_last", "threads")  # fmt: skip
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        super().__post_init__()
         whole, part = self.batch_tokens, self.micro_batch_tokens
         if whole is not None and part is not None and whole % min(part, whole):
             raise PalavraError(f"train.batch_tokens {whole} is not a multiple of train.micro_batch_tokens {part}")
-        if not 0 <= self.seed < 2**63:
-            raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
 
     def micro_batches(self, ranks: int = 1) -> int:
         """Forward passes of one step on each of so many ranks, once the sizes are settled."""
@@ -202,16 +191,9 @@ class Recipe:
     def of_size(self, name: SizeName) -> "Recipe":
         """The recipe with every open value taken from a size."""
         size = SIZES[name]
-        model, train = self.model, self.train
-        model = replace(
-            model,
-            family=self.family,
-            size=name,
-            hidden_size=model.hidden_size or size.hidden_size,
-            num_layers=model.num_layers or size.num_layers,
-            num_heads=model.num_heads or size.num_heads,
-            context=model.context or size.context,
-        )
+        train, named = self.train, ("hidden_size", "num_layers", "num_heads", "context")
+        sizes = {each: getattr(self.model, each) or getattr(size, each) for each in named}
+        model = replace(self.model, family=self.family, size=name, **sizes)
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
         rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.algorithm, name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,13 @@ from palavra.tasks.encoded_examples import (
     wrap,
 )
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, column_flag, text_fields
-from palavra.tasks.task import Reader
+from palavra.tasks.task import Encoder, Reader
 from palavra.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextExample:
-    """`first` text, `second` of a pair or None; `label` whatever the kind makes of it, None where there is none;
-    `where` it is from."""
+    """The `first` text, `second` of a pair or None, `label` as the kind has it or None, and `where` it is from."""
 
     first: str
     second: str | None
@@ -48,8 +47,7 @@ def text_columns(spec: TaskSpec) -> tuple[str, ...]:
 
 
 def settle_texts(spec: TaskSpec) -> TaskSpec:
-    """The specification with two texts where no column of them was named and the training file has `text_a` and
-    `text_b` but no `text`."""
+    """Return the spec with two texts if none is named and the training file has `text_a` and `text_b`, not `text`."""
     if "text_b" not in COLUMNS_OF[spec.kind] or any(getattr(spec.columns, name) is not None for name in TEXTS):
         return spec
     first = next(iter(read_records(spec.train, encoding=spec.encoding)), None)
@@ -63,12 +61,9 @@ LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
 
 
 def text_reader(
-    spec: TaskSpec,
-    *,
-    labels: Callable[[TaskSpec], LabelReader],
-    gold: Callable[[TextExample], Any],
+    spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
     strata: Callable[[TextExample], Sequence[str]],
-) -> Reader[TextExample]:
+) -> Reader[TextExample]:  # fmt: skip
     """Reads examples of one text or two; `labels` gives each record with its label."""
 
     def read(source: str) -> list[TextExample]:
@@ -126,12 +121,11 @@ def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
 def encode_texts(
     examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, windowed: bool
 ) -> EncodedExamples:
-    """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
-    labelled: `labels` is empty.
+    """Return [CLS] text [SEP] or [CLS] first [SEP] second [SEP], not labelled; the row that is read is [CLS]'s.
 
-    `windowed`: texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
-    text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
-    the room would be left for the windows.
+    `windowed`: texts beyond the context become windows that share a quarter of their tokens; of a pair the longer one
+    does, beside the other, which loses its end (see `cut`) only where the windows would have less than a quarter of the
+    room.
     """
     texts = [[example.first for example in examples]]
     pair = bool(examples) and examples[0].second is not None
@@ -148,18 +142,24 @@ def encode_texts(
         tokenizer.cls_id,
         tokenizer.sep_id,
     )
-    count = len(wrapped.lengths)
-    return EncodedExamples(
-        input_ids=wrapped.input_ids,
-        lengths=wrapped.lengths,
-        segment_ids=wrapped.segment_ids if segments and pair else None,
-        example=number,
-        rows=np.zeros(count, dtype=np.int64),
-        row_counts=np.ones(count, dtype=np.int64),
-        labels=np.empty(0, dtype=np.int64),
-        label_counts=np.zeros(count, dtype=np.int64),
-        cut=cut,
-    )
+    return wrapped.with_first_rows(number, cut, segments=segments and pair)
+
+
+class TextEncoder(Encoder[TextExample], Protocol):
+    """Encodes texts with what `targets` makes of their labels."""
+
+    def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
+        """What the model learns of labelled examples, (E,) or (E, K)."""
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedExamples:  # fmt: skip
+        """See `encode_texts`. Every window of an example has its targets."""
+        encoded = encode_texts(examples, tokenizer, context, segments, windowed)
+        if not examples or examples[0].label is None:
+            return encoded
+        return replace(encoded, labels=self.targets(examples)[encoded.example], label_counts=encoded.row_counts)
 
 
 # Of each sequence (S,) the example, of each text its first token and how many are kept, and which examples (E,) lost

@@ -9,17 +9,14 @@ import tokenizers as hf
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, read_json_object
 from palavra.tokenizer.config import OWN_TOKENS
 
 # The names of published tokenizers, for directories that do not say which token has a role.
 _KNOWN_TOKENS = {
-    "pad": ("[PAD]", "<pad>"),
-    "unk": ("[UNK]", "<unk>"),
-    "cls": ("[CLS]", "<s>", "<cls>"),
-    "sep": ("[SEP]", "</s>", "<sep>"),
-    "mask": ("[MASK]", "<mask>"),
-}
+    "pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"), "mask": ("[MASK]", "<mask>"),
+}  # fmt: skip
 _LARGEST_FILE = 1 << 30  # bytes; a tokenizer.json of a million entries is about 100 MB
 
 
@@ -74,17 +71,7 @@ def _unclosed(processor: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file; an absent file is an empty object."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > _LARGEST_FILE:
-        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no tokenizer is")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise PalavraError(f"{path}: not a JSON object")
-    return content
+    return read_json_object(path, _LARGEST_FILE, "download or save it again") if path.is_file() else {}
 
 
 def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,13 +119,9 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
 
 def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
-    further = {"cls": ["bos_token"], "sep": ["eos_token"]}
+    further = {"cls": "bos_token", "sep": "eos_token"}
     return {
-        role: [
-            *_contents(settings.get(f"{role}_token")),
-            *usual,
-            *(name for key in further.get(role, []) for name in _contents(settings.get(key))),
-        ]
+        role: [*_contents(settings.get(f"{role}_token")), *usual, *_contents(settings.get(further.get(role, "")))]
         for role, usual in _KNOWN_TOKENS.items()
     }
 

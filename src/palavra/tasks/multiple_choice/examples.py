@@ -20,8 +20,7 @@ LONGEST_NUMBER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceExample:
-    """A `text`, at least two `choices`, and `label`, the number of the right one from 0 on, None where it is not
-    known; `where` it is from."""
+    """A `text`, two or more `choices`, the number of the gold one (from 0) or None, `label`, and `where` it is from."""
 
     text: str
     choices: tuple[str, ...]
@@ -37,10 +36,8 @@ def reader(spec: TaskSpec) -> Reader[ChoiceExample]:
 
 
 def _read(spec: TaskSpec, source: str) -> list[ChoiceExample]:
-    names = spec.columns.label or ("label",)
-    if len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: multiple choice takes one, the right choice")
-    return [_example(record, spec, names[0]) for record in read_records(source, encoding=spec.encoding)]
+    label = spec.label_column("multiple choice takes one, the right choice") or "label"
+    return [_example(record, spec, label) for record in read_records(source, encoding=spec.encoding)]
 
 
 def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:

@@ -26,16 +26,8 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
 
 
 def _labels(spec: TaskSpec) -> LabelReader:
-    name = label_column(spec)
+    name = spec.label_column("classification takes one; several labels go in a list") or "label"
     return lambda records: ((record, labels_of(record, name, spec)) for record in records)
-
-
-def label_column(spec: TaskSpec) -> str:
-    """The column of the label. Raises PalavraError for several."""
-    names = spec.columns.label or ("label",)
-    if len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
-    return names[0]
 
 
 def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
@@ -79,8 +71,7 @@ def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None
 
 
 def natural(label: str) -> tuple[int, float, str]:
-    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
-    numbers."""
+    """Sort key: numbers in their order, then words in theirs; "nan" is a word."""
     try:
         number = float(label)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ LogProbabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DecodedWords:
-    """Log-probabilities of the classes: `rows` (R, K) of all that is read, `words` (W, K); and the class `chosen` for
-    every word (W,)."""
+    """Log-probabilities of `rows` (R, K) read and of `words` (W, K), and the class `chosen` for every word (W,)."""
 
     rows: LogProbabilities
     words: LogProbabilities
@@ -39,13 +38,12 @@ class DecodedWords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagOutput(ClassOutput):
+class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
     """A softmax over the tags of each row; `scheme` says how they spell spans."""
 
     scheme: Scheme
     form: ClassVar[Form] = "TokenClassification"
     level: ClassVar[Level] = "token"
-    outputs_per_sequence: ClassVar[int] = 1
 
     def decode(
         self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -65,12 +63,9 @@ class TagOutput(ClassOutput):
         return DecodedWords(rows, words, viterbi(words, lengths, *transitions(self.labels, self.scheme)))
 
     def predictions(self, examples: Sequence[TaggedSentence], decoded: DecodedWords) -> list[Prediction]:
-        """`words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`:
-        `text[start:end]` is the span. Labels that spell no spans make a span of every word.
-
-        The probability of a span is that of its least certain word: it is right only if all its words are, and these
-        are right or wrong together far too often to be multiplied.
-        """
+        """Return `words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`. Labels
+        that spell no spans make a span of every word. The probability of a span is that of its least certain word:
+        words are right or wrong together far too often for a product."""
         certain = np.exp(decoded.confidence).tolist()
         labels = [self.labels[number] for number in decoded.chosen.tolist()]
         return [
@@ -97,11 +92,3 @@ class TagOutput(ClassOutput):
         if encoded.row_starts is not None:
             rows &= encoded.row_starts
         return fit_temperature(outputs[0][rows], encoded.labels[rows].astype(np.int64)) if rows.any() else 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "labels": list(self.labels),
-            "counts": list(self.counts),
-            "scheme": self.scheme,
-            "temperature": self.temperature,
-        }
