@@ -112,10 +112,8 @@ class Generator:
             for sample in range(config.samples)
         ]
         self._rows = list(range(len(self._texts)))
-        capacity = min(
-            self.context, max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
-        )
-        self._decoder = Decoder(steps, len(self._rows), capacity)
+        longest = max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
+        self._decoder = Decoder(steps, len(self._rows), min(self.context, longest))
         self._vocab_size = steps.model.config.vocab_size
 
     def _limit(self, length: int) -> int:
@@ -256,11 +254,8 @@ class StopFilter:
             _, start = min(found)
             kept, self._held = self._held[:start], ""
             return kept
-        held = max(
-            (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size])),
-            default=0,
-        )
-        safe = len(self._held) - held
+        begun = (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size]))
+        safe = len(self._held) - max(begun, default=0)
         kept, self._held = self._held[:safe], self._held[safe:]
         return kept
 
@@ -289,12 +284,11 @@ class _Row:
 
     def flush(self) -> str:
         """Return the rest of the text at its end."""
-        return "" if self._filter.stopped else self._let_through(self._detokenizer.flush()) + self._rest()
-
-    def _rest(self) -> str:
-        rest = self._filter.flush()
+        if self._filter.stopped:
+            return ""
+        text, rest = self._let_through(self._detokenizer.flush()), self._filter.flush()
         self.text += rest
-        return rest
+        return text + rest
 
     def _let_through(self, text: str) -> str:
         text = self._filter.push(text)

@@ -16,8 +16,9 @@ import numpy as np
 
 from palavra.batch import Sample, TokenIds
 from palavra.errors import PalavraError
-from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample, shortened
+from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample
 from palavra.inference.generation import Detokenizer
+from palavra.inference.scoring import shortened
 from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
 
@@ -151,17 +152,11 @@ def _grow(
     return [held[number].filled(reading, *found[number], candidate) for number, candidate in taken]
 
 
-SEARCHES: dict[Order, Callable[[Sequence[Sample], Read, int], Iterator[list[Hypothesis]]]] = {
-    "parallel": fill_parallel,
-    "iterative": fill_iterative,
-}
-
-
 def search(samples: Sequence[Sample], read: Read, order: Order, beam: int) -> Iterator[list[Hypothesis]]:
     """Yield the best fillings of each sample in this order, best first. Raises PalavraError for another order."""
-    if order not in SEARCHES:
+    if order not in ("parallel", "iterative"):
         raise PalavraError(f"order is {order!r}: it must be parallel or iterative")
-    return SEARCHES[order](samples, read, beam)
+    return (fill_parallel if order == "parallel" else fill_iterative)(samples, read, beam)
 
 
 def proposals_of(hypothesis: Hypothesis, tokenizer: Tokenizer, top: int) -> list[Blank]:
@@ -193,9 +188,7 @@ def _filled_blank(ids: Sequence[int], steps: Sequence[Step], tokenizer: Tokenize
     return FilledBlank(text.strip(" ") or text, tokens)
 
 
-def samples_of(
-    text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None
-) -> list[Sample]:  # fmt: skip
+def samples_of(text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None) -> list[Sample]:
     """A text with masks, ready to be read: itself, or with `lengths` (fewest, most masks) its one blank in each.
 
     Raises PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length.

@@ -70,6 +70,11 @@ class Score:
         return bits_per_byte(-self.log_likelihood, self.bytes)
 
 
+def shortened(text: str) -> str:
+    """Return a text as an error shows it."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def perplexity(nats: float, count: int) -> float:
     """exp(nats / count), without overflow; NaN for nothing."""
     return math.exp(min(nats / count, 700.0)) if count else math.nan
@@ -137,10 +142,9 @@ def _masked_chunks(
     tokens = 0
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) + 2 > model.config.context:
-            shown = text if len(text) <= 60 else text[:57] + "..."
             raise PalavraError(
-                f'"{shown}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score its '
-                "sentences one by one"
+                f'"{shortened(text)}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score '
+                "its sentences one by one"
             )
         held += masked_copies(ids, tokenizer, masking, model.config.mntp)
         tokens += len(ids) * (len(ids) + 2)
@@ -150,9 +154,7 @@ def _masked_chunks(
     yield held
 
 
-def masked_copies(
-    ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, mntp: bool = False
-) -> list[Sample]:  # fmt: skip
+def masked_copies(ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, mntp: bool = False) -> list[Sample]:
     """[CLS] text [SEP] once for each of the text's tokens (L,), which is masked in it and the label of its own row, or
     of the one before it for a `mntp` model."""
     length = len(ids)

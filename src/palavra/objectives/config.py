@@ -112,7 +112,7 @@ class MixtureConfig:
         if self.when == "first":
             return [(share / 2, share), ((1 + share) / 2, 1 - share)]
         causal = [math.floor((step + 1) * share) > math.floor(step * share) for step in range(steps)]
-        kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
-                 ((True, share), (False, 1 - share))]  # fmt: skip
+        kinds = [([step for step in range(steps) if causal[step] is kind], part)
+                 for kind, part in ((True, share), (False, 1 - share))]  # fmt: skip
         # The middle one of each: what changes over a run is then at its mean.
         return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]

@@ -111,8 +111,7 @@ def cut_axis(axes: Axes, title: str, *, fraction: bool = False) -> None:
 def line(axes: Axes, series: Series, colour: str, label: str | None = None, dash: str = "-") -> None:
     """Draw a line, with dots where points are few."""
     thin = series.thinned()
-    marker = "o" if len(series) <= 50 and label else ""
-    marker = "o" if len(series) == 1 else marker
+    marker = "o" if len(series) == 1 or (len(series) <= 50 and label) else ""
     axes.plot(thin.steps, thin.values, dash, color=colour, label=label, marker=marker, markersize=5, markeredgewidth=0)
 
 
