@@ -23,11 +23,8 @@ SHOWN_EVENTS = 200
 
 
 def write_report(run_directory: Path) -> Path:
-    """Write `report.html` into a run's directory and return its path; the same run gives the same bytes.
-
-    Raises:
-        PalavraError: the directory is not a run.
-    """
+    """Write `report.html` into a run's directory and return its path; the same run gives the same bytes. Raises
+    PalavraError if the directory is not a run."""
     page = render(read_records(run_directory))
     path = run_directory / "report.html"
     atomic_write_text(path, page)

@@ -47,10 +47,8 @@ class Tokenizer:
         self, content: Mapping[str, Any], role_names: Mapping[str, Sequence[str]], *, name: str = "this tokenizer",
         warnings: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation.
-
-        `role_names`: the names to look for; the first one in the vocabulary has the role.
-        """
+        """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation. Of the
+        `role_names` to look for, the first one in the vocabulary has the role."""
         # Keep the content as read: the library may write the last digit of a Unigram score differently.
         self._content = {**content, "padding": None, "truncation": None}
         # Two copies, because recognizing special tokens in text is a state of the backend.
@@ -68,21 +66,15 @@ class Tokenizer:
 
     @classmethod
     def train(cls, documents: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
-        """Train on one pass over `documents`.
-
-        Memory is bounded by `config.sample_bytes` plus the distinct words of that sample. The same documents in any
-        order give the same vocabulary, except with "unigram". Raises `PalavraError` if there is no text.
-        """
+        """Train on one pass over `documents`; see `TokenizerConfig`. Memory is bounded by `config.sample_bytes` plus
+        the distinct words of that sample. Raises `PalavraError` if there is no text."""
         content, warnings = train_content(documents, config)
         return cls(content, role_names({}), warnings=warnings)
 
     @classmethod
     def load(cls, directory: Path | str) -> "Tokenizer":
-        """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT.
-
-        Only JSON and plain text are read; nothing in the directory is run. Raises `PalavraError` that names what is
-        missing or damaged.
-        """
+        """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT; nothing in it
+        is run. Raises `PalavraError` that names what is missing or damaged."""
         content, settings = read_directory(Path(directory))
         try:
             return cls(content, role_names(settings), name=str(directory))
@@ -202,11 +194,8 @@ class Tokenizer:
 
     @cached_property
     def _spelled_specials(self) -> re.Pattern[str] | None:
-        """Pattern of the special tokens that ordinary text with their spelling would give, or None.
-
-        SentencePiece vocabularies hold their special tokens as ordinary pieces, so text that spells one must be encoded
-        in two parts.
-        """
+        """Pattern of the special tokens that ordinary text with their spelling would give, or None: SentencePiece holds
+        them as ordinary pieces, so text that spells one must be encoded in two parts."""
         tokens = [token for token, id in self._vocabulary.items() if id in self.special_ids and len(token) > 1]
         unknown = {self._vocabulary[self.roles["unk"]]} if "unk" in self.roles else set()
 
