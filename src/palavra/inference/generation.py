@@ -91,9 +91,8 @@ class Generator:
     """Continues token sequences side by side: sample s of prompt p is row p x samples + s.
 
     `prompts` are token ids with the opening token in front. `end_id` ends a row; `banned` tokens are never chosen.
-    Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time.
-    Different prompts draw independently, and equal ones the same: what a row becomes does not depend on the rows beside
-    it. Raises PalavraError for a prompt without room.
+    Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time. Equal prompts draw the
+    same, others independently: no row depends on the rows beside it. Raises PalavraError for a prompt without room.
     """
 
     def __init__(
@@ -234,11 +233,8 @@ class Detokenizer:
 
 
 class StopFilter:
-    """Lets text through up to the stop string that is complete first, holding back what may yet become one.
-
-    Of several that are complete with the same character it is the longest. How the text is cut into pieces does not
-    matter.
-    """
+    """Passes text on up to the stop string that is complete first (of several, the longest), and holds back what may
+    become one. How the text is cut into pieces does not matter."""
 
     def __init__(self, stop: Sequence[str]):
         self._stop, self._held, self.stopped = tuple(stop), "", False

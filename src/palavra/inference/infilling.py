@@ -100,10 +100,7 @@ class Hypothesis:
 
 
 def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
-    """The `beam` best fillings of each sample, each mask filled as if the others stayed masked: one pass.
-
-    They are the best there are: what is independent is best filled by the best of each.
-    """
+    """Yield the `beam` best fillings of each sample in one pass, each mask filled as if the others stayed masked."""
     for sample, found in zip(samples, read(samples), strict=True):
         best = _begin(sample)
         for number in range(len(found.ids)):
@@ -113,11 +110,8 @@ def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[
 
 
 def fill_iterative(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
-    """The `beam` best fillings of each sample found by beam search: in each pass every hypothesis of every text fills
-    the mask whose likeliest token is the most probable (the first of equals), and the `beam` best of a text go on.
-
-    As many passes as the text with the most masks has; a beam of 1 is greedy.
-    """
+    """Yield the `beam` best fillings of each sample by beam search: in each pass, every hypothesis fills the mask whose
+    best token is the most probable (the first of equals), and the `beam` best of a text remain. A beam of 1 is greedy."""
     beams = [_begin(sample) for sample in samples]
     for reading in count(1):
         going = [number for number, best in enumerate(beams) if len(best[0].rows)]
@@ -189,10 +183,8 @@ def _filled_blank(ids: Sequence[int], steps: Sequence[Step], tokenizer: Tokenize
 
 
 def samples_of(text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None) -> list[Sample]:
-    """A text with masks, ready to be read: itself, or with `lengths` (fewest, most masks) its one blank in each.
-
-    Raises PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length.
-    """
+    """Return a text with masks, or with `lengths` (fewest, most masks) one copy for each length of its one blank. Raises
+    PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length."""
     sample = blanks_of(text, tokenizer, context)
     if lengths is None:
         return [sample]

@@ -36,11 +36,8 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class Score:
-    """What a model says of a text: `log_likelihood` in nats (a pseudo-log-likelihood for a masked model), over so
-    many `tokens`, `words` (between blanks) and UTF-8 `bytes`; `per_token` where it was asked for.
-
-    The numbers per something are NaN where there is none of it.
-    """
+    """The score of a text: `log_likelihood` in nats (a pseudo one for a masked model), over so many `tokens`, `words`
+    (between blanks) and UTF-8 `bytes`; `per_token` if requested. A mean over nothing is NaN."""
 
     text: str
     log_likelihood: float
@@ -118,9 +115,9 @@ def score_masked(
 ) -> list[Score]:  # fmt: skip
     """Pseudo-log-likelihood: the sum over a text's tokens of log P(token | the others), each masked in turn.
 
-    `masking` "token" hides one token at a time (Salazar et al. 2020, arXiv:1910.14659). "word" hides the rest of
-    its word to the right too (Kauf and Ivanova 2023, arXiv:2305.10588): a word of several tokens is then not likely
-    merely because its end gives away its beginning. Raises PalavraError for a text longer than the context.
+    `masking` "token" masks one token at a time (Salazar et al. 2020, arXiv:1910.14659); "word" also the rest of its
+    word (Kauf and Ivanova 2023, arXiv:2305.10588), so that the end of a word does not give away its beginning. Raises
+    PalavraError for a text longer than the context.
     """
     encoded = [tokenizer.encode_with_offsets(text) for text in texts]
     chunks = _masked_chunks(model, tokenizer, texts, [ids for ids, _ in encoded], masking)
