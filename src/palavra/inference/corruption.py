@@ -100,7 +100,7 @@ class FixedCorruption:
 def _counts(
     eligible: Int64Array, fraction: npt.NDArray[np.float64], other: npt.NDArray[np.float64], least: int
 ) -> Int64Array:
-    """Return (documents, 3) how many of the eligible tokens become [MASK], become that or another token, and are hidden,
+    """Return (documents, 3) how many eligible tokens become [MASK], become that or another token, and are hidden,
     rounded by two draws of each document, so that the fractions are right on average."""
     hidden = np.floor(CORRUPTION.mask_rate * eligible + fraction).clip(least).clip(max=eligible)
     masked = np.floor(CORRUPTION.mask * hidden + other)

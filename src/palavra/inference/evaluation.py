@@ -169,8 +169,8 @@ class EvalSet:
     sep_id: int
 
     def part(self, tokens: int) -> "EvalSet":
-        """Return a sample of so many tokens (at least 1,000, if there are), the same for every context: documents in the
-        order of a hash, since neighbours may be of one source; the last one is cut."""
+        """Return a sample of so many tokens (at least 1,000, if there are), the same for every context: documents in
+        the order of a hash, since neighbours may be of one source; the last one is cut."""
         numbers = np.argsort(mix(np.arange(len(self.lengths), dtype=np.uint64)), kind="stable")
         ends = np.cumsum(self.lengths[numbers])
         wanted = max(tokens, SMALL_TEXT)

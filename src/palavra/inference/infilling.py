@@ -111,7 +111,7 @@ def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[
 
 def fill_iterative(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
     """Yield the `beam` best fillings of each sample by beam search: in each pass, every hypothesis fills the mask whose
-    best token is the most probable (the first of equals), and the `beam` best of a text remain. A beam of 1 is greedy."""
+    best token is the most probable (or the first such), and the `beam` best of a text remain; 1 is greedy."""
     beams = [_begin(sample) for sample in samples]
     for reading in count(1):
         going = [number for number, best in enumerate(beams) if len(best[0].rows)]
@@ -183,7 +183,7 @@ def _filled_blank(ids: Sequence[int], steps: Sequence[Step], tokenizer: Tokenize
 
 
 def samples_of(text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None) -> list[Sample]:
-    """Return a text with masks, or with `lengths` (fewest, most masks) one copy for each length of its one blank. Raises
+    """Return a text with masks, or with `lengths` (fewest, most masks) one copy for each length of its blank. Raises
     PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length."""
     sample = blanks_of(text, tokenizer, context)
     if lengths is None:
