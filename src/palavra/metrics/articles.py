@@ -6,8 +6,4 @@ from typing import Literal
 Articles = Literal["en", "pt", "none"]
 ENGLISH_ARTICLES = frozenset({"a", "an", "the"})
 PORTUGUESE_ARTICLES = frozenset({"o", "a", "os", "as", "um", "uma", "uns", "umas"})
-ARTICLES: Mapping[Articles, frozenset[str]] = {
-    "en": ENGLISH_ARTICLES,
-    "pt": PORTUGUESE_ARTICLES,
-    "none": frozenset(),
-}
+ARTICLES: Mapping[Articles, frozenset[str]] = {"en": ENGLISH_ARTICLES, "pt": PORTUGUESE_ARTICLES, "none": frozenset()}

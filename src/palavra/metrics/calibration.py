@@ -5,7 +5,6 @@ Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,23 +67,6 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
         for one in found
         if one.accuracy is not None and one.confidence is not None
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How sure and how right predictions are: the expected calibration `error`, and the `bins` that it is of."""
-
-    error: float
-    bins: tuple[ReliabilityBin, ...]
-
-    @classmethod
-    def of(cls, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> "Calibration":
-        """Of predictions, arguments and errors as in `reliability`."""
-        return cls(error=expected_calibration_error(confidence, correct), bins=reliability(confidence, correct))
-
-    def to_json(self) -> dict[str, Any]:
-        """What the report draws, an entry of `Scores.details`."""
-        return {"reliability": [asdict(row) for row in self.bins]}
 
 
 def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], temperature: float = 1.0) -> float:

@@ -12,17 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from palavra.errors import PalavraError
-from palavra.metrics.resampled import (
-    BoolArray,
-    Doubles,
-    Floats,
-    Integers,
-    OfSums,
-    Order,
-    Sampled,
-    counted,
-    ratio,
-)
+from palavra.metrics.resampled import BoolArray, Doubles, Floats, Integers, OfSums, Order, Sampled, counted, ratio
 from palavra.metrics.top_k import MANY_CLASSES
 from palavra.run_records import ClassScores
 

@@ -1,7 +1,7 @@
 """Scores of one evaluation: numbers by name, their intervals, and tables for the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.metrics.bootstrap import bootstrap_intervals
+from palavra.metrics.calibration import expected_calibration_error, reliability
 from palavra.metrics.resampled import Statistic, point
 from palavra.run_records import Interval
 
@@ -32,19 +33,19 @@ class Scores:
 
     @classmethod
     def of(
-        cls,
-        metrics: Sequence[str],
-        statistics: Sequence[Statistic],
-        examples: int,
-        *,
-        others: Mapping[str, float | None],
-        details: Mapping[str, Any],
+        cls, metrics: Sequence[str], statistics: Sequence[Statistic], examples: int, *, details: Mapping[str, Any],
+        calibrated: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, others: Mapping[str, float | None] | None = None,
         groups: npt.NDArray[np.int64] | None = None,
-    ) -> "Scores":
+    ) -> "Scores":  # fmt: skip
         """The scores `metrics`, the deciding one first: those of the `statistics`, which have intervals, and `others`,
-        which have none."""
-        points = [point(statistic, examples) for statistic in statistics]
-        found = {name: value for of in (*points, others) for name, value in of.items() if value is not None}
+        which have none; one of these is the calibration error of the confidences and outcomes `calibrated`."""
+        points: list[Mapping[str, float | None]] = [point(statistic, examples) for statistic in statistics]
+        plain: dict[str, float | None] = dict(others or {})
+        if calibrated is not None:
+            # Resampled, it is larger throughout.
+            plain["calibration_error"] = expected_calibration_error(*calibrated)
+            details = {**details, "reliability": [asdict(row) for row in reliability(*calibrated)]}
+        found = {name: value for of in (*points, plain) for name, value in of.items() if value is not None}
         return cls(
             main=metrics[0],
             values={name: float(found[name]) for name in metrics if name in found},

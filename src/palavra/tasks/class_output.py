@@ -1,4 +1,4 @@
-"""An output that gives each row one class of several; texts and words have it."""
+"""Outputs with labels, and that which gives each row one class of several; texts and words have it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,17 +14,24 @@ from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import Labels, label_map
 from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import chance_loss
+from palavra.tasks.task import Decoded, ExampleIn
 from palavra.tasks.temperature_scaling import Tempered
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassOutput(Tempered):
+class LabelOutput(Tempered[ExampleIn, Decoded]):
     """`labels` are the classes in order, `counts` how often each was in training."""
 
     spec: TaskSpec
     labels: Labels
     counts: tuple[int, ...]
+
+    def config_values(self) -> dict[str, Any]:
+        return label_map(self.labels)
+
+
+class ClassOutput(LabelOutput[ExampleIn, Decoded]):
+    """A softmax over the classes of each row."""
 
     def build(self, width: int) -> nn.Module:
         return build_output(self.spec.output, width, np.array(self.counts), self.labels)
@@ -37,15 +44,12 @@ class ClassOutput(Tempered):
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
         """The logarithm of the number of classes, times the weight of the rarest where classes are weighed."""
-        return chance_loss(encoded) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
+        return super().chance_loss(encoded) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Log-probabilities (R, K) of the classes, at temperature 1."""
         assert isinstance(layer, ClassifierOutput)
         return (layer.log_probabilities(x).float(),)
-
-    def config_values(self) -> dict[str, Any]:
-        return label_map(self.labels)
 
 
 def heaviest(counts: Iterable[int]) -> float:

@@ -1,7 +1,7 @@
 """Encoded examples: sequences of tokens with their labels, from which batches are taken."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -121,17 +121,8 @@ class EncodedExamples:
         )  # fmt: skip
         labels = self.labels[ranges(label_starts[sequences], self.label_counts[sequences])]
         kind = np.int64 if np.issubdtype(labels.dtype, np.integer) else np.float32
-        return Batch(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            cu_seqlens=batch.cu_seqlens,
-            max_seqlen=batch.max_seqlen,
-            label_rows=batch.label_rows,
-            labels=torch.from_numpy(labels.astype(kind)),
-            segment_ids=batch.segment_ids,
-            task=task,
-            features=None if vectors is None else torch.from_numpy(vectors[rows]),
-        )
+        features = None if vectors is None else torch.from_numpy(vectors[rows])
+        return replace(batch, labels=torch.from_numpy(labels.astype(kind)), task=task, features=features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +134,24 @@ class Wrapped:
     lengths: Int64Array
     segment_ids: npt.NDArray[np.uint8]
     starts: Int64Array
+
+    def with_first_rows(
+        self, example: Int64Array, cut: npt.NDArray[np.bool_], *, segments: bool, together: bool = False
+    ) -> EncodedExamples:
+        """Encoded examples, not labelled, of which the first token of each sequence is read."""
+        count = len(self.lengths)
+        return EncodedExamples(
+            input_ids=self.input_ids,
+            lengths=self.lengths,
+            segment_ids=self.segment_ids if segments else None,
+            example=example,
+            rows=np.zeros(count, dtype=np.int64),
+            row_counts=np.ones(count, dtype=np.int64),
+            labels=np.empty(0, dtype=np.int64),
+            label_counts=np.zeros(count, dtype=np.int64),
+            together=together,
+            cut=cut,
+        )
 
 
 def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int, sep_id: int) -> Wrapped:

@@ -11,8 +11,8 @@ of a model.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ ExampleIn = TypeVar("ExampleIn", contravariant=True)
 Decoded = TypeVar("Decoded")
 DecodedIn = TypeVar("DecodedIn", contravariant=True)
 Prediction = dict[str, Any]
+SHOWN_ERRORS = 20
 # What the output layer gave for some sequences: arrays whose first dimension is that of the rows read.
 ModelOutputs = tuple[npt.NDArray[Any], ...]
 
@@ -43,19 +44,6 @@ class Located(NamedTuple):
 
     value: Any
     where: str
-
-
-def _no_strata(example: Any) -> Sequence[str]:
-    del example
-    return ("",)
-
-
-def _nothing(example: Any) -> None:
-    del example
-
-
-def _any_columns(given: Collection[str], sources: Sequence[str]) -> None:
-    del given, sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +62,10 @@ class Reader(Generic[Example]):
     read: Callable[[str], list[Example]]
     input_of: Callable[[Any, str], Example]
     gold: Callable[[Example], Any]
-    strata: Callable[[Example], Sequence[str]] = _no_strata
-    group: Callable[[Example], str | None] = _nothing
-    check_columns: Callable[[Collection[str], Sequence[str]], None] = _any_columns
-    inputs_in: Callable[[str], Iterator[Located] | None] = _nothing
+    strata: Callable[[Example], Sequence[str]] = lambda _: ("",)
+    group: Callable[[Example], str | None] = lambda _: None
+    check_columns: Callable[[Collection[str], Sequence[str]], None] = lambda given, sources: None
+    inputs_in: Callable[[str], Iterator[Located] | None] = lambda _: None
     files: tuple[str, ...] = RECORD_KINDS
     parts: int = 1
 
@@ -107,14 +95,9 @@ class Encoder(Protocol[ExampleIn]):
         """What the log and the report say of labelled examples, as JSON: counts of labels, ranges of targets."""
 
     def encode(
-        self,
-        examples: Sequence[ExampleIn],
-        tokenizer: Tokenizer,
-        context: int,
-        segments: bool,
-        *,
+        self, examples: Sequence[ExampleIn], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
-    ) -> EncodedExamples:
+    ) -> EncodedExamples:  # fmt: skip
         """The examples as sequences of at most `context` tokens. `windowed`: long texts become several sequences; else
         they lose what does not fit, which is counted. Labelled where the examples are."""
 
@@ -149,6 +132,7 @@ class Output(Protocol[ExampleIn, Decoded]):
     @property
     def outputs_per_sequence(self) -> int:
         """How many numbers the layer gives for a sequence where these are decoded a part at a time; else 1."""
+        return 1
 
     def build(self, width: int) -> nn.Module:
         """A new layer, from vectors of this width."""
@@ -157,18 +141,21 @@ class Output(Protocol[ExampleIn, Decoded]):
         """The loss of x (M, D'), what the head made of the batch's rows."""
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        """What a blind guess could cost, the mean of a step's examples at most."""
+        """What a blind guess could cost, the mean of a step's examples at most: the logarithm of the number of
+        choices, or the mean square of the targets."""
+        labels = encoded.labels
+        if np.issubdtype(labels.dtype, np.integer):
+            return math.log(float(labels.max()) + 2)
+        return float(np.square(labels).mean()) + 1.0
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """What the layer gives for prediction, in float32, the rows of x in order."""
+        return (layer(x).float(),)
 
     def decode(
-        self,
-        examples: Sequence[ExampleIn],
-        encoded: EncodedExamples,
-        outputs: ModelOutputs,
+        self, examples: Sequence[ExampleIn], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
-    ) -> Decoded:
+    ) -> Decoded:  # fmt: skip
         """What the layer's numbers mean: as much as predictions and scores need. Raises PalavraError for numbers that
         are not finite."""
 
@@ -178,12 +165,20 @@ class Output(Protocol[ExampleIn, Decoded]):
     def folded(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
         """The output and a copy of its layer as they are saved: the layer alone gives what here the output makes of its
         numbers, as far as one linear layer can, so that `transformers` gives the same."""
+        return self, layer
 
     def to_json(self) -> dict[str, Any]:
         """Everything besides the specification that a model needs to be used."""
+        values = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if not is_dataclass(value)
+        }
 
     def config_values(self) -> dict[str, Any]:
         """What `transformers` expects in `config.json`."""
+        return {}
 
 
 class Scorer(Protocol[ExampleIn, DecodedIn]):
@@ -258,14 +253,6 @@ class Kind:
     from_json: Callable[[TaskSpec, Any], AnyTask]
 
 
-def chance_loss(encoded: EncodedExamples) -> float:
-    """What a blind guess could cost: the logarithm of the number of choices, or the mean square of the targets."""
-    labels = encoded.labels
-    if np.issubdtype(labels.dtype, np.integer):
-        return math.log(float(labels.max()) + 2)
-    return float(np.square(labels).mean()) + 1.0
-
-
 def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, count: int) -> npt.NDArray[np.float32]:
     """Means (E, K) of the rows of `values` (S, K) that belong to each example."""
     if len(values) == count:
@@ -277,8 +264,11 @@ def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, coun
     return total
 
 
-def surest_errors(wrong: npt.NDArray[np.bool_], sure: npt.NDArray[np.floating], shown: int = 20) -> list[int]:
-    """The numbers of the wrong predictions that the model was surest of, at most so many."""
+def surest_errors(
+    wrong: npt.NDArray[np.bool_], sure: npt.NDArray[np.floating], about: Callable[[int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The wrong predictions that the model was surest of, at most 20: what `about` says of each number, and its
+    probability."""
     numbers = np.flatnonzero(wrong)
-    found: list[int] = numbers[np.argsort(-sure[numbers], kind="stable")][:shown].tolist()
-    return found
+    surest: list[int] = numbers[np.argsort(-sure[numbers], kind="stable")][:SHOWN_ERRORS].tolist()
+    return [{**about(number), "probability": float(sure[number])} for number in surest]

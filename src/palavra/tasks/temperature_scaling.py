@@ -13,11 +13,20 @@ from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
 from palavra.metrics.resampled import BoolArray
 from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
-from palavra.tasks.task import Calibrate, Calibrated, DecodeOptions, ModelOutputs, Reader
+from palavra.tasks.task import (
+    Calibrate,
+    Calibrated,
+    Decoded,
+    DecodeOptions,
+    ExampleIn,
+    ModelOutputs,
+    Output,
+    Reader,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tempered:
+class Tempered(Output[ExampleIn, Decoded]):
     """What outputs with a temperature have in common. Logits are divided by it: 1 unless one was fitted, and where a
     saved layer has the division in its weights."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from palavra.tasks.encoded_examples import (
     wrap,
 )
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, column_flag, text_fields
-from palavra.tasks.task import Reader
+from palavra.tasks.task import Encoder, Reader
 from palavra.tokenizer import Tokenizer
 
 
@@ -63,12 +63,9 @@ LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
 
 
 def text_reader(
-    spec: TaskSpec,
-    *,
-    labels: Callable[[TaskSpec], LabelReader],
-    gold: Callable[[TextExample], Any],
+    spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
     strata: Callable[[TextExample], Sequence[str]],
-) -> Reader[TextExample]:
+) -> Reader[TextExample]:  # fmt: skip
     """Reads examples of one text or two; `labels` gives each record with its label."""
 
     def read(source: str) -> list[TextExample]:
@@ -148,18 +145,24 @@ def encode_texts(
         tokenizer.cls_id,
         tokenizer.sep_id,
     )
-    count = len(wrapped.lengths)
-    return EncodedExamples(
-        input_ids=wrapped.input_ids,
-        lengths=wrapped.lengths,
-        segment_ids=wrapped.segment_ids if segments and pair else None,
-        example=number,
-        rows=np.zeros(count, dtype=np.int64),
-        row_counts=np.ones(count, dtype=np.int64),
-        labels=np.empty(0, dtype=np.int64),
-        label_counts=np.zeros(count, dtype=np.int64),
-        cut=cut,
-    )
+    return wrapped.with_first_rows(number, cut, segments=segments and pair)
+
+
+class TextEncoder(Encoder[TextExample], Protocol):
+    """Encodes texts with what `targets` makes of their labels."""
+
+    def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
+        """What the model learns of labelled examples, (E,) or (E, K)."""
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
+        windowed: bool = False,
+    ) -> EncodedExamples:  # fmt: skip
+        """See `encode_texts`. Every window of an example has its targets."""
+        encoded = encode_texts(examples, tokenizer, context, segments, windowed)
+        if not examples or examples[0].label is None:
+            return encoded
+        return replace(encoded, labels=self.targets(examples)[encoded.example], label_counts=encoded.row_counts)
 
 
 # Of each sequence (S,) the example, of each text its first token and how many are kept, and which examples (E,) lost

@@ -1,21 +1,13 @@
 """Texts and their choices as sequences, one for each choice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from palavra.errors import PalavraError
-from palavra.tasks.encoded_examples import (
-    EncodedExamples,
-    Int64Array,
-    head_of,
-    offsets_of,
-    ranges,
-    share_room,
-    wrap,
-)
+from palavra.tasks.encoded_examples import EncodedExamples, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tokenizer import Tokenizer
 
@@ -58,27 +50,11 @@ class ChoiceEncoder:
         ]
         wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
         cut = (kept[0] < text_lengths[example]) | (kept[1] < choice_lengths)
-        count = len(example)
-        labels, label_counts = _labels(examples, sizes)
-        return EncodedExamples(
-            input_ids=wrapped.input_ids,
-            lengths=wrapped.lengths,
-            segment_ids=wrapped.segment_ids if segments else None,
-            example=example,
-            rows=np.zeros(count, dtype=np.int64),
-            row_counts=np.ones(count, dtype=np.int64),
-            labels=labels,
-            label_counts=label_counts,
-            together=True,
-            cut=np.bincount(example[cut], minlength=len(examples)) > 0,
-        )
-
-
-def _labels(examples: Sequence[ChoiceExample], sizes: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """`labels` and `label_counts` of the encoded examples; nothing where not all examples are labelled."""
-    counts = np.zeros(int(sizes.sum()), dtype=np.int64)
-    labels = [example.label for example in examples if example.label is not None]
-    if len(labels) < len(examples):
-        return np.empty((0, 2), dtype=np.int64), counts
-    counts[offsets_of(sizes)[:-1]] = 1
-    return np.stack([np.array(labels, dtype=np.int64), sizes], 1), counts
+        damaged = np.bincount(example[cut], minlength=len(examples)) > 0
+        encoded = wrapped.with_first_rows(example, damaged, segments=segments, together=True)
+        labels = np.array([one.label for one in examples if one.label is not None], dtype=np.int64)
+        if len(labels) < len(examples):
+            return replace(encoded, labels=np.empty((0, 2), dtype=np.int64))
+        counts = encoded.label_counts.copy()
+        counts[offsets_of(sizes)[:-1]] = 1
+        return replace(encoded, labels=np.stack([labels, sizes], 1), label_counts=counts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.grouped_softmax import group_log_softmax
 from palavra.tasks.multiple_choice.examples import ChoiceExample
-from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction
 from palavra.tasks.temperature_scaling import Tempered
 
 
@@ -36,13 +36,12 @@ class DecodedChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceOutput(Tempered):
+class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
     """Each choice is a sequence of its own behind the text and gets one score; softmax over those of an example, which
     may have any number of them."""
 
     form: ClassVar[Form] = "MultipleChoice"
     level: ClassVar[Level] = "sequence"
-    outputs_per_sequence: ClassVar[int] = 1
 
     def build(self, width: int) -> nn.Module:
         return nn.Linear(width, 1)
@@ -51,14 +50,6 @@ class ChoiceOutput(Tempered):
         """The cross-entropy over the choices of each example, summed over the examples. A batch holds all choices of
         an example, one behind the other."""
         return Loss(choice_losses(layer(x)[:, 0], batch.labels).sum(), batch.labelled)
-
-    def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The logarithm of the number of choices."""
-        return chance_loss(encoded)
-
-    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Scores (S, 1) of the choices."""
-        return (layer(x).float(),)
 
     def decode(
         self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -74,16 +65,9 @@ class ChoiceOutput(Tempered):
         """`label`, the number of the choice, the `choice` itself, and probabilities."""
         found = []
         for example, own in zip(examples, decoded.probabilities if examples else (), strict=True):
-            label = int(own.argmax())
-            probabilities = own.tolist()
-            found.append(
-                {
-                    "label": label,
-                    "choice": example.choices[label],
-                    "probability": probabilities[label],
-                    "probabilities": probabilities,
-                }
-            )
+            label, p = int(own.argmax()), own.tolist()
+            chosen = {"label": label, "choice": example.choices[label], "probability": p[label]}
+            found.append({**chosen, "probabilities": p})
         return found
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
@@ -91,12 +75,6 @@ class ChoiceOutput(Tempered):
         scores = torch.from_numpy(outputs[0][chosen[encoded.example], 0].astype(np.float64))
         labels = torch.from_numpy(encoded.labels[chosen])
         return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
-
-    def config_values(self) -> dict[str, Any]:
-        return {}
 
 
 def choice_losses(scores: Tensor, labels: Tensor) -> Tensor:

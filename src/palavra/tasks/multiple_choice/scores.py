@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from palavra.metrics.calibration import Calibration
 from palavra.metrics.resampled import means
 from palavra.metrics.scores import Scores
 from palavra.tasks.encoded_examples import EncodedExamples
@@ -27,21 +26,17 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
         gold = encoded.labels[:, 0].astype(np.int64)
         chosen = np.array([own.argmax() for own in decoded.probabilities])
         confidence = np.array([own.max() for own in decoded.probabilities])
-        calibrated = Calibration.of(confidence, chosen == gold)
-        errors = [
-            {
-                "where": examples[i].where,
-                "text": examples[i].text[:300],
-                "label": examples[i].choices[gold[i]],
-                "predicted": examples[i].choices[chosen[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in surest_errors(chosen != gold, confidence)
-        ]
+
+        def about(i: int) -> dict[str, Any]:
+            one = examples[i]
+            labels = {"label": one.choices[gold[i]], "predicted": one.choices[chosen[i]]}
+            return {"where": one.where, "text": one.text[:300], **labels}
+
+        errors = surest_errors(chosen != gold, confidence, about)
         return Scores.of(
             self.metrics,
             [means({"accuracy": chosen == gold, "loss": -decoded.log_p[decoded.bounds[:-1] + gold]})],
             len(examples),
-            others={"calibration_error": calibrated.error},
-            details={**ChoiceEncoder().summary(examples), **calibrated.to_json(), "errors": errors},
+            calibrated=(confidence, chosen == gold),
+            details={**ChoiceEncoder().summary(examples), "errors": errors},
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from palavra.tasks.grouped_softmax import group_log_softmax
 from palavra.tasks.question_answering.answer_spans import Found, find_answers
 from palavra.tasks.question_answering.encoding import EncodedQuestions
 from palavra.tasks.spec import QuestionAnsweringOptions
-from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Output, Prediction
 
 # Spans of each window that are looked at, and answers whose probabilities add up to 1: the `n_best_size` of the
 # published programs.
@@ -60,7 +60,7 @@ class DecodedAnswers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerOutput:
+class AnswerOutput(Output[Question, DecodedAnswers]):
     """Each passage token, and [CLS] for "not in this window", gets a score as the first and as the last one.
 
     The softmax is over [CLS] and the passage's tokens only, so that neither the question nor [SEP] is ever part of an
@@ -73,7 +73,6 @@ class AnswerOutput:
     threshold: float | None = None
     form: ClassVar[Form] = "QuestionAnswering"
     level: ClassVar[Level] = "token"
-    outputs_per_sequence: ClassVar[int] = 1
 
     @property
     def limit(self) -> float:
@@ -88,9 +87,6 @@ class AnswerOutput:
     def build(self, width: int) -> nn.Module:
         return nn.Linear(width, 2)
 
-    def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
-        return self, layer
-
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
         """The mean of the cross-entropies of the first and of the last token, summed over the windows."""
         bounds = batch.cu_seqlens.to(x.device, torch.int64, non_blocking=True)
@@ -98,14 +94,6 @@ class AnswerOutput:
         # [CLS] is the first token of its sequence and the first row that is read of it.
         first = torch.searchsorted(batch.label_rows, bounds[:-1])
         return Loss(window_losses(layer(x), window, first, batch.labels).sum(), batch.labelled)
-
-    def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The logarithm of the number of places."""
-        return chance_loss(encoded)
-
-    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Scores (R, 2) of each row as the first and the last token of the answer."""
-        return (layer(x).float(),)
 
     def decode(
         self, examples: Sequence[Question], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -137,12 +125,6 @@ class AnswerOutput:
         chosen = nothing if not best or found.no_answer_margin > limit else best[0]
         no_answer = {"no_answer_probability": probabilities[-1]} if np.isfinite(limit) else {}
         return {**chosen, **no_answer, "best": best[: decoded.listed]}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"unanswerable": self.unanswerable, "threshold": self.threshold}
-
-    def config_values(self) -> dict[str, Any]:
-        return {}
 
 
 def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor) -> Tensor:

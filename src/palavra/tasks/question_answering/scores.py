@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from palavra.data.squad import Question
 from palavra.metrics.articles import ARTICLES, Articles
-from palavra.metrics.calibration import FEWEST_IN_HALF, Calibration, cross_fit, halves
+from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
 from palavra.metrics.resampled import BoolArray, means
 from palavra.metrics.scores import Scores
 from palavra.metrics.squad import Grades, Threshold, best_threshold, grade
@@ -55,24 +55,21 @@ class AnswerScorer:
         loss = means({"loss": np.bincount(encoded.example, losses, len(examples))}, windows)
         probabilities = map(decoded.probabilities, range(len(examples)))
         sure = np.array([own[-1] if no else own[0] for own, no in zip(probabilities, abstained.tolist(), strict=True)])
-        # A sum of rounded fractions may be a little over 1.
-        calibrated = Calibration.of(sure.clip(0, 1), given.exact == 1)
-        errors = [
-            {
-                "where": examples[i].where,
-                "text": examples[i].question[:300],
-                "label": examples[i].answers[0].text if examples[i].answers else "",
-                "predicted": "" if abstained[i] else decoded.found[i].text,
-                "probability": float(sure[i]),
-            }
-            for i in surest_errors(given.f1 == 0, sure)
-        ]
+
+        def about(i: int) -> dict[str, Any]:
+            one, predicted = examples[i], "" if abstained[i] else decoded.found[i].text
+            label = one.answers[0].text if one.answers else ""
+            return {"where": one.where, "text": one.question[:300], "label": label, "predicted": predicted}
+
+        errors = surest_errors(given.f1 == 0, sure, about)
         limit = {"threshold": float(decoded.limits[0])} if np.isfinite(decoded.limits[0]) else {}
         return Scores.of(
             ANSWERED_METRICS if every else self.metrics,
             [*given.statistics(), loss],
             len(examples),
-            others={**{name: one.score for name, one in best.items()}, "calibration_error": calibrated.error},
+            # A sum of rounded fractions may be a little over 1.
+            calibrated=(sure.clip(0, 1), given.exact == 1),
+            others={name: one.score for name, one in best.items()},
             details={
                 "questions": len(examples),
                 "has_answer": int(given.answered.sum()),
@@ -80,7 +77,6 @@ class AnswerScorer:
                 **{name: {"value": one.value, "score": one.score} for name, one in best.items()},
                 "articles": self.articles,
                 **limit,
-                **calibrated.to_json(),
                 "errors": errors,
             },
             groups=passages_of(examples),

@@ -1,15 +1,14 @@
 """Texts with numbers as sequences with targets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from palavra.metrics.resampled import Doubles
-from palavra.tasks.encoded_examples import EncodedExamples
-from palavra.tasks.text_examples import TextExample, encode_texts
-from palavra.tokenizer import Tokenizer
+from palavra.tasks.text_examples import TextEncoder, TextExample
 
 
 def targets_of(examples: Sequence[TextExample]) -> Doubles:
@@ -18,7 +17,7 @@ def targets_of(examples: Sequence[TextExample]) -> Doubles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetEncoder:
+class TargetEncoder(TextEncoder):
     """Labels are targets less `mean`, over `deviation` (T,)."""
 
     names: tuple[str, ...]
@@ -34,13 +33,7 @@ class TargetEncoder:
         ends = {n: {"lowest": float(v.min()), "mean": float(v.mean()), "highest": float(v.max())} for n, v in columns}
         return {"examples": len(examples), "targets": ends}
 
-    def encode(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
-    ) -> EncodedExamples:  # fmt: skip
-        """See `encode_texts`. Labels are (S, T) float32."""
-        encoded = encode_texts(examples, tokenizer, context, segments, windowed)
-        if not examples or examples[0].label is None:
-            return encoded
-        targets = (targets_of(examples) - np.array(self.mean)) / np.array(self.deviation)
-        return replace(encoded, labels=targets.astype(np.float32)[encoded.example], label_counts=encoded.row_counts)
+    def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
+        """(E, T) float32."""
+        targets: npt.NDArray[np.float64] = (targets_of(examples) - np.array(self.mean)) / np.array(self.deviation)
+        return targets.astype(np.float32)

@@ -17,12 +17,12 @@ from palavra.model.task_heads import Level
 from palavra.model.task_outputs.build import rescaled
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import label_map
-from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss, mean_over_windows
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Output, Prediction, mean_over_windows
 from palavra.tasks.text_examples import TextExample
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetOutput:
+class TargetOutput(Output[TextExample, Doubles]):
     """`names` of the targets, `mean` and `deviation` (T,) of each in training.
 
     The layer learns targets less their mean in units of their deviation, so that neither their size nor their offset
@@ -36,7 +36,6 @@ class TargetOutput:
     in_units: bool
     form: ClassVar[Form] = "SequenceClassification"
     level: ClassVar[Level] = "sequence"
-    outputs_per_sequence: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.mean) == len(self.deviation) or not min(self.deviation) > 0:
@@ -56,14 +55,6 @@ class TargetOutput:
         difference = layer(x).float() - batch.labels
         return Loss(difference.square().mean(1).sum(), batch.labelled)
 
-    def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The mean square of the targets, and 1."""
-        return chance_loss(encoded)
-
-    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What the layer says (S, T)."""
-        return (layer(x).float(),)
-
     def decode(
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
@@ -80,14 +71,6 @@ class TargetOutput:
         if len(self.names) == 1:
             return [{"value": row[0]} for row in decoded.tolist()]
         return [{"value": dict(zip(self.names, row, strict=True))} for row in decoded.tolist()]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "names": list(self.names),
-            "mean": list(self.mean),
-            "deviation": list(self.deviation),
-            "in_units": self.in_units,
-        }
 
     def config_values(self) -> dict[str, Any]:
         return {**label_map(self.names), "problem_type": "regression"}

@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 
 from palavra.metrics.regression import Spearman, regression_statistics, target_table
-from palavra.metrics.resampled import Doubles, Statistic, means
+from palavra.metrics.resampled import Doubles, means
 from palavra.metrics.scores import Scores
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.regression.encoding import targets_of
+from palavra.tasks.task import SHOWN_ERRORS
 from palavra.tasks.text_examples import TextExample, excerpt
 
-SHOWN_ERRORS = 20
 SHOWN_POINTS = 2000
 # Of the gold values' deviation: predictions that differ less are nearly constant.
 LEAST_SPREAD = 0.01
@@ -37,27 +37,24 @@ class TargetScorer:
         """The scores of values (E, T)."""
         targets = targets_of(examples)
         losses = (((decoded - targets) / np.array(self.deviation)) ** 2).mean(1)
-        worst = np.argsort(-np.abs(decoded - targets).mean(1))[:SHOWN_ERRORS].tolist()
         errors = [
             {
                 **excerpt(examples[i]),
                 "label": ", ".join(f"{value:g}" for value in targets[i]),
                 "predicted": ", ".join(f"{value:.3g}" for value in decoded[i]),
             }
-            for i in worst
+            for i in np.argsort(-np.abs(decoded - targets).mean(1))[:SHOWN_ERRORS].tolist()
         ]
-        statistics: list[Statistic] = [
-            regression_statistics(targets, decoded),
-            Spearman(targets, decoded),
-            means({"loss": losses}),
-        ]
+        ranks, loss = Spearman(targets, decoded), means({"loss": losses})
         details = {
             "per_target": target_table(targets, decoded, self.names),
             "warnings": self._warnings(targets, decoded),
             "points": self._points(targets, decoded),
             "errors": errors,
         }
-        return Scores.of(self.metrics, statistics, len(examples), others={}, details=details)
+        return Scores.of(
+            self.metrics, [regression_statistics(targets, decoded), ranks, loss], len(examples), details=details
+        )
 
     def _warnings(self, targets: Doubles, values: Doubles) -> list[str]:
         """Near-constant predictions."""

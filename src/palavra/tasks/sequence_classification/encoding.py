@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
-from palavra.tasks.encoded_examples import EncodedExamples
-from palavra.tasks.labels import Labels, composed, known_labels, spelling
-from palavra.tasks.text_examples import TextExample, encode_texts
-from palavra.tokenizer import Tokenizer
+from palavra.tasks.labels import Labels, known_labels, numbered, spelling
+from palavra.tasks.text_examples import TextEncoder, TextExample
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelEncoder:
+class LabelEncoder(TextEncoder):
     """`labels` are the classes in order; with `multilabel` an example has any number of them."""
 
     labels: Labels
@@ -26,7 +24,7 @@ class LabelEncoder:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each label."""
-        return {composed(label): number for number, label in enumerate(self.labels)}
+        return numbered(self.labels)
 
     def check(self, examples: Sequence[TextExample]) -> None:
         """Raise PalavraError for an example with a label that training did not have, or several where one is wanted."""
@@ -54,17 +52,8 @@ class LabelEncoder:
         counts = Counter(label for example in examples for label in example.label)
         return {"examples": len(examples), "labels": dict(counts.most_common())}
 
-    def encode(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
-    ) -> EncodedExamples:  # fmt: skip
-        """See `encode_texts`. Labels are (S,) int64 class numbers, or (S, K) float32 zeros and ones."""
-        encoded = encode_texts(examples, tokenizer, context, segments, windowed)
-        if not examples or examples[0].label is None:
-            return encoded
-        return replace(encoded, labels=self._targets(examples)[encoded.example], label_counts=encoded.row_counts)
-
-    def _targets(self, examples: Sequence[TextExample]) -> npt.NDArray[Any]:
+    def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
+        """(E,) int64 class numbers, or (E, K) float32 zeros and ones."""
         if not self.multilabel:
             return np.array([self.numbers[example.label[0]] for example in examples], dtype=np.int64)
         targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)

@@ -20,12 +20,10 @@ from palavra.metrics.resampled import BoolArray
 from palavra.metrics.top_k import LISTED, Ranking, best_classes
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.class_output import ClassOutput
+from palavra.tasks.class_output import ClassOutput, LabelOutput
 from palavra.tasks.encoded_examples import EncodedExamples
-from palavra.tasks.labels import Labels, label_map
-from palavra.tasks.spec import TaskSpec
-from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Prediction, chance_loss, mean_over_windows
-from palavra.tasks.temperature_scaling import Tempered
+from palavra.tasks.labels import label_map
+from palavra.tasks.task import PLAIN, Decoded, DecodeOptions, ModelOutputs, Prediction, mean_over_windows
 from palavra.tasks.text_examples import TextExample
 
 # From this probability on a label is one of an example's.
@@ -35,17 +33,31 @@ LARGEST_RATIO = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleLabelOutput(ClassOutput):
-    """A softmax over the classes. `examples`: how many training had."""
+class TextLabelOutput(LabelOutput[TextExample, Decoded]):
+    """Labels of whole texts. `examples`: how many training had."""
 
     examples: int
     form: ClassVar[Form] = "SequenceClassification"
     level: ClassVar[Level] = "sequence"
+    problem: ClassVar[str]
 
     @property
     def outputs_per_sequence(self) -> int:
-        """One for each class."""
+        """One for each label."""
         return len(self.labels)
+
+    def config_values(self) -> dict[str, Any]:
+        return {**label_map(self.labels), "problem_type": self.problem}
+
+    def named(self, ids: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
+        """Labels by number with their probabilities, as a prediction lists them."""
+        return [{"label": self.labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
+
+
+class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranking]):
+    """A softmax over the classes."""
+
+    problem = "single_label_classification"
 
     def probabilities(
         self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
@@ -68,7 +80,7 @@ class SingleLabelOutput(ClassOutput):
         del examples
         rows = zip(decoded.best.tolist(), decoded.probabilities.tolist(), strict=True)
         return [
-            {"label": self.labels[ids[0]], "probability": values[0], "best": _named(self.labels, ids, values)}
+            {"label": self.labels[ids[0]], "probability": values[0], "best": self.named(ids, values)}
             for ids, values in rows
         ]
 
@@ -84,12 +96,6 @@ class SingleLabelOutput(ClassOutput):
 
         return calibration.best_temperature(loss)
 
-    def to_json(self) -> dict[str, Any]:
-        return _to_json(self)
-
-    def config_values(self) -> dict[str, Any]:
-        return {**label_map(self.labels), "problem_type": "single_label_classification"}
-
 
 class LabelSets(NamedTuple):
     """Probabilities (E, K) of each label, and the numbers of the most probable ones, best first (E, L)."""
@@ -98,21 +104,10 @@ class LabelSets(NamedTuple):
     best: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MultiLabelOutput(Tempered):
+class MultiLabelOutput(TextLabelOutput[LabelSets]):
     """A sigmoid for each of the `labels`; `counts` of the `examples` of training had each."""
 
-    spec: TaskSpec
-    labels: Labels
-    counts: tuple[int, ...]
-    examples: int
-    form: ClassVar[Form] = "SequenceClassification"
-    level: ClassVar[Level] = "sequence"
-
-    @property
-    def outputs_per_sequence(self) -> int:
-        """One for each label."""
-        return len(self.labels)
+    problem = "multi_label_classification"
 
     def build(self, width: int) -> nn.Module:
         return nn.Linear(width, len(self.labels))
@@ -135,11 +130,9 @@ class MultiLabelOutput(Tempered):
         return Loss(each / len(self.labels), batch.labelled)
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        return chance_loss(encoded) * (float(self._ratios.max()) if self.spec.class_weights == "balanced" else 1)
-
-    def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Logits (S, K)."""
-        return (layer(x).float(),)
+        return super().chance_loss(encoded) * (
+            float(self._ratios.max()) if self.spec.class_weights == "balanced" else 1
+        )
 
     def probabilities(
         self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
@@ -167,7 +160,7 @@ class MultiLabelOutput(Tempered):
                 {
                     "label": [self.labels[i] for i in chosen],
                     "probability": row[chosen].tolist(),
-                    "best": _named(self.labels, best.tolist(), row[best].tolist()),
+                    "best": self.named(best.tolist(), row[best].tolist()),
                 }
             )
         return found
@@ -184,12 +177,6 @@ class MultiLabelOutput(Tempered):
 
         return calibration.best_temperature(loss)
 
-    def to_json(self) -> dict[str, Any]:
-        return _to_json(self)
-
-    def config_values(self) -> dict[str, Any]:
-        return {**label_map(self.labels), "problem_type": "multi_label_classification"}
-
 
 def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:
     """The labels that the probabilities (K,) give an example, the most probable first."""
@@ -201,16 +188,3 @@ def _averaged(values: npt.NDArray[np.floating], encoded: EncodedExamples) -> npt
     found = mean_over_windows(values.astype(np.float32), encoded.example, encoded.examples)
     check_finite(found, "examples")
     return found
-
-
-def _named(labels: Labels, ids: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
-    return [{"label": labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
-
-
-def _to_json(output: SingleLabelOutput | MultiLabelOutput) -> dict[str, Any]:
-    return {
-        "labels": list(output.labels),
-        "counts": list(output.counts),
-        "temperature": output.temperature,
-        "examples": output.examples,
-    }

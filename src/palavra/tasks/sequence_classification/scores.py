@@ -8,22 +8,30 @@ from typing import Any, ClassVar
 import numpy as np
 
 from palavra.metrics import classification as metrics
-from palavra.metrics.calibration import Calibration
 from palavra.metrics.resampled import Floats, Statistic, means
 from palavra.metrics.scores import Scores
 from palavra.metrics.top_k import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import Labels
 from palavra.tasks.sequence_classification.output import THRESHOLD, LabelSets, chosen_labels
-from palavra.tasks.task import surest_errors
+from palavra.tasks.task import DecodedIn, Scorer, surest_errors
 from palavra.tasks.text_examples import TextExample, excerpt
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleLabelScorer:
-    """Of one label an example."""
+class LabelScorer(Scorer[TextExample, DecodedIn]):
+    """Of texts with `labels`."""
 
     labels: Labels
+
+    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
+        """`auroc`, where no example or every one has a label."""
+        counts = Counter(label for example in examples for label in example.label)
+        return ("auroc",) if any(counts[label] in (0, len(examples)) for label in self.labels) else ()
+
+
+class SingleLabelScorer(LabelScorer[Ranking]):
+    """Of one label an example."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -33,12 +41,8 @@ class SingleLabelScorer:
             *["auroc"] * (len(self.labels) <= MANY_CLASSES), "loss", "calibration_error",
         )  # fmt: skip
 
-    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
-        """`auroc`, where no example or every one has a label."""
-        return _undefined(self.labels, examples)
-
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: Ranking) -> Scores:
-        """Calibration error has no interval: resampled, it is larger throughout."""
+        """Tables of classes, and a confusion matrix where they are few."""
         gold = encoded.labels[encoded.first_sequences].astype(np.int64)
         chosen, confidence = decoded.chosen, decoded.confidence
         statistics: list[Statistic] = [
@@ -47,36 +51,22 @@ class SingleLabelScorer:
         ]
         if len(self.labels) <= MANY_CLASSES:
             statistics.append(metrics.class_auroc(gold, decoded.every))
-        calibrated = Calibration.of(confidence, chosen == gold)
-        errors = [
-            {
-                **excerpt(examples[i]),
-                "label": self.labels[gold[i]],
-                "predicted": self.labels[chosen[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in surest_errors(chosen != gold, confidence)
-        ]
-        tables = metrics.class_tables(gold, chosen, self.labels)
-        return Scores.of(
-            self.metrics, statistics, len(examples), others={"calibration_error": calibrated.error},
-            details={**tables, **calibrated.to_json(), "errors": errors},
-        )  # fmt: skip
+
+        def about(i: int) -> dict[str, Any]:
+            return {**excerpt(examples[i]), "label": self.labels[gold[i]], "predicted": self.labels[chosen[i]]}
+
+        errors = surest_errors(chosen != gold, confidence, about)
+        details = {**metrics.class_tables(gold, chosen, self.labels), "errors": errors}
+        calibrated = confidence, chosen == gold
+        return Scores.of(self.metrics, statistics, len(examples), calibrated=calibrated, details=details)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MultiLabelScorer:
+class MultiLabelScorer(LabelScorer[LabelSets]):
     """Of any number of labels an example, each decided by its own probability."""
-
-    labels: Labels
 
     metrics: ClassVar[tuple[str, ...]] = (
         "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "auroc", "loss", "calibration_error"
     )  # fmt: skip
-
-    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
-        """`auroc`, where no example or every one has a label."""
-        return _undefined(self.labels, examples)
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: LabelSets) -> Scores:
         """Calibration is that of all decisions, for a label or against it."""
@@ -86,30 +76,23 @@ class MultiLabelScorer:
         auroc = metrics.Auroc(gold, probabilities)
         losses = metrics.binary_cross_entropies(gold, probabilities).mean(1, dtype=np.float64)
         confidence, right = np.where(chosen, probabilities, 1 - probabilities), chosen == gold
-        calibrated = Calibration.of(confidence.reshape(-1), right.reshape(-1))
         table = metrics.label_set_table(gold, chosen, self.labels, auroc)
         errors = self._errors(examples, probabilities, np.where(right, 0, confidence))
         return Scores.of(
             self.metrics, [metrics.label_set_statistics(gold, chosen), means({"loss": losses}), auroc], len(examples),
-            others={"calibration_error": calibrated.error},
-            details={"per_class": table, **calibrated.to_json(), "errors": errors},
+            calibrated=(confidence.reshape(-1), right.reshape(-1)), details={"per_class": table, "errors": errors},
         )  # fmt: skip
 
     def _errors(self, examples: Sequence[TextExample], probabilities: Floats, sure: Floats) -> list[dict[str, Any]]:
         """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
         surest, labels = sure.argmax(1), self.labels
-        return [
-            {
+
+        def about(i: int) -> dict[str, Any]:
+            return {
                 **excerpt(examples[i]),
                 "label": ", ".join(examples[i].label) or "none",
                 "predicted": ", ".join(labels[k] for k in chosen_labels(probabilities[i])) or "none",
                 "decision": f"{'' if probabilities[i, surest[i]] >= THRESHOLD else 'not '}{labels[surest[i]]}",
-                "probability": float(sure[i, surest[i]]),
             }
-            for i in surest_errors(sure.max(1) > 0, sure.max(1))
-        ]
 
-
-def _undefined(labels: Labels, examples: Sequence[TextExample]) -> tuple[str, ...]:
-    counts = Counter(label for example in examples for label in example.label)
-    return ("auroc",) if any(counts[label] in (0, len(examples)) for label in labels) else ()
+        return surest_errors(sure.max(1) > 0, sure.max(1), about)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +39,12 @@ class DecodedWords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagOutput(ClassOutput):
+class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
     """A softmax over the tags of each row; `scheme` says how they spell spans."""
 
     scheme: Scheme
     form: ClassVar[Form] = "TokenClassification"
     level: ClassVar[Level] = "token"
-    outputs_per_sequence: ClassVar[int] = 1
 
     def decode(
         self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -97,11 +96,3 @@ class TagOutput(ClassOutput):
         if encoded.row_starts is not None:
             rows &= encoded.row_starts
         return fit_temperature(outputs[0][rows], encoded.labels[rows].astype(np.int64)) if rows.any() else 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "labels": list(self.labels),
-            "counts": list(self.counts),
-            "scheme": self.scheme,
-            "temperature": self.temperature,
-        }

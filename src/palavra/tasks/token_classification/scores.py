@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from palavra.metrics.calibration import Calibration
 from palavra.metrics.classification import class_statistics, class_tables
 from palavra.metrics.resampled import Statistic, means
 from palavra.metrics.scores import Scores
@@ -30,13 +29,8 @@ class WordScorer(Scorer[TaggedSentence, DecodedWords]):
     labels: Labels
 
     metrics: ClassVar[tuple[str, ...]] = (
-        "accuracy",
-        "macro_f1",
-        "weighted_f1",
-        "matthews",
-        "calibration_error",
-        "loss",
-    )
+        "accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss"
+    )  # fmt: skip
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
         """The scores of words; sentences are resampled."""
@@ -56,14 +50,8 @@ class SpanScorer(Scorer[TaggedSentence, DecodedWords]):
     labels: Labels
 
     metrics: ClassVar[tuple[str, ...]] = (
-        "f1",
-        "precision",
-        "recall",
-        "macro_f1",
-        "token_accuracy",
-        "calibration_error",
-        "loss",
-    )
+        "f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss"
+    )  # fmt: skip
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
         """The scores of spans; sentences are resampled."""
@@ -106,27 +94,18 @@ def _scores(
     examples: Sequence[TaggedSentence], gold: Int64Array, decoded: DecodedWords,
 ) -> Scores:  # fmt: skip
     """The scores, with the calibration and the errors beside them."""
-    wrong = decoded.chosen != gold
-    calibrated = Calibration.of(np.exp(decoded.confidence), ~wrong)
+    wrong, confidence = decoded.chosen != gold, np.exp(decoded.confidence)
     starts = np.array([start for start, _ in bounds(examples)], dtype=np.int64)
-    errors = []
-    for word in surest_errors(wrong, decoded.confidence):
+
+    def about(word: int) -> dict[str, Any]:
         owner = int(np.searchsorted(starts, word, side="right")) - 1
         example, place = examples[owner], word - int(starts[owner])
-        errors.append(
-            {
-                "where": example.where,
-                "text": _excerpt(example, place),
-                "word": example.words[place],
-                "label": labels[gold[word]],
-                "predicted": labels[decoded.chosen[word]],
-                "probability": float(np.exp(decoded.confidence[word])),
-            }
-        )
-    details = {**tables, **calibrated.to_json(), "errors": errors}
-    return Scores.of(
-        metrics, statistics, len(examples), others={"calibration_error": calibrated.error}, details=details
-    )
+        spelled = {"label": labels[gold[word]], "predicted": labels[decoded.chosen[word]]}
+        return {"where": example.where, "text": _excerpt(example, place), "word": example.words[place], **spelled}
+
+    errors = surest_errors(wrong, confidence, about)
+    details = {**tables, "errors": errors}
+    return Scores.of(metrics, statistics, len(examples), calibrated=(confidence, ~wrong), details=details)
 
 
 def _excerpt(example: TaggedSentence, place: int) -> str:
