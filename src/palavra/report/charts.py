@@ -195,7 +195,7 @@ def panels(figure: Figure, named: Mapping[str, Series]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(axis_count))
         if rate:
             number_axis(axes.yaxis, fraction=True)
-        axes.set_title(title)
+        cut_axis(axes, title, fraction=rate)
         along_training(axes, *shown.values())
         if index < len(shown) - 1:
             axes.tick_params(axis="x", labelbottom=False)
