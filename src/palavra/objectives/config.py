@@ -83,12 +83,10 @@ class MixtureConfig:
             raise PalavraError(f"mixture.causal_fraction is {self.causal_fraction}: it must be 0 to 1")
 
     def causal_fraction_at(self, progress: float, steps: int) -> float:
-        """Return the fraction of causal sequences in the step at `progress` (0 to 1) of a run of so many `steps`.
+        """Return the fraction of causal sequences in the step at which `progress` (0 to 1) of a run of `steps` is done.
 
-        It depends on nothing else, so that a resumed run switches at the same step, and all micro-batches of a step, on
-        all ranks, are alike. Of the first n steps, n times `causal_fraction` are causal: rounded down if they are
-        spread throughout, up if they come first.
-        """
+        It depends on nothing else, so that a resumed run, all micro-batches and all ranks agree. Of the first n steps n
+        times the fraction are causal, rounded down "throughout", and up where they come "first"."""
         if self.when == "together":
             return self.causal_fraction
         if self.when == "first":
@@ -97,20 +95,20 @@ class MixtureConfig:
         return float(math.floor((step + 1) * self.causal_fraction) - math.floor(step * self.causal_fraction))
 
     def masked_progress(self, progress: float) -> float:
-        """Return the progress of masked training, which begins after the causal steps if these come first."""
+        """Return the fraction of the masked part of a run that is done when `progress` of the run is."""
         if self.when != "first" or self.causal_fraction == 1:
             return progress
         return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
 
     def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
         """Return the progress at a typical step of each kind, and the fraction of such steps."""
-        causal = self.causal_fraction
-        if self.when == "together" or causal in (0, 1):
+        share = self.causal_fraction
+        if self.when == "together" or share in (0, 1):
             return [(0.5, 1.0)]
         if self.when == "first":
-            return [(causal / 2, causal), ((1 + causal) / 2, 1 - causal)]
-        is_causal = [math.floor((step + 1) * causal) > math.floor(step * causal) for step in range(steps)]
-        kinds = [([step for step in range(steps) if is_causal[step] is kind], part)
-                 for kind, part in ((True, causal), (False, 1 - causal))]  # fmt: skip
+            return [(share / 2, share), ((1 + share) / 2, 1 - share)]
+        causal = [math.floor((step + 1) * share) > math.floor(step * share) for step in range(steps)]
+        kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
+                 ((True, share), (False, 1 - share))]  # fmt: skip
         # The middle one of each: what changes over a run is then at its mean.
         return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]
