@@ -16,7 +16,7 @@ ROUNDING = 1e-9
 
 
 def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed: int) -> BoolArray:
-    """Return (E,) which examples to hold out: a fraction of each label's, never a label's only example, and whole groups
+    """Return (E,) which examples to hold out: a fraction of each label's, never a label's only example, whole groups
     where examples belong together, such as the questions on one passage."""
     group = groups_of(reader, examples)
     if 1 < group.max() + 1 < len(examples):
@@ -97,8 +97,8 @@ def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
 def _iterative_parts(
     strata: Sequence[Sequence[str]], fractions: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example, of which each takes about its fraction of all and of every stratum; an example can be
-    of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
+    """(E,) the part of each example. Each part takes about its fraction of all and of every stratum; an example can be of
+    several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
     The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
     those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
