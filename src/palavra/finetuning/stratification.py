@@ -97,7 +97,7 @@ def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
 def _iterative_parts(
     strata: Sequence[Sequence[str]], fractions: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example. Each part takes about its fraction of all and of every stratum; an example can be of
+    """(E,) the part of each example. Each takes about its fraction of all and of every stratum; an example can be of
     several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
     The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
