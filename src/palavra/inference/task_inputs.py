@@ -9,7 +9,7 @@ from palavra.data.columns import text_column
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.hub import PREFIX
 from palavra.data.memory import is_table, memory_source, plain
-from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.data.records import at_least_one, numbered_lines, read_json_lines
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
@@ -96,7 +96,7 @@ def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
 
 def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     with stream:
-        lines = (text.removesuffix("\n") for _, text in numbered_stream(stream, name, encoding))
+        lines = (text.removesuffix("\n") for _, text in numbered_lines(name, encoding, stream))
         yield from at_least_one(lines, name, "text")
 
 
