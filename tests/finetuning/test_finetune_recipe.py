@@ -52,18 +52,10 @@ def test_a_plan_resolves_a_recipe_as_a_run_does(pretrained: Path, reviews: Path,
 
 def test_a_dry_run_prints_a_recipe_to_run_and_trains_nothing(pretrained: Path, reviews: Path) -> None:
     train = spec(reviews).train
-    asked = [
-        "finetune",
-        "classification",
-        train,
-        "--model",
-        str(pretrained / "modernbert"),
-        "--steps",
-        "3",
-        "--dry-run",
-    ]
+    model = str(pretrained / "modernbert")
+    asked = ["finetune", "classification", train, "--model", model, "--steps", "3", "--dry-run"]
     done = CliRunner().invoke(app, asked)
-    planned = palavra.plan_finetune("classification", train, model=pretrained / "modernbert", steps=3).recipe
+    planned = palavra.plan_finetune("classification", train, model=model, steps=3).recipe
     assert configuration.from_mapping(FinetuneRecipe, tomllib.loads(done.stdout)) == planned
     assert "# 3 steps of 32 examples" in done.stdout
     assert "examples cut to the context" in done.stdout

@@ -36,12 +36,7 @@ ENCODED_AT_ONCE = 4096
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """Return what masking needs of a tokenizer. Raises PalavraError if it has no mask token."""
-    return Vocabulary(
-        size=tokenizer.vocab_size,
-        mask_id=tokenizer.mask_id,
-        special_ids=tokenizer.special_ids,
-        starts_word=tokenizer.starts_word,
-    )
+    return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids, tokenizer.starts_word)
 
 
 @dataclass(frozen=True)
@@ -247,7 +242,5 @@ class MaskedModel(AnyModel):
         if masking not in ("token", "word"):
             raise PalavraError(f"masking is {masking!r}: it must be token or word")
         given, single = one_or_more(texts)
-        scores = Results(
-            score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
-        )
-        return scores[0] if single else scores
+        found = score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
+        return found[0] if single else Results(found)

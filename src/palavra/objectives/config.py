@@ -102,13 +102,13 @@ class MixtureConfig:
 
     def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
         """Return the progress at a typical step of each kind, and the fraction of such steps."""
-        share = self.causal_fraction
-        if self.when == "together" or share in (0, 1):
+        fraction = self.causal_fraction
+        if self.when == "together" or fraction in (0, 1):
             return [(0.5, 1.0)]
         if self.when == "first":
-            return [(share / 2, share), ((1 + share) / 2, 1 - share)]
-        causal = [math.floor((step + 1) * share) > math.floor(step * share) for step in range(steps)]
+            return [(fraction / 2, fraction), ((1 + fraction) / 2, 1 - fraction)]
+        causal = [math.floor((step + 1) * fraction) > math.floor(step * fraction) for step in range(steps)]
         kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
-                 ((True, share), (False, 1 - share))]  # fmt: skip
+                 ((True, fraction), (False, 1 - fraction))]  # fmt: skip
         # The middle one of each: what changes over a run is then at its mean.
         return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]
