@@ -107,6 +107,7 @@ def test_folds_sweeps_and_curves_take_memory(pretrained: Path, tmp_path: Path) -
         ({"texts": ["a"]}, "each text needs its label: give labels="),
         ({"labels": ["a"]}, "labels= go with texts: give texts= or text_pairs= too"),
         ({"texts": ["a"], "text_pairs": [("a", "b")], "labels": ["x"]}, "give one of texts= and text_pairs="),
+        ({"train": FRAME, "labels": ["x"]}, "labels= would not be read beside other examples"),
         (
             {"train": FRAME.assign(outra=FRAME["nota"])},
             "train: which column is the label.*'nota', 'outra'; name it with",
@@ -118,6 +119,11 @@ def test_folds_sweeps_and_curves_take_memory(pretrained: Path, tmp_path: Path) -
 def test_what_is_wrong_is_said_by_the_arguments_of_python(pretrained: Path, given: dict[str, Any], said: str) -> None:
     with pytest.raises(PalavraError, match=said):
         finetune(pretrained, **given)
+
+
+def test_a_model_that_is_not_fine_tuned_takes_no_labels(pretrained: Path) -> None:
+    with pytest.raises(PalavraError, match="labels= means nothing here"):
+        palavra.evaluate(pretrained, texts=["um filme"], labels=["bom"], quiet=True)
 
 
 def test_many_texts_from_a_generator_need_little_memory(tmp_path: Path) -> None:

@@ -86,12 +86,20 @@ def columns_in_memory(spec: TaskSpec, memory: MemorySource, columns: LabelledCol
 
 
 def examples_of(
-    texts: Iterable[str] | None, labels: Iterable[object] | None, text_pairs: Iterable[tuple[str, str]] | None
-) -> Data | None:
-    """Return texts, or pairs of texts, with their labels as records; None for none.
+    train: Source | None,
+    texts: Iterable[str] | None,
+    labels: Iterable[object] | None,
+    text_pairs: Iterable[tuple[str, str]] | None,
+) -> Source | None:
+    """Return `train`, or instead of it texts or pairs of texts with their labels as records; None for none.
 
-    Raises PalavraError for labels without texts, or both texts and pairs.
+    Raises PalavraError for labels without texts, and where more than one of the three is given.
     """
+    if train is not None:
+        given = {"texts": texts, "labels": labels, "text-pairs": text_pairs}
+        for name in (name for name, value in given.items() if value is not None):
+            raise PalavraError(f"--{name} would not be read beside other examples: leave one of them out")
+        return train
     if texts is None and text_pairs is None:
         if labels is not None:
             raise PalavraError("--labels go with texts: give --texts or --text-pairs too")

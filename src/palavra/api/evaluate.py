@@ -68,11 +68,11 @@ def evaluate(
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
         "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
-        **columns,
+        "labels": labels, "text_pairs": text_pairs, **columns,
     }  # fmt: skip
     model = Path(model)
     if is_task_directory(model):
-        examples = examples_of(texts, labels, text_pairs) if labels is not None else texts
+        examples = texts if labels is None and text_pairs is None else examples_of(None, texts, labels, text_pairs)
         given = [*sources, *([] if examples is None else [examples])]
         if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")

@@ -96,7 +96,7 @@ def finetune(
     if resume and out is None:
         raise PalavraError("--out is missing: name the folder of the run to resume")
     log = Log(quiet=quiet)
-    examples = train if train is not None else examples_of(texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs)
     with Folder(out) as folder:
         path = folder.path
         given = GivenExamples(kind, examples, options, path)

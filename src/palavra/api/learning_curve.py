@@ -50,7 +50,7 @@ def learning_curve(
     1,000, ... and all. The runs, the report and the model of the most examples lie in `out`. With `resume` an
     interrupted curve resumes. Raises PalavraError for wrong input.
     """
-    examples = train if train is not None else examples_of(texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs)
     with Folder(out) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_learning_curve(made, tuple(sizes), folder.path, Log(quiet=quiet), resume=resume)

@@ -40,7 +40,7 @@ def sweep(
     resumes: finished trials are kept, a half-done one is run again, and more `trials` may be asked for. Raises
     PalavraError for wrong input or if Optuna is missing, Interrupted after a signal.
     """
-    examples = train if train is not None else examples_of(texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs)
     with Folder(out) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_sweep(made, search, trials, minutes, folder.path, resume, Log(quiet=quiet))

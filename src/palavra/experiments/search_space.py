@@ -123,7 +123,7 @@ def apply(recipe: FinetuneRecipe, values: dict[str, Value]) -> FinetuneRecipe:
 
 def effective(recipe: FinetuneRecipe) -> FinetuneRecipe:
     """The recipe without what a trial's choices leave aside, such as the rank of another strategy: one that can be run
-    again as it stands."""
+    again unchanged."""
     tasks = tuple(applicable(task, TaskSpec(kind=task.kind)) for task in recipe.tasks)
     return applicable(replace(recipe, tasks=tasks), FinetuneRecipe())
 

@@ -151,9 +151,9 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
     """The tasks as they are saved, and within the block the output layers that go with them (see
-    `Output.folded`)."""
+    `Output.fold_scaling`)."""
     own = {name: model.head(name).output for name in tasks}
-    folded = {name: task.output.folded(own[name]) for name, task in tasks.items()}
+    folded = {name: task.output.fold_scaling(own[name]) for name, task in tasks.items()}
     try:
         for name, (_, layer) in folded.items():
             model.head(name).output = layer
