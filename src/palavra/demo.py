@@ -38,10 +38,7 @@ SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
 LARGEST_TEXT = 16 * 2**20
 CURVE_SIZES = (100, 1000)
 CURVE_EPOCHS = 3.0
-REVIEWS = (
-    "A warm and funny film with wonderful performances.",
-    "Dull, predictable and far too long.",
-)
+REVIEWS = ("A warm and funny film with wonderful performances.", "Dull, predictable and far too long.")
 SENTENCES = (
     "one of the [MASK] movies of the year",
     "The [MASK] is too long and the jokes are not funny.",

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from builders.models import model_config
 from builders.tasks import trained
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import palavra
 from palavra.errors import PalavraError, options_as_flags
 from palavra.experiments import sweep as sweep_module
 from palavra.experiments import trials as trials_module
-from palavra.experiments.search_space import Choices, Range, apply, default_searches, read_space, typed
+from palavra.experiments.search_space import Distribution, apply, default_searches, own_values, read_space, typed
 from palavra.experiments.sweep import Sweep
 from palavra.finetuning import run as finetuning_run
 from palavra.finetuning.job import FinetuningJob
@@ -46,24 +48,18 @@ RECIPE = FinetuneRecipe(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train.epochs=2..6", Range(key="train.epochs", low=2, high=6)),
-        ("train.batch_size = 8 .. 64 :log", Range(key="train.batch_size", low=8, high=64, log=True)),
-        ("optimizer.learning_rate=1e-5..1e-3:log", Range(key="optimizer.learning_rate", low=1e-5, high=1e-3, log=True)),
-        ("optimizer.weight_decay=0..0.1", Range(key="optimizer.weight_decay", low=0.0, high=0.1)),
-        ("strategy.name=full, last-n,full", Choices(key="strategy.name", texts=("full", "last-n"))),
-        (
-            "task.head.hidden_sizes=[],[64],[64,32]",
-            Choices(key="task.head.hidden_sizes", texts=("[]", "[64]", "[64,32]")),
-        ),
-        ("task.head.dropout=.1...5", Range(key="task.head.dropout", low=0.1, high=0.5)),
-        ("model=../a,../b", Choices(key="model", texts=("../a", "../b"))),
+        ("train.epochs=2..6", IntDistribution(2, 6)),
+        ("train.batch_size = 8 .. 64 :log", IntDistribution(8, 64, log=True)),
+        ("optimizer.learning_rate=1e-5..1e-3:log", FloatDistribution(1e-5, 1e-3, log=True)),
+        ("optimizer.weight_decay=0..0.1", FloatDistribution(0.0, 0.1)),
+        ("strategy.name=full, last-n,full", CategoricalDistribution(("full", "last-n"))),
+        ("task.head.hidden_sizes=[],[64],[64,32]", CategoricalDistribution(("[]", "[64]", "[64,32]"))),
+        ("task.head.dropout=.1...5", FloatDistribution(0.1, 0.5)),
+        ("model=../a,../b", CategoricalDistribution(("../a", "../b"))),
     ],
 )
-def test_a_search_is_read_as_it_is_written(text: str, expected: Range | Choices) -> None:
-    (read,) = read_space(RECIPE, [text])
-    assert read == expected
-    if isinstance(read, Range) and isinstance(expected, Range):
-        assert (type(read.low), type(read.high)) == (type(expected.low), type(expected.high))
+def test_a_search_is_read_as_it_is_written(text: str, expected: Distribution) -> None:
+    assert read_space(RECIPE, [text]) == {text.partition("=")[0].strip(): expected}
 
 
 @pytest.mark.parametrize(
@@ -108,11 +104,13 @@ def test_a_field_is_searched_once_and_a_length_in_one_way() -> None:
 
 
 def test_the_default_space_lies_around_the_recipe() -> None:
-    rate, strategy, epochs = read_space(RECIPE, default_searches(RECIPE))
-    assert rate == Range(key="optimizer.learning_rate", low=2e-5, high=5e-4, log=True)
-    assert strategy == Choices(key="strategy.name", texts=("full", "last-n", "lora"))
-    assert epochs == Range(key="train.epochs", low=2, high=5)
-    assert [dimension.own(RECIPE) for dimension in (rate, strategy, epochs)] == [1e-4, "full", 3]
+    space = read_space(RECIPE, default_searches(RECIPE))
+    assert space == {
+        "optimizer.learning_rate": FloatDistribution(2e-5, 5e-4, log=True),
+        "strategy.name": CategoricalDistribution(("full", "last-n", "lora")),
+        "train.epochs": IntDistribution(2, 5),
+    }
+    assert own_values(RECIPE, space) == {"optimizer.learning_rate": 1e-4, "strategy.name": "full", "train.epochs": 3}
     (only,) = default_searches(replace(RECIPE, from_scratch=True, train=FinetuneConfig(steps=5)))
     assert only.startswith("optimizer.learning_rate=")
 
@@ -245,7 +243,7 @@ def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
     run: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     def step_values(self: FinetuningJob, report: Any) -> dict[str, float]:
-        if report.step == self.steps:
+        if report.step == self.loop.steps:
             signal.raise_signal(number)
         return {}
 
@@ -315,14 +313,9 @@ def test_a_trial_worse_than_most_is_pruned_and_its_time_saved(
     monkeypatch.setattr(trials_module, "TRIALS_BEFORE_PRUNING", 2)
     # Rates that learn nothing come after those that do: pruned at the second look of four.
     search = ("optimizer.learning_rate=1e-9..1e-2:log",)
-    rates: Iterator[float] = iter([3e-3, 3e-3, 1e-9])
-
-    def given(self: Range, trial: Any) -> float:
-        rate = next(rates)
-        return float(trial.suggest_float(self.key, rate, rate * (1 + 1e-9)))
-
-    monkeypatch.setattr(Range, "suggest", given)
-    monkeypatch.setattr(Range, "own", lambda self, recipe: None)
+    rates: Iterator[float] = iter([3e-3, 3.001e-3, 1e-9])
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", lambda *asked: next(rates))
+    monkeypatch.setattr(trials_module, "own_values", lambda recipe, space: {})
     found = run(trials=3, search=search, epochs=4, metric="loss")
     states = [trial.state for trial in found.trials]
     assert states == ["complete", "complete", "pruned"]

@@ -90,7 +90,7 @@ def run(job: FinetuningJob) -> Iterator[set[str]]:
             yield {name for name in after if not torch.equal(after[name], before[name])}
             before = after
         step = stage.until
-    assert step == job.steps
+    assert step == job.loop.steps
 
 
 def names(model: TaskModel, *parts: str) -> set[str]:

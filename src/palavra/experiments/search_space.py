@@ -2,20 +2,23 @@
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from palavra.errors import PalavraError
-from palavra.option import applicable
+from palavra.option import applicable, value_of
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning_options import override_recipe
+from palavra.recipe.options import TASK
 from palavra.tasks.spec import TaskSpec
 
-if TYPE_CHECKING:
-    from optuna import Trial
-
 Value = int | float | str
+Distribution = IntDistribution | FloatDistribution | CategoricalDistribution
+# The distribution of each field that is searched, by its key for `--set`. A choice is as it was written.
+Space = Mapping[str, Distribution]
 # Trials on other examples, or judged by another number, could not be compared.
 SETTLED = (
     "tasks", "train.metric", "task.kind", "task.name", "task.train", "task.valid", "task.test", "task.valid_fraction",
@@ -26,80 +29,51 @@ RATE_FACTOR = 5.0
 STRATEGIES = ("full", "last-n", "lora")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """A field `key` from `low` to `high`, both included: whole numbers where both are, evenly or by the logarithm."""
-
-    key: str
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @property
-    def size(self) -> float:
-        """How many values there are."""
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
-        return self.high - self.low + 1 if whole else math.inf
-
-    def suggest(self, trial: "Trial") -> Value:
-        """The trial's value."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
-        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
-
-    def own(self, recipe: FinetuneRecipe) -> Value | None:
-        """The recipe's own value, where it lies in the range."""
-        value = value_of(recipe, self.key)
-        if type(value) not in (int, float) or not self.low <= value <= self.high:
-            return None
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return int(value) if value == int(value) else None
-        return float(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """A field `key` that takes one of several values, as they were written."""
-
-    key: str
-    texts: tuple[str, ...]
-
-    @property
-    def size(self) -> float:
-        """How many values there are."""
-        return len(self.texts)
-
-    def suggest(self, trial: "Trial") -> Value:
-        """The trial's value."""
-        return str(trial.suggest_categorical(self.key, self.texts))
-
-    def own(self, recipe: FinetuneRecipe) -> Value | None:
-        """The recipe's own value, where it is among the choices."""
-        value = value_of(recipe, self.key)
-        return next((text for text in self.texts if typed(recipe, {self.key: text})[self.key] == value), None)
-
-
-Dimension = Range | Choices
-
-
-def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> tuple[Dimension, ...]:
-    """The dimensions that `key=low..high`, `key=low..high:log` and `key=a,b,c` stand for; values with commas of their
+def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> Space:
+    """Return the space that `key=low..high`, `key=low..high:log` and `key=a,b,c` stand for; values with commas of their
     own go in brackets (`task.head.hidden_sizes=[],[256],[256,128]`).
 
     Keys are those of `--set`, and every end and choice must be a value that `recipe` takes. A range whose ends are both
     written as whole numbers has only whole numbers. Raises PalavraError, in one line, for anything else.
     """
-    space: dict[str, Dimension] = {}
+    space: dict[str, Distribution] = {}
     for text in searches:
-        dimension = _read(recipe, text)
-        if dimension.key in space:
-            raise PalavraError(f"--search {text}: {dimension.key} is searched twice: give it once")
-        if dimension.key == "train.epochs" and recipe.train.steps is not None:
+        key, distribution = _read(recipe, text)
+        if key in space:
+            raise PalavraError(f"--search {text}: {key} is searched twice: give it once")
+        if key == "train.epochs" and recipe.train.steps is not None:
             raise PalavraError(f"--search {text}: train.steps sets the length, so epochs change nothing: set one only")
-        space[dimension.key] = dimension
+        space[key] = distribution
     if "train.epochs" in space and "train.steps" in space:
         raise PalavraError("--search has both train.epochs and train.steps, which set the same length: give one")
-    return tuple(space.values())
+    return space
+
+
+def combinations(space: Space) -> float:
+    """Return how many combinations of values there are."""
+    return math.prod(
+        len(of.choices) if isinstance(of, CategoricalDistribution)
+        else of.high - of.low + 1 if isinstance(of, IntDistribution)
+        else math.inf
+        for of in space.values()
+    )  # fmt: skip
+
+
+def own_values(recipe: FinetuneRecipe, space: Space) -> dict[str, Value]:
+    """Return the recipe's own values, of those fields whose value lies in the space."""
+    found: dict[str, Value] = {}
+    for key, of in space.items():
+        value = _value(recipe, key)
+        if isinstance(of, CategoricalDistribution):
+            same = [text for text in map(str, of.choices) if typed(recipe, {key: text})[key] == value]
+            if same:
+                found[key] = same[0]
+        elif type(value) in (int, float) and of.low <= value <= of.high:
+            if isinstance(of, FloatDistribution):
+                found[key] = float(value)
+            elif value == int(value):
+                found[key] = int(value)
+    return found
 
 
 def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
@@ -116,55 +90,49 @@ def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
     return tuple(searches)
 
 
-def apply(recipe: FinetuneRecipe, values: dict[str, Value]) -> FinetuneRecipe:
-    """The recipe with a trial's values."""
+def apply(recipe: FinetuneRecipe, values: Mapping[str, Value]) -> FinetuneRecipe:
+    """Return the recipe with a trial's values."""
     return override_recipe(recipe, [f"{key}={value}" for key, value in values.items()])
 
 
 def effective(recipe: FinetuneRecipe) -> FinetuneRecipe:
-    """The recipe without what a trial's choices leave aside, such as the rank of another strategy: one that can be run
-    again unchanged."""
+    """Return the recipe without what does not apply to a trial's choices, such as the rank of another strategy."""
     tasks = tuple(applicable(task, TaskSpec(kind=task.kind)) for task in recipe.tasks)
     return applicable(replace(recipe, tasks=tasks), FinetuneRecipe())
 
 
-def typed(recipe: FinetuneRecipe, values: dict[str, Value]) -> dict[str, Any]:
-    """The values as their fields hold them; numbers stay what they are."""
+def typed(recipe: FinetuneRecipe, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return the values as their fields hold them; numbers are unchanged."""
     applied = apply(recipe, values)
-    return {key: value_of(applied, key) if isinstance(value, str) else value for key, value in values.items()}
+    return {key: _value(applied, key) if isinstance(value, str) else value for key, value in values.items()}
 
 
-def value_of(recipe: FinetuneRecipe, key: str) -> Any:
-    """What a dotted key stands for; `task.` is the first task."""
-    found: Any = recipe
-    if key.startswith("task."):
-        key, found = key.removeprefix("task."), recipe.tasks[0]
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
+def _value(recipe: FinetuneRecipe, key: str) -> Any:
+    """Return the value at a dotted key; `task.` is the first task."""
+    return value_of(recipe.tasks[0] if key.startswith(TASK) else recipe, key.removeprefix(TASK))
 
 
-def _read(recipe: FinetuneRecipe, text: str) -> Dimension:
-    dimension: Dimension
+def _read(recipe: FinetuneRecipe, text: str) -> tuple[str, Distribution]:
+    distribution: Distribution
     key, equals, values = (part.strip() for part in text.partition("="))
     if not key or not equals or not values:
         raise PalavraError(f"--search {text}: write it as key=low..high, key=low..high:log or key=a,b,c")
     if any(f"{key}.".startswith(f"{settled}.") for settled in SETTLED):
         raise PalavraError(f"--search {text}: trials with another {key} could not be compared: use --set for it")
     if ".." in values and "," not in values:
-        dimension, ends = _read_range(key, values, text)
+        ends, distribution = _read_range(values, text)
     else:
         ends = list(dict.fromkeys(part.strip() for part in re.findall(r"\[[^\]]*\]|[^,]+", values)))
-        dimension = Choices(key=key, texts=tuple(ends))
+        distribution = CategoricalDistribution(ends)
     for end in ends:
         _check(recipe, key, end, text)
     if len(set(ends)) < 2:
         raise PalavraError(f"--search {text}: one value is nothing to search: use --set for it")
-    return dimension
+    return key, distribution
 
 
-def _read_range(key: str, values: str, text: str) -> tuple[Range, list[str]]:
-    """The range, and its ends as they were written."""
+def _read_range(values: str, text: str) -> tuple[list[str], Distribution]:
+    """Return the ends of a range as they were written, and the range."""
     scale = ":log" if values.endswith(":log") else ""
     ends = [end.strip() for end in values.removesuffix(scale).split("..", maxsplit=1)]
     try:
@@ -175,9 +143,9 @@ def _read_range(key: str, values: str, text: str) -> tuple[Range, list[str]]:
         raise PalavraError(f"--search {text}: {ends[0]} is above {ends[1]}: write the lower end first")
     if scale and low <= 0:
         raise PalavraError(f"--search {text}: a range by the logarithm must begin above 0")
-    if isinstance(low, int) != isinstance(high, int):
-        low, high = float(low), float(high)
-    return Range(key=key, low=low, high=high, log=bool(scale)), ends
+    if isinstance(low, int) and isinstance(high, int):
+        return ends, IntDistribution(low, high, log=bool(scale))
+    return ends, FloatDistribution(low, high, log=bool(scale))
 
 
 def _number(text: str) -> int | float:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.experiments.runs import evaluation_in, take_model, values_of
-from palavra.experiments.search_space import default_searches, read_space
-from palavra.experiments.trials import Direction, Trials, open_study, shown
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
@@ -28,6 +26,8 @@ from palavra.typed_json import to_json
 
 if TYPE_CHECKING:
     from optuna import Study
+
+    from palavra.experiments.trials import Trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,7 @@ class Sweep:
 
 
 def run_sweep(
-    recipe: FinetuneRecipe,
-    search: Sequence[str],
-    trials: int,
-    minutes: float | None,
-    out: Path,
-    resume: bool,
-    log: Log,
+    recipe: FinetuneRecipe, search: Sequence[str], trials: int, minutes: float | None, out: Path, resume: bool, log: Log
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
@@ -69,6 +63,9 @@ def run_sweep(
     if minutes is not None and not minutes > 0:
         raise PalavraError(f"--minutes is {minutes}: it must be above 0")
     _check_optuna()
+    from palavra.experiments.search_space import default_searches, read_space
+    from palavra.experiments.trials import Trials, open_study
+
     check_recipe(recipe)
     recipe, settled = _with_optimizer(recipe)
     run = RunDirectory(out)
@@ -80,9 +77,8 @@ def run_sweep(
         if not split.valid:
             raise PalavraError(f"task {split.task.spec.name} has no validation examples to score trials on: give some")
     metrics = [selection_metric(recipe.train.metric, split.task) for split in splits]
-    direction: Direction = "minimize" if all(map(is_error, metrics)) else "maximize"
     metric = " and ".join(dict.fromkeys(metrics)) + (", mean over tasks" if len(splits) > 1 else "")
-    with run.locked(), open_study(run, direction) as study:
+    with run.locked(), open_study(run, all(map(is_error, metrics))) as study:
         log.open_file(run.log)
         _check_same(study, recipe, searches, splits, run)
         work = Trials(recipe, settled, space, splits, study, metric, run, log)
@@ -138,7 +134,7 @@ def _check_same(
             )
 
 
-def _finish(work: Trials) -> Sweep:
+def _finish(work: "Trials") -> Sweep:
     """Make the best trial's model the sweep's own, score it on the test examples, write the report."""
     run, log, summary = work.run, work.log, work.summary()
     best = summary.best_trial
@@ -151,7 +147,8 @@ def _finish(work: Trials) -> Sweep:
     folder = work.folder(best.number)
     take_model(folder, run)
     log.line(
-        f"best of {len(summary.trials)} trials: {best.number}, {work.metric} {best.value:.4f} ({shown(best.params)})"
+        f"best of {len(summary.trials)} trials: {best.number}, {work.metric} {best.value:.4f} "
+        f"({work.shown(best.params)})"
     )
     if summary.importances:
         log.line("importances: " + ", ".join(f"{key} {of:.0%}" for key, of in summary.importances.items()))
@@ -176,7 +173,7 @@ def _finish(work: Trials) -> Sweep:
     )
 
 
-def _with_test_scores(work: Trials, evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
+def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
     """Return the best trial's scores with those on the test examples, which no trial has seen."""
     splits = {split.task.spec.name: split for split in work.splits}
     if not any(split.test for split in work.splits):

@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import optuna
 import torch
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from palavra.errors import PalavraError
-from palavra.experiments.search_space import Dimension, apply, effective, typed
+from palavra.experiments.search_space import Space, apply, combinations, effective, own_values, typed
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
 from palavra.finetuning.splits import Split, read_split
@@ -26,11 +31,6 @@ from palavra.training.monitor import Diverged
 from palavra.training.out_of_memory import OutOfMemory
 from palavra.training.run_directory import RunDirectory
 
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
-
-Direction = Literal["minimize", "maximize"]
 STATES: Mapping[str, Literal["complete", "pruned", "failed"]] = {
     "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"
 }  # fmt: skip
@@ -47,12 +47,8 @@ ATTEMPTS = 50
 
 
 @contextmanager
-def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
+def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
     """Open Optuna's storage of the sweep: SQLite, whose transactions a kill cannot leave half-written."""
-    import optuna
-    from sqlalchemy import URL
-    from sqlalchemy.exc import SQLAlchemyError
-
     path = run.path / "sweep.db"
     storage = None
     try:
@@ -60,7 +56,7 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
         study = optuna.create_study(
             storage=storage,
             study_name="sweep",
-            direction=direction,
+            direction="minimize" if errors else "maximize",
             pruner=optuna.pruners.MedianPruner(TRIALS_BEFORE_PRUNING, n_warmup_steps=EVALUATIONS_BEFORE_PRUNING + 1),
             load_if_exists=True,
         )
@@ -77,7 +73,7 @@ def open_study(run: RunDirectory, direction: Direction) -> Iterator["Study"]:
 class TrialEvaluations:
     """The evaluations of a trial. `sign` turns a score, the lower the better, into the metric's own value."""
 
-    def __init__(self, trial: "Trial", sign: float, say: Callable[[str], None]):
+    def __init__(self, trial: Trial, sign: float, say: Callable[[str], None]):
         self._trial, self._sign, self._say = trial, sign, say
         self.scores: list[float] = []
 
@@ -89,9 +85,7 @@ class TrialEvaluations:
 
     def add(self, job: FinetuningJob, found: Validation) -> None:
         """Report a validation to the trial. Raises TrialPruned when others were better after as many."""
-        import optuna
-
-        expected = math.ceil(job.steps / (job.intervals.eval_every or job.steps))
+        expected = math.ceil(job.loop.steps / (job.intervals.eval_every or job.loop.steps))
         self.scores.append(found.score)
         # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
         self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
@@ -109,16 +103,16 @@ class Trials:
         self,
         recipe: FinetuneRecipe,
         settled: FinetuneRecipe,
-        space: Sequence[Dimension],
+        space: Space,
         splits: Sequence[Split],
-        study: "Study",
+        study: Study,
         metric: str,
         run: RunDirectory,
         log: Log,
     ):
         self.recipe, self.space, self.splits = recipe, space, splits
         self.study, self.run, self.log, self.metric = study, run, log, metric
-        self._own = {d.key: value for d in space if (value := d.own(settled)) is not None}
+        self._own = own_values(settled, space)
         self._sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
 
     def go(self, trials: int, minutes: float | None) -> None:
@@ -161,7 +155,7 @@ class Trials:
             for number, trial in enumerate(self._done())
         ]
 
-    def _done(self) -> list["FrozenTrial"]:
+    def _done(self) -> list[FrozenTrial]:
         """Return the trials that need not be run again; those that were interrupted are failures without a reason."""
         return [
             trial
@@ -170,21 +164,17 @@ class Trials:
         ]
 
     def _forget_unfinished(self) -> None:
-        import optuna
-
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state.name == "RUNNING":
-                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _ask(self, number: int) -> "Trial | None":
+    def _ask(self, number: int) -> Trial | None:
         """Return a trial whose values are new; None where every combination was tried, as far as drawing can tell.
 
         The sampler is seeded anew for each, so that a resumed sweep draws what an uninterrupted one would have
         drawn."""
-        import optuna
-
         tried = [trial.params for trial in self._done()]
-        if len(tried) >= math.prod(dimension.size for dimension in self.space):
+        if len(tried) >= combinations(self.space):
             return None
         for attempt in range(ATTEMPTS):
             seed = (self.recipe.train.seed * 1_000_003 + number * ATTEMPTS + attempt) % 2**32
@@ -194,27 +184,23 @@ class Trials:
                 self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
             if number == attempt == 0 and not any(trial.state.name == "WAITING" for trial in self.study.trials):
                 self.study.enqueue_trial(self._own)
-            trial = self.study.ask()
-            for dimension in self.space:
-                dimension.suggest(trial)
+            trial = self.study.ask(dict(self.space))
             if trial.params not in tried:
                 return trial
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
         return None
 
-    def _try(self, trial: "Trial", number: int) -> None:
+    def _try(self, trial: Trial, number: int) -> None:
         """Run a trial in a folder of its own, and store its result."""
-        import optuna
-
         folder, values = self.folder(number), dict(trial.params)
         shutil.rmtree(folder, ignore_errors=True)
-        self.log.line(f"trial {number}: {shown(typed(self.recipe, values))}")
+        self.log.line(f"trial {number}: {self.shown(typed(self.recipe, values))}")
         evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
             recipe = effective(apply(self.recipe, values))
             finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.add)
         except optuna.TrialPruned:
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
             self.log.line(f"trial {number} is pruned: others were better after as many evaluations")
         except (Diverged, OutOfMemory, torch.OutOfMemoryError) as error:
             self._fail(trial, number, str(error))
@@ -224,18 +210,21 @@ class Trials:
                 getattr(stopped, "exit_code", 128 + signal.SIGINT),
             ) from None
         except PalavraError as error:
-            raise PalavraError(f"trial {number} ({shown(typed(self.recipe, values))}): {error}") from error
+            raise PalavraError(f"trial {number} ({self.shown(typed(self.recipe, values))}): {error}") from error
         else:
             if math.isnan(evaluations.best):
                 self._fail(trial, number, "no validation score is a number")
             else:
                 self.study.tell(trial, evaluations.best)
 
-    def _fail(self, trial: "Trial", number: int, why: str) -> None:
-        import optuna
+    @staticmethod
+    def shown(params: Mapping[str, Any]) -> str:
+        """Return settings in a line."""
+        return ", ".join(f"{key} {of:.3g}" if isinstance(of, float) else f"{key} {of}" for key, of in params.items())
 
+    def _fail(self, trial: Trial, number: int, why: str) -> None:
         trial.set_user_attr("why", why)
-        self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self.study.tell(trial, state=TrialState.FAIL)
         self.log.warn(f"trial {number} failed: {why}")
 
     def _splits(self, recipe: FinetuneRecipe) -> list[Split]:
@@ -278,18 +267,11 @@ class Trials:
     def importances(self) -> Mapping[str, float]:
         """Return the fraction of the variance between trials that each setting explains (PED-ANOVA, Watanabe et al.
         2023, arXiv:2304.10255, as Optuna computes it); empty where trials are too few or all alike."""
-        import optuna
-
         values = [trial.value for trial in self.finished() if trial.state == "complete"]
         if len(values) < FEWEST_FOR_IMPORTANCES or len(set(values)) < 2:
             return {}
         found = optuna.importance.get_param_importances(self.study)
         return {key: float(share) for key, share in found.items()} if all(map(math.isfinite, found.values())) else {}
-
-
-def shown(params: Mapping[str, Any]) -> str:
-    """Return settings in a line."""
-    return ", ".join(f"{key} {of:.3g}" if isinstance(of, float) else f"{key} {of}" for key, of in params.items())
 
 
 def _finite(value: float | None) -> float | None:

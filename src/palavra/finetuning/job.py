@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,14 @@ from palavra.finetuning.plan import batch_sampler
 from palavra.inference.finetuned import Vectors, decode, infer
 from palavra.metrics.names import is_error
 from palavra.metrics.scores import Scores
-from palavra.model.compute import Compute
 from palavra.model.task_heads import TaskModel
-from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.recipe import FinetuneRecipe
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.sampling import BatchSampler, MicroBatch
 from palavra.tasks.task import AnyTask, calibrated
-from palavra.training.config import OptimizerConfig
-from palavra.training.job import Stage, Validation
-from palavra.training.loop import LoopConfig, StepReport
+from palavra.training.config import RunConfig
+from palavra.training.job import Stage, TrainingJob, Validation
 from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.strategies import lr_ratio_of, stages_of
 
@@ -36,31 +35,22 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningJob:
-    """The `TrainingJob` of a fine-tuning run. `train` and `valid` hold the examples of each task; `on_validation` is
-    called with each validation, and may raise to end the run."""
+class FinetuningJob(TrainingJob):
+    """A model with a head for each task. `train` and `valid` hold the examples of each task; `on_validation` is called
+    with each validation, and may raise to end the run."""
 
+    title = "fine-tuning"
     recipe: FinetuneRecipe
     model: TaskModel
     tasks: Mapping[str, AnyTask]
     train: Mapping[str, Labelled]
     valid: Mapping[str, Labelled]
-    compute: Compute
-    matmul_peak: float = 0.0
-    title: str = "fine-tuning"
-    micro_batch_tokens: int | None = None
     on_validation: "Callable[[FinetuningJob, Validation], None] | None" = None
-    sampler: BatchSampler = field(init=False)
 
-    def __post_init__(self) -> None:
-        sampler = batch_sampler(self.recipe, {name: labelled.encoded for name, labelled in self.train.items()})
-        object.__setattr__(self, "sampler", sampler)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        assert self.recipe.train.steps
-        return self.recipe.train.steps
+    @cached_property
+    def sampler(self) -> BatchSampler:
+        """The sampler of the recipe's batches."""
+        return batch_sampler(self.recipe, {name: labelled.encoded for name, labelled in self.train.items()})
 
     @property
     def objective(self) -> TaskObjective:
@@ -69,21 +59,8 @@ class FinetuningJob:
         return TaskObjective(self.tasks, {name: one.encoded for name, one in self.train.items()}, vectors)
 
     @property
-    def loop(self) -> LoopConfig:
-        """What the loop needs of the recipe."""
-        recipe = self.recipe
-        return LoopConfig(
-            steps=self.steps, schedule=recipe.schedule, clip=self.optimizer.clip, seed=recipe.train.seed, row_width=0
-        )
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """The recipe's, settled."""
-        return self.recipe.optimizer
-
-    @property
-    def intervals(self) -> FinetuneConfig:
-        """The recipe's; validation is due after each epoch unless it says otherwise."""
+    def intervals(self) -> RunConfig:
+        """The recipe's; validation is due after each epoch where it does not say."""
         train = self.recipe.train
         return replace(train, eval_every=train.eval_every or self.sampler.epoch_steps)
 
@@ -94,21 +71,22 @@ class FinetuningJob:
 
     @property
     def chance_loss(self) -> float:
-        """What a blind guess could cost in a step of any task."""
-        losses = {name: task.output.chance_loss(self.train[name].encoded) for name, task in self.tasks.items()}
-        return max(task.spec.weight * losses[name] for name, task in self.tasks.items())
+        """The highest loss of a blind guess in a step of any task."""
+        return max(
+            task.spec.weight * task.output.chance_loss(self.train[name].encoded) for name, task in self.tasks.items()
+        )
 
     def optimizers(self) -> Optimizers:
-        """New optimizers of everything that will ever move."""
+        """New optimizers of every parameter that is trained in any stage."""
         ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers)
         return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:
         """The stages of the strategy."""
-        return stages_of(self.model, self.recipe.strategy, self.steps)
+        return stages_of(self.model, self.recipe.strategy, self.loop.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
-        """The plan's."""
+        """The sampler's."""
         return self.sampler.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
@@ -150,16 +128,6 @@ class FinetuningJob:
             return task, self.score(name, labelled)
         outputs = infer(self.model, name, task, labelled.encoded, self.compute, labelled.vectors)
         return calibrated(task, labelled.examples, labelled.encoded, outputs)
-
-    def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """Nothing more."""
-        del report
-        return {}
-
-    def flops(self, report: StepReport) -> float:
-        """Not counted: what a step costs depends on what moves."""
-        del report
-        return 0.0
 
     def name_document(self, number: int) -> str:
         """File and line of an example; of several tasks, of the first that has so many."""

@@ -66,13 +66,9 @@ def body_vectors(model: TaskModel, name: str, encoded: EncodedExamples, compute:
 
 
 def infer(
-    model: TaskModel,
-    name: str,
-    task: AnyTask,
-    encoded: EncodedExamples,
-    compute: Compute,
+    model: TaskModel, name: str, task: AnyTask, encoded: EncodedExamples, compute: Compute,
     vectors: Vectors | None = None,
-) -> ModelOutputs:
+) -> ModelOutputs:  # fmt: skip
     """Return the task's output for every row that is read, in the order of the rows."""
     layer = model.head(name).output
 
@@ -83,15 +79,9 @@ def infer(
 
 
 def decode(
-    model: TaskModel,
-    name: str,
-    task: AnyTask,
-    examples: Sequence[Any],
-    encoded: EncodedExamples,
-    compute: Compute,
-    vectors: Vectors | None = None,
-    options: DecodeOptions = PLAIN,
-) -> Any:
+    model: TaskModel, name: str, task: AnyTask, examples: Sequence[Any], encoded: EncodedExamples, compute: Compute,
+    vectors: Vectors | None = None, options: DecodeOptions = PLAIN,
+) -> Any:  # fmt: skip
     """What the model's outputs for the examples mean. Where a sequence has many outputs, some examples are inferred and
     decoded at a time, so that very many classes need no more memory than few."""
     most = max(1, INFERRED_AT_ONCE // task.output.outputs_per_sequence)
@@ -107,12 +97,9 @@ def decode(
 
 
 def _collect(
-    model: TaskModel,
-    batches: Iterator[tuple[Int64Array, Batch]],
-    encoded: EncodedExamples,
-    compute: Compute,
+    model: TaskModel, batches: Iterator[tuple[Int64Array, Batch]], encoded: EncodedExamples, compute: Compute,
     run: Callable[[Batch, Layout], tuple[Tensor, ...]],
-) -> ModelOutputs:
+) -> ModelOutputs:  # fmt: skip
     """Return the results of `run` on batches of all sequences, in the order of the rows."""
     row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
@@ -166,13 +153,9 @@ class FineTunedModel(AnyModel):
         return name, self.tasks[name]
 
     def reader(
-        self,
-        task: str | None = None,
-        *,
-        encoding: str | None = None,
-        separator: str | None = None,
+        self, task: str | None = None, *, encoding: str | None = None, separator: str | None = None,
         **columns: Unpack[LabelledColumns],
-    ) -> Reader[Any]:
+    ) -> Reader[Any]:  # fmt: skip
         """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
 
         Raises PalavraError for columns or a separator that the task would not read, and for columns that are not as
@@ -253,13 +236,9 @@ class FineTunedModel(AnyModel):
         return made[0] if single else made
 
     def predict_examples(
-        self,
-        examples: Sequence[object],
-        *,
-        task: str | None = None,
-        overflow: Overflow | None = None,
+        self, examples: Sequence[object], *, task: str | None = None, overflow: Overflow | None = None,
         options: DecodeOptions = PLAIN,
-    ) -> list[Prediction]:
+    ) -> list[Prediction]:  # fmt: skip
         """Return the predictions for examples that a `reader` made, as JSON has them."""
         name, chosen = self.task(task)
         if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
@@ -276,13 +255,9 @@ class FineTunedModel(AnyModel):
         return chosen.scorer.score(examples, encoded, decoded)
 
     def evaluate(
-        self,
-        examples: Sequence[object],
-        *,
-        task: str | None = None,
-        threshold: float | None = None,
+        self, examples: Sequence[object], *, task: str | None = None, threshold: float | None = None,
         articles: Articles | None = None,
-    ) -> tuple[Scores, list[Prediction]]:
+    ) -> tuple[Scores, list[Prediction]]:  # fmt: skip
         """`score`, and what the model predicts for each example; `threshold` as in `options`, `articles` those of which
         language the scores of answers leave out."""
         options = self.options(task, threshold=threshold)

@@ -45,14 +45,9 @@ def resamples(examples: int, samples: int, seed: int, *, held: int = 1) -> Itera
 
 
 def bootstrap_intervals(
-    statistics: Sequence[Statistic],
-    examples: int,
-    *,
-    groups: IntArray | None = None,
-    level: float = 0.95,
-    samples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Interval]:
+    statistics: Sequence[Statistic], examples: int, *, groups: IntArray | None = None, level: float = 0.95,
+    samples: int = 1000, seed: int = 0,
+) -> dict[str, Interval]:  # fmt: skip
     """The percentile bootstrap of scores (Efron 1979): what each might have been on another test of the same size.
 
     Examples of one group depend on each other and are drawn together: `groups` (E,) numbers, from 0 on, the one that

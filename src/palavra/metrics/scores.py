@@ -33,16 +33,10 @@ class Scores:
 
     @classmethod
     def of(
-        cls,
-        metrics: Sequence[str],
-        statistics: Sequence[Statistic],
-        examples: int,
-        *,
-        details: Mapping[str, Any],
-        calibrated: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        others: Mapping[str, float | None] | None = None,
+        cls, metrics: Sequence[str], statistics: Sequence[Statistic], examples: int, *, details: Mapping[str, Any],
+        calibrated: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, others: Mapping[str, float | None] | None = None,
         groups: npt.NDArray[np.int64] | None = None,
-    ) -> "Scores":
+    ) -> "Scores":  # fmt: skip
         """The scores `metrics`, the deciding one first: those of the `statistics`, which have intervals, and `others`,
         which have none; one of these is the calibration error of the confidences and outcomes `calibrated`."""
         points: list[Mapping[str, float | None]] = [point(statistic, examples) for statistic in statistics]

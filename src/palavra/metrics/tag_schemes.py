@@ -164,12 +164,9 @@ def transitions(names: Sequence[str], scheme: Scheme) -> Transitions:
 
 
 def viterbi(
-    log_probabilities: npt.NDArray[np.floating],
-    lengths: npt.NDArray[np.integer],
-    allowed: BoolArray,
-    start: BoolArray,
+    log_probabilities: npt.NDArray[np.floating], lengths: npt.NDArray[np.integer], allowed: BoolArray, start: BoolArray,
     end: BoolArray,
-) -> IntArray:
+) -> IntArray:  # fmt: skip
     """The most probable tags (N,) int64 of each sentence among those that `transitions` allows
     (Viterbi 1967, with log-probabilities of tags and none of transitions).
 
@@ -210,12 +207,9 @@ def viterbi(
 
 
 def _search(
-    log_probabilities: npt.NDArray[np.floating],
-    firsts: IntArray,
-    lengths: IntArray,
-    log_transitions: Transitions,
+    log_probabilities: npt.NDArray[np.floating], firsts: IntArray, lengths: IntArray, log_transitions: Transitions,
     tags: IntArray,
-) -> None:
+) -> None:  # fmt: skip
     """Write the best tags of the sentences that begin at the rows `firsts` (A,), the longest first, into `tags`."""
     to_from = np.ascontiguousarray(log_transitions.allowed.T)
     going_on = np.searchsorted(-lengths, -np.arange(int(lengths[0])), side="left")  # sentences longer than t

@@ -45,19 +45,15 @@ class HiddenLayer(nn.Module):
         super().__init__()
         self.dense = nn.Linear(inputs, width, bias=config.bias is not False)
         self.activation = ACTIVATIONS[config.activation or "relu"]
-        self.batch_norm = BatchNorm(width) if config.norm == "batch" else None
-        self.layer_norm = (
-            nn.LayerNorm(width, eps=like.norm_eps, bias=like.norm_bias) if config.norm == "layer" else None
-        )
+        layer_norm = config.norm == "layer"
+        self.batch_norm = BatchNorm(width) if config.norm == "batch" else nn.Identity()
+        self.layer_norm = nn.LayerNorm(width, like.norm_eps, bias=like.norm_bias) if layer_norm else nn.Identity()
         _initialize(self.dense, like)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (M, D) -> (M, width)."""
-        x = self.dense(x)
-        if self.batch_norm is not None:
-            x = self.batch_norm(x)
-        x = self.activation(x)
-        return x if self.layer_norm is None else self.layer_norm(x)
+        out: Tensor = self.layer_norm(self.activation(self.batch_norm(self.dense(x))))
+        return out
 
 
 def _initialize(linear: nn.Linear, like: ModelConfig) -> None:

@@ -14,64 +14,60 @@ from palavra.data.corpus import Corpus
 from palavra.data.loader import Packed, packed_batches
 from palavra.data.packing import Cursor, Packer
 from palavra.inference.evaluation import EvalSet, EvaluationResult
-from palavra.model.compute import Compute, compile_layers, matmul_peak
+from palavra.model.compute import compile_layers, matmul_peak
 from palavra.model.heads import VocabularyModel
 from palavra.model.transformer import matmul_flops
 from palavra.objectives.masked import softmax_kernel
 from palavra.pretraining.corpus import PreparedText, packer_for
 from palavra.pretraining.objectives import PretrainingObjective, TextObjective, pretraining_objective
 from palavra.pretraining.plan.resolve import ResolvedRecipe
-from palavra.recipe import Recipe, TrainConfig
+from palavra.recipe import Recipe
 from palavra.tokenizer import Tokenizer
-from palavra.training.config import OptimizerConfig
-from palavra.training.job import Stage, Validation
-from palavra.training.loop import LoopConfig, StepReport, in_steps
-from palavra.training.optimizers import Optimizers, build_optimizers
+from palavra.training.job import TrainingJob, Validation
+from palavra.training.loop import StepReport, in_steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingJob:
-    """The `TrainingJob` of a pretraining run."""
+class PretrainingJob(TrainingJob):
+    """A language model trained on packed text."""
 
+    title = "pretraining"
     recipe: Recipe
-    pretraining: PretrainingObjective[Any]
     model: VocabularyModel
     tokenizer: Tokenizer
-    compute: Compute
     corpus: Corpus
-    packer: Packer
-    held_out: EvalSet | None
-    matmul_peak: float
-    title: str = "pretraining"
-    patience: int | None = None
+
+    @property
+    def pretraining(self) -> PretrainingObjective[Any]:
+        """The recipe's objective, with all that it brings to a run."""
+        return pretraining_objective(self.recipe)
+
+    @cached_property
+    def packer(self) -> Packer:
+        """The packer of the training text."""
+        return packer_for(self.recipe, self.corpus.train)
+
+    @cached_property
+    def held_out(self) -> EvalSet | None:
+        """The held-out text, if there is any."""
+        valid, tokenizer = self.corpus.valid, self.tokenizer
+        if not len(valid):
+            return None
+        return EvalSet(documents=valid, lengths=valid.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
 
     @cached_property
     def objective(self) -> TextObjective:
-        """The recipe's objective."""
+        """The recipe's objective: labels and loss."""
         piece = int(self.corpus.train.lengths.sum()) / self.packer.epoch_pieces
         return self.pretraining.objective(
             self.recipe, self.tokenizer.vocab_size, self.tokenizer, piece, softmax_kernel(self.compute)
         )
 
     @property
-    def loop(self) -> LoopConfig:
-        """Length, schedule, clipping and seed of the recipe; rows of attention as wide as the context."""
-        recipe = self.recipe
-        assert recipe.train.steps and recipe.model.context
-        return LoopConfig(
-            steps=recipe.train.steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed,
-            row_width=recipe.model.context,
-        )  # fmt: skip
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """The recipe's optimizer."""
-        return self.recipe.optimizer
-
-    @property
-    def intervals(self) -> TrainConfig:
-        """The recipe's intervals."""
-        return self.recipe.train
+    def row_width(self) -> int:
+        """The context."""
+        assert self.recipe.model.context
+        return self.recipe.model.context
 
     @property
     def chance_loss(self) -> float:
@@ -82,14 +78,6 @@ class PretrainingJob:
     def micro_batch_tokens(self) -> int | None:
         """Tokens that a micro-batch may hold."""
         return self.recipe.train.micro_batch_tokens
-
-    def optimizers(self) -> Optimizers:
-        """New optimizers of the model's parameters."""
-        return build_optimizers(self.model.named_parameters(), self.recipe.optimizer)
-
-    def stages(self) -> Sequence[Stage]:
-        """One stage: every parameter is trained from the first step to the last."""
-        return (Stage(until=self.loop.steps),)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
         """This rank's micro-batches of every step from `cursor` on."""
@@ -121,11 +109,9 @@ class PretrainingJob:
 
     def flops(self, report: StepReport) -> float:
         """Floating-point operations of the step's matrix products."""
-        assert self.recipe.model.context
         # Every piece is taken to be as long as the mean one.
         piece = max(1, self.packer.epoch_tokens // self.packer.epoch_pieces)
-        sequence = min(self.recipe.model.context, piece)
-        return matmul_flops(self.model.config, report.tokens, report.labelled, sequence)
+        return matmul_flops(self.model.config, report.tokens, report.labelled, min(self.row_width, piece))
 
     def name_document(self, number: int) -> str:
         """File and line of a document."""
@@ -134,20 +120,10 @@ class PretrainingJob:
 
 def build_job(resolved: ResolvedRecipe, model: VocabularyModel, text: PreparedText) -> PretrainingJob:
     """The job of a resolved recipe, with the model on its device, compiled."""
-    recipe, compute, tokenizer, valid = resolved.recipe, resolved.compute, text.tokenizer, text.corpus.valid
+    compute = resolved.compute
     model.to(compute.device)
     compile_layers(model.transformer.layers, compute)
-    held_out = None
-    if len(valid):
-        held_out = EvalSet(documents=valid, lengths=valid.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
     return PretrainingJob(
-        recipe=recipe,
-        pretraining=pretraining_objective(recipe),
-        model=model,
-        tokenizer=tokenizer,
-        compute=compute,
-        corpus=text.corpus,
-        packer=packer_for(recipe, text.corpus.train),
-        held_out=held_out,
+        recipe=resolved.recipe, model=model, tokenizer=text.tokenizer, compute=compute, corpus=text.corpus,
         matmul_peak=matmul_peak(compute),
-    )
+    )  # fmt: skip

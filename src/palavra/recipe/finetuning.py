@@ -8,11 +8,11 @@ from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.option import option
 from palavra.recipe.learning_rates import finetuning_rate
 from palavra.tasks.spec import MixingConfig, TaskSpec
-from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig, StrategyConfig
+from palavra.training.config import OptimizerConfig, OptimizerName, RunConfig, ScheduleConfig, StrategyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(RunConfig):
     """How long to train, and how. A resolved recipe holds `epochs` as `steps`. A finished run has no more use for its
     checkpoints, unless `keep_checkpoints` says that it may be made longer."""
 
@@ -50,16 +50,6 @@ class FinetuneConfig:
     precision: Precision = option("auto", help="Precision of the matrix products; parameters are float32.")
     compile: CompileMode = option("auto", help="Whether to compile the layers; auto compiles long runs.")
     tensorboard: bool = option(False, help="Write TensorBoard files too.")
-
-    def __post_init__(self) -> None:
-        positive = ("steps", "epochs", "batch_size", "micro_batch_tokens", "log_every", "eval_every", "save_every",
-                    "keep_last", "patience", "threads")  # fmt: skip
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise PalavraError(f"train.{name} is {value}: it must be above 0")
-        if not 0 <= self.seed < 2**63:
-            raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

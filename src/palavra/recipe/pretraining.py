@@ -11,7 +11,7 @@ from palavra.option import option
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.recipe.sizes import SIZES, SizeName
 from palavra.tokenizer.config import TokenizerConfig
-from palavra.training.config import OptimizerConfig, ScheduleConfig
+from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
@@ -93,7 +93,7 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """How long to train, and how. The length is the first given of `steps`, `tokens`, `epochs` and `minutes`; whichever
     it was, `steps` is what a resolved recipe holds. Tokens are those of all ranks."""
 
@@ -138,17 +138,10 @@ class TrainConfig:
     tensorboard: bool = option(False, help="Write TensorBoard files too.", flag="--tensorboard")
 
     def __post_init__(self) -> None:
-        positive = ("steps", "tokens", "epochs", "minutes", "batch_tokens", "micro_batch_tokens", "log_every",
-                    "eval_every", "eval_tokens", "save_every", "keep_last", "threads")  # fmt: skip
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        super().__post_init__()
         whole, part = self.batch_tokens, self.micro_batch_tokens
         if whole is not None and part is not None and whole % min(part, whole):
             raise PalavraError(f"train.batch_tokens {whole} is not a multiple of train.micro_batch_tokens {part}")
-        if not 0 <= self.seed < 2**63:
-            raise PalavraError(f"train.seed is {self.seed}: it must be 0 or more")
 
     def micro_batches(self, ranks: int = 1) -> int:
         """Forward passes of one step on each of so many ranks, once the sizes are settled."""

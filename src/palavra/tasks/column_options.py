@@ -1,7 +1,7 @@
 """Names of columns that a person gives, where records do not have those that a task has."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from palavra.errors import PalavraError
 from palavra.option import does_not_apply, listed
@@ -39,7 +39,8 @@ def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict
         if kinds and not any(name in COLUMNS_OF[kind] for kind in kinds):
             takers = [kind for kind in COLUMNS_OF if name in COLUMNS_OF[kind]]
             raise PalavraError(does_not_apply(column_flag(name), listed(tuple(dict.fromkeys(kinds))), takers))
-    return {name: _several(value) if name in ("label", "choices") else value for name, value in given.items()}
+    several: dict[str, Any] = {name: given[name] for name in ("label", "choices") if name in given}
+    return given | {name: (value,) if isinstance(value, str) else tuple(value) for name, value in several.items()}
 
 
 def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
@@ -61,7 +62,3 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
         raise PalavraError(
             "--separator would not be read: it parts the labels of classification with --multilabel; leave it out"
         )
-
-
-def _several(value: object) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(cast(Sequence[str], value))

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from palavra.errors import PalavraError
+
 Labels = tuple[str, ...]
 SHOWN_LABELS = 20
 
@@ -29,6 +31,18 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
     for label in labels:
         found.setdefault(spelling(label), []).append(label)
     return [alike for alike in found.values() if len(alike) > 1]
+
+
+def at_least_two(labels: Labels, source: str, task: str) -> None:
+    """Raise PalavraError where the data of a task have fewer labels than two."""
+    if len(labels) < 2:
+        only = f"only one label, {labels[0]!r}" if labels else "no label at all"
+        raise PalavraError(f"{source} has {only}: {task} needs at least two; check the label column")
+
+
+def numbered(labels: Labels) -> dict[str, int]:
+    """The number of each label."""
+    return {composed(label): number for number, label in enumerate(labels)}
 
 
 def known_labels(labels: Labels) -> str:

@@ -1,6 +1,7 @@
 """What fine-tuning learns: the losses of one task or several."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,16 @@ from palavra.tasks.task import AnyTask
 Vectors = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
 class TaskObjective:
     """The loss of each step's task, weighed.
 
     `vectors` holds, for tasks whose body is frozen, what the body makes of every row that is read.
     """
 
-    def __init__(
-        self,
-        tasks: Mapping[str, AnyTask],
-        encoded: Mapping[str, EncodedExamples],
-        vectors: Mapping[str, Vectors] | None = None,
-    ):
-        self.tasks, self.encoded, self.vectors = tasks, encoded, vectors or {}
+    tasks: Mapping[str, AnyTask]
+    encoded: Mapping[str, EncodedExamples]
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
     def prepare(self, chosen: MicroBatch, /, random: np.random.Generator, progress: float) -> Batch:
         """The batch of the chosen sequences; nothing in it is random."""

@@ -1,8 +1,10 @@
 """Which examples each step of fine-tuning sees: planned from (seed, step) alone, so that resuming needs a number."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -67,21 +69,17 @@ class BatchSampler:
     def micro_batches(self, cursor: Cursor) -> Iterator[list[MicroBatch]]:
         """The micro-batches of every step from the cursor's on; endless."""
         names = list(self.encoded)
-        seen = dict.fromkeys(names, 0)
-        for step in range(cursor.batch):
-            seen[self._task_of(step, names)] += 1
-        step = cursor.batch
-        while True:
+        seen = Counter(self._task_of(step, names) for step in range(cursor.batch))
+        for step in count(cursor.batch):
             name = self._task_of(step, names)
             yield self._step(name, seen[name], Cursor(batch=step + 1))
             seen[name] += 1
-            step += 1
 
     def _task_of(self, step: int, names: list[str]) -> str:
         if len(names) == 1:
             return names[0]
-        shares = task_probabilities(self.mixing, [self._size(name) for name in names])
-        return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=shares))]
+        rates = task_probabilities(self.mixing, [self._size(name) for name in names])
+        return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=rates))]
 
     def _step(self, name: str, number: int, cursor: Cursor) -> list[MicroBatch]:
         """The `number`-th step of a task."""
@@ -92,8 +90,7 @@ class BatchSampler:
         drawn = shuffled(positions, size, self.seed, epoch)
         tokens = self.unit_tokens[name][drawn]
         order = np.argsort(-tokens, kind="stable")
-        capacity = max(self.micro_batch_tokens, int(tokens.max()))
-        groups = best_fit(tokens[order].tolist(), capacity)
+        groups = best_fit(tokens[order].tolist(), max(self.micro_batch_tokens, int(tokens.max())))
         return [self._chosen(name, drawn[order[group]], cursor) for group in groups]
 
     def _chosen(self, name: str, drawn: Int64Array, cursor: Cursor) -> MicroBatch:

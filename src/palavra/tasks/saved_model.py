@@ -71,11 +71,8 @@ def check_head(config: ModelConfig, task: AnyTask) -> None:
         return
     for name in ("activation", "norm", "bias"):
         if getattr(task.spec.head, name) is not None:
-            raise PalavraError(
-                f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add some "
-                "(--hidden-sizes), "
-                "or leave it out"
-            )
+            raise PalavraError(f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add "
+                               "some (--hidden-sizes), or leave it out")  # fmt: skip
 
 
 def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
@@ -141,7 +138,8 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
         values |= {"architectures": [f"{TASK_FORMATS[model.config.family].prefix}Model"]}
     write_config(model.config, directory, values)
     entries = [
-        {"name": name, "spec": _to_json(task.spec), "labels": task.output.to_json()} for name, task in tasks.items()
+        {"name": name, "spec": tomllib.loads(configuration.to_toml(task.spec)), "labels": task.output.to_json()}
+        for name, task in tasks.items()
     ]
     content = {"version": VERSION, "transformers": native, "tasks": entries}
     atomic_write_text(directory / TASK_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -161,10 +159,6 @@ def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
     finally:
         for name, layer in own.items():
             model.head(name).output = layer
-
-
-def _to_json(spec: TaskSpec) -> dict[str, Any]:
-    return tomllib.loads(configuration.to_toml(spec))
 
 
 def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
@@ -192,11 +186,9 @@ def _stored_names(head: Head) -> list[str]:
 
 def is_task_directory(directory: Path) -> bool:
     """Whether a model directory holds a fine-tuned model."""
-    if (directory / TASK_FILE).is_file():
-        return True
     if not (directory / CONFIG).is_file():
-        return False
-    return _foreign_kind(read_json(directory / CONFIG)) is not None
+        return (directory / TASK_FILE).is_file()
+    return (directory / TASK_FILE).is_file() or _foreign_kind(read_json(directory / CONFIG)) is not None
 
 
 def load_task_model(directory: Path) -> LoadedTasks:
@@ -252,8 +244,8 @@ _FOREIGN_KINDS: dict[str, KindName] = {
 def _foreign_kind(values: Mapping[str, Any]) -> KindName | None:
     """The kind of task that a `config.json` of `transformers` has a head for."""
     names = values.get("architectures")
-    found = [_FOREIGN_KINDS.get(str(name).rpartition("For")[2]) for name in (names if isinstance(names, list) else ())]
-    return next((kind for kind in found if kind is not None), None)
+    forms = [str(name).rpartition("For")[2] for name in (names if isinstance(names, list) else ())]
+    return next((_FOREIGN_KINDS[form] for form in forms if form in _FOREIGN_KINDS), None)
 
 
 def _foreign_tasks(directory: Path) -> dict[str, AnyTask]:

@@ -44,18 +44,13 @@ class Columns:
     question: str | None = _column("--question", "Column of the question.", "question", _ANSWERING)
     context: str | None = _column("--context", "Column of the passage.", "context", _ANSWERING)
     choices: tuple[str, ...] | None = _column(
-        "--choices",
-        "Column with a list of the choices, or one column for each choice.",
-        "choices",
+        "--choices", "Column with a list of the choices, or one column for each choice.", "choices",
         ("multiple-choice",),
-    )
+    )  # fmt: skip
     label: tuple[str, ...] | None = _column(
-        "--label",
-        "Column of the label, or columns of several targets; of words by number or name.",
-        "label; of words the last",
-        (*_LABELLING, "regression", "multiple-choice"),
-        _LABELLED,
-    )
+        "--label", "Column of the label, or columns of several targets; of words by number or name.",
+        "label; of words the last", (*_LABELLING, "regression", "multiple-choice"), _LABELLED,
+    )  # fmt: skip
     answers: str | None = _column("--answers", "Column of the answers.", "answers", _ANSWERING, _LABELLED)
 
 
@@ -93,10 +88,8 @@ class QuestionAnsweringOptions:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
-            raise PalavraError(
-                f"question_answering.threshold is {self.threshold}: give a finite number of "
-                "logits, 0 for the published rule"
-            )
+            raise PalavraError(f"question_answering.threshold is {self.threshold}: give a finite number of logits, 0 "
+                               "for the published rule")  # fmt: skip
         for name in ("stride", "max_answer_length", "n_best"):
             if getattr(self, name) < 1:
                 raise PalavraError(f"question_answering.{name} is {getattr(self, name)}: it must be at least 1")
@@ -182,6 +175,18 @@ class TaskSpec:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.max_length is not None and self.max_length < 4:
             raise PalavraError(f"max_length is {self.max_length}: a sequence needs at least 4 tokens")
+
+    @property
+    def source(self) -> str:
+        """The training examples as messages name them."""
+        return self.train or "the training data"
+
+    def label_column(self, takes: str) -> str | None:
+        """The one column of the label, if it was named. Raises PalavraError for several, with what the task takes."""
+        names = self.columns.label or (None,)
+        if len(names) != 1:
+            raise PalavraError(f"label names {len(names)} columns: {takes}")
+        return names[0]
 
 
 @dataclass(frozen=True, kw_only=True)

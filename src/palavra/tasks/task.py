@@ -95,14 +95,9 @@ class Encoder(Protocol[ExampleIn]):
         """What the log and the report say of labelled examples, as JSON: counts of labels, ranges of targets."""
 
     def encode(
-        self,
-        examples: Sequence[ExampleIn],
-        tokenizer: Tokenizer,
-        context: int,
-        segments: bool,
-        *,
+        self, examples: Sequence[ExampleIn], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
-    ) -> EncodedExamples:
+    ) -> EncodedExamples:  # fmt: skip
         """The examples as sequences of at most `context` tokens. `windowed`: long texts become several sequences; else
         they lose what does not fit, which is counted. Labelled where the examples are."""
 
@@ -158,12 +153,9 @@ class Output(Protocol[ExampleIn, Decoded]):
         return (layer(x).float(),)
 
     def decode(
-        self,
-        examples: Sequence[ExampleIn],
-        encoded: EncodedExamples,
-        outputs: ModelOutputs,
+        self, examples: Sequence[ExampleIn], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
-    ) -> Decoded:
+    ) -> Decoded:  # fmt: skip
         """What the layer's numbers mean: as much as predictions and scores need. Raises PalavraError for numbers that
         are not finite."""
 

@@ -63,12 +63,9 @@ LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
 
 
 def text_reader(
-    spec: TaskSpec,
-    *,
-    labels: Callable[[TaskSpec], LabelReader],
-    gold: Callable[[TextExample], Any],
+    spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
     stratification_keys: Callable[[TextExample], Sequence[str]],
-) -> Reader[TextExample]:
+) -> Reader[TextExample]:  # fmt: skip
     """Reads examples of one text or two; `labels` gives each record with its label."""
 
     def read(source: str) -> list[TextExample]:

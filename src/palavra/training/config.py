@@ -13,6 +13,26 @@ StrategyName = Literal["full", "frozen", "last-n", "gradual", "lora"]
 _ADAM = ("adamw", "adam", "muon")
 
 
+class RunConfig:
+    """What every run is told of its training: seed, length in steps, and the steps between log lines, evaluations and
+    checkpoints; see `TrainConfig` and `FinetuneConfig`."""
+
+    steps: int | None
+    log_every: int
+    eval_every: int | None
+    save_every: int | None
+    keep_last: int
+    seed: int
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "seed" and not 0 <= value < 2**63:
+                raise PalavraError(f"train.seed is {value}: it must be 0 or more")
+            if name != "seed" and type(value) in (int, float) and value <= 0:
+                raise PalavraError(f"train.{name} is {value}: it must be above 0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """The optimizer and its settings.

@@ -1,16 +1,17 @@
-"""The interface between the trainer and what it trains: pretraining and fine-tuning each have a job."""
+"""What the trainer trains: pretraining and fine-tuning each have a job."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
 from palavra.data.packing import Cursor
 from palavra.model.compute import Compute
-from palavra.training.config import OptimizerConfig
+from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 from palavra.training.loop import LoopConfig, Objective, StepReport
-from palavra.training.optimizers import Optimizers
+from palavra.training.optimizers import Optimizers, build_optimizers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,85 +33,106 @@ class Stage:
     begin: Callable[[], None] = lambda: None
 
 
-class Intervals(Protocol):
-    """Steps between log lines, evaluations and checkpoints; see `TrainConfig`."""
+class TrainedRecipe(Protocol):
+    """What training reads of a recipe."""
 
     @property
-    def log_every(self) -> int: ...
+    def optimizer(self) -> OptimizerConfig: ...
     @property
-    def eval_every(self) -> int | None: ...
+    def schedule(self) -> ScheduleConfig: ...
     @property
-    def save_every(self) -> int | None: ...
-    @property
-    def keep_last(self) -> int: ...
-    @property
-    def tensorboard(self) -> bool: ...
+    def train(self) -> RunConfig: ...
 
 
-class TrainingJob(Protocol):
-    """What a run trains, with every value resolved."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(ABC):
+    """What a run trains: a resolved recipe, and the model on its device.
+
+    `title` names the progress line. `matmul_peak` is the machine's rate of matrix products, in operations a second (0:
+    not measured).
+    """
+
+    title: ClassVar[str]
+    recipe: TrainedRecipe
+    model: nn.Module
+    compute: Compute
+    matmul_peak: float = 0.0
 
     @property
-    def title(self) -> str:
-        """The name of the progress line."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model, on its device."""
-
-    @property
+    @abstractmethod
     def objective(self) -> Objective[Any, Any]:
         """Labels and loss."""
 
     @property
-    def compute(self) -> Compute:
-        """Device, precision and attention."""
+    @abstractmethod
+    def chance_loss(self) -> float:
+        """The loss of a blind guess, in nats."""
+
+    @abstractmethod
+    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Any]]:
+        """This rank's micro-batches of every step from `cursor` on, as the objective takes them."""
+
+    @abstractmethod
+    def validate(self) -> Validation | None:
+        """Evaluate on held-out data, if there are any."""
+
+    @abstractmethod
+    def name_document(self, number: int) -> str:
+        """The place of a document or example, for error messages."""
+
+    @property
+    def row_width(self) -> int:
+        """Slots of an attention row, as in `LoopConfig`."""
+        return 0
 
     @property
     def loop(self) -> LoopConfig:
-        """Length, schedule, clipping and seed."""
+        """Length, schedule, clipping and seed of the recipe."""
+        return loop_config(self.recipe, self.row_width)
 
     @property
     def optimizer(self) -> OptimizerConfig:
         """The configuration of `optimizers`."""
+        return self.recipe.optimizer
 
     @property
-    def intervals(self) -> Intervals:
+    def intervals(self) -> RunConfig:
         """When to log, validate and save."""
+        return self.recipe.train
 
     @property
     def patience(self) -> int | None:
         """Evaluations in a row without improvement that end the run; None: no early stopping."""
-
-    @property
-    def chance_loss(self) -> float:
-        """The loss of a blind guess, in nats."""
+        return None
 
     @property
     def micro_batch_tokens(self) -> int | None:
         """Tokens that a micro-batch may hold; None where batches are not packed to a budget."""
-
-    @property
-    def matmul_peak(self) -> float:
-        """The machine's rate of matrix products, in operations a second; 0: not measured."""
+        return None
 
     def optimizers(self) -> Optimizers:
         """New optimizers of the model's parameters."""
+        return build_optimizers(self.model.named_parameters(), self.optimizer)
 
     def stages(self) -> Sequence[Stage]:
         """The parts of the run, in order; the last ends with the run."""
-
-    def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Any]]:
-        """The micro-batches of every step from `cursor` on, as the objective takes them."""
-
-    def validate(self) -> Validation | None:
-        """Evaluate on held-out data, if there are any."""
+        return (Stage(until=self.loop.steps),)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """The values of a log line besides loss, rate and speed."""
+        del report
+        return {}
 
     def flops(self, report: StepReport) -> float:
-        """Floating-point operations of the step's matrix products."""
+        """Floating-point operations of the step's matrix products; 0: not counted."""
+        del report
+        return 0.0
 
-    def name_document(self, number: int) -> str:
-        """The place of a document or example, for error messages."""
+
+def loop_config(recipe: TrainedRecipe, row_width: int, steps: int | None = None) -> LoopConfig:
+    """Return what the loop needs of a resolved recipe; `steps` replaces its length."""
+    steps = steps or recipe.train.steps
+    assert steps
+    return LoopConfig(
+        steps=steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed, row_width=row_width
+    )

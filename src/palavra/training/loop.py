@@ -1,8 +1,8 @@
 """The training loop: packed micro-batches in, a report of each step out."""
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -158,41 +158,14 @@ def prepare_steps(
 
 def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
     """Yield the same items, made up to `depth` ahead in a thread of their own."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
-    closing = threading.Event()
-
-    def put(entry: tuple[Item | None, BaseException | None]) -> None:
-        while not closing.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put((item, None))
-                if closing.is_set():
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:  # carried over to the consumer, which raises it
-            put((None, error))
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1, "prefetch")
     try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            assert item is not None
+        ahead = deque(thread.submit(next, items, None) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(thread.submit(next, items, None))
             yield item
     finally:
-        closing.set()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
 
 
 def train(

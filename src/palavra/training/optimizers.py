@@ -64,60 +64,49 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
 Named = list[tuple[str, nn.Parameter]]
 
 
-def _groups(named: Named, weight_decay: float, **options: Any) -> list[dict[str, Any]]:
+def _groups(named: Named, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Parameter groups in which matrices decay, and norms and biases (vectors) do not."""
-    decayed = [p for _, p in named if p.ndim >= 2]
-    spared = [p for _, p in named if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay, **options},
-        {"params": spared, "weight_decay": 0.0, **options},
-    ]
+    decayed, spared = [p for _, p in named if p.ndim >= 2], [p for _, p in named if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def _adamw(named: Named, config: OptimizerConfig, rate: float) -> torch.optim.Optimizer:
-    betas = (config.beta1, config.beta2)
-    groups = _groups(named, config.weight_decay, lr=rate)
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=config.epsilon, fused=True)
-
-
-def adamw(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
-    return [_adamw(named, config, config.max_lr)]
+def adamw(named: Named, config: OptimizerConfig, lr_ratio: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Adam with decoupled decay (Loshchilov and Hutter 2019), at `lr_ratio` times the learning rate."""
+    rate, betas = config.max_lr * lr_ratio, (config.beta1, config.beta2)
+    return [torch.optim.AdamW(_groups(named, config), lr=rate, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def adam(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Adam (Kingma and Ba 2015)."""
-    groups = _groups(named, config.weight_decay)
     betas = (config.beta1, config.beta2)
-    return [torch.optim.Adam(groups, lr=config.max_lr, betas=betas, eps=config.epsilon, fused=True)]
+    return [torch.optim.Adam(_groups(named, config), lr=config.max_lr, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def sgd(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Stochastic gradient descent with momentum."""
-    groups = _groups(named, config.weight_decay)
-    return [torch.optim.SGD(groups, lr=config.max_lr, momentum=config.momentum)]
+    return [torch.optim.SGD(_groups(named, config), lr=config.max_lr, momentum=config.momentum)]
 
 
 def adagrad(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdaGrad (Duchi et al. 2011)."""
-    return [torch.optim.Adagrad(_groups(named, config.weight_decay), lr=config.max_lr, eps=config.epsilon)]
+    return [torch.optim.Adagrad(_groups(named, config), lr=config.max_lr, eps=config.epsilon)]
 
 
 def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the layers, AdamW on everything else."""
-    hidden = [(name, p) for name, p in named if p.ndim == 2 and ".layers." in name]
-    rest = [(name, p) for name, p in named if not (p.ndim == 2 and ".layers." in name)]
+    hidden = [p for name, p in named if p.ndim == 2 and ".layers." in name]
+    rest = [(name, p) for name, p in named if p.ndim != 2 or ".layers." not in name]
     members: list[torch.optim.Optimizer] = []
     if hidden:
         members.append(
             torch.optim.Muon(
-                [p for _, p in hidden], lr=config.max_lr, weight_decay=config.weight_decay,
-                momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
+                hidden, lr=config.max_lr, weight_decay=config.weight_decay, momentum=config.momentum,
+                adjust_lr_fn="match_rms_adamw",
             )
         )  # fmt: skip
     if rest:
-        members.append(_adamw(rest, config, config.max_lr * config.adamw_lr_ratio))
+        members += adamw(rest, config, config.adamw_lr_ratio)
     return members
 
 
@@ -131,9 +120,7 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.op
 
 
 def build_optimizers(
-    named: Iterable[tuple[str, nn.Parameter]],
-    config: OptimizerConfig,
-    ratio_of: Callable[[str], float] | None = None,
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, ratio_of: Callable[[str], float] | None = None
 ) -> Optimizers:
     """The optimizers of a model's trainable parameters; `ratio_of` gives the ratio of a parameter's learning rate, by
     name, to the optimizer's (None: 1)."""

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,46 +17,18 @@ from palavra.typed_json import read_json, to_json
 Record = TypeVar("Record")
 
 
-@dataclass(frozen=True)
 class RunDirectory:
     """`--out DIR`: the finished model's own files directly inside, everything else beside them."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "palavra.toml"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`step-N/` folders."""
-        return self.path / "checkpoints"
-
-    @property
-    def data(self) -> Path:
-        """Token shards."""
-        return self.path / "data"
-
-    @property
-    def log(self) -> Path:
-        """The lines of the log, with times."""
-        return self.path / "train.log"
-
-    @property
-    def tokenizer_stamp(self) -> Path:
-        """A hash of the text and configuration that the tokenizer was trained on."""
-        return self.path / "tokenizer.stamp"
-
-    @property
-    def weights(self) -> Path:
-        """The finished model."""
-        return self.path / "model.safetensors"
+    def __init__(self, path: Path):
+        self.path = path
+        self.recipe = path / "palavra.toml"  # resolved
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.data = path / "data"  # token shards
+        self.log = path / "train.log"
+        self.tokenizer_stamp = path / "tokenizer.stamp"  # a hash of the text and configuration it was trained on
+        self.weights = path / "model.safetensors"  # of the finished model
 
     def write_json(self, name: str, record: object) -> None:
         """Write one of the run's JSON files atomically, a record of `run_records`."""

@@ -1,34 +1,26 @@
 """TensorBoard files beside a run's own metrics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from palavra.errors import PalavraError
 
 TRAIN_SCALARS = ("loss", "learning_rate", "tokens_per_second", "gradient_norm")
+WriteScalars = Callable[[str, int, Mapping[str, float]], None]
 
 
-class TensorBoard:
-    """Writes scalars to a `writer`, or nowhere without one."""
-
-    def __init__(self, writer: Any = None):
-        self._writer = writer
-
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars of a step, named "train/loss" and the like."""
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
+def write_nothing(kind: str, step: int, values: Mapping[str, float]) -> None:
+    """Write no scalars."""
 
 
 @contextmanager
-def tensorboard(folder: Path, step: int, *, enabled: bool) -> Iterator[TensorBoard]:
-    """TensorBoard files in `folder`, where `enabled`; what is there from after `step` is dropped. Raises PalavraError
-    where the package is not installed."""
+def tensorboard(folder: Path, step: int, *, enabled: bool) -> Iterator[WriteScalars]:
+    """A function that writes the scalars of a step, named "train/loss" and the like, to TensorBoard files in `folder`,
+    or nowhere where not `enabled`; what is there from after `step` is dropped. Raises PalavraError where the package is
+    not installed."""
     if not enabled:
-        yield TensorBoard()
+        yield write_nothing
         return
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -37,4 +29,9 @@ def tensorboard(folder: Path, step: int, *, enabled: bool) -> Iterator[TensorBoa
             "train.tensorboard needs the tensorboard package: pip install 'palavra[tensorboard]'"
         ) from None
     with SummaryWriter(str(folder), purge_step=step) as writer:
-        yield TensorBoard(writer)
+
+        def write(kind: str, step: int, values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(f"{kind}/{name}", value, step)
+
+        yield write

@@ -23,7 +23,7 @@ from palavra.training.monitor import Diverged, Monitor
 from palavra.training.out_of_memory import explain_out_of_memory
 from palavra.training.run_directory import Metrics, RunDirectory
 from palavra.training.saving import CheckpointSaver
-from palavra.training.tensorboard import TRAIN_SCALARS, TensorBoard, tensorboard
+from palavra.training.tensorboard import TRAIN_SCALARS, WriteScalars, tensorboard, write_nothing
 from palavra.training.throughput import ThroughputMeter
 
 
@@ -66,7 +66,7 @@ class Trainer:
             metrics=self.metrics, log=log,
         )  # fmt: skip
         self._meter = ThroughputMeter()
-        self._tensorboard = TensorBoard()
+        self._write_scalars: WriteScalars = write_nothing
         self._improved: Validation | None = None
         self._stopped: str | None = None
 
@@ -111,7 +111,7 @@ class Trainer:
             stack.enter_context(explain_out_of_memory())
             stack.enter_context(self._name_last_checkpoint())
             folder, enabled = self.run.path / "tensorboard", job.intervals.tensorboard
-            self._tensorboard = stack.enter_context(tensorboard(folder, self.state.step, enabled=enabled))
+            self._write_scalars = stack.enter_context(tensorboard(folder, self.state.step, enabled=enabled))
             self._meter.restart()
             for report in self._reports(prepared):
                 self._count(report)
@@ -197,7 +197,7 @@ class Trainer:
                 values["packing_efficiency"] = round(self.packing.efficiency, 5)
             self._meter.restart()
             self.metrics.write(MetricLine(kind="train", step=report.step, values=values))
-            self._tensorboard.write("train", report.step, {name: values[name] for name in TRAIN_SCALARS})
+            self._write_scalars("train", report.step, {name: values[name] for name in TRAIN_SCALARS})
         live.update(report.step, self._meter.detail)
 
     def _validate_when_due(self, report: StepReport) -> None:
@@ -214,7 +214,7 @@ class Trainer:
             self._improved = found
         values = {**found.values, "tokens": state.tokens, "seconds": round(self._settle_seconds(), 3)}
         self.metrics.write(MetricLine(kind="valid", step=report.step, values=values))
-        self._tensorboard.write("valid", report.step, found.values)
+        self._write_scalars("valid", report.step, found.values)
         self.log.line(f"step {report.step}/{steps}: {found.line}")
         self._stop_early()
 

@@ -66,8 +66,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
     compute = compute_for(recipe, text.epoch_tokens(recipe))
     decided(*compute.reasons)
     recipe = replace(
-        recipe,
-        train=replace(recipe.train, threads=threads, precision=compute.precision, compile=compute.compile),
+        recipe, train=replace(recipe.train, threads=threads, precision=compute.precision, compile=compute.compile)
     )
     each = None
     if stated_steps(recipe, text.epoch_tokens(recipe)) is None:

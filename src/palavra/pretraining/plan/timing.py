@@ -20,7 +20,8 @@ from palavra.pretraining.objectives import TextObjective, pretraining_objective
 from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.pretraining.plan.memory import MAX_MICRO_BATCH_TOKENS
 from palavra.recipe import Recipe
-from palavra.training.loop import LoopConfig, Prepared, in_steps, prepare_steps, train
+from palavra.training.job import loop_config
+from palavra.training.loop import Prepared, in_steps, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.out_of_memory import explain_out_of_memory
 
@@ -88,10 +89,7 @@ def _step_times(
 ) -> list[float]:  # fmt: skip
     """The seconds of each of so many steps; of at least three, but of no more after `patience` seconds."""
     assert recipe.model.context
-    config = LoopConfig(
-        steps=steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed,
-        row_width=recipe.model.context,
-    )  # fmt: skip
+    config = loop_config(recipe, recipe.model.context, steps)
     prepared = prepare_steps(in_steps(batches, recipe.train.micro_batches()), objective, config, compute, 0)
     times: list[float] = []
     begin = last = time.perf_counter()

@@ -37,10 +37,8 @@ def reader(spec: TaskSpec) -> Reader[ChoiceExample]:
 
 
 def _read(spec: TaskSpec, source: str) -> list[ChoiceExample]:
-    names = spec.columns.label or ("label",)
-    if len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: multiple choice takes one, the right choice")
-    return [_example(record, spec, names[0]) for record in read_records(source, encoding=spec.encoding)]
+    label = spec.label_column("multiple choice takes one, the right choice") or "label"
+    return [_example(record, spec, label) for record in read_records(source, encoding=spec.encoding)]
 
 
 def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:

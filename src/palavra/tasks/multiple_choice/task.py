@@ -17,7 +17,7 @@ def fit(spec: TaskSpec, examples: Sequence[ChoiceExample], trained: Sequence[Cho
     """The task, once the examples are checked."""
     del trained
     if not examples:
-        raise PalavraError(f"{spec.train or 'the training data'} has no examples: it needs a line for each")
+        raise PalavraError(f"{spec.source} has no examples: it needs a line for each")
     task = from_json(spec, {})
     task.encoder.check(examples)
     return task

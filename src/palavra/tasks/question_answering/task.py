@@ -20,10 +20,7 @@ def fit(spec: TaskSpec, examples: Sequence[Question], trained: Sequence[Question
     del trained
     answered = sum(bool(example.answers) for example in examples)
     if not answered:
-        raise PalavraError(
-            f"{spec.train or 'the training data'}: no question has an answer, so there is nothing to learn: check "
-            "the answers"
-        )
+        raise PalavraError(f"{spec.source}: no question has an answer, so there is nothing to learn: check the answers")
     task = _task(spec, answered < len(examples), None)
     task.encoder.check(examples)
     return task

@@ -24,7 +24,7 @@ def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextE
     del examples
     targets = targets_of(trained)
     for name, values in zip(target_names(spec), targets.T, strict=True):
-        _check_spread(name, values, spec.train or "the training data")
+        _check_spread(name, values, spec.source)
     return _task(spec, target_names(spec), targets.mean(0).tolist(), targets.std(0).tolist(), in_units=False)
 
 

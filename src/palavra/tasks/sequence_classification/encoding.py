@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
-from palavra.tasks.labels import Labels, composed, known_labels, spelling
+from palavra.tasks.labels import Labels, known_labels, numbered, spelling
 from palavra.tasks.text_examples import TextEncoder, TextExample
 
 
@@ -24,7 +24,7 @@ class LabelEncoder(TextEncoder):
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each label."""
-        return {composed(label): number for number, label in enumerate(self.labels)}
+        return numbered(self.labels)
 
     def check(self, examples: Sequence[TextExample]) -> None:
         """Raise PalavraError for an example with a label that training did not have, or several where one is wanted."""

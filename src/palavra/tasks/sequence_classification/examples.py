@@ -26,16 +26,8 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
 
 
 def _labels(spec: TaskSpec) -> LabelReader:
-    name = label_column(spec)
+    name = spec.label_column("classification takes one; several labels go in a list") or "label"
     return lambda records: ((record, labels_of(record, name, spec)) for record in records)
-
-
-def label_column(spec: TaskSpec) -> str:
-    """The column of the label. Raises PalavraError for several."""
-    names = spec.columns.label or ("label",)
-    if len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: classification takes one; several labels go in a list")
-    return names[0]
 
 
 def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:

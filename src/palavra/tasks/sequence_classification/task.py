@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.tasks.labels import Labels
+from palavra.tasks.labels import Labels, at_least_two
 from palavra.tasks.sequence_classification.encoding import LabelEncoder
 from palavra.tasks.sequence_classification.examples import check_not_joined, natural, reader
 from palavra.tasks.sequence_classification.output import MultiLabelOutput, SingleLabelOutput
@@ -25,11 +25,7 @@ def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextE
     if not several and spec.multilabel is None:
         check_not_joined(spec, ((example.label[0], example.where) for example in examples))
     labels = tuple(sorted({label for example in examples for label in example.label}, key=natural))
-    if len(labels) < 2:
-        only = f"only one label, {labels[0]!r}" if labels else "no label at all"
-        raise PalavraError(
-            f"{spec.train or 'the training data'} has {only}: classification needs at least two; check the label column"
-        )
+    at_least_two(labels, spec.source, "classification")
     counts = Counter(label for example in trained for label in example.label)
     task = _task(replace(spec, multilabel=several), labels, [counts[label] for label in labels], len(trained), 1.0)
     task.encoder.check(examples)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import Scheme, decode_tags
 from palavra.tasks.encoded_examples import OVERLAP, EncodedExamples, Int64Array, head_of, offsets_of, ranges, wrap
-from palavra.tasks.labels import Labels, composed, known_labels
+from palavra.tasks.labels import Labels, known_labels, numbered
 from palavra.tasks.token_classification.examples import TaggedSentence
 from palavra.tasks.token_classification.tags import ANY, labels_of, normalized, tags_of, types_of
 from palavra.tokenizer import Tokenizer
@@ -170,7 +170,7 @@ class TagEncoder:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each label."""
-        return {composed(label): number for number, label in enumerate(self.labels)}
+        return numbered(self.labels)
 
     def check(self, examples: Sequence[TaggedSentence]) -> None:
         """Raise PalavraError for a word with a label that training did not have."""

@@ -52,9 +52,8 @@ def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
     def inputs_in(source: str) -> Iterator[Located] | None:
         if kind_of(Path(source), TABLES) is not None:
             return None
-        return (
-            Located({"text": one.text, "words": list(one.words)}, one.where) for one in read_sentences(spec, source)
-        )
+        found = read_sentences(spec, source)
+        return (Located({"text": one.text, "words": list(one.words)}, one.where) for one in found)
 
     return Reader(
         spec=spec,
@@ -69,25 +68,10 @@ def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
 
 def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:
     """The labelled sentences of a file; columns whose names are numbers are counted from 0, or from the end."""
-    word, label = _column(spec.columns.words, 0), _column(_label_column(spec), -1)
+    labels = spec.label_column("labelling takes one, with a label for each word")
+    word, label = _column(spec.columns.words, 0), _column(labels, -1)
     sentences = read_tagged(source, word_column=word, label_column=label, encoding=spec.encoding)
-    return [
-        TaggedSentence(
-            words=each.words,
-            labels=tuple(composed(label) for label in each.labels),
-            spans=each.spans,
-            text=each.text,
-            where=each.where,
-        )
-        for each in sentences
-    ]
-
-
-def _label_column(spec: TaskSpec) -> str | None:
-    names = spec.columns.label
-    if names is not None and len(names) != 1:
-        raise PalavraError(f"label names {len(names)} columns: labelling takes one, with a label for each word")
-    return None if names is None else names[0]
+    return [TaggedSentence(**{**vars(each), "labels": tuple(map(composed, each.labels))}) for each in sentences]
 
 
 def _column(name: str | None, default: int) -> int | str:
@@ -101,16 +85,12 @@ def sentence_input(spec: TaskSpec, one: Any, where: str) -> TaggedSentence:
     """A sentence without labels: from a text, which is divided into words; a list of words; or a mapping with `text`,
     `words` or both (the words are then those of the text)."""
     text, words = _text_and_words(one, spec, where)
-    if words is None:
-        assert text is not None
-        split, spans = split_words(text)
-        return TaggedSentence(words=split, labels=None, spans=spans, text=text, where=where)
-    for number, word in enumerate(words, start=1):
+    for number, word in enumerate(words or (), start=1):
         if not isinstance(word, str) or not word.strip():
             raise PalavraError(f"{where}: word {number} is {word!r}, not a word: leave it out")
-    if text is None:
-        text = " ".join(words)
-    return TaggedSentence(words=words, labels=None, spans=_places(text, words, where), text=text, where=where)
+    text = " ".join(words or ()) if text is None else text
+    words, spans = split_words(text) if words is None else (words, _places(text, words, where))
+    return TaggedSentence(words=words, labels=None, spans=spans, text=text, where=where)
 
 
 def _text_and_words(one: Any, spec: TaskSpec, where: str) -> tuple[str | None, tuple[Any, ...] | None]:

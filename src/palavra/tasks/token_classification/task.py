@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import Scheme, detect_scheme
-from palavra.tasks.labels import Labels
+from palavra.tasks.labels import Labels, at_least_two
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import AnyTask, Kind, Task
 from palavra.tasks.temperature_scaling import temperature_fit
@@ -32,19 +32,16 @@ def fit(spec: TaskSpec, examples: Sequence[TaggedSentence], trained: Sequence[Ta
     Every type that was seen gets every tag of the scheme: a longer span of a known type, first met in the test data, is
     no new label, and any sequence of valid tags can be spelled. O is always there.
     """
-    source = spec.train or "the training data"
     try:
         found = detect_scheme(labels_of(example) for example in examples)
     except PalavraError as error:
-        raise PalavraError(f"{source}: {error}") from None
+        raise PalavraError(f"{spec.source}: {error}") from None
     if spec.token_classification.scheme is None and found == "plain":
         refuse_stray_tags(examples)
     scheme: Scheme = spec.token_classification.scheme or found
     seen = set(chain.from_iterable(normalized(example, scheme) for example in examples))
     labels = tuple(sorted(seen)) if scheme == "plain" else tags_of(types_of(seen), scheme)
-    if len(labels) < 2:
-        only = f"only one label, {labels[0]!r}" if labels else "no label at all"
-        raise PalavraError(f"{source} has {only}: labelling needs at least two; check the label column")
+    at_least_two(labels, spec.source, "labelling")
     counts = Counter(chain.from_iterable(normalized(example, scheme) for example in trained))
     return _task(spec, labels, [counts[label] for label in labels], scheme, 1.0)
 
