@@ -15,21 +15,21 @@ BoolArray = npt.NDArray[np.bool_]
 ROUNDING = 1e-9
 
 
-def hold_out(reader: Reader[Any], examples: Sequence[Any], share: float, seed: int) -> BoolArray:
-    """(E,) which examples to hold out: a share of each label's, but never a label's only example; whole groups where
+def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed: int) -> BoolArray:
+    """(E,) which examples to hold out: a fraction of each label's, but never a label's only example; whole groups where
     examples belong together, such as the questions on one passage."""
     group = groups_of(reader, examples)
     if 1 < group.max() + 1 < len(examples):
         order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
-        grouped: BoolArray = np.isin(group, order[_spread(len(order), share)])
+        grouped: BoolArray = np.isin(group, order[_spread(len(order), fraction)])
         return grouped
     strata = [reader.stratification_keys(example) for example in examples]
     only = _only_examples(strata)
     if all(len(of) == 1 for of in strata):
         held = np.zeros(len(examples), dtype=bool)
-        held[_stratified_order([of[0] for of in strata], seed)[_spread(len(examples), share)]] = True
+        held[_stratified_order([of[0] for of in strata], seed)[_spread(len(examples), fraction)]] = True
         return held & ~only
-    held = np.equal(_iterative_parts(strata, [1 - share, share], seed, only), 1)
+    held = np.equal(_iterative_parts(strata, [1 - fraction, fraction], seed, only), 1)
     if not held.any() and not only.all():
         held[np.flatnonzero(~only)[0]] = True
     return held
@@ -69,10 +69,10 @@ def groups_of(reader: Reader[Any], examples: Sequence[Any]) -> Int64Array:
     return np.array([number[key] for key in keys], dtype=np.int64)
 
 
-def _spread(count: int, share: float) -> BoolArray:
-    """(count,) bool: an evenly spread share of places, at least one, never all."""
+def _spread(count: int, fraction: float) -> BoolArray:
+    """(count,) bool: an evenly spread fraction of places, at least one, never all."""
     places = np.arange(count)
-    chosen: BoolArray = np.floor((places + 1) * share) > np.floor(places * share)
+    chosen: BoolArray = np.floor((places + 1) * fraction) > np.floor(places * fraction)
     if not chosen.any() and count > 1:
         chosen[count // 2] = True
     return chosen
@@ -88,21 +88,21 @@ def _only_examples(strata: Sequence[Sequence[str]]) -> BoolArray:
 
 
 def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
-    """The examples' numbers (E,), at random, but like strata together: every n-th of them has the shares of all."""
+    """The examples' numbers (E,), at random, but like strata together: every n-th of them has the fractions of all."""
     numbers = np.unique(strata, return_inverse=True)[1]
     order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(strata)), numbers))
     return order
 
 
 def _iterative_parts(
-    strata: Sequence[Sequence[str]], shares: Sequence[float], seed: int, first: BoolArray
+    strata: Sequence[Sequence[str]], fractions: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example, of which each takes about its share of all and of every stratum; an example can be
+    """(E,) the part of each example, of which each takes about its fraction of all and of every stratum; one can be
     of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
     The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
     those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
-    each has its share on average.
+    each has its fraction on average.
     """
     number = {name: place for place, name in enumerate(dict.fromkeys(name for of in strata for name in of))}
     own = [[number[name] for name in of] for of in strata]
@@ -112,9 +112,9 @@ def _iterative_parts(
         for stratum in own[example]:
             members[stratum].append(example)
     left = np.array([len(of) for of in members], dtype=np.float64)
-    bounds = np.pad(left[:, None] * np.cumsum(shares), ((0, 0), (1, 0)))
+    bounds = np.pad(left[:, None] * np.cumsum(fractions), ((0, 0), (1, 0)))
     lacking = np.diff(np.floor(bounds + random.random((len(left), 1)) + ROUNDING), axis=1)
-    lacking_in_all = np.diff(np.floor(len(own) * np.cumsum([0.0, *shares]) + ROUNDING))
+    lacking_in_all = np.diff(np.floor(len(own) * np.cumsum([0.0, *fractions]) + ROUNDING))
     part = np.full(len(own), -1, dtype=np.int64)
 
     def assign(example: int, to: int) -> None:

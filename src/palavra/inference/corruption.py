@@ -102,7 +102,7 @@ def _counts(
 ) -> Int64Array:
     """(documents, 3): how many become [MASK], do or become another token, and are hidden, of so many eligible.
 
-    Rounded by two draws of each document, so that the shares are right on average in short documents too.
+    Rounded by two draws of each document, so that the fractions are right on average in short documents too.
     """
     hidden = np.floor(CORRUPTION.mask_rate * eligible + fraction).clip(least).clip(max=eligible)
     masked = np.floor(CORRUPTION.mask * hidden + other)

@@ -26,7 +26,7 @@ class SamplingConfig:
     `repetition_penalty` above 1 divides the positive logits of tokens that the text has already, and multiplies the
     negative ones (Keskar et al. 2019, arXiv:1909.05858). `temperature` divides all logits; 0 takes the likeliest
     token and ends here. `top_k` keeps the k likeliest tokens. `top_p` keeps the fewest likeliest ones that reach this
-    probability together (Holtzman et al. 2020, arXiv:1904.09751). `min_p` keeps those with at least this share of
+    probability together (Holtzman et al. 2020, arXiv:1904.09751). `min_p` keeps those with at least this fraction of
     the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082). The likeliest token always stays.
     """
 

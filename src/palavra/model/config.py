@@ -39,7 +39,7 @@ class ModelConfig:
     `causal`: a token sees only itself and what precedes it.
     `mntp`: a hidden token is predicted from the vector of the token before it (masked next-token prediction,
     Charpentier and Samuel 2024, arXiv:2410.24159).
-    Dropout rates are shares of units set to zero while training.
+    Dropout rates are fractions of units set to zero while training.
     """
 
     family: str

@@ -83,12 +83,12 @@ class MixtureConfig:
             raise PalavraError(f"mixture.causal_fraction is {self.causal_fraction}: it must be 0 to 1")
 
     def causal_fraction_at(self, progress: float, steps: int) -> float:
-        """The share of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
+        """The fraction of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
         `steps` is done.
 
         It depends on nothing else, so that a resumed run switches where a straight one does, and all micro-batches of
-        a step, on all ranks, are alike. Of the first n steps n times the share are causal, rounded down where they are
-        spread throughout, and up where they come first.
+        a step, on all ranks, are alike. Of the first n steps, n times the fraction are causal, rounded down where
+        they are spread throughout, and up where they come first.
         """
         if self.when == "together":
             return self.causal_fraction
@@ -105,14 +105,14 @@ class MixtureConfig:
         return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
 
     def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
-        """A typical step of each kind there is: the progress at which it is made, and the share of such steps."""
-        share = self.causal_fraction
-        if self.when == "together" or share in (0, 1):
+        """A typical step of each kind there is: the progress at which it is made, and the fraction of such steps."""
+        fraction = self.causal_fraction
+        if self.when == "together" or fraction in (0, 1):
             return [(0.5, 1.0)]
         if self.when == "first":
-            return [(share / 2, share), ((1 + share) / 2, 1 - share)]
-        causal = [math.floor((step + 1) * share) > math.floor(step * share) for step in range(steps)]
+            return [(fraction / 2, fraction), ((1 + fraction) / 2, 1 - fraction)]
+        causal = [math.floor((step + 1) * fraction) > math.floor(step * fraction) for step in range(steps)]
         kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
-                 ((True, share), (False, 1 - share))]  # fmt: skip
+                 ((True, fraction), (False, 1 - fraction))]  # fmt: skip
         # The middle one of each: what changes over a run is then at its mean.
         return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]

@@ -56,7 +56,7 @@ def duration(value: object) -> str:
 
 
 def percent(value: object, digits: int = 1) -> str:
-    """A share of one as 37.6%; one too small for the digits, but not nothing, as <0.1%."""
+    """A fraction as 37.6%; one too small for the digits, but not nothing, as <0.1%."""
     found = number(value)
     if found is None:
         return ABSENT
