@@ -102,12 +102,9 @@ def positions(lengths: npt.NDArray[np.integer]) -> TokenIds:
 
 
 def from_arrays(
-    input_ids: npt.NDArray[np.integer],
-    lengths: npt.NDArray[np.integer],
-    label_rows: npt.NDArray[np.integer],
-    labels: npt.NDArray[np.integer],
-    segment_ids: npt.NDArray[np.integer] | None = None,
-) -> Batch:
+    input_ids: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer], label_rows: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer], segment_ids: npt.NDArray[np.integer] | None = None,
+) -> Batch:  # fmt: skip
     """Make a batch of concatenated tokens (N,) and the lengths (S,) of their sequences.
 
     Raises ValueError if the lengths do not add up to N or one of them is not positive.

@@ -135,3 +135,8 @@ def unpack(batch: Batch) -> list[Sample]:
         )
         for i, (start, stop) in enumerate(pairwise(bounds))
     ]
+
+
+def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """-log softmax(hidden weight^T + bias)[label] of each row, (M,): what the chunked loss is compared with."""
+    return torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, bias), labels, reduction="none")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
-from palavra.inference import filling
+from palavra.inference import batching
 from palavra.inference.filling import Blank, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
@@ -168,7 +168,7 @@ def test_the_order_is_not_that_of_the_text_and_what_was_filled_matters() -> None
 @settings(max_examples=12, deadline=None)
 def test_a_text_is_filled_as_it_is_alone(texts: list[str], order: Any, n_best: int, budget: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filling, "BATCH_TOKENS", budget)
+        patch.setattr(batching, "BATCH_TOKENS", budget)
         together = MODEL.fillings(texts, n_best, order=order)
     for text, fillings in zip(texts, together, strict=True):
         alone = MODEL.fillings(text, n_best, order=order)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.inference import causal, scoring
+from palavra.inference import batching, causal
 from palavra.inference.causal import context_windows, evaluate_causal, next_token_losses
 from palavra.inference.evaluation import EvalSet
 from palavra.inference.scoring import masked_copies, score_masked
@@ -89,7 +89,7 @@ def test_a_text_longer_than_the_context_of_a_masked_model_is_refused(tokenizer: 
 
 
 def test_many_texts_are_scored_as_each_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BATCH_TOKENS", 16)
+    monkeypatch.setattr(batching, "BATCH_TOKENS", 16)
     model = masked_model(tokenizer)
     together = score_masked(model, tokenizer, CPU, TEXTS)
     for text, score in zip(TEXTS, together, strict=True):

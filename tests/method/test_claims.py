@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders.claims import SENTENCES, portuguese_model
-from builders.models import EveryThird, build_model, layout_of, model_config, random_batch, run, unpack
+from builders.models import EveryThird, build_model, layout_of, model_config, random_batch, run, token_losses, unpack
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from palavra.batch import Batch, Sample, pack
 from palavra.inference.masked import MaskedModel
-from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss, token_losses
+from palavra.losses import Loss, cross_entropy, linear_cross_entropy, softmax_gradient, token_loss
 from palavra.report import charts
 from palavra.training.config import OptimizerConfig
 from palavra.training.optimizers import build_optimizers

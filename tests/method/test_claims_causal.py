@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders.models import build_causal_model, layout_of, model_config, random_batch, unpack
+from builders.models import build_causal_model, layout_of, model_config, random_batch, token_losses, unpack
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from palavra import losses
 from palavra.batch import Batch
-from palavra.losses import linear_cross_entropy, token_loss, token_losses
+from palavra.losses import linear_cross_entropy, token_loss
 from palavra.model.heads import CausalLanguageModel
 from palavra.objectives.causal import CausalObjective, next_tokens
 

@@ -1,18 +1,24 @@
 """What each kind of model can do, and the error for anything else."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from palavra.errors import PalavraError
+from palavra.model.compute import Compute, choose_compute
+from palavra.model.config import CompileMode, Precision
+from palavra.model.heads import VocabularyModel
+from palavra.model.task_heads import TaskModel
+from palavra.tokenizer import Tokenizer
 
+Network = TypeVar("Network", bound=VocabularyModel | TaskModel)
+Rest = TypeVar("Rest")
+_MASKED = "a masked language model (palavra pretrain)"
+_CAUSAL = "a causal language model (palavra pretrain --objective=causal or causal+masked)"
 # Everything that some kind of model can be asked, and what makes a model that can.
 ASKED = {
-    "fill": "a masked language model (palavra pretrain)",
-    "fillings": "a masked language model (palavra pretrain)",
-    "distribution": "a masked language model (palavra pretrain)",
-    "embed": "a masked language model (palavra pretrain)",
-    "encode": "a masked language model (palavra pretrain)",
-    "generate": "a causal language model (palavra pretrain --objective=causal or causal+masked)",
-    "stream": "a causal language model (palavra pretrain --objective=causal or causal+masked)",
+    **dict.fromkeys(("fill", "fillings", "distribution", "embed", "encode"), _MASKED),
+    **dict.fromkeys(("generate", "stream"), _CAUSAL),
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }
@@ -41,3 +47,26 @@ class AnyModel:
     def _cannot(self, name: str) -> WrongKindError:
         own = ", ".join(self.offers)
         return WrongKindError(f"this is {self.kind}, which cannot {name}: use {own}, or {ASKED[name]}")
+
+
+def model_folder(directory: str | Path) -> Path:
+    """Return the path of a model directory. Raises PalavraError if it is not a directory."""
+    path = Path(directory)
+    if not path.is_dir():
+        raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
+    return path
+
+
+def load_parts(
+    path: Path, read: Callable[[Path], tuple[Network, Rest]], device: str, precision: Precision, compile: CompileMode
+) -> tuple[Network, Tokenizer, Compute, Rest]:
+    """Return the network of a model directory, on its device, with tokenizer, compute and what else `read` returns.
+
+    Raises PalavraError for a directory that cannot be read, or whose tokenizer does not fit the network.
+    """
+    model, rest = read(path)
+    tokenizer = Tokenizer.load(path)
+    tokenizer.check_fits(model.config.vocab_size, path)
+    compute = choose_compute(device, precision, compile)
+    model.to(compute.device).eval()
+    return model, tokenizer, compute, rest

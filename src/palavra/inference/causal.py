@@ -1,19 +1,20 @@
 """A causal model ready for use: generate, score, evaluate."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Unpack, overload
+from typing import ClassVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from palavra.batch import Sample
 from palavra.errors import PalavraError
-from palavra.inference.base import AnyModel
-from palavra.inference.evaluation import EvalSet
+from palavra.inference.base import AnyModel, load_parts, model_folder
+from palavra.inference.batching import evaluating
+from palavra.inference.evaluation import EvalSet, ObjectiveResult
 from palavra.inference.generation import (
     Continuation,
     GenerationConfig,
@@ -27,10 +28,10 @@ from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
 from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labelled_losses, perplexity, score_of
 from palavra.model.cache import StepModel
-from palavra.model.compute import Compute, choose_compute, eager
+from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
-from palavra.model.directory import load_causal_model
-from palavra.model.heads import VocabularyModel
+from palavra.model.directory import LoadedModel, load_causal_model
+from palavra.model.heads import CausalLanguageModel, VocabularyModel
 from palavra.run_records import CausalResult
 from palavra.tokenizer import Tokenizer
 
@@ -105,18 +106,8 @@ class CausalModel(GeneratesText):
         compile: CompileMode = "off",
     ) -> "CausalModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
-        path = Path(directory)
-        if not path.is_dir():
-            raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
-        model, missing = load_causal_model(path)
-        if missing:
-            raise PalavraError(
-                f"{path} is a bare body without its vocabulary head: it cannot predict; use a whole model"
-            )
-        tokenizer = Tokenizer.load(path)
-        tokenizer.check_fits(model.config.vocab_size, path)
-        compute = choose_compute(device, precision, compile)
-        return cls(model.to(compute.device).eval(), tokenizer, compute)
+        model, tokenizer, compute, _ = load_parts(model_folder(directory), _load_whole, device, precision, compile)
+        return cls(model, tokenizer, compute)
 
     @property
     def causal(self) -> "CausalModel":
@@ -184,37 +175,31 @@ class CausalModel(GeneratesText):
         """Evaluate the model on whole documents, their ends included; see `evaluate_causal`."""
         documents = [np.array([*ids, self.tokenizer.sep_id]) for ids in self.tokenizer.encode_many(texts)]
         losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=sliding)
-        size = TextSize(
-            sum(len(text.split()) for text in texts), sum(len(text.encode(errors="replace")) for text in texts)
-        )
-        return _evaluation(losses, size, sliding)
+        return _evaluation(losses, np.array([_size_of(text) for text in texts]), sliding)
 
 
-@dataclass(frozen=True)
-class TextSize:
-    """How much text: `words` between blanks, and UTF-8 `bytes`."""
+def _load_whole(path: Path) -> LoadedModel[CausalLanguageModel]:
+    loaded = load_causal_model(path)
+    if loaded.missing:
+        raise PalavraError(f"{path} is a bare body without its vocabulary head: it cannot predict; use a whole model")
+    return loaded
 
-    words: int
-    bytes: int
+
+def _size_of(text: str) -> tuple[int, int]:
+    """Return the number of words between blanks, and of UTF-8 bytes."""
+    return len(text.split()), len(text.encode(errors="replace"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalEvaluation(CausalResult):
+class CausalEvaluation(CausalResult, ObjectiveResult):
     """Results at next tokens, as commands print them."""
 
-    def values(self) -> dict[str, float]:
-        """Return the values that each evaluation during training records."""
-        known = {} if self.bits_per_byte is None else {"bits_per_byte": self.bits_per_byte}
-        return {"loss": self.loss, "perplexity": self.perplexity, **known}
+    _recorded: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
 
     def brief(self) -> str:
         """Return loss, perplexity and bits per byte in a few words."""
         known = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
         return f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}{known}"
-
-    def summary(self) -> str:
-        """Return the same as `brief`."""
-        return self.brief()
 
     def lines(self) -> list[str]:
         """Return the lines that the command line prints."""
@@ -229,10 +214,6 @@ class CausalEvaluation(CausalResult):
             found.append(f"bits per byte     {self.bits_per_byte:.4f}")
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what is written to a file."""
-        return asdict(self)
-
 
 def evaluate_causal(
     model: VocabularyModel, held_out: EvalSet, compute: Compute, *, limit: int | None = None, sliding: bool = False,
@@ -245,22 +226,18 @@ def evaluate_causal(
     the text of a document, to count its words and bytes: exact where the tokenizer is byte-level. Raises
     PalavraError when there is nothing to predict.
     """
-    was_training = model.training
-    model.eval()
     losses: list[Float64Array] = []
-    words = size = seen = 0
-    with eager():
+    sizes = []
+    seen = 0
+    with evaluating(model, compute):
         for documents in _documents(held_out):
             losses += next_token_losses(model, documents, compute, held_out.cls_id, sliding=sliding)
             if decode is not None:
-                texts = [decode(ids[:-1].tolist()) for ids in documents]
-                words += sum(len(text.split()) for text in texts)
-                size += sum(len(text.encode(errors="replace")) for text in texts)
+                sizes += [_size_of(decode(ids[:-1].tolist())) for ids in documents]
             seen += sum(map(len, documents))
             if limit is not None and seen >= limit:
                 break
-    model.train(was_training)
-    return _evaluation(losses, None if decode is None else TextSize(words, size), sliding)
+    return _evaluation(losses, None if decode is None else np.array(sizes), sliding)
 
 
 def _documents(held_out: EvalSet) -> Iterator[list[npt.NDArray[np.int64]]]:
@@ -275,16 +252,18 @@ def _documents(held_out: EvalSet) -> Iterator[list[npt.NDArray[np.int64]]]:
             yield [np.append(part, held_out.sep_id) for part in parts]
 
 
-def _evaluation(losses: Sequence[Float64Array], size: TextSize | None, sliding: bool) -> CausalEvaluation:
+def _evaluation(losses: Sequence[Float64Array], sizes: npt.NDArray[np.int64] | None, sliding: bool) -> CausalEvaluation:
+    """`sizes` (documents, 2) are numbers of words and bytes."""
     tokens, nats = sum(map(len, losses)), float(sum(own.sum() for own in losses))
     if not tokens:
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
+    words, size = (None, None) if sizes is None else sizes.sum(0).tolist()
     return CausalEvaluation(
         tokens=tokens,
         loss=nats / tokens,
         perplexity=perplexity(nats, tokens),
-        perplexity_per_word=None if size is None else perplexity(nats, size.words),
-        bits_per_byte=None if size is None else bits_per_byte(nats, size.bytes),
+        perplexity_per_word=None if words is None else perplexity(nats, words),
+        bits_per_byte=None if size is None else bits_per_byte(nats, size),
         sliding=sliding,
     )
 

@@ -112,8 +112,7 @@ def _counts(
 
 def _unit(numbers: UInt64Array) -> npt.NDArray[np.float64]:
     """Return numbers uniform in [0, 1)."""
-    uniform: npt.NDArray[np.float64] = (mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return uniform
+    return (mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _sums(values: UInt64Array, lengths: Int64Array) -> UInt64Array:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,14 @@ from palavra.batch import Batch
 from palavra.data.loader import DocumentTokens, assemble
 from palavra.data.packing import Cursor, Int64Array, Pieces, mix, one_pass
 from palavra.errors import PalavraError
+from palavra.inference.batching import BATCH_TOKENS, SCORED_AT_ONCE, evaluating, logit_parts, placed
 from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT, FixedCorruption
-from palavra.model.compute import Compute, eager
-from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.model.compute import Compute
+from palavra.model.heads import MaskedLanguageModel
+from palavra.model.layouts import Layout
 from palavra.objectives.masked import Vocabulary
 from palavra.run_records import Corruption, FrequencyBand, MaskedResult
 
-BATCH_TOKENS = 8192
 # Ranks by frequency in the training text, 1 the most frequent.
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
 
@@ -29,17 +30,25 @@ BANDS = (1, 100, 1000, 4000, 16_000, 64_000)
 class ObjectiveResult(Protocol):
     """The result of one objective on held-out text."""
 
+    _recorded: ClassVar[tuple[str, ...]] = ()
+
     def values(self) -> dict[str, float]:
-        """Return the values that each evaluation during training records."""
+        """Return the values that each evaluation during training records, as far as they are known."""
+        return {name: value for name in self._recorded if (value := getattr(self, name)) is not None}
 
     def brief(self) -> str:
         """Return the main values in a few words."""
+
+    def summary(self) -> str:
+        """Return the result of a finished run in one line."""
+        return self.brief()
 
     def lines(self) -> list[str]:
         """Return the lines that the command line prints."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is written to a file."""
+        """Return what `evaluation.json` holds."""
+        return asdict(cast(Any, self))
 
 
 class EvaluationResult(ObjectiveResult, Protocol):
@@ -53,18 +62,12 @@ class EvaluationResult(ObjectiveResult, Protocol):
     def perplexity(self) -> float:
         """exp(loss)."""
 
-    def summary(self) -> str:
-        """Return the result of a finished run in one line."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(MaskedResult):
+class Evaluation(MaskedResult, ObjectiveResult):
     """Results at masked tokens, as commands print them."""
 
-    def values(self) -> dict[str, float]:
-        """Return the values that each evaluation during training records."""
-        return {"loss": self.loss, "perplexity": self.perplexity, "accuracy": self.accuracy,
-                "accuracy_at_5": self.accuracy_at_5}  # fmt: skip
+    _recorded: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy", "accuracy_at_5")
 
     def brief(self) -> str:
         """Return loss and accuracy in a few words."""
@@ -72,10 +75,8 @@ class Evaluation(MaskedResult):
 
     def summary(self) -> str:
         """Return loss, perplexity and accuracy in one line."""
-        return (
-            f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%} "
-            f"(first five guesses {self.accuracy_at_5:.1%})"
-        )
+        first = f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, masked accuracy {self.accuracy:.1%}"
+        return f"{first} (first five guesses {self.accuracy_at_5:.1%})"
 
     def lines(self) -> list[str]:
         """Return the lines that the command line prints."""
@@ -99,7 +100,7 @@ class Evaluation(MaskedResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointEvaluation:
+class JointEvaluation(ObjectiveResult):
     """One model's results at masked tokens, and for each auxiliary objective in `beside`, by name."""
 
     masked: EvaluationResult
@@ -198,24 +199,14 @@ class EvalSet:
 
 
 def evaluate_masked(
-    model: MaskedLanguageModel,
-    held_out: EvalSet,
-    vocabulary: Vocabulary,
-    compute: Compute,
-    *,
-    limit: int | None = None,
-    counts: npt.NDArray[np.integer] | None = None,
-) -> Evaluation:
+    model: MaskedLanguageModel, held_out: EvalSet, vocabulary: Vocabulary, compute: Compute, *,
+    limit: int | None = None, counts: npt.NDArray[np.integer] | None = None,
+) -> Evaluation:  # fmt: skip
     """Loss, perplexity and accuracy on held-out text; by frequency band where `counts` (V,) of the training
     text are given. Raises PalavraError when there is nothing to predict, or a score is not a finite number."""
-    parts: list[Tensor] = []
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), compute.autocast(), eager():
-        for batch in held_out.batches(vocabulary, model.config.context, limit):
-            layout = lay_out(batch, compute.backend, compute.device)
-            parts.append(_score(model, batch.to(compute.device), layout))
-    model.train(was_training)
+    with evaluating(model, compute):
+        held_out_batches = held_out.batches(vocabulary, model.config.context, limit)
+        parts = [_score(model, *placed(batch, compute)) for batch in held_out_batches]
     table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 3))
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
@@ -237,21 +228,12 @@ def evaluate_masked(
     )
 
 
-# Rows whose logits are held at once while scoring.
-SCORED_AT_ONCE = 512
-
-
-def _score(model: MaskedLanguageModel, batch: Batch, layout: Any) -> Tensor:
+def _score(model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Tensor:
     """(M, 3) float64: label, loss, and how many other entries of the vocabulary score as high as the label or higher:
     a tie is no right guess."""
     hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.mntp)))
-    weight, bias = model.unembedding
     out = []
-    pieces = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
-    for rows, labels in pieces:
-        # Not in half precision: there near logits are equal, and a tie counts as wrong.
-        with torch.autocast(rows.device.type, enabled=False):
-            logits = torch.nn.functional.linear(rows.float(), weight, bias)
+    for logits, labels in zip(logit_parts(model, hidden), batch.labels.split(SCORED_AT_ONCE), strict=True):
         own = logits.gather(1, labels[:, None])
         # The label is as high as itself.
         rank = (logits >= own).sum(1) - 1

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from palavra.batch import Batch, Sample, TokenIds
 from palavra.errors import PalavraError
-from palavra.inference.batching import batches
+from palavra.inference.batching import logit_parts, run_labelled
 from palavra.inference.sampling import check_numbers
-from palavra.inference.scoring import BATCH_TOKENS, SCORED_AT_ONCE, Float64Array
+from palavra.inference.scoring import Float64Array
 from palavra.model.compute import Compute
-from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.model.heads import MaskedLanguageModel
+from palavra.model.layouts import Layout
 from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
 
@@ -85,33 +85,15 @@ def likeliest(
     beyond = range(tokenizer.vocab_size, model.config.vocab_size)
     barred = torch.tensor([*sorted(tokenizer.special_ids), *beyond], dtype=torch.int64, device=compute.device)
     most = min(most, model.config.vocab_size - len(barred))
-    found: dict[int, Likeliest] = {}
-    with torch.inference_mode(), compute.autocast():
-        for numbers, batch in batches(samples, BATCH_TOKENS):
-            values, ids = _likeliest_of(model, batch, compute, barred, most)
-            cuts = np.searchsorted(batch.label_rows.numpy(), batch.cu_seqlens.numpy()).tolist()
-            for number, (start, stop) in zip(numbers, pairwise(cuts), strict=True):
-                found[number] = Likeliest(values[start:stop], ids[start:stop])
-    return [found[i] for i in range(len(samples))]
 
-
-def _likeliest_of(
-    model: MaskedLanguageModel, batch: Batch, compute: Compute, barred: Tensor, most: int
-) -> tuple[Float64Array, TokenIds]:
-    """Log-probabilities and ids, both (M, most), of the labelled rows of a batch."""
-    layout = lay_out(batch, compute.backend, compute.device)
-    batch = batch.to(compute.device)
-    hidden = model.head(model(batch, layout, batch.label_rows - int(model.config.mntp)))
-    values, ids = [], []
-    # Not in half precision: likely tokens would tie.
-    with torch.autocast(compute.device.type, enabled=False):
-        weight, bias = (None if t is None else t.float() for t in model.unembedding)
-        assert weight is not None
-        for part in hidden.split(SCORED_AT_ONCE):
-            logs = torch.log_softmax(nn.functional.linear(part.float(), weight, bias), -1)
+    def run(batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
+        hidden = model.head(model(batch, layout, batch.label_rows - int(model.config.mntp)))
+        best = []
+        for logits in logit_parts(model, hidden):
+            logs = torch.log_softmax(logits, -1)
             # Before some are barred: what has diverged must not look like what may not be proposed.
             check_numbers(logs)
-            best = logs.index_fill_(1, barred, -torch.inf).topk(most)
-            values.append(best.values)
-            ids.append(best.indices)
-    return torch.cat(values).double().cpu().numpy(), torch.cat(ids).cpu().numpy()
+            best.append(logs.index_fill_(1, barred, -torch.inf).topk(most))
+        return torch.cat([part.values for part in best]).double(), torch.cat([part.indices for part in best])
+
+    return [Likeliest(values.numpy(), ids.numpy()) for values, ids in run_labelled(samples, compute, run)]

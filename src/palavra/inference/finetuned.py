@@ -8,20 +8,19 @@ from typing import Any, ClassVar, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from palavra.batch import Batch
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference import predictions
-from palavra.inference.base import AnyModel
+from palavra.inference.base import AnyModel, load_parts
+from palavra.inference.batching import evaluating, placed
 from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
-from palavra.model.compute import Compute, choose_compute, eager
+from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, ModelConfig, Precision
-from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.model.task_heads import TaskModel
 from palavra.option import does_not_apply
@@ -103,18 +102,14 @@ def _collect(
     """Return the results of `run` on batches of all sequences, in the order of the rows."""
     row_starts = offsets_of(encoded.row_counts)
     found: list[npt.NDArray[Any]] = []
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), compute.autocast(), eager():
+    with evaluating(model, compute):
         for sequences, batch in batches:
-            layout = lay_out(batch, compute.backend, compute.device)
-            parts = [part.cpu().numpy() for part in run(batch.to(compute.device), layout)]
+            parts = [part.cpu().numpy() for part in run(*placed(batch, compute))]
             if not found:
                 found = [np.empty((int(row_starts[-1]), *part.shape[1:]), dtype=part.dtype) for part in parts]
             rows = ranges(row_starts[sequences], encoded.row_counts[sequences])
             for whole, part in zip(found, parts, strict=True):
                 whole[rows] = part
-    model.train(was_training)
     return tuple(found)
 
 
@@ -136,12 +131,13 @@ class FineTunedModel(AnyModel):
         compile: CompileMode = "off",
     ) -> "FineTunedModel":  # fmt: skip
         """Load a directory that `palavra finetune` wrote, or `transformers` with a head for a task."""
-        path = Path(directory)
-        loaded = load_task_model(path)
-        tokenizer = Tokenizer.load(path)
-        tokenizer.check_fits(loaded.model.config.vocab_size, path)
-        compute = choose_compute(device, precision, compile)
-        return cls(loaded.model.to(compute.device).eval(), loaded.tasks, tokenizer, compute)
+
+        def read(path: Path) -> tuple[TaskModel, Mapping[str, AnyTask]]:
+            loaded = load_task_model(path)
+            return loaded.model, loaded.tasks
+
+        model, tokenizer, compute, tasks = load_parts(Path(directory), read, device, precision, compile)
+        return cls(model, tasks, tokenizer, compute)
 
     def task(self, name: str | None = None) -> tuple[str, AnyTask]:
         """Return the task of a name, or the only one. Raises PalavraError for a name that is none."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict, Unpack, overload
 
 from palavra.errors import PalavraError
+from palavra.inference.base import model_folder
 from palavra.inference.causal import CausalModel
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
@@ -53,16 +54,13 @@ def load(
 
 
 def load(directory: str | Path, *, kind: ModelKind | None = None, **options: Unpack[ComputeOptions]) -> Model:
-    """Load a model directory written by Palavra or `transformers`: a `MaskedModel`, ready to fill, embed and score, a
-    `CausalModel`, ready to generate and score, a `MixedModel`, which does both, or a `FineTunedModel`, ready to
-    predict.
+    """Load a model directory of Palavra or `transformers`: a `MaskedModel` (fill, embed, score), a `CausalModel`
+    (generate, score), a `MixedModel` (both), or a `FineTunedModel` (predict).
 
     With `kind` the directory must hold that kind, and an editor knows what the model can do. Raises PalavraError for
     another kind. A model that is asked for what its kind does not do raises PalavraError and says what to use instead.
     """
-    path = Path(directory)
-    if not path.is_dir():
-        raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
+    path = model_folder(directory)
     if is_task_directory(path):
         loaded: type[MaskedModel] | type[CausalModel] | type[FineTunedModel] = FineTunedModel
     elif read_config(path).causal:

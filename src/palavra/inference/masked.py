@@ -1,9 +1,8 @@
 """A masked model ready for use: fill, embed, encode, score."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal, overload
 
@@ -14,18 +13,19 @@ from torch import Tensor
 
 from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
-from palavra.inference.base import AnyModel
-from palavra.inference.batching import batches
+from palavra.inference.base import AnyModel, load_parts, model_folder
+from palavra.inference.batching import batches, placed, run_labelled
 from palavra.inference.embedding import Embedding, Pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
-from palavra.inference.scoring import BATCH_TOKENS, Masking, Score, score_masked
-from palavra.model.compute import Compute, choose_compute
+from palavra.inference.scoring import Masking, Score, score_masked
+from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_masked_model
-from palavra.model.heads import MaskedLanguageModel, lay_out
+from palavra.model.heads import MaskedLanguageModel
+from palavra.model.layouts import Layout
 from palavra.objectives.masked import Vocabulary
 from palavra.option import does_not_apply
 from palavra.tokenizer import Tokenizer
@@ -65,14 +65,7 @@ class MaskedModel(AnyModel):
         compile: CompileMode = "off",
     ) -> "MaskedModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
-        path = Path(directory)
-        if not path.is_dir():
-            raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
-        model, missing = load_masked_model(path)
-        tokenizer = Tokenizer.load(path)
-        tokenizer.check_fits(model.config.vocab_size, path)
-        compute = choose_compute(device, precision, compile)
-        return cls(model.to(compute.device).eval(), tokenizer, compute, missing)
+        return cls(*load_parts(model_folder(directory), load_masked_model, device, precision, compile))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -181,12 +174,13 @@ class MaskedModel(AnyModel):
         self.check_head()
         given, single = one_or_more(texts)
         samples = [blanks_of(text, self.tokenizer, self.model.config.context) for text in given]
-        found: dict[int, Tensor] = {}
-        for numbers, vectors, batch in self._run(samples):
-            ends = [0, *np.searchsorted(batch.label_rows.cpu().numpy(), batch.cu_seqlens.cpu().numpy()[1:]).tolist()]
-            probabilities = torch.softmax(self._logits(vectors, batch), -1).cpu()
-            found |= {number: probabilities[a:b] for number, (a, b) in zip(numbers, pairwise(ends), strict=True)}
-        return found[0] if single else [found[i] for i in range(len(samples))]
+
+        def run(batch: Batch, layout: Layout) -> tuple[Tensor]:
+            vectors = self.model(batch, layout).index_select(0, batch.label_rows - int(self.model.config.mntp))
+            return (torch.softmax(self.model.logits(vectors).float(), -1),)
+
+        found = [probabilities for (probabilities,) in run_labelled(samples, self.compute, run)]
+        return found[0] if single else found
 
     @overload
     def embed(self, texts: str, pooling: Pooling = "mean") -> Embedding: ...  # type: ignore[overload-overlap]
@@ -201,21 +195,21 @@ class MaskedModel(AnyModel):
         Texts longer than the context are cut there, and `Embedding.truncated` says so.
         """
         given, single = one_or_more(texts)
-        samples, surfaces, truncated = [], [], []
-        for text in given:
-            ids, offsets = self.tokenizer.encode_with_offsets(text)
-            room = self.model.config.context - 2
-            samples.append(self._sample(ids[:room]))
-            surfaces.append(offsets[:room])
-            truncated.append(len(ids) > room)
+        room = self.model.config.context - 2
+        encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
+        samples = [
+            Sample(input_ids=np.array([self.tokenizer.cls_id, *ids[:room], self.tokenizer.sep_id], dtype=np.int64))
+            for ids, _ in encoded
+        ]
         found: dict[int, npt.NDArray[np.float32]] = {}
-        for rows, vectors, batch in self._run(samples):
-            bounds = batch.cu_seqlens.tolist()
-            for number, start, stop in zip(rows, bounds, bounds[1:], strict=False):
-                found[number] = pool(vectors[start:stop], pooling).float().cpu().numpy()
+        with torch.inference_mode(), self.compute.autocast():
+            for numbers, batch in batches(samples):
+                vectors = self.model(*placed(batch, self.compute)).split(np.diff(batch.cu_seqlens.numpy()).tolist())
+                for number, own in zip(numbers, vectors, strict=True):
+                    found[number] = pool(own, pooling).float().cpu().numpy()
         embeddings = Results(
-            Embedding(text=text, vectors=found[i], offsets=tuple(surfaces[i]), truncated=truncated[i])
-            for i, text in enumerate(given)
+            Embedding(text=text, vectors=found[i], offsets=tuple(offsets[:room]), truncated=len(ids) > room)
+            for i, (text, (ids, offsets)) in enumerate(zip(given, encoded, strict=True))
         )
         return embeddings[0] if single else embeddings
 
@@ -255,22 +249,3 @@ class MaskedModel(AnyModel):
             score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
         )
         return scores[0] if single else scores
-
-    def _sample(self, ids: Sequence[int]) -> Sample:
-        whole = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
-        return Sample(input_ids=np.array(whole, dtype=np.int64))
-
-    def _logits(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """Logits (M, V) float32 for the labelled rows, from vectors (N, D)."""
-        with torch.inference_mode(), self.compute.autocast():
-            rows = batch.label_rows - int(self.model.config.mntp)
-            return self.model.logits(vectors.index_select(0, rows)).float()
-
-    def _run(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], Tensor, Batch]]:
-        """Vectors (N, D) of all samples, packed: (numbers of the samples in the batch, vectors, batch)."""
-        for rows, batch in batches(samples, BATCH_TOKENS):
-            layout = lay_out(batch, self.compute.backend, self.compute.device)
-            with torch.inference_mode(), self.compute.autocast():
-                moved = batch.to(self.compute.device)
-                vectors = self.model(moved, layout)
-            yield rows, vectors, moved

@@ -1,7 +1,7 @@
 """Evaluate next-sentence prediction."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,23 +9,20 @@ import torch.nn.functional as F
 
 from palavra.data.loader import assemble
 from palavra.data.packing import Cursor, one_pass
+from palavra.inference.batching import BATCH_TOKENS, evaluating, placed
 from palavra.inference.corruption import CORRUPTION_SEED
-from palavra.inference.evaluation import BATCH_TOKENS, EvalSet
-from palavra.model.compute import Compute, eager
-from palavra.model.heads import lay_out
+from palavra.inference.evaluation import EvalSet, ObjectiveResult
+from palavra.model.compute import Compute
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.next_sentence import NextSentenceObjective
 from palavra.run_records import PairResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairEvaluation(PairResult):
+class PairEvaluation(PairResult, ObjectiveResult):
     """Results at pairs, as commands print them."""
 
-    def values(self) -> dict[str, float]:
-        """Return the values that each evaluation during training records; none without pairs."""
-        known = {"loss": self.loss, "accuracy": self.accuracy}
-        return {name: value for name, value in known.items() if value is not None}
+    _recorded: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def brief(self) -> str:
         """Return the accuracy and its baseline in a few words."""
@@ -41,10 +38,6 @@ class PairEvaluation(PairResult):
             found.append(f"loss              {self.loss:.4f} nats a pair")
         return found + [f"{name:<17} {value:.1%}" for name, value in named.items() if value is not None]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what is written to a file."""
-        return asdict(self)
-
 
 def evaluate_next_sentence(
     model: NextSentenceModel, held_out: EvalSet, objective: NextSentenceObjective, compute: Compute, *,
@@ -54,16 +47,13 @@ def evaluate_next_sentence(
 
     The pairs are made as in training, the same ones every time.
     """
-    was_training = model.training
-    model.eval()
     losses, right, labels = [], [], []
     seen = 0
-    with torch.inference_mode(), compute.autocast(), eager():
+    with evaluating(model, compute):
         for number, pieces in enumerate(one_pass(held_out.lengths, objective.context, BATCH_TOKENS, special=3)):
             packed = assemble(held_out.documents, pieces, held_out.cls_id, held_out.sep_id, Cursor())
             batch = objective.uncorrupted(packed, np.random.default_rng([CORRUPTION_SEED, number]))
-            layout = lay_out(batch, compute.backend, compute.device)
-            moved = batch.to(compute.device)
+            moved, layout = placed(batch, compute)
             logits = model.follows(model(moved, layout, moved.pair_rows)).float()
             losses.append(F.cross_entropy(logits, moved.pair_labels, reduction="none").cpu())
             right.append((logits.argmax(-1) == moved.pair_labels).cpu())
@@ -71,7 +61,6 @@ def evaluate_next_sentence(
             seen += batch.tokens
             if limit is not None and seen >= limit:
                 break
-    model.train(was_training)
     pairs = sum(map(len, losses))
     if not pairs:
         return PairEvaluation(pairs=0)

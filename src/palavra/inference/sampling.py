@@ -106,5 +106,4 @@ def choose(
     if seen is not None:
         logits = penalize_repetition(logits, seen, config.repetition_penalty)
     chosen = logits.argmax(-1) if uniforms is None else draw(restrict(logits, config), uniforms)
-    tokens: npt.NDArray[np.int64] = chosen.cpu().numpy()
-    return tokens
+    return chosen.cpu().numpy()

@@ -3,28 +3,24 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
-from palavra.inference.batching import batches
-from palavra.losses import token_losses
+from palavra.inference.batching import BATCH_TOKENS, SCORED_AT_ONCE, logit_parts, run_labelled
 from palavra.model.compute import Compute
-from palavra.model.heads import MaskedLanguageModel, VocabularyModel, lay_out
+from palavra.model.heads import MaskedLanguageModel, VocabularyModel
+from palavra.model.layouts import Layout
 from palavra.tokenizer import Tokenizer
 
 Masking = Literal["token", "word"]
 Float64Array = npt.NDArray[np.float64]
-
-BATCH_TOKENS = 8192
-# Rows whose logits are held at once.
-SCORED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -100,31 +96,15 @@ def score_of(
 def labelled_losses(
     model: VocabularyModel, samples: Sequence[Sample], compute: Compute, causal: bool | None = None
 ) -> list[Float64Array]:
-    """-log P(label) of the labelled rows of each sample, in nats, packed into batches.
+    """Return -log P(label) of the labelled rows (M,) of each sample, in nats. No other row goes through the head."""
 
-    Only labelled rows ask in the last layer's attention and go through what follows it.
-    """
-    found: dict[int, Float64Array] = {}
-    with torch.inference_mode(), compute.autocast():
-        for numbers, batch in batches(samples, BATCH_TOKENS):
-            losses = _losses(model, batch, compute, causal).double().cpu().numpy()
-            cuts = np.searchsorted(batch.label_rows.numpy(), batch.cu_seqlens.numpy()).tolist()
-            found |= {number: losses[a:b] for number, (a, b) in zip(numbers, pairwise(cuts), strict=True)}
-    return [found[i] for i in range(len(samples))]
+    def run(batch: Batch, layout: Layout) -> tuple[Tensor]:
+        logits = logit_parts(model, model.head(model(batch, layout, batch.label_rows, causal)))
+        labels = batch.labels.split(SCORED_AT_ONCE)
+        parts = [F.cross_entropy(*part, reduction="none") for part in zip(logits, labels, strict=True)]
+        return (torch.cat(parts).double(),)
 
-
-def _losses(model: VocabularyModel, batch: Batch, compute: Compute, causal: bool | None) -> Tensor:
-    """(M,) float32."""
-    layout = lay_out(batch, compute.backend, compute.device)
-    batch = batch.to(compute.device)
-    hidden = model.head(model(batch, layout, batch.label_rows, causal))
-    rows = zip(torch.split(hidden, SCORED_AT_ONCE), torch.split(batch.labels, SCORED_AT_ONCE), strict=True)
-    # Not in half precision: a probability near 1 would lose its digits.
-    with torch.autocast(compute.device.type, enabled=False):
-        weight, bias = (None if t is None else t.float() for t in model.unembedding)
-        assert weight is not None
-        parts = [token_losses(part.float(), weight, bias, labels) for part, labels in rows]
-    return torch.cat(parts) if parts else hidden.new_empty(0)
+    return [losses.numpy() for (losses,) in run_labelled(samples, compute, run)]
 
 
 def score_masked(
@@ -139,9 +119,7 @@ def score_masked(
     """
     encoded = [tokenizer.encode_with_offsets(text) for text in texts]
     chunks = _masked_chunks(model, tokenizer, texts, [ids for ids, _ in encoded], masking)
-    losses: list[Float64Array] = []
-    for samples in chunks:
-        losses += labelled_losses(model, samples, compute)
+    losses = [one for samples in chunks for one in labelled_losses(model, samples, compute)]
     flat = np.concatenate(losses) if losses else np.empty(0)
     ends = np.cumsum([len(ids) for ids, _ in encoded])
     return [

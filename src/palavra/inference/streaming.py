@@ -60,11 +60,9 @@ def fillings_all(
 
 
 def _filled(
-    texts: Iterable[str],
-    fill: Callable[[list[str]], Sequence[Found]],
-    masked: Callable[[str], object],
+    texts: Iterable[str], fill: Callable[[list[str]], Sequence[Found]], masked: Callable[[str], object],
     name: str | None,
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, Found]]:  # fmt: skip
     """Each text with what `fill` finds, some thousand at a time; after an error, `masked` tells which text cannot be
     read."""
     done = 0
@@ -129,12 +127,9 @@ def score_all(
 
 
 def generate_all(
-    model: CausalModel | MixedModel,
-    prompts: Iterable[str],
-    options: GenerationOptions,
-    samples: int = 1,
+    model: CausalModel | MixedModel, prompts: Iterable[str], options: GenerationOptions, samples: int = 1,
     name: str | None = None,
-) -> Iterator[tuple[str, list[Continuation]]]:
+) -> Iterator[tuple[str, list[Continuation]]]:  # fmt: skip
     """Each prompt with its continuations, as `CausalModel.generate` with these options; where the prompts are lines of
     the file `name`, an error in one of them says in which."""
     done, generate = 0, model.generate

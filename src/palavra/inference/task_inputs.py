@@ -61,12 +61,8 @@ def holds_records(reader: Reader[Any], file: str, format: Format | None) -> bool
 
 
 def inputs_of_file(
-    reader: Reader[Any],
-    file: str,
-    *,
-    format: Format | None = None,
-    given: Collection[str] = (),
-) -> Iterator[Any]:
+    reader: Reader[Any], file: str, *, format: Format | None = None, given: Collection[str] = (),
+) -> Iterator[Any]:  # fmt: skip
     """The inputs of a file ("-": the standard input), each with its place.
 
     `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the

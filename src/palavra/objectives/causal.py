@@ -1,15 +1,13 @@
 """Causal language modelling: predict each token from those before it, a whole text in one pass."""
 
 import numpy as np
-import numpy.typing as npt
 
 from palavra.batch import Batch, from_arrays
 from palavra.data.loader import Packed, as_causal
+from palavra.data.packing import Int64Array
 from palavra.losses import Loss, SoftmaxGradient, linear_cross_entropy, softmax_gradient
 from palavra.model.heads import VocabularyModel, in_blocks
 from palavra.model.layouts import Layout
-
-Int64Array = npt.NDArray[np.int64]
 
 
 def next_tokens(input_ids: Int64Array, lengths: Int64Array, following: Int64Array | None = None) -> Batch:

@@ -105,8 +105,7 @@ class MaskedObjective:
         # A piece that is cut in the middle of a word starts a new one: its [CLS] separates it from what precedes.
         after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
         starts[np.cumsum(lengths) - lengths] = True
-        numbers: Int64Array = np.cumsum(starts | after_special)[eligible]
-        return numbers
+        return np.cumsum(starts | after_special)[eligible]
 
 
 def span_lengths(span_words: float, count: int, random: np.random.Generator) -> Int64Array:
@@ -122,8 +121,7 @@ def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
     """Ascending indexes of the `count` smallest keys: a uniform draw without replacement for random keys."""
     if count >= len(keys):
         return np.arange(len(keys))
-    chosen: Int64Array = np.sort(np.argpartition(keys, count)[:count])
-    return chosen
+    return np.sort(np.argpartition(keys, count)[:count])
 
 
 def _draw_words(
@@ -151,5 +149,4 @@ def _draw_words(
     drawn = np.cumsum(sizes[order])
     chosen = order[: max(1, int(np.searchsorted(drawn, count, side="right")))]
     within = np.repeat(boundaries[chosen], sizes[chosen]) + positions(sizes[chosen])
-    tokens: Int64Array = np.sort(within)
-    return tokens
+    return np.sort(within)

@@ -11,7 +11,7 @@ tokens only, so it is the same in every language; it takes "Dr. Silva" for two s
 is cut at the word nearest its middle; a piece of one token is not cut, and has no label.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from palavra.batch import Batch, from_arrays, positions
 from palavra.data.loader import Packed
+from palavra.data.packing import Int64Array
 from palavra.losses import Loss, SoftmaxGradient, softmax_gradient
 from palavra.model.heads import in_blocks
 from palavra.model.layouts import Layout
@@ -29,7 +30,6 @@ from palavra.objectives.config import MaskingConfig
 from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.tokenizer import Tokenizer
 
-Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 RANDOM = 1  # the label of a pair whose second part is of another document
@@ -152,8 +152,7 @@ class NextSentenceObjective:
 def _with_pairs(batch: Batch, pairs: Pairs, weight: float) -> PairBatch:
     labelled = np.flatnonzero(pairs.labelled)
     starts = np.cumsum(pairs.lengths) - pairs.lengths
-    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    parts |= {"segment_ids": torch.from_numpy(pairs.segment_ids)}
+    parts = vars(batch) | {"segment_ids": torch.from_numpy(pairs.segment_ids)}
     rows, labels = torch.from_numpy(starts[labelled]), torch.from_numpy(pairs.label[labelled])
     return PairBatch(**parts, pair_rows=rows, pair_labels=labels, pair_weight=weight)
 
@@ -181,7 +180,8 @@ def pair_up(packed: Packed, sentences: Sentences, context: int, random: np.rando
     label[swapped] = label[alone[foreign]] = RANDOM
     tokens = np.concatenate([packed.input_ids, drawn.input_ids])
     special = int(packed.input_ids[0]), int(packed.input_ids[-1])
-    return _assembled(tokens, starts, cuts - starts, source, second, labelled, label, special)
+    input_ids, lengths, segments = _assembled(tokens, starts, cuts - starts, source, second, special)
+    return Pairs(input_ids=input_ids, lengths=lengths, segment_ids=segments, labelled=labelled, label=label)
 
 
 def _half(count: int, random: np.random.Generator) -> Int64Array:
@@ -274,32 +274,27 @@ def _cuts(
 
 def _assembled(
     input_ids: Int64Array, first_start: Int64Array, first_length: Int64Array, second_start: Int64Array,
-    second_length: Int64Array, labelled: BoolArray, label: Int64Array, special: tuple[int, int],
-) -> Pairs:  # fmt: skip
-    """[CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first [SEP] where there is no second part. The
-    parts are in `input_ids`, the ids of [CLS] and [SEP] in `special`."""
+    second_length: Int64Array, special: tuple[int, int],
+) -> tuple[Int64Array, Int64Array, Int64Array]:  # fmt: skip
+    """Return ids, lengths and segment ids of [CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first
+    [SEP] where there is no second part. The parts are in `input_ids`, the ids of [CLS] and [SEP] in `special`."""
     lengths = first_length + second_length + 2 + (second_length > 0)
     ends = np.cumsum(lengths)
     begins = ends - lengths
     separators = begins + 1 + first_length
     inside = np.ones(int(ends[-1]), dtype=bool)
     inside[np.concatenate([begins, separators, ends - 1])] = False
-    parts = _interleaved(first_start, second_start), _interleaved(first_length, second_length)
     out = np.full(int(ends[-1]), special[1])
     out[begins] = special[0]
-    out[inside] = input_ids[_ranges(*parts)]
+    parts = np.stack([first_start, second_start, first_length, second_length]).reshape(2, 2, -1)
+    out[inside] = input_ids[_ranges(*parts.swapaxes(1, 2).reshape(2, -1))]
     segments = (positions(lengths) > np.repeat(first_length + 1, lengths)).astype(np.int64)
-    return Pairs(input_ids=out, lengths=lengths, segment_ids=segments, labelled=labelled, label=label)
-
-
-def _interleaved(first: Int64Array, second: Int64Array) -> Int64Array:
-    return np.stack([first, second], axis=1).ravel()
+    return out, lengths, segments
 
 
 def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
     """starts[i], .. starts[i] + lengths[i] - 1, for each i, end to end."""
-    counted: Int64Array = positions(lengths) + np.repeat(starts, lengths)
-    return counted
+    return positions(lengths) + np.repeat(starts, lengths)
 
 
 def plain_sentences(vocab_size: int) -> Sentences:

@@ -101,6 +101,13 @@ def number_axis(axis: Axis, *, fraction: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.4g}{unit}"))
 
 
+def cut_axis(axes: Axes, title: str, *, fraction: bool = False) -> None:
+    """Give an axis of scores or losses its title, which says where the axis starts if that is above 0."""
+    low = axes.get_ylim()[0]
+    start = percent(low) if fraction else f"{low:.3g}"
+    axes.set_title(f"{title}; axis starts at {start}" if low > 0 else title)
+
+
 def line(axes: Axes, series: Series, colour: str, label: str | None = None, dash: str = "-") -> None:
     """Draw a line, with dots where points are few."""
     thin = series.thinned()
@@ -141,8 +148,8 @@ def loss(figure: Figure, train: Series, valid: Mapping[str, Series], unit: str, 
     if high > 2 * usual > 0:  # a rare spike may leave the picture, so that the rest shows
         high = usual
     margin = 0.05 * max(high - low, 0.1)
-    axes.set_ylim(low - margin, high + margin)
-    axes.set_title(unit)
+    axes.set_ylim(max(low - margin, min(low, 0.0)), high + margin)
+    cut_axis(axes, unit)
     axes.legend(loc="upper right")
     along_training(axes, train, *valid.values())
     named = {"training": train, **valid}
@@ -157,7 +164,7 @@ def learning_rate(figure: Figure, rate: Series) -> str:
     axes = figure.subplots()
     line(axes, rate, FIRST)
     axes.set_ylim(0, max(float(rate.values.max()), 1e-12) * 1.08)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    number_axis(axes.yaxis)
     along_training(axes, rate)
     return f"{rate.described('Learning rate', '{:.3g}'.format)} Greatest value {rate.values.max():.3g}."
 
@@ -172,7 +179,9 @@ def gradient_norm(figure: Figure, norm: Series) -> str:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.minorticks_off()
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.set_ylim(bottom=0)
+    number_axis(axes.yaxis)
     axes.set_title("Euclidean norm, all parameters")
     along_training(axes, norm)
     return norm.described("Norm of the gradient", "{:.3g}".format)
@@ -187,7 +196,7 @@ def panels(figure: Figure, named: Mapping[str, Series]) -> str:
         axes = figure.add_subplot(len(shown), 1, index + 1)
         raw_and_smooth(axes, series, (FIRST, THIRD)[index])
         least, most = float(series.values.min()), max(float(np.quantile(series.values, 0.995)), 1e-9)
-        rate = most <= 1
+        rate = title.startswith("fraction")
         # What stays close to one would be a flat line on an axis from zero.
         axes.set_ylim(*((min(0.9, least - 0.01), 1.005) if rate and least > 0.8 else (0, most * 1.15)))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -234,12 +243,9 @@ def negative_log(probability: Floats) -> Floats:
 
 @picture("probability", height=340)
 def loss_against_probability(
-    figure: Figure,
-    rows: Sequence[FrequencyBand],
-    choices: Sequence[float],
-    overall: float | None,
+    figure: Figure, rows: Sequence[FrequencyBand], choices: Sequence[float], overall: float | None,
     vocab_size: int | None,
-) -> str:
+) -> str:  # fmt: skip
     """Draw the curve -log p with this run's marks on it.
 
     `rows` and `overall`, the whole evaluation's loss, are marked at p = exp(-loss), the probability that a

@@ -9,7 +9,7 @@ from palavra.report.metrics import is_rate
 from palavra.report.parts import Picture, facts, family, machine, optimizer_pictures, picture_at
 from palavra.report.records import FinetuningRecords
 from palavra.report.summaries import several_runs, sweep_section
-from palavra.report.tasks import KINDS, task_section
+from palavra.report.tasks import kind_name, task_section
 from palavra.run_records import FinetuningRun
 
 # Settings that only one strategy reads.
@@ -21,7 +21,7 @@ DRAWN_SCORES = 8
 def finetuning_page(records: FinetuningRecords) -> dict[str, Any]:
     """Return what `finetuning.html` shows besides the records."""
     tasks, run = records.tasks[:MOST_TASKS], records.run
-    kinds = list(dict.fromkeys(KINDS.get(task.kind, task.kind) for task in records.tasks))
+    kinds = list(dict.fromkeys(kind_name(task.kind) for task in records.tasks))
     several = f"{len(records.tasks)} tasks: " if len(records.tasks) > 1 else ""
     examples = [task.examples for task in run.tasks] if run else []
     return {

@@ -1,6 +1,9 @@
 """Numbers as people read them. Whatever is not a finite number becomes a dash: a partial run is no error."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 ABSENT = "\N{EN DASH}"
 SPACE = "\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
@@ -17,11 +20,23 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def count(value: object, exact_below: float = 1e6) -> str:
+Rest = ParamSpec("Rest")
+
+
+def of_numbers(write: Callable[Concatenate[float, Rest], str]) -> Callable[Concatenate[object, Rest], str]:
+    """Make a function that writes a finite float write any value: a dash for one that is no finite number."""
+
+    @wraps(write)
+    def written(value: object, /, *args: Rest.args, **kwargs: Rest.kwargs) -> str:
+        found = number(value)
+        return ABSENT if found is None else write(found, *args, **kwargs)
+
+    return written
+
+
+@of_numbers
+def count(found: float, exact_below: float = 1e6) -> str:
     """A quantity: 13,906 below `exact_below`, then 1.23 M, 4.56 B (1e4 suits an axis: 9,000, then 20 k)."""
-    found = number(value)
-    if found is None:
-        return ABSENT
     if abs(found) < exact_below:
         return f"{found:,.0f}" if found == int(found) or abs(found) >= 100 else f"{found:,.3g}"
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -30,19 +45,17 @@ def count(value: object, exact_below: float = 1e6) -> str:
     raise AssertionError("unreachable: the last unit always returns")
 
 
-def size(value: object) -> str:
+@of_numbers
+def size(found: float) -> str:
     """Bytes in decimal units: 2.54 MB."""
-    found = number(value)
-    if found is None:
-        return ABSENT
     text = count(found, exact_below=1e3).replace("B", "G")
     return f"{text}B" if text[-1].isalpha() else f"{text}{SPACE}bytes"
 
 
-def duration(value: object) -> str:
+@of_numbers
+def duration(found: float) -> str:
     """Seconds as 4.2 s, 3 min 04 s, 1 h 02 min, 2 d 03 h."""
-    found = number(value)
-    if found is None or found < 0:
+    if found < 0:
         return ABSENT
     if found < 59.95:
         return f"{found:.1f}{SPACE}s"
@@ -55,26 +68,22 @@ def duration(value: object) -> str:
     raise AssertionError("unreachable: days always return")
 
 
-def percent(value: object, digits: int = 1) -> str:
-    """A fraction as 37.6%; one too small for the digits, but not nothing, as <0.1%."""
-    found = number(value)
-    if found is None:
-        return ABSENT
+@of_numbers
+def percent(found: float, digits: int = 1) -> str:
+    """A fraction of one as 37.6%; one too small for the digits, but not nothing, as <0.1%."""
     least = 10.0**-digits
     return f"<{least:g}%" if 0 < 100 * found < least / 2 else f"{100 * found:.{digits}f}%"
 
 
-def loss(value: object) -> str:
+@of_numbers
+def loss(found: float) -> str:
     """Nats per token, three decimals."""
-    found = number(value)
-    return ABSENT if found is None else f"{found:.3f}"
+    return f"{found:.3f}"
 
 
-def perplexity(value: object) -> str:
+@of_numbers
+def perplexity(found: float) -> str:
     """Three significant digits; large ones as whole numbers."""
-    found = number(value)
-    if found is None:
-        return ABSENT
     return f"{found:.3g}" if abs(found) < 1000 else count(found)
 
 

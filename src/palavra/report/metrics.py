@@ -1,6 +1,6 @@
 """Names and formats of scores, as people read them."""
 
-from palavra.report.formatting import ABSENT, count, number, percent
+from palavra.report.formatting import count, of_numbers, percent
 from palavra.report.parts import Format, label
 from palavra.run_records import Interval, ScoreSummary
 
@@ -43,11 +43,9 @@ def format_of(key: str) -> Format:
     return percent if is_rate(key) else decimal
 
 
-def decimal(value: object) -> str:
+@of_numbers
+def decimal(found: float) -> str:
     """Return three decimals; four digits of what is greater or very small."""
-    found = number(value)
-    if found is None:
-        return ABSENT
     if abs(found) >= 1000:
         return count(found)
     return f"{found:.3f}" if found == 0 or 0.01 <= abs(found) < 100 else f"{found:.4g}"

@@ -101,18 +101,11 @@ def _pictures(records: PretrainingRecords, bands: Sequence[FrequencyBand]) -> di
     if bands:
         svg["bands"] = charts.bands(bands[:DRAWN_BANDS])
     result = records.evaluation.masked or records.evaluation.causal
+    filled = [fills for one in records.examples if isinstance(one, FilledText) for fills in one.fills if fills]
     svg["probability"] = charts.loss_against_probability(
-        bands[:DRAWN_BANDS],
-        [
-            fills[0].probability
-            for one in records.examples
-            if isinstance(one, FilledText)
-            for fills in one.fills
-            if fills
-        ],
-        result.loss if result else None,
+        bands[:DRAWN_BANDS], [fills[0].probability for fills in filled], result.loss if result else None,
         records.run.model.vocab_size if records.run else None,
-    )
+    )  # fmt: skip
     return {name: picture_at(name, name, text) for name, text in svg.items()} | optimizer_pictures(records.train)
 
 

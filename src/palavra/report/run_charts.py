@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from palavra.report import formatting
-from palavra.report.charts import COLOURS, axis_count, number_axis
+from palavra.report.charts import COLOURS, axis_count, cut_axis, number_axis
 from palavra.report.metrics import between, format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, PAPER, SECOND, drawable, picture
 from palavra.run_records import LearningCurve, ScoreSummary, SweepSummary, SweepTrial
@@ -84,8 +84,7 @@ def learning_curve(figure: Figure, curve: LearningCurve) -> str:
         axes.set_xticks(ordered)
     axes.xaxis.set_major_formatter(FuncFormatter(axis_count))
     axes.set_xlabel("labelled examples")
-    axes.set_title(metric_name(curve.metric))
-    number_axis(axes.yaxis, fraction=is_rate(curve.metric))
+    _score_axis(axes, curve.metric)
     axes.legend(loc="best")
     return f"{metric_name(curve.metric)} by the number of labelled examples. {' '.join(said)}"
 
@@ -158,5 +157,5 @@ def _ring(axes: Axes, x: float, best: SweepTrial) -> None:
 
 
 def _score_axis(axes: Axes, metric: str) -> None:
-    axes.set_title(metric_name(metric))
     number_axis(axes.yaxis, fraction=is_rate(metric))
+    cut_axis(axes, metric_name(metric), fraction=is_rate(metric))

@@ -108,8 +108,7 @@ def _sweep_pictures(sweep: SweepSummary, best: SweepTrial) -> list[Picture]:
     pictures = [picture_at("sweep", "history", run_charts.history(sweep, best))]
     important = sorted(sweep.importances.items(), key=lambda one: -one[1])
     if important:
-        svg = task_charts.importances(important[:MOST_PARAMS])
-        pictures.append(picture_at("sweep", "importances", svg))
+        pictures.append(picture_at("sweep", "importances", task_charts.importances(important[:MOST_PARAMS])))
     present = dict.fromkeys(name for trial in sweep.trials if trial.value is not None for name in trial.params)
     order = [name for name in dict.fromkeys([*dict(important), *present]) if name in present]
     return pictures + [

@@ -21,15 +21,7 @@ WIDTH = 480  # units of the viewBox: about the width of a column on a desk, a li
 INK, MUTED, RULE = "#a0b0c1", "#a0b0c2", "#a0b0c3"
 FIRST, SECOND, THIRD = "#a0b0c4", "#a0b0c5", "#a0b0c6"
 PAPER = "#a0b0c7"
-VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    FIRST: "var(--first)",
-    SECOND: "var(--second)",
-    THIRD: "var(--third)",
-    PAPER: "var(--card)",
-}
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second", THIRD: "third", PAPER: "card"}
 LATIN = 0x250  # the end of the letters that the pictures' font and the page's both have
 STYLE = {
     "svg.fonttype": "none",
@@ -135,7 +127,7 @@ def _page_style(text: str) -> str:
     text = re.sub(r"font: (?:[^;]*? )?([\d.]+px)[^;]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;]*;?", "", text)
     for sentinel, variable in VARIABLES.items():
-        text = text.replace(sentinel, variable)
+        text = text.replace(sentinel, f"var(--{variable})")
     return text.strip()
 
 

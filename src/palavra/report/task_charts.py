@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from palavra.report import formatting
-from palavra.report.charts import BESIDE, Floats, Series, along_training, lines, number_axis, percent_axis
+from palavra.report.charts import BESIDE, Floats, Series, along_training, cut_axis, lines, number_axis, percent_axis
 from palavra.report.formatting import percent
 from palavra.report.metrics import format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawable, picture
@@ -27,8 +26,13 @@ def task_scores(figure: Figure, scores: Mapping[str, Series]) -> str:
     axes = figure.subplots()
     lines(axes, {metric_name(key): series for key, series in scores.items()})
     values = np.concatenate([series.values for series in scores.values()])
-    _score_axis(axes, values, rates=all(map(is_rate, scores)))
-    axes.set_title("on the validation examples")
+    rates = all(map(is_rate, scores))
+    low, high = float(values.min()), float(values.max())
+    margin = max(0.08 * (high - low), 0.005 * max(abs(low), abs(high)), 1e-9)
+    bottom = max(low - margin, 0.0) if low >= 0 else low - margin
+    axes.set_ylim(bottom, min(high + margin, 1.0 + margin / 4) if rates and high <= 1 else high + margin)
+    number_axis(axes.yaxis, fraction=rates)
+    cut_axis(axes, "on the validation examples", fraction=rates)
     if len(scores) > 3:  # inside, so many names would lie over the curves
         figure.legend(loc="outside lower center", ncols=2, handlelength=2.2)
     else:
@@ -148,15 +152,6 @@ def scatter(figure: Figure, points: Floats, name: str) -> str:
         f"Predicted against true {name}: {len(points):,} points, true values from {points[:, 0].min():.4g} to "
         f"{points[:, 0].max():.4g}, mean difference {difference.mean():.3g}, mean size {np.abs(difference).mean():.3g}."
     )
-
-
-def _score_axis(axes: Axes, values: Floats, *, rates: bool) -> None:
-    """Give scores a vertical axis around the values; rates in percent and not beyond 100."""
-    low, high = float(values.min()), float(values.max())
-    margin = max(0.08 * (high - low), 0.005 * max(abs(low), abs(high)), 1e-9)
-    top = min(high + margin, 1.0 + margin / 4) if rates and high <= 1 else high + margin
-    number_axis(axes.yaxis, fraction=rates)
-    axes.set_ylim(low - margin, top)
 
 
 def _bars(figure: Figure, names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> None:

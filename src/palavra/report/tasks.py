@@ -14,23 +14,9 @@ from palavra.report.records import EvaluatedTask
 from palavra.report.task_charts import Counts
 from palavra.run_records import ScoreDetails, SplitScores
 
-KINDS = {
-    "classification": "classification",
-    "regression": "regression",
-    "token-classification": "token classification",
-    "question-answering": "question answering",
-    "multiple-choice": "multiple choice",
-}
 ORDER = ("test", "valid")  # details of the first that is there are open
-ERROR_COLUMNS = {
-    "text": "Text",
-    "word": "Word",
-    "label": "Gold label",
-    "predicted": "Predicted",
-    "decision": "Most confident mistake",
-    "probability": "Probability",
-    "where": "Where",
-}
+ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",
+                 "decision": "Most confident mistake", "probability": "Probability", "where": "Where"}  # fmt: skip
 LONG_LABELS = ("question-answering", "multiple-choice")
 READABLE_CLASSES = 25
 SHOWN_CONFUSIONS = 25
@@ -39,10 +25,15 @@ SHOWN_TARGETS = 20
 MOST_POINTS = 2000
 
 
+def kind_name(kind: str) -> str:
+    """Return the name of a kind of task as people write it."""
+    return kind.replace("-", " ")
+
+
 def task_section(task: EvaluatedTask, *, alone: bool) -> dict[str, Any]:
     """Return what the template shows of a task besides its records."""
     anchor = _anchor(f"task-{task.name}")
-    kind = KINDS.get(task.kind, task.kind)
+    kind = kind_name(task.kind)
     splits = {name: task.splits[name] for name in dict.fromkeys([*ORDER, *task.splits]) if name in task.splits}
     unnamed = alone and task.name == UNNAMED
     parts = [_part(task, name, _anchor(f"{anchor}-{name}")) for name in splits]
@@ -98,13 +89,10 @@ def _data(task: EvaluatedTask) -> list[tuple[str, str]]:
 def _label_pictures(task: EvaluatedTask, place: str) -> list[Picture]:
     unit = "words in training" if task.kind == "token-classification" else "training examples"
     shown = (("labels", task.data.labels, unit), ("spans", task.data.spans, "spans in training"))
+    ranked = [(name, sorted(counts.items(), key=lambda one: -one[1]), unit) for name, counts, unit in shown]
     return [
-        picture_at(
-            f"{place}-{name}",
-            name,
-            task_charts.label_counts(sorted(counts.items(), key=lambda one: -one[1]), unit),
-        )
-        for name, counts, unit in shown
+        picture_at(f"{place}-{name}", name, task_charts.label_counts(counts, unit))
+        for name, counts, unit in ranked
         if counts
     ]
 
@@ -131,11 +119,8 @@ def _part(task: EvaluatedTask, name: str, place: str) -> dict[str, Any]:
         if len(points) and np.abs(points).max() < 1e150:
             title = "" if target in ("label", "") else f"Predicted against true: {target}"
             pictures.append(picture_at(f"{place}-{index}", "scatter", task_charts.scatter(points, target), title))
-    return {
-        "split": name,
-        "figures": pictures,
-        "tables": [table for table in (*tables, _errors(task, details)) if table.rows],
-    }
+    tables = [table for table in (*tables, _errors(task, details)) if table.rows]
+    return {"split": name, "figures": pictures, "tables": tables}
 
 
 def _confused(names: list[str], counts: Counts) -> Table:
@@ -181,15 +166,11 @@ def _errors(task: EvaluatedTask, details: ScoreDetails) -> Table:
     columns = [key for key in ERROR_COLUMNS if key in present]
     kind = "Largest" if task.kind == "regression" else "Most confident" if "probability" in present else "Worst"
     wrapped = {"text", "where", *(("label", "predicted") if task.kind in LONG_LABELS else ())}
-    forms = {"probability": percent, "where": _file_and_line}
+    # Of where an example is from, without the folders.
+    forms = {"probability": percent, "where": lambda value: plain(value).rpartition("/")[2] or ABSENT}
     return Table(
         caption=f"{kind} errors",
         columns=[ERROR_COLUMNS[key] for key in columns],
         rows=[[forms.get(key, plain)(row.get(key)) for key in columns] for row in rows],
         wrapped=frozenset(index for index, key in enumerate(columns) if key in wrapped),
     )
-
-
-def _file_and_line(value: object) -> str:
-    """Return where an example is from, without the folders."""
-    return plain(value).rpartition("/")[2] or ABSENT

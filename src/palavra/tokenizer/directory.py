@@ -132,13 +132,9 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
 
 def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
-    further = {"cls": ["bos_token"], "sep": ["eos_token"]}
+    further = {"cls": "bos_token", "sep": "eos_token"}
     return {
-        role: [
-            *_contents(settings.get(f"{role}_token")),
-            *usual,
-            *(name for key in further.get(role, []) for name in _contents(settings.get(key))),
-        ]
+        role: [*_contents(settings.get(f"{role}_token")), *usual, *_contents(settings.get(further.get(role, "")))]
         for role, usual in _KNOWN_TOKENS.items()
     }
 

@@ -34,13 +34,9 @@ class Tokenizer:
     """
 
     def __init__(
-        self,
-        content: Mapping[str, Any],
-        role_names: Mapping[str, Sequence[str]],
-        *,
-        name: str = "this tokenizer",
+        self, content: Mapping[str, Any], role_names: Mapping[str, Sequence[str]], *, name: str = "this tokenizer",
         warnings: Sequence[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation.
 
         `role_names`: the names to look for; the first one in the vocabulary has the role.
@@ -179,15 +175,11 @@ class Tokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without special tokens; runs on all cores."""
         texts = _well_formed(texts)
-        ids: list[list[int]] = [
-            encoded.ids for encoded in self._texts.encode_batch_fast(texts, add_special_tokens=False)
-        ]
-        if self._spelled_specials is not None:
-            for index, text in enumerate(texts):
-                if self._spelled_specials.search(text):
-                    parts = [part for _, part in self._parts(text)]
-                    encoded = self._texts.encode_batch_fast(parts, add_special_tokens=False)
-                    ids[index] = [id for part in encoded for id in part.ids]
+        ids: list[list[int]] = [one.ids for one in self._texts.encode_batch_fast(texts, add_special_tokens=False)]
+        for index, text in enumerate(texts if self._spelled_specials is not None else ()):
+            if len(parts := self._parts(text)) > 1:
+                encoded = self._texts.encode_batch_fast([part for _, part in parts], add_special_tokens=False)
+                ids[index] = [id for part in encoded for id in part.ids]
         return ids
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
