@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from palavra.api.compare_pairs import compare_pairs
     from palavra.api.evaluate import evaluate
-    from palavra.api.finetune import finetune
+    from palavra.api.finetune import finetune, plan_finetune
     from palavra.api.learning_curve import learning_curve
     from palavra.api.options import options
     from palavra.api.prepare import prepare
@@ -42,6 +42,7 @@ _HOMES = {
     "load": "palavra.inference.loading",
     "options": "palavra.api.options",
     "plan": "palavra.api.pretrain",
+    "plan_finetune": "palavra.api.finetune",
     "prepare": "palavra.api.prepare",
     "pretrain": "palavra.api.pretrain",
     "sweep": "palavra.api.sweep",
@@ -60,6 +61,7 @@ __all__ = [
     "load",
     "options",
     "plan",
+    "plan_finetune",
     "prepare",
     "pretrain",
     "sweep",

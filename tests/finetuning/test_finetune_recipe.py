@@ -1,6 +1,7 @@
 """What a fine-tuning recipe takes from the model, the call and an older recipe."""
 
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from builders.finetuning import FAST, RATE, recipe, run, spec, weights
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+import palavra
 from palavra import config as configuration
+from palavra.cli import app
 from palavra.errors import PalavraError
 from palavra.finetuning.plan import optimizer_of, plan_finetuning
 from palavra.finetuning.splits import with_absolute_paths
@@ -44,6 +48,27 @@ def test_a_plan_resolves_a_recipe_as_a_run_does(pretrained: Path, reviews: Path,
     assert plan.examples == {"task": {"train": 64, "valid": 20, "test": 0}}
     assert plan.truncated["task"] > 0
     assert plan.reasons[-1].startswith("16 steps of 8 examples, adamw at ")
+
+
+def test_a_dry_run_prints_a_recipe_to_run_and_trains_nothing(pretrained: Path, reviews: Path) -> None:
+    train = spec(reviews).train
+    asked = [
+        "finetune",
+        "classification",
+        train,
+        "--model",
+        str(pretrained / "modernbert"),
+        "--steps",
+        "3",
+        "--dry-run",
+    ]
+    done = CliRunner().invoke(app, asked)
+    planned = palavra.plan_finetune("classification", train, model=pretrained / "modernbert", steps=3).recipe
+    assert configuration.from_mapping(FinetuneRecipe, tomllib.loads(done.stdout)) == planned
+    assert "# 3 steps of 32 examples" in done.stdout
+    assert "examples cut to the context" in done.stdout
+    refused = CliRunner().invoke(app, [*asked[:2], *asked[3:]])
+    assert "name a kind of task and a file of labelled examples" in str(refused.exception)
 
 
 def test_from_scratch_takes_sizes_but_no_weights(pretrained: Path, reviews: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
-from palavra.experiments.repeat import _fold, _folds
 from palavra.finetuning.splits import examples_hash, read_split
 from palavra.finetuning.stratification import fold_of, groups_of, hold_out
 from palavra.tasks.registry import KINDS
@@ -55,8 +54,7 @@ def test_data_that_nothing_can_be_held_out_of_asks_for_a_file(tmp_path: Path) ->
 
 def test_folds_hold_out_each_example_once(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     split = read_split(spec(reviews, valid=None), 0)
-    divided = _folds(split, 5, 0)
-    folds = [_fold(split, divided, number) for number in range(5)]
+    folds = split.in_folds(5, 0)
     held = [example.where for fold in folds for example in fold.valid]
     assert sorted(held) == sorted(example.where for example in [*split.train, *split.valid])
     for fold in folds:
@@ -71,18 +69,18 @@ def test_what_a_task_counts_is_of_the_examples_it_trains_on(tmp_path: Path) -> N
     classes = read_split(TaskSpec(kind="classification", train=source, valid_fraction=0.3), 0)
     targets = TaskSpec(kind="regression", train=source, valid_fraction=0.3, columns=Columns(label=("size",)))
     sizes = read_split(targets, 0)
-    for split in (classes, _fold(classes, _folds(classes, 3, 0), 0), _fold(classes, _folds(classes, 3, 0), 1)):
+    for split in (classes, classes.in_folds(3, 0)[0], classes.in_folds(3, 0)[1]):
         output: Any = split.task.output
         assert output.counts == tuple(sum(one.label == (label,) for one in split.train) for label in "ab")
         assert output.examples == len(split.train) < 60
     tagged = write(tmp_path / "t.conll", "".join(f"x {'B-X' if n % 5 else 'B-Y'}\ny O\n\n" for n in range(60)))
     words = read_split(TaskSpec(kind="token-classification", train=tagged, valid_fraction=0.3), 0)
-    for split in (words, _fold(words, _folds(words, 3, 0), 0)):
+    for split in (words, words.in_folds(3, 0)[0]):
         every = [label for one in split.train for label in one.labels]
         assert len(every) < 120
         output = split.task.output
         assert output.counts == tuple(every.count(label) for label in output.labels)
-    for split in (sizes, _fold(sizes, _folds(sizes, 3, 0), 2)):
+    for split in (sizes, sizes.in_folds(3, 0)[2]):
         values = [one.label[0] for one in split.train]
         output = split.task.output
         assert [*output.mean, *output.deviation] == pytest.approx([np.mean(values), np.std(values)])

@@ -24,7 +24,6 @@ from palavra.inference.scoring import Masking
 from palavra.model.transformer import matmul_flops
 from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.run import Finished
-from palavra.recipe import ModelRecipe, Recipe
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -80,8 +79,7 @@ def test_a_run_counts_the_products_of_a_sequence_as_the_model_does(family: str) 
     """The mean piece has 30 tokens; that a causal token sees half of it is the model's affair."""
     config = model_config(family)
     packer = SimpleNamespace(epoch_tokens=300, epoch_pieces=10)
-    recipe = Recipe(model=ModelRecipe(context=64))
-    job = SimpleNamespace(recipe=recipe, packer=packer, model=SimpleNamespace(config=config))
+    job = SimpleNamespace(row_width=64, packer=packer, model=SimpleNamespace(config=config))
     report = SimpleNamespace(tokens=60, labelled=20)
     assert PretrainingJob.flops(job, report) == matmul_flops(config, 60, 20, sequence=30)  # type: ignore[arg-type]
 

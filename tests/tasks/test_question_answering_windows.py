@@ -12,7 +12,7 @@ from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.question_answering.encoding import (
     LONGEST_QUESTION,
     EncodedQuestions,
-    encode_questions,
+    QuestionEncoder,
     taught_answer,
 )
 from palavra.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def labelled_slice(encoded: EncodedQuestions, question: Question, window: int = 
 )
 def test_windows_cover_every_token_of_the_context(words: list[int], asked: int, context: int, stride: int) -> None:
     questions = [ask("gato " * asked, " ".join([TEXTS[0]] * 4)[:size]) for size in words]
-    encoded = encode_questions(questions, WORDPIECE, context, True, stride)
+    encoded = QuestionEncoder(stride=stride).encode(questions, WORDPIECE, context, True)
     assert encoded.segment_ids is not None
     kept = min(len(WORDPIECE.encode("gato " * asked)), LONGEST_QUESTION, (context - 3) // 2)
     room = context - 3 - kept
@@ -81,7 +81,7 @@ def test_labels_are_the_fewest_tokens_around_the_answer(
     start = cut[0] + len(text) - len(text.lstrip())
     stop = start + len(text.strip())
     question = Question(id="", question="?", context=context, answers=(Answer(text, cut[0]),), where="")
-    encoded = encode_questions([question], tokenizer, 512, False, 8)
+    encoded = QuestionEncoder(stride=8).encode([question], tokenizer, 512, False)
     assert encoded.sequences == 1
     _, offsets = tokenizer.encode_with_offsets(context)
     standing = [at for at in range(start, stop) if any(a <= at < b for a, b in offsets)]
@@ -100,7 +100,7 @@ def test_all_bytes_of_the_outer_characters_belong_to_the_answer() -> None:
     tokenizer = TOKENIZERS["bpe"]
     for context in ("é日é", "日é日"):
         ids, offsets = tokenizer.encode_with_offsets(context)
-        encoded = encode_questions([ask("?", context, context[1])] * 2, tokenizer, 64, False, 8)
+        encoded = QuestionEncoder(stride=8).encode([ask("?", context, context[1])] * 2, tokenizer, 64, False)
         own = [number for number, (start, end) in enumerate(offsets) if start < 2 and end > 1]
         assert len(own) > 1 < len(ids)
         assert encoded.labels.tolist() == [[own[0] + 1, own[-1] + 1]] * 2

@@ -13,6 +13,7 @@ from palavra.data.memory import MemorySource
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import run_folds, run_seeds
 from palavra.experiments.runs import Repetition
+from palavra.finetuning.plan import FinetuningPlan, plan_finetuning
 from palavra.finetuning.run import resume_finetuning, run_finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
@@ -115,6 +116,14 @@ def finetune(
         if seeds > 1:
             return folder.result(FineTunedRuns, run_seeds(made, seeds, path, resume, log))
         return folder.result(FineTunedRun, run_finetuning(made, path, log))
+
+
+def plan_finetune(
+    kind: Kind, train: str | Path, *, recipe: str | Path | None = None, set: Sequence[str] = (),
+    **options: Unpack[FinetuneOptions],
+) -> FinetuningPlan:  # fmt: skip
+    """Return what `finetune` with the same arguments and files would do: a dry run."""
+    return plan_finetuning(build_finetune_recipe(kind, train, recipe=recipe, set=set, **options))
 
 
 def _check_repetition(seeds: int, folds: int | None, valid_fraction: bool) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from palavra.cli.app import app
-from palavra.cli.parameters import Json, Quiet, RecipeFile, Set, takes_options
-from palavra.cli.printing import print_json
+from palavra.cli.parameters import DryRun, Json, Quiet, RecipeFile, Set, takes_options
+from palavra.cli.printing import print_json, print_plan
 from palavra.errors import PalavraError
 from palavra.recipe.finetuning_options import Kind
 
@@ -32,12 +32,24 @@ def finetune(
     recipe: RecipeFile = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out, exactly.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a pretrained model on labelled examples: training, best weights, evaluation, report."""
     from palavra.api import finetune as api
 
+    if dry_run:
+        if kind is None or train is None:
+            raise PalavraError("name a kind of task and a file of labelled examples for --dry-run")
+        plan = api.plan_finetune(kind, train, recipe=recipe, set=tuple(set_ or ()), **options)
+        tasks = [
+            f"{name}: {', '.join(f'{count:,} {split}' for split, count in of.items() if count)}; "
+            f"{plan.truncated[name]:,} training examples cut to the context"
+            for name, of in plan.examples.items()
+        ]
+        print_plan(plan.recipe, [*plan.reasons, *tasks])
+        return
     if out is None:
         raise PalavraError("--out is missing: name the folder for the finished model")
     finished = api.finetune(

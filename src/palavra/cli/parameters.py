@@ -27,6 +27,7 @@ Set = Annotated[
 Task = Annotated[str | None, typer.Option(help="Which task of a model that has several.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and estimates only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, Palavra's or Hugging Face's.", show_default=False)]
 TextFile = Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")]

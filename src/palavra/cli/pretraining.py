@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from palavra.cli.app import app, tokenizer_app
-from palavra.cli.parameters import SOURCES_HELP, Json, Quiet, RecipeFile, Set, Sources, takes_options
-from palavra.cli.printing import print_json
+from palavra.cli.parameters import SOURCES_HELP, DryRun, Json, Quiet, RecipeFile, Set, Sources, takes_options
+from palavra.cli.printing import print_json, print_plan
 from palavra.errors import PalavraError
 
 
@@ -55,7 +55,7 @@ def pretrain(
     recipe: RecipeFile = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out, exactly.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and estimates only.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -85,16 +85,13 @@ def pretrain(
 
 
 def _print_plan(plan: Any) -> None:
-    from palavra.config import to_toml
-
-    typer.echo(to_toml(plan.recipe).rstrip())
-    typer.echo("")
-    for line in plan.reasons:
-        typer.echo(f"# {line}")
-    typer.echo(f"# parameters  {plan.parameters:,}")
-    typer.echo(f"# memory      about {plan.memory_bytes / 2**20:,.0f} MiB")
-    typer.echo(f"# steps       {plan.steps:,} ({plan.tokens:,} tokens)")
-    typer.echo(f"# time        about {plan.seconds / 60:.1f} minutes")
+    estimates = [
+        f"parameters  {plan.parameters:,}",
+        f"memory      about {plan.memory_bytes / 2**20:,.0f} MiB",
+        f"steps       {plan.steps:,} ({plan.tokens:,} tokens)",
+        f"time        about {plan.seconds / 60:.1f} minutes",
+    ]
+    print_plan(plan.recipe, [*plan.reasons, *estimates])
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """How commands print results."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -15,3 +16,13 @@ def one_line(text: str, most: int = 80) -> str:
 def print_json(values: Any) -> None:
     """Print a value as indented JSON."""
     typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def print_plan(recipe: Any, lines: Iterable[str]) -> None:
+    """Print a resolved recipe as TOML, and lines about it as comments below."""
+    from palavra.config import to_toml
+
+    typer.echo(to_toml(recipe).rstrip())
+    typer.echo("")
+    for line in lines:
+        typer.echo(f"# {line}")

@@ -11,7 +11,7 @@ from palavra.errors import PalavraError
 from palavra.experiments.runs import PlannedRun, evaluation_in, read_splits, repetition, run_all, take_model
 from palavra.finetuning.splits import Split
 from palavra.log import Log
-from palavra.recipe import FinetuneConfig, FinetuneRecipe
+from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
 from palavra.run_records import CurvePoint, CurveSeries, LearningCurve
 from palavra.training.run_directory import RunDirectory
@@ -55,7 +55,8 @@ def run_learning_curve(
     if any(size < 1 for size in sizes):
         raise PalavraError(f"a learning curve on {min(sizes)} examples: sizes must be at least 1")
     every = len(split.train)
-    sizes = sorted({min(size, every) for size in sizes or (*_powers_of_ten(every), every)})
+    powers_of_ten = (10**power for power in range(2, len(str(every))) if 10**power < every)
+    sizes = sorted({min(size, every) for size in sizes or (*powers_of_ten, every)})
     order = np.random.default_rng([recipe.train.seed, 12]).permutation(every)
     parts = [split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()]) for size in sizes]
     planned = [_planned(recipe, part, name) for part in parts for name in SERIES]
@@ -77,21 +78,13 @@ def run_learning_curve(
         return LearningCurveRuns(directory=out, best=best, report=write_report(out), curve=curve)
 
 
-def _powers_of_ten(every: int) -> list[int]:
-    """Return 100, 1,000, ... below `every`."""
-    return [10**power for power in range(2, len(str(every))) if 10**power < every]
-
-
 def _planned(recipe: FinetuneRecipe, part: Split, name: str) -> PlannedRun:
-    sized = replace(recipe, from_scratch=name == SERIES[1], train=_long_enough(recipe, len(part.train)))
-    return PlannedRun(name=f"{name.replace(' ', '-')}-{len(part.train)}", recipe=sized, splits=[part])
-
-
-def _long_enough(recipe: FinetuneRecipe, examples: int) -> FinetuneConfig:
-    """Return the recipe's epochs, or as many more as make the fewest steps; five validations."""
-    steps_an_epoch = max(1, -(-examples // recipe.train.batch_size))
+    """Return the run on a part: the recipe's epochs, or as many more as make the fewest steps; five validations."""
+    steps_an_epoch = max(1, -(-len(part.train) // recipe.train.batch_size))
     epochs = max(recipe.train.epochs, FEWEST_STEPS / steps_an_epoch)
-    return replace(recipe.train, epochs=epochs, eval_every=max(1, round(epochs * steps_an_epoch / 5)))
+    train = replace(recipe.train, epochs=epochs, eval_every=max(1, round(epochs * steps_an_epoch / 5)))
+    sized = replace(recipe, from_scratch=name == SERIES[1], train=train)
+    return PlannedRun(name=f"{name.replace(' ', '-')}-{len(part.train)}", recipe=sized, splits=[part])
 
 
 def _point(part: Split, folder: Path) -> CurvePoint:

@@ -20,8 +20,6 @@ from palavra.experiments.runs import (
     values_of,
 )
 from palavra.finetuning.job import selection_score
-from palavra.finetuning.splits import Split
-from palavra.finetuning.stratification import Int64Array, fold_of
 from palavra.log import Log
 from palavra.metrics.bootstrap import mean_interval
 from palavra.metrics.names import range_of
@@ -65,26 +63,11 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
     splits = read_splits(recipe)
     if any(split.task.spec.valid for split in splits):
         raise PalavraError("--folds makes its own validation examples: leave --valid out, or use --seeds")
-    divided = [_folds(split, folds, recipe.train.seed) for split in splits]
+    divided = [split.in_folds(folds, recipe.train.seed) for split in splits]
     planned = [
-        PlannedRun(
-            name=f"fold-{number}",
-            recipe=recipe,
-            splits=[_fold(split, of, number) for split, of in zip(splits, divided, strict=True)],
-        )
-        for number in range(folds)
+        PlannedRun(name=f"fold-{fold}", recipe=recipe, splits=[of[fold] for of in divided]) for fold in range(folds)
     ]
     return _repeat(repetition("fold", recipe, splits, folds), planned, out, resume, log)
-
-
-def _folds(split: Split, folds: int, seed: int) -> Int64Array:
-    """Return the fold of each example, those that would have been held out among them."""
-    return fold_of(split.task.reader, [*split.train, *split.valid], folds, seed)
-
-
-def _fold(split: Split, folds: Int64Array, number: int) -> Split:
-    """Return the split whose validation examples are the `number`-th of the `folds`."""
-    return replace(split, train=[*split.train, *split.valid]).holding_out(folds == number)
 
 
 def _repeat(what: Repetition, planned: Sequence[PlannedRun], out: Path, resume: bool, log: Log) -> RepeatedRuns:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -21,6 +21,7 @@ from palavra.run_records import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.saved_model import is_task_directory
+from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
 from palavra.training.config import OptimizerName
 from palavra.typed_json import read_json
@@ -30,21 +31,13 @@ WORTH_COMPILING_TOKENS = 6e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedSplit:
-    """The training and validation examples of a task as token ids."""
-
-    train: EncodedExamples
-    valid: EncodedExamples
-
-
-@dataclass(frozen=True, kw_only=True)
 class ResolvedFinetuning:
-    """A recipe with every open value filled in, the `compute` it runs with, the `encoded` examples of each task that
-    its steps were counted on, and the `reasons` of the decisions, a line each."""
+    """A recipe with every open value filled in, the `compute` it runs with, the `encoded` training and
+    validation examples of each task ("train", "valid"), and the `reasons` of the decisions, a line each."""
 
     recipe: FinetuneRecipe
     compute: Compute
-    encoded: Mapping[str, EncodedSplit]
+    encoded: Mapping[str, Mapping[str, EncodedExamples]]
     reasons: tuple[str, ...]
 
 
@@ -58,8 +51,13 @@ def resolve_finetuning(
     optimizer, train = recipe.optimizer, recipe.train
     if train.threads is not None:
         torch.set_num_threads(train.threads)
-    encoded = {split.task.spec.name: encode_split(split, tokenizer, config) for split in splits}
-    read = {name: one.train for name, one in encoded.items()}
+    encoded = {
+        split.task.spec.name: {
+            kind: encode(split.task, getattr(split, kind), tokenizer, config, kind) for kind in ("train", "valid")
+        }
+        for split in splits
+    }
+    read = {name: of["train"] for name, of in encoded.items()}
     tokens = sum(int(one.lengths.sum()) for one in read.values()) * train.epochs
     compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
     compute = for_dropout(compute, config.attention_dropout)
@@ -75,14 +73,13 @@ def resolve_finetuning(
     )
 
 
-def encode_split(split: Split, tokenizer: Tokenizer, config: ModelConfig) -> EncodedSplit:
-    """Encode training and validation examples; where long texts are read in windows, the latter as for predictions."""
-    task = split.task
-    context, segments, windowed = context_of(config, task), config.segments > 1, task.spec.overflow == "window"
-    return EncodedSplit(
-        train=task.encoder.encode(split.train, tokenizer, context, segments),
-        valid=task.encoder.encode(split.valid, tokenizer, context, segments, windowed=windowed),
-    )
+def encode(
+    task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig, kind: str
+) -> EncodedExamples:
+    """Encode the examples of a split; long texts that are read in windows, other than in training, as for
+    predictions."""
+    windowed = kind != "train" and task.spec.overflow == "window"
+    return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, windowed=windowed)
 
 
 def batch_sampler(recipe: FinetuneRecipe, encoded: Mapping[str, EncodedExamples]) -> BatchSampler:
@@ -122,7 +119,7 @@ def plan_finetuning(recipe: FinetuneRecipe) -> FinetuningPlan:
         recipe=resolved.recipe,
         steps=resolved.recipe.train.steps,
         examples={split.task.spec.name: {kind: len(getattr(split, kind)) for kind in SPLITS} for split in splits},
-        truncated={name: one.train.truncated for name, one in resolved.encoded.items()},
+        truncated={name: of["train"].truncated for name, of in resolved.encoded.items()},
         reasons=resolved.reasons,
     )
 

@@ -13,7 +13,7 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
-from palavra.finetuning.plan import ResolvedFinetuning, optimizer_of, resolve_finetuning
+from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
@@ -42,7 +42,7 @@ from palavra.training.checkpoint import newest_whole
 from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
-from palavra.training.trainer import Outcome, Trainer
+from palavra.training.trainer import Trainer
 
 # Vectors of a frozen body are kept for reuse up to so many bytes.
 LARGEST_VECTORS = 2**31
@@ -156,15 +156,15 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
     if not recipe.from_scratch:
         load_pretrained(model, Path(recipe.model))
     model.to(compute.device)
-    read = [encoded.train.input_ids for encoded in resolved.encoded.values()]
+    read = [encoded["train"].input_ids for encoded in resolved.encoded.values()]
     prepare_model(model, recipe.strategy, np.concatenate(read))
     compile_layers(model.transformer.layers, compute)
     train, valid = {}, {}
     for split in splits:
         name, encoded = split.task.spec.name, resolved.encoded[split.task.spec.name]
-        train[name] = _labelled(model, name, split.train, encoded.train, compute)
+        train[name] = _labelled(model, name, split.train, encoded["train"], compute)
         if split.valid:
-            valid[name] = _labelled(model, name, split.valid, encoded.valid, compute)
+            valid[name] = _labelled(model, name, split.valid, encoded["valid"], compute)
     return FinetuningJob(recipe=recipe, model=model, tasks=tasks, train=train, valid=valid, compute=compute)
 
 
@@ -179,14 +179,13 @@ def _labelled(
     return Labelled(examples=examples, encoded=encoded, vectors=body_vectors(model, name, encoded, compute))
 
 
-def _warn_of_cuts(
-    encoded: EncodedExamples, name: str, kind: str, context: int, log: Log, *, windowed: bool = False
-) -> None:
-    """Warn of examples of the task `name` that lost text; where texts become windows, only pairs do."""
+def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
+    """Warn of examples that lost text; where texts become windows, only pairs do."""
+    windowed = kind != "training" and task.spec.overflow == "window"
     how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
     if encoded.truncated:
         log.warn(
-            f"{name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
+            f"{task.spec.name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
             f"{encoded.truncated:,}"
         )
 
@@ -206,10 +205,7 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):
             if name in labelled:
-                windowed = kind == "validation" and task.spec.overflow == "window"
-                _warn_of_cuts(
-                    labelled[name].encoded, name, kind, context_of(job.model.config, task), log, windowed=windowed
-                )
+                _warn_of_cuts(task, kind, labelled[name].encoded, context_of(job.model.config, task), log)
         head = describe_head(job.model, name)
         log.line(f"{name}: head of {head['parameters']:,} parameters, {head['output_parameters']:,} in its last layer")
     trained, every = trained_parameters(job.model), parameters(job.model)
@@ -224,18 +220,10 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
 
 
 def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
-    began = time.perf_counter()
+    """Train, save the best weights as a model directory, evaluate them, and write the report."""
+    run, log, began = training.run, training.log, time.perf_counter()
     outcome = training.train()
-    took = time.perf_counter() - began
-    training.log.line(f"trained in {took:.0f} s")
-    return _finish(training, job, splits, tokenizer, outcome)
-
-
-def _finish(
-    training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer, outcome: Outcome
-) -> FineTuned:
-    """Take the best weights, save them as a model directory, evaluate, write the report."""
-    run, log, state = training.run, training.log, outcome.state
+    log.line(f"trained in {time.perf_counter() - began:.0f} s")
     training.keep_best()
     finish_model(job.model)
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
@@ -256,6 +244,7 @@ def _finish(
                 log.warn(f"{name}, {kind}: {warning}")
     for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
+    state = outcome.state
     rate = state.documents / max(state.seconds, 1e-9)
     training_summary = replace(outcome.summary, examples_per_second=rate)
     run.write_json("run.json", replace(run.read_json(FinetuningRun, "run.json"), training=training_summary))
@@ -289,9 +278,7 @@ def save_finished(
 
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """The scores on the test examples."""
-    name, task = split.task.spec.name, job.tasks[split.task.spec.name]
-    windowed = task.spec.overflow == "window"
-    context, segments = context_of(job.model.config, task), job.model.config.segments > 1
-    encoded = task.encoder.encode(split.test, tokenizer, context, segments, windowed=windowed)
-    _warn_of_cuts(encoded, name, "test", context, log, windowed=windowed)
-    return job.score(name, Labelled(examples=split.test, encoded=encoded))
+    task, config = job.tasks[split.task.spec.name], job.model.config
+    encoded = encode(task, split.test, tokenizer, config, "test")
+    _warn_of_cuts(task, "test", encoded, context_of(config, task), log)
+    return job.score(task.spec.name, Labelled(examples=split.test, encoded=encoded))

@@ -24,7 +24,7 @@ from palavra.tasks.labels import alike_labels
 from palavra.tasks.saved_model import describe_head, is_task_directory, parameters
 from palavra.tasks.task import AnyTask
 from palavra.training.config import OptimizerName
-from palavra.training.environment import environment
+from palavra.training.environment import environment, shape_of
 from palavra.typed_json import from_json
 
 SHOWN_LABELS = 12
@@ -63,7 +63,6 @@ def drops_a_head(recipe: FinetuneRecipe) -> bool:
 
 def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: OptimizerName | None) -> FinetuningRun:
     """Return the content of `run.json` before training."""
-    config = job.model.config
     return FinetuningRun(
         run="fine-tuning",
         environment=environment(job.compute, 0.0),
@@ -71,12 +70,7 @@ def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: Optim
             pretrained=job.recipe.model,
             pretrained_with=pretrained_with,
             former_head="dropped" if drops_a_head(job.recipe) else None,
-            family=config.family,
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            context=config.context,
-            vocab_size=config.vocab_size,
+            **shape_of(job.model.config),
             parameters=parameters(job.model),
         ),
         tasks=tuple(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from palavra.data.hub import PREFIX
 from palavra.errors import PalavraError
-from palavra.finetuning.stratification import hold_out
+from palavra.finetuning.stratification import fold_of, hold_out
 from palavra.recipe import FinetuneRecipe
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import TaskSpec
@@ -43,11 +44,16 @@ class Split:
         train, valid = _divided(self.train, held)
         return replace(self.trained_on(train), valid=valid)
 
+    def in_folds(self, folds: int, seed: int) -> list["Split"]:
+        """For each fold of all examples, those held out before among them, the split that validates with it."""
+        whole = replace(self, train=[*self.train, *self.valid])
+        numbers = fold_of(self.task.reader, whole.train, folds, seed)
+        return [whole.holding_out(numbers == fold) for fold in range(folds)]
+
 
 def _divided(examples: Sequence[Any], held: BoolArray) -> tuple[list[Any], list[Any]]:
     """The examples that are not `held` (E,) out, and those that are."""
-    kept = [example for example, out in zip(examples, held, strict=True) if not out]
-    return kept, [example for example, out in zip(examples, held, strict=True) if out]
+    return list(compress(examples, ~held)), list(compress(examples, held))
 
 
 def read_split(spec: TaskSpec, seed: int) -> Split:

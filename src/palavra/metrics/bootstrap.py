@@ -48,18 +48,15 @@ def bootstrap_intervals(
     statistics: Sequence[Statistic], examples: int, *, groups: IntArray | None = None, level: float = 0.95,
     samples: int = 1000, seed: int = 0,
 ) -> dict[str, Interval]:  # fmt: skip
-    """The percentile bootstrap of scores (Efron 1979): what each might have been on another test of the same size.
+    """Return the percentile bootstrap intervals of scores (Efron 1979): their range on other tests of the same size.
 
-    Examples of one group depend on each other and are drawn together: `groups` (E,) numbers, from 0 on, the one that
-    each is of. An interval covers the choice of the test's examples, not of the training's seed, and is too narrow
-    below some 30 of them, or of their groups. There is none for a score that is the same on all resamples (everything
-    right says nothing of how wrong another test might be), nor for one that is undefined on more than half of them
-    (the AUROC of one class alone); on fewer, these are left out and not counted in `Interval.samples`. Of a statistic
-    that costs more than `MOST_WORK` fewer resamples are looked at, and none where they would be fewer than
-    `FEWEST_SAMPLES`. The same seed gives the same resamples, so scores of two models can be compared on them.
-
-    Raises:
-        ValueError: no examples, no samples, or a level outside (0, 1).
+    `groups` (E,) numbers from 0 the group of each example; a group's examples depend on each other and are drawn
+    together. An interval covers the choice of the test's examples, not of the training's seed, and is too narrow below
+    some 30 examples or groups. A score that is the same on all resamples, or undefined on more than half of them (the
+    AUROC of one class alone), has none; fewer undefined ones are not counted in `Interval.samples`. A statistic that
+    costs more than `MOST_WORK` gets fewer resamples, or none below `FEWEST_SAMPLES`. The same seed gives the same
+    resamples, which makes two models comparable. Raises ValueError without examples or samples, and for a level outside
+    (0, 1).
     """
     _check(examples, level, samples)
     affordable = [MOST_WORK // max(1, one.cost) for one in statistics]
@@ -87,15 +84,11 @@ def _counts(chunk: IntArray, examples: int) -> Doubles:
 def mean_interval(
     values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), level: float = 0.95
 ) -> Mean:
-    """Mean, standard deviation, and Student's t interval of the mean of scores over seeds or folds.
+    """Return mean, standard deviation, and Student's t interval of the mean of scores over seeds or folds.
 
-    The interval takes the scores to be independent and about normal. Folds share training examples, so theirs is
-    too narrow (Nadeau and Bengio 2003); and it says nothing about the choice of the test's examples. It ends at the
-    `bounds` of what a score can be. There is none where all scores are the same: a handful of equal ones does not say
-    how far others may be.
-
-    Raises:
-        ValueError: no values, or a level outside (0, 1).
+    The interval assumes independent, roughly normal scores and says nothing about the choice of the test's examples.
+    Folds share training examples, so theirs is too narrow (Nadeau and Bengio 2003). It is cut at the `bounds` of the
+    score; equal scores have none. Raises ValueError without values and for a level outside (0, 1).
     """
     count = len(values)
     _check(count, level, 1)

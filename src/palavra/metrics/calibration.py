@@ -23,13 +23,11 @@ FEWEST_IN_HALF = 5
 
 
 def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:
-    """Mean confidence and accuracy in bins of equal width, for a reliability diagram.
+    """Return mean confidence and accuracy in bins of equal width, for a reliability diagram.
 
-    confidence (E,) in [0, 1], the probability of the predicted class; correct (E,) bool, whether it was right.
-    Bins are open below and closed above as in the paper, except that the first holds 0.
-
-    Raises:
-        ValueError: shapes that differ, no predictions, or a confidence outside [0, 1].
+    confidence (E,) in [0, 1], the probability of the predicted class; correct (E,) bool, whether it was right. Bins are
+    open below and closed above as in the paper, except that the first holds 0. Raises ValueError for shapes that
+    differ, no predictions, and a confidence outside [0, 1].
     """
     believed, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if believed.shape != right.shape or believed.ndim != 1 or len(believed) == 0 or bins < 1:
@@ -54,11 +52,10 @@ def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 1
 
 
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
-    """How far confidence and accuracy are apart, on average over predictions, between 0 and 1 (equation 3).
+    """Return the mean distance of confidence and accuracy over predictions, between 0 and 1 (equation 3).
 
-    It falls to 0 for a model that always answers the most frequent class with its frequency, so it says nothing
-    about how good the model is; and it depends on the bins, and on chance where they hold few predictions.
-    Arguments and errors as in `reliability`.
+    It says nothing about how good a model is: the most frequent class with its frequency as confidence gets 0. It
+    depends on the bins, and on chance where they hold few predictions. Arguments and errors as in `reliability`.
     """
     found = reliability(confidence, correct, bins)
     total = sum(one.count for one in found)
@@ -76,28 +73,20 @@ def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], tem
 
 
 def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
-    """The temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
+    """Return the temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
 
-    logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so that
-    in log T, where it is searched for, there is one minimum. T lies between 0.01 and 100 and never has a greater
-    negative log-likelihood on these examples than 1, which is returned where nothing is better.
-
-    Raises:
-        ValueError: no examples, or logits that are not finite.
+    logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so the search
+    in log T, between 0.01 and 100, has one minimum; T is 1 where nothing is better. Raises ValueError without examples,
+    or with logits that are not finite.
     """
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
-
     return best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
 
 
 def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
-    """As `fit_temperature`, for label sets: logits (E, K), labels (E, K) bool, each decision a probability
-    sigmoid(logit / T) by itself.
-
-    Raises:
-        ValueError: no examples, shapes that differ, or logits that are not finite.
-    """
+    """Do the same as `fit_temperature` for label sets: logits (E, K), labels (E, K) bool, and sigmoid(logit / T) the
+    probability of each decision. Raises ValueError for shapes that differ, too."""
     if len(labels) == 0 or logits.shape != labels.shape or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
     # -log sigmoid(z) where the label is there, -log sigmoid(-z) where it is not.
@@ -117,9 +106,8 @@ def best_temperature(of: Callable[[float], float]) -> float:
 
 
 def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which examples (E,) are in the second of two halves, for cross-fitting: what is fitted on each is scored on the
-    other. The halves differ by one example at most, in all and of each stratum; chance that is always the same decides
-    which."""
+    """Return which examples (E,) are in the second of two halves, for cross-fitting. The halves differ by one example
+    at most, in all and of each stratum; the same seed always draws them."""
     _, numbers = np.unique(np.array(strata, dtype=object).astype(str), return_inverse=True)
     order = np.lexsort((np.random.default_rng(0).permutation(len(strata)), numbers))
     second = np.zeros(len(strata), dtype=bool)

@@ -23,8 +23,7 @@ KEPT_ORDERS = 2**20
 def class_rows(
     names: Sequence[str], correct: Integers, found: Integers, support: Integers, aurocs: Doubles | None = None
 ) -> tuple[ClassScores, ...]:
-    """A row for each class from the numbers of examples (K,) that rightly were found to have it, that were found to
-    have it, and that have it."""
+    """Return a row for each class from the numbers of examples (K,) rightly found in it, found in it, and of it."""
     both, chosen, gold = (counts.astype(np.float64) for counts in (correct, found, support))
     areas = [None] * len(names) if aurocs is None else [None if np.isnan(a) else float(a) for a in aurocs]
     columns = ratio(both, chosen, 0.0), ratio(both, gold, 0.0), ratio(2 * both, chosen + gold, 0.0)

@@ -60,8 +60,7 @@ def _variance(square: Doubles, mean: Doubles) -> Doubles:
 
 
 class Spearman:
-    """Spearman's rank correlation, the mean over targets of values (E, T); ranks are those of the resample, equal
-    values sharing theirs."""
+    """Spearman's rank correlation, mean over targets of values (E, T), by ranks in the resample; ties share one."""
 
     def __init__(self, targets: Doubles, values: Doubles):
         self.orders = [(Order.of(t), Order.of(v)) for t, v in zip(targets.T, values.T, strict=True)]

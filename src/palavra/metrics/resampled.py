@@ -1,7 +1,5 @@
-"""Scores as functions of how often each example was drawn: each is written once, and needs no loop over examples.
-
-The score of a test is its statistic with all counts 1 (`point`); its interval is the statistic of many resamples
-(`bootstrap`).
+"""Scores as functions of how often each example was drawn, without loops over examples. The score of a test is its
+statistic with all counts 1 (`point`); its interval comes from the statistic of many resamples (`bootstrap`).
 
 Legend: E examples, B resamples, S sums, K classes, T targets. `counts` (B, E) float64 says how often each resample
 holds each example; a statistic gives scores by name, (B,) float64 each, NaN where one is not defined.
@@ -78,8 +76,7 @@ def means(values: Mapping[str, npt.ArrayLike], of: npt.ArrayLike = 1.0) -> OfSum
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Values (E,) in ascending order: `order` (E,), and where each of their G different values begins in it, `starts`
-    (G,)."""
+    """The ascending `order` (E,) of values (E,), and where each of the G different values begins, `starts` (G,)."""
 
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]

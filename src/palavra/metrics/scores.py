@@ -18,10 +18,9 @@ from palavra.run_records import Interval
 class Scores:
     """How good predictions are.
 
-    `values`: plain numbers by name (see `names.METRICS`), without those that are not defined, such as the correlation
-    of constant predictions; `main`: the name of the one that decides; `details`: tables for the report, as JSON;
-    `statistics`: what the intervals are made of; `groups` (E,): numbers of the groups of examples that depend on each
-    other, where there are such.
+    `values`: scores by name (see `names.METRICS`), without undefined ones such as the correlation of constant
+    predictions; `main`: the selection metric; `details`: tables for the report, as JSON; `statistics`: what the
+    intervals are made of; `groups` (E,): the numbers of the groups of examples that depend on each other, if any.
     """
 
     main: str
@@ -57,7 +56,6 @@ class Scores:
 
     @cached_property
     def intervals(self) -> Mapping[str, Interval]:
-        """The bootstrap intervals of the values, as far as they have one; none for a single example or group. Takes
-        seconds where examples are many."""
+        """The bootstrap intervals of the values that have one. Takes seconds where examples are many."""
         found = bootstrap_intervals(self.statistics, self.examples, groups=self.groups)
         return {name: found[name] for name in self.values if name in found}

@@ -43,8 +43,7 @@ def span_statistics(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Spa
 
 
 def span_tables(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Span]]) -> dict[str, Any]:
-    """Tables of spans, as JSON: `per_class`, the labels that occur or were found, and the numbers of `gold`, `found`
-    and `correct` spans."""
+    """Return `per_class` of labels that occur or were found, and the totals `gold`, `found` and `correct`."""
     both = [set(one) & set(other) for one, other in zip(gold, found, strict=True)]
     correct, given, support = (Counter(span.label for of in spans for span in set(of)) for spans in (both, found, gold))
     names = sorted(support | given)

@@ -1,9 +1,8 @@
 """Scores of answers to questions, by the published rules of SQuAD 1.1 and 2.0.
 
-Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are rates between 0 and 1; the
-published tables give them times 100. Both compare letters, not meanings: a right answer in other words scores 0, and a
-long answer around the right one still gets a part of the F1. Scores of 2.0 as a whole flatter a model that never
-answers: it is right for every question without an answer.
+Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are rates between 0 and 1; published
+tables give them times 100. They compare letters, not meanings. The total of 2.0 flatters a model that never answers:
+it is right for every question without an answer.
 """
 
 import math
@@ -29,10 +28,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """Giving no answer where the no-answer score is above `value` makes `score` the best there is.
-
-    It was chosen with the right answers at hand, so the score is an upper bound, not what to expect elsewhere:
-    choose it on validation data and use it, through `Grades.with_abstentions`, on the test.
+    """The no-answer score `value` above which giving no answer makes `score` the best there is: an upper bound, for it
+    is chosen with the gold answers. Choose it on validation data and use it, with `Grades.with_abstentions`, on others.
     """
 
     value: float
@@ -45,10 +42,10 @@ def _article_pattern(articles: frozenset[str]) -> re.Pattern[str]:
 
 
 def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> str:
-    """Lower case, without ASCII punctuation, without articles, words apart by one space; in this order.
+    """Return the text in lower case, without ASCII punctuation and articles, words apart by one space; in this order.
 
-    Published scores remove English articles in every language, which is wrong for most: Portuguese loses its
-    preposition and article `a`, and keeps `o`. Give `PORTUGUESE_ARTICLES`, or none, and say so with the numbers.
+    Published scores remove English articles in every language: Portuguese loses its preposition and article `a`, and
+    keeps `o`. Give `PORTUGUESE_ARTICLES`, or none, and say so with the numbers.
     """
     text = text.lower().translate(WITHOUT_PUNCTUATION)
     if articles:
@@ -57,10 +54,8 @@ def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> 
 
 
 def _overlap(prediction: list[str], gold: list[str]) -> float:
-    """F1: the harmonic mean of precision and recall of the prediction's words, as bags.
-
-    Where one of the two has no words, 1 if both have none, else 0, as in 2.0. (1.1 gives 0 for both.)
-    """
+    """Return F1 of the prediction's words, as bags; without words in one of the two, 1 if both have none, else 0, as in
+    2.0 (1.1 gives 0 for both)."""
     if not prediction or not gold:
         return float(prediction == gold)
     shared = sum((Counter(prediction) & Counter(gold)).values())
@@ -95,11 +90,8 @@ class Grades:
 def grade(
     predictions: Sequence[str], gold: Sequence[tuple[str, ...]], articles: frozenset[str] = ENGLISH_ARTICLES
 ) -> Grades:
-    """Exact match and F1 of each answer; the best of several gold answers counts.
-
-    A question without gold answers has none in the text, and the right prediction is "". Gold answers of nothing
-    but articles and punctuation are left out, as published.
-    """
+    """Return exact match and F1 of each answer; the best of several gold answers counts. Without gold answers the right
+    prediction is "". Gold answers of nothing but articles and punctuation are left out, as published."""
     exact, overlap, no_answer_score = np.zeros((3, len(gold)))
     for row, (given, answers) in enumerate(zip(predictions, gold, strict=True)):
         normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
@@ -114,15 +106,11 @@ def grade(
 
 
 def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> Threshold:
-    """The threshold on no-answer scores `no_answer_margin` (E,) above which no answer is given, and the mean score
-    with it.
+    """Return the best threshold on no-answer scores `no_answer_margin` (E,) and the mean score with it.
 
-    scores (E,) of the predictions as they are; answered (E,) whether the text has an answer. The published search
-    walks up the sorted no-answer scores and may stop between equal ones, where no threshold can cut; here it does
-    not. It starts from no answer at all, whose threshold is 0 as published where that is below all scores.
-
-    Raises:
-        PalavraError: a no-answer score is not a number.
+    scores (E,) of the predictions; answered (E,): whether the text has an answer. The published search may stop between
+    equal no-answer scores, where no threshold can cut; this one does not. It starts from no answer at all, whose
+    threshold is 0 as published if that is below all scores. Raises PalavraError for a score that is not a number.
     """
     if np.isnan(no_answer_margin).any():
         raise PalavraError("a no-answer score is not a number: the model has diverged; train with a lower rate")

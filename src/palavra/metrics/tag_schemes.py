@@ -65,14 +65,11 @@ def _roles(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
 
 
 def decode_tags(tags: Sequence[str], scheme: Scheme) -> list[Span]:
-    """The spans that the tags of one sentence spell, in order, read as leniently as conlleval reads them.
+    """Return the spans that the tags of one sentence spell, in order, as leniently as conlleval.
 
-    One rule reads all schemes: a span begins at B- and S-, and at any I- or E- that does not continue a span of
-    the same label; it ends where the next begins, after E- and S-, and before O. The scheme says which prefixes
-    there are. A bare `B` has the empty label.
-
-    Raises:
-        PalavraError: a tag that is not of the scheme.
+    One rule reads all schemes: a span begins at B- and S-, and at any I- or E- that does not continue a span of the
+    same label; it ends where the next begins, after E- and S-, and before O. A bare `B` has the empty label. Raises
+    PalavraError for a tag that is not of the scheme.
     """
     spans = []
     begin: int | None = None
@@ -89,11 +86,8 @@ def decode_tags(tags: Sequence[str], scheme: Scheme) -> list[Span]:
 
 
 def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]:
-    """The tags of a sentence of `length` words; `decode_tags` gives the spans back, in order.
-
-    Raises:
-        PalavraError: a span outside the sentence or without words, or two that overlap: tags cannot spell them.
-    """
+    """Return the tags of a sentence of `length` words; `decode_tags` gives the spans back, in order. Raises
+    PalavraError for a span outside the sentence or without words, and two that overlap: tags cannot spell them."""
     if scheme == "plain":
         raise ValueError("plain labels spell no spans")
     ordered = sorted(spans)
@@ -121,13 +115,9 @@ def _roles_of_span(length: int, scheme: Scheme, touches: bool) -> str:
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
-    """The scheme of the tags of all sentences: bio, bioes, or plain, labels of single words such as parts of speech.
-
-    IOB1 is reported as bio: `decode_tags` reads both by one rule, and bio is what to train with.
-
-    Raises:
-        PalavraError: the tags are those of BILOU.
-    """
+    """Return the scheme of the tags of all sentences: bio, bioes, or plain, labels of single words such as parts of
+    speech. IOB1 is reported as bio: `decode_tags` reads both by one rule, and bio is what to train with. Raises
+    PalavraError for tags of BILOU."""
     tags = {tag for sentence in sentences for tag in sentence}
     roles = {parse_tag(tag)[0] for tag in tags}
     labelled_outside = any(tag.startswith("O-") for tag in tags)
@@ -141,13 +131,8 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
 
 
 def transitions(names: Sequence[str], scheme: Scheme) -> Transitions:
-    """What the scheme allows among the tags `names` (K,); everything in plain.
-
-    A bioes span ends in E- or S-; I- of bio follows B- or I- of its label; B- of iob1 too, for it only parts two.
-
-    Raises:
-        PalavraError: a tag that is not of the scheme.
-    """
+    """Return what the scheme allows among the tags `names` (K,); everything in plain. A bioes span ends in E- or S-; I-
+    of bio, and B- of iob1, follow B- or I- of their label. Raises PalavraError for a tag that is not of the scheme."""
     if scheme == "plain":
         every = np.ones(len(names), dtype=bool)
         return Transitions(np.ones((len(names), len(names)), dtype=bool), every, every.copy())
@@ -167,15 +152,12 @@ def viterbi(
     log_probabilities: npt.NDArray[np.floating], lengths: npt.NDArray[np.integer], allowed: BoolArray, start: BoolArray,
     end: BoolArray,
 ) -> IntArray:  # fmt: skip
-    """The most probable tags (N,) int64 of each sentence among those that `transitions` allows
-    (Viterbi 1967, with log-probabilities of tags and none of transitions).
+    """Return the most probable tags (N,) int64 of each sentence among those that `transitions` allows (Viterbi 1967,
+    with log-probabilities of tags and none of transitions).
 
-    log_probabilities (N, K), the sentences end to end; `lengths` (S,) of the sentences, in words. Where the most
-    probable tag of every word is allowed, that is the answer, and no search is made.
-
-    Raises:
-        PalavraError: a log-probability is not a number.
-        ValueError: shapes that do not fit, or a sentence that no allowed tags can fill.
+    log_probabilities (N, K), the sentences end to end; `lengths` (S,) in words. Where the most probable tag of every
+    word is allowed, no search is made. Raises PalavraError for a log-probability that is not a number, ValueError for
+    shapes that do not fit and a sentence that no allowed tags can fill.
     """
     words: IntArray = np.asarray(lengths, dtype=np.int64)
     if log_probabilities.ndim != 2 or int(words.sum()) != len(log_probabilities) or (words <= 0).any():

@@ -22,10 +22,9 @@ BoolArray = npt.NDArray[np.bool_]
 class Ranking(NamedTuple):
     """What is known of E examples from the probabilities of their K classes.
 
-    `best` (E, L): the L most probable classes, at most five or as many as were asked for, best first, of equal ones the
-    lower number; `probabilities` (E, L) of these. Where the examples are labelled, `right` (E,) is the probability of
-    the right class, and `among` (E,) bool whether fewer than five classes come before it; else both are empty. `every`
-    (E, K): all of them where classes are few, (E, 0) where they are many.
+    `best` (E, L): the L most probable classes, best first, of equal ones the lower number; `probabilities` (E, L) of
+    these. `right` (E,): the probability of the gold class, `among` (E,) bool: whether fewer than five classes come
+    before it; both empty without labels. `every` (E, K): all probabilities of few classes, (E, 0) of many.
     """
 
     best: Int64Array

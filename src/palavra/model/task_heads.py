@@ -28,8 +28,7 @@ ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization that also works for one row: it has no variance, so the running statistics are used, as in
-    evaluation."""
+    """Batch normalization that uses the running statistics for one row, which has no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (M, D) -> (M, D)."""

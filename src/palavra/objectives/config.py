@@ -83,13 +83,10 @@ class MixtureConfig:
             raise PalavraError(f"mixture.causal_fraction is {self.causal_fraction}: it must be 0 to 1")
 
     def causal_fraction_at(self, progress: float, steps: int) -> float:
-        """The fraction of the sequences that are causal in the step at which `progress` (0 to 1) of a run of so many
-        `steps` is done.
+        """Return the fraction of causal sequences in the step at which `progress` (0 to 1) of a run of `steps` is done.
 
-        It depends on nothing else, so that a resumed run switches where a straight one does, and all micro-batches of
-        a step, on all ranks, are alike. Of the first n steps, n times the fraction are causal, rounded down where
-        they are spread throughout, and up where they come first.
-        """
+        It depends on nothing else, so that a resumed run, all micro-batches and all ranks agree. Of the first n steps n
+        times the fraction are causal, rounded down "throughout", and up where they come "first"."""
         if self.when == "together":
             return self.causal_fraction
         if self.when == "first":
@@ -98,14 +95,13 @@ class MixtureConfig:
         return float(math.floor((step + 1) * self.causal_fraction) - math.floor(step * self.causal_fraction))
 
     def masked_progress(self, progress: float) -> float:
-        """How much of the masked part of a run is done when `progress` of the run is: where causal steps come first,
-        what changes over masked training begins after them."""
+        """Return the fraction of the masked part of a run that is done when `progress` of the run is."""
         if self.when != "first" or self.causal_fraction == 1:
             return progress
         return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
 
     def kinds_of_steps(self, steps: int) -> list[tuple[float, float]]:
-        """A typical step of each kind there is: the progress at which it is made, and the fraction of such steps."""
+        """Return the progress at a typical step of each kind, and the fraction of such steps."""
         fraction = self.causal_fraction
         if self.when == "together" or fraction in (0, 1):
             return [(0.5, 1.0)]

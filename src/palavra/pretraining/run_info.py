@@ -8,7 +8,7 @@ from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.pretraining.plan.scaling_law import parameters_without_embeddings
 from palavra.run_records import Budget, BudgetCandidate, CorpusSummary, PackingSummary, PretrainedModel, PretrainingRun
-from palavra.training.environment import environment
+from palavra.training.environment import environment, shape_of
 from palavra.training.trainer import Outcome
 
 
@@ -19,14 +19,9 @@ def describe_run(job: PretrainingJob, manifest: Manifest, resolved: ResolvedReci
         palavra=version("palavra"),
         environment=environment(job.compute, job.matmul_peak),
         model=PretrainedModel(
-            family=config.family,
+            **shape_of(config),
             objective=job.recipe.objective,
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
             intermediate_size=config.intermediate_size,
-            vocab_size=config.vocab_size,
-            context=config.context,
             parameters=sum(p.numel() for p in job.model.parameters()),
             parameters_without_embeddings=parameters_without_embeddings(job.model),
         ),

@@ -1,7 +1,6 @@
 """A few texts of a run with the output of its model, for the report."""
 
 import re
-from collections.abc import Sequence
 from itertools import islice
 
 from palavra.data.shards import Corpus, StoredDocuments
@@ -115,7 +114,7 @@ def opening_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[st
     longest = max(1, min(LONGEST_EXAMPLE, context // 2) - 1)
     for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
         ids = _beginning(documents, index, longest)
-        starts = [place for place in _word_starts(ids, tokenizer) if place > 0]
+        starts = [place for place, token in enumerate(ids) if place > 0 and tokenizer.starts_word[token]]
         end = starts[min(PROMPT_WORDS, len(starts)) - 1] if starts else len(ids)
         text = tokenizer.decode(ids[:end])
         # A prompt is encoded anew, and must still leave room.
@@ -133,7 +132,3 @@ def _shown(corpus: Corpus) -> StoredDocuments:
 def _beginning(documents: StoredDocuments, index: int, longest: int) -> list[int]:
     ids: list[int] = documents.tokens(index, 0, min(int(documents.lengths[index]), longest)).tolist()
     return ids
-
-
-def _word_starts(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    return [i for i, token in enumerate(ids) if tokenizer.starts_word[token]]

@@ -6,7 +6,7 @@ from palavra.errors import PalavraError
 from palavra.model.directory import read_config
 from palavra.option import does_not_apply, misapplied
 from palavra.pretraining.objectives import pretraining_objective
-from palavra.recipe import FAMILIES_OF, Recipe
+from palavra.recipe import FAMILIES_OF, SHAPE, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -41,7 +41,7 @@ def _check_objective(recipe: Recipe) -> None:
         raise PalavraError(problem)
     if recipe.init:
         config = read_config(Path(recipe.init))
-        for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout", "attention_dropout"):
+        for name in SHAPE:
             if getattr(recipe.model, name) not in (getattr(Recipe().model, name), getattr(config, name)):
                 raise PalavraError(does_not_apply(f"model.{name}", "--init, which continues a model as it is"))
         pretraining_objective(recipe).check_config(config, recipe.init)

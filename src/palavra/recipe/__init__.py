@@ -3,6 +3,7 @@
 from palavra.recipe.finetuning import FinetuneConfig, FinetuneRecipe
 from palavra.recipe.pretraining import (
     FAMILIES_OF,
+    SHAPE,
     DataConfig,
     FamilyName,
     ModelRecipe,
@@ -14,6 +15,7 @@ from palavra.recipe.sizes import SIZES, UNKNOWN_BYTES, Size, SizeName, vocabular
 
 __all__ = [
     "FAMILIES_OF",
+    "SHAPE",
     "SIZES",
     "UNKNOWN_BYTES",
     "DataConfig",

@@ -5,8 +5,6 @@ body of 384 units, measured on the tasks of docs/results.md; wider bodies take l
 arXiv:2203.03466).
 """
 
-from typing import Literal
-
 from palavra.errors import PalavraError
 from palavra.recipe.sizes import SizeName
 from palavra.training.config import OptimizerName
@@ -27,28 +25,24 @@ LOWEST, HIGHEST = 1e-5, 1e-3
 # A frozen body leaves a small head to learn from scratch.
 FROZEN = 20.0
 
-# Each optimizer's rate relative to those above. Adam's steps are larger than Muon's at the same rate; in fine-tuning
-# the same rate suits all three.
-RATIOS: dict[OptimizerName, dict[Literal["pretraining", "finetuning"], float]] = {
-    "muon": {"pretraining": 1.0, "finetuning": 1.0},
-    "adamw": {"pretraining": 0.5, "finetuning": 1.0},
-    "adam": {"pretraining": 0.5, "finetuning": 1.0},
-}
+# Each optimizer's pretraining rate relative to those above: Adam's steps are larger than Muon's at the same rate. In
+# fine-tuning the same rate suits all three.
+PRETRAINING_RATIOS: dict[OptimizerName, float] = {"muon": 1.0, "adamw": 0.5, "adam": 0.5}
 
 
 def pretraining_rate(optimizer: OptimizerName, size: SizeName, *, continued: bool = False) -> float:
     """The default peak rate to pretrain a model of a size, new or `continued`. Raises PalavraError where none was
     measured."""
-    return PRETRAINING[size] * _ratio(optimizer, "pretraining") / (CONTINUED_DIVISOR if continued else 1)
+    return PRETRAINING[size] * _ratio(optimizer) / (CONTINUED_DIVISOR if continued else 1)
 
 
 def finetuning_rate(optimizer: OptimizerName, hidden_size: int, *, frozen: bool = False) -> float:
     """The default peak rate to fine-tune a body of this width. Raises PalavraError where none was measured."""
-    rate = FINETUNING * FINETUNING_WIDTH / hidden_size * _ratio(optimizer, "finetuning")
-    return min(HIGHEST, max(LOWEST, rate)) * (FROZEN if frozen else 1.0)
+    _ratio(optimizer)
+    return min(HIGHEST, max(LOWEST, FINETUNING * FINETUNING_WIDTH / hidden_size)) * (FROZEN if frozen else 1.0)
 
 
-def _ratio(optimizer: OptimizerName, stage: Literal["pretraining", "finetuning"]) -> float:
-    if optimizer not in RATIOS:
+def _ratio(optimizer: OptimizerName) -> float:
+    if optimizer not in PRETRAINING_RATIOS:
         raise PalavraError(f"optimizer.learning_rate must be given for {optimizer}: none was measured for it")
-    return RATIOS[optimizer][stage]
+    return PRETRAINING_RATIOS[optimizer]

@@ -44,6 +44,10 @@ class DataConfig(SourceConfig):
             raise PalavraError(f"data.valid_fraction is {self.valid_fraction}: it must be at least 0 and below 1")
 
 
+# What a continued model has of its own, whatever a recipe's `model` says.
+SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout", "attention_dropout")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
     """The model to make; any field below `size` overrides what the size stands for."""
@@ -80,15 +84,7 @@ class ModelRecipe:
         from palavra.model.families import family_named  # imports torch
 
         return family_named(self.family, "model.family").new(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            context=self.context,
-            intermediate_size=self.intermediate_size,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            pad_id=pad_id,
+            vocab_size=vocab_size, context=self.context, pad_id=pad_id, **{name: getattr(self, name) for name in SHAPE}
         )
 
 
@@ -195,16 +191,9 @@ class Recipe:
     def of_size(self, name: SizeName) -> "Recipe":
         """The recipe with every open value taken from a size."""
         size = SIZES[name]
-        model, train = self.model, self.train
-        model = replace(
-            model,
-            family=self.family,
-            size=name,
-            hidden_size=model.hidden_size or size.hidden_size,
-            num_layers=model.num_layers or size.num_layers,
-            num_heads=model.num_heads or size.num_heads,
-            context=model.context or size.context,
-        )
+        train, named = self.train, ("hidden_size", "num_layers", "num_heads", "context")
+        sizes = {each: getattr(self.model, each) or getattr(size, each) for each in named}
+        model = replace(self.model, family=self.family, size=name, **sizes)
         batch = train.batch_tokens or size.batch_tokens
         train = replace(train, batch_tokens=batch, micro_batch_tokens=min(train.micro_batch_tokens or batch, batch))
         rate = self.optimizer.learning_rate or pretraining_rate(self.optimizer.algorithm, name)

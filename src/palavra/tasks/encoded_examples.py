@@ -155,11 +155,8 @@ class Wrapped:
 
 
 def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int, sep_id: int) -> Wrapped:
-    """[CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence.
-
-    Each part is the ids of all sequences end to end, and how many each has (S,). Segment 0 is the first part with its
-    specials, segment 1 the second.
-    """
+    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence. Each part is
+    the ids of all sequences end to end, and how many each has (S,). The first part has segment 0, the second 1."""
     own = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
     lengths: Int64Array = np.stack(own).sum(0)
     ends = np.cumsum(lengths)

@@ -148,8 +148,7 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
-    """The tasks as they are saved, and within the block the output layers that go with them (see
-    `Output.fold_scaling`)."""
+    """The tasks as saved; within the block the model has their output layers (see `Output.fold_scaling`)."""
     own = {name: model.head(name).output for name in tasks}
     folded = {name: task.output.fold_scaling(own[name]) for name, task in tasks.items()}
     try:

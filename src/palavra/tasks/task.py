@@ -1,12 +1,8 @@
 """The four parts of a task, and the task that joins them.
 
-- `Reader`: records to examples.
-- `Encoder`: examples to sequences of tokens with numbers for labels.
-- `Output`: the head's last layer, its loss, and what its numbers mean as predictions.
-- `Scorer`: decoded outputs to scores.
-
-Each kind has a package with its own four; `registry.KINDS` lists them. No part knows an optimizer, a loop or the files
-of a model.
+A `Reader` makes examples of records, an `Encoder` makes sequences of tokens with numbers for labels of them, an
+`Output` is the head's last layer with its loss and predictions, and a `Scorer` rates these. Each kind has a package
+with its own four (`registry.KINDS`). No part knows an optimizer, a loop or the files of a model.
 """
 
 import math
@@ -156,8 +152,7 @@ class Output(Protocol[ExampleIn, Decoded]):
         self, examples: Sequence[ExampleIn], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Decoded:  # fmt: skip
-        """What the layer's numbers mean: as much as predictions and scores need. Raises PalavraError for numbers that
-        are not finite."""
+        """Return the meaning of the layer's numbers. Raises PalavraError for numbers that are not finite."""
 
     def predictions(self, examples: Sequence[ExampleIn], decoded: Decoded) -> list[Prediction]:
         """What people read: one mapping an example, in order."""
@@ -198,8 +193,7 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
 
 class Calibrated(NamedTuple):
-    """An output with what was fitted on labelled examples, what their outputs mean for scoring, and entries of
-    `Scores.details` about it."""
+    """An output with what was fitted on labelled examples, these decoded for scoring, and `Scores.details` of it."""
 
     output: Output[Any, Any]
     decoded: Any
@@ -243,9 +237,8 @@ def calibrated(
 class Kind:
     """A kind of task.
 
-    `reader`: the reader of a specification. `fit`: the task with the labels of labelled examples; how frequent or how
-    large these are comes from the last argument alone, those that are trained on. `from_json`: the task of what
-    `Output.to_json` gave. Both raise PalavraError for what cannot be.
+    `reader`: the reader of a specification. `fit`: the task with the labels of labelled examples; their frequency or
+    size comes from the last argument alone, the training examples. `from_json`: the task of what `Output.to_json` gave.
     """
 
     reader: Callable[[TaskSpec], Reader[Any]]
@@ -267,8 +260,7 @@ def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, coun
 def surest_errors(
     wrong: npt.NDArray[np.bool_], sure: npt.NDArray[np.floating], about: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The wrong predictions that the model was surest of, at most 20: what `about` says of each number, and its
-    probability."""
+    """Return the surest wrong predictions, at most 20: what `about` says of each number, and its probability."""
     numbers = np.flatnonzero(wrong)
     surest: list[int] = numbers[np.argsort(-sure[numbers], kind="stable")][:SHOWN_ERRORS].tolist()
     return [{**about(number), "probability": float(sure[number])} for number in surest]

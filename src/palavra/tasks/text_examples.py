@@ -28,8 +28,7 @@ from palavra.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TextExample:
-    """`first` text, `second` of a pair or None; `label` whatever the kind makes of it, None where there is none;
-    `where` it is from."""
+    """The `first` text, `second` of a pair or None, `label` as the kind has it or None, and `where` it is from."""
 
     first: str
     second: str | None
@@ -48,8 +47,7 @@ def text_columns(spec: TaskSpec) -> tuple[str, ...]:
 
 
 def settle_texts(spec: TaskSpec) -> TaskSpec:
-    """The specification with two texts where no column of them was named and the training file has `text_a` and
-    `text_b` but no `text`."""
+    """Return the spec with two texts if none is named and the training file has `text_a` and `text_b`, not `text`."""
     if "text_b" not in COLUMNS_OF[spec.kind] or any(getattr(spec.columns, name) is not None for name in TEXTS):
         return spec
     first = next(iter(read_records(spec.train, encoding=spec.encoding)), None)
@@ -128,12 +126,11 @@ def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
 def encode_texts(
     examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, windowed: bool
 ) -> EncodedExamples:
-    """[CLS] text [SEP] or [CLS] first [SEP] second [SEP]; the one row of each sequence that is read is [CLS]'s. Not
-    labelled: `labels` is empty.
+    """Return [CLS] text [SEP] or [CLS] first [SEP] second [SEP], not labelled; the row that is read is [CLS]'s.
 
-    `windowed`: texts beyond the context become windows that share a quarter of their tokens. Of a pair the longer
-    text does, beside the whole of the other, which loses its end (counted in `cut`) only where less than a quarter of
-    the room would be left for the windows.
+    `windowed`: texts beyond the context become windows that share a quarter of their tokens; of a pair the longer one
+    does, beside the other, which loses its end (see `cut`) only where the windows would have less than a quarter of the
+    room.
     """
     texts = [[example.first for example in examples]]
     pair = bool(examples) and examples[0].second is not None

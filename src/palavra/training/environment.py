@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from palavra.model.compute import Compute
+from palavra.model.config import ModelConfig
 
 
 def processor_name() -> str:
@@ -18,6 +19,12 @@ def processor_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def shape_of(config: ModelConfig) -> dict[str, Any]:
+    """Family, sizes and context of a model, as `run.json` has them."""
+    names = ("family", "num_layers", "hidden_size", "num_heads", "vocab_size", "context")
+    return {name: getattr(config, name) for name in names}
 
 
 def environment(compute: Compute, matmul_peak: float) -> dict[str, Any]:

@@ -126,17 +126,19 @@ def prepare_steps(
     config: LoopConfig,
     compute: Compute,
     first_step: int,
+    progress: float | None = None,
 ) -> Generator[PreparedStep]:
-    """Label the micro-batches of each step and move them to the device.
+    """Label the micro-batches of each step and move them to the device, all as at one `progress` of training if given.
 
     Raises PalavraError for a step in which no token can be predicted.
     """
     for step in range(first_step, config.steps):
+        at = step / config.steps if progress is None else progress
         ready: list[tuple[Batch, Layout]] = []
         documents: list[Int64Array] = []
         for micro, raw in enumerate(next(micro_batches)):
             random = generator_for(config.seed, 2, step, micro, distributed.rank())
-            for batch in objective.prepare(raw, random, step / config.steps).parts:
+            for batch in objective.prepare(raw, random, at).parts:
                 layout = lay_out(batch, compute.backend, compute.device, config.row_width)
                 ready.append((batch.to(compute.device), layout))
             documents.append(raw.documents)

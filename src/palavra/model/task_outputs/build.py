@@ -18,9 +18,8 @@ def build_output(
 ) -> ClassifierOutput:
     """Build an output layer for vectors of `width` D and classes with these training frequencies (K,).
 
-    The tree "prefix" is made from the `labels` (K,). A count may be 0; if all are, the classes count as equally
-    frequent. Raises PalavraError for fewer than two classes, for negative counts, and if the adaptive softmax has too
-    few classes.
+    The tree "prefix" is made from the `labels` (K,). If all counts are 0, the classes count as equally frequent. Raises
+    PalavraError for fewer than two classes, negative counts, and too few classes for the adaptive softmax.
     """
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
         raise ValueError(f"counts are {counts.dtype} of shape {counts.shape}, not integers of shape (K,)")

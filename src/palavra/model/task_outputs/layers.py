@@ -1,10 +1,9 @@
 """Output layers of a classification head: from a vector to a distribution over few or very many classes.
 
-`Softmax` computes every class for every row. The others make training cheaper for many classes: `Hierarchical` by a
-tree of binary decisions, `Sampled` by a sample of the classes, `Adaptive` by short vectors for rare classes. All give
-exact probabilities. Legend: M rows, D width, K classes.
-
-No shape in a loss depends on the labels, so that the host never waits for the device; `Adaptive` is the exception.
+`Softmax` computes every class for every row. The others train many classes at less cost: `Hierarchical` by a tree of
+binary decisions, `Sampled` by a sample of the classes, `Adaptive` by short vectors for rare classes. All give exact
+probabilities. Except in `Adaptive`, no shape in a loss depends on the labels, so the host never waits for the device.
+Legend: M rows, D width, K classes.
 """
 
 from abc import ABC, abstractmethod
@@ -52,15 +51,12 @@ class ClassifierOutput(nn.Module, ABC):
     ) -> Tensor:
         """Return the summed loss of M rows in nats, a scalar in float32 or wider; the number of rows is the count.
 
-        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the rows by their classes. They
-        are scaled to a mean of 1 over the training rows, so that total / count over all of training is the weighted
-        mean and the learning rate keeps its meaning. `smoothing` is the fraction of each row's target that is spread
-        evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567). It costs a pass over all K classes in every
-        layer. Torch's `cross_entropy` weights the spread part by the class it falls on, not by the row's own: if some
-        classes are 20 times as rare as others, it would train rows of a frequent class towards a rare one.
-
-        It is a sum over rows, so any split of a batch gives the same gradient. Raises PalavraError for weights of
-        another length and for a smoothing outside [0, 1).
+        hidden (M, D), labels (M,) int64. `weights` (K,), finite and not negative, scale the rows by their classes; they
+        are scaled to a mean of 1 over the training rows, so that the learning rate keeps its meaning. `smoothing` is
+        the fraction of each row's target that is spread evenly over the classes (Szegedy et al. 2016,
+        arXiv:1512.00567), at the cost of a pass over all K. The spread part is weighted by the row's own class; torch's
+        `cross_entropy` weights it by the class it falls on and so trains rows of frequent classes towards rare ones.
+        Raises PalavraError for weights of another length and for a smoothing outside [0, 1).
         """
         if not 0 <= smoothing < 1:
             raise PalavraError(f"label smoothing is {smoothing}: it must be at least 0 and below 1")
@@ -136,11 +132,10 @@ class Sampled(Softmax):
 
     In evaluation it is `Softmax`, the loss included. All rows of a step share the negatives. Class k, with n_k training
     rows, is drawn pi_k = min(1, c (n_k + 1)) times on average, with c such that these sum to `samples`: the classes
-    form a line of length `samples`, on which class k is pi_k long, and one point is drawn uniformly from each unit
-    (stratified sampling). So the number of negatives is constant, and classes with pi_k = 1 are always among them. Each
-    negative's logit is lowered by log pi_k, and a row's own class counts once and exactly: the sum of exponentials is
-    then unbiased. Its logarithm, and so the gradient, is not; that bias falls with more samples and is 0 if all classes
-    are drawn. Torch's global generator draws.
+    form a line of that length, on which class k is pi_k long, and one point is drawn uniformly from each unit
+    (stratified sampling by torch's global generator), so classes with pi_k = 1 are always drawn. Each negative's logit
+    is lowered by log pi_k, and a row's own class counts once: the sum of exponentials is unbiased. Its logarithm, and
+    so the gradient, is not; that bias falls with more samples and is 0 if all classes are drawn.
     """
 
     inclusion: Tensor
@@ -209,14 +204,12 @@ class Hierarchical(ClassifierOutput):
     p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) for a left turn at node n and
     sigmoid(-v_n h - b_n) for a right turn. A path has about log2 K nodes in a balanced tree, and on average at most one
     more than the entropy of the classes in a Huffman tree (Mikolov et al. 2013, arXiv:1310.4546). A batch costs as much
-    as if each path were as long as the longest one. The gradient of the nodes is dense, because torch's Adam and AdamW
-    take no other; for large K, filling and applying it is most of a training step.
+    as if all paths were as long as the longest. The gradient of the nodes is dense, because torch's Adam and AdamW take
+    no other; for large K it is most of a training step.
 
-    Each node separates two sets of classes by a plane, so similar classes should be close in the tree (Morin and Bengio
-    2005; Mnih and Hinton 2008). The balanced tree keeps the order of the ids, the prefix tree splits it where labels
-    begin least alike, and the Huffman tree keeps it only among classes of equal frequency.
-
-    `tree` (2K - 1,) int64 is described in `palavra.model.task_outputs.class_trees`.
+    A node separates two sets of classes by a plane, so similar classes should be close (Mnih and Hinton 2008). The
+    balanced tree keeps the order of the ids, the prefix tree splits it where labels begin least alike, and the Huffman
+    tree keeps it only among equally frequent classes. `tree` (2K - 1,) int64 is described in `class_trees`.
     """
 
     tree: Tensor
@@ -282,10 +275,8 @@ class Adaptive(ClassifierOutput):
     """torch's `AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309) over classes sorted by frequency.
 
     The head holds the classes of 80% of the training rows; two tails hold those of the next 15% and the last 5%, with
-    vectors of D / 4 and D / 16. If all classes are equally frequent, four fifths of them are in the head, and little is
-    gained. The number of rows of each tail depends on the labels, so the host waits for the device once a loss.
-
-    `ids` (K,) int64 are the classes from frequent to rare.
+    vectors of D / 4 and D / 16. Little is gained if all classes are equally frequent. The rows of each tail depend on
+    the labels, so the host waits for the device once a loss. `ids` (K,) int64: the classes from frequent to rare.
     """
 
     ids: Tensor
@@ -301,8 +292,7 @@ class Adaptive(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """Set `ranks` (K,), the place of each class in `ids`, and `bounds`, where the head and the tails end. Raises
-        PalavraError for damaged ids."""
+        """Set `ranks` (K,), the places in `ids`, and `bounds`, where parts end. Raises PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
             raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")

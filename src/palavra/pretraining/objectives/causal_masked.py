@@ -9,8 +9,7 @@ from palavra.objectives.causal import CausalObjective
 from palavra.objectives.masked import MaskedObjective
 from palavra.objectives.mixture import MixedObjective
 from palavra.pretraining.objectives.base import TextObjective
-from palavra.pretraining.objectives.joint import JointPretraining
-from palavra.pretraining.objectives.masked import masking_vocabulary
+from palavra.pretraining.objectives.masked import JointPretraining, masking_vocabulary
 from palavra.recipe import Recipe
 from palavra.tokenizer import Tokenizer
 

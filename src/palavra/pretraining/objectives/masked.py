@@ -1,13 +1,15 @@
-"""Masked language modelling."""
+"""Masked language modelling, alone or with an auxiliary objective."""
 
+from abc import abstractmethod
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from palavra.data.corpus import Corpus
 from palavra.data.loader import MASKED_TEMPLATE
 from palavra.errors import PalavraError
-from palavra.inference.evaluation import EvalSet, EvaluationResult, evaluate_masked
+from palavra.inference.evaluation import EvalSet, EvaluationResult, JointEvaluation, ObjectiveResult, evaluate_masked
 from palavra.inference.masked import MaskedModel, vocabulary_of
 from palavra.losses import SoftmaxGradient, softmax_gradient
 from palavra.model.compute import Compute
@@ -68,6 +70,27 @@ class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
     ) -> list[FilledText]:
         """Sentences with a blank and its fills."""
         return filled_blanks(MaskedModel(model, tokenizer, compute), corpus)
+
+
+class JointPretraining(MaskedPretraining):
+    """Predict hidden tokens, which decide the best weights, and an auxiliary objective called `name`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def evaluate_auxiliary(
+        self, model: Any, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, sliding: bool
+    ) -> ObjectiveResult:
+        """Evaluate the auxiliary objective on held-out text; `sliding` as in `evaluate`."""
+
+    def evaluate(
+        self, model: MaskedLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *,
+        counts: Counts | None = None, sliding: bool = False,
+    ) -> JointEvaluation:  # fmt: skip
+        """Evaluate both objectives."""
+        masked = super().evaluate(model, held_out, tokenizer, compute, counts=counts)
+        auxiliary = self.evaluate_auxiliary(model, held_out, tokenizer, compute, sliding=sliding)
+        return JointEvaluation(masked=masked, beside={self.name: auxiliary})
 
 
 def masking_vocabulary(vocab_size: int, tokenizer: Tokenizer | None) -> Vocabulary:

@@ -17,8 +17,7 @@ from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_mo
 from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import NextSentenceObjective, Sentences, plain_sentences
 from palavra.pretraining.objectives.base import TextObjective
-from palavra.pretraining.objectives.joint import JointPretraining
-from palavra.pretraining.objectives.masked import masking_vocabulary
+from palavra.pretraining.objectives.masked import JointPretraining, masking_vocabulary
 from palavra.recipe import Recipe
 from palavra.tokenizer import Tokenizer
 

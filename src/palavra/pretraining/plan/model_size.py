@@ -16,7 +16,7 @@ from palavra.pretraining.plan.length import RESERVE, stated_tokens, time_budget
 from palavra.pretraining.plan.memory import fit_micro_batch
 from palavra.pretraining.plan.scaling_law import SCALING_LAW, parameters_without_embeddings, size_for_tokens
 from palavra.pretraining.plan.timing import step_seconds
-from palavra.recipe import SIZES, FamilyName, Recipe, SizeName
+from palavra.recipe import SHAPE, SIZES, FamilyName, Recipe, SizeName
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.training.out_of_memory import OutOfMemory
 
@@ -36,9 +36,7 @@ class SizeCandidate:
     chosen: bool = False
 
 
-def with_size(
-    recipe: Recipe, text: CorpusStats, compute: Compute
-) -> tuple[Recipe, list[str], list[SizeCandidate]]:  # fmt: skip
+def with_size(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[Recipe, list[str], list[SizeCandidate]]:
     """The recipe with every size filled in, the reasons, and the sizes that were timed for it."""
     if recipe.init:
         sized, nearest = _with_size_of_init(recipe, recipe.init)
@@ -109,17 +107,9 @@ def _with_size_of_init(recipe: Recipe, init: str) -> tuple[Recipe, SizeName]:
 
     nearest = min(SIZES, key=distance)
     sized = recipe.of_size(nearest)
-    model = replace(
-        sized.model,
-        size="auto",
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        intermediate_size=config.intermediate_size,
-        context=min(recipe.model.context or SIZES[nearest].context, config.context),
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-    )
+    context = min(recipe.model.context or SIZES[nearest].context, config.context)
+    own = {name: getattr(config, name) for name in SHAPE}
+    model = replace(sized.model, size="auto", context=context, **own)
     if config.family in get_args(FamilyName):
         model = replace(model, family=config.family)  # type: ignore[arg-type]
     optimizer = sized.optimizer

@@ -6,14 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-
-from palavra.batch import Batch
 from palavra.data.loader import Packed
-from palavra.losses import Loss
 from palavra.model.compute import Compute, compile_layers
 from palavra.model.heads import VocabularyModel
-from palavra.model.layouts import Layout
 from palavra.objectives.masked import softmax_kernel
 from palavra.pretraining.model import new_model
 from palavra.pretraining.objectives import TextObjective, pretraining_objective
@@ -21,25 +16,9 @@ from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.pretraining.plan.memory import MAX_MICRO_BATCH_TOKENS
 from palavra.recipe import Recipe
 from palavra.training.job import loop_config
-from palavra.training.loop import Prepared, in_steps, prepare_steps, train
+from palavra.training.loop import in_steps, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.out_of_memory import explain_out_of_memory
-
-
-class _AtProgress:
-    """An objective as it is at one point of the training, whatever the step."""
-
-    def __init__(self, objective: TextObjective, progress: float):
-        self.objective, self.progress = objective, progress
-
-    def prepare(self, packed: Packed, random: np.random.Generator, progress: float) -> Prepared:
-        """A batch as of that point."""
-        del progress
-        return self.objective.prepare(packed, random, self.progress)
-
-    def loss(self, model: VocabularyModel, batch: Batch, layout: Layout) -> Loss:
-        """The loss of such a batch."""
-        return self.objective.loss(model, batch, layout)
 
 
 def step_seconds(
@@ -60,8 +39,7 @@ def step_seconds(
     optimizers, batches = build_optimizers(model.named_parameters(), recipe.optimizer), text.batches(recipe)
     total = 0.0
     for progress, rate in pretraining.kinds_of_steps(recipe):
-        at = _AtProgress(objective, progress)
-        times = _step_times(model, at, recipe, batches, optimizers, compute, steps + 2, patience)
+        times = _step_times(model, objective, progress, recipe, batches, optimizers, compute, steps + 2, patience)
         # The first half is warm-up too: what compiled keeps the cores busy for a while.
         total += rate * statistics.median_high(times[max(2, len(times) // 2) :] or times[-1:])
     return total
@@ -84,13 +62,15 @@ def single_micro_batch(recipe: Recipe, max_tokens: int = MAX_MICRO_BATCH_TOKENS)
 
 
 def _step_times(
-    model: VocabularyModel, objective: TextObjective, recipe: Recipe, batches: Iterator[Packed],
+    model: VocabularyModel, objective: TextObjective, progress: float, recipe: Recipe, batches: Iterator[Packed],
     optimizers: Optimizers, compute: Compute, steps: int, patience: float,
 ) -> list[float]:  # fmt: skip
-    """The seconds of each of so many steps; of at least three, but of no more after `patience` seconds."""
+    """The seconds of each of so many steps as at one `progress` of training; of at least three, but of no more after
+    `patience` seconds."""
     assert recipe.model.context
     config = loop_config(recipe, recipe.model.context, steps)
-    prepared = prepare_steps(in_steps(batches, recipe.train.micro_batches()), objective, config, compute, 0)
+    grouped = in_steps(batches, recipe.train.micro_batches())
+    prepared = prepare_steps(grouped, objective, config, compute, 0, progress)
     times: list[float] = []
     begin = last = time.perf_counter()
     with explain_out_of_memory():

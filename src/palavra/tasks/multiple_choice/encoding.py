@@ -35,9 +35,8 @@ class ChoiceEncoder:
         self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedExamples:  # fmt: skip
-        """[CLS] text [SEP] choice [SEP] for every choice; where both do not fit, the longer one loses its end. There
-        are no windows. `labels` (E, 2) int64, each with its example's first sequence: the right choice, and how many
-        there are."""
+        """Return [CLS] text [SEP] choice [SEP] for every choice; where both do not fit, the longer one loses its end.
+        `labels` (E, 2) int64, each with its example's first sequence: the gold choice, and how many there are."""
         del windowed
         sizes = np.array([len(example.choices) for example in examples], dtype=np.int64)
         example = np.repeat(np.arange(len(examples)), sizes)

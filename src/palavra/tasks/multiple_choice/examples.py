@@ -20,8 +20,7 @@ LONGEST_NUMBER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceExample:
-    """A `text`, at least two `choices`, and `label`, the number of the right one from 0 on, None where it is not
-    known; `where` it is from."""
+    """A `text`, two or more `choices`, the number of the gold one (from 0) or None, `label`, and `where` it is from."""
 
     text: str
     choices: tuple[str, ...]

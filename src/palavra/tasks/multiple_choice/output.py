@@ -37,8 +37,7 @@ class DecodedChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
-    """Each choice is a sequence of its own behind the text and gets one score; softmax over those of an example, which
-    may have any number of them."""
+    """One score for each choice, a sequence behind the text, and a softmax over those of an example, however many."""
 
     form: ClassVar[Form] = "MultipleChoice"
     level: ClassVar[Level] = "sequence"
@@ -47,8 +46,7 @@ class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
         return nn.Linear(width, 1)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The cross-entropy over the choices of each example, summed over the examples. A batch holds all choices of
-        an example, one behind the other."""
+        """Cross-entropy over the choices of each example, which follow one another, summed over the examples."""
         return Loss(choice_losses(layer(x)[:, 0], batch.labels).sum(), batch.labelled)
 
     def decode(

@@ -27,10 +27,9 @@ LONGEST_QUESTION = 64
 class EncodedQuestions(EncodedExamples):
     """Windows of passages, each behind its question; an example is a question.
 
-    The rows read of a window are that of [CLS] and those of its passage tokens; `labels` (S, 2) int64 are the places
-    of the answer's first and last token among these rows, (0, 0) where the window does not hold it whole. `first` (S,)
-    is the number of a window's first passage token, `token_starts` and `token_ends` (T,) int32 the characters of their
-    passage that the tokens stand for.
+    The rows of a window are those of [CLS] and of its passage tokens; `labels` (S, 2) int64: the places of the answer's
+    first and last token among these rows, (0, 0) unless the window holds it whole. `first` (S,): the number of a
+    window's first passage token; `token_starts` and `token_ends` (T,) int32: the characters of the tokens.
     """
 
     first: Int64Array
@@ -42,41 +41,6 @@ class EncodedQuestions(EncodedExamples):
         first = int(self.first[window])
         tokens = slice(first, first + int(self.row_counts[window]) - 1)
         return self.token_starts[tokens], self.token_ends[tokens]
-
-
-def encode_questions(
-    questions: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, stride: int
-) -> EncodedQuestions:
-    """[CLS] question [SEP] passage [SEP], passages beyond the room in windows that share `stride` tokens, or half the
-    room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are cut, and counted."""
-    passages = read_passages([question.context for question in questions], tokenizer)
-    asked, asked_lengths = tokenizer.encode_flat([question.question for question in questions])
-    kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
-    room = context - 3 - kept
-    question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(stride, room // 2))
-    first += offsets_of(passages.lengths)[passages.number][question]
-    # Each question's ids once for every window.
-    ids = head_of(asked, asked_lengths, kept)
-    repeated = ids[ranges(offsets_of(kept)[:-1][question], kept[question])]
-    parts = [(repeated, kept[question]), (passages.input_ids[ranges(first, lengths)], lengths)]
-    wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
-    # The row before the passage's first is that of [SEP]: [CLS] takes its place.
-    rows = ranges(wrapped.starts - 1, lengths + 1)
-    rows[offsets_of(lengths + 1)[:-1]] = 0
-    return EncodedQuestions(
-        input_ids=wrapped.input_ids,
-        lengths=wrapped.lengths,
-        segment_ids=wrapped.segment_ids if segments else None,
-        example=question,
-        rows=rows,
-        row_counts=lengths + 1,
-        labels=_labels(questions, passages, question, first, lengths),
-        label_counts=np.ones(len(question), dtype=np.int64),
-        cut=kept < asked_lengths,
-        first=first,
-        token_starts=passages.starts,
-        token_ends=passages.ends,
-    )
 
 
 def taught_answer(question: Question) -> Answer | None:
@@ -185,6 +149,34 @@ class QuestionEncoder:
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedQuestions:  # fmt: skip
-        """See `encode_questions`. Passages always become as many windows as they need."""
+        """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; these share `stride` tokens,
+        or half the room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are cut."""
         del windowed
-        return encode_questions(examples, tokenizer, context, segments, self.stride)
+        passages = read_passages([question.context for question in examples], tokenizer)
+        asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
+        kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
+        room = context - 3 - kept
+        question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
+        first += offsets_of(passages.lengths)[passages.number][question]
+        # Each question's ids once for every window.
+        ids = head_of(asked, asked_lengths, kept)
+        repeated = ids[ranges(offsets_of(kept)[:-1][question], kept[question])]
+        parts = [(repeated, kept[question]), (passages.input_ids[ranges(first, lengths)], lengths)]
+        wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
+        # The row before the passage's first is that of [SEP]: [CLS] takes its place.
+        rows = ranges(wrapped.starts - 1, lengths + 1)
+        rows[offsets_of(lengths + 1)[:-1]] = 0
+        return EncodedQuestions(
+            input_ids=wrapped.input_ids,
+            lengths=wrapped.lengths,
+            segment_ids=wrapped.segment_ids if segments else None,
+            example=question,
+            rows=rows,
+            row_counts=lengths + 1,
+            labels=_labels(examples, passages, question, first, lengths),
+            label_counts=np.ones(len(question), dtype=np.int64),
+            cut=kept < asked_lengths,
+            first=first,
+            token_starts=passages.starts,
+            token_ends=passages.ends,
+        )

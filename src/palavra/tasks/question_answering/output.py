@@ -50,8 +50,7 @@ class DecodedAnswers:
         return found
 
     def probabilities(self, number: int) -> list[float]:
-        """Of the candidates of a question, best first, and of "no answer" where that can be one: fractions among the
-        answers found."""
+        """Probabilities of a question's candidates, best first, and last of "no answer" where that can be one."""
         found = self.found[number]
         scores = [candidate.score for candidate in found.candidates]
         may_abstain = bool(np.isfinite(self.limits[number])) or not scores
@@ -63,9 +62,9 @@ class DecodedAnswers:
 class AnswerOutput(Output[Question, DecodedAnswers]):
     """Each passage token, and [CLS] for "not in this window", gets a score as the first and as the last one.
 
-    The softmax is over [CLS] and the passage's tokens only, so that neither the question nor [SEP] is ever part of an
-    answer; that of `transformers` is over all tokens of the window. Logits are the same, losses a little lower here.
-    `unanswerable`: training had questions without answer; `threshold`: fitted on validation data.
+    The softmax is over [CLS] and the passage's tokens only; that of `transformers` is over all tokens of the window.
+    Logits are the same, losses a little lower. `unanswerable`: training had questions without answer; `threshold`:
+    fitted on validation data.
     """
 
     options: QuestionAnsweringOptions
@@ -76,9 +75,8 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
 
     @property
     def limit(self) -> float:
-        """How much better than the best answer "no answer" must be to be given, in logits: as the specification says,
-        else as fitted, else 0 where training had questions without answer (the published rule); never where it had
-        none."""
+        """The least no-answer margin, in logits, to give no answer: as specified, else as fitted, else 0 if training
+        had questions without answer (the published rule), else infinite."""
         for value in (self.options.threshold, self.threshold):
             if value is not None:
                 return value

@@ -71,8 +71,7 @@ def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None
 
 
 def natural(label: str) -> tuple[int, float, str]:
-    """Numbers in their order, before words in theirs; a label that reads "nan" is a word, for it has no place among
-    numbers."""
+    """Sort key: numbers in their order, then words in theirs; "nan" is a word."""
     try:
         number = float(label)
     except ValueError:

@@ -37,12 +37,9 @@ class Windows:
 
 
 def word_texts(text: str, words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-    """What a tokenizer is given for each word: with a space in front where a blank stands before it in the text.
-
-    Byte-level and SentencePiece vocabularies have other tokens for "the" and " the"; a tokenizer that does not tell
-    them apart takes the space away, and one that puts a space before every text (`add_prefix_space`) gives every
-    word one, as `transformers` does with words.
-    """
+    """Return the words with a space in front where a blank stands before them in the text: byte-level and SentencePiece
+    vocabularies have other tokens for "the" and " the". A tokenizer that does not tell them apart removes the space,
+    and one with `add_prefix_space` gives every word one, as `transformers` does."""
     return [
         f" {word}" if start and text[start - 1].isspace() else word
         for word, (start, _) in zip(words, spans, strict=True)
@@ -113,12 +110,9 @@ def _spread(tokens: Int64Array, room: int) -> Int64Array:
 def encode_sentences(
     texts: Sequence[Sequence[str]], tokenizer: Tokenizer, context: int, subwords: Literal["first", "all"]
 ) -> tuple[EncodedExamples, Int64Array]:
-    """[CLS] words [SEP] of sentences given as `word_texts`; the rows that are read are the first token of each word, or
-    all of them. Returns them, not labelled, and the word (over all sentences) of each row (R,).
-
-    Sentences longer than `context` become several sequences, so that no word is lost; only a word that is longer by
-    itself is cut, and `EncodedExamples.cut` tells the sentences with one.
-    """
+    """Return [CLS] words [SEP] of sentences given as `word_texts`, not labelled, and the word (over all sentences) of
+    each row (R,); the rows are the first token of each word, or all. Sentences longer than `context` become several
+    sequences; only a word that is longer by itself is cut (see `EncodedExamples.cut`)."""
     room = context - 2
     words = np.fromiter(map(len, texts), np.int64, count=len(texts))
     ids, counts = encode_words([word for sentence in texts for word in sentence], tokenizer)
@@ -156,12 +150,9 @@ def encode_sentences(
 
 @dataclass(frozen=True, kw_only=True)
 class TagEncoder:
-    """`labels` are the classes in order, `scheme` how they spell spans, `subwords` which of a word's tokens have its
-    label.
-
-    Whatever scheme the data are written in, the model learns its own. A tag that its scheme does not allow at its place
-    is read as conlleval reads it, which keeps every span.
-    """
+    """Encode words with `labels` (classes in order) that spell spans by `scheme`; `subwords`: which tokens of a word
+    have its label. The model learns its own scheme, whatever the data use. A tag that is not allowed at its
+    place is read as conlleval reads it, which keeps every span."""
 
     labels: Labels
     scheme: Scheme

@@ -24,8 +24,7 @@ _BLANKS = re.compile(r"\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class TaggedSentence:
-    """A sentence of W words; `spans` are their character offsets in `text`, `labels` one a word, None where there are
-    none; `where` it is from."""
+    """A sentence of W words with their offsets in `text`, `spans`, their `labels` or None, and `where` it is from."""
 
     words: tuple[str, ...]
     labels: Labels | None

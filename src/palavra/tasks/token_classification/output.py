@@ -24,8 +24,7 @@ LogProbabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DecodedWords:
-    """Log-probabilities of the classes: `rows` (R, K) of all that is read, `words` (W, K); and the class `chosen` for
-    every word (W,)."""
+    """Log-probabilities of `rows` (R, K) read and of `words` (W, K), and the class `chosen` for every word (W,)."""
 
     rows: LogProbabilities
     words: LogProbabilities
@@ -64,12 +63,9 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         return DecodedWords(rows, words, viterbi(words, lengths, *transitions(self.labels, self.scheme)))
 
     def predictions(self, examples: Sequence[TaggedSentence], decoded: DecodedWords) -> list[Prediction]:
-        """`words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`:
-        `text[start:end]` is the span. Labels that spell no spans make a span of every word.
-
-        The probability of a span is that of its least certain word: it is right only if all its words are, and these
-        are right or wrong together far too often to be multiplied.
-        """
+        """Return `words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`. Labels
+        that spell no spans make a span of every word. The probability of a span is that of its least certain word:
+        words are right or wrong together far too often for a product."""
         certain = np.exp(decoded.confidence).tolist()
         labels = [self.labels[number] for number in decoded.chosen.tolist()]
         return [

@@ -22,8 +22,7 @@ def labels_of(example: TaggedSentence) -> Labels:
 
 
 def normalized(example: TaggedSentence, scheme: Scheme) -> Labels:
-    """The labels as `scheme` writes the spans that they spell. Raises PalavraError, with file and line, for one that is
-    no tag."""
+    """Return the labels as `scheme` writes their spans. Raises PalavraError, with the place, for one that is no tag."""
     labels = labels_of(example)
     if scheme == "plain":
         return labels
