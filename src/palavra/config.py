@@ -93,7 +93,8 @@ def to_toml(config: "DataclassInstance") -> str:
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
-    """A copy of `config` with `key=value` assignments made, all at once; the last one for a key counts.
+    """A copy of `config` with `key=value` assignments made, all at once; the last one for a key counts;
+    a text is one assignment.
 
     Values are typed by their field: `train.steps=1_000`, `optimizer.learning_rate=1e-3`, `model.tied=false`,
     `optimizer.betas=0.9,0.95`, `data.sources=["a, b.txt"]` (a TOML array), `train.minutes=none`.
@@ -103,7 +104,7 @@ def override(config: T, assignments: Iterable[str]) -> T:
     """
     values: dict[str, object] = {}
     given: dict[str, str] = {}
-    for assignment in assignments:
+    for assignment in [assignments] if isinstance(assignments, str) else assignments:
         key, equals, value = assignment.partition("=")
         key = key.strip()
         if not equals or not key:

@@ -28,10 +28,8 @@ def is_main() -> bool:
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the elementwise sum of `tensor` over all ranks, without gradient.
-
-    The argument is unchanged; without a process group, it is the result.
-    """
+    """Return the elementwise sum of `tensor` over all ranks, without gradient. The argument is unchanged; without a
+    process group, it is the result."""
     if not is_distributed():
         return tensor
     total = tensor.detach().clone()

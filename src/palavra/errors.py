@@ -1,9 +1,10 @@
 """The exception that people see, and how its message names options."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
 _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
@@ -27,6 +28,12 @@ class PalavraError(OptionNaming):
     (`--last-n`, `--strategy=last-n`); in Python they read as arguments (`last_n=`, `strategy="last-n"`). The command
     line prints it without a traceback and exits with code 2.
     """
+
+
+def unexpected(name: str, known: Iterable[str]) -> TypeError:
+    """Return the exception for a keyword argument that does not exist, with the nearest of those `known`."""
+    near = get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return TypeError(f"unexpected keyword argument {name!r}{f'; the nearest is {near[0]!r}' if near else ''}")
 
 
 @contextmanager

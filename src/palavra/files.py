@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -10,7 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from palavra.errors import PalavraError
 
@@ -57,10 +58,8 @@ def atomic_write_text(path: Path, content: str) -> None:
 def atomic_write_tensors(
     path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it unchanged. Makes no copy.
-
-    Raises OSError if they cannot be written.
-    """
+    """Replace `path` with contiguous tensors on the CPU, as safetensors, or leave it unchanged. Makes no copy. Raises
+    OSError if they cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -83,7 +82,12 @@ def locked(directory: Path) -> Iterator[None]:
     has no meaning. Raises PalavraError if another process holds the lock. Does nothing if the system or the file system
     has no such locks.
     """
-    with _lock_file(directory) as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - closed by the block below
+    except OSError as error:
+        raise PalavraError(f"{directory} cannot be written ({error.strerror}): choose another folder") from None
+    with file:
         if not _lock(file):
             file.seek(0)
             holder = file.read(20).strip()
@@ -96,14 +100,6 @@ def locked(directory: Path) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
         yield
-
-
-def _lock_file(directory: Path) -> IO[str]:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return open(directory / ".lock", "a+", encoding="utf-8")
-    except OSError as error:
-        raise PalavraError(f"{directory} cannot be written ({error.strerror}): choose another folder") from None
 
 
 if sys.platform == "win32":
@@ -128,6 +124,19 @@ def remove_partial(directory: Path) -> None:
     for left in directory.glob(".*.partial"):
         if _PARTIAL.fullmatch(left.name):
             left.unlink(missing_ok=True)
+
+
+def read_json_object(path: Path, largest: int, remedy: str) -> dict[str, Any]:
+    """Read a JSON object from a file of at most `largest` bytes. Raises PalavraError that names file and `remedy`."""
+    if path.stat().st_size > largest:
+        raise PalavraError(f"{path} is larger than {largest:,} bytes: {remedy}")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise PalavraError(f"{path} is damaged, not valid JSON ({error}): {remedy}") from None
+    if not isinstance(values, dict):
+        raise PalavraError(f"{path} is damaged, not a JSON object: {remedy}")
+    return values
 
 
 def sha256_of_file(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +24,8 @@ class Loss:
 
 
 def cross_entropy(p: Tensor, q: Tensor) -> Tensor:
-    """Return H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q.
-
-    Terms with p(x) = 0 are 0, also if q(x) = 0. H(p, q) >= H(p, p) >= 0.
-    """
+    """Return H(p, q) = -sum_x p(x) log q(x) over the last dimension, in nats, for distributions p and q. Terms with
+    p(x) = 0 are 0, also if q(x) = 0. H(p, q) >= H(p, p) >= 0."""
     total: Tensor = torch.special.xlogy(p, q).sum(-1)
     return -total
 
@@ -83,12 +81,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
     else:
         dtype = hidden.dtype
-    total = cast(
-        Tensor,
-        _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, labels, dtype, kernel
-        ),
-    )
+    total: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, labels, dtype, kernel)  # type: ignore[no-untyped-call]
     return Loss(total, labels.numel())
 
 
@@ -131,11 +124,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         hidden_dtype, bias_dtype = ctx.dtypes
         scale = gradients[0]
-        return (
-            (d_hidden * scale).to(hidden_dtype),
-            d_weight * scale,
-            None if d_bias is None else (d_bias * scale).to(bias_dtype),
-            None,
-            None,
-            None,
-        )
+        d_bias = None if d_bias is None else (d_bias * scale).to(bias_dtype)
+        return (d_hidden * scale).to(hidden_dtype), d_weight * scale, d_bias, None, None, None

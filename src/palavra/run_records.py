@@ -141,8 +141,7 @@ class FinetunedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTask:
-    """A task of a fine-tuning run: `examples` by split, `data` as the kind sums them up, the `head`'s configuration and
-    parameters."""
+    """A task of a fine-tuning run: `examples` by split, what the kind counts in `data`, the `head`'s configuration."""
 
     name: str
     kind: str
@@ -176,8 +175,7 @@ class TargetRange:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledData:
-    """What `FinetunedTask.data` may hold: how often each label, span or number of choices occurs, the range of each
-    target, and whatever else the kind of task counts."""
+    """`FinetunedTask.data`: how often each label, span or number of choices occurs, target ranges, other counts."""
 
     labels: Mapping[str, Count] = field(default_factory=dict)
     spans: Mapping[str, Count] = field(default_factory=dict)
@@ -202,8 +200,7 @@ class FrequencyBand:
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """The corruption that every evaluation shares: the fields of `MaskingConfig`, its `seed`, and that it is `drawn`
-    for each document by itself."""
+    """The corruption of every evaluation: the fields of `MaskingConfig`, its `seed`, and by what it is `drawn`."""
 
     mask_rate: Rate
     final_mask_rate: float | None
@@ -217,8 +214,7 @@ class Corruption:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedResult:
-    """Results over `tokens` masked tokens: `loss` in nats a token, accuracy of the first guess and of the first
-    five."""
+    """Results over `tokens` masked tokens: `loss` in nats a token, accuracy of the first guess and the first five."""
 
     corruption: Corruption | None = None
     tokens: Count
@@ -244,9 +240,8 @@ class CausalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """Results over `pairs` of held-out text: `exchanged`, the fraction whose second part is of another document; `loss`
-    in nats a pair; `accuracy`, and `baseline`, that of always giving the more frequent answer. All None without
-    pairs."""
+    """Results over `pairs`: `exchanged`, the fraction whose second part is of another document; `loss` in nats a pair;
+    `accuracy`, and `baseline`, that of always giving the more frequent answer. All None without pairs."""
 
     pairs: Count
     exchanged: float | None = None
@@ -355,8 +350,7 @@ class RunsSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningEvaluation:
-    """`evaluation.json` of a fine-tuning run, with `mean_score` by split where there are several tasks and `runs` where
-    there are several runs."""
+    """`evaluation.json` of a fine-tuning run: `mean_score` by split of several tasks, `runs` if there are several."""
 
     tasks: tuple[TaskScores, ...]
     mean_score: Mapping[str, float] = field(default_factory=dict)

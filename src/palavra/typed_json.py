@@ -62,12 +62,8 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[T], value: object, where: str) -> T:
-    """Return a JSON value as a `kind`, checked all the way down.
-
-    Raises:
-        PalavraError: a key is missing, or a value has another type, is not finite or is out of range. The one line
-        names `where` and the key.
-    """
+    """Return a JSON value as a `kind`, checked all the way down. Raises PalavraError, which names `where` and the key,
+    if a key is missing, or a value has another type, is not finite or is out of range."""
     try:
         return cast(T, _read(kind, value, "", DEEPEST))
     except _Mismatch as error:
@@ -84,11 +80,8 @@ def parse_json(text: str, where: str) -> object:
 
 
 def read_json(kind: type[T], path: Path) -> T:
-    """Return the content of a JSON file as a `kind`.
-
-    Raises:
-        PalavraError: the file cannot be read, is not UTF-8 or JSON, or does not hold a `kind`; names file and key.
-    """
+    """Return the content of a JSON file as a `kind`. Raises PalavraError, which names file and key, if the file cannot
+    be read, is not UTF-8 or JSON, or does not hold a `kind`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -170,9 +163,8 @@ def _below(key: str, name: str) -> str:
 
 def _mismatch(kind: Any, value: object, key: str) -> _Mismatch:
     shown = repr(value)
-    return _Mismatch(
-        f"{key or 'the file'} must be {_describe(kind)}, not {shown if len(shown) <= 40 else shown[:37] + '...'}"
-    )
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
+    return _Mismatch(f"{key or 'the file'} must be {_describe(kind)}, not {shown}")
 
 
 def _describe(kind: Any) -> str:

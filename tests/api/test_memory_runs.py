@@ -2,7 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas
 import pytest
@@ -113,7 +113,15 @@ def test_folds_sweeps_and_curves_take_memory(pretrained: Path, tmp_path: Path) -
             "train: which column is the label.*'nota', 'outra'; name it with",
         ),
         ({"train": FRAME.assign(nota=None)}, "train:row 1: nota is None, not a label"),
-        ({"train": FRAME, "label_smoothing": 2.0}, "label_smoothing is 2.0"),
+        ({"train": FRAME, "label_smoothing": 2.0}, "^label_smoothing= is 2.0"),
+        ({"train": FRAME, "learning_rate": -1}, "^learning_rate= is -1.0: it must be above 0"),
+        ({"train": FRAME, "dropout": "much"}, "^dropout= must be a number"),
+        ({"train": FRAME, "metric": "acuracy"}, "^metric= is 'acuracy', no score of task: use one of accuracy, "),
+        ({"train": FRAME[:0]}, "^train is empty: give examples"),
+        ({"train": FRAME.assign(nota=1)}, "^train has only one label, '1'"),
+        ({"train": FRAME, "texts": ["a"], "labels": ["b"]}, "^the examples are given twice, as data and with texts="),
+        ({"texts": "a", "labels": ["b"]}, "^texts= is one text: give a list of them"),
+        ({"texts": ["a", "b"], "labels": ["b"]}, "^texts= and labels= differ in length, 2 and 1"),
     ],
 )
 def test_what_is_wrong_is_said_by_the_arguments_of_python(pretrained: Path, given: dict[str, Any], said: str) -> None:
@@ -121,9 +129,41 @@ def test_what_is_wrong_is_said_by_the_arguments_of_python(pretrained: Path, give
         finetune(pretrained, **given)
 
 
-def test_a_model_that_is_not_fine_tuned_takes_no_labels(pretrained: Path) -> None:
-    with pytest.raises(PalavraError, match="labels= means nothing here"):
-        palavra.evaluate(pretrained, texts=["um filme"], labels=["bom"], quiet=True)
+def test_words_with_labels_are_examples(pretrained: Path) -> None:
+    """And one text is one assignment, and a report is written for a folder in text."""
+    texts, labels = [["Maria", "canta"], ["Nada"]] * 8, [["B-PER", "O"], ["O"]] * 8
+    run = palavra.finetune(
+        "token-classification",
+        texts=texts,
+        labels=labels,
+        model=pretrained,
+        set="train.compile=off",
+        steps=1,
+        quiet=True,
+    )
+    assert palavra.write_report(str(run.directory)) == run.report
+    assert run.scores["task"]["valid"].examples
+
+
+@pytest.mark.parametrize("name", ["learning_rat", "learning-rate"])
+def test_an_unknown_argument_is_said_with_the_nearest(pretrained: Path, name: str) -> None:
+    with pytest.raises(TypeError, match=f"^unexpected keyword argument '{name}'; the nearest is 'learning_rate'$"):
+        finetune(pretrained, train=FRAME, **{name: 1.0})
+
+
+def test_wrong_things_for_a_model_are_one_line(pretrained: Path) -> None:
+    model = palavra.load(pretrained, kind="masked")
+    wrong: list[tuple[Any, str]] = [
+        (lambda: palavra.load(pretrained, kind=cast(Any, "mask")), "^kind= is 'mask': use one of 'masked', 'causal'"),
+        (lambda: model.embed("a", pooling=cast(Any, "men")), "^pooling= is 'men': use one of mean, cls, token$"),
+        (lambda: palavra.evaluate(cast(Any, model)), "^model is of type MaskedModel: give the folder of a model"),
+        (lambda: palavra.evaluate(pretrained, texts=["a"], labels=["b"]), "^labels= means nothing here"),
+        (lambda: palavra.pretrain([], tokenizer=pretrained, size="nano", quiet=True), "^data: there is no text"),
+    ]
+    for call, said in wrong:
+        with pytest.raises(PalavraError, match=said):
+            call()
+    assert len(repr(model)) < 2000
 
 
 def test_many_texts_from_a_generator_need_little_memory(tmp_path: Path) -> None:

@@ -216,3 +216,9 @@ def test_an_evaluation_writes_what_is_right_beside_what_is_said(folders: Path, t
     expected = EXAMPLES[kind].get("answers", EXAMPLES[kind].get("label"))
     assert list(first)[:2] == ["where", "gold"]
     assert first["gold"] == expected
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_what_is_no_input_is_one_line(wrong: Any) -> None:
+    with pytest.raises(PalavraError, match=f"^inputs is of type {type(wrong).__name__}: give a text, a dict"):
+        model_of("classification").predict(wrong)

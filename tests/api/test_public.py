@@ -119,6 +119,10 @@ def test_public_names_and_signatures_are_the_golden_ones() -> None:
     assert public() == GOLDEN.read_text(encoding="utf-8"), "if the change is meant, run this file to write it anew"
 
 
+def test_notebooks_complete_the_public_names() -> None:
+    assert set(palavra.__all__) <= set(dir(palavra))
+
+
 def test_other_names_are_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         palavra.nothing  # noqa: B018

@@ -140,6 +140,6 @@ def test_a_metric_that_is_not_defined_on_the_validation_examples_stops_before_th
     monkeypatch.setattr(Trainer, "train", train)
     wanted = recipe(pretrained, spec(reviews, valid=valid), train={"metric": "auroc"})
     with pytest.raises(
-        PalavraError, match=r"^train\.metric auroc is not defined on the validation examples of task \([^\n]*$"
+        PalavraError, match=r"^metric= auroc is not defined on the validation examples of task \([^\n]*$"
     ):
         run(wanted, tmp_path / "out")

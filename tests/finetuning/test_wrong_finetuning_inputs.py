@@ -47,14 +47,14 @@ HIDDEN = "is of hidden layers"
 @pytest.mark.parametrize(
     ("task", "changes", "says"),
     [
-        ({}, {"train": {"metric": "f1"}}, r"train\.metric 'f1' is none of "),
-        ({}, {"train": {"metric": "pearson"}}, r"train\.metric 'pearson' is none of "),
+        ({}, {"train": {"metric": "f1"}}, r"metric= is 'f1', no score of "),
+        ({}, {"train": {"metric": "pearson"}}, r"metric= is 'pearson', no score of "),
         (
             {"multilabel": False},
             {"train": {"metric": "subset_accuracy"}},
-            r"train\.metric 'subset_accuracy' is none of ",
+            r"metric= is 'subset_accuracy', no score of ",
         ),
-        ({"multilabel": True}, {"train": {"metric": "accuracy"}}, r"train\.metric 'accuracy' is none of "),
+        ({"multilabel": True}, {"train": {"metric": "accuracy"}}, r"metric= is 'accuracy', no score of "),
         ({}, {"strategy": StrategyConfig(rank=4)}, f"strategy.rank {NO_USE} full; it applies to lora"),
         (
             {},

@@ -148,6 +148,6 @@ def test_a_metric_decides_on_the_tasks_that_have_it(pretrained: Path, reviews: P
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [one["selection_metric"] for one in evaluation["tasks"]] == ["macro_f1", "pearson"]
     with pytest.raises(
-        PalavraError, match=r"^train\.metric 'f1' is none of mood or stars: use one of accuracy, [^\n]*$"
+        PalavraError, match=r"^metric= is 'f1', no score of mood or stars: use one of accuracy, [^\n]*$"
     ):
         run(recipe(pretrained, *both(reviews), train={"metric": "f1"}), tmp_path / "other")

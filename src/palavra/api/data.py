@@ -1,6 +1,6 @@
 """What the Python functions are given as text or examples: paths, or data in memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from itertools import zip_longest
 from os import PathLike, fspath
 from pathlib import Path
@@ -86,28 +86,38 @@ def columns_in_memory(spec: TaskSpec, memory: MemorySource, columns: LabelledCol
 
 
 def examples_of(
-    train: Source | None,
-    texts: Iterable[str] | None,
+    data: Source | None,
+    texts: Iterable[object] | None,
     labels: Iterable[object] | None,
     text_pairs: Iterable[tuple[str, str]] | None,
+    kind: str | None = None,
 ) -> Source | None:
-    """Return `train`, or instead of it texts or pairs of texts with their labels as records; None for none.
+    """Return labelled examples: `data`, or texts (of token classification lists of words) or pairs of texts with their
+    labels as records; None for none.
 
-    Raises PalavraError for labels without texts, and where more than one of the three is given.
+    Raises PalavraError for more than one of these, labels without texts, or texts without labels.
     """
-    if train is not None:
-        given = {"texts": texts, "labels": labels, "text-pairs": text_pairs}
-        for name in (name for name, value in given.items() if value is not None):
-            raise PalavraError(f"--{name} would not be read beside other examples: leave one of them out")
-        return train
+    given = {"--texts": texts, "--text-pairs": text_pairs, "--labels": labels}
+    named = [name for name, value in given.items() if value is not None]
+    if data is not None and named:
+        raise PalavraError(f"the examples are given twice, as data and with {named[0]}: leave one of them out")
+    for name in named:
+        if isinstance(given[name], str | bytes):
+            raise PalavraError(f"{name} is one text: give a list of them")
     if texts is None and text_pairs is None:
         if labels is not None:
             raise PalavraError("--labels go with texts: give --texts or --text-pairs too")
-        return None
+        return data
     if texts is not None and text_pairs is not None:
-        raise PalavraError("give one of --texts and --text-pairs")
+        raise PalavraError("give one of --texts and --text-pairs: each of the pairs holds both texts")
     if labels is None:
         raise PalavraError("each text needs its label: give --labels")
+    given_texts = texts if texts is not None else text_pairs
+    sizes = [len(cast(Sized, each)) for each in (given_texts, labels) if isinstance(each, Sized)]
+    if len(set(sizes)) > 1:
+        raise PalavraError(f"{named[0]} and --labels differ in length, {sizes[0]:,} and {sizes[1]:,}: give as many")
+    if texts is not None and kind == "token-classification":
+        return together(words=texts, labels=labels)
     if texts is not None:
         return together(text=texts, label=labels)
     pairs = list(text_pairs or ())

@@ -70,9 +70,11 @@ def evaluate(
         "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
         "labels": labels, "text_pairs": text_pairs, **columns,
     }  # fmt: skip
+    if not isinstance(model, str | PathLike):
+        raise PalavraError(f"model is of type {type(model).__name__}: give the folder of a model, or a finished run")
     model = Path(model)
     if is_task_directory(model):
-        examples = texts if labels is None and text_pairs is None else examples_of(None, texts, labels, text_pairs)
+        examples = examples_of(None, texts, labels, text_pairs) if labels is not None else texts
         given = [*sources, *([] if examples is None else [examples])]
         if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")

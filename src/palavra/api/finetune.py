@@ -29,7 +29,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -48,7 +48,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -66,7 +66,7 @@ def finetune(
     kind: Kind | None = None,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -97,7 +97,7 @@ def finetune(
     if resume and out is None:
         raise PalavraError("--out is missing: name the folder of the run to resume")
     log = Log(quiet=quiet)
-    examples = examples_of(train, texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs, kind)
     with Folder(out) as folder:
         path = folder.path
         given = GivenExamples(kind, examples, options, path)

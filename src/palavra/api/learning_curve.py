@@ -32,7 +32,7 @@ def learning_curve(
     kind: Kind,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     sizes: Sequence[int] = (),
@@ -50,7 +50,7 @@ def learning_curve(
     1,000, ... and all. The runs, the report and the model of the most examples lie in `out`. With `resume` an
     interrupted curve resumes. Raises PalavraError for wrong input.
     """
-    examples = examples_of(train, texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs, kind)
     with Folder(out) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_learning_curve(made, tuple(sizes), folder.path, Log(quiet=quiet), resume=resume)

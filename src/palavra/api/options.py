@@ -39,7 +39,7 @@ class OptionInfo:
         return asdict(self)
 
 
-def options(command: RecipeCommand) -> list[OptionInfo]:
+def options(command: RecipeCommand = "pretrain") -> list[OptionInfo]:
     """Return every field of the recipe that a command makes, in order.
 
     The Python function of the command takes those with an `argument` by that name, and all in `set=["key=value"]`.

@@ -18,7 +18,7 @@ def sweep(
     kind: Kind,
     train: Source | None = None,
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Sequence[str]] | None = None,
     labels: Iterable[object] | None = None,
     text_pairs: Iterable[tuple[str, str]] | None = None,
     out: str | PathLike[str] | None = None,
@@ -40,7 +40,7 @@ def sweep(
     resumes: finished trials are kept, a half-done one is run again, and more `trials` may be asked for. Raises
     PalavraError for wrong input or if Optuna is missing, Interrupted after a signal.
     """
-    examples = examples_of(train, texts, labels, text_pairs)
+    examples = examples_of(train, texts, labels, text_pairs, kind)
     with Folder(out) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_sweep(made, search, trials, minutes, folder.path, resume, Log(quiet=quiet))

@@ -22,10 +22,7 @@ class SourceConfig:
         (), help="Files, folders, globs, hf://dataset[/config]:split: the arguments of the command.", path=True
     )
     column: str = option(
-        "text",
-        help="Column with the text, in files that have columns.",
-        flag="--column",
-        commands=(*_TEXT, "evaluate"),
+        "text", help="Column with the text, in files that have columns.", flag="--column", commands=(*_TEXT, "evaluate")
     )
     documents: DocumentUnit = option(
         "file",
@@ -34,10 +31,7 @@ class SourceConfig:
         commands=(*_TEXT, "evaluate"),
     )
     encoding: str = option(
-        "utf-8",
-        help="Encoding of text files.",
-        flag="--encoding",
-        commands=(*_TEXT, "compare-pairs"),
+        "utf-8", help="Encoding of text files.", flag="--encoding", commands=(*_TEXT, "compare-pairs")
     )
     max_document_chars: int = option(
         1_000_000, help="Characters of a document; a longer one is cut at a blank into several."

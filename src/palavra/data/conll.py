@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class ConllSentence:
 
 
 class ConllRow(NamedTuple):
-    """One row of a file of columns; it has no fields at the end of a sentence."""
+    """One row of a file of columns; it has no fields between sentences."""
 
     line: int
     fields: list[str]
@@ -81,9 +82,6 @@ def _read(source: str, word: int | str, label: int | str, encoding: str) -> Iter
     return _of_columns(path, word, label, encoding)
 
 
-# Columns
-
-
 def _of_columns(path: Path, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
     names: list[str] = []
     chosen: tuple[int, int] | None = None
@@ -101,7 +99,7 @@ def _of_columns(path: Path, word: int | str, label: int | str, encoding: str) ->
 
 
 def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
-    """Yield rows of equal width, and one without fields at the end of a sentence."""
+    """Yield rows of equal width, and those without fields between sentences."""
     tabs = False
     first: ConllRow | None = None
     for line, text in numbered_lines(path, encoding):
@@ -123,20 +121,14 @@ def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
 
 def _sentences(path: Path, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]:
     """Yield the rows of each sentence."""
-    sentence: list[ConllRow] = []
-    for row in rows:
-        if row.fields:
-            sentence.append(row)
-        elif sentence:
-            yield sentence
-            sentence = []
-        if len(sentence) > _LONGEST_SENTENCE:
+    for sentence in (group for filled, group in groupby(rows, lambda row: bool(row.fields)) if filled):
+        found = list(islice(sentence, _LONGEST_SENTENCE + 1))
+        if len(found) > _LONGEST_SENTENCE:
             raise PalavraError(
-                f"{path}:{sentence[0].line}: a sentence of more than {_LONGEST_SENTENCE:,} words; "
+                f"{path}:{found[0].line}: a sentence of more than {_LONGEST_SENTENCE:,} words; "
                 f"a blank line must stand between sentences"
             )
-    if sentence:
-        yield sentence
+        yield found
 
 
 def _chosen(word: int | str, label: int | str, names: Sequence[str], width: int, where: str) -> tuple[int, int]:
@@ -175,38 +167,27 @@ def _two_columns(path: Path, rows: list[ConllRow], word: int, label: int) -> tup
 
 def _joined(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return the words with single spaces between them, and the offsets of each."""
-    spans, at = [], 0
-    for word in words:
-        spans.append((at, at + len(word)))
-        at += len(word) + 1
-    return " ".join(words), tuple(spans)
-
-
-# CoNLL-U
+    ends = accumulate(len(word) + 1 for word in words)
+    spans = tuple((end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True))
+    return " ".join(words), spans
 
 
 def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
-    first, width = str(path), len(CONLLU_COLUMNS)
     word, label = ("form" if word == 0 else word), ("upos" if label == -1 else label)
-    chosen = _chosen(word, label, CONLLU_COLUMNS, width, first)
+    chosen = _chosen(word, label, CONLLU_COLUMNS, len(CONLLU_COLUMNS), str(path))
     written: list[tuple[int, str]] = []  # line and text of the "# text" comments since the last sentence
     for rows in _sentences(path, _conllu_rows(path, encoding, written)):
         words_only = [row for row in rows if row.fields[0].isdigit()]
         if words_only:
             words, labels = _two_columns(path, words_only, *chosen)
             text, surface = _surface(path, rows, written)
-            yield ConllSentence(
-                words=words,
-                labels=labels,
-                where=f"{path}:{words_only[0].line}",
-                text=text,
-                spans=tuple(surface[row.line] for row in words_only),
-            )
+            spans, where = tuple(surface[row.line] for row in words_only), f"{path}:{words_only[0].line}"
+            yield ConllSentence(words=words, labels=labels, where=where, text=text, spans=spans)
         written.clear()
 
 
 def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> Iterator[ConllRow]:
-    """Yield rows of ten columns, and one without fields after a sentence; add the text comments to `written`."""
+    """Yield rows of ten columns, and those without fields between sentences; add text comments to `written`."""
     for line, text in numbered_lines(path, encoding):
         text = text.rstrip("\n")
         if text.startswith("#"):
@@ -281,18 +262,13 @@ def _found(path: Path, forms: list[ConllRow], line: int, text: str) -> list[tupl
     return places
 
 
-# Records
-
-
 def _of_records(records: Iterator[Record], word: int | str, label: int | str) -> Iterator[ConllSentence]:
     for record in records:
         words = _value(record, word, 0, ("tokens", "words", "text"), _WORD_OPTION)
-        if isinstance(words, str):
-            spans = _value(record, label, -1, ("spans",), _LABEL_OPTION)
-            sentence = _of_spans(words, spans, record.where)
-        else:
-            labels = _value(record, label, -1, ("labels", "tags", "ner_tags"), _LABEL_OPTION)
-            sentence = _of_lists(words, labels, record.where)
+        of_words, names = (
+            (_of_spans, ("spans",)) if isinstance(words, str) else (_of_lists, ("labels", "tags", "ner_tags"))
+        )
+        sentence = of_words(words, _value(record, label, -1, names, _LABEL_OPTION), record.where)
         if sentence.words:
             yield sentence
 

@@ -1,6 +1,7 @@
 """Prepared text: the memory-mapped token ids of all documents, checked before use."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,14 +28,8 @@ def id_type(vocab_size: int) -> Any:
 
 def schema(vocab_size: int) -> Any:
     """Return the Arrow schema: for each document its token ids, content hash, file and line."""
-    return pa.schema(
-        [
-            ("input_ids", pa.list_(id_type(vocab_size))),
-            ("hash", pa.uint64()),
-            ("file", pa.dictionary(pa.int32(), pa.string())),
-            ("line", pa.uint32()),
-        ]
-    )
+    ids, names = pa.list_(id_type(vocab_size)), pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([("input_ids", ids), ("hash", pa.uint64()), ("file", names), ("line", pa.uint32())])
 
 
 class StoredDocuments:
@@ -110,13 +105,13 @@ class StoredDocuments:
         return shard, index - (int(self._ends[shard - 1]) if shard else 0)
 
 
+@dataclass(frozen=True)
 class Corpus:
     """A prepared folder that was checked: its `train` and `valid` documents and its `manifest`."""
 
-    def __init__(self, manifest: Manifest, train: StoredDocuments, valid: StoredDocuments) -> None:
-        self.manifest = manifest
-        self.train = train
-        self.valid = valid
+    manifest: Manifest
+    train: StoredDocuments
+    valid: StoredDocuments
 
     @classmethod
     def open(
@@ -137,8 +132,7 @@ class Corpus:
         dtype = id_type(manifest.vocab_size).to_pandas_dtype()
         train, valid = (
             StoredDocuments(
-                [open_part(directory, part, manifest.vocab_size, verify) for part in manifest.parts(split)],
-                dtype,
+                [open_part(directory, part, manifest.vocab_size, verify) for part in manifest.parts(split)], dtype
             )
             for split in ("train", "valid")
         )
@@ -175,8 +169,8 @@ def open_part(directory: Path, part: ShardFile, vocab_size: int, verify: Literal
 def _fits(batch: Any, part: ShardFile, vocab_size: int, verify: Literal["hash", "size"]) -> bool:
     column = batch.column("input_ids")
     ids = column.values
-    if batch.num_rows != part.documents or len(ids) != part.tokens or any(c.null_count for c in batch.columns):
+    if batch.num_rows != part.documents or len(ids) != part.tokens or column.offset or ids.offset:
         return False
-    if column.offset or ids.null_count or ids.offset:
+    if ids.null_count or any(each.null_count for each in batch.columns):
         return False
     return verify == "size" or not len(ids) or int(pc.max(ids).as_py()) < vocab_size

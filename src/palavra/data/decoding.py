@@ -22,14 +22,13 @@ _BLOCK = 1 << 20  # bytes read at once
 _DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
-def text_blocks(path: Path, encoding: str) -> Iterator[str]:
-    r"""Yield the decoded text in blocks, with "\n" as line ends and without a byte order mark."""
-    with open_bytes(path) as file:
-        yield from stream_blocks(file, path, encoding)
-
-
-def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[str]:
-    """Do the same as `text_blocks` for an open file; errors call it `name`."""
+def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
+    r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
+    is read instead, if given, and stays open; errors call it `name`."""
+    if file is None:
+        with open_bytes(Path(name)) as opened:
+            yield from text_blocks(name, encoding, opened)
+        return
     try:
         "".encode(encoding)
         known = codecs.lookup(encoding).name
@@ -39,8 +38,8 @@ def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
     lines, begun = 1, False
     while True:
-        block = _read(file, name)
         try:
+            block = file.read(_BLOCK)
             text = newlines.decode(block, final=not block)
         except UnicodeDecodeError as error:
             _not_in_encoding(name, encoding, lines, error)
@@ -49,6 +48,8 @@ def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[
                 f"{name}: not valid {encoding} ({error}); if the text is utf-8, say so with the encoding option "
                 "(--encoding=utf-8)"
             ) from None
+        except _DAMAGES as error:
+            _damaged(name, error)
         yield text if begun else text.removeprefix("\ufeff")
         begun = begun or bool(text)
         lines += text.count("\n")
@@ -56,19 +57,11 @@ def stream_blocks(file: IO[bytes], name: Path | str, encoding: str) -> Iterator[
             return
 
 
-def text_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a file with their line ends. Raises PalavraError for a line too long for a record."""
-    return _lines(text_blocks(path, encoding), path)
-
-
-def stream_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[str]:
-    """Do the same as `text_lines` for an open file; errors call it `name`."""
-    return _lines(stream_blocks(file, name, encoding), name)
-
-
-def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
+def text_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
+    """Yield the lines of a file, as `text_blocks`, with their line ends. Raises PalavraError for a line too long for a
+    record."""
     rest, line = "", 1
-    for block in blocks:
+    for block in text_blocks(name, encoding, file):
         *whole, rest = (rest + block).split("\n")
         for text in whole:
             yield text + "\n"
@@ -83,23 +76,14 @@ def _lines(blocks: Iterator[str], name: Path | str) -> Iterator[str]:
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened."""
-    openers: dict[str, Callable[[str], Any]] = {
-        ".gz": gzip.open,
-        ".bz2": bz2.open,
-        ".xz": lzma.open,
-        ".zst": _open_zst,
-    }
-    opener = openers.get(path.suffix.lower(), partial(open, mode="rb"))
+    openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     try:
-        file: IO[bytes] = opener(str(path))
+        if path.suffix.lower() == ".zst":  # Arrow's own streams cannot be read line by line
+            return io.BufferedReader(pa.CompressedInputStream(str(path), compression="zstd"))
+        file: IO[bytes] = openers.get(path.suffix.lower(), partial(open, mode="rb"))(str(path))
     except OSError as error:
         raise PalavraError(f"{path}: cannot be opened ({error.strerror or error})") from None
     return file
-
-
-def _open_zst(path: str) -> IO[bytes]:
-    # Arrow's own streams cannot be read line by line.
-    return io.BufferedReader(pa.CompressedInputStream(path, compression="zstd"))
 
 
 def byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
@@ -107,13 +91,6 @@ def byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
     damaged file."""
     try:
         yield from file
-    except _DAMAGES as error:
-        _damaged(name, error)
-
-
-def _read(file: IO[bytes], name: Path | str) -> bytes:
-    try:
-        return file.read(_BLOCK)
     except _DAMAGES as error:
         _damaged(name, error)
 

@@ -19,29 +19,24 @@ def without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[
     beyond that (about 25 bytes a document). Among 10 million documents, the probability that two different ones have
     the same hash is below one in 300,000.
     """
+    own: set[int] = set()  # new hashes of the current document
     try:
-        yield from _without_duplicates(documents, tally)
+        # An empty name is a private database that SQLite deletes; the generator may change threads.
+        with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
+            for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}"):
+                database.execute(f"PRAGMA {setting}")
+            database.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
+            database.execute("BEGIN")
+            for document in documents:
+                if not document.piece:
+                    own.clear()
+                signed = document.hash - (1 << 63)  # SQLite's integers have a sign
+                if database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (signed,)).rowcount:
+                    own.add(signed)
+                if signed in own:
+                    yield document
+                else:
+                    tally.note("duplicates", document.where)
+                    tally.duplicate_bytes += document.bytes
     except sqlite3.Error as error:
         raise PalavraError(f"duplicates cannot be looked up ({error}); is the temporary folder full?") from None
-
-
-def _without_duplicates(documents: Iterable[Document], tally: Tally) -> Iterator[Document]:
-    # An empty name is a private database that SQLite deletes; the generator may change threads.
-    with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
-        for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}"):
-            database.execute(f"PRAGMA {setting}")
-        database.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
-        database.execute("BEGIN")
-        own: set[int] = set()  # new hashes of the current document
-        for document in documents:
-            if not document.piece:
-                own.clear()
-            signed = document.hash - (1 << 63)  # SQLite's integers have a sign
-            if database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (signed,)).rowcount:
-                own.add(signed)
-                yield document
-            elif signed in own:
-                yield document
-            else:
-                tally.note("duplicates", document.where)
-                tally.duplicate_bytes += document.bytes

@@ -1,6 +1,6 @@
 """The texts of one file or hub data set, each with the line where it starts, in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,26 +40,18 @@ def file_texts(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     return _read_table(path, config, lines, tabs=kind == ".tsv")
 
 
-def hub_texts(source: str, column: str) -> Iterator[TextRow]:
-    """Yield the texts of `hf://dataset[/config]:split`; a line is a row here."""
+def record_texts(source: str, column: str) -> Iterator[TextRow]:
+    """Yield the texts of `hf://dataset[/config]:split` or of records in memory; a line is a row here."""
+    if isinstance(source, MemorySource):
+        return _column_of(enumerate(source.records(), 1), source.name, column)
     return _column_of(enumerate(hub_records(source, open_hub(source)), 1), source, column)
-
-
-def memory_texts(source: MemorySource, column: str) -> Iterator[TextRow]:
-    """Yield the texts of records in memory; a line is a row here."""
-    return _column_of(enumerate(source.records(), 1), source.name, column)
-
-
-# Records
 
 
 def _column_of(records: Iterable[tuple[int, dict[str, Any]]], where: str, column: str) -> Iterator[TextRow]:
     """Yield the text in a column of numbered records, which the first one must have."""
-    first = True
-    for line, values in records:
-        if first:
+    for number, (line, values) in enumerate(records):
+        if not number:
             _check_column(where, line, column, values)
-            first = False
         value = values.get(column)
         if value is not None and not isinstance(value, str):
             raise PalavraError(f"{where}:{line}: column {column!r} holds a {json_kind(value)}, not text")
@@ -86,17 +78,11 @@ def _read_parquet(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     return _column_of(parquet_rows(path, text_column), str(path), config.column)
 
 
-def _check_column(where: str, line: int, column: str, columns: Iterable[str]) -> None:
+def _check_column(where: str, line: int, column: str, columns: Collection[str]) -> None:
     """Raise PalavraError that names the existing columns, unless `column` is one of them."""
-    columns = list(columns)
     if column not in columns:
-        raise PalavraError(
-            f"{where}:{line}: no column {column!r}; name the one with the text (--column), "
-            f"there are: {shown_columns(columns)}"
-        )
-
-
-# Plain text
+        shown = f"{where}:{line}: no column {column!r}; name the one with the text (--column)"
+        raise PalavraError(f"{shown}, there are: {shown_columns(list(columns))}")
 
 
 def _read_whole(path: Path, config: SourceConfig) -> Iterator[TextRow]:
@@ -116,20 +102,14 @@ def _read_lines(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     for block in text_blocks(path, config.encoding):
         *whole, rest = (rest + block).split("\n")
         for text in whole:
-            yield from _pieces(text, line, config.max_document_chars)
+            *pieces, end = cut_text(text, config.max_document_chars)
+            yield from (TextRow(piece, line, cut=True) for piece in pieces)
+            yield TextRow(end, line)
             line += 1
         *pieces, rest = cut_text(rest, config.max_document_chars)
-        for piece in pieces:
-            yield TextRow(piece, line, cut=True)
+        yield from (TextRow(piece, line, cut=True) for piece in pieces)
     if rest:
         yield TextRow(rest, line)
-
-
-def _pieces(text: str, line: int, longest: int) -> Iterator[TextRow]:
-    *pieces, rest = cut_text(text, longest)
-    for piece in pieces:
-        yield TextRow(piece, line, cut=True)
-    yield TextRow(rest, line)
 
 
 def _read_paragraphs(path: Path, config: SourceConfig) -> Iterator[TextRow]:
@@ -157,8 +137,7 @@ def _read_paragraphs(path: Path, config: SourceConfig) -> Iterator[TextRow]:
 
 def cut_text(text: str, longest: int) -> list[str]:
     """Cut `text` into pieces of at most `longest` characters, at a blank if there is one; nothing is dropped."""
-    pieces = []
-    start = 0
+    pieces, start = [], 0
     while len(text) - start > longest:
         end = start + longest
         middle = start + longest // 2

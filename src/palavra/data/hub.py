@@ -21,10 +21,8 @@ def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
 
 
 def open_hub(source: str) -> Any:
-    """Return the `datasets.IterableDataset` that `hf://dataset[/config]:split` names.
-
-    The data set is `owner/name`, a plain name, or a local folder in a form that `datasets` reads.
-    """
+    """Return the `datasets.IterableDataset` that `hf://dataset[/config]:split` names. The data set is `owner/name`, a
+    plain name, or a local folder in a form that `datasets` reads."""
     place, colon, split = source.removeprefix(PREFIX).rpartition(":")
     if not colon or not place or not split or "/" in split:
         raise PalavraError(f"{source}: write hf://dataset:split or hf://dataset/config:split")

@@ -75,8 +75,7 @@ def read_whole(path: Path, encoding: str) -> str:
 
 def list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the items of the JSON list that is the whole `text` of a file, with the line where each starts."""
-    decoder = json.JSONDecoder()
-    at = _after_blanks(text, 0)
+    decoder, at = json.JSONDecoder(), _after_blanks(text, 0)
     line = 1 + text.count("\n", 0, at)
     if text[at : at + 1] != "[":
         what = "ends where it should begin" if at == len(text) else f"begins with {text[at]!r}"
@@ -90,10 +89,8 @@ def list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         counted = at
         try:
             value, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise _refusal(error, path) from None
-        except (ValueError, RecursionError) as error:
-            raise _refusal(error, path, line) from None
+        except (ValueError, RecursionError) as error:  # JSON's own errors know their line
+            raise _refusal(error, path, 1 if isinstance(error, json.JSONDecodeError) else line) from None
         yield line, value
         at = _after_blanks(text, at)
         if text[at : at + 1] == ",":
@@ -116,9 +113,7 @@ def refuse_nul(where: str) -> None:
 
 
 def _after_blanks(text: str, at: int) -> int:
-    found = _BLANKS.match(text, at)
-    assert found is not None
-    return found.end()
+    return found.end() if (found := _BLANKS.match(text, at)) else at
 
 
 def _refusal(error: Exception, name: Path | str, line: int = 1) -> PalavraError:

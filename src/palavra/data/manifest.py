@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from palavra.config import from_mapping
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, read_json_object
 
 FORMAT = "palavra-shards-1"
 Side = Literal["train", "valid"]
@@ -59,14 +59,10 @@ class Shard(_Checked):
     train: ShardFile | None = None
     valid: ShardFile | None = None
 
-    def part(self, side: Side) -> ShardFile | None:
-        """Return the file of one side of the split, or None if that side has no documents."""
-        return self.train if side == "train" else self.valid
-
-    @property
-    def parts(self) -> list[ShardFile]:
-        """The files of both sides."""
-        return [part for side in SPLITS if (part := self.part(side)) is not None]
+    def parts(self, *sides: Side) -> list[ShardFile]:
+        """Return the files of these sides of the split, by default of both; a side without documents has none."""
+        files = {"train": self.train, "valid": self.valid}
+        return [file for side in sides or SPLITS if (file := files[side]) is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +78,8 @@ class CorpusSplit:
 class Manifest(_Checked):
     """A finished folder of shards.
 
-    `key`: the digest of what decides the content of a shard, apart from the documents; `stamp`: that of the sources
-    and how they were read. `documents` and `bytes` (of UTF-8) count the sources without duplicates and empty documents.
+    `key`: the digest of what decides a shard's content, apart from the documents; `stamp`: that of the sources and how
+    they were read. `documents` and `bytes` (of UTF-8) count the sources without duplicates and empty documents.
     """
 
     tokenizer: str
@@ -113,12 +109,12 @@ class Manifest(_Checked):
         """All tokens."""
         return self.train.tokens + self.valid.tokens
 
-    def parts(self, split: Side) -> list[ShardFile]:
-        """Return the files of one side of the split, in order."""
-        return [part for shard in self.shards if (part := shard.part(split)) is not None]
+    def parts(self, *sides: Side) -> list[ShardFile]:
+        """Return the files of these sides of the split, by default of both, in order."""
+        return [part for shard in self.shards for part in shard.parts(*sides)]
 
-    def _split(self, split: Side) -> CorpusSplit:
-        parts = self.parts(split)
+    def _split(self, side: Side) -> CorpusSplit:
+        parts = self.parts(side)
         return CorpusSplit(
             documents=sum(part.documents for part in parts),
             tokens=sum(part.tokens for part in parts),
@@ -130,20 +126,12 @@ class Manifest(_Checked):
         train, valid = self.train, self.valid
         rows = train.documents + valid.documents
         return {
-            "sources": list(self.sources),
-            "documents": rows,
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "duplicates": self.duplicates,
-            "empty": self.empty,
-            "train_documents": train.documents,
-            "train_tokens": train.tokens,
-            "valid_documents": valid.documents,
-            "valid_tokens": valid.tokens,
-            "warnings": list(self.warnings),
-            "longest_document": max(train.longest, valid.longest),
+            "sources": list(self.sources), "documents": rows, "tokens": self.tokens, "bytes": self.bytes,
+            "duplicates": self.duplicates, "empty": self.empty, "train_documents": train.documents,
+            "train_tokens": train.tokens, "valid_documents": valid.documents, "valid_tokens": valid.tokens,
+            "warnings": list(self.warnings), "longest_document": max(train.longest, valid.longest),
             "mean_tokens": self.tokens / rows if rows else 0.0,
-        }
+        }  # fmt: skip
 
     def write(self, directory: Path) -> None:
         """Write `manifest.json` atomically."""
@@ -156,7 +144,7 @@ class Manifest(_Checked):
         path = directory / "manifest.json"
         if not path.is_file():
             raise PalavraError(f"{directory}: no manifest.json; it was never prepared to the end: prepare it again")
-        values = _read_object(path)
+        values = read_json_object(path, _LARGEST_FILE, "prepare it again")
         if values.pop("format", None) != FORMAT:
             raise PalavraError(f"{path}: not in the format {FORMAT}; prepare it again")
         try:
@@ -175,9 +163,12 @@ class _Unfinished(_Checked):
 
 def check_free(directory: Path) -> None:
     """Raise `PalavraError` if another program's `manifest.json` would be replaced."""
-    path = directory / "manifest.json"
-    if path.is_file() and not str(_read_object(path).get("format")).startswith(FORMAT.rstrip("0123456789")):
-        raise PalavraError(f"{path}: not a manifest of shards; prepare the text in another folder")
+    path, remedy = directory / "manifest.json", "prepare the text in another folder"
+    if not path.is_file():
+        return
+    values = read_json_object(path, _LARGEST_FILE, remedy)
+    if not str(values.get("format")).startswith(FORMAT.rstrip("0123456789")):
+        raise PalavraError(f"{path}: not a manifest of shards; {remedy}")
 
 
 def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
@@ -193,27 +184,10 @@ def read_done(directory: Path, key: str) -> list[Shard]:
         if not path.is_file():
             continue
         try:
-            values = _read_object(path)
+            values = read_json_object(path, _LARGEST_FILE, "prepare it again")
             if values.get("format") == FORMAT and values.get("key") == key:
                 done = {"key": key, "shards": values.get("shards")}
                 return list(from_mapping(_Unfinished, done, str(path)).shards)
         except PalavraError:
             continue  # a damaged record is worth no more than none
     return []
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; entries that are null are left out."""
-    if path.stat().st_size > _LARGEST_FILE:
-        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no manifest is")
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_without_null)
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path}: damaged ({error}); prepare it again") from None
-    if not isinstance(content, dict):
-        raise PalavraError(f"{path}: damaged (not an object); prepare it again")
-    return content
-
-
-def _without_null(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

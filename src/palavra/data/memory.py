@@ -77,6 +77,11 @@ class MemorySource(str):
         return MemorySource(self.name, lambda: _read(path.open("rb")), path)
 
 
+def called(source: str) -> str:
+    """Return what errors call a source: data in memory by their name."""
+    return source.name if isinstance(source, MemorySource) else source
+
+
 def memory_source(name: str, data: Data, spill: Path | None = None) -> MemorySource:
     """Make a source of data in memory, called `name` in errors.
 
@@ -138,7 +143,9 @@ class _Together:
         ended = object()
         for values in zip_longest(*self.columns.values(), fillvalue=ended):
             if any(value is ended for value in values):
-                raise PalavraError(f"{' and '.join(self.columns)} differ in length: give one of each for an example")
+                raise PalavraError(
+                    f"{' and '.join(self.columns)} differ in length: give as many of one as of the other"
+                )
             yield dict(zip(self.columns, values, strict=True))
 
 

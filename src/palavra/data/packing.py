@@ -1,10 +1,9 @@
 """Packing: documents into batches of a token budget, with no padding and nothing dropped.
 
-Documents come in a shuffled order that needs no memory. They are cut into pieces of at most the context. A window of
-pieces at a time is packed best-fit decreasing into rows of the context, so that attention, which works on rows, finds
-them full, and rows into batches of the budget. Pieces that fill no batch move to the next window, so every piece of
-every epoch is used exactly once. At the end of a run whose length is in epochs none are left over: its last step may
-have fewer batches, and they are less full.
+Documents come in a shuffled order that needs no memory, and are cut into pieces of at most the context. A window of
+pieces at a time is packed best-fit decreasing into rows of the context, on which attention works, and rows into batches
+of the budget. Pieces that fill no batch move to the next window, so every piece of every epoch is used exactly once. At
+the end of a run whose length is in epochs none are left over: the batches of its last step may be fewer and less full.
 """
 
 import math
@@ -73,28 +72,25 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     rooms: list[int] = []  # the distinct amounts of room in open bins, ascending
     with_room: dict[int, list[int]] = {}
-
-    def put(number: int, room: int) -> None:
-        if room:
-            if room not in with_room:
-                insort(rooms, room)
-                with_room[room] = []
-            with_room[room].append(number)
-
     for index, length in enumerate(lengths):
         if length > capacity:
             raise ValueError(f"an item of {length} does not fit into a bin of {capacity}")
         found = bisect_left(rooms, length)
         if found == len(rooms):
-            bins.append([index])
-            put(len(bins) - 1, capacity - length)
-            continue
-        room = rooms[found]
-        number = with_room[room].pop()
-        if not with_room[room]:
-            del with_room[room], rooms[found]
+            room, number = capacity, len(bins)
+            bins.append([])
+        else:
+            room = rooms[found]
+            number = with_room[room].pop()
+            if not with_room[room]:
+                del with_room[room], rooms[found]
         bins[number].append(index)
-        put(number, room - length)
+        room -= length
+        if room and room not in with_room:
+            insort(rooms, room)
+            with_room[room] = []
+        if room:
+            with_room[room].append(number)
     return bins
 
 
@@ -204,9 +200,7 @@ class Cursor:
     batch: int = 0
     before: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain numbers."""
-        return asdict(self)
+    to_json = asdict
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Cursor":
@@ -234,11 +228,9 @@ class Packer:
     """Plans an endless, deterministic stream of batches over documents of the given lengths.
 
     `lengths` (documents,) int64: tokens of each. `context` and `batch_tokens` include the `special` tokens that every
-    piece gets in addition ([CLS] and [SEP]: 2).
-
-    `epochs`: the number of passes over the documents, possibly fractional. The batches up to its end (see `ends_at`)
-    hold every piece of every pass once, and their number is a multiple of `ranks`. The stream then continues with the
-    next documents.
+    piece gets in addition ([CLS] and [SEP]: 2). `epochs`: passes over the documents, possibly fractional. The batches
+    up to its end (see `ends_at`) hold every piece of every pass once, and their number is a multiple of `ranks`. The
+    stream then continues with the next documents.
     """
 
     lengths: Int64Array
@@ -256,7 +248,7 @@ class Packer:
         if self.batch_tokens < self.context:
             raise PalavraError(
                 f"a batch of {self.batch_tokens} tokens cannot hold a sequence of {self.context}: raise "
-                "train.batch_tokens or lower model.context"
+                "--batch-tokens or lower --context"
             )
         if not self.lengths.any():
             raise PalavraError("there is no document to train on")
@@ -342,9 +334,10 @@ class Packer:
 
     def _full(self, batches: list[Int64Array], lengths: Int64Array) -> tuple[list[Int64Array], list[Int64Array]]:
         """Return the batches to use now, and those whose pieces move to the next window."""
-        filled = [lengths[batch].sum() >= FULL_ENOUGH * self.batch_tokens for batch in batches]
-        kept = [batch for batch, full in zip(batches, filled, strict=True) if full]
-        waiting = [batch for batch, full in zip(batches, filled, strict=True) if not full]
+        kept: list[Int64Array] = []
+        waiting: list[Int64Array] = []
+        for batch in batches:
+            (kept if lengths[batch].sum() >= FULL_ENOUGH * self.batch_tokens else waiting).append(batch)
         # Lengths that never fit together would wait forever: use all but the emptiest batch of them.
         if len(waiting) > max(1, len(batches) // 2):
             waiting.sort(key=lambda batch: int(lengths[batch].sum()))

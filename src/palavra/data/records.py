@@ -5,10 +5,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from palavra.data.decoding import stream_lines, text_lines
+from palavra.data.decoding import text_lines
 from palavra.data.hub import PREFIX, hub_records, open_hub
 from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
 from palavra.data.memory import MemorySource, class_names, with_class_names
@@ -24,9 +25,8 @@ T = TypeVar("T")
 class Record(NamedTuple):
     """One labelled record.
 
-    `values`: column -> value; text in tables, JSON's types in JSON, Python's in Parquet and hub data sets. Numbers that
-    stand for the names of classes become these names. `where`: "file:line", the line (from 1) where the record starts,
-    or "file:row 12".
+    `values`: column -> value; text in tables, JSON's types in JSON, Python's in Parquet and hub data sets, with names
+    in place of the numbers of classes. `where`: "file:line", where the record starts (from 1), or "file:row 12".
     """
 
     values: dict[str, Any]
@@ -47,7 +47,7 @@ def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
 
 def read_json_lines(file: IO[bytes], name: str, *, encoding: str = "utf-8") -> Iterator[Record]:
     """Yield the records of open JSON lines, such as those of a pipe; errors call them `name`."""
-    return at_least_one(_from_json_lines(numbered_stream(file, name, encoding), name), name, "records")
+    return at_least_one(_from_json_lines(numbered_lines(name, encoding, file), name), name, "records")
 
 
 def column(record: Record, name: str, *, option: str = "--column") -> Any:
@@ -80,24 +80,18 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
 def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
     """Yield the items. Raises PalavraError if there are none."""
     first = next(items, None)
+    if first is None and isinstance(source, MemorySource):
+        raise PalavraError(f"{source.name} is empty: give examples")
     if first is None:
         raise PalavraError(f"{source}: holds no {what}; is it the right file?")
     yield first
     yield from items
 
 
-def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers and line ends. Raises PalavraError for a NUL character."""
-    return _numbered(text_lines(path, encoding), path)
-
-
-def numbered_stream(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
-    """Do the same as `numbered_lines` for an open file; errors call it `name`."""
-    return _numbered(stream_lines(file, name, encoding), name)
-
-
-def _numbered(lines: Iterator[str], name: Path | str) -> Iterator[tuple[int, str]]:
-    for line, text in enumerate(lines, 1):
+def numbered_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file, or of an open `file` that errors call `name`, with their numbers and line ends. Raises
+    PalavraError for a NUL character."""
+    for line, text in enumerate(text_lines(name, encoding, file), 1):
         if "\0" in text:
             refuse_nul(f"{name}:{line}")
         yield line, text
@@ -126,9 +120,6 @@ def _from_memory(source: MemorySource) -> Iterator[Record]:
     for row, values in enumerate(source.records(), 1):
         where = f"{source.name}:row {row}"
         yield Record(checked_object(values, where), where)
-
-
-# Text files
 
 
 def records_of_list(text: str, path: Path) -> Iterator[Record]:
@@ -181,15 +172,13 @@ def _check_names(names: list[str], where: str) -> None:
         raise PalavraError(f"{where}: {times} columns of the header are named {name[:60]!r}; give each its own name")
 
 
-# Parquet and the hub
-
-
 def _from_parquet(path: Path) -> Iterator[Record]:
     names: dict[str, list[str]] = {}
 
     def every_column(schema: Any) -> None:
         _check_names([name.strip() for name in schema.names], str(path))
-        names.update(class_names(_features(schema.metadata or {})))
+        with suppress(KeyError, TypeError, ValueError, RecursionError):  # only the `datasets` library writes this
+            names.update(class_names(json.loads(schema.metadata[b"huggingface"])["info"]["features"]))
 
     for row, values in parquet_rows(path, every_column):
         yield Record(with_class_names(values, names), f"{path}:row {row}")
@@ -200,11 +189,3 @@ def _from_hub(source: str) -> Iterator[Record]:
     names = class_names(stream.features.to_dict() if stream.features else {})
     for row, values in enumerate(hub_records(source, stream), 1):
         yield Record(with_class_names(values, names), f"{source}:row {row}")
-
-
-def _features(metadata: dict[bytes, bytes]) -> Any:
-    """Return what the `datasets` library writes into Parquet about its columns; empty for other programs."""
-    try:
-        return json.loads(metadata[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return {}

@@ -21,16 +21,8 @@ import numpy.typing as npt
 from palavra.data.config import SourceConfig
 from palavra.data.corpus import Corpus, StoredDocuments, is_intact
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.manifest import (
-    FILE_NAME,
-    FORMAT,
-    SPLITS,
-    Manifest,
-    Shard,
-    check_free,
-    read_done,
-    write_unfinished,
-)
+from palavra.data.manifest import FILE_NAME, FORMAT, Manifest, Shard, check_free, read_done, write_unfinished
+from palavra.data.memory import called
 from palavra.data.sources import Document, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
 from palavra.data.writing import ShardBuilder, write_shard
@@ -101,17 +93,13 @@ def write_shards(
             try:
                 return work.run()
             except _SourcesChanged as changed:
-                done = done[: changed.shard]
+                done = done[: changed.args[0]]
     except OSError as error:
         raise PalavraError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
 class _SourcesChanged(Exception):
-    """The documents are no longer those of a finished shard."""
-
-    def __init__(self, shard: int) -> None:
-        super().__init__(shard)
-        self.shard = shard
+    """The documents are no longer those of the finished shard whose number is the argument."""
 
 
 @dataclass
@@ -137,7 +125,7 @@ class _Work:
         self.kept, self.shards, self.tally, self.pieces = done, [], Tally(), {}
         write_unfinished(self.directory, self.key, done)
         (self.directory / "manifest.json").unlink(missing_ok=True)
-        wanted = {part.file for shard in done for part in shard.parts}
+        wanted = {part.file for shard in done for part in shard.parts()}
         for file in self.directory.iterdir():
             if FILE_NAME.fullmatch(file.name) and file.name not in wanted:
                 file.unlink()
@@ -152,33 +140,28 @@ class _Work:
         for shard in self.kept:
             self._pass_over(shard, documents)
         tokens = self._tokens()
-        rows = ShardBuilder(self.tokenizer.vocab_size, self.valid_fraction)
+        vocab_size = self.tokenizer.vocab_size
+        rows = ShardBuilder(vocab_size, self.valid_fraction)
         for batch, ids, lengths in _encoded(documents, self.tokenizer):
             rows.add(batch, ids, lengths)
             tokens += len(ids)
             self._report(tokens)
             if rows.tokens >= self.shard_tokens:
                 self._end_shard(rows)
-                rows = ShardBuilder(self.tokenizer.vocab_size, self.valid_fraction)
+                rows = ShardBuilder(vocab_size, self.valid_fraction)
         if rows.read:
             self._end_shard(rows)
         if not tokens:
-            found = "; ".join(self.tally.warnings()) or "the files are empty"
-            raise PalavraError(f"{', '.join(self.config.sources)}: there is no text in the sources ({found})")
-        warnings = [*self.tally.warnings(), *self._warnings()]
+            found = "; ".join(self.tally.warnings()) or "nothing in them"
+            sources = ", ".join(map(called, self.config.sources))
+            raise PalavraError(f"{sources}: there is no text in the sources ({found})")
+        warnings = self._warnings()  # may change the shards
         manifest = Manifest(
-            tokenizer=self.tokenizer.fingerprint,
-            vocab_size=self.tokenizer.vocab_size,
-            key=self.key,
-            stamp=self.stamp,
-            sources=self.config.sources,
-            documents=self.tally.documents - self.tally.duplicates,
-            bytes=self.tally.bytes - self.tally.duplicate_bytes,
-            duplicates=self.tally.duplicates,
-            empty=self.tally.empty,
-            warnings=tuple(warnings),
-            shards=tuple(self.shards),
-        )
+            tokenizer=self.tokenizer.fingerprint, vocab_size=vocab_size, key=self.key, stamp=self.stamp,
+            sources=self.config.sources, documents=self.tally.documents - self.tally.duplicates,
+            bytes=self.tally.bytes - self.tally.duplicate_bytes, duplicates=self.tally.duplicates,
+            empty=self.tally.empty, warnings=(*self.tally.warnings(), *warnings), shards=tuple(self.shards),
+        )  # fmt: skip
         manifest.write(self.directory)
         (self.directory / "unfinished.json").unlink(missing_ok=True)
         return manifest
@@ -187,7 +170,7 @@ class _Work:
         self.show(Progress(self.tally.documents, self.tally.bytes, tokens))
 
     def _tokens(self) -> int:
-        return sum(part.tokens for shard in self.shards for part in shard.parts)
+        return sum(part.tokens for shard in self.shards for part in shard.parts())
 
     def _remember_pieces(self, documents: Iterator[Document]) -> Iterator[Document]:
         for document in documents:
@@ -256,17 +239,15 @@ def _finished(directory: Path, key: str, stamp: str) -> Manifest | None:
         manifest = Manifest.read(directory)
     except PalavraError:
         return None
-    whole = all(is_intact(directory, part, "size") for split in SPLITS for part in manifest.parts(split))
+    whole = all(is_intact(directory, part, "size") for part in manifest.parts())
     return manifest if whole and (manifest.key, manifest.stamp) == (key, stamp) else None
 
 
 def _intact(directory: Path, shards: list[Shard]) -> Iterator[Shard]:
-    """Yield the shards up to the first whose files have changed or whose split was settled.
-
-    Settling depends on all the documents, and there may be more of them now.
-    """
+    """Yield the shards up to the first whose files have changed or whose split was settled. Settling depends on all the
+    documents, and there may be more of them now."""
     for shard in shards:
-        if shard.settled or not all(is_intact(directory, part, "hash") for part in shard.parts):
+        if shard.settled or not all(is_intact(directory, part, "hash") for part in shard.parts()):
             return
         yield shard
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from palavra.data import memory
 from palavra.data.config import SourceConfig
-from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, hub_texts, memory_texts
+from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, record_texts
 from palavra.data.hub import PREFIX
 from palavra.data.memory import MemorySource
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
@@ -97,16 +97,9 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
+        rows = file_texts(source, config) if isinstance(source, Path) else record_texts(source, config.column)
         name = source.name if isinstance(source, MemorySource) else str(source)
-        yield from _documents(name, _texts_of(source, config), config.max_document_chars, tally)
-
-
-def _texts_of(source: Path | str, config: SourceConfig) -> Iterator[TextRow]:
-    if isinstance(source, Path):
-        return file_texts(source, config)
-    if isinstance(source, MemorySource):
-        return memory_texts(source, config.column)
-    return hub_texts(source, config.column)
+        yield from _documents(name, rows, config.max_document_chars, tally)
 
 
 def source_bytes(config: SourceConfig) -> int:
@@ -131,7 +124,7 @@ def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally)
     """Yield clean documents, cut if they are too long, and count irregularities."""
     whole, piece = None, 0
     for raw, line, cut in rows:
-        text = _clean(raw, source, line, tally)
+        text = _clean(raw, f"{source}:{line}", tally)
         if text:
             parts = cut_text(text, longest) if len(text) > longest else (text,)
             for _ in range(len(parts) - 1 + cut):
@@ -144,16 +137,22 @@ def _documents(source: str, rows: Iterator[TextRow], longest: int, tally: Tally)
             whole, piece = None, 0
 
 
-def _clean(text: str | None, source: str, line: int, tally: Tally) -> str:
-    """Return the text without NUL characters, "" if there is none, and count irregularities."""
+def _clean(text: str | None, where: str, tally: Tally) -> str:
+    """Return the text without NUL characters, "" if there is none, and count irregularities. Raises PalavraError for
+    many NUL characters: the text has another encoding."""
     if text is None:
-        tally.note("missing", f"{source}:{line}")
+        tally.note("missing", where)
         return ""
     if "\0" in text:
-        text = _without_nul(text, f"{source}:{line}")
-        tally.note("nul", f"{source}:{line}")
+        if 4 * text.count("\0") > len(text):
+            raise PalavraError(
+                f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
+                f"(--encoding=utf-16-le), else this is not text"
+            )
+        text = text.replace("\0", "")
+        tally.note("nul", where)
     if not text or text.isspace():
-        tally.note("empty", f"{source}:{line}")
+        tally.note("empty", where)
         return ""
     return text
 
@@ -176,27 +175,11 @@ def content_hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
-def _without_nul(text: str, where: str) -> str:
-    """Return the text without NUL characters. Raises PalavraError if there are many: it has another encoding."""
-    if 4 * text.count("\0") > len(text):
-        raise PalavraError(
-            f"{where}: NUL characters all over; if the text is UTF-16, say so with the encoding option "
-            f"(--encoding=utf-16-le), else this is not text"
-        )
-    return text.replace("\0", "")
-
-
-# Which files
-
-
 def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
     """Return every file and hub data set of the sources, each once, in order."""
     if not config.sources:
         raise PalavraError("no sources of text: name files, folders, globs or hf://dataset:split")
-    found: dict[Path | str, None] = {}
-    for source in config.sources:
-        found.update(dict.fromkeys(_of_source(source, tally)))
-    return list(found)
+    return list(dict.fromkeys(found for source in config.sources for found in _of_source(source, tally)))
 
 
 def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
@@ -244,14 +227,12 @@ def _files_under(folder: Path) -> Iterator[Path]:
 
 # What a run writes (docs/files.md). Text beside it is read.
 _RUN_FOLDERS = ("checkpoints", "tensorboard")
-_RUN_FILES = frozenset(
-    [
-        *("palavra.toml", "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log"),
-        *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.stamp"),
-        *("task.json", "held_out.json", "sweep.json", "learning_curve.json"),
-        *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"),
-    ]
-)
+_RUN_FILES = {
+    "palavra.toml", "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log",
+    "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.stamp", "task.json",
+    "held_out.json", "sweep.json", "learning_curve.json", "vocab.txt", "vocab.json", "merges.txt",
+    "special_tokens_map.json",
+}  # fmt: skip
 
 
 def _is_run(folder: Path) -> bool:

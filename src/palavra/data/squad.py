@@ -44,13 +44,6 @@ class Question:
     where: str
 
 
-class _Given(NamedTuple):
-    """An answer as the file states it; `start` may be missing."""
-
-    text: Any
-    start: Any
-
-
 def read_questions(
     source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None
 ) -> Iterator[Question]:
@@ -103,21 +96,13 @@ def _unique(questions: Iterator[Question]) -> Iterator[Question]:
         yield question
 
 
-# SQuAD's JSON
-
-
 def _of_squad(value: Any, path: Path) -> Iterator[Question]:
     document = checked_object(value, str(path))
     for at_article, article in _items(document, "data", f"{path}:"):
         for at_paragraph, paragraph in _items(article, "paragraphs", f"{at_article}."):
             context = _text(paragraph, "context", at_paragraph)
             for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
-                yield _question(
-                    asked,
-                    context=context,
-                    given=_of_asked(asked, where),
-                    where=where,
-                )
+                yield _question({**asked, "context": context}, _of_asked(asked, where), where)
 
 
 def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,7 +118,7 @@ def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, 
         yield f"{place}[{number}]", item
 
 
-def _of_asked(asked: dict[str, Any], where: str) -> list[_Given]:
+def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
     if asked.get("is_impossible") is True:
         if asked.get("answers"):
             raise PalavraError(f"{where}: is_impossible is true, but there are answers; remove one of the two")
@@ -143,28 +128,20 @@ def _of_asked(asked: dict[str, Any], where: str) -> list[_Given]:
     return _given(asked["answers"], where)
 
 
-# Records
-
-
 def _of_record(record: Record) -> Question:
     key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
     value = column(record, key, option="--answers")
     for name in ("question", "context"):
         column(record, name, option=f"--{name}")
     if isinstance(value, str):
-        given = [_Given(value, record.values.get("answer_start"))] if value.strip() else []
+        given = [(value, record.values.get("answer_start"))] if value.strip() else []
     else:
         given = _given(value, record.where)
-    return _question(
-        {"id": record.where, **record.values},
-        context=_text(record.values, "context", record.where),
-        given=given,
-        where=record.where,
-    )
+    return _question({"id": record.where, **record.values}, given, record.where)
 
 
-def _given(value: Any, where: str) -> list[_Given]:
-    """Return the answers from any of the known forms."""
+def _given(value: Any, where: str) -> list[tuple[Any, Any]]:
+    """Return the text and the start of each answer as stated in any of the known forms, None for a missing start."""
     if value is None:
         return []
     if isinstance(value, dict) and isinstance(value.get("text"), list):
@@ -173,32 +150,22 @@ def _given(value: Any, where: str) -> list[_Given]:
         starts = [None] * len(texts) if starts is None else starts
         if not isinstance(starts, list) or len(starts) != len(texts):
             raise PalavraError(f"{where}: {len(texts)} texts of answers, but not as many answer_start")
-        return [_Given(*pair) for pair in zip(texts, starts, strict=True)]
+        return list(zip(texts, starts, strict=True))
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         raise PalavraError(f"{where}: the answers are a JSON {json_kind(value)}, not a list")
-    given = []
-    for item in value:
-        if isinstance(item, dict) and "text" not in item:
-            raise PalavraError(f"{where}: an answer without 'text'")
-        given.append(_Given(item["text"], item.get("answer_start")) if isinstance(item, dict) else _Given(item, None))
-    return given
+    if any(isinstance(item, dict) and "text" not in item for item in value):
+        raise PalavraError(f"{where}: an answer without 'text'")
+    return [(item["text"], item.get("answer_start")) if isinstance(item, dict) else (item, None) for item in value]
 
 
-# Both
-
-
-def _question(values: dict[str, Any], *, context: str, given: list[_Given], where: str) -> Question:
+def _question(values: dict[str, Any], given: list[tuple[Any, Any]], where: str) -> Question:
     number = values.get("id")
     id = str(number) if type(number) is int else _text(values, "id", where)
-    return Question(
-        id=id,
-        question=_text(values, "question", where),
-        context=context,
-        answers=tuple(_answer(each, context, f"{where}: question {id!r}") for each in given),
-        where=where,
-    )
+    question, context = _text(values, "question", where), _text(values, "context", where)
+    answers = tuple(_answer(text, start, context, f"{where}: question {id!r}") for text, start in given)
+    return Question(id=id, question=question, context=context, answers=answers, where=where)
 
 
 def _text(values: dict[str, Any], key: str, where: str) -> str:
@@ -212,13 +179,12 @@ def _text(values: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _answer(given: _Given, context: str, where: str) -> Answer:
+def _answer(text: Any, stated: Any, context: str, where: str) -> Answer:
     """Return the answer with its place in the passage. Raises PalavraError if it is not there."""
-    text = given.text
     if not isinstance(text, str) or not text.strip():
         shown = "empty" if isinstance(text, str) else f"a JSON {json_kind(text)}, not text"
         raise PalavraError(f"{where}: an answer is {shown}; a question without one has no answers at all")
-    start = _start(given.start, where)
+    start = _start(stated, where)
     first = context.find(text)
     if start is None and first >= 0:
         return Answer(text, first)

@@ -169,10 +169,8 @@ def _fit(sample: list[str], delimiter: str) -> tuple[bool, float, int]:
 def parquet_rows(
     path: Path, columns: Callable[[Any], list[str] | None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
-    """Yield the rows of a Parquet file with their numbers, from 1.
-
-    `columns` gets the Arrow schema and returns the names of the columns to read, None for all.
-    """
+    """Yield the rows of a Parquet file with their numbers, from 1. `columns` gets the Arrow schema and returns the
+    names of the columns to read, None for all."""
     row = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:

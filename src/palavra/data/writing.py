@@ -87,10 +87,6 @@ def write_part(directory: Path, split: Side, number: int, batch: Any) -> ShardFi
         digest, size = sha256_of_file(temporary), temporary.stat().st_size
     lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
     return ShardFile(
-        file=path.name,
-        documents=batch.num_rows,
-        tokens=int(lengths.sum()),
-        longest=int(lengths.max()),
-        bytes=size,
+        file=path.name, documents=batch.num_rows, tokens=int(lengths.sum()), longest=int(lengths.max()), bytes=size,
         sha256=digest,
-    )
+    )  # fmt: skip

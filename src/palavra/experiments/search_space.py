@@ -37,7 +37,7 @@ def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> Space:
     written as whole numbers has only whole numbers. Raises PalavraError, in one line, for anything else.
     """
     space: dict[str, Distribution] = {}
-    for text in searches:
+    for text in [searches] if isinstance(searches, str) else searches:
         key, distribution = _read(recipe, text)
         if key in space:
             raise PalavraError(f"--search {text}: {key} is searched twice: give it once")

@@ -271,9 +271,7 @@ class Trials:
         if len(values) < FEWEST_FOR_IMPORTANCES or len(set(values)) < 2:
             return {}
         found = optuna.importance.get_param_importances(self.study)
-        return (
-            {key: float(fraction) for key, fraction in found.items()} if all(map(math.isfinite, found.values())) else {}
-        )
+        return {key: float(of) for key, of in found.items()} if all(map(math.isfinite, found.values())) else {}
 
 
 def _finite(value: float | None) -> float | None:

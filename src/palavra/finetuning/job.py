@@ -90,8 +90,8 @@ class FinetuningJob(TrainingJob):
         return self.sampler.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
-        """The scores of every task on its validation examples, and the mean of the selection scores, which is
-        what decides; of equal ones that of the losses."""
+        """Score every task on its validation examples; the mean of the selection scores marks the best weights, and of
+        equal ones the mean loss."""
         if not self.valid:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
@@ -116,7 +116,7 @@ class FinetuningJob(TrainingJob):
         return validation
 
     def score(self, name: str, labelled: Labelled) -> Scores:
-        """How good the model is now on labelled examples of a task."""
+        """The scores of the model on labelled examples of a task."""
         task, examples, encoded = self.tasks[name], labelled.examples, labelled.encoded
         decoded = decode(self.model, name, task, examples, encoded, self.compute, labelled.vectors)
         return task.scorer.score(examples, encoded, decoded)
@@ -138,15 +138,15 @@ class FinetuningJob(TrainingJob):
 
 
 def selection_metric(asked: str | None, task: AnyTask) -> str:
-    """Which score of a task decides on weights, trials and repetitions: `train.metric` where it was `asked` for and the
-    task has such a score, else the task's main one."""
+    """Return the metric that selects weights, trials and repetitions: `train.metric` if it was `asked` for and the task
+    has it, else the task's main one."""
     metrics = task.scorer.metrics
     return asked if asked in metrics else metrics[0]
 
 
 def selection_score(metric: str, values: Mapping[str, float]) -> float:
-    """How good a task's scores on validation examples are, the more the better: its metric, an error with its sign
-    turned. What is not defined, such as the correlation of predictions that are all alike, is worse than any."""
+    """Return the selection score of a task, the higher the better: its metric on validation examples, an error with its
+    sign turned. An undefined score, such as the correlation of constant predictions, is lower than any other."""
     value = values.get(metric, math.nan)
     if math.isnan(value):
         return -math.inf

@@ -11,13 +11,13 @@ from palavra.tasks.task import Reader
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-# So that what should be a whole number is not one less.
+# Keeps rounding errors from making a whole number one less.
 ROUNDING = 1e-9
 
 
 def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed: int) -> BoolArray:
-    """(E,) which examples to hold out: a fraction of each label's, but never a label's only example; whole groups where
-    examples belong together, such as the questions on one passage."""
+    """Return (E,) which examples to hold out: a fraction of each label's, never a label's only example, whole groups
+    where examples belong together, such as the questions on one passage."""
     group = groups_of(reader, examples)
     if 1 < group.max() + 1 < len(examples):
         order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
@@ -36,7 +36,7 @@ def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed
 
 
 def fold_of(reader: Reader[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
-    """(E,) the fold that validates with each example, as `hold_out` divides, none without any. Raises PalavraError
+    """Return (E,) the validation fold of each example, divided as in `hold_out`; no fold is empty. Raises PalavraError
     where there are fewer examples, or groups of them, than folds."""
     group = groups_of(reader, examples)
     groups = int(group.max()) + 1
@@ -97,8 +97,8 @@ def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
 def _iterative_parts(
     strata: Sequence[Sequence[str]], fractions: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example, of which each takes about its fraction of all and of every stratum; one can be
-    of several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
+    """(E,) the part of each example. Each takes about its fraction of all and of every stratum; an example can be of
+    several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
 
     The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
     those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,

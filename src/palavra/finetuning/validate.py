@@ -53,10 +53,10 @@ def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
     tasks = {split.task.spec.name: split.task for split in splits}
     known = dict.fromkeys(name for task in tasks.values() for name in task.scorer.metrics)
     if metric is not None and metric not in known:
-        raise PalavraError(f"train.metric {metric!r} is none of {' or '.join(tasks)}: use one of {', '.join(known)}")
+        raise PalavraError(f"--metric is {metric!r}, no score of {' or '.join(tasks)}: use one of {', '.join(known)}")
     for split in splits:
         if split.valid and metric in split.task.scorer.undefined(split.valid):
             raise PalavraError(
-                f"train.metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
+                f"--metric {metric} is not defined on the validation examples of {split.task.spec.name} (a class "
                 "or sort is absent, or values are all alike): choose another, or other validation examples"
             )

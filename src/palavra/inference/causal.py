@@ -1,7 +1,7 @@
 """A causal model ready for use: generate, score, evaluate."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -96,7 +96,7 @@ class CausalModel(GeneratesText):
     kind: ClassVar[str] = "a causal language model"
     offers: ClassVar[tuple[str, ...]] = ("generate", "score", "evaluate")
 
-    model: VocabularyModel
+    model: VocabularyModel = field(repr=False)
     tokenizer: Tokenizer
     compute: Compute
 
@@ -156,11 +156,8 @@ class CausalModel(GeneratesText):
     def score(self, texts: Texts, per_token: bool = False) -> Results[Score]: ...
 
     def score(self, texts: str | Texts, per_token: bool = False) -> Score | Results[Score]:
-        """Return the log-likelihood of a text or of several: the sum of log P(token | those before it), the first
-        after the opening token; the end of the text is not predicted.
-
-        Of a text longer than the context, each token is predicted from at least the half context before it.
-        """
+        """Return the log-likelihood of a text or of several: the sum of log P(token | those before it), without the end
+        of the text. In a text longer than the context, at least half a context precedes each token."""
         given, single = one_or_more(texts)
         encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
         documents = [np.array(ids, dtype=np.int64) for ids, _ in encoded]
@@ -221,10 +218,9 @@ def evaluate_causal(
 ) -> CausalEvaluation:  # fmt: skip
     """Evaluate a model on the next tokens of held-out documents, about `limit` of them, or all.
 
-    Texts longer than the context are cut into pieces that are read apart, as in training; `sliding` lets the pieces
-    overlap by half, so that each token is predicted from at least half a context, at twice the cost. `decode` gives
-    the text of a document, to count its words and bytes: exact where the tokenizer is byte-level. Raises
-    PalavraError when there is nothing to predict.
+    Texts longer than the context are cut into pieces, as in training; if `sliding`, pieces overlap by half, so that
+    each token is predicted from at least half a context, at twice the cost. Words and bytes are counted in the text
+    that `decode` returns. Raises PalavraError if there is nothing to predict.
     """
     losses: list[Float64Array] = []
     sizes = []
@@ -289,12 +285,9 @@ def next_token_losses(
 
 
 def context_windows(length: int, context: int, sliding: bool) -> list[tuple[int, int, int]]:
-    """How a text of `length` tokens, before which an opening one stands, is read: (start, first predicted, end) of each
-    window, in tokens of the text; it reads from the token before its start to the one before its end.
-
-    A window predicts at most `context` tokens. Each token is predicted once. The cut windows are those that training
-    cuts a document into.
-    """
+    """Return (start, first predicted, end) of the windows in which a text of `length` tokens is read. A window reads
+    from the token before its start to the one before its end, and predicts at most `context` tokens; each token is
+    predicted once. The windows that do not slide are those of training."""
     if not sliding or length <= context:
         return [(start, start, min(start + context, length)) for start in range(0, length, context)]
     stride = max(1, context // 2)

@@ -100,10 +100,8 @@ class FixedCorruption:
 def _counts(
     eligible: Int64Array, fraction: npt.NDArray[np.float64], other: npt.NDArray[np.float64], least: int
 ) -> Int64Array:
-    """(documents, 3): how many become [MASK], do or become another token, and are hidden, of so many eligible.
-
-    Rounded by two draws of each document, so that the fractions are right on average in short documents too.
-    """
+    """Return (documents, 3) how many eligible tokens become [MASK], become that or another token, and are hidden,
+    rounded by two draws of each document, so that the fractions are right on average."""
     hidden = np.floor(CORRUPTION.mask_rate * eligible + fraction).clip(least).clip(max=eligible)
     masked = np.floor(CORRUPTION.mask * hidden + other)
     changed = np.floor((CORRUPTION.mask + CORRUPTION.random) * hidden + other)

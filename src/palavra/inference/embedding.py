@@ -1,11 +1,13 @@
 """Contextual embeddings: one vector a token, or one a text."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from palavra.errors import PalavraError
 
 Pooling = Literal["mean", "cls", "token"]
 
@@ -19,6 +21,12 @@ class Embedding:
     vectors: npt.NDArray[np.float32]
     offsets: tuple[tuple[int, int], ...]
     truncated: bool
+
+
+def check_pooling(pooling: Pooling) -> None:
+    """Raise PalavraError for a pooling that does not exist."""
+    if pooling not in get_args(Pooling):
+        raise PalavraError(f"--pooling is {pooling!r}: use one of {', '.join(get_args(Pooling))}")
 
 
 def pool(vectors: Tensor, pooling: Pooling) -> Tensor:

@@ -117,7 +117,7 @@ class JointEvaluation(ObjectiveResult):
         return self.masked.perplexity
 
     def values(self) -> dict[str, float]:
-        """Those of the hidden tokens as they are, the others with their part's name before them."""
+        """Return the values at masked tokens, and the others with their objective's name as a prefix."""
         others = {f"{name}_{key}": value for name, part in self.beside.items() for key, value in part.values().items()}
         return {**self.masked.values(), **others}
 
@@ -169,8 +169,8 @@ class EvalSet:
     sep_id: int
 
     def part(self, tokens: int) -> "EvalSet":
-        """So many tokens of it (at least 1,000, if there are), the same ones every time and for every context: its
-        documents in an order by hash, for those that stand together may be of one source; the last one is cut."""
+        """Return a sample of so many tokens (at least 1,000, if there are), the same for every context: documents in
+        the order of a hash, since neighbours may be of one source; the last one is cut."""
         numbers = np.argsort(mix(np.arange(len(self.lengths), dtype=np.uint64)), kind="stable")
         ends = np.cumsum(self.lengths[numbers])
         wanted = max(tokens, SMALL_TEXT)
@@ -181,10 +181,8 @@ class EvalSet:
         return replace(self, documents=drawn, lengths=lengths)
 
     def batches(self, vocabulary: Vocabulary, context: int, limit: int | None) -> Iterator[Batch]:
-        """Packed batches under the fixed corruption; about `limit` tokens, or all. The same ones every time.
-
-        What is hidden of a document does not depend on `context`; which documents make up `limit` tokens does.
-        """
+        """Yield packed batches under the fixed corruption, about `limit` tokens or all, always the same. What is masked
+        in a document does not depend on `context`; which documents make up `limit` tokens does."""
         corruption = FixedCorruption(self.documents, self.lengths, vocabulary)
         seen = labelled = 0
         for pieces in self._pieces(context, limit):

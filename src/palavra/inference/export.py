@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,16 +29,14 @@ def json_lines(embeddings: Sequence[Embedding]) -> Iterator[str]:
     """Yield one JSON object a text: its text and vector, or its tokens with their offsets and vectors."""
     for found in embeddings:
         if found.vectors.ndim == 1:
-            yield json.dumps({"text": found.text, "vector": _numbers(found.vectors)}, ensure_ascii=False)
-            continue
-        tokens = [
-            {"start": start, "end": end, "vector": _numbers(vector)}
-            for (start, end), vector in zip(found.offsets, found.vectors, strict=True)
-        ]
-        yield json.dumps({"text": found.text, "tokens": tokens}, ensure_ascii=False)
+            content: dict[str, object] = {"vector": _numbers(found.vectors)}
+        else:
+            tokens = zip(found.offsets, found.vectors, strict=True)
+            content = {"tokens": [{"start": at, "end": end, "vector": _numbers(own)} for (at, end), own in tokens]}
+        yield json.dumps({"text": found.text, **content}, ensure_ascii=False)
 
 
-def _numbers(vector: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[float]:
+def _numbers(vector: npt.NDArray[np.float32]) -> list[float]:
     # Nine significant digits give every float32 back exactly.
     return [float(f"{value:.9g}") for value in vector.tolist()]
 
@@ -111,9 +110,7 @@ def _table(embeddings: Sequence[Embedding], first: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _vectors(
-    vectors: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"], width: int
-) -> pa.FixedSizeListArray:
+def _vectors(vectors: Sequence[npt.NDArray[np.float32]], width: int) -> pa.FixedSizeListArray:
     """All vectors of texts (D,) or of their tokens (L, D), a row each."""
     flat = np.concatenate([each.reshape(-1) for each in vectors])
     return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), width)

@@ -11,7 +11,7 @@ from palavra.batch import Batch, Sample, TokenIds
 from palavra.errors import PalavraError
 from palavra.inference.batching import logit_parts, run_labelled
 from palavra.inference.sampling import check_numbers
-from palavra.inference.scoring import Float64Array
+from palavra.inference.scoring import Float64Array, shortened
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
@@ -45,11 +45,6 @@ def blanks_of(text: str, tokenizer: Tokenizer, context: int) -> Sample:
         )
     check_room(text, len(whole), context)
     return masked_sample(whole, rows)
-
-
-def shortened(text: str) -> str:
-    """Return a text as an error shows it."""
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_room(text: str, length: int, context: int) -> None:

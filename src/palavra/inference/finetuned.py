@@ -1,7 +1,7 @@
 """A fine-tuned model ready for use: predict and evaluate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Unpack, cast, overload
@@ -120,7 +120,7 @@ class FineTunedModel(AnyModel):
     kind: ClassVar[str] = "a fine-tuned model"
     offers: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
 
-    model: TaskModel
+    model: TaskModel = field(repr=False)
     tasks: Mapping[str, AnyTask]
     tokenizer: Tokenizer
     compute: Compute

@@ -91,9 +91,8 @@ class Generator:
     """Continues token sequences side by side: sample s of prompt p is row p x samples + s.
 
     `prompts` are token ids with the opening token in front. `end_id` ends a row; `banned` tokens are never chosen.
-    Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time.
-    Different prompts draw independently, and equal ones the same: what a row becomes does not depend on the rows beside
-    it. Raises PalavraError for a prompt without room.
+    Sample 0 has the randomness of the `first` one, so that samples may be made a few at a time. Equal prompts draw the
+    same, others independently: no row depends on the rows beside it. Raises PalavraError for a prompt without room.
     """
 
     def __init__(
@@ -112,10 +111,8 @@ class Generator:
             for sample in range(config.samples)
         ]
         self._rows = list(range(len(self._texts)))
-        capacity = min(
-            self.context, max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
-        )
-        self._decoder = Decoder(steps, len(self._rows), capacity)
+        longest = max(len(text) + limit for text, limit in zip(self._texts, self.limits, strict=True))
+        self._decoder = Decoder(steps, len(self._rows), min(self.context, longest))
         self._vocab_size = steps.model.config.vocab_size
 
     def _limit(self, length: int) -> int:
@@ -236,11 +233,8 @@ class Detokenizer:
 
 
 class StopFilter:
-    """Lets text through up to the stop string that is complete first, holding back what may yet become one.
-
-    Of several that are complete with the same character it is the longest. How the text is cut into pieces does not
-    matter.
-    """
+    """Passes text on up to the stop string that is complete first (of several, the longest), and holds back what may
+    become one. How the text is cut into pieces does not matter."""
 
     def __init__(self, stop: Sequence[str]):
         self._stop, self._held, self.stopped = tuple(stop), "", False
@@ -256,11 +250,8 @@ class StopFilter:
             _, start = min(found)
             kept, self._held = self._held[:start], ""
             return kept
-        held = max(
-            (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size])),
-            default=0,
-        )
-        safe = len(self._held) - held
+        begun = (size for string in self._stop for size in range(1, len(string)) if self._held.endswith(string[:size]))
+        safe = len(self._held) - max(begun, default=0)
         kept, self._held = self._held[:safe], self._held[safe:]
         return kept
 
@@ -289,12 +280,11 @@ class _Row:
 
     def flush(self) -> str:
         """Return the rest of the text at its end."""
-        return "" if self._filter.stopped else self._let_through(self._detokenizer.flush()) + self._rest()
-
-    def _rest(self) -> str:
-        rest = self._filter.flush()
+        if self._filter.stopped:
+            return ""
+        text, rest = self._let_through(self._detokenizer.flush()), self._filter.flush()
         self.text += rest
-        return rest
+        return text + rest
 
     def _let_through(self, text: str) -> str:
         text = self._filter.push(text)

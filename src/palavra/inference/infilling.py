@@ -16,8 +16,9 @@ import numpy as np
 
 from palavra.batch import Sample, TokenIds
 from palavra.errors import PalavraError
-from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample, shortened
+from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample
 from palavra.inference.generation import Detokenizer
+from palavra.inference.scoring import shortened
 from palavra.run_records import Fill
 from palavra.tokenizer import Tokenizer
 
@@ -99,10 +100,7 @@ class Hypothesis:
 
 
 def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
-    """The `beam` best fillings of each sample, each mask filled as if the others stayed masked: one pass.
-
-    They are the best there are: what is independent is best filled by the best of each.
-    """
+    """Yield the `beam` best fillings of each sample in one pass, each mask filled as if the others stayed masked."""
     for sample, found in zip(samples, read(samples), strict=True):
         best = _begin(sample)
         for number in range(len(found.ids)):
@@ -112,11 +110,8 @@ def fill_parallel(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[
 
 
 def fill_iterative(samples: Sequence[Sample], read: Read, beam: int) -> Iterator[list[Hypothesis]]:
-    """The `beam` best fillings of each sample found by beam search: in each pass every hypothesis of every text fills
-    the mask whose likeliest token is the most probable (the first of equals), and the `beam` best of a text go on.
-
-    As many passes as the text with the most masks has; a beam of 1 is greedy.
-    """
+    """Yield the `beam` best fillings of each sample by beam search: in each pass, every hypothesis fills the mask whose
+    best token is the most probable (or the first such), and the `beam` best of a text remain; 1 is greedy."""
     beams = [_begin(sample) for sample in samples]
     for reading in count(1):
         going = [number for number, best in enumerate(beams) if len(best[0].rows)]
@@ -151,17 +146,11 @@ def _grow(
     return [held[number].filled(reading, *found[number], candidate) for number, candidate in taken]
 
 
-SEARCHES: dict[Order, Callable[[Sequence[Sample], Read, int], Iterator[list[Hypothesis]]]] = {
-    "parallel": fill_parallel,
-    "iterative": fill_iterative,
-}
-
-
 def search(samples: Sequence[Sample], read: Read, order: Order, beam: int) -> Iterator[list[Hypothesis]]:
     """Yield the best fillings of each sample in this order, best first. Raises PalavraError for another order."""
-    if order not in SEARCHES:
+    if order not in ("parallel", "iterative"):
         raise PalavraError(f"order is {order!r}: it must be parallel or iterative")
-    return SEARCHES[order](samples, read, beam)
+    return (fill_parallel if order == "parallel" else fill_iterative)(samples, read, beam)
 
 
 def proposals_of(hypothesis: Hypothesis, tokenizer: Tokenizer, top: int) -> list[Blank]:
@@ -193,13 +182,9 @@ def _filled_blank(ids: Sequence[int], steps: Sequence[Step], tokenizer: Tokenize
     return FilledBlank(text.strip(" ") or text, tokens)
 
 
-def samples_of(
-    text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None
-) -> list[Sample]:  # fmt: skip
-    """A text with masks, ready to be read: itself, or with `lengths` (fewest, most masks) its one blank in each.
-
-    Raises PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length.
-    """
+def samples_of(text: str, tokenizer: Tokenizer, context: int, lengths: tuple[int, int] | None = None) -> list[Sample]:
+    """Return a text with masks, or with `lengths` (fewest, most masks) one copy for each length of its blank. Raises
+    PalavraError as `blanks_of`, for lengths out of bounds, and for several masks of unknown length."""
     sample = blanks_of(text, tokenizer, context)
     if lengths is None:
         return [sample]

@@ -67,6 +67,8 @@ def load(directory: str | Path, *, kind: ModelKind | None = None, **options: Unp
         loaded = CausalModel
     else:
         loaded = MixedModel if learned_both(path) else MaskedModel
+    if kind is not None and kind not in _CLASSES:
+        raise PalavraError(f"kind= is {kind!r}: use one of {', '.join(map(repr, _CLASSES))}")
     if kind is not None and not issubclass(loaded, _CLASSES[kind]):
         raise PalavraError(f"{path} holds {loaded.kind}, not {_CLASSES[kind].kind}: leave --kind out or change it")
     return loaded.load(path, **options)

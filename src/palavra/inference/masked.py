@@ -1,6 +1,6 @@
 """A masked model ready for use: fill, embed, encode, score."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel, load_parts, model_folder
 from palavra.inference.batching import batches, placed, run_labelled
-from palavra.inference.embedding import Embedding, Pooling, pool
+from palavra.inference.embedding import Embedding, Pooling, check_pooling, pool
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.inputs import Texts, one_or_more
@@ -36,12 +36,7 @@ ENCODED_AT_ONCE = 4096
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """Return what masking needs of a tokenizer. Raises PalavraError if it has no mask token."""
-    return Vocabulary(
-        size=tokenizer.vocab_size,
-        mask_id=tokenizer.mask_id,
-        special_ids=tokenizer.special_ids,
-        starts_word=tokenizer.starts_word,
-    )
+    return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids, tokenizer.starts_word)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class MaskedModel(AnyModel):
     kind: ClassVar[str] = "a masked language model"
     offers: ClassVar[tuple[str, ...]] = ("fill", "embed", "encode", "score", "evaluate")
 
-    model: MaskedLanguageModel
+    model: MaskedLanguageModel = field(repr=False)
     tokenizer: Tokenizer
     compute: Compute
     missing: tuple[str, ...] = ()
@@ -194,6 +189,7 @@ class MaskedModel(AnyModel):
 
         Texts longer than the context are cut there, and `Embedding.truncated` says so.
         """
+        check_pooling(pooling)
         given, single = one_or_more(texts)
         room = self.model.config.context - 2
         encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
@@ -218,6 +214,7 @@ class MaskedModel(AnyModel):
 
         Each is the mean over the text's tokens, or the vector of "cls". Texts longer than the context are cut there.
         """
+        check_pooling(pooling)
         given, single = one_or_more(texts)
         found = np.empty((len(given), self.model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(given), ENCODED_AT_ONCE):
@@ -245,7 +242,5 @@ class MaskedModel(AnyModel):
         if masking not in ("token", "word"):
             raise PalavraError(f"masking is {masking!r}: it must be token or word")
         given, single = one_or_more(texts)
-        scores = Results(
-            score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
-        )
-        return scores[0] if single else scores
+        found = score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
+        return found[0] if single else Results(found)

@@ -46,12 +46,9 @@ class PairComparison:
 
 
 def read_pairs(source: str | Path, *, encoding: str = "utf-8") -> list[MinimalPair]:
-    """Minimal pairs in the layout of BLiMP (Warstadt et al. 2020, arXiv:1912.00582): records with `sentence_good`,
-    `sentence_bad` and, for the phenomenon, `UID`, `linguistics_term` or `field`, the first there is.
-
-    `source` is whatever `read_records` reads, "-" for the standard input, or a file of any other name; the latter two
-    hold JSON lines. Raises PalavraError with file and line.
-    """
+    """Read minimal pairs in the layout of BLiMP (Warstadt et al. 2020, arXiv:1912.00582): `sentence_good`,
+    `sentence_bad` and, for the phenomenon, the first of `UID`, `linguistics_term` and `field`. `source`: whatever
+    `read_records` reads, or JSON lines: "-" or any other file. Raises PalavraError with file and line."""
     name = source if isinstance(source, str) else str(source)
     if names_records(name) or kind_of(Path(name), RECORD_KINDS) is not None:
         return [_pair(record) for record in read_records(name, encoding=encoding)]

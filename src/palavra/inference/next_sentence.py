@@ -43,10 +43,8 @@ def evaluate_next_sentence(
     model: NextSentenceModel, held_out: EvalSet, objective: NextSentenceObjective, compute: Compute, *,
     limit: int | None = None,
 ) -> PairEvaluation:  # fmt: skip
-    """How well the second head tells pairs apart, on about `limit` tokens of held-out text (None: all), none masked.
-
-    The pairs are made as in training, the same ones every time.
-    """
+    """Evaluate the second head on about `limit` tokens of held-out text (None: all), none of them masked. The pairs are
+    made as in training, always the same."""
     losses, right, labels = [], [], []
     seen = 0
     with evaluating(model, compute):

@@ -36,11 +36,8 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class Score:
-    """What a model says of a text: `log_likelihood` in nats (a pseudo-log-likelihood for a masked model), over so
-    many `tokens`, `words` (between blanks) and UTF-8 `bytes`; `per_token` where it was asked for.
-
-    The numbers per something are NaN where there is none of it.
-    """
+    """The score of a text: `log_likelihood` in nats (a pseudo one for a masked model), over so many `tokens`, `words`
+    (between blanks) and UTF-8 `bytes`; `per_token` if requested. A mean over nothing is NaN."""
 
     text: str
     log_likelihood: float
@@ -68,6 +65,11 @@ class Score:
     def bits_per_byte(self) -> float:
         """-log-likelihood / (bytes ln 2). Comparable between tokenizers and languages."""
         return bits_per_byte(-self.log_likelihood, self.bytes)
+
+
+def shortened(text: str) -> str:
+    """Return a text as an error shows it."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def perplexity(nats: float, count: int) -> float:
@@ -113,9 +115,9 @@ def score_masked(
 ) -> list[Score]:  # fmt: skip
     """Pseudo-log-likelihood: the sum over a text's tokens of log P(token | the others), each masked in turn.
 
-    `masking` "token" hides one token at a time (Salazar et al. 2020, arXiv:1910.14659). "word" hides the rest of
-    its word to the right too (Kauf and Ivanova 2023, arXiv:2305.10588): a word of several tokens is then not likely
-    merely because its end gives away its beginning. Raises PalavraError for a text longer than the context.
+    `masking` "token" masks one token at a time (Salazar et al. 2020, arXiv:1910.14659); "word" also the rest of its
+    word (Kauf and Ivanova 2023, arXiv:2305.10588), so that the end of a word does not give away its beginning. Raises
+    PalavraError for a text longer than the context.
     """
     encoded = [tokenizer.encode_with_offsets(text) for text in texts]
     chunks = _masked_chunks(model, tokenizer, texts, [ids for ids, _ in encoded], masking)
@@ -137,10 +139,9 @@ def _masked_chunks(
     tokens = 0
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) + 2 > model.config.context:
-            shown = text if len(text) <= 60 else text[:57] + "..."
             raise PalavraError(
-                f'"{shown}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score its '
-                "sentences one by one"
+                f'"{shortened(text)}" has {len(ids) + 2} tokens, the model reads at most {model.config.context}: score '
+                "its sentences one by one"
             )
         held += masked_copies(ids, tokenizer, masking, model.config.mntp)
         tokens += len(ids) * (len(ids) + 2)
@@ -150,9 +151,7 @@ def _masked_chunks(
     yield held
 
 
-def masked_copies(
-    ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, mntp: bool = False
-) -> list[Sample]:  # fmt: skip
+def masked_copies(ids: Sequence[int], tokenizer: Tokenizer, masking: Masking, mntp: bool = False) -> list[Sample]:
     """[CLS] text [SEP] once for each of the text's tokens (L,), which is masked in it and the label of its own row, or
     of the one before it for a `mntp` model."""
     length = len(ids)

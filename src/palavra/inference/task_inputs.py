@@ -9,7 +9,7 @@ from palavra.data.columns import text_column
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.hub import PREFIX
 from palavra.data.memory import is_table, memory_source, plain
-from palavra.data.records import at_least_one, numbered_stream, read_json_lines
+from palavra.data.records import at_least_one, numbered_lines, read_json_lines
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
@@ -35,6 +35,8 @@ def inputs_in_memory(inputs: Inputs, reader: Reader[Any], columns: InputColumns)
 
     A table without the task's column of the text needs no name for its own, where only one column holds texts.
     """
+    if not isinstance(inputs, Iterable) and not is_table(inputs):
+        raise PalavraError(f"inputs is of type {type(inputs).__name__}: give a text, a dict, or several of them")
     if not is_table(inputs):
         return (one if isinstance(one, tuple | list) else plain(one) for one in cast(Iterable[Any], inputs)), {}
     source = memory_source("inputs", cast(ArrowStream, inputs))
@@ -96,7 +98,7 @@ def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:
 
 def _texts(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     with stream:
-        lines = (text.removesuffix("\n") for _, text in numbered_stream(stream, name, encoding))
+        lines = (text.removesuffix("\n") for _, text in numbered_lines(name, encoding, stream))
         yield from at_least_one(lines, name, "text")
 
 

@@ -116,13 +116,8 @@ class _Attention(torch.autograd.Function):
             kept, back = weights.relu(), torch.ops.aten.threshold_backward(back, weights, 0)
             weights = weights.abs()
         back = torch._softmax_backward_data(back.sub_(mean), weights, -1, weights.dtype)
-        return (
-            back @ k * ctx.rate,
-            back.transpose(-1, -2) @ (q * ctx.rate),
-            kept.transpose(-1, -2) @ scaled,
-            None,
-            None,
-        )
+        for_q, for_k = back @ k * ctx.rate, back.transpose(-1, -2) @ (q * ctx.rate)
+        return for_q, for_k, kept.transpose(-1, -2) @ scaled, None, None
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
@@ -141,9 +136,7 @@ TRIANGLE = 128
 
 def _attend_triangle(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
     """Compute `_softmax_attend` for causal rows: the first half of the queries needs only the first half of the keys.
-
-    That is three quarters of the square. Four parts would be 5/8, and take several times as long to compile.
-    """
+    That is three quarters of the square. Four parts would be 5/8, and take several times as long to compile."""
     half = q.shape[2] // 2
     first = _attend(q[:, :, :half], k[:, :, :half], v[:, :, :half], mask[:, :half, :half], dropout)
     second = _attend(q[:, :, half:], k, v, mask[:, half:], dropout)
@@ -214,13 +207,10 @@ def _banded_rows(rows: PackedRows, window: int) -> tuple[_Blocks, Tensor]:
     after = own + torch.where(block % along == along - 1, window, 2 * window)
     place = torch.arange(3 * window, device=rows.slots.device)
     blocks = _Blocks(
-        queries=rows.slots.reshape(-1, window),
-        keys=around(rows.slots, 0),
-        query_sequence=rows.sequence.reshape(-1, window),
-        key_sequence=around(rows.sequence, -2),
-        query_places=rows.place[None],
+        queries=rows.slots.reshape(-1, window), query_sequence=rows.sequence.reshape(-1, window),
+        query_places=rows.place[None], keys=around(rows.slots, 0), key_sequence=around(rows.sequence, -2),
         key_places=torch.stack((own, before, after)),
-    )
+    )  # fmt: skip
     return blocks, place[:window, None] + window - place[None, :]
 
 
@@ -241,24 +231,18 @@ def _attend_rows(
 def _attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, blocks: _Blocks, visible: Tensor, way: Callable[..., Tensor], dropout: float
 ) -> Tensor:
-    """q (M, H, d), k and v (N, H, d) -> the result for the queries of all blocks (H, B * Q, d).
-
-    `way` is the attention function. Queries see the `visible` keys (Q, K), or (1, 1) for all, of their sequence.
-    """
+    """q (M, H, d), k and v (N, H, d) -> the result for the queries of all blocks (H, B * Q, d). `way` is the attention
+    function. Queries see the `visible` keys (Q, K), or (1, 1) for all, of their sequence."""
 
     def gather(x: Tensor, index: Tensor, places: Tensor) -> Tensor:
         """(N, H, d) -> (H, B, Q or K, d)."""
         out: Tensor = _Gather.apply(x.transpose(0, 1), index.reshape(-1), places)  # type: ignore[no-untyped-call]
         return out.view(x.shape[1], *index.shape, x.shape[2])
 
-    mixed = way(
-        gather(q, blocks.queries, blocks.query_places),
-        gather(k, blocks.keys, blocks.key_places),
-        gather(v, blocks.keys, blocks.key_places),
-        (blocks.query_sequence[:, :, None] == blocks.key_sequence[:, None, :]) & visible,
-        dropout,
-    )
-    return mixed.flatten(1, 2)
+    q = gather(q, blocks.queries, blocks.query_places)
+    k, v = gather(k, blocks.keys, blocks.key_places), gather(v, blocks.keys, blocks.key_places)
+    mask = (blocks.query_sequence[:, :, None] == blocks.key_sequence[:, None, :]) & visible
+    return way(q, k, v, mask, dropout).flatten(1, 2)
 
 
 def _attend_queries(q: Tensor, k: Tensor, v: Tensor, layout: RowsLayout, queries: Tensor, dropout: float) -> Tensor:
@@ -303,14 +287,8 @@ def _some_of_rows(rows: PackedRows, tokens: Tensor) -> _Blocks:
     queries[own] = torch.arange(len(row))
     sequence = torch.full((height * most,), -1, dtype=torch.int32)
     sequence[own] = rows.sequence.view(-1)[place]
-    return _Blocks(
-        queries=queries.view(height, most),
-        keys=rows.slots,
-        query_sequence=sequence.view(height, most),
-        key_sequence=rows.sequence,
-        query_places=own[None],
-        key_places=rows.place[None],
-    )
+    shape = height, most
+    return _Blocks(queries.view(shape), rows.slots, sequence.view(shape), rows.sequence, own[None], rows.place[None])
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, window: int | None, causal: bool) -> Tensor:

@@ -107,10 +107,9 @@ class Decoder:
 
     def _place(self, positions: Tensor, seen: int) -> tuple[slice | Tensor, slice, int | Tensor]:
         """Return the index of the next keys."""
-        everything = slice(None)
         if int(self.lengths.min()) + 1 == seen:
-            return everything, everything, seen - 1
-        return torch.arange(len(positions), device=positions.device), everything, positions
+            return slice(None), slice(None), seen - 1
+        return torch.arange(len(positions), device=positions.device), slice(None), positions
 
     def _sees(self, positions: Tensor, seen: int, window: int | None) -> Tensor | None:
         """Return which of the first `seen` places each sequence sees, (R, 1, 1, seen) bool; None for all."""
@@ -144,9 +143,8 @@ class StepModel:
 
     def for_rows(self, rows: int) -> "tuple[list[Layer], SmallBatchLinear]":
         """Return the layers and the unembedding for this many rows."""
-        single = rows == 1
+        single, dtype = rows == 1, self.compute.dtype
         if single not in self._laid_out:
-            dtype = self.compute.dtype
             layers = [_for_few_rows(cast(Layer, layer), single, dtype) for layer in self.model.transformer.layers]
             self._laid_out[single] = layers, SmallBatchLinear(*self.model.unembedding, single, dtype)
         return self._laid_out[single]
@@ -168,7 +166,7 @@ class SmallBatchLinear(nn.Module):
         super().__init__()
         weight = weight.detach().to(dtype)
         self._dtype, self._bias = dtype, None if bias is None else bias.detach().to(dtype)
-        self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = _in_rows
+        self._product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
         if weight.device.type == "cpu" and single and dtype == torch.float32:
             self._product, weight = partial(_in_parts, out=len(weight)), _split_columns(weight)
         elif weight.device.type == "cpu" and _onednn_takes(dtype):
@@ -179,10 +177,6 @@ class SmallBatchLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (R, in) -> (R, out) in the compute dtype."""
         return self._product(x.to(self._dtype), self._weight, self._bias)
-
-
-def _in_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x, weight, bias)
 
 
 def _split_columns(weight: Tensor) -> Tensor:
@@ -214,8 +208,7 @@ def _for_few_rows(module: Layer, single: bool, dtype: torch.dtype) -> Layer:
     shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
     copied = copy.deepcopy(module, shared)
     forget_compiled(copied)
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, SmallBatchLinear(child.weight, child.bias, single, dtype))
+    for name, part in list(copied.named_modules()):
+        if isinstance(part, nn.Linear):
+            copied.set_submodule(name, SmallBatchLinear(part.weight, part.bias, single, dtype))
     return copied

@@ -51,10 +51,7 @@ class Compute:
 
 
 def choose_compute(
-    device: str = "auto",
-    precision: Precision = "auto",
-    compiled: CompileMode = "auto",
-    worth_compiling: bool = True,
+    device: str = "auto", precision: Precision = "auto", compiled: CompileMode = "auto", worth_compiling: bool = True
 ) -> Compute:
     """Choose device, precision, attention and compilation for this machine.
 
@@ -65,12 +62,7 @@ def choose_compute(
     dtype, why = _dtype(place, precision)
     backend = choose_backend(place, dtype)
     compiles, why_compile = _compiles(place, compiled, worth_compiling)
-    reasons = (
-        f"device: {place}",
-        f"precision: {why}",
-        f"attention: {backend.name}",
-        f"compile: {why_compile}",
-    )
+    reasons = (f"device: {place}", f"precision: {why}", f"attention: {backend.name}", f"compile: {why_compile}")
     return Compute(device=place, dtype=dtype, backend=backend, compiled=compiles, reasons=reasons)
 
 
@@ -80,9 +72,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PalavraError(f"train.device {name!r} is not a device: use auto, cpu or cuda") from None
+        raise PalavraError(f"the device {name!r} is unknown: use auto, cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise PalavraError("train.device is cuda, but torch sees no CUDA device here: use cpu or auto")
+        raise PalavraError("the device is cuda, but torch sees no CUDA device here: use cpu or auto")
     return device
 
 
@@ -112,10 +104,8 @@ def _dtype(device: torch.device, precision: Precision) -> tuple[torch.dtype, str
 def _compiles(device: torch.device, choice: CompileMode, worth_it: bool) -> tuple[bool, str]:
     if choice == "off":
         return False, "off (requested)"
-    if device.type == "cuda":
-        compiler = "triton" if find_spec("triton") else None
-    else:
-        compiler = shutil.which("g++") or shutil.which("clang++")
+    triton = "triton" if find_spec("triton") else None
+    compiler = triton if device.type == "cuda" else shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return False, "off (no C++ compiler found: install g++ for faster training)"
     if choice == "auto" and not worth_it:
@@ -124,10 +114,8 @@ def _compiles(device: torch.device, choice: CompileMode, worth_it: bool) -> tupl
 
 
 def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
-    """Compile the two programs of a layer if `compute` says so; all layers and numbers of tokens share them.
-
-    Evaluation runs uncompiled, under `eager`.
-    """
+    """Compile the two programs of a layer if `compute` says so; all layers and numbers of tokens share them. Evaluation
+    runs uncompiled, under `eager`."""
     if not compute.compiled:
         return
     # Sizes that happen to be equal in the first batch, such as those of its rows and of half a head, differ in others.
@@ -138,8 +126,7 @@ def compile_layers(layers: nn.ModuleList, compute: Compute) -> None:
         layer.compiled = True
         for module, name in _programs(layer):
             # Set on the instance, past `nn.Module`: a compiled function is not one of the layer's parameters.
-            program = torch.compile(cast(Any, getattr(module, name)), dynamic=True)
-            object.__setattr__(module, name, program)
+            object.__setattr__(module, name, torch.compile(cast(Any, getattr(module, name)), dynamic=True))
 
 
 def forget_compiled(layer: Layer) -> None:
@@ -155,8 +142,7 @@ def _programs(layer: Layer) -> tuple[tuple[nn.Module, str], ...]:
 
 def eager() -> AbstractContextManager[object]:
     """Run compiled parts uncompiled: evaluation has other shapes and gradients than training."""
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
 
 
 def keep_freed_memory(compute: Compute) -> None:

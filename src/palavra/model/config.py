@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from palavra.config import without_none
 from palavra.errors import PalavraError
 from palavra.option import option
 
@@ -21,6 +22,7 @@ LARGEST_HIDDEN = 2**16
 
 # A directory from elsewhere is read before it is trusted: sizes past these bounds are refused, not allocated.
 LARGEST = {"vocab_size": 2**22, "hidden_size": 2**15, "num_layers": 2**10, "intermediate_size": 2**18, "context": 2**22}
+_BOUNDS = {**{name: (1, largest) for name, largest in LARGEST.items()}, "window": (0, 2**22), "segments": (0, 2**22)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +33,13 @@ class ModelConfig:
     `context` the most tokens a sequence may have. `layer_kinds` names, layer by layer, who attends to the
     whole sequence ("global") and who only to `window` tokens on either side ("local").
     `positions` is "rotary" (RoPE, Su et al. 2021, arXiv:2104.09864) or "learned"; `norm` is where the layer
-    normalization stands: before each part ("pre") or after its residual sum ("post").
-    `gated` selects the gated feed-forward part (GLU variants, Shazeer 2020, arXiv:2002.05202).
-    `norm_kind` is "layer" (Ba et al. 2016) or "rms" (Zhang and Sennrich 2019, arXiv:1910.07467);
-    `embedding_norm` whether the embeddings are normalized before the first layer. `num_kv_heads` heads of keys and
-    values are shared by groups of query heads (Ainslie et al. 2023, arXiv:2305.13245; None: one for each).
-    `causal`: a token sees only itself and what precedes it.
-    `mntp`: a hidden token is predicted from the vector of the token before it (masked next-token prediction,
-    Charpentier and Samuel 2024, arXiv:2410.24159).
-    Dropout rates are fractions of units set to zero while training.
+    normalization is: before each part ("pre") or after its residual sum ("post"). `gated` selects the gated
+    feed-forward part (GLU variants, Shazeer 2020, arXiv:2002.05202). `norm_kind` is "layer" (Ba et al. 2016) or "rms"
+    (Zhang and Sennrich 2019, arXiv:1910.07467); `embedding_norm` normalizes the embeddings before the first layer.
+    `num_kv_heads` heads of keys and values are shared by groups of query heads (Ainslie et al. 2023, arXiv:2305.13245;
+    None: one for each). `causal`: a token sees only itself and the tokens before it. `mntp`: a masked token is
+    predicted from the vector of the token before it (masked next-token prediction, Charpentier and Samuel 2024,
+    arXiv:2410.24159). Dropout rates are fractions of units set to zero in training.
     """
 
     family: str
@@ -77,19 +77,13 @@ class ModelConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        for name, largest in LARGEST.items():
-            if not 0 < getattr(self, name) <= largest:
-                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 1 to {largest:,}")
-        if self.num_heads < 1 or self.hidden_size % self.num_heads:
-            raise PalavraError(
-                f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads "
-                f"{self.num_heads}: change either"
-            )
-        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
-            raise PalavraError(
-                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads "
-                f"{self.num_kv_heads}: change either"
-            )
+        for name, (least, largest) in _BOUNDS.items():
+            if not least <= getattr(self, name) <= largest:
+                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be {least} to {largest:,}")
+        for name, divisor in (("hidden_size", "num_heads"), ("num_heads", "num_kv_heads")):
+            size, part = getattr(self, name), getattr(self, divisor)
+            if part is not None and (part < 1 or size % part):
+                raise PalavraError(f"model.{name} {size} is not a multiple of model.{divisor} {part}: change either")
         if self.positions == "rotary" and (self.hidden_size // self.num_heads) % 2:
             raise PalavraError(
                 f"rotary positions need an even number of units a head, not {self.hidden_size // self.num_heads}: "
@@ -97,9 +91,6 @@ class ModelConfig:
             )
         if len(self.layer_kinds) != self.num_layers:
             raise PalavraError(f"model.layer_kinds names {len(self.layer_kinds)} of {self.num_layers} layers")
-        for name in ("window", "segments"):
-            if not 0 <= getattr(self, name) <= LARGEST["context"]:
-                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be 0 to {LARGEST['context']:,}")
         for name in ("norm_eps", "initializer_range", "rope_theta_global", "rope_theta_local"):
             if not 0 < getattr(self, name) < math.inf:
                 raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be above 0")
@@ -122,9 +113,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """What stands between the body and the output layer. Batch normalization is that of Ioffe and Szegedy 2015. None
-    stands for what the model's family has (`transformers`' `AutoModelFor...`): BERT has one hidden tanh layer on [CLS],
-    and none on tokens."""
+    """The layers between the body and the output layer. None stands for what the model's family has (`transformers`'
+    `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens. Batch normalization is that of
+    Ioffe and Szegedy 2015."""
 
     pooling: Pooling | None = option(
         None,
@@ -163,16 +154,12 @@ class HeadConfig:
             raise PalavraError(f"head.dropout is {self.dropout}: it must be at least 0 and below 1")
 
     def resolved(self, own: "HeadConfig") -> "HeadConfig":
-        """With the family's `own` values where this one says nothing. A head that names its hidden layers starts
-        from a plain one (ReLU, no normalization, with biases), not from the family's."""
+        """Return this head with the family's `own` values where it has none. If it names its hidden layers, the others
+        are those of a plain head (ReLU, no normalization, with biases)."""
         plain = HeadConfig(activation="relu", norm="off", bias=True)
         base = own if self.hidden_sizes is None else replace(plain, pooling=own.pooling, hidden_sizes=self.hidden_sizes)
-        given = {
-            name: value
-            for name in ("pooling", "activation", "norm", "bias")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(base, dropout=self.dropout, **given)
+        values = {name: getattr(self, name) for name in ("pooling", "activation", "norm", "bias")}
+        return replace(base, dropout=self.dropout, **without_none(**values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +175,8 @@ class OutputConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(OutputName):
-            raise PalavraError(f"output.name is {self.name!r}: use {', '.join(get_args(OutputName))}")
-        if self.tree not in get_args(TreeName):
-            raise PalavraError(f"output.tree is {self.tree!r}: use {', '.join(get_args(TreeName))}")
+        for name, value, known in (("name", self.name, OutputName), ("tree", self.tree, TreeName)):
+            if value not in get_args(known):
+                raise PalavraError(f"output.{name} is {value!r}: use {', '.join(get_args(known))}")
         if self.samples < 1:
             raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")

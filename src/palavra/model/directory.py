@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_tensors, atomic_write_text
+from palavra.files import atomic_write_tensors, atomic_write_text, read_json_object
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.parsing import flag
@@ -32,17 +32,15 @@ M = TypeVar("M", bound=VocabularyModel)
 
 
 class LoadedModel(NamedTuple, Generic[M]):
-    """A model and the names of its parameters that the directory lacks; these keep their initialization."""
+    """A model and the names of its parameters that the directory lacks, which keep their initialization."""
 
     model: M
     missing: tuple[str, ...]
 
 
 def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """Write `model.safetensors` (float32) and `config.json`, each atomically.
-
-    `extra` adds entries to `config.json`, such as the token ids of roles.
-    """
+    """Write `model.safetensors` (float32) and `config.json`, each atomically. `extra` adds entries to `config.json`,
+    such as the token ids of roles."""
     family = family_named(model.config.family, str(directory))
     write_weights(model, family.keys(model.config), family.repeats(model.config), directory)
     write_config(model.config, directory, extra)
@@ -50,26 +48,22 @@ def save_model(model: VocabularyModel, directory: Path, extra: Mapping[str, Any]
 
 def write_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> None:
     """Write the parameters of `module` as `model.safetensors` (float32), atomically; create the folder if needed.
-
-    `keys`: where each is stored; parameters that it lacks are left out. `repeats`: name of a second copy -> name of the
-    first.
-    """
+    `keys`: where each is stored, if it is at all. `repeats`: name of a second copy -> name of the first."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
-        if name not in keys:
-            continue
-        parts = stored(keys[name]).split(tensor.detach().to("cpu", torch.float32))
-        tensors |= {key: part.contiguous() for key, part in parts.items()}
+        if name in keys:
+            parts = stored(keys[name]).split(tensor.detach().to("cpu", torch.float32))
+            tensors |= {key: part.contiguous() for key, part in parts.items()}
     tensors |= {repeat: tensors[original].clone() for repeat, original in repeats.items()}
     atomic_write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
 
 
 def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `config.json` atomically; `extra` is as in `save_model`."""
-    values = {**family_named(config.family, str(directory)).write(config), "dtype": "float32"}
-    mntp = {SHIFTED: True} if config.mntp else {}
-    values = {**values, "pad_token_id": config.pad_id, **mntp, **(extra or {})}
+    values = family_named(config.family, str(directory)).write(config)
+    values |= {"dtype": "float32", "pad_token_id": config.pad_id} | ({SHIFTED: True} if config.mntp else {})
+    values |= extra or {}
     atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
@@ -79,15 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if (path.parent / "checkpoints").is_dir():
             raise PalavraError(f"{path.parent} holds a run that is not finished: resume it (--resume) first")
         raise PalavraError(f"{path} does not exist: {path.parent} is not a model directory")
-    if path.stat().st_size > LARGEST_JSON:
-        raise PalavraError(f"{path} is larger than {LARGEST_JSON:,} bytes: not a configuration")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path} is not valid JSON ({error}): write or download it again") from None
-    if not isinstance(values, dict):
-        raise PalavraError(f"{path} does not hold a JSON object")
-    return values
+    return read_json_object(path, LARGEST_JSON, "write or download it again")
 
 
 def read_config(directory: Path) -> ModelConfig:
@@ -114,10 +100,8 @@ def load_masked_model(directory: Path) -> LoadedModel[MaskedLanguageModel]:
     """
     config = read_config(directory)
     if config.causal:
-        raise PalavraError(
-            f"{directory} is a causal language model ({config.family}): it can generate and score, not fill blanks or "
-            "embed"
-        )
+        kind = f"a causal language model ({config.family})"
+        raise PalavraError(f"{directory} is {kind}: it can generate and score, not fill blanks or embed")
     return _load(directory, config, MaskedLanguageModel)
 
 
@@ -125,10 +109,8 @@ def load_causal_model(directory: Path) -> LoadedModel[CausalLanguageModel]:
     """Load a causal language model that Palavra or `transformers` wrote; see `load_masked_model`."""
     config = read_config(directory)
     if not config.causal:
-        raise PalavraError(
-            f"{directory} is a masked language model ({config.family}): it can fill blanks, embed and score, not "
-            "generate"
-        )
+        kind = f"a masked language model ({config.family})"
+        raise PalavraError(f"{directory} is {kind}: it can fill blanks, embed and score, not generate")
     return _load(directory, config, CausalLanguageModel)
 
 
@@ -150,10 +132,8 @@ def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M
 
 
 def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:
-    """Load the parameters of `module` from a model directory and return the names of those that it lacks.
-
-    These are unchanged. `keys`, `repeats` and errors are those of `read_weights`.
-    """
+    """Load the parameters of `module` from a model directory and return the names of those that it lacks. These are
+    unchanged. `keys`, `repeats` and errors are those of `read_weights`."""
     state = read_weights(module, keys, repeats, directory)
     module.load_state_dict(state, strict=False)
     return tuple(name for name in module.state_dict() if name not in state)
@@ -186,26 +166,20 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
 
 
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the wanted tensors of all weight files, by their full names.
-
-    A bare encoder is saved without the prefix that it has inside a larger model.
-    """
+    """Yield the wanted tensors of all weight files, by their full names. A bare encoder is saved without the prefix
+    that it has inside a larger model."""
     suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
-                    name = _modern_name(key)
+                    # Checkpoints converted from TensorFlow have gamma and beta.
+                    name = key.replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
                     full = name if name in wanted else suffixes.get(name)
                     if full is not None:
                         yield full, file.get_tensor(key)
         except (SafetensorError, OSError) as error:
             raise PalavraError(f"{path} is damaged ({error}): download it again or use an earlier checkpoint") from None
-
-
-def _modern_name(key: str) -> str:
-    """Return the current name of a tensor: checkpoints converted from TensorFlow have gamma and beta."""
-    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -214,7 +188,8 @@ def _weight_files(directory: Path) -> list[Path]:
     if (directory / INDEX).is_file():
         weight_map = read_json(directory / INDEX).get("weight_map")
         names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-        if not names or not all(_is_plain_name(name) and (directory / name).is_file() for name in names):
+        plain = [isinstance(name, str) and Path(name).name == name and name != ".." for name in names]
+        if not names or not all(plain) or not all((directory / name).is_file() for name in names):
             raise PalavraError(f"{directory / INDEX} does not name weight files of its own folder: download them again")
         return [directory / name for name in sorted(set(names))]
     if list(directory.glob("*.bin")) or list(directory.glob("*.pt")):
@@ -223,8 +198,3 @@ def _weight_files(directory: Path) -> list[Path]:
             "transformers' save_pretrained first"
         )
     raise PalavraError(f"{directory} has no {WEIGHTS}: it is not a model directory")
-
-
-def _is_plain_name(name: object) -> bool:
-    """Return whether `name` is a file name that cannot lead out of its folder."""
-    return isinstance(name, str) and Path(name).name == name and name != ".."

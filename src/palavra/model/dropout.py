@@ -80,9 +80,7 @@ def under_mask(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def mark(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `x`, which has no negative values, with the units that `mask` drops made negative.
-
-    The positive part of the result is `x` after dropout; its absolute value is `x`.
-    """
+    """Return `x`, which has no negative values, with the units that `mask` drops made negative. The positive part of
+    the result is `x` after dropout; its absolute value is `x`."""
     integer = INTEGERS[x.element_size()]
     return (x.view(integer) | (~mask.to(integer)).bitwise_and_(torch.iinfo(integer).min)).view(x.dtype)

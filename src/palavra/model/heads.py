@@ -9,7 +9,7 @@ from palavra.batch import Batch
 from palavra.model.config import ModelConfig
 from palavra.model.layers import ACTIVATIONS
 from palavra.model.layouts import ROW_BLOCK, Backend, Layout, RowsLayout, fill_up
-from palavra.model.transformer import Transformer
+from palavra.model.transformer import Transformer, initialize
 
 
 class OutputEmbedding(NamedTuple):
@@ -17,6 +17,15 @@ class OutputEmbedding(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
+
+
+def _new_unembedding(config: ModelConfig) -> nn.Parameter | None:
+    """Return a new vocabulary matrix (V, D), None if it is the token embedding."""
+    if config.tied_embeddings:
+        return None
+    weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+    initialize(weight, config)
+    return weight
 
 
 class VocabularyHead(nn.Module):
@@ -32,14 +41,10 @@ class VocabularyHead(nn.Module):
         # BERT's head norm has a bias, ModernBERT's is like the body's: both equal the family's `norm_bias`.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
-        tied = config.tied_embeddings
-        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        for weight in (self.dense.weight, self.weight):
-            if weight is not None:
-                std = config.initializer_range
-                nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+        initialize(self.dense.weight, config)
         if self.dense.bias is not None:
             nn.init.zeros_(self.dense.bias)
+        self.weight = _new_unembedding(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (M, D) -> (M, D), the input of the unembedding."""
@@ -53,11 +58,7 @@ class CausalHead(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.bias = None
-        tied = config.tied_embeddings
-        self.weight = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        if self.weight is not None:
-            std = config.initializer_range
-            nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+        self.weight = _new_unembedding(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return hidden (M, D) unchanged."""
@@ -75,10 +76,8 @@ class VocabularyModel(nn.Module):
         self.transformer = Transformer(config)
 
     def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None, causal: bool | None = None) -> Tensor:
-        """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted.
-
-        `causal`: a token sees only the tokens before it; None takes the value of the configuration.
-        """
+        """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted. `causal`: a token sees
+        only the tokens before it; None takes the value of the configuration."""
         out: Tensor = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows, causal)
         return out
 
@@ -116,19 +115,14 @@ class CausalLanguageModel(VocabularyModel):
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:
-    """Return the attention layout of a batch, filled up to whole blocks of the backend.
-
-    `width` keeps rows of one size throughout a run (0: that of the batch).
-    """
+    """Return the attention layout of a batch, filled up to whole blocks of the backend. `width` keeps rows of one size
+    throughout a run (0: that of the batch)."""
     bounds = fill_up(batch.cu_seqlens, batch.max_seqlen, backend.block)
     return backend.layout(bounds, batch.max_seqlen, width, device)
 
 
 def in_blocks(rows: Tensor, layout: Layout) -> Tensor:
-    """Append some of the `rows` (M,) again, up to whole blocks, if the batch is laid out for a CPU.
-
-    They are evenly spread, so that no row of the layout gets many more than the others.
-    """
+    """Append some of the `rows` (M,) again, evenly spread, up to whole blocks, if the batch is laid out for a CPU."""
     more = -len(rows) % ROW_BLOCK
     if not (isinstance(layout, RowsLayout) and rows.is_cpu and more):
         return rows

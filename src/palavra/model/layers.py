@@ -1,6 +1,7 @@
 """The parts of a transformer layer, for packed tokens."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +12,9 @@ from palavra.model.config import Activation, LayerKind, ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layouts import Layout
 
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": _gelu_tanh,
-    "relu": F.relu,
-    "silu": F.silu,
-}
+    "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu
+}  # fmt: skip
 
 
 def normalization(config: ModelConfig) -> nn.Module:
@@ -32,10 +25,8 @@ def normalization(config: ModelConfig) -> nn.Module:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply the rotary position embedding (Su et al. 2021) of cos and sin (N, 1, d/2) to x (N, H, d), in float32.
-
-    Pairs unit i with unit i + d/2, as `transformers` does.
-    """
+    """Apply the rotary position embedding (Su et al. 2021) of cos and sin (N, 1, d/2) to x (N, H, d), in float32. Pairs
+    unit i with unit i + d/2, as `transformers` does."""
     first, second = x.to(torch.promote_types(x.dtype, cos.dtype)).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
@@ -89,12 +80,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, D)."""
-        if self.gated:
-            value, gate = self.up(x).chunk(2, dim=-1)
-            out: Tensor = self.down(self.activation(value) * gate)
-        else:
-            out = self.down(self.activation(self.up(x)))
-        return out
+        if not self.gated:
+            return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]
+        value, gate = self.up(x).chunk(2, dim=-1)
+        return self.down(self.activation(value) * gate)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):

@@ -8,11 +8,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Lengths = npt.NDArray[np.integer]
 
 
 class ReferenceLayout(NamedTuple):
@@ -69,16 +72,14 @@ def rows_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.d
     """
     del max_seqlen
     lengths = np.diff(cu_seqlens.numpy())
-    runs = [lengths] if width else runs_of_like_length(lengths)
-    return RowsLayout(tuple(_rows(run, _row_width(width, int(run.max())), device) for run in runs))
+    if width:
+        return RowsLayout((_rows(lengths, max(width, int(lengths.max())), device),))
+    runs = runs_of_like_length(lengths)
+    return RowsLayout(tuple(_rows(run, whole_blocks(int(run.max()), SLOT_BLOCK), device) for run in runs))
 
 
 # The width of rows without a given width, and the number of queries of a row, are multiples of this.
 SLOT_BLOCK = 8
-
-
-def _row_width(width: int, longest: int) -> int:
-    return max(width, longest) if width else whole_blocks(longest, SLOT_BLOCK)
 
 
 def whole_blocks(count: int, block: int) -> int:
@@ -90,11 +91,9 @@ def whole_blocks(count: int, block: int) -> int:
 WORTH_A_PART = 2**14
 
 
-def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any, Any]]":
-    """Cut the lengths (S,) of sequences, in order, into runs that are worth a part of their own.
-
-    Attention costs the product of a run's tokens and its longest sequence.
-    """
+def runs_of_like_length(lengths: Lengths) -> list[Lengths]:
+    """Cut the lengths (S,) of sequences, in order, into runs that are worth a part of their own. Attention costs the
+    product of a run's tokens and its longest sequence."""
     tokens, longest = np.cumsum(lengths), np.maximum.accumulate
     slots = tokens[:-1] * longest(lengths)[:-1] + (tokens[-1] - tokens[:-1]) * longest(lengths[::-1])[::-1][1:]
     if len(slots) == 0 or tokens[-1] * lengths.max() - slots.min() < WORTH_A_PART:
@@ -103,7 +102,7 @@ def runs_of_like_length(lengths: "np.ndarray[Any, Any]") -> "list[np.ndarray[Any
     return runs_of_like_length(lengths[:cut]) + runs_of_like_length(lengths[cut:])
 
 
-def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> PackedRows:
+def _rows(lengths: Lengths, width: int, device: torch.device) -> PackedRows:
     """Lay sequences into rows, next-fit in their own order.
 
     The packer orders sequences so that next-fit finds its rows again; any other order is correct too, with emptier
@@ -118,17 +117,11 @@ def _rows(lengths: "np.ndarray[Any, Any]", width: int, device: torch.device) -> 
     sequence = np.full(rows * width, -1, dtype=np.int32)
     sequence[place] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
-    def tensor(array: "np.ndarray[Any, Any]") -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    return PackedRows(
-        slots=tensor(slots.reshape(rows, width)),
-        place=tensor(place),
-        sequence=tensor(sequence.reshape(rows, width)),
-    )
+    arrays = slots.reshape(rows, width), place, sequence.reshape(rows, width)
+    return PackedRows(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
 
-def _next_fit(lengths: "np.ndarray[Any, Any]", width: int) -> "np.ndarray[Any, Any]":
+def _next_fit(lengths: Lengths, width: int) -> npt.NDArray[np.int64]:
     """Return the slot (S,) where each sequence begins, counted along rows of `width` slots."""
     row, used, first_slots = 0, 0, []
     for length in lengths.tolist():
@@ -140,10 +133,8 @@ def _next_fit(lengths: "np.ndarray[Any, Any]", width: int) -> "np.ndarray[Any, A
 
 
 def varlen_layout(cu_seqlens: Tensor, max_seqlen: int, width: int, device: torch.device) -> VarlenLayout:
-    """Lay out a batch for variable-length flash attention, with `width` as the longest sequence if that is more.
-
-    The kernel needs an upper bound only, and one that never changes avoids recompilation.
-    """
+    """Lay out a batch for variable-length flash attention, with `width` as the longest sequence if that is more. The
+    kernel needs an upper bound only, and one that never changes avoids recompilation."""
     return VarlenLayout(cu_seqlens.to(device, non_blocking=True), max(max_seqlen, width))
 
 

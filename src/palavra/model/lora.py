@@ -24,21 +24,17 @@ class LoRALinear(nn.Linear):
         self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
         self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-        self.weight.requires_grad_(False)
-        if self.bias is not None:
-            self.bias.requires_grad_(False)
+        linear.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
         """(M, in) -> (M, out)."""
-        return (
-            F.linear(input, self.weight, self.bias) + F.linear(F.linear(input, self.lora_a), self.lora_b) * self.scale
-        )
+        correction = F.linear(F.linear(input, self.lora_a), self.lora_b) * self.scale
+        return F.linear(input, self.weight, self.bias) + correction
 
     def merged(self) -> nn.Linear:
         """Return an ordinary linear layer that computes the same."""
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        weight = self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach()
-        linear.weight = nn.Parameter(weight)
+        linear.weight = nn.Parameter(self.weight.detach() + self.scale * (self.lora_b @ self.lora_a).detach())
         linear.bias = self.bias
         return linear
 
@@ -53,15 +49,13 @@ def add_lora(layers: nn.ModuleList, rank: int, alpha: float) -> None:
         raise PalavraError(f"strategy.rank is {rank}: it must be at least 1")
     for layer in layers:
         for name in ADAPTED:
-            owner, _, leaf = name.partition(".")
-            part = layer.get_submodule(owner)
-            linear = getattr(part, leaf)
-            setattr(part, leaf, LoRALinear(linear, min(rank, linear.in_features, linear.out_features), alpha))
+            linear = layer.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            layer.set_submodule(name, LoRALinear(linear, min(rank, linear.in_features, linear.out_features), alpha))
 
 
 def merge_lora(module: nn.Module) -> None:
     """Merge every correction inside `module` into its matrix."""
-    for part in list(module.modules()):
-        for name, child in list(part.named_children()):
-            if isinstance(child, LoRALinear):
-                setattr(part, name, child.merged())
+    for name, part in list(module.named_modules()):
+        if isinstance(part, LoRALinear):
+            module.set_submodule(name, part.merged())

@@ -10,6 +10,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.directory import load_masked_model, load_weights_into, read_weights, write_config, write_weights
 from palavra.model.families import family_named
 from palavra.model.heads import MaskedLanguageModel
+from palavra.model.transformer import initialize
 
 # Our parameter names -> those of `BertForPreTraining` and `BertForNextSentencePrediction`.
 KEYS = {
@@ -27,8 +28,7 @@ class NextSentenceModel(MaskedLanguageModel):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.next_sentence = nn.Linear(config.hidden_size, 2)
         for layer in (self.pooler, self.next_sentence):
-            std = config.initializer_range
-            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            initialize(layer.weight, config)
             nn.init.zeros_(layer.bias)
 
     def follows(self, openings: Tensor) -> Tensor:
@@ -52,10 +52,8 @@ def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
 
 
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:
-    """Load a masked language model for training both heads; a second head that the directory lacks is new.
-
-    Raises the errors of `load_masked_model`.
-    """
+    """Load a masked language model for training both heads; a second head that the directory lacks is new. Raises the
+    errors of `load_masked_model`."""
     return with_second_head(load_masked_model(directory).model, directory)
 
 

@@ -12,6 +12,12 @@ from palavra.model.layers import LAYERS, normalization
 from palavra.model.layouts import Layout, RowsLayout
 
 
+def initialize(weight: Tensor, config: ModelConfig) -> None:
+    """Draw a matrix from the normal distribution of the configuration, cut off at two standard deviations."""
+    std = config.initializer_range
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
 class Embeddings(nn.Module):
     """Token vectors, plus learned positions, segments and a normalization if the family has them."""
 
@@ -68,7 +74,8 @@ class Transformer(nn.Module):
         used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
         self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width) for kind in used})
         self.apply(self._initialize)
-        self._shrink_residual_outputs()
+        if config.norm == "pre":
+            self._shrink_residual_outputs()
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, layout: Layout, segment_ids: Tensor | None = None,
@@ -93,15 +100,12 @@ class Transformer(nn.Module):
 
     def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            std = self.config.initializer_range
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            initialize(module.weight, self.config)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
     def _shrink_residual_outputs(self) -> None:
         """Scale the weights into the residual stream by 1/sqrt(2 layers) (Radford et al. 2019, section 2.3)."""
-        if self.config.norm == "post":
-            return
         scale = 1 / math.sqrt(2 * self.config.num_layers)
         with torch.no_grad():
             for name, parameter in self.named_parameters():

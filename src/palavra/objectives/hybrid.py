@@ -32,9 +32,9 @@ def part_of(batch: Batch, *, causal: bool, weight: float) -> ObjectiveBatch:
 def parted(packed: Packed, fraction: float, random: np.random.Generator) -> tuple[Packed | None, Packed | None]:
     """Split the sequences of a micro-batch into two parts, the first with `fraction` of them; an empty part is None.
 
-    The first part starts at a random sequence and continues in the packer's order, from the end to the beginning: each
-    sequence is in it equally often, and most rows that the packer filled stay together. A number of sequences that is
-    not whole is rounded at random. A fraction of 0 or 1 draws nothing from `random`.
+    The first part starts at a random sequence and continues in the packer's order, cyclically: each sequence is in it
+    equally often, and most rows of the packer stay whole. A fractional number of sequences is rounded at random. A
+    fraction of 0 or 1 draws nothing from `random`.
     """
     if fraction in (0, 1):
         return (packed, None) if fraction else (None, packed)

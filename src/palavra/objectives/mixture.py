@@ -18,12 +18,11 @@ from palavra.objectives.masked import MaskedObjective
 class MixedObjective:
     """Trains each sequence of a run of so many `steps` with one of two objectives; both share the vocabulary head.
 
-    Documents are cut into the same pieces for both. Causal pieces lose their [SEP], and their [CLS] too unless a
-    document begins with them, so that a cut is not learned as an end (`data.loader.as_causal`). A causal sequence has
-    many more labels than a masked one. Weights make up for that: in steps of many sequences, the mean loss of next
-    tokens counts in proportion to the causal sequences, and that of hidden tokens to the others (except for special
-    tokens, which are never hidden). A weight depends on the fraction of causal sequences and the mask rate only, not on
-    the micro-batch: any split of a step gives the same gradient.
+    Documents are cut into the same pieces for both. Causal pieces lose their [SEP], and their [CLS] unless a document
+    begins there, so that a cut is not learned as an end (`data.loader.as_causal`). Causal sequences have many more
+    labels than masked ones; weights make the mean loss of each kind count in proportion to its sequences (except for
+    special tokens, which are never masked). A weight depends only on the fraction of causal sequences and the mask
+    rate, so any split of a step into micro-batches gives the same gradient.
     """
 
     def __init__(self, causal: CausalObjective, masked: MaskedObjective, config: MixtureConfig, steps: int):

@@ -10,6 +10,7 @@ import numpy as np
 from palavra import distributed
 from palavra.data.config import SourceConfig
 from palavra.data.loader import DocumentTokens
+from palavra.data.memory import called
 from palavra.data.packing import Int64Array, Packer
 from palavra.data.shards import Corpus, Manifest, Progress, write_shards
 from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
@@ -64,7 +65,7 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
     for warning in manifest.warnings:
         log.warn(warning)
     if not manifest.train.documents:
-        raise PalavraError(f"{', '.join(data.sources)}: there is no text to train on")
+        raise PalavraError(f"{', '.join(map(called, data.sources))}: there is no text to train on")
     log.line(
         f"text: {manifest.train.documents:,} documents, {manifest.train.tokens:,} tokens to train on; "
         f"{manifest.valid.documents:,} held out; {manifest.duplicates:,} duplicates dropped"
@@ -157,6 +158,6 @@ def in_memory(source: SourceConfig, tokenizer: Tokenizer, log: Log) -> InMemory:
                 f"more than {LARGEST_IN_MEMORY:,} bytes to evaluate on: a sample is enough, name fewer files"
             )
     if not texts:
-        raise PalavraError(f"{', '.join(source.sources)}: there is no text to evaluate on")
+        raise PalavraError(f"{', '.join(map(called, source.sources))}: there is no text to evaluate on")
     log.line(f"evaluating on {len(texts):,} documents")
     return InMemory([ids for ids in tokenizer.encode_many(texts) if ids])

@@ -24,7 +24,7 @@ def check_recipe(recipe: Recipe) -> None:
     if sized.train.micro_batch_tokens < sized.model.context:
         raise PalavraError(
             f"a batch of {sized.train.micro_batch_tokens} tokens cannot hold a sequence of {sized.model.context}: "
-            "raise train.batch_tokens or lower model.context"
+            "raise --batch-tokens or lower --context"
         )
 
 

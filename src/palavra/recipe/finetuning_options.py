@@ -63,7 +63,7 @@ def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -
     """The tasks that a training file stands for, or those of the recipe where none is named."""
     if kind is None or source is None:
         if kind or source or not base.tasks:
-            raise PalavraError("name a kind of task and a file of labelled examples: they may be left out to --resume")
+            raise PalavraError("name a kind of task and labelled examples: only --resume or a --recipe has its own")
         return base.tasks
     train = str(source)
     if kind not in get_args(Kind):
@@ -117,6 +117,7 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
 
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
     """Return the recipe with `key=value` assignments made; those that begin with `task.` are made in every task."""
+    assignments = [assignments] if isinstance(assignments, str) else assignments
     of_tasks = [one.removeprefix(TASK) for one in assignments if one.startswith(TASK)]
     recipe = configuration.override(recipe, [one for one in assignments if not one.startswith(TASK)])
     return replace(recipe, tasks=tuple(configuration.override(task, of_tasks) for task in recipe.tasks))

@@ -44,5 +44,5 @@ def finetuning_rate(optimizer: OptimizerName, hidden_size: int, *, frozen: bool 
 
 def _ratio(optimizer: OptimizerName) -> float:
     if optimizer not in PRETRAINING_RATIOS:
-        raise PalavraError(f"optimizer.learning_rate must be given for {optimizer}: none was measured for it")
+        raise PalavraError(f"--learning-rate must be given for {optimizer}: none was measured for it")
     return PRETRAINING_RATIOS[optimizer]

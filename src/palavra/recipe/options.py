@@ -1,18 +1,19 @@
 """The options of the commands, derived from the fields of the recipes, and a recipe changed by those that are given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import TypeVar, get_args, get_origin
 
 from palavra.config import changed
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, unexpected
 from palavra.option import Command, Declared, declared, listed, members, unmet
 from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.pretraining import Recipe
 from palavra.tasks.spec import TaskSpec
 
 R = TypeVar("R", Recipe, FinetuneRecipe)
+C = TypeVar("C", Recipe, FinetuneRecipe, TaskSpec)
 
 # The commands that make each recipe.
 MADE_BY: Mapping[type[Recipe] | type[FinetuneRecipe], tuple[Command, ...]] = {
@@ -57,7 +58,7 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
         if rivals:
             raise PalavraError(f"give one of {listed([each.name, *rivals])}: one replaces the other")
         values |= dict.fromkeys(replaced) | {each.key: _plain(value, each)}
-    recipe = changed(recipe, {key: value for key, value in values.items() if not key.startswith(TASK)})
+    recipe = _changed(recipe, {key: value for key, value in values.items() if not key.startswith(TASK)}, options)
     if not isinstance(recipe, FinetuneRecipe):
         return recipe
     of_tasks = {key.removeprefix(TASK): value for key, value in values.items() if key.startswith(TASK)}
@@ -68,9 +69,22 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
         if all(problems):
             raise PalavraError(problems[0] or "")
         tasks = [
-            task if problem else changed(task, {key: value}) for task, problem in zip(tasks, problems, strict=True)
+            task if problem else _changed(task, {key: value}, options)
+            for task, problem in zip(tasks, problems, strict=True)
         ]
     return replace(recipe, tasks=tuple(tasks))
+
+
+def _changed(config: C, values: Mapping[str, object], options: Iterable[Declared]) -> C:
+    """Return a copy of `config` with these values. Raises PalavraError that names options, not their keys."""
+    try:
+        return changed(config, values)
+    except PalavraError as error:
+        message = str(error.args[0])
+        for each in options:
+            if message.startswith(f"{each.key.removeprefix(TASK)} "):
+                message = f"{each.name}{message.removeprefix(each.key.removeprefix(TASK))}"
+        raise PalavraError(message) from error
 
 
 def check_given(recipe: Recipe | FinetuneRecipe, given: Mapping[str, object]) -> None:
@@ -85,7 +99,7 @@ def _given(recipe: type[Recipe] | type[FinetuneRecipe], given: Mapping[str, obje
     named = {each.argument: each for each in fields_of(recipe) if each.option.flag}
     for name in given:
         if name not in named:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            raise unexpected(name, named)
     return {named[name]: value for name, value in given.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from palavra.report import formatting
@@ -57,10 +57,8 @@ class Series:
         return type(self)(steps=self.steps[kept], values=self.values[kept])
 
     def smoothed(self, points: int = 200) -> Self:
-        """Return a moving mean over 5% of the lines, at most `points` of it.
-
-        The window is symmetric at the start, where the loss falls steeply and a one-sided mean would lag.
-        """
+        """Return a moving mean over 5% of the lines, at most `points` of it. The window is symmetric at the start, too:
+        there the loss falls steeply, and a one-sided mean would lag."""
         size = len(self)
         sums = np.concatenate([[0.0], np.cumsum(self.values)])
         index = np.unique(np.linspace(0, size - 1, min(size, points)).astype(int))
@@ -90,11 +88,6 @@ def axis_count(value: float, _: object = None) -> str:
     return formatting.count(float(value), exact_below=1e4)
 
 
-def percent_axis(axis: Axis) -> None:
-    """Label an axis of fractions in percent."""
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
 def number_axis(axis: Axis, *, fraction: bool = False) -> None:
     """Label an axis with the digits that its ticks need, fractions in percent."""
     scale, unit = (100, "%") if fraction else (1, "")
@@ -111,8 +104,7 @@ def cut_axis(axes: Axes, title: str, *, fraction: bool = False) -> None:
 def line(axes: Axes, series: Series, colour: str, label: str | None = None, dash: str = "-") -> None:
     """Draw a line, with dots where points are few."""
     thin = series.thinned()
-    marker = "o" if len(series) <= 50 and label else ""
-    marker = "o" if len(series) == 1 else marker
+    marker = "o" if len(series) == 1 or (len(series) <= 50 and label) else ""
     axes.plot(thin.steps, thin.values, dash, color=colour, label=label, marker=marker, markersize=5, markeredgewidth=0)
 
 
@@ -200,8 +192,10 @@ def panels(figure: Figure, named: Mapping[str, Series]) -> str:
         # What stays close to one would be a flat line on an axis from zero.
         axes.set_ylim(*((min(0.9, least - 0.01), 1.005) if rate and least > 0.8 else (0, most * 1.15)))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0) if rate else FuncFormatter(axis_count))
-        axes.set_title(title)
+        axes.yaxis.set_major_formatter(FuncFormatter(axis_count))
+        if rate:
+            number_axis(axes.yaxis, fraction=True)
+        cut_axis(axes, title, fraction=rate)
         along_training(axes, *shown.values())
         if index < len(shown) - 1:
             axes.tick_params(axis="x", labelbottom=False)
@@ -226,7 +220,7 @@ def bands(figure: Figure, rows: Sequence[FrequencyBand]) -> str:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max([row.accuracy_at_5 for row in rows] + [0.05]) * 1.16)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    percent_axis(axes.xaxis)
+    number_axis(axes.xaxis, fraction=True)
     axes.grid(visible=False)
     axes.set_title("by rank of the token in the training text")
     axes.legend(loc="lower right")
@@ -246,12 +240,8 @@ def loss_against_probability(
     figure: Figure, rows: Sequence[FrequencyBand], choices: Sequence[float], overall: float | None,
     vocab_size: int | None,
 ) -> str:  # fmt: skip
-    """Draw the curve -log p with this run's marks on it.
-
-    `rows` and `overall`, the whole evaluation's loss, are marked at p = exp(-loss), the probability that a
-    mean loss amounts to; `choices` are probabilities of first choices in the examples, marked at their loss if
-    they are right; `vocab_size` marks an even guess.
-    """
+    """Draw the curve -log p; marked at p = exp(-loss) are `rows` and `overall`, the whole evaluation's loss, at their
+    loss if right the probabilities `choices` of first choices, and an even guess among `vocab_size`."""
     marks = [(row.loss, f"ranks {drawable(row.band, 24)}", SECOND) for row in rows if 0 <= row.loss < 50]
     if overall is not None and 0 <= overall < 50:
         marks.append((overall, "whole evaluation", INK))

@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -22,14 +23,15 @@ FILTERS = (
 SHOWN_EVENTS = 200
 
 
-def write_report(run_directory: Path) -> Path:
+def write_report(run_directory: str | PathLike[str]) -> Path:
     """Write `report.html` into a run's directory and return its path; the same run gives the same bytes.
 
     Raises:
         PalavraError: the directory is not a run.
     """
-    page = render(read_records(run_directory))
-    path = run_directory / "report.html"
+    folder = Path(run_directory)
+    page = render(read_records(folder))
+    path = folder / "report.html"
     atomic_write_text(path, page)
     return path
 

@@ -94,12 +94,8 @@ class FinetuningRecords(Records):
 
 
 def read_records(run_directory: Path) -> PretrainingRecords | FinetuningRecords:
-    """Read the run in `run_directory`.
-
-    Raises:
-        PalavraError: the directory holds neither `palavra.toml` nor `metrics.jsonl`, nor any of the summaries of
-            several runs.
-    """
+    """Read the run in `run_directory`. Raises PalavraError if it holds neither `palavra.toml` nor `metrics.jsonl`, nor
+    any of the summaries of several runs."""
     summaries = [name for name in SUMMARIES if (run_directory / name).is_file()]
     if not summaries and not any((run_directory / name).is_file() for name in ("palavra.toml", "metrics.jsonl")):
         raise PalavraError(
@@ -122,14 +118,12 @@ def read_records(run_directory: Path) -> PretrainingRecords | FinetuningRecords:
             **common,
             run=files.record(PretrainingRun, "run.json", values["run.json"]),
             evaluation=files.pretraining_evaluation("evaluation.json", values["evaluation.json"]),
-            examples=files.record(
-                tuple[FilledText | ContinuedText, ...], "examples.json", files.json("examples.json")
-            ) or (),
+            examples=files.record(tuple[FilledText | ContinuedText, ...], "examples.json", files.json("examples.json"))
+            or (),
             absent=files.absent + files.damaged,
-        )  # fmt: skip
+        )
     run = files.record(FinetuningRun, "run.json", values["run.json"])
-    evaluation = files.record(FinetuningEvaluation, "evaluation.json", values["evaluation.json"])
-    evaluation = evaluation or NOT_EVALUATED
+    evaluation = files.record(FinetuningEvaluation, "evaluation.json", values["evaluation.json"]) or NOT_EVALUATED
     return FinetuningRecords(
         **common,
         run=run,

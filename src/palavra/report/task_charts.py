@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from palavra.report import formatting
-from palavra.report.charts import BESIDE, Floats, Series, along_training, cut_axis, lines, number_axis, percent_axis
+from palavra.report.charts import BESIDE, Floats, Series, along_training, cut_axis, lines, number_axis
 from palavra.report.formatting import percent
 from palavra.report.metrics import format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawable, picture
@@ -102,8 +102,8 @@ def reliability(figure: Figure, bins: Sequence[ReliabilityBin], error: float | N
     below.set_xlabel("confidence, the probability of the predicted class")
     below.set_xlim(0, 1)
     below.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
-    percent_axis(top.yaxis)
-    percent_axis(below.xaxis)
+    number_axis(top.yaxis, fraction=True)
+    number_axis(below.xaxis, fraction=True)
     return f"Reliability. Expected calibration error {percent(error)}. " + " ".join(
         f"Confidence {percent(place, 0)}: {percent(accuracy, 0)} correct of {one.count:,}."
         for one, place, accuracy in full

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, TypedDict
 
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, unexpected
 from palavra.option import does_not_apply, listed
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, column_flag, reads_separator, text_fields
 
@@ -35,7 +35,7 @@ def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict
     given = {name: value for name, value in columns.items() if value is not None}
     for name in given:
         if name not in LabelledColumns.__annotations__:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            raise unexpected(name, LabelledColumns.__annotations__)
         if kinds and not any(name in COLUMNS_OF[kind] for kind in kinds):
             takers = [kind for kind in COLUMNS_OF if name in COLUMNS_OF[kind]]
             raise PalavraError(does_not_apply(column_flag(name), listed(tuple(dict.fromkeys(kinds))), takers))

@@ -179,7 +179,8 @@ class TaskSpec:
     @property
     def source(self) -> str:
         """The training examples as messages name them."""
-        return self.train or "the training data"
+        # Data in memory have a name, which messages use.
+        return str(getattr(self.train, "name", self.train) or "the training data")
 
     def label_column(self, takes: str) -> str | None:
         """The one column of the label, if it was named. Raises PalavraError for several, with what the task takes."""

@@ -9,17 +9,14 @@ import tokenizers as hf
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, read_json_object
 from palavra.tokenizer.config import OWN_TOKENS
 
 # The names of published tokenizers, for directories that do not say which token has a role.
 _KNOWN_TOKENS = {
-    "pad": ("[PAD]", "<pad>"),
-    "unk": ("[UNK]", "<unk>"),
-    "cls": ("[CLS]", "<s>", "<cls>"),
-    "sep": ("[SEP]", "</s>", "<sep>"),
-    "mask": ("[MASK]", "<mask>"),
-}
+    "pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"), "mask": ("[MASK]", "<mask>"),
+}  # fmt: skip
 _LARGEST_FILE = 1 << 30  # bytes; a tokenizer.json of a million entries is about 100 MB
 
 
@@ -74,17 +71,7 @@ def _unclosed(processor: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file; an absent file is an empty object."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > _LARGEST_FILE:
-        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no tokenizer is")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise PalavraError(f"{path}: not a JSON object")
-    return content
+    return read_json_object(path, _LARGEST_FILE, "download or save it again") if path.is_file() else {}
 
 
 def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,16 @@ from palavra.tokenizer.directory import read_directory, role_names, write_direct
 from palavra.tokenizer.training import train_content
 
 
+class _RoleId:
+    """A property: the id of the token that has a role."""
+
+    def __init__(self, role: str, doc: str):
+        self._role, self.__doc__ = role, doc
+
+    def __get__(self, tokenizer: "Tokenizer", owner: type) -> int:
+        return tokenizer._role_id(self._role)
+
+
 class Tokenizer:
     """A tokenizer of the `tokenizers` library with the roles of its special tokens.
 
@@ -37,10 +47,8 @@ class Tokenizer:
         self, content: Mapping[str, Any], role_names: Mapping[str, Sequence[str]], *, name: str = "this tokenizer",
         warnings: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation.
-
-        `role_names`: the names to look for; the first one in the vocabulary has the role.
-        """
+        """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation. Of the
+        `role_names` to look for, the first one in the vocabulary has the role."""
         # Keep the content as read: the library may write the last digit of a Unigram score differently.
         self._content = {**content, "padding": None, "truncation": None}
         # Two copies, because recognizing special tokens in text is a state of the backend.
@@ -58,21 +66,15 @@ class Tokenizer:
 
     @classmethod
     def train(cls, documents: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
-        """Train on one pass over `documents`.
-
-        Memory is bounded by `config.sample_bytes` plus the distinct words of that sample. The same documents in any
-        order give the same vocabulary, except with "unigram". Raises `PalavraError` if there is no text.
-        """
+        """Train on one pass over `documents`; see `TokenizerConfig`. Memory is bounded by `config.sample_bytes` plus
+        the distinct words of that sample. Raises `PalavraError` if there is no text."""
         content, warnings = train_content(documents, config)
         return cls(content, role_names({}), warnings=warnings)
 
     @classmethod
     def load(cls, directory: Path | str) -> "Tokenizer":
-        """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT.
-
-        Only JSON and plain text are read; nothing in the directory is run. Raises `PalavraError` that names what is
-        missing or damaged.
-        """
+        """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT; nothing in it
+        is run. Raises `PalavraError` that names what is missing or damaged."""
         content, settings = read_directory(Path(directory))
         try:
             return cls(content, role_names(settings), name=str(directory))
@@ -100,30 +102,11 @@ class Tokenizer:
         """V: one more than the largest id."""
         return max(self._vocabulary.values()) + 1
 
-    @property
-    def pad_id(self) -> int:
-        """Id of the padding token."""
-        return self._role_id("pad")
-
-    @property
-    def unk_id(self) -> int:
-        """Id of the token for text that the vocabulary cannot spell."""
-        return self._role_id("unk")
-
-    @property
-    def cls_id(self) -> int:
-        """Id of the token that opens a sequence."""
-        return self._role_id("cls")
-
-    @property
-    def sep_id(self) -> int:
-        """Id of the token that closes a sequence."""
-        return self._role_id("sep")
-
-    @property
-    def mask_id(self) -> int:
-        """Id of the token that replaces a masked one."""
-        return self._role_id("mask")
+    pad_id = _RoleId("pad", "Id of the padding token.")
+    unk_id = _RoleId("unk", "Id of the token for text that the vocabulary cannot spell.")
+    cls_id = _RoleId("cls", "Id of the token that opens a sequence.")
+    sep_id = _RoleId("sep", "Id of the token that closes a sequence.")
+    mask_id = _RoleId("mask", "Id of the token that replaces a masked one.")
 
     @property
     def mask_token(self) -> str:
@@ -211,22 +194,17 @@ class Tokenizer:
 
     @cached_property
     def _spelled_specials(self) -> re.Pattern[str] | None:
-        """Pattern of the special tokens that ordinary text with their spelling would give, or None.
-
-        SentencePiece vocabularies hold their special tokens as ordinary pieces, so text that spells one must be encoded
-        in two parts.
-        """
+        """Pattern of the special tokens that ordinary text with their spelling would give, or None: SentencePiece holds
+        them as ordinary pieces, so text that spells one must be encoded in two parts."""
         tokens = [token for token, id in self._vocabulary.items() if id in self.special_ids and len(token) > 1]
         unknown = {self._vocabulary[self.roles["unk"]]} if "unk" in self.roles else set()
-        reachable = [
-            token
-            for token in tokens
-            if any(
-                self.special_ids.intersection(self._texts.encode(text, add_special_tokens=False).ids) - unknown
-                for text in (token, f"a {token} a", f"a{token}a")
-            )
-        ]
-        return re.compile("|".join(map(re.escape, reachable)), re.IGNORECASE) if reachable else None
+
+        def reachable(text: str) -> bool:
+            ids = self._texts.encode(text, add_special_tokens=False).ids
+            return bool(self.special_ids.intersection(ids) - unknown)
+
+        spelled = [token for token in tokens if any(map(reachable, (token, f"a {token} a", f"a{token}a")))]
+        return re.compile("|".join(map(re.escape, spelled)), re.IGNORECASE) if spelled else None
 
     def _parts(self, text: str) -> list[tuple[int, str]]:
         """Cut `text` inside every special token that it spells; return each part with its start."""
@@ -263,9 +241,8 @@ class Tokenizer:
         model = self._content["model"]
         if model.get("type") == "WordPiece" and model.get("continuing_subword_prefix") == "##":
             return "##"
-        around = json.dumps(
-            [self._content.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False
-        )
+        parts = [self._content.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
+        around = json.dumps(parts, ensure_ascii=False)
         if '"ByteLevel"' in around:
             return "Ġ"
         return "▁" if '"Metaspace"' in around or "▁" in around else ""

@@ -52,10 +52,8 @@ def train_content(documents: Iterable[str], config: TokenizerConfig) -> tuple[di
 
 
 def _sample(documents: Iterable[str], most_bytes: int) -> list[str]:
-    """Return the documents with the smallest content hashes, up to `most_bytes` of UTF-8.
-
-    This is a uniform sample in one pass, and the same for any order of the documents.
-    """
+    """Return the documents with the smallest content hashes, up to `most_bytes` of UTF-8: a uniform sample in one pass,
+    the same for any order of the documents."""
     kept: list[tuple[int, str, int]] = []  # a heap by decreasing hash
     total = 0
     bar = 1 << 64  # documents with this hash or a larger one are not in the sample
@@ -75,11 +73,8 @@ def _sample(documents: Iterable[str], most_bytes: int) -> list[str]:
 
 
 def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> tuple[list[str], list[str]]:
-    """Return the characters that get an entry, most frequent first, and the rare others.
-
-    The first are at most `most` and make up `_COVERAGE` of the text: an algorithm over characters makes an entry of
-    each of them before any word.
-    """
+    """Return the characters that get an entry before any word does, most frequent first, and the rare others. The first
+    are at most `most` and make up `_COVERAGE` of the text."""
     frequency: Counter[str] = Counter()
     for text in texts:
         frequency.update(normalizer.normalize_str(text))

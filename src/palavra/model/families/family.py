@@ -105,11 +105,10 @@ class Family:
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """Return the `config.json` of a model of this family; undoes `read`."""
-        entries = {
-            key.name: activation_name(getattr(config, name)) if FIELD_TYPES[name] == Activation
-            else getattr(config, name)
-            for name, key in {**COMMON, **self.config}.items()
-        }  # fmt: skip
+        entries = {key.name: getattr(config, name) for name, key in {**COMMON, **self.config}.items()}
+        for name, key in self.config.items():
+            if FIELD_TYPES[name] == Activation:
+                entries[key.name] = activation_name(getattr(config, name))
         return {"architectures": [self.architecture], "model_type": self.name, **entries, **self.write_rest(config)}
 
     def keys(self, config: ModelConfig) -> Keys:

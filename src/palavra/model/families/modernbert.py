@@ -65,10 +65,8 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
 
 
 def _proportions(num_layers: int, num_heads: int, context: int) -> dict[str, Any]:
-    """Return global layers at every third place, as published, if a sequence can be longer than the local window.
-
-    In shorter contexts all layers are global: local attention would compute the same more slowly.
-    """
+    """Return global layers at every third place, as published, if a sequence can be longer than the local window. In
+    shorter contexts all layers are global: local attention would compute the same more slowly."""
     long = context > 2 * WINDOW
     return {
         "layer_kinds": _every(GLOBAL_EVERY if long else 1, num_layers),

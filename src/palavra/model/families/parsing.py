@@ -10,14 +10,9 @@ T = TypeVar("T", int, float)
 
 # The names of `transformers`; the first one for each of ours is the one that is written.
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu",
+    "silu": "silu", "swish": "silu",
+}  # fmt: skip
 # Larger than any size or constant of a model, and still exact as a float and as an int64.
 LARGEST_NUMBER = 2**53
 
