@@ -107,7 +107,6 @@ def test_folds_sweeps_and_curves_take_memory(pretrained: Path, tmp_path: Path) -
         ({"texts": ["a"]}, "each text needs its label: give labels="),
         ({"labels": ["a"]}, "labels= go with texts: give texts= or text_pairs= too"),
         ({"texts": ["a"], "text_pairs": [("a", "b")], "labels": ["x"]}, "give one of texts= and text_pairs="),
-        ({"train": FRAME, "labels": ["x"]}, "labels= would not be read beside other examples"),
         (
             {"train": FRAME.assign(outra=FRAME["nota"])},
             "train: which column is the label.*'nota', 'outra'; name it with",
