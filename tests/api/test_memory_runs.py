@@ -1,6 +1,6 @@
 """Whole runs on data in memory: what is learned, what the run keeps, and what is asked of the user."""
 
-import gc
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any, cast
@@ -167,26 +167,21 @@ def test_wrong_things_for_a_model_are_one_line(pretrained: Path) -> None:
 
 
 def test_many_texts_from_a_generator_need_little_memory(tmp_path: Path) -> None:
-    """Thirty megabytes more of text cost a fraction of that in memory: what is known of each document."""
+    """Twenty megabytes more of text cost a fraction of that in memory: what is known of each document."""
     tokenizer = Tokenizer.train(["um gato e um rato"] * 5, TokenizerConfig(vocab_size=300))
 
     def peak(count: int) -> int:
         texts = (f"{number:06} {WORDS}"[:1000] for number in range(count))
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        tracemalloc.start()
-        try:
-            config = SourceConfig(sources=(memory_source("data", texts, folder),))
-            assert write_shards(config, tokenizer, folder / "shards", shard_tokens=1 << 18).documents == count
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            tracemalloc.start()
+            try:
+                config = SourceConfig(sources=(memory_source("data", texts, Path(folder)),))
+                shards = Path(folder) / "shards"
+                assert write_shards(config, tokenizer, shards, shard_tokens=1 << 18).documents == count
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
 
     peak(100)  # imports and caches
-    gc.collect()
-    gc.freeze()  # what other tests left must not put off the collection of what this one makes
-    try:
-        few = peak(5_000)
-        assert peak(35_000) - few < 10_000_000
-    finally:
-        gc.unfreeze()
+    # The smaller of two, for a thread that another test left may allocate meanwhile.
+    assert min(peak(21_000), peak(21_000)) - peak(1_000) < 8_000_000
