@@ -166,6 +166,7 @@ def test_wrong_things_for_a_model_are_one_line(pretrained: Path) -> None:
     assert len(repr(model)) < 2000
 
 
+@pytest.mark.slow
 def test_many_texts_from_a_generator_need_little_memory(tmp_path: Path) -> None:
     """Twenty megabytes more of text cost a fraction of that in memory: what is known of each document."""
     tokenizer = Tokenizer.train(["um gato e um rato"] * 5, TokenizerConfig(vocab_size=300))
