@@ -47,9 +47,9 @@ class Reader(Generic[Example]):
     """Turn records into examples. All functions raise PalavraError, with file, line and what to do.
 
     `read`: the labelled examples of a file. `input_of`: one unlabelled example from a text, a pair, or a mapping with
-    the columns, and its source. `gold`: the gold label of an example, in the form of a prediction. `strata`: the keys
-    that stratify a split into training and validation. `group`: examples of one group stay on one side of a split; None
-    for an independent example. `check_columns`: refuse a given column that none of these sources has. `inputs_in`: the
+    the columns, and its source. `gold`: the gold label of an example, in the form of a prediction. `stratification_keys`:
+    what a split into training and validation keeps the rates of. `group`: keeps its examples on one side of a split;
+    None for an independent example. `check_columns`: refuse a given column that none of these sources has. `inputs_in`: the
     inputs of a file, or None to read its records. `files`: suffixes of the files that `read_inputs` reads. `parts`: the
     number of texts in one input.
     """
@@ -58,7 +58,7 @@ class Reader(Generic[Example]):
     read: Callable[[str], list[Example]]
     input_of: Callable[[Any, str], Example]
     gold: Callable[[Example], Any]
-    strata: Callable[[Example], Sequence[str]] = lambda _: ("",)
+    stratification_keys: Callable[[Example], Sequence[str]] = lambda _: ("",)
     group: Callable[[Example], str | None] = lambda _: None
     check_columns: Callable[[Collection[str], Sequence[str]], None] = lambda given, sources: None
     inputs_in: Callable[[str], Iterator[Located] | None] = lambda _: None
@@ -157,7 +157,7 @@ class Output(Protocol[ExampleIn, Decoded]):
     def predictions(self, examples: Sequence[ExampleIn], decoded: Decoded) -> list[Prediction]:
         """Return one user-facing mapping per example, in order."""
 
-    def folded(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
+    def fold_scaling(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
         """Return the output and a copy of its layer to save. Scaling that the output applies to its logits is folded
         into a linear layer, so that `transformers` computes the same values."""
         return self, layer
