@@ -148,7 +148,7 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
-    """Yield the tasks as saved; within the block the model has their folded output layers (see `Output.fold_scaling`)."""
+    """Yield the tasks as saved; within the block the model has their layers from `Output.fold_scaling`."""
     own = {name: model.head(name).output for name in tasks}
     folded = {name: task.output.fold_scaling(own[name]) for name, task in tasks.items()}
     try:

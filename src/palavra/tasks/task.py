@@ -47,11 +47,11 @@ class Reader(Generic[Example]):
     """Turn records into examples. All functions raise PalavraError, with file, line and what to do.
 
     `read`: the labelled examples of a file. `input_of`: one unlabelled example from a text, a pair, or a mapping with
-    the columns, and its source. `gold`: the gold label of an example, in the form of a prediction. `stratification_keys`:
-    what a split into training and validation keeps the rates of. `group`: keeps its examples on one side of a split;
-    None for an independent example. `check_columns`: refuse a given column that none of these sources has. `inputs_in`: the
-    inputs of a file, or None to read its records. `files`: suffixes of the files that `read_inputs` reads. `parts`: the
-    number of texts in one input.
+    the columns, and its source. `gold`: the gold label of an example, in the form of a prediction.
+    `stratification_keys`: the keys that stratify a split into training and validation. `group`: examples of one group
+    stay on one side of a split; None for an independent example. `check_columns`: refuse a given column that none of
+    these sources has. `inputs_in`: the inputs of a file, or None to read its records. `files`: suffixes of the files
+    that `read_inputs` reads. `parts`: the number of texts in one input.
     """
 
     spec: TaskSpec

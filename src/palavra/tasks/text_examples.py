@@ -136,7 +136,7 @@ def encode_texts(
     pair = bool(examples) and examples[0].second is not None
     if pair:
         texts.append([example.second or "" for example in examples])
-    encoded = [tokenizer.encode_flat(column) for column in texts]
+    encoded = [tokenizer.encode_flat(part) for part in texts]
     parts_of = _windows if windowed else _heads
     number, parts, cut = parts_of([lengths for _, lengths in encoded], context - 1 - len(texts))
     wrapped = wrap(
