@@ -191,6 +191,15 @@ def test_nothing_forbidden_is_used() -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, path in modules(PACKAGE):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
 def test_no_module_is_a_drawer_for_anything() -> None:
     assert [
         path for name, path in modules(PACKAGE) if name.split(".")[-1] in ("utils", "util", "helpers", "misc")

@@ -320,10 +320,10 @@ class TaskScores:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """A score over several runs: mean, standard deviation `sd`, interval of the mean, and how many runs have it."""
+    """A score over several runs: mean, standard deviation `std`, interval of the mean, and how many runs have it."""
 
     mean: float
-    sd: float | None
+    std: float | None
     low: float | None
     high: float | None
     runs: Count

@@ -2,7 +2,7 @@
 
 The dataclass is the schema: field names are the keys, annotations are the types. A field may be an int, float, bool,
 str, `Literal`, `tuple`, `Mapping` with text keys, another dataclass, `object` (any JSON value), `Annotated` with a
-`Range`, or a union of these. A value that equals its field's default is not written, and a key that is absent takes
+`Bounds`, or a union of these. A value that equals its field's default is not written, and a key that is absent takes
 the default. Unknown keys go to the field made by `other_keys`, or else are ignored, so that files of a later version
 can be read.
 """
@@ -25,15 +25,15 @@ LARGEST = sys.float_info.max
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
 
 
-class Range(NamedTuple):
+class Bounds(NamedTuple):
     """The values that an `Annotated` number may have, both ends included."""
 
     low: float
     high: float = math.inf
 
 
-Count = Annotated[int, Range(0)]
-Rate = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Bounds(0)]
+Rate = Annotated[float, Bounds(0, 1)]
 
 
 class _Mismatch(Exception):

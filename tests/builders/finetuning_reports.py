@@ -132,7 +132,7 @@ def make_finetuning(directory: Path, tasks: list[Json], evaluated: list[Json], *
             "alpha": 16.0,
             "layer_decay": 1.0,
             "head_lr_ratio": 1.0,
-            "moving": 22_715_526,
+            "trained_parameters": 22_715_526,
         },
         "training": {
             "steps": 300,
@@ -187,8 +187,8 @@ def seeds_evaluation() -> Json:
                     for split in ("valid", "test")}}
         for number in range(5)
     ]  # fmt: skip
-    of: Json = {"mean": 0.95, "sd": 0.006, "low": 0.944, "high": 0.956, "runs": 5}
-    loss = of | {"mean": 0.2, "sd": None, "low": None, "high": None}
+    of: Json = {"mean": 0.95, "std": 0.006, "low": 0.944, "high": 0.956, "runs": 5}
+    loss = of | {"mean": 0.2, "std": None, "low": None, "high": None}
     summary = {f"task/{split}": {"accuracy": of, "loss": loss} for split in ("valid", "test")}
     tasks = [
         {

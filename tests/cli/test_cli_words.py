@@ -156,7 +156,7 @@ def test_a_causal_model_masks_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "(the context of 64 tokens is full: --max-tokens N --overflow slide goes on)\n"),
+        ([], "(the context of 64 tokens is full: --max-tokens N --overflow slide continues)\n"),
         (["--max-tokens", "3"], ""),
     ],
 )

@@ -252,7 +252,7 @@ def test_run_that_has_just_begun(tmp_path: Path) -> None:
     (tmp_path / "palavra.toml").write_text("")
     run = json.loads((classification_run(tmp_path / "finished") / "run.json").read_text())
     del run["training"]
-    run["strategy"] |= {"name": "frozen", "moving": 1234}
+    run["strategy"] |= {"name": "frozen", "trained_parameters": 1234}
     run["tasks"][0]["kind"] = "multiple-choice"
     (tmp_path / "run.json").write_text(json.dumps(run))
     text = said(write_report(tmp_path).read_text(encoding="utf-8"))

@@ -294,7 +294,7 @@ def test_read_fit_and_summary(tmp_path: Path) -> None:
         False,
         {"examples": 1, "contexts": 1, "unanswerable": 0},
     )
-    assert [task.reader.strata(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
+    assert [task.reader.stratification_keys(one) for one in QUESTIONS[-2:]] == [("answer",), ("no answer",)]
     with pytest.raises(PalavraError, match=r"no column 'q'.*question="):
         read(replace(spec(), columns=Columns(question="q")), str(path))
     with pytest.raises(PalavraError, match="no question has an answer"):

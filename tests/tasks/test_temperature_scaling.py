@@ -220,7 +220,7 @@ def test_a_linear_layer_of_words_and_of_choices_takes_the_temperature_in() -> No
     words = words_of(TaskSpec(kind="token-classification"), ("O", "B-LOC", "I-LOC"), [9, 3, 3], "bio", 2.5)
     for warm in (words, choices_of(TaskSpec(kind="multiple-choice"), 2.5)):
         output = warm.output.build(4)
-        task, fold_scaling = warm.output.folded(output)
+        task, fold_scaling = warm.output.fold_scaling(output)
         assert task.temperature == 1.0
         linear, divided = (of.linear if isinstance(of, Softmax) else of for of in (output, fold_scaling))
         x = torch.randn(5, 4)

@@ -191,7 +191,7 @@ def evaluate_task(
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to: `where` it is from, `gold`, what is right there, and what `predict` says; `threshold` and `articles` are
+    example to: `where` it is from, `gold`, its gold label, and what `predict` returns; `threshold` and `articles` are
     those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)

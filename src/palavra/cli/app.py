@@ -37,7 +37,7 @@ def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Options before the command."""
-    del version  # told before a command is asked for
+    del version  # printed by its callback
     del debug  # read by `main`, which has to know it before anything can fail
 
 

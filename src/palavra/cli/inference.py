@@ -185,7 +185,7 @@ def _stream(model: Any, prompt: str, options: Any) -> None:
     found, asked = pieces.continuation, options["max_tokens"]
     if found.reason == "length" and len(found.tokens) != asked:
         context = model.model.config.context
-        typer.echo(f"(the context of {context} tokens is full: --max-tokens N --overflow slide goes on)", err=True)
+        typer.echo(f"(the context of {context} tokens is full: --max-tokens N --overflow slide continues)", err=True)
     elif found.reason == "end" and asked is not None:
         typer.echo(f"(the model ended the text after {len(found.tokens)} of {asked} tokens)", err=True)
 

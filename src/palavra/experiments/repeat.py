@@ -105,13 +105,13 @@ def _mean(name: str, values: Sequence[float]) -> ScoreSummary:
     bounds = (-math.inf, math.inf) if name == "mean" else range_of(name)
     mean, std, interval = mean_interval(values, bounds=bounds)
     low, high = (interval.low, interval.high) if interval else (None, None)
-    return ScoreSummary(mean=mean, sd=std, low=low, high=high, runs=len(values))
+    return ScoreSummary(mean=mean, std=std, low=low, high=high, runs=len(values))
 
 
 def _spread(of: ScoreSummary) -> str:
-    if of.sd is None:
+    if of.std is None:
         return ""
-    return f" ± {of.sd:.4f}" + ("" if of.low is None else f" [{of.low:.4f}, {of.high:.4f}]")
+    return f" ± {of.std:.4f}" + ("" if of.low is None else f" [{of.low:.4f}, {of.high:.4f}]")
 
 
 def _selection_score(evaluation: FinetuningEvaluation) -> tuple[float, float]:

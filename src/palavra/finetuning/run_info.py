@@ -84,7 +84,7 @@ def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: Optim
             )
             for split in splits
         ),
-        strategy={**asdict(job.recipe.strategy), "moving": trained_parameters(job.model)},
+        strategy={**asdict(job.recipe.strategy), "trained_parameters": trained_parameters(job.model)},
         examples_hash=examples_hash(splits),
     )
 

@@ -23,7 +23,7 @@ def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed
         order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
         grouped: BoolArray = np.isin(group, order[_spread(len(order), fraction)])
         return grouped
-    strata = [reader.strata(example) for example in examples]
+    strata = [reader.stratification_keys(example) for example in examples]
     only = _only_examples(strata)
     if all(len(of) == 1 for of in strata):
         held = np.zeros(len(examples), dtype=bool)
@@ -51,7 +51,7 @@ def fold_of(reader: Reader[Any], examples: Sequence[Any], folds: int, seed: int)
         order = np.random.default_rng([seed, 11]).permutation(groups)
         number: Int64Array = (np.argsort(order) % folds)[group]
         return number
-    strata = [reader.strata(example) for example in examples]
+    strata = [reader.stratification_keys(example) for example in examples]
     if all(len(of) == 1 for of in strata):
         number = np.empty(len(examples), dtype=np.int64)
         number[_stratified_order([of[0] for of in strata], seed)] = np.arange(len(examples)) % folds

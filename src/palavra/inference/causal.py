@@ -37,7 +37,7 @@ from palavra.tokenizer import Tokenizer
 
 # Rows that are generated side by side.
 ROWS_AT_ONCE = 32
-# Tokens of held-out documents that are scored between two looks at the limit.
+# Tokens of held-out documents that are scored between two checks of the limit.
 TOKENS_AT_ONCE = 65_536
 
 

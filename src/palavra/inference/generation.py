@@ -133,7 +133,7 @@ class Generator:
         self.limits[row] = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """One token for each row that goes on: (row, token)."""
+        """One token for each row that continues: (row, token)."""
         logits = self._prefill()
         seen = self._seen(logits) if self.config.sampling.repetition_penalty != 1 else None
         while True:

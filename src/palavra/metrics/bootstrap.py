@@ -18,7 +18,7 @@ RESAMPLES_AT_ONCE = 256
 # percentiles are worth giving: a statistic of which so many would be more work has no interval.
 MOST_WORK = 10**8
 FEWEST_SAMPLES = 100
-# An interval narrower than this share of its ends is rounding: no resample differs from another.
+# An interval narrower than this fraction of its ends is rounding: no resample differs from another.
 CONSTANT = 1e-9
 
 IntArray = npt.NDArray[np.int64]

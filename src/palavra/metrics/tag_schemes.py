@@ -60,7 +60,7 @@ def _roles(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
     for tag, (role, _) in zip(tags, parsed, strict=True):
         if len(role) != 1 or role not in ROLES[scheme] or (role == "O" and tag != "O"):
             known = ", ".join(role if role == "O" else f"{role}-" for role in ROLES[scheme])
-            raise PalavraError(f"the tag '{tag}' is none of {known}; mend the tag or choose another scheme")
+            raise PalavraError(f"the tag '{tag}' is none of {known}; correct the tag or choose another scheme")
     return parsed
 
 
@@ -93,7 +93,7 @@ def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]
     ordered = sorted(spans)
     for span in ordered:
         if not 0 <= span.start < span.end <= length:
-            raise PalavraError(f"{span} does not lie in a sentence of {length} words; mend the span or leave it out")
+            raise PalavraError(f"{span} does not lie in a sentence of {length} words; correct the span or leave it out")
     for one, other in pairwise(ordered):
         if other.start < one.end:
             raise PalavraError(f"{one} and {other} overlap, which tags cannot spell; keep one of the two")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 # Beyond these many classes a K x K table cannot be read, and one sort for each class takes long.
 MANY_CLASSES = 200
-# The most probable classes that are told of an example.
+# The most probable classes that a prediction lists.
 LISTED = 5
 # Elements of the probabilities that are compared at once.
 COMPARED_AT_ONCE = 2**22
@@ -36,7 +36,7 @@ class Ranking(NamedTuple):
     @classmethod
     def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
         """From finite probabilities (E, K) and the right classes (E,), where they are known; the `listed` best ones are
-        told. Raises ValueError for labels that are not one class for each example, counted from 0."""
+        kept. Raises ValueError for labels that are not one class for each example, counted from 0."""
         examples, classes = probabilities.shape
         right, among = np.empty(0, probabilities.dtype), np.empty(0, np.bool_)
         if labels is not None:

@@ -63,7 +63,9 @@ def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -
     """The tasks that a training file stands for, or those of the recipe where none is named."""
     if kind is None or source is None:
         if kind or source or not base.tasks:
-            raise PalavraError("name a kind of task and labelled examples: only --resume or a --recipe has its own")
+            raise PalavraError(
+                "name a kind of task and a file of labelled examples, or data: only --resume or a --recipe has its own"
+            )
         return base.tasks
     train = str(source)
     if kind not in get_args(Kind):

@@ -73,7 +73,7 @@ def _summary_table(runs: RunsSummary) -> Table:
         caption="All scores",
         columns=("Score", "On", "Mean", "Standard deviation", "Interval of the mean"),
         rows=[
-            (metric_name(metric), place_name(place), format_of(metric)(of.mean), format_of(metric)(of.sd),
+            (metric_name(metric), place_name(place), format_of(metric)(of.mean), format_of(metric)(of.std),
              between(of, metric) or ABSENT)
             for place, metrics in runs.summary.items()
             for metric, of in metrics.items()

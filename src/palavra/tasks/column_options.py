@@ -21,7 +21,7 @@ class InputColumns(TypedDict, total=False):
 
 
 class LabelledColumns(InputColumns, total=False):
-    """And those of what is right."""
+    """The columns of labelled examples: those of the inputs, and of the gold labels."""
 
     label: str | Sequence[str] | None
     answers: str | None

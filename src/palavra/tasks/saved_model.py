@@ -148,9 +148,9 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
-    """The tasks as saved; within the block the model has their output layers (see `Output.folded`)."""
+    """The tasks as saved; within the block the model has their output layers (see `Output.fold_scaling`)."""
     own = {name: model.head(name).output for name in tasks}
-    folded = {name: task.output.folded(own[name]) for name, task in tasks.items()}
+    folded = {name: task.output.fold_scaling(own[name]) for name, task in tasks.items()}
     try:
         for name, (_, layer) in folded.items():
             model.head(name).output = layer

@@ -47,18 +47,18 @@ class Reader(Generic[Example]):
     """Makes examples of records. All functions raise PalavraError, naming file, line and remedy.
 
     `read`: the labelled examples of a file. `input_of`: one unlabelled example from a text, a pair, or a mapping with
-    the columns, and where it is from. `gold`: the gold label of an example, in the form of a prediction. `strata`: what
-    a split into training and validation keeps the rates of. `group`: what must not stand on both sides of a split; None
-    where an example stands alone. `check_columns`: refuses a column that was given for these sources and that none of
-    them has. `inputs_in`: the inputs of a file, None for the records in it. `files`: suffixes of the files that
-    `read_inputs` reads. `parts`: how many texts make one input.
+    the columns, and where it is from. `gold`: the gold label of an example, in the form of a prediction.
+    `stratification_keys`: what a split into training and validation keeps the rates of. `group`: what must not stand on
+    both sides of a split; None where an example stands alone. `check_columns`: refuses a column that was given for
+    these sources and that none of them has. `inputs_in`: the inputs of a file, None for the records in it. `files`:
+    suffixes of the files that `read_inputs` reads. `parts`: how many texts make one input.
     """
 
     spec: TaskSpec
     read: Callable[[str], list[Example]]
     input_of: Callable[[Any, str], Example]
     gold: Callable[[Example], Any]
-    strata: Callable[[Example], Sequence[str]] = lambda _: ("",)
+    stratification_keys: Callable[[Example], Sequence[str]] = lambda _: ("",)
     group: Callable[[Example], str | None] = lambda _: None
     check_columns: Callable[[Collection[str], Sequence[str]], None] = lambda given, sources: None
     inputs_in: Callable[[str], Iterator[Located] | None] = lambda _: None
@@ -157,7 +157,7 @@ class Output(Protocol[ExampleIn, Decoded]):
     def predictions(self, examples: Sequence[ExampleIn], decoded: Decoded) -> list[Prediction]:
         """What people read: one mapping an example, in order."""
 
-    def folded(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
+    def fold_scaling(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
         """The output and a copy of its layer as they are saved: the layer alone gives what here the output makes of its
         numbers, as far as one linear layer can, so that `transformers` gives the same."""
         return self, layer

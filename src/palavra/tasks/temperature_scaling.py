@@ -43,7 +43,7 @@ class Tempered(Output[ExampleIn, Decoded]):
             temperature = temperature[example][:, None]
         return logits if (temperature == 1).all() else logits / temperature.astype(np.float32)
 
-    def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
+    def fold_scaling(self, layer: nn.Module) -> tuple[Self, nn.Module]:
         """The temperature becomes part of a linear layer; others leave it to the output."""
         if self.temperature == 1 or not is_linear(layer):
             return self, layer
@@ -51,7 +51,7 @@ class Tempered(Output[ExampleIn, Decoded]):
 
 
 def temperature_fit(reader: Reader[Any]) -> Calibrate | None:
-    """`Task.calibrate` of a task whose specification asks for a temperature; halves have the reader's strata alike."""
+    """Return `Task.calibrate` of a task whose specification asks for a temperature; its halves are stratified."""
     if not reader.spec.temperature:
         return None
 
@@ -59,7 +59,7 @@ def temperature_fit(reader: Reader[Any]) -> Calibrate | None:
         def fit(chosen: BoolArray) -> float:
             return float(output.best_temperature(encoded, outputs, chosen))
 
-        second = halves(["\0".join(reader.strata(example)) for example in examples])
+        second = halves(["\0".join(reader.stratification_keys(example)) for example in examples])
         fitted = cross_fit("temperature", fit, second, enough=bool(second.sum() >= FEWEST_IN_HALF))
         decoded = output.decode(examples, encoded, outputs, DecodeOptions(temperature=fitted.values))
         return Calibrated(replace(output, temperature=fitted.value), decoded, {"fitted": fitted.details})

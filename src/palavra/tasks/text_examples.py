@@ -62,7 +62,7 @@ LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
 
 def text_reader(
     spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
-    strata: Callable[[TextExample], Sequence[str]],
+    stratification_keys: Callable[[TextExample], Sequence[str]],
 ) -> Reader[TextExample]:  # fmt: skip
     """Reads examples of one text or two; `labels` gives each record with its label."""
 
@@ -77,7 +77,12 @@ def text_reader(
         return examples
 
     return Reader(
-        spec=spec, read=read, input_of=partial(_input, spec), gold=gold, strata=strata, parts=len(text_fields(spec))
+        spec=spec,
+        read=read,
+        input_of=partial(_input, spec),
+        gold=gold,
+        stratification_keys=stratification_keys,
+        parts=len(text_fields(spec)),
     )
 
 

@@ -53,7 +53,7 @@ def reader(spec: TaskSpec) -> Reader[Question]:
         read=read,
         input_of=input_of,
         gold=lambda example: [answer.text for answer in example.answers],
-        strata=lambda example: ("answer" if example.answers else "no answer",),
+        stratification_keys=lambda example: ("answer" if example.answers else "no answer",),
         group=lambda example: example.context,
         check_columns=check_columns,
         inputs_in=inputs_in,

@@ -32,7 +32,7 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
     def gold(example: TextExample) -> Any:
         return example.label[0] if len(names) == 1 else dict(zip(names, example.label, strict=True))
 
-    return text_reader(spec, labels=_targets, gold=gold, strata=lambda example: ("",))
+    return text_reader(spec, labels=_targets, gold=gold, stratification_keys=lambda example: ("",))
 
 
 def _targets(spec: TaskSpec) -> LabelReader:

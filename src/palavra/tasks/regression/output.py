@@ -44,7 +44,7 @@ class TargetOutput(Output[TextExample, Doubles]):
     def build(self, width: int) -> nn.Module:
         return nn.Linear(width, len(self.names))
 
-    def folded(self, layer: nn.Module) -> tuple[Self, nn.Module]:
+    def fold_scaling(self, layer: nn.Module) -> tuple[Self, nn.Module]:
         """Mean and deviation become part of the layer."""
         if self.in_units:
             return self, layer

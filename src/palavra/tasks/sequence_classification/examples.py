@@ -21,7 +21,7 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
         spec,
         labels=_labels,
         gold=lambda example: list(example.label) if spec.multilabel else example.label[0],
-        strata=lambda example: example.label,
+        stratification_keys=lambda example: example.label,
     )
 
 

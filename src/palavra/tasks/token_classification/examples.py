@@ -114,7 +114,7 @@ def _places(text: str, words: Sequence[str], where: str) -> tuple[tuple[int, int
         at = start + len(word)
         if not text.startswith(word, start):
             raise PalavraError(
-                f"{where}: word {number}, {word!r}, is not at its place in the text, which goes on with "
+                f"{where}: word {number}, {word!r}, is not at its place in the text, which continues with "
                 f"{text[start : start + 20]!r}: give all words of the text in order, or the text alone"
             )
         places.append((start, at))
