@@ -14,8 +14,8 @@ from palavra.recipe import Recipe
 SINGLE_THREAD_GAIN = 1.25
 TOKENS_TO_TIME_THREADS = 8192
 
-# In a shorter run, compiling takes longer than it saves. Narrow models gain less (10 to 22% of a step of nano) for half a
-# minute of compiling: they need longer.
+# In a shorter run, compiling takes longer than it saves. Narrow models gain less (10 to 22% of a step of nano) for half
+# a minute of compiling: they need longer.
 WORTH_COMPILING_SECONDS, WORTH_COMPILING_TOKENS = 100.0, 3e6
 NARROW, NARROW_FACTOR = 128, 1.8
 
