@@ -72,7 +72,7 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
         valid = task.reader.read(spec.valid)
         task.encoder.check(valid)
     elif not train or not valid:
-        raise PalavraError(f"{spec.train} has too few examples to hold some out: give a separate file with --valid")
+        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a separate file")
     test = task.reader.read(spec.test) if spec.test else []
     task.encoder.check(test)
     return Split(task=task, train=train, valid=valid, test=test)
