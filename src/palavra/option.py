@@ -249,4 +249,7 @@ def type_name(kind: Any) -> str:
     if choices := choices_of(kind):
         return "|".join(map(str, choices))
     found = next(member for member in members(kind) if member is not types.NoneType)
-    return f"list of {type_name(get_args(found)[0])}" if get_origin(found) is tuple else names[found]
+    if get_origin(found) is tuple:
+        of = type_name(get_args(found)[0])
+        return f"list of {of}s" if of in ("whole number", "number", "text") else f"list of {of}"
+    return names[found]

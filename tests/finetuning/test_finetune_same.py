@@ -41,7 +41,7 @@ def begun(pretrained: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         def stop(*values: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(finetuning_run, "_finish", stop)
+        patch.setattr(finetuning_run, "save_finished", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(pretrained, reviews, out=out)
     return out

@@ -74,7 +74,7 @@ def evaluate(
         raise PalavraError(f"model is of type {type(model).__name__}: give the folder of a model, or a finished run")
     model = Path(model)
     if is_task_directory(model):
-        examples = examples_of(None, texts, labels, text_pairs) if labels is not None else texts
+        examples = examples_of(None, texts, labels, text_pairs) if (labels, text_pairs) != (None, None) else texts
         given = [*sources, *([] if examples is None else [examples])]
         if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")

@@ -21,6 +21,7 @@ from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
 from palavra.inference.results import html_table
 from palavra.pretraining.run import Finished
+from palavra.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
     _Path = Path
@@ -142,8 +143,12 @@ class Folder:
     def __enter__(self) -> "Folder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None and self._temporary:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or not self._temporary:
+            return
+        if isinstance(error, Interrupted):
+            error.add_note(f"the run is kept in {self.path}: resume it with out={str(self.path)!r}")
+        else:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def result(self, kind: type[Run], found: Any) -> Run:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 
 from palavra import config as configuration
+from palavra.errors import PalavraError
 from palavra.finetuning.splits import SPLITS, Split, read_split
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
 from palavra.inference.finetuned import context_of
@@ -128,6 +129,9 @@ def optimizer_of(pretrained: Path) -> OptimizerName | None:
     Raises PalavraError for a damaged recipe."""
     recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
     if is_task_directory(pretrained):
-        known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
+        try:
+            known = read_json(FinetuningRun, run).model.pretrained_with if run.is_file() else None
+        except PalavraError:  # other programs write a run.json too
+            known = None
         return next((name for name in get_args(OptimizerName) if name == known), None)
     return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None

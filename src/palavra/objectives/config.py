@@ -18,7 +18,7 @@ class MaskingConfig:
 
     mask_rate: float = option(
         0.15,
-        help="Fraction of the tokens to mask at the start of the run; --mask-rate sets it for the whole run.",
+        help="Fraction of the tokens to mask, at the start of the run; the flag sets it for the whole run.",
         flag="--mask-rate",
         replaces=("final_mask_rate",),
     )
