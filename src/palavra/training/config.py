@@ -14,7 +14,7 @@ _ADAM = ("adamw", "adam", "muon")
 
 
 class RunConfig:
-    """What every run is told of its training: seed, length in steps, and the steps between log lines, evaluations and
+    """Training settings of every run: seed, length in steps, and the steps between log lines, evaluations and
     checkpoints; see `TrainConfig` and `FinetuneConfig`."""
 
     steps: int | None
@@ -121,10 +121,10 @@ class ScheduleConfig:
 class StrategyConfig:
     """Which parameters are trained, and how fast.
 
-    "full": all; of the vocabulary, the vectors of tokens that the training texts hold. "frozen": the head. "last-n":
-    the last layers and the head. "gradual": the head first, then one layer more at a time from the top, the embeddings
-    last (Howard and Ruder 2018, section 3.3). "lora": low-rank corrections of the layers' matrices, scaled by `alpha`
-    / `rank` (Hu et al. 2021), and the head. `layer_decay` is that of Clark et al. 2020.
+    "full": all, but of the token embeddings only those in the training texts. "frozen": the head. "last-n": the last
+    layers and the head. "gradual": the head first, then one more layer at a time from the top, the embeddings last
+    (Howard and Ruder 2018, section 3.3). "lora": low-rank corrections of the layers' matrices, scaled by `alpha` /
+    `rank` (Hu et al. 2021), and the head. `layer_decay` is that of Clark et al. 2020.
     """
 
     name: StrategyName = option("full", help="Which parameters to train.", flag="--strategy")

@@ -1,4 +1,4 @@
-"""What each objective brings to a pretraining run, by its name in a recipe."""
+"""The pretraining objectives by their names in a recipe."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def pretraining_objective(recipe: Recipe) -> PretrainingObjective[Any]:
 
 
 def pretraining_objective_in(directory: Path) -> PretrainingObjective[Any]:
-    """The objective that the model of a directory was trained with, as far as its configuration and weights tell."""
+    """Return the objective that trained the model of a directory, inferred from its configuration and weights."""
     config = read_config(directory)
     if config.causal:
         return PRETRAINING_OBJECTIVES["causal"]
