@@ -28,7 +28,7 @@ def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path
 
 def separator_said(kind: str) -> str:
     if kind in ("classification", "pairs"):
-        return r"^separator= would not be read: it parts the labels of classification with multilabel=True[^\n]*$"
+        return r"^separator= would not be read: it separates labels of classification with multilabel=True[^\n]*$"
     return rf"^separator= does not apply to {kind}; it applies to classification: leave it out$"
 
 

@@ -292,7 +292,7 @@ class Adaptive(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """Set `ranks` (K,), positions in `ids`, and `bounds`, the ends of parts. Raises PalavraError for damaged ids."""
+        """Set `ranks` (K,), positions in `ids`, and `bounds`, ends of parts. Raises PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
             raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")
