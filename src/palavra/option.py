@@ -189,7 +189,7 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
-    """Return the values of a Literal, or of the Literals of a union; empty where there is none."""
+    """Return the values of a Literal, or of the Literals of a union; empty for other types."""
     return tuple(value for member in members(kind) if get_origin(member) is Literal for value in get_args(member))
 
 

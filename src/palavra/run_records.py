@@ -359,7 +359,7 @@ class FinetuningEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """The predictions with confidence in (low, high]; the means are None where there are none."""
+    """The predictions with confidence in (low, high]; the means are None without any."""
 
     low: float
     high: float

@@ -114,7 +114,7 @@ def _evaluate_text(
     else:
         folder = Path(model) / "data"
         if not folder.is_dir():
-            raise PalavraError(f"{model} holds no text of its own run: name the files to evaluate on")
+            raise PalavraError(f"{model} has no held-out text from its run: name the files to evaluate on")
         corpus = Corpus.open(folder, tokenizer.fingerprint)
         held_out, counts = corpus.valid, corpus.train.token_counts(tokenizer.vocab_size)
     text = EvalSet(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
@@ -189,9 +189,9 @@ def evaluate_task(
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
-    `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to: `where` it is from, `gold`, its gold label, and what `predict` returns; `threshold` and `articles` are
-    those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
+    `columns` names columns that differ from training. The file `predictions` gets one JSON object an example: `where`
+    it is from, its `gold` label, and the output of `predict`. `threshold` and `articles` are those of
+    `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
     source = source_of("data", data)

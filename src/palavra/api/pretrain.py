@@ -46,7 +46,7 @@ def pretrain(
         extra = sorted(key for key, value in {"recipe": recipe, **options}.items() if value is not None)
         if sources or texts is not None or extra:
             ignored = ", ".join([*(["the text"] if sources or texts is not None else []), *extra])
-            log.warn(f"--resume uses the recipe in {out}: {ignored} given here changes nothing")
+            log.warn(f"--resume uses the recipe in {out}: {ignored} given here has no effect")
         return Folder(out).result(PretrainedRun, resume_pretraining(Path(out), tuple(set), log))
     with Folder(out) as folder:
         RunDirectory(folder.path).check_free()

@@ -86,7 +86,7 @@ class FinetuningJob(TrainingJob):
         return stages_of(self.model, self.recipe.strategy, self.loop.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
-        """Yield the sampler's."""
+        """Yield the sampler's micro-batches."""
         return self.sampler.micro_batches(cursor)
 
     def validate(self) -> Validation | None:

@@ -180,7 +180,7 @@ class Recipe:
 
     @property
     def mntp(self) -> bool:
-        """Whether hidden tokens are predicted from the vectors before them."""
+        """Whether masked tokens are predicted from the vectors before them."""
         return self.objective == "causal+masked" and self.mixture.mntp
 
     @property
