@@ -142,7 +142,7 @@ def value_of(config: Any, key: str) -> Any:
 
 def unmet(config: Any, each: Declared, to: str = "", *, name: str = "") -> str | None:
     """Return why a field (or the option `name` that sets it) does not apply to a configuration, with `to` checking only
-    that field; None if it applies, or if its conditions are not known yet."""
+    the condition on that key; None if it applies, or if its conditions are not known yet."""
     for key, values in each.when.items():
         if to in ("", key) and (value := value_of(config, key)) is not None and value not in values:
             return does_not_apply(name or each.key, f"{_title(key)} {value}".strip(), values)
@@ -156,8 +156,8 @@ def does_not_apply(what: str, to: str, instead: Sequence[str] = ()) -> str:
 
 
 def misapplied(config: "DataclassInstance", plain: "DataclassInstance", to: str = "") -> Iterator[str]:
-    """Yield a message for every set field that does not apply, with `to` checking only that field. A field with its
-    default, in `plain` or in its table alone, is not set."""
+    """Yield a message for every set field that does not apply, with `to` checking only the condition on that key. A
+    field with its default, in `plain` or in its table alone, is not set."""
     for each in declared(type(config)):
         defaults = (value_of(plain, each.key), each.own_default)
         if value_of(config, each.key) not in defaults and (problem := unmet(config, each, to)):
