@@ -130,7 +130,7 @@ class FinetuningJob(TrainingJob):
         return calibrated(task, labelled.examples, labelled.encoded, outputs)
 
     def name_document(self, number: int) -> str:
-        """Return file and line of an example, of the first task that has so many."""
+        """Return file and line of an example, from the first task that has this index."""
         for labelled in self.train.values():
             if number < len(labelled.examples):
                 return str(labelled.examples[number].where)
