@@ -82,11 +82,11 @@ class FinetuningJob(TrainingJob):
         return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of the strategy."""
+        """Return the stages of the strategy."""
         return stages_of(self.model, self.recipe.strategy, self.loop.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
-        """The sampler's."""
+        """Yield the sampler's micro-batches."""
         return self.sampler.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
@@ -116,7 +116,7 @@ class FinetuningJob(TrainingJob):
         return validation
 
     def score(self, name: str, labelled: Labelled) -> Scores:
-        """The scores of the model on labelled examples of a task."""
+        """Return the scores of the model on labelled examples of a task."""
         task, examples, encoded = self.tasks[name], labelled.examples, labelled.encoded
         decoded = decode(self.model, name, task, examples, encoded, self.compute, labelled.vectors)
         return task.scorer.score(examples, encoded, decoded)
@@ -130,7 +130,7 @@ class FinetuningJob(TrainingJob):
         return calibrated(task, labelled.examples, labelled.encoded, outputs)
 
     def name_document(self, number: int) -> str:
-        """Return file and line of an example, of the first task that has so many."""
+        """Return file and line of an example, from the first task that has this index."""
         for labelled in self.train.values():
             if number < len(labelled.examples):
                 return str(labelled.examples[number].where)

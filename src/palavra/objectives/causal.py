@@ -11,7 +11,7 @@ from palavra.model.layouts import Layout
 
 
 def next_tokens(input_ids: Int64Array, lengths: Int64Array, following: Int64Array | None = None) -> Batch:
-    """A batch in which every token is labelled with the one that follows it.
+    """Return a batch in which every token is labelled with the one that follows it.
 
     input_ids (N,), lengths (S,) of the sequences, `following` (S,) the token after each; without it the last token of a
     sequence has no label. Teacher forcing (Williams and Zipser 1989): the true tokens are the input, so one causal pass

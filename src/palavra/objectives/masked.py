@@ -29,18 +29,18 @@ class Vocabulary:
     starts_word: npt.NDArray[np.bool_]
 
     def ordinary(self) -> Int64Array:
-        """The ids that are not special, ascending."""
+        """Return the ids that are not special, ascending."""
         return np.setdiff1d(np.arange(self.size), np.array(sorted(self.special_ids), dtype=np.int64))
 
     def is_special(self) -> npt.NDArray[np.bool_]:
-        """(V,) bool, true for special ids."""
+        """Return (V,) bool, true for special ids."""
         table = np.zeros(self.size, dtype=bool)
         table[[i for i in self.special_ids if i < self.size]] = True
         return table
 
 
 def softmax_kernel(compute: Compute) -> SoftmaxGradient:
-    """The softmax of the vocabulary loss, compiled where `compute` is."""
+    """Return the softmax of the vocabulary loss, compiled where `compute` is."""
     return torch.compile(softmax_gradient, dynamic=True) if compute.compiled else softmax_gradient
 
 
@@ -58,7 +58,7 @@ class MaskedObjective:
     def corrupt(
         self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float = 0.0
     ) -> Batch:
-        """A batch with corrupted input and the originals as labels of the sampled rows.
+        """Return a batch with corrupted input and the originals as labels of the sampled rows.
 
         input_ids (N,), lengths (S,). Of the n non-special tokens, exactly round(rate n) are sampled (at least one; with
         whole words, up to one word fewer). All randomness comes from `random`.

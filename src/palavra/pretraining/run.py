@@ -94,7 +94,7 @@ def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
     save_finished(job, run.path)
     if job.model.config.mntp:
         log.warn(
-            "this model predicts a hidden token from the vector before it, which config.json says and only Palavra "
+            "this model predicts a masked token from the vector before it, which config.json says and only Palavra "
             "knows: as a masked language model of transformers, read the logits one token before each mask"
         )
     evaluation = job.evaluate(None, job.corpus.train.token_counts(job.tokenizer.vocab_size))

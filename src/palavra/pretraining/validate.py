@@ -47,7 +47,7 @@ def _check_objective(recipe: Recipe) -> None:
         pretraining_objective(recipe).check_config(config, recipe.init)
         if config.mntp and not recipe.mntp:
             raise PalavraError(
-                f"{recipe.init} predicts a hidden token from the vector before it: add --objective=causal+masked --set "
+                f"{recipe.init} predicts a masked token from the vector before it: add --objective=causal+masked --set "
                 "mixture.mntp=true to continue it"
             )
 

@@ -59,7 +59,7 @@ class OptimizerConfig:
     momentum: float = option(0.95, help="Momentum.", when={"name": ("sgd", "muon")})
     adamw_lr_ratio: float = option(
         1.0,
-        help="Learning rate of all that is not a layer's matrix, relative to `learning_rate`.",
+        help="Learning rate of all parameters except the layers' matrices, relative to `learning_rate`.",
         when={"name": ("muon",)},
     )
     clip: float = option(1.0, help="Largest norm of the whole gradient; 0 for no limit.")
@@ -131,7 +131,7 @@ class StrategyConfig:
     last_n: int = option(2, help="How many layers to train.", flag="--last-n", when={"name": ("last-n",)})
     unfreeze_fraction: float = option(
         0.1,
-        help="Fraction of the run after which one layer more is trained; less where there are many layers.",
+        help="Fraction of the run after which the next layer is unfrozen; less for deep models.",
         when={"name": ("gradual",)},
     )
     rank: int = option(8, help="Rank of the corrections.", when={"name": ("lora",)})

@@ -29,7 +29,7 @@ PRETRAINING_OBJECTIVES: dict[ObjectiveName, PretrainingObjective[Any]] = {
 
 
 def pretraining_objective(recipe: Recipe) -> PretrainingObjective[Any]:
-    """The recipe's objective."""
+    """Return the recipe's objective."""
     return PRETRAINING_OBJECTIVES[recipe.objective]
 
 

@@ -25,7 +25,7 @@ from palavra.tokenizer import Tokenizer
 
 
 class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
-    """Predict hidden tokens."""
+    """Predict masked tokens."""
 
     template = MASKED_TEMPLATE
     roles = ("mask", "cls", "sep")

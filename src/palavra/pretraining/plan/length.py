@@ -16,7 +16,7 @@ RESERVE = 0.04
 
 
 def time_budget(recipe: Recipe) -> float:
-    """The time budget in seconds: the one given, or the default."""
+    """Return the time budget in seconds: the one given, or the default."""
     return 60 * (recipe.train.minutes or DEFAULT_MINUTES)
 
 
@@ -38,7 +38,7 @@ def stated_tokens(recipe: Recipe, epoch_tokens: int) -> float:
 
 
 def steps_of_run(recipe: Recipe, text: CorpusStats, seconds_a_step: float | None, log: Log) -> tuple[int, str]:
-    """The number of steps of a run, and the reason.
+    """Return the number of steps of a run, and the reason.
 
     Epochs are counted in the batches that the packer plans. Minutes include training and validation and are divided by
     the measured `seconds_a_step`. Raises PalavraError if they are too few for one step.

@@ -34,7 +34,7 @@ StepTimer = Callable[[Recipe, CorpusStats, Compute], float]
 
 
 def measured(recipe: Recipe, text: CorpusStats, compute: Compute) -> float:
-    """Seconds of a step, measured for at most a tenth of the time budget."""
+    """Return the seconds of a step, measured for at most a tenth of the time budget."""
     return step_seconds(recipe, text, compute, steps=40, patience=0.1 * time_budget(recipe))
 
 

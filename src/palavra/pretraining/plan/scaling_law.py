@@ -27,7 +27,7 @@ class ScalingLaw:
     tokens_power: float
 
     def loss(self, parameters: float, tokens: float, unique_tokens: float) -> float:
-        """The loss of a model of N `parameters` after D `tokens` of a corpus of `unique_tokens`."""
+        """Return the loss of a model of N `parameters` after D `tokens` of a corpus of `unique_tokens`."""
         fresh = worth(tokens, unique_tokens)
         return float(self.floor + self.size / parameters**self.size_power + self.tokens / fresh**self.tokens_power)
 
