@@ -1,13 +1,12 @@
 """Configuration as nested frozen dataclasses: read from TOML, written back, changed by `key=value`.
 
-The dataclass is the schema: field names are the keys, annotations are the types. A field may be an int,
-float, bool, str, `Literal`, tuple, another dataclass (a TOML table), or a union of these with one dataclass
-at most. Keys are dotted (`train.steps`). Nothing is evaluated: values are parsed as TOML or by the type they
-must have.
+The dataclass is the schema: field names are the keys, annotations are the types. A field may be an int, float, bool,
+str, `Literal`, tuple, another dataclass (a TOML table), or a union of these with one dataclass at most. Keys are dotted
+(`train.steps`). Nothing is evaluated: values are parsed as TOML or by the type they must have.
 
-TOML has no null. A None is left out where the default is None too; elsewhere it is written as the text
-`none`, which every optional field reads as None, in a file as on the command line. An optional text field can
-therefore not hold the text "none" itself: writing one is an error.
+TOML has no null. None is omitted if it is the default, and otherwise written as the text `none`, which every optional
+field reads as None, in files and on the command line. An optional text field therefore cannot hold the text "none":
+writing it is an error.
 """
 
 import dataclasses
@@ -32,24 +31,24 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def without_none(**values: Any) -> dict[str, Any]:
-    """The values that are set, by name."""
+    """Return the values that are set, by name."""
     return {key: value for key, value in values.items() if value is not None}
 
 
 class Text(str):
-    """A value as it was typed on a command line, not yet of the type of its field."""
+    """A value typed on a command line, not yet converted to its field's type."""
 
 
 class _Invalid(Exception):
-    """A key that cannot be used, and why; the caller adds where it was written."""
+    """An invalid key and the reason; the caller adds its location."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(problem)
-        self.key = key.partition("[")[0]  # of an item in a list, the key of the list
+        self.key = key.partition("[")[0]  # for a list item, the key of the list
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "palavra.toml") -> T:
-    """Make a config of class `cls` from nested tables. Keys that are absent keep their defaults.
+    """Build a config of class `cls` from nested tables. Absent keys keep their defaults.
 
     Raises:
         PalavraError: an unknown or missing key, a value of the wrong type, or one that `cls` itself refuses.
@@ -93,8 +92,8 @@ def to_toml(config: "DataclassInstance") -> str:
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
-    """A copy of `config` with `key=value` assignments made, all at once; the last one for a key counts;
-    a text is one assignment.
+    """Return a copy of `config` with `key=value` assignments applied together. The last one for a key wins. A text is
+    one assignment.
 
     Values are typed by their field: `train.steps=1_000`, `optimizer.learning_rate=1e-3`, `model.tied=false`,
     `optimizer.betas=0.9,0.95`, `data.sources=["a, b.txt"]` (a TOML array), `train.minutes=none`.
@@ -130,7 +129,7 @@ def changed(config: T, values: Mapping[str, object]) -> T:
 
 
 def _tables(values: Mapping[str, object]) -> dict[str, Any]:
-    """Values by dotted key as nested tables."""
+    """Return values by dotted key as nested tables."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         *tables, leaf = key.split(".")
@@ -144,9 +143,9 @@ def _tables(values: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: str = "", root: Any = None) -> T:
-    """Make a `cls`. What `mapping` does not say comes from `base`, or else from the defaults of the fields.
+    """Build a `cls`. Keys absent from `mapping` come from `base`, or else from the field defaults.
 
-    `prefix` is the dotted place of this table in the whole config, whose class is `root`.
+    `prefix` is the dotted path of this table in the whole config of class `root`.
     """
     root = root or cls
     hints = typing.get_type_hints(cls)
@@ -173,7 +172,7 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
 
 
 def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
-    """A value from TOML, or typed in (`Text`), as a `kind`."""
+    """Convert a value from TOML, or typed (`Text`), to a `kind`."""
     kinds = members(kind)
     if value in (None, "none") and types.NoneType in kinds:
         return None
@@ -194,14 +193,14 @@ def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
 
 
 def _rank(kind: Any, value: Any) -> int:
-    """The order in which the members of a union are tried: text takes anything, so it comes late."""
+    """Return the order in which to try the members of a union: text accepts anything, so it comes late."""
     if get_origin(kind) is tuple:
         return 0 if str(value).startswith("[") else 4
     return {int: 1, float: 2, str: 3}.get(kind, 0)
 
 
 def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
-    """A value that TOML has typed, if it is a `kind`; ValueError if not."""
+    """Return a TOML value if it is a `kind`. Raises ValueError otherwise."""
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if value == choice and type(value) is type(choice):
@@ -217,7 +216,7 @@ def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
 
 
 def _read_text(kind: Any, text: Text, key: str, root: Any) -> Any:
-    """A typed-in value as a `kind`; ValueError if it is none."""
+    """Convert a typed value to a `kind`. Raises ValueError if it cannot."""
     if kind in (int, float, str):
         return kind(text)
     if kind is bool and text.lower() in ("true", "false"):
@@ -236,7 +235,7 @@ def _read_text(kind: Any, text: Text, key: str, root: Any) -> Any:
 
 
 def _table(config: Any, base: Any) -> dict[str, Any]:
-    """The TOML table of a config. `base` is what reading starts from, as in `_build`."""
+    """Return the TOML table of a config. Reading starts from `base`, as in `_build`."""
     hints = typing.get_type_hints(type(config))
     table = {}
     for field in dataclasses.fields(config):
@@ -260,26 +259,26 @@ def _encode(kind: Any, value: Any, default: Any, name: str) -> Any:
     return value
 
 
-# How like a name in another table has to be: further off, a short one is like many.
+# Minimum similarity of a name in another table: below it, short names match many others.
 LIKELY = 0.75
 
 
 def _nearest(name: str, siblings: list[str], prefix: str, root: Any) -> str:
-    """Which known key an unknown one is likely to mean: a key of its table, or the same name in another."""
+    """Suggest the known key nearest to an unknown one: in its table, or the same name in another."""
     if close := difflib.get_close_matches(name, siblings, n=1):
         return f"the nearest is '{prefix}{close[0]}'"
     return _elsewhere(name, root) or f"known here: {', '.join(prefix + sibling for sibling in siblings)}"
 
 
 def _elsewhere(name: str, root: Any) -> str:
-    """The key of another table that has a name like this one, in words; empty where there is none."""
+    """Suggest a key with a similar name in another table; empty without one."""
     keys = {each.key.rpartition(".")[2]: each.key for each in reversed(declared(root))}
     close = difflib.get_close_matches(name, keys, n=1, cutoff=LIKELY)
     return f"the nearest is '{keys[close[0]]}'" if close else ""
 
 
 def _line_of(text: str, key: str) -> int:
-    """The line of a TOML text (from 1) that sets a dotted key or opens its table; 0 if it is not found."""
+    """Return the line of a TOML text (from 1) that sets a dotted key or opens its table; 0 if not found."""
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[+([^\[\]]+)\]", line):

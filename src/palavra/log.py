@@ -1,4 +1,4 @@
-"""What a run says while it works: lines, which a file keeps, and a progress bar."""
+"""The log of a run: lines, also written to a file, and a progress bar."""
 
 import time
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from palavra.errors import with_options_named
 
-# Seconds between two drawings of a progress bar.
+# Seconds between two updates of a progress bar.
 _REDRAWN = 0.25
 
 
 class LiveLine:
-    """A progress bar; `update` says how far things are and what else is worth seeing."""
+    """A progress bar; `update` sets the progress and a detail."""
 
     def __init__(self, progress: Progress, task: TaskID, notebook: "_NotebookLine | None"):
         self._progress, self._task, self._notebook = progress, task, notebook
 
     def update(self, done: float, detail: str = "") -> None:
-        """Show `done` of the total, and `detail` behind it."""
+        """Show `done` of the total, followed by `detail`."""
         self._progress.update(self._task, completed=done, detail=detail)
         if self._notebook is not None:
             self._notebook.draw(self._progress)
@@ -39,7 +39,7 @@ class _NotebookLine:
         self._handle: Any = display(_Html(""), display_id=True)
 
     def draw(self, progress: Progress) -> None:
-        """Draw the bar as it is now, a few times a second at most."""
+        """Draw the bar, at most a few times a second."""
         if time.monotonic() - self._drawn < _REDRAWN:
             return
         self._drawn = time.monotonic()
@@ -48,12 +48,12 @@ class _NotebookLine:
         self._handle.update(_Html(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._handle.update(_Html(""))
 
 
 class _Html:
-    """Text that a notebook shows as HTML."""
+    """Text that a notebook displays as HTML."""
 
     def __init__(self, html: str):
         self._html = html
@@ -75,7 +75,7 @@ class Log:
         self._file = path
 
     def line(self, text: str, style: str = "") -> None:
-        """Say one line; options in it are named as in errors."""
+        """Log one line; options in it are named as in errors."""
         text = with_options_named(text)
         self._console.print(text, style=style, markup=False)
         if self._file is None:
@@ -84,17 +84,17 @@ class Log:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError as error:
-            # A full disk ends the file, not the run.
+            # A full disk stops the log file, not the run.
             failed, self._file = self._file, None
-            self.warn(f"{failed} is not written any more ({error.strerror}): free space on the disk")
+            self.warn(f"{failed} is no longer written ({error.strerror}): free space on the disk")
 
     def warn(self, text: str) -> None:
-        """Say one line that somebody should act on."""
+        """Log a warning."""
         self.line(f"warning: {text}", style="yellow")
 
     @contextmanager
     def live(self, title: str, total: float | None) -> Iterator[LiveLine]:
-        """A progress bar with the time gone and the time left, on terminals and in notebooks, while the block runs."""
+        """Show a progress bar with elapsed and remaining time, on terminals and in notebooks, while the block runs."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -104,7 +104,7 @@ class Log:
             TimeRemainingColumn(compact=True),
         )
         notebook = _NotebookLine() if self._console.is_jupyter and not self._console.quiet else None
-        # Into a file or a pipe only lines go: a bar there would be noise.
+        # Files and pipes get lines only.
         hidden = self._console.quiet or not self._console.is_terminal
         with Progress(
             *columns, console=self._console, transient=True, refresh_per_second=4, disable=hidden

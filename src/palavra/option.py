@@ -1,7 +1,7 @@
-"""Options: a configuration's field carries its name, type, default, meaning and flag, and says what it applies to.
+"""Options: a configuration field with its name, type, default, help, flag, and the conditions under which it applies.
 
-Everything else is derived from these declarations: the options of the command line, the types of Python's keyword
-arguments, the reference tables of the pages, and the check that what was set applies.
+The command-line options, the types of Python keyword arguments, the reference tables and the check that a set option
+applies are all derived from these declarations.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ Command = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a field says besides its name, type and default.
+    """The metadata of a field besides its name, type and default.
 
     `help`: its meaning. `flag`: its name on the command line; for true or false, `--this/--opposite` names both.
-    `commands`: those that offer the flag; None: those that make the recipe which the field is part of. `unset`: what
-    the value None stands for. `path`: its text is the path of a file or folder. `when`: the values of other fields, of
-    the same table or one around it, for which the field applies; it always applies where `when` is empty.
-    `replaces`: the fields of the same table that are None where the flag is given.
+    `commands`: those that offer the flag (None: those that build the field's recipe). `unset`: the meaning of the value
+    None. `path`: whether its text is a path. `when`: the values of other fields, of the same or an enclosing table, for
+    which the field applies (empty: always). `replaces`: the fields of the same table that become None if the flag is
+    given.
     """
 
     help: str
@@ -61,8 +61,8 @@ def option(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Declared:
-    """A field of a configuration or of a table in it: its dotted `key`, its type, its default (or MISSING) there and in
-    the table by itself, what it says, and the values of other fields, by dotted key, for which it applies."""
+    """A field of a configuration or nested table: its dotted `key`, type, default (or MISSING) there and in the table
+    alone, metadata, and the values of other fields, by dotted key, for which it applies."""
 
     key: str
     kind: Any
@@ -73,7 +73,7 @@ class Declared:
 
     @property
     def name(self) -> str:
-        """Return the field's flag, of two the one for true; empty where it has none."""
+        """Return the field's flag (of two, the one for true), or an empty string."""
         return (self.option.flag or "").partition("/")[0]
 
     @property
@@ -82,12 +82,12 @@ class Declared:
         return self.name.removeprefix("--").replace("-", "_")
 
     def meaning(self, most: int = 9) -> str:
-        """Return what the field means and applies to, if these are at most so many values."""
+        """Return what the field means, and what it applies to if that is at most this many values."""
         few = {_title(key): values for key, values in self.when.items() if len(values) <= most}
         return self.option.help + "".join(f" Only for {f'{title} {listed(few[title])}'.strip()}." for title in few)
 
     def shown_default(self) -> str:
-        """Return the default as people read it; empty where there is none."""
+        """Return the default as text, or an empty string."""
         if self.default is None:
             return self.option.unset or "none"
         if self.default is dataclasses.MISSING or self.default == "":
@@ -99,7 +99,7 @@ class Declared:
 
 @cache
 def declared(cls: type[Any]) -> tuple[Declared, ...]:
-    """Return every field of a configuration in order, with those of its tables in the place of these."""
+    """Return every field of a configuration in order, with tables replaced by their fields."""
     return tuple(_declared(cls, None, "", {}, {}))
 
 
@@ -110,8 +110,8 @@ def _declared(
     around: Mapping[str, str],
     when: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Declared]:
-    """The fields of a table at the dotted `prefix`, where `base` says the defaults; `around` has the dotted key of each
-    field of the tables around it, `when` what the table applies to."""
+    """Yield the fields of a table at the dotted `prefix`, with defaults from `base`; `around` has the dotted key of
+    each field of the enclosing tables, `when` the conditions of the table."""
     hints = typing.get_type_hints(cls)
     own = {**around, **{each.name: prefix + each.name for each in dataclasses.fields(cls)}}
     for each in dataclasses.fields(cls):
@@ -129,7 +129,7 @@ def _declared(
 
 
 def listed(values: Sequence[str]) -> str:
-    """Return values in words: `a, b and c`."""
+    """Return values as text: `a, b and c`."""
     return " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
 
 
@@ -141,8 +141,8 @@ def value_of(config: Any, key: str) -> Any:
 
 
 def unmet(config: Any, each: Declared, to: str = "", *, name: str = "") -> str | None:
-    """Return why a field (or the option `name` that sets it) does not apply to a configuration as it is set, with `to`
-    only as far as that field goes; None if it does, or if what it depends on is not known yet."""
+    """Return why a field (or the option `name` that sets it) does not apply to a configuration, with `to` checking only
+    the condition on that key; None if it applies, or if its conditions are not known yet."""
     for key, values in each.when.items():
         if to in ("", key) and (value := value_of(config, key)) is not None and value not in values:
             return does_not_apply(name or each.key, f"{_title(key)} {value}".strip(), values)
@@ -150,14 +150,14 @@ def unmet(config: Any, each: Declared, to: str = "", *, name: str = "") -> str |
 
 
 def does_not_apply(what: str, to: str, instead: Sequence[str] = ()) -> str:
-    """Return the message for an option that was set and changes nothing."""
+    """Return the message for an option that was set but has no effect."""
     applies = f"; it applies to {listed(instead)}" if instead else ""
     return f"{what} does not apply to {to}{applies}: leave it out"
 
 
 def misapplied(config: "DataclassInstance", plain: "DataclassInstance", to: str = "") -> Iterator[str]:
-    """Yield a message for every field that is set and does not apply; with `to` only as far as that field goes. A field
-    with its default, as in `plain` or as in its table by itself, is not set."""
+    """Yield a message for every set field that does not apply, with `to` checking only the condition on that key. A
+    field with its default, in `plain` or in its table alone, is not set."""
     for each in declared(type(config)):
         defaults = (value_of(plain, each.key), each.own_default)
         if value_of(config, each.key) not in defaults and (problem := unmet(config, each, to)):
@@ -165,7 +165,7 @@ def misapplied(config: "DataclassInstance", plain: "DataclassInstance", to: str 
 
 
 def applicable(config: T, plain: T) -> T:
-    """Return the configuration with every field that does not apply as in `plain`."""
+    """Return the configuration with every field that does not apply reset to `plain`."""
     for each in declared(type(config)):  # type: ignore[arg-type]
         if unmet(config, each):
             config = _with_value(config, each.key, value_of(plain, each.key))
@@ -178,7 +178,7 @@ def _with_value(config: Any, key: str, value: Any) -> Any:
 
 
 def _title(key: str) -> str:
-    """What a field that chooses among several is called: `strategy` for `strategy.name`; a kind goes without saying."""
+    """Return the name of a choice: `strategy` for `strategy.name`, empty for a kind."""
     *tables, name = key.split(".")
     return "" if name == "kind" else tables[-1] if name == "name" and tables else name
 
@@ -189,7 +189,7 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
-    """Return the values of a Literal, or of the Literals of a union; empty where there is none."""
+    """Return the values of a Literal, or of the Literals of a union; empty for other types."""
     return tuple(value for member in members(kind) if get_origin(member) is Literal for value in get_args(member))
 
 
@@ -200,7 +200,7 @@ def table_in(kind: Any) -> "type[DataclassInstance] | None":
 
 
 def default_of(field: "dataclasses.Field[Any]", base: Any) -> Any:
-    """Return what a field is when nothing is said: `base`'s value, or else its own default, or else MISSING."""
+    """Return the default of a field: `base`'s value, else its own default, else MISSING."""
     if base is not None:
         return getattr(base, field.name)
     if field.default_factory is not dataclasses.MISSING:
@@ -219,7 +219,7 @@ def item_kinds(kind: Any, length: int) -> tuple[Any, ...]:
 
 
 def describe(kind: Any) -> str:
-    """Return a type in words."""
+    """Return a type as text."""
     words = {
         int: "a whole number",
         float: "a number",

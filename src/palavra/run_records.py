@@ -1,6 +1,6 @@
-"""The files of a run as dataclasses: those who write them and the report that reads them share each one.
+"""The files of a run as dataclasses, used both to write them and to read them in the report.
 
-Field names are the keys of the JSON (docs/files.md). What only some runs or some moments of a run have has a default.
+Field names are the JSON keys (docs/files.md). Fields that only some runs have, or only later, have a default.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class MetricLine:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """How training went: `final_loss` is smoothed; `stopped` says why it ended before its last step, or is None."""
+    """The outcome of training: `final_loss` is smoothed; `stopped` is the reason for an early stop, or None."""
 
     steps: Count
     tokens: Count
@@ -227,8 +227,8 @@ class MaskedResult:
 
 @dataclass(frozen=True, kw_only=True)
 class CausalResult:
-    """Results over `tokens` predicted ones, the end of each document among them: `loss` in nats a token; per word and
-    in bits per byte where the text is known. `sliding` says how texts longer than the context were read."""
+    """Results over `tokens` predicted tokens, including the end of each document: `loss` in nats a token, per word and
+    in bits per byte if the text is known. `sliding`: how texts longer than the context were read."""
 
     tokens: Count
     loss: float
@@ -240,8 +240,8 @@ class CausalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """Results over `pairs`: `exchanged`, the fraction whose second part is of another document; `loss` in nats a pair;
-    `accuracy`, and `baseline`, that of always giving the more frequent answer. All None without pairs."""
+    """Results over `pairs`: `exchanged`, the fraction whose second part is from another document; `loss` in nats a
+    pair; `accuracy`; and `baseline`, the accuracy of the more frequent answer. All None without pairs."""
 
     pairs: Count
     exchanged: float | None = None
@@ -252,7 +252,7 @@ class PairResult:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingEvaluation:
-    """`evaluation.json` of a pretraining run: one part for each thing that the model learned."""
+    """`evaluation.json` of a pretraining run: one part for each objective."""
 
     masked: MaskedResult | None = None
     causal: CausalResult | None = None
@@ -289,7 +289,7 @@ class ContinuedText:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """From `low` to `high`. `samples` is on how many resamples or values it stands."""
+    """An interval from `low` to `high`, from `samples` resamples or values."""
 
     low: float
     high: float
@@ -340,7 +340,7 @@ class RunScores:
 
 @dataclass(frozen=True, kw_only=True)
 class RunsSummary:
-    """Several runs `over` seeds or folds: each run's scores in `rows`, and what all of them say."""
+    """Several runs `over` seeds or folds: each run's scores in `rows`, and their summary."""
 
     over: str
     best: str
@@ -359,7 +359,7 @@ class FinetuningEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """The predictions with confidence in (low, high]; the means are None where there are none."""
+    """The predictions with confidence in (low, high]; the means are None without any."""
 
     low: float
     high: float
@@ -370,8 +370,8 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """One class or type: `precision` of what was found, `recall` of the `support` examples that have it, their
-    harmonic mean `f1`. A row of little support is mostly chance. `auroc` only of classes of label sets."""
+    """One class or type: `precision` of its predictions, `recall` over the `support` examples that have it, their
+    harmonic mean `f1`. Rows with low support are mostly noise. `auroc` only of classes of label sets."""
 
     name: str
     precision: float
@@ -392,7 +392,7 @@ class FittedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreDetails:
-    """What the page shows of `SplitScores.details`; each kind of task writes some of it."""
+    """The part of `SplitScores.details` that the report shows; each kind of task writes some of it."""
 
     per_class: tuple[ClassScores, ...] = ()
     per_target: tuple[Mapping[str, Scalar], ...] = ()
@@ -410,7 +410,7 @@ class ScoreDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepTrial:
-    """One trial: `value` is the best validation score that it reached (pruned: its last), `params` what was searched,
+    """One trial: `value` is its best validation score (if pruned, its last), `params` the searched values,
     `evaluations` the score at each validation."""
 
     number: Count
@@ -433,13 +433,13 @@ class SweepSummary:
 
     @property
     def best_trial(self) -> SweepTrial | None:
-        """Return the best trial, or None where none came to an end."""
+        """Return the best trial, or None if none finished."""
         return next((trial for trial in self.trials if trial.number == self.best), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """The test score of a model trained on so many examples, and its bootstrap interval where there is one."""
+    """The test score of a model trained on this many examples, and its bootstrap interval if any."""
 
     examples: Count
     score: float | None
@@ -449,7 +449,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class CurveSeries:
-    """The points of one way to learn."""
+    """The points of one curve."""
 
     name: str
     points: tuple[CurvePoint, ...]
@@ -457,7 +457,7 @@ class CurveSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """`learning_curve.json`: a score by the number of labelled examples, for each way to learn."""
+    """`learning_curve.json`: a score by number of labelled examples, for each curve."""
 
     metric: str
     series: tuple[CurveSeries, ...]

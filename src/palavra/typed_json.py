@@ -1,10 +1,10 @@
-"""Dataclasses to JSON and back: one checked reader for every file that Palavra itself wrote.
+"""Convert dataclasses to JSON and back: one checked reader for every file that Palavra writes.
 
 The dataclass is the schema: field names are the keys, annotations are the types. A field may be an int, float, bool,
 str, `Literal`, `tuple`, `Mapping` with text keys, another dataclass, `object` (any JSON value), `Annotated` with a
 `Bounds`, or a union of these. A value that equals its field's default is not written, and a key that is absent takes
-the default. Unknown keys go to the field made by `other_keys`, or else are ignored, so that files of a later version
-can be read.
+the default. Unknown keys go to the field made by `other_keys` or are ignored, so that files of later versions can be
+read.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ Rate = Annotated[float, Bounds(0, 1)]
 
 
 class _Mismatch(Exception):
-    """A key and what its value should be."""
+    """A key and the expected type of its value."""
 
 
 def other_keys() -> Any:
-    """Return a field, a mapping, for the keys of an object that no other field of its dataclass has."""
+    """Return a mapping field for the keys of an object that match no other field."""
     return dataclasses.field(default_factory=dict, metadata={"other keys": True})
 
 
@@ -62,8 +62,8 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[T], value: object, where: str) -> T:
-    """Return a JSON value as a `kind`, checked all the way down. Raises PalavraError, which names `where` and the key,
-    if a key is missing, or a value has another type, is not finite or is out of range."""
+    """Return a JSON value as a `kind`, checked recursively. Raises PalavraError, which names `where` and the key, if a
+    key is missing, or a value has another type, is not finite or is out of range."""
     try:
         return cast(T, _read(kind, value, "", DEEPEST))
     except _Mismatch as error:
@@ -168,7 +168,7 @@ def _mismatch(kind: Any, value: object, key: str) -> _Mismatch:
 
 
 def _describe(kind: Any) -> str:
-    """Return a type in words."""
+    """Return a type as text."""
     origin, members = get_origin(kind), get_args(kind)
     if origin is Annotated:
         low, high = members[1]

@@ -63,7 +63,7 @@ def test_every_kind_predicts_from_records_of_files_and_of_standard_input(
         ("pairs", '{"text_a": "a", "text_b": "b"}\n\n["a", "b"]\n', r"^stdin:3: a JSON list, not an object[^\n]*$"),
         ("pairs", '{"text_a": "a"}', r"^stdin:1: no column 'text_b'[^\n]*$"),
         ("pairs", "the red boat", r"^stdin:1: not valid JSON [^\n]*$"),
-        ("question-answering", '{"question": "q"}', r"^stdin:1: wanted are a mapping with question and context[^\n]*$"),
+        ("question-answering", '{"question": "q"}', r"^stdin:1: give a mapping with question and context[^\n]*$"),
         ("multiple-choice", '{"text": "a", "choices": "b"}', r"^stdin:1: choices is 'b', not a list[^\n]*$"),
         ("token-classification", '{"words": [1]}', r"^stdin:1: word 1 is 1, not a word[^\n]*$"),
         ("classification", b'{"text": "\xe9"}', r"^stdin:1: byte 0xe9 is not valid utf-8[^\n]*$"),

@@ -28,7 +28,7 @@ def write(path: Path, *records: dict[str, Any], encoding: str = "utf-8") -> Path
 
 def separator_said(kind: str) -> str:
     if kind in ("classification", "pairs"):
-        return r"^separator= would not be read: it parts the labels of classification with multilabel=True[^\n]*$"
+        return r"^separator= would not be read: it separates labels of classification with multilabel=True[^\n]*$"
     return rf"^separator= does not apply to {kind}; it applies to classification: leave it out$"
 
 
@@ -102,7 +102,7 @@ def test_columns_of_squad_s_own_json_have_their_own_names(folders: Path, tmp_pat
     squad, records = tmp_path / f"squad.json{suffix}", tmp_path / "own.json"
     squad.write_bytes(pa.compress(content, "gzip", asbytes=True) if suffix else content)
     records.write_text(json.dumps([{"id": "1", "ask": "which boat?", "context": "the red boat", "answers": []}]))
-    said = rf"^{squad}: question= would not be read: SQuAD's JSON has names of its own; leave it out$"
+    said = rf"^{squad}: question= would not be read: SQuAD's JSON has fixed names; leave it out$"
     with pytest.raises(PalavraError, match=said):
         evaluate_task(folders / "question-answering", squad, question="ask")
     model = palavra.load(folders / "question-answering", kind="fine-tuned")

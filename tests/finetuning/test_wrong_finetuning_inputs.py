@@ -41,7 +41,7 @@ def test_a_file_with_a_mistake_stops_the_run_before_it_begins(
 
 
 NO_USE = "does not apply to strategy"
-HIDDEN = "is of hidden layers"
+HIDDEN = "is for hidden layers"
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def test_an_unseen_label_names_the_line_and_the_known() -> None:
 
 
 def test_several_labels_where_one_is_wanted_name_the_line() -> None:
-    with pytest.raises(PalavraError, match=r"^train\.csv:3: 2 labels where one is wanted: [^\n]*$"):
+    with pytest.raises(PalavraError, match=r"^train\.csv:3: 2 labels where one is expected: [^\n]*$"):
         fit(replace(SPEC, multilabel=False), examples_of(["a", ("a", "b")]))
 
 
 def test_what_cannot_be_asked_for_is_an_error() -> None:
-    with pytest.raises(PalavraError, match=r"^output hierarchical is for one label an example[^\n]*$"):
+    with pytest.raises(PalavraError, match=r"^output hierarchical is for one label per example[^\n]*$"):
         fit(replace(SEVERAL, output=OutputConfig(name="hierarchical")), examples_of(["a", "b"]))
 
 

@@ -215,10 +215,10 @@ def test_labels_survive_json() -> None:
         (["0,5", "1,000", "3,125"], [0.5, 1.0, 3.125]),  # the comma of another number is surely a decimal one
         (["1.234", "3"], [1.234, 3.0]),
         (["1.234", "3.5", "2e3"], [1.234, 3.5, 2000.0]),
-        (["0,5", "1.234"], ":3: label is '1.234', which reads as a thousand or as one"),
+        (["0,5", "1.234"], ":3: label is '1.234', where the separator may be decimal or of thousands"),
         (["1.100", "x", "0,75"], ":3: label is 'x', not a number"),
-        (["1,234", "3.5"], ":2: label is '1,234', which reads as a thousand or as one"),
-        (["0,5", "3.5", "1,234"], ":4: label is '1,234', which reads as a thousand or as one"),
+        (["1,234", "3.5"], ":2: label is '1,234', where the separator may be decimal or of thousands"),
+        (["0,5", "3.5", "1,234"], ":4: label is '1,234', where the separator may be decimal or of thousands"),
         (["1.234,5", "2"], ":2: label is '1.234,5', not a number"),
     ],
 )

@@ -239,7 +239,7 @@ def test_the_scheme_of_a_model_from_elsewhere_is_found(labels: tuple[str, ...], 
 
 def test_one_label_that_spells_no_span_does_not_make_words_of_all() -> None:
     examples = [tagged("a b c", "B-PER I-PER O"), tagged("d e f", "O PER B-LOC"), tagged("g", "B-LOC")]
-    said = r"word 2, 'e', has the label 'PER', where most others spell spans \(B-, I-\): correct it, or give scheme="
+    said = r"word 2, 'e', has the label 'PER', where most others are span tags \(B-, I-\): correct it, or give scheme="
     with pytest.raises(PalavraError, match=said):
         fit(SPEC, examples)
     plain = replace(SPEC, token_classification=replace(SPEC.token_classification, scheme="plain"))

@@ -26,7 +26,7 @@ CHOICE_COLUMNS = Columns(text="question", choices=("a", "b", "c"), label=("right
 CHOICE_TABLE = "question;a;b;c;right\nwho?;me;you;they;C\n"
 EMPTY_CHOICE = "question;a;b;c;right\nwho?;me;;they;C\n"
 NO_NUMBER = ":3: label is .*, not a number: "
-THOUSANDS = "label is .*, not a number: write it without signs between thousands or remove the line"
+THOUSANDS = "label is .*, not a number: write it without thousands separators or remove the line"
 NO_LABEL = "label is .+"
 
 # The specification, a file, and a pattern of what is said after its name.
@@ -136,7 +136,7 @@ TWO_TEXTS = fit(PAIRS, examples_of(["a", "b"], pair=True))
 CHOICE = choices_of(CHOICES)
 QUESTION = answers_of(question_answering.spec(), False)
 WORDS = task_of()
-QUESTION_AND_CONTEXT = "wanted are a mapping with question and context"
+QUESTION_AND_CONTEXT = "give a mapping with question and context"
 
 # A task, an input that it takes, one that it does not, and what is said of that.
 INPUTS: list[tuple[Any, Any, Any, str]] = [

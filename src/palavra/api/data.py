@@ -1,4 +1,4 @@
-"""What the Python functions are given as text or examples: paths, or data in memory."""
+"""Inputs of the Python functions: text or examples, from paths or in memory."""
 
 from collections.abc import Iterable, Sequence, Sized
 from itertools import zip_longest
@@ -16,17 +16,17 @@ from palavra.tasks.spec import TaskSpec, text_fields
 
 Source: TypeAlias = str | PathLike[str] | Data
 
-# What a folder has in which a run began.
+# The files that mark a folder with a run.
 _BEGUN = ("palavra.toml", "repeated.toml", "sweep.db", "model.safetensors")
 
 
 def text_sources(
     sources: Sequence[Source], texts: Iterable[str] | None, column: str | None, spill: Path | None = None
 ) -> tuple[list[str], str | None]:
-    """Return sources of text, and the column of the text where records in memory say it.
+    """Return sources of text, and the text column if records in memory determine it.
 
-    What can be read only once goes to a temporary file in the folder `spill`; without one it is held in memory. Raises
-    PalavraError for data of no known form, and where several columns hold texts.
+    Data that can be read only once goes to a temporary file in the folder `spill`, or into memory without one. Raises
+    PalavraError for data of unknown form, or with several text columns.
     """
     given: list[Source] = [*sources, *([] if texts is None else [texts])]
     names = ["data"] if len(given) == 1 else [f"data {number}" for number in range(1, len(given) + 1)]
@@ -47,11 +47,10 @@ def source_of(name: str, source: Source, spill: Path | None = None) -> str:
 def example_sources(
     given: dict[str, Source | None], kind: str | None, columns: dict[str, Any], spill: Path | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the sources of labelled examples by name, and the columns that data in memory have, as far as `columns`
-    does not name them.
+    """Return the sources of labelled examples by name, and the columns of data in memory that `columns` does not name.
 
-    A frame of classification or regression needs no names of columns where one column is the text and one the label,
-    or where `text_a` and `text_b` are a pair. Raises PalavraError where more than one column could be meant.
+    Classification and regression need no column names if one column is the text and one the label, or if `text_a` and
+    `text_b` are a pair. Raises PalavraError if columns are ambiguous.
     """
     sources = {name: source_of(name, data, spill) for name, data in given.items() if data is not None}
     memory = next((source for source in sources.values() if isinstance(source, MemorySource)), None)
@@ -61,7 +60,7 @@ def example_sources(
 
 
 def _columns_of(memory: MemorySource, named: dict[str, Any]) -> dict[str, str]:
-    """The columns of records of texts that nobody named."""
+    """Return the columns of records of texts that were not named."""
     first = next(memory.records(), {})
     if "text" not in first and {"text_a", "text_b"} <= first.keys() and not named.keys() & {"text", "text_a", "text_b"}:
         return {"text_a": "text_a", "text_b": "text_b"}
@@ -73,8 +72,8 @@ def _columns_of(memory: MemorySource, named: dict[str, Any]) -> dict[str, str]:
 
 
 def columns_in_memory(spec: TaskSpec, memory: MemorySource, columns: LabelledColumns) -> LabelledColumns:
-    """Return the columns of labelled records in memory that are not those of a model's training, as far as `columns`
-    does not name them."""
+    """Return the columns of labelled records in memory that differ from a model's training and that `columns` does not
+    name."""
     if spec.kind not in ("classification", "regression") or len(text_fields(spec)) != 1:
         return {}
     named = {name: value for name, value in columns.items() if value is not None}
@@ -92,8 +91,8 @@ def examples_of(
     text_pairs: Iterable[tuple[str, str]] | None,
     kind: str | None = None,
 ) -> Source | None:
-    """Return labelled examples: `data`, or texts (of token classification lists of words) or pairs of texts with their
-    labels as records; None for none.
+    """Return labelled examples: `data`, or records of texts (lists of words for token classification) or text pairs
+    with their labels; None without any.
 
     Raises PalavraError for more than one of these, labels without texts, or texts without labels.
     """
@@ -125,9 +124,9 @@ def examples_of(
 
 
 def kept_in(folder: Path, sources: dict[str, str], *, resume: bool) -> dict[str, str]:
-    """Return the sources, those in memory kept in files of the run in `folder`, which recipes can name.
+    """Return the sources, with those in memory saved to files of the run in `folder` for the recipe to name.
 
-    Raises PalavraError where a run is there already, or where the one to `resume` began with other examples.
+    Raises PalavraError if the folder already holds a run, or if the run to `resume` started with other examples.
     """
     memory = {name: source for name, source in sources.items() if isinstance(source, MemorySource)}
     if memory and not resume and any((folder / name).exists() for name in _BEGUN):

@@ -1,4 +1,4 @@
-"""Evaluate any model: on text, or on labelled examples."""
+"""Evaluate a model on text or on labelled examples."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -55,15 +55,14 @@ def evaluate(
 ) -> "EvaluationResult | TaskEvaluation":
     """Evaluate a model: return an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`.
 
-    Sources are files or data in memory, as for `pretrain` and, where the model is fine-tuned, `finetune`. A masked
-    model: on text, under the fixed corruption (15%, fixed seed); without sources on the text that its own run
-    held out, with accuracy by frequency band; what it learned beside (`masked+nsp`, `causal+masked`) under a name of
-    its own. A causal model: the same text, as perplexity and bits per byte. With `sliding`, where next tokens are
-    predicted, the windows of documents longer than the context overlap by half. A fine-tuned model: on
-    labelled examples, whose columns `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`, `answers` and
-    `choices` name where they are not those of training, as `encoding` and `separator` do, for one `task` where it has
-    several; what it predicts for each example goes to the file `predictions`; `threshold` and `articles` are those of
-    `FineTunedModel.evaluate`.
+    Sources are files or data in memory, as for `pretrain` or, if the model is fine-tuned, `finetune`. A masked model is
+    evaluated on text under the fixed corruption (15%, fixed seed), without sources on the held-out text of its run,
+    with accuracy by frequency band; auxiliary objectives (`masked+nsp`, `causal+masked`) are reported by name. A causal
+    model is evaluated on the same text by perplexity and bits per byte. With `sliding`, for next-token prediction,
+    windows of documents longer than the context overlap by half. A fine-tuned model is evaluated on labelled examples.
+    If their columns differ from training, `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`,
+    `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several. Predictions
+    for each example go to the file `predictions`; `threshold` and `articles` are those of `FineTunedModel.evaluate`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
@@ -90,7 +89,7 @@ def evaluate(
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
-    """Raise PalavraError for options that mean nothing here."""
+    """Raise PalavraError for options that do not apply."""
     given = sorted(without_none(**options))
     if given:
         raise PalavraError(f"--{given[0].replace('_', '-')} means nothing here: {why}; leave it out")
@@ -115,7 +114,7 @@ def _evaluate_text(
     else:
         folder = Path(model) / "data"
         if not folder.is_dir():
-            raise PalavraError(f"{model} holds no text of its own run: name the files to evaluate on")
+            raise PalavraError(f"{model} has no held-out text from its run: name the files to evaluate on")
         corpus = Corpus.open(folder, tokenizer.fingerprint)
         held_out, counts = corpus.valid, corpus.train.token_counts(tokenizer.vocab_size)
     text = EvalSet(documents=held_out, lengths=held_out.lengths, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id)
@@ -127,7 +126,7 @@ def _evaluate_text(
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEvaluation:
-    """How good a fine-tuned model is on a labelled file, and what it predicts for each example."""
+    """The scores of a fine-tuned model on a labelled file, and its prediction for each example."""
 
     task: str
     scores: Scores
@@ -135,11 +134,11 @@ class TaskEvaluation:
 
     @property
     def truncated(self) -> int:
-        """How many examples were longer than what the model reads."""
+        """The number of truncated examples."""
         return sum(one.truncated for one in self.predictions)
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """Return the scores as text."""
         articles = self.scores.details.get("articles")
         return [
             f"examples            {len(self.predictions):,}",
@@ -150,7 +149,7 @@ class TaskEvaluation:
         ]
 
     def _targets(self) -> list[str]:
-        """Each of several targets in its own units, before the means over all of them."""
+        """Return the scores of each of several targets in its own units, before their means."""
         targets = self.scores.details.get("per_target") or ()
         if len(targets) < 2:
             return []
@@ -190,9 +189,9 @@ def evaluate_task(
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
-    `columns` names other columns than the model was trained with; `predictions` is a file to write one JSON object an
-    example to: `where` it is from, `gold`, its gold label, and what `predict` returns; `threshold` and `articles` are
-    those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
+    `columns` names columns that differ from training. The file `predictions` gets one JSON object an example: `where`
+    it is from, its `gold` label, and the output of `predict`. `threshold` and `articles` are those of
+    `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     loaded = FineTunedModel.load(model, device=device)
     source = source_of("data", data)

@@ -78,20 +78,20 @@ def finetune(
     quiet: bool = False,
     **options: Unpack[FinetuneOptions],
 ) -> FineTunedRun | FineTunedRuns:
-    """Fine-tune a pretrained model on labelled examples and return the finished run, which lies in the folder `out`.
+    """Fine-tune a pretrained model on labelled examples and return the finished run in the folder `out`.
 
     `train`, and the options `valid` and `test`, are files of labelled examples, "hf://dataset[/config]:split", or data
     in memory: dicts, data frames, Arrow tables, data sets; instead of `train`, `texts` or `text_pairs` may be given
-    with their `labels`. Data in memory say themselves which column is the text and which the label, where only one can
-    be meant; `text` and `label` name others. The run keeps them in its folder `data`. Without `out` the run lives in a
-    temporary folder, which `save` keeps.
+    with their `labels`. The text and label columns of data in memory are detected if unambiguous; `text` and `label`
+    name others. The run keeps such data in its folder `data`. Without `out` the run is in a temporary folder, which
+    `save` keeps.
 
     `recipe` is a TOML file, which the options and then `set` ("key=value") change; `palavra.options("finetune")` lists
     both. With `seeds` above 1 the run is repeated with as many seeds, with `folds` the training examples are
     cross-validated; both report mean and interval, and `out` holds the best of the models. With `resume` an interrupted
-    run resumes exactly, with its own recipe (only `set` changes it): `kind`, `train` and the options may be left out,
-    and have to be the run's own where they are given. `quiet` suppresses progress output. Raises PalavraError for wrong
-    input, Interrupted after a signal, Diverged if the loss diverges.
+    run resumes exactly, with its own recipe (only `set` changes it): `kind`, `train` and the options may be omitted,
+    and must match the run if given. `quiet` suppresses progress output. Raises PalavraError for wrong input,
+    Interrupted after a signal, Diverged if the loss diverges.
     """
     _check_repetition(seeds, folds, options.get("valid_fraction") is not None)
     if resume and out is None:
@@ -122,12 +122,12 @@ def plan_finetune(
     kind: Kind, train: str | Path, *, recipe: str | Path | None = None, set: Sequence[str] = (),
     **options: Unpack[FinetuneOptions],
 ) -> FinetuningPlan:  # fmt: skip
-    """Return what `finetune` with the same arguments and files would do: a dry run."""
+    """Return the plan of `finetune` with the same arguments and files: a dry run."""
     return plan_finetuning(build_finetune_recipe(kind, train, recipe=recipe, set=set, **options))
 
 
 def _check_repetition(seeds: int, folds: int | None, valid_fraction: bool) -> None:
-    """Raise PalavraError for seeds and folds that do not go together, or with other options."""
+    """Raise PalavraError for seeds and folds that contradict each other or other options."""
     if seeds < 1:
         raise PalavraError(f"--seeds is {seeds}: it must be at least 1")
     if folds is not None and valid_fraction:
@@ -137,7 +137,7 @@ def _check_repetition(seeds: int, folds: int | None, valid_fraction: bool) -> No
 
 
 class GivenExamples:
-    """The examples that a function of fine-tuning was given, and the options with the columns that they say."""
+    """The examples given to a fine-tuning function, and the options with their detected columns."""
 
     def __init__(self, kind: Kind | None, train: Source | None, options: FinetuneOptions, folder: Path):
         self._kind, self._folder = kind, folder
@@ -154,8 +154,8 @@ class GivenExamples:
         self.options = cast(FinetuneOptions, {**self.options, **columns})
 
     def kept(self, *, resume: bool) -> dict[str, str]:
-        """Return the sources by name, those in memory kept in the run. Raises PalavraError where they would replace
-        those of another run, or a run to resume was begun with others."""
+        """Return the sources by name, with those in memory saved in the run. Raises PalavraError if they would replace
+        those of another run, or if the run to resume started with others."""
         return kept_in(self._folder, self._sources, resume=resume)
 
     def recipe(self, recipe: str | Path | None, set: Sequence[str], *, resume: bool = False) -> FinetuneRecipe:
@@ -175,7 +175,7 @@ class GivenExamples:
 def _check_same(
     out: Path, kind: Kind | None, train: str | None, recipe: str | Path | None, options: FinetuneOptions
 ) -> None:
-    """Raise PalavraError where what is given is not what the run in `out` was begun with."""
+    """Raise PalavraError if the arguments differ from those that started the run in `out`."""
     run = RunDirectory(out)
     if (out / "repeated.toml").exists():
         raise PalavraError(f"{out} was begun with --seeds or --folds: resume it with the same")
@@ -185,7 +185,7 @@ def _check_same(
     if recipe is not None:
         raise PalavraError(does_not_apply("--recipe", f"--resume, for {run.recipe} is the run's own"))
     if options.get("epochs") == own.train.epochs:
-        options = {**options, "epochs": None}  # it holds as steps
+        options = {**options, "epochs": None}  # the run holds it as steps
     made = with_absolute_paths(build_finetune_recipe(None, None, recipe=run.recipe, **options))
     now = configuration.to_toml(made).splitlines()
     differing += [line for line in configuration.to_toml(own).splitlines() if line not in now]
@@ -197,8 +197,7 @@ def _check_same(
 
 
 def _other_tasks(own: FinetuneRecipe, kind: Kind | None, train: str | Path | None) -> list[str]:
-    """What the run's own tasks are, where others are given; a file that describes tasks may say less than options
-    added to it."""
+    """Return how the run's tasks differ from the given ones; a file of tasks may omit what options added."""
     kinds = {task.kind for task in own.tasks}
     if kind not in (None, "multitask", *kinds) or (kind != "multitask" and kind is not None and len(kinds) > 1):
         return [f"kind {' and '.join(sorted(kinds))}"]

@@ -1,4 +1,4 @@
-"""How good a model gets with few labels and with many, pretrained and from scratch."""
+"""Learning curves by number of labelled examples, pretrained and from scratch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class LearningCurveRun(FineTunedResult, LearningCurveRuns):
 
     @property
     def scores(self) -> Mapping[str, Mapping[int, float | None]]:
-        """The score by number of examples, of "pretrained" and of "from scratch"."""
+        """Return the score by number of examples, for "pretrained" and "from scratch"."""
         return {one.name: {point.examples: point.score for point in one.points} for one in self.curve.series}
 
     def _score_rows(self) -> list[Mapping[str, object]]:
@@ -45,10 +45,10 @@ def learning_curve(
 ) -> LearningCurveRun:
     """Fine-tune the model, and one of the same sizes from scratch, on growing parts of the training examples.
 
-    Examples, `recipe`, `set` and the options are those of `finetune`; the option `test` is needed. Each of the `sizes`
-    is a number of training examples, of which the larger parts hold the smaller ones; without them these are 100,
-    1,000, ... and all. The runs, the report and the model of the most examples lie in `out`. With `resume` an
-    interrupted curve resumes. Raises PalavraError for wrong input.
+    Examples, `recipe`, `set` and the options are those of `finetune`; the option `test` is required. `sizes` are
+    numbers of training examples (default: 100, 1,000, ... and all); larger parts contain the smaller ones. The runs,
+    the report and the model of the most examples are in `out`. With `resume` an interrupted curve resumes. Raises
+    PalavraError for wrong input.
     """
     examples = examples_of(train, texts, labels, text_pairs, kind)
     with Folder(out) as folder:

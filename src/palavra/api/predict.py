@@ -25,10 +25,10 @@ def predict_inputs(
     top: int | None = None,
     **columns: Unpack[InputColumns],
 ) -> Iterator[Prediction]:
-    """Predictions for texts, or for what a file holds ("-": the standard input), in order; see `inputs_of_file`, and
-    `FineTunedModel.options` for `threshold` and `top`.
+    """Yield predictions for texts, or for the content of a file ("-": standard input), in order; see `inputs_of_file`,
+    and `FineTunedModel.options` for `threshold` and `top`.
 
-    Raises PalavraError unless there is one of the two, and for options that mean nothing to it.
+    Raises PalavraError unless exactly one of the two is given, and for options that do not apply to it.
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
@@ -54,7 +54,7 @@ def predict_all(
     overflow: Overflow | None = None,
     options: DecodeOptions = PLAIN,
 ) -> Iterator[Prediction]:
-    """Predictions for a stream of inputs, in order, a few thousand at a time."""
+    """Yield predictions for a stream of inputs, in order, a few thousand at a time."""
     stream = iter(inputs)
     while waiting := list(islice(stream, PREDICTED_AT_ONCE)):
         yield from model.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)

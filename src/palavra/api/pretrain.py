@@ -28,11 +28,11 @@ def pretrain(
     quiet: bool = False,
     **options: Unpack[PretrainOptions],
 ) -> PretrainedRun:
-    """Pretrain a language model on text and return the finished run, which lies in the folder `out`.
+    """Pretrain a language model on text and return the finished run in the folder `out`.
 
     `sources` are files, folders, globs, "hf://dataset[/config]:split", or data in memory: texts, dicts, generators,
-    data frames, Arrow tables, data sets; `texts` are further texts. What can be read only once is spilled to disk, so
-    that memory stays bounded. Without `out` the run lives in a temporary folder, which `save` keeps.
+    data frames, Arrow tables, data sets; `texts` are further texts. Data that can be read only once is spilled to disk
+    to bound memory. Without `out` the run is in a temporary folder, which `save` keeps.
 
     `recipe` is a TOML file, which the options and then `set` ("key=value") change; `palavra.options("pretrain")` lists
     both. With `resume` an interrupted run in `out` resumes exactly, with its own recipe (only `set` changes it).
@@ -46,7 +46,7 @@ def pretrain(
         extra = sorted(key for key, value in {"recipe": recipe, **options}.items() if value is not None)
         if sources or texts is not None or extra:
             ignored = ", ".join([*(["the text"] if sources or texts is not None else []), *extra])
-            log.warn(f"--resume uses the recipe in {out}: {ignored} given here changes nothing")
+            log.warn(f"--resume uses the recipe in {out}: {ignored} given here has no effect")
         return Folder(out).result(PretrainedRun, resume_pretraining(Path(out), tuple(set), log))
     with Folder(out) as folder:
         RunDirectory(folder.path).check_free()
@@ -61,7 +61,7 @@ def plan(
     set: Sequence[str] = (),
     **options: Unpack[PretrainOptions],
 ) -> PretrainingPlan:
-    """Return what `pretrain` with the same arguments would do: a dry run."""
+    """Return the plan of `pretrain` with the same arguments: a dry run."""
     return plan_pretraining(_recipe(sources, texts, recipe, set, options, None))
 
 
@@ -73,7 +73,7 @@ def _recipe(
     options: PretrainOptions,
     spill: Path | None,
 ) -> Recipe:
-    """The recipe with its sources, those in memory among them."""
+    """Return the recipe with its sources, including those in memory."""
     found, column = text_sources(sources, texts, options.get("column"), spill)
     options = {**options, "column": column}
     made = build_recipe(found, recipe=None if recipe is None else Path(recipe), set=set, **options)

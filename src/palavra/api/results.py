@@ -1,4 +1,4 @@
-"""What the training functions return: a finished run whose model is ready for use."""
+"""Results of the training functions: finished runs with a model ready for use."""
 
 import shutil
 import tempfile
@@ -30,7 +30,7 @@ else:
 
 
 class Report(_Path):
-    """The path of a report, which a notebook shows."""
+    """The path of a report, which a notebook displays."""
 
     def _repr_html_(self) -> str:
         page = escape(self.read_text(encoding="utf-8"), quote=True)
@@ -38,7 +38,7 @@ class Report(_Path):
 
 
 class TrainedRun:
-    """A finished run. A run without `out` lives in a temporary folder, as long as this object does: `save` keeps it."""
+    """A finished run. Without `out` it is in a temporary folder that is deleted with this object; `save` keeps it."""
 
     directory: Path
     report: Path
@@ -47,12 +47,12 @@ class TrainedRun:
         return str(self.directory)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the run to a folder of its own, and return that. Raises PalavraError where something is there."""
+        """Copy the run to a new folder, and return its path. Raises PalavraError if the folder exists."""
         target = Path(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise PalavraError(f"{target} exists already: choose another folder")
         shutil.copytree(self.directory, target, dirs_exist_ok=True)
-        # Recipes name the examples that lie in the run.
+        # Recipes name the examples inside the run.
         before, now = str(self.directory.resolve()), str(target.resolve())
         for file in [*target.rglob("*.toml"), *target.rglob("*.json")]:
             content = file.read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ class TrainedRun:
         return target
 
     def _score_rows(self) -> list[Mapping[str, object]]:
-        """The rows of the table of scores."""
+        """Return the rows of the table of scores."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
@@ -70,7 +70,7 @@ class TrainedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedRun(TrainedRun, Finished):
-    """A finished pretraining run: its `model`, how good it is on held-out text, and what it took."""
+    """A finished pretraining run: its `model`, scores on held-out text, and training cost."""
 
     @cached_property
     def model(self) -> MaskedModel | CausalModel:
@@ -81,7 +81,7 @@ class PretrainedRun(TrainedRun, Finished):
 
     @property
     def scores(self) -> Mapping[str, float]:
-        """The scores on held-out text; none where there is no such text."""
+        """The scores on held-out text; empty without such text."""
         return {} if self.evaluation is None else self.evaluation.values()
 
     def _score_rows(self) -> list[Mapping[str, object]]:
@@ -93,7 +93,7 @@ class FineTunedResult(TrainedRun):
 
     @cached_property
     def model(self) -> FineTunedModel:
-        """The model, ready to predict; of several runs the best."""
+        """The model, ready to predict: the best of several runs."""
         return load(self.directory, kind="fine-tuned")
 
 
@@ -111,7 +111,7 @@ class FineTunedRun(FineTunedResult, FineTuned):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTunedRuns(FineTunedResult, RepeatedRuns):
-    """Finished runs over seeds or folds: the best `model`, and each run's and the mean scores."""
+    """Finished runs over seeds or folds: the best `model`, the scores of each run and their means."""
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, float | None]]:
@@ -134,7 +134,7 @@ Run = TypeVar("Run", bound=TrainedRun)
 
 
 class Folder:
-    """Where a run goes: the folder that was asked for, or a temporary one."""
+    """The folder of a run: the requested one, or a temporary one."""
 
     def __init__(self, out: str | PathLike[str] | None):
         self.path = Path(tempfile.mkdtemp(prefix="palavra-") if out is None else out)
@@ -152,7 +152,7 @@ class Folder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def result(self, kind: type[Run], found: Any) -> Run:
-        """Return what a run gave as the object that people use, which keeps a temporary folder alive."""
+        """Return the public result of a run, which keeps a temporary folder alive."""
         values = {field.name: getattr(found, field.name) for field in fields(found)}
         made = kind(**{**values, "report": Report(found.report)})
         if self._temporary:

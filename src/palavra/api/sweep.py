@@ -1,4 +1,4 @@
-"""Search for good settings of fine-tuning."""
+"""Search for good fine-tuning settings."""
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -34,10 +34,10 @@ def sweep(
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
     Examples, `recipe`, `set` and the options are those of `finetune`. `search` names the fields to search, each as
-    "key=low..high", "key=low..high:log" or "key=a,b,c"; without it learning rate, strategy and epochs around the
+    "key=low..high", "key=low..high:log" or "key=a,b,c"; the default is learning rate, strategy and epochs around the
     recipe's. The first trial is the recipe itself, as far as it lies in the space. After `minutes` no further trial
-    starts. Trials never see the test examples; the best one does, once, at the end. With `resume` an interrupted sweep
-    resumes: finished trials are kept, a half-done one is run again, and more `trials` may be asked for. Raises
+    starts. Only the best trial is scored on the test examples, once, at the end. With `resume` an interrupted sweep
+    resumes: finished trials are kept, an unfinished one is run again, and `trials` may be increased. Raises
     PalavraError for wrong input or if Optuna is missing, Interrupted after a signal.
     """
     examples = examples_of(train, texts, labels, text_pairs, kind)

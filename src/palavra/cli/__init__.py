@@ -17,7 +17,7 @@ __all__ = [
     "pretraining",
 ]
 
-# The Python function of each command, in the order of a model's life, which is that of the help.
+# The Python function of each command, in the order of the help.
 FUNCTIONS = {
     "prepare": "palavra.prepare",
     "pretrain": "palavra.pretrain",

@@ -1,4 +1,4 @@
-"""The command line's frame: the application, options before the command, and how errors are said."""
+"""The command-line application: global options and error messages."""
 
 import sys
 from typing import Annotated, Any
@@ -38,11 +38,11 @@ def common(
 ) -> None:
     """Options before the command."""
     del version  # printed by its callback
-    del debug  # read by `main`, which has to know it before anything can fail
+    del debug  # read by `main` before anything can fail
 
 
 def main() -> None:
-    """Entry point: one line for errors that people can correct, a traceback only with --debug."""
+    """Run the command line: user errors print one line, tracebacks need --debug."""
     with options_as_flags():
         _main()
 
@@ -71,12 +71,12 @@ def _main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-# The library's base of everything that is wrong with a command line has no public name of its own.
+# The base class of the library's usage errors has no public name.
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
 
 
 def _fail_usage(error: Any, debug: bool) -> None:
-    """One line for what no command line can mean; the help itself where nothing was asked for."""
+    """Print a usage error in one line, or the help if no command was given."""
     context = error.ctx
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()

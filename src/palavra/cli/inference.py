@@ -1,4 +1,4 @@
-"""Commands that use a model."""
+"""Inference commands."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def fill(
 
 
 def _lengths(blank: str) -> tuple[int, int]:
-    """Return the fewest and the most tokens: "2", or "1-3"."""
+    """Parse the minimum and maximum number of tokens: "2" or "1-3"."""
     fewest, _, most = blank.partition("-")
     try:
         return int(fewest), int(most or fewest)
@@ -88,7 +88,7 @@ def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: b
 
 
 def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: bool) -> None:
-    """Print the ways to fill a text; `by_token`: with their probability per token, by which they are ranked."""
+    """Print the ways to fill a text; `by_token`: with the probability per token that ranks them."""
     if as_json:
         ways = [
             {
@@ -172,9 +172,9 @@ def generate(
 
 
 def _stream(model: Any, prompt: str, options: Any) -> None:
-    """Print a prompt and its continuation as it is generated; if that ends early, say why."""
+    """Print a prompt and its continuation as it is generated, and why it ended if early."""
     pieces = model.stream(prompt, **options)
-    first = next(pieces, "")  # before anything is shown, for this may fail
+    first = next(pieces, "")  # before printing, since this may fail
     typer.echo(prompt + first, nl=False)
     try:
         for piece in pieces:
@@ -227,7 +227,7 @@ def score(
 
 
 def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
-    """Return a score as JSON; a rate per unit that a text has none of is null."""
+    """Return a score as JSON; a rate per unit that the text lacks is null."""
     values = {
         "text": one.text,
         "log_likelihood": one.log_likelihood,

@@ -1,4 +1,4 @@
-"""The command that draws learning curves."""
+"""The learning-curve command."""
 
 from pathlib import Path
 from typing import Annotated, Any

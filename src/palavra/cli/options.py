@@ -30,6 +30,6 @@ def list_options(
 
 
 def _lines(each: OptionInfo) -> list[str]:
-    """A field in two lines: what it is called and may be, and what it means."""
+    """Return a field in two lines: what it is called and may be, and what it means."""
     default = f"  [default: {each.default}]" if each.default else ""
     return [f"{each.key}  {each.flag or ''}  {each.type}{default}".replace("    ", "  "), f"    {each.help}"]

@@ -1,4 +1,4 @@
-"""The parameters of the commands: those that are derived from the recipes' fields, and those that several share."""
+"""Command parameters: those derived from recipe fields, and those of several commands."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -39,13 +39,13 @@ Masking = Annotated[
     ),
 ]
 
-# The commands that use a model, where an option left out is as the model's own task has it.
+# The commands that use a model: an omitted option defaults to the model's task.
 _USES: tuple[Command, ...] = ("evaluate", "predict")
 
 
 def takes_options(command: Command) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options that are declared for it, in the place of its parameter `options`: a dictionary of
-    those that were given, by their names in Python."""
+    """Replace a command's parameter `options` with its declared options. The command gets a dictionary of the given
+    ones, by Python name."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
@@ -83,7 +83,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _annotation(each: Declared, command: Command) -> Any:
-    """The type of an option on the command line, with its flag and help."""
+    """Return the type of an option on the command line, with its flag and help."""
     metavar = "<path>" if each.option.path else None
     kind: Any = next((kind for kind in members(each.kind) if kind in (bool, int, float, str)), str)
     if choices := choices_of(each.kind):
@@ -96,14 +96,14 @@ def _annotation(each: Declared, command: Command) -> Any:
 
 
 def _help(each: Declared, command: Command) -> str:
-    """The help of an option: its meaning, what it applies to, if that is little, and its default."""
+    """Return the help of an option: its meaning, what it applies to if that is short, and its default."""
     several = " Repeatable." if takes_several(each) else ""
     default = "the task's" if command in _USES and each.key.startswith("task.") else _default(each)
     return f"{each.meaning(most=2)}{several}{f'  [default: {default}]' if default else ''}"
 
 
 def _default(each: Declared) -> str:
-    """The default of an option in its help; empty where there is nothing to say."""
+    """Return the default of an option for its help, or an empty string."""
     this, _, opposite = (each.option.flag or "").replace("--", "").partition("/")
     if isinstance(each.default, bool):
         return this if each.default else opposite
@@ -111,7 +111,7 @@ def _default(each: Declared) -> str:
 
 
 def _given(each: Declared, value: Any) -> Any:
-    """The value of an option; None where it was not given."""
+    """Return the value of an option; None if it was not given."""
     if isinstance(value, list):
         return tuple(value) or None
     numbers = isinstance(value, str) and any(

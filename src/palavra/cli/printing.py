@@ -8,7 +8,7 @@ import typer
 
 
 def one_line(text: str, most: int = 80) -> str:
-    """Return a text as a line of a table shows it: what would break the line escaped, and shortened."""
+    """Return a text for a table row: line breaks escaped, and shortened."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 

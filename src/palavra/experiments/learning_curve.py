@@ -1,4 +1,4 @@
-"""Learning curves: scores by the number of labelled examples, pretrained and from scratch (C-L5)."""
+"""Learning curves: scores by the number of labelled examples, pretrained and from scratch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from palavra.run_records import CurvePoint, CurveSeries, LearningCurve
 from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import to_json
 
-# Few examples need more than the usual passes: a run makes at least so many steps.
+# Few examples need more epochs: a run makes at least this many steps.
 FEWEST_STEPS = 150
 SERIES = ("pretrained", "from scratch")
 
@@ -33,7 +33,7 @@ class LearningCurveRuns:
     curve: LearningCurve
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the command line prints."""
+        """Return the text that the command line prints."""
         return {"model": str(self.directory), "report": str(self.report), **to_json(self.curve)}
 
 
@@ -43,15 +43,15 @@ def run_learning_curve(
     """Fine-tune the recipe's model, and one of the same size from scratch, on growing parts of the training examples,
     and score each on the test examples.
 
-    `sizes` are numbers of training examples; of those above all there are, all of them count. The larger parts hold the
-    smaller ones. Without sizes these are 100, 1,000, ... and all. Runs go to folders of `out`, the curves to
-    `learning_curve.json` there. Raises PalavraError for several tasks, no test examples, or a size below 1.
+    `sizes` are numbers of training examples, capped at all of them (default: 100, 1,000, ... and all). Larger parts
+    contain the smaller ones. Runs go to folders of `out`, the curves to `learning_curve.json` there. Raises
+    PalavraError for several tasks, no test examples, or a size below 1.
     """
     if len(recipe.tasks) > 1:
-        raise PalavraError("a learning curve is of one task: give one")
+        raise PalavraError("a learning curve needs exactly one task: give one")
     (split,) = splits = read_splits(recipe)
     if not split.test:
-        raise PalavraError("a learning curve is measured on test examples: add --test FILE")
+        raise PalavraError("a learning curve needs test examples: add --test FILE")
     if any(size < 1 for size in sizes):
         raise PalavraError(f"a learning curve on {min(sizes)} examples: sizes must be at least 1")
     every = len(split.train)
@@ -79,7 +79,7 @@ def run_learning_curve(
 
 
 def _planned(recipe: FinetuneRecipe, part: Split, name: str) -> PlannedRun:
-    """Return the run on a part: the recipe's epochs, or as many more as make the fewest steps; five validations."""
+    """Return the run on a part: the recipe's epochs, or more to reach the fewest steps; five validations."""
     steps_an_epoch = max(1, -(-len(part.train) // recipe.train.batch_size))
     epochs = max(recipe.train.epochs, FEWEST_STEPS / steps_an_epoch)
     train = replace(recipe.train, epochs=epochs, eval_every=max(1, round(epochs * steps_an_epoch / 5)))

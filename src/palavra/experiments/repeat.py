@@ -1,4 +1,4 @@
-"""Repeated runs: the same fine-tuning over several seeds or folds, and how far its scores can be trusted."""
+"""Repeated runs: one fine-tuning over several seeds or folds, with the spread of its scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,13 +41,13 @@ class RepeatedRuns:
     summary: Mapping[str, Mapping[str, ScoreSummary]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the command line prints."""
+        """Return the text that the command line prints."""
         found = {"model": str(self.directory), "report": str(self.report), "runs": self.rows, "summary": self.summary}
         return {name: to_json(value) for name, value in found.items()}
 
 
 def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: Log) -> RepeatedRuns:
-    """Fine-tune with `seeds` seeds, the recipe's and those after it, on the same examples."""
+    """Fine-tune on the same examples with `seeds` consecutive seeds, from the recipe's on."""
     splits, first = read_splits(recipe), recipe.train.seed
     planned = [
         PlannedRun(name=f"seed-{seed}", recipe=replace(recipe, train=replace(recipe.train, seed=seed)), splits=splits)
@@ -57,7 +57,7 @@ def run_seeds(recipe: FinetuneRecipe, seeds: int, out: Path, resume: bool, log: 
 
 
 def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: Log) -> RepeatedRuns:
-    """Cross-validate: train on all training examples but a fold, validate on the fold."""
+    """Cross-validate: train on all training examples except a fold, and validate on the fold."""
     if folds < 2:
         raise PalavraError(f"--folds is {folds}: it must be at least 2")
     splits = read_splits(recipe)
@@ -71,7 +71,7 @@ def run_folds(recipe: FinetuneRecipe, folds: int, out: Path, resume: bool, log: 
 
 
 def _repeat(what: Repetition, planned: Sequence[PlannedRun], out: Path, resume: bool, log: Log) -> RepeatedRuns:
-    """Run all, sum them up, and make the best of them the model in `out`."""
+    """Run all, summarize them, and copy the best model to `out`."""
     run = RunDirectory(out)
     with run.locked():
         evaluations = {one.name: evaluation_in(folder) for one, folder in run_all(what, planned, run, resume, log)}
@@ -95,13 +95,13 @@ def _repeat(what: Repetition, planned: Sequence[PlannedRun], out: Path, resume: 
 
 
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, ScoreSummary]:
-    """Return each score's mean over the runs that have it: where a class is absent, some are not defined."""
+    """Return each score's mean over the runs in which it is defined (a class may be absent)."""
     names = dict.fromkeys(name for values in runs for name in values)
     return {name: _mean(name, [values[name] for values in runs if name in values]) for name in names}
 
 
 def _mean(name: str, values: Sequence[float]) -> ScoreSummary:
-    # The mean of several tasks adds up scores and errors, whose signs are turned.
+    # The mean of several tasks sums scores and negated errors.
     bounds = (-math.inf, math.inf) if name == "mean" else range_of(name)
     mean, std, interval = mean_interval(values, bounds=bounds)
     low, high = (interval.low, interval.high) if interval else (None, None)
@@ -115,8 +115,8 @@ def _spread(of: ScoreSummary) -> str:
 
 
 def _selection_score(evaluation: FinetuningEvaluation) -> tuple[float, float]:
-    """Return what chose each run's best weights, of the finished run: the mean over the tasks of the selection score on
-    validation examples, and for ties that of the loss, its sign turned."""
+    """Return the values that selected a finished run's weights: the mean over tasks of the selection score on
+    validation examples, and the negated mean loss for ties."""
     splits = [(task.selection_metric, task.splits) for task in evaluation.tasks]
     validated = [(metric, of.get("valid") or next(iter(of.values()))) for metric, of in splits]
     reached = [selection_score(metric, scores.values) for metric, scores in validated]

@@ -1,4 +1,4 @@
-"""Several fine-tuning runs in folders of one directory: begun once, resumed, and the best model taken out."""
+"""Several fine-tuning runs in folders of one directory: start or resume them, and copy out the best model."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """What is repeated, as `repeated.toml` keeps it: over what, how many `folds` (of seeds there may always be more),
-    the digest of all examples, and the recipe of the first run, with absolute paths."""
+    """The content of `repeated.toml`: what the runs vary, the number of `folds` (seeds may be added later), the digest
+    of all examples, and the recipe of the first run, with absolute paths."""
 
     over: Literal["seed", "fold", "size"]
     folds: int | None = None
@@ -35,7 +35,7 @@ class Repetition:
 
     @property
     def option(self) -> str:
-        """Return what the command line calls it."""
+        """Return its name on the command line."""
         names = {"seed": "--seeds", "fold": f"--folds={self.folds}", "size": "numbers of labelled examples"}
         return names[self.over]
 
@@ -50,7 +50,7 @@ class PlannedRun:
 
 
 def read_splits(recipe: FinetuneRecipe) -> list[Split]:
-    """Return the examples of a recipe's tasks. Raises PalavraError for a recipe that no run could follow."""
+    """Return the examples of a recipe's tasks. Raises PalavraError for an invalid recipe."""
     check_recipe(recipe)
     splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
     check_options(recipe, [split.task for split in splits])
@@ -60,16 +60,16 @@ def read_splits(recipe: FinetuneRecipe) -> list[Split]:
 def repetition(
     over: Literal["seed", "fold", "size"], recipe: FinetuneRecipe, splits: Sequence[Split], folds: int | None = None
 ) -> Repetition:
-    """Return what identifies these runs when they are resumed."""
+    """Return the record that identifies these runs when they are resumed."""
     return Repetition(over=over, folds=folds, examples_hash=examples_hash(splits), recipe=with_absolute_paths(recipe))
 
 
 def run_all(
     what: Repetition, planned: Sequence[PlannedRun], run: RunDirectory, resume: bool, log: Log
 ) -> Iterator[tuple[PlannedRun, Path]]:
-    """Run each in its folder of `run`, resume it, or keep what is finished; yield it with its folder.
+    """Start, resume or keep each run in its folder of `run`, and yield it with its folder.
 
-    Raises PalavraError where `run` already holds others, Interrupted after a signal.
+    Raises PalavraError if `run` already holds others, Interrupted after a signal.
     """
     _begin(what, [run.path / one.name for one in planned], run, resume)
     with stop_on_signals() as stop:
@@ -88,21 +88,19 @@ def run_all(
 
 
 def _begin(what: Repetition, folders: Sequence[Path], run: RunDirectory, resume: bool) -> None:
-    """Write what is repeated. Raises PalavraError where the directory holds other runs, or any without `resume`."""
+    """Write `repeated.toml`. Raises PalavraError if the directory holds other runs, or any without `resume`."""
     began = run.path / "repeated.toml"
     if resume and began.exists():
         _check_same(began, what)
     if not resume:
         run.check_free()
         if any(folder.exists() for folder in folders):
-            raise PalavraError(
-                f"{run.path} already holds runs: add --resume to go on with them, or choose another --out"
-            )
+            raise PalavraError(f"{run.path} already holds runs: add --resume to continue them, or choose another --out")
     atomic_write_text(began, configuration.to_toml(what))
 
 
 def _check_same(began: Path, what: Repetition) -> None:
-    """Raise PalavraError where the runs to resume were begun as others."""
+    """Raise PalavraError if the runs to resume were started differently."""
     before = configuration.from_toml(Repetition, began)
     if before.option != what.option:
         raise PalavraError(

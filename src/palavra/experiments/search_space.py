@@ -1,4 +1,4 @@
-"""The space that a sweep searches: ranges and choices of recipe fields, as people write them."""
+"""The search space of a sweep: ranges and choices of recipe fields."""
 
 import math
 import re
@@ -17,24 +17,24 @@ from palavra.tasks.spec import TaskSpec
 
 Value = int | float | str
 Distribution = IntDistribution | FloatDistribution | CategoricalDistribution
-# The distribution of each field that is searched, by its key for `--set`. A choice is as it was written.
+# The distribution of each searched field, by its key for `--set`. Choices are kept as written.
 Space = Mapping[str, Distribution]
-# Trials on other examples, or judged by another number, could not be compared.
+# Trials on other examples, or with another metric, could not be compared.
 SETTLED = (
     "tasks", "train.metric", "task.kind", "task.name", "task.train", "task.valid", "task.test", "task.valid_fraction",
     "task.columns", "task.encoding", "task.multilabel", "task.separator", "task.token_classification.scheme",
 )  # fmt: skip
-# The default range of learning rates lies so many times below and above the recipe's own.
+# The default range of learning rates: the recipe's rate divided and multiplied by this.
 RATE_FACTOR = 5.0
 STRATEGIES = ("full", "last-n", "lora")
 
 
 def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> Space:
-    """Return the space that `key=low..high`, `key=low..high:log` and `key=a,b,c` stand for; values with commas of their
-    own go in brackets (`task.head.hidden_sizes=[],[256],[256,128]`).
+    """Parse a search space from `key=low..high`, `key=low..high:log` and `key=a,b,c`. Values that contain commas go in
+    brackets (`task.head.hidden_sizes=[],[256],[256,128]`).
 
-    Keys are those of `--set`, and every end and choice must be a value that `recipe` takes. A range whose ends are both
-    written as whole numbers has only whole numbers. Raises PalavraError, in one line, for anything else.
+    Keys are those of `--set`, and every bound and choice must be valid in `recipe`. A range with two integer bounds has
+    only integers. Raises PalavraError for anything else.
     """
     space: dict[str, Distribution] = {}
     for text in [searches] if isinstance(searches, str) else searches:
@@ -50,7 +50,7 @@ def read_space(recipe: FinetuneRecipe, searches: Iterable[str]) -> Space:
 
 
 def combinations(space: Space) -> float:
-    """Return how many combinations of values there are."""
+    """Return the number of combinations of values."""
     return math.prod(
         len(of.choices) if isinstance(of, CategoricalDistribution)
         else of.high - of.low + 1 if isinstance(of, IntDistribution)
@@ -60,7 +60,7 @@ def combinations(space: Space) -> float:
 
 
 def own_values(recipe: FinetuneRecipe, space: Space) -> dict[str, Value]:
-    """Return the recipe's own values, of those fields whose value lies in the space."""
+    """Return the recipe's values of the fields whose value lies in the space."""
     found: dict[str, Value] = {}
     for key, of in space.items():
         value = _value(recipe, key)
@@ -77,9 +77,9 @@ def own_values(recipe: FinetuneRecipe, space: Space) -> dict[str, Value]:
 
 
 def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
-    """What is searched where nobody says: the learning rate by its logarithm, from a fifth to five times the recipe's;
-    the strategies full, last-n and lora, unless the recipe has another than full or starts from scratch; epochs from
-    half the recipe's to half as many again, unless it counts in steps. `recipe` is settled."""
+    """Return the default space: the log learning rate, from a fifth to five times the recipe's; the strategies full,
+    last-n and lora, unless the recipe sets another or starts from scratch; epochs from 0.5 to 1.5 times the recipe's,
+    unless its length is in steps. `recipe` is settled."""
     rate, epochs = recipe.optimizer.max_lr, recipe.train.epochs
     searches = [f"optimizer.learning_rate={rate / RATE_FACTOR:.4g}..{rate * RATE_FACTOR:.4g}:log"]
     if recipe.strategy.name == "full" and not recipe.from_scratch:
@@ -96,13 +96,13 @@ def apply(recipe: FinetuneRecipe, values: Mapping[str, Value]) -> FinetuneRecipe
 
 
 def effective(recipe: FinetuneRecipe) -> FinetuneRecipe:
-    """Return the recipe without what does not apply to a trial's choices, such as the rank of another strategy."""
+    """Reset fields that do not apply to a trial's choices, such as the rank of another strategy."""
     tasks = tuple(applicable(task, TaskSpec(kind=task.kind)) for task in recipe.tasks)
     return applicable(replace(recipe, tasks=tasks), FinetuneRecipe())
 
 
 def typed(recipe: FinetuneRecipe, values: Mapping[str, Value]) -> dict[str, Any]:
-    """Return the values as their fields hold them; numbers are unchanged."""
+    """Return the values with the types of their fields; numbers are unchanged."""
     applied = apply(recipe, values)
     return {key: _value(applied, key) if isinstance(value, str) else value for key, value in values.items()}
 
@@ -127,12 +127,12 @@ def _read(recipe: FinetuneRecipe, text: str) -> tuple[str, Distribution]:
     for end in ends:
         _check(recipe, key, end, text)
     if len(set(ends)) < 2:
-        raise PalavraError(f"--search {text}: one value is nothing to search: use --set for it")
+        raise PalavraError(f"--search {text}: one value leaves nothing to search: use --set for it")
     return key, distribution
 
 
 def _read_range(values: str, text: str) -> tuple[list[str], Distribution]:
-    """Return the ends of a range as they were written, and the range."""
+    """Return the bounds of a range as written, and the range."""
     scale = ":log" if values.endswith(":log") else ""
     ends = [end.strip() for end in values.removesuffix(scale).split("..", maxsplit=1)]
     try:
@@ -149,7 +149,7 @@ def _read_range(values: str, text: str) -> tuple[list[str], Distribution]:
 
 
 def _number(text: str) -> int | float:
-    """A number as written: whole where it has neither point nor exponent. ValueError for anything else."""
+    """Parse a number: an integer without point and exponent, else a float. Raises ValueError for anything else."""
     if re.fullmatch(r"[+-]?\d[\d_]*", text):
         return int(text)
     value = float(text)
@@ -159,7 +159,7 @@ def _number(text: str) -> int | float:
 
 
 def _check(recipe: FinetuneRecipe, key: str, value: str, text: str) -> None:
-    """Raise PalavraError for a value that the recipe does not take."""
+    """Raise PalavraError for a value that is invalid in the recipe."""
     try:
         override_recipe(recipe, [f"{key}={value}"])
     except PalavraError as error:

@@ -1,5 +1,5 @@
-"""A sweep: many fine-tuning runs on the same examples, in search of the best settings; Optuna chooses, stores and
-prunes the trials."""
+"""A sweep: fine-tuning runs on the same examples in search of the best settings. Optuna samples, stores and prunes
+trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class Sweep:
     scores: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the command line prints."""
+        """Return the text that the command line prints."""
         found: dict[str, Any] = to_json(self)
         return {"model": str(found.pop("directory")), **found, "report": str(self.report)}
 
@@ -56,7 +56,7 @@ def run_sweep(
 ) -> Sweep:
     """Search recipe fields for the best validation score and leave the best trial's model in `out`.
 
-    `search` as in `search_space.read_space`, or nothing for learning rate, strategy and epochs around the recipe's.
+    `search` as in `search_space.read_space`; empty for learning rate, strategy and epochs around the recipe's.
     """
     if trials < 1:
         raise PalavraError(f"--trials is {trials}: it must be at least 1")
@@ -91,14 +91,14 @@ def _check_optuna() -> None:
         import optuna
     except ImportError:
         raise PalavraError("palavra sweep needs the optuna package: pip install 'palavra[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the sweep's own log says what happens
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the sweep has its own log
 
 
 def _with_optimizer(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRecipe]:
     """Return the recipe with its model's optimizer, and the same with the default learning rate."""
     pretrained = Path(recipe.model)
     settled = recipe.settled(read_config(pretrained).hidden_size, optimizer_of(pretrained))
-    # Without a rate: its default depends on the strategy, which may be searched.
+    # The rate is left open: its default depends on the strategy, which may be searched.
     return replace(recipe, optimizer=replace(recipe.optimizer, name=settled.optimizer.name)), settled
 
 
@@ -107,7 +107,7 @@ def _check_place(run: RunDirectory, resume: bool) -> None:
     if resume and not found:
         raise PalavraError(f"{run.path} holds no sweep to resume: leave --resume out to start one")
     if found and not resume:
-        raise PalavraError(f"{run.path} already holds a sweep: add --resume to go on with it, or choose another --out")
+        raise PalavraError(f"{run.path} already holds a sweep: add --resume to continue it, or choose another --out")
     if not resume:
         run.check_free()
 
@@ -115,7 +115,7 @@ def _check_place(run: RunDirectory, resume: bool) -> None:
 def _check_same(
     study: "Study", recipe: FinetuneRecipe, searches: Sequence[str], splits: Sequence[Split], run: RunDirectory
 ) -> None:
-    """Store what is searched on which examples. Raises PalavraError where a resumed sweep is not the same."""
+    """Store the search space and a digest of the examples. Raises PalavraError if a resumed sweep differs."""
     asked = {
         "recipe": configuration.to_toml(with_absolute_paths(recipe)).splitlines(),
         "search": sorted(searches),
@@ -135,7 +135,7 @@ def _check_same(
 
 
 def _finish(work: "Trials") -> Sweep:
-    """Make the best trial's model the sweep's own, score it on the test examples, write the report."""
+    """Copy the best trial's model to the sweep, score it on the test examples, and write the report."""
     run, log, summary = work.run, work.log, work.summary()
     best = summary.best_trial
     if best is None:
@@ -174,7 +174,7 @@ def _finish(work: "Trials") -> Sweep:
 
 
 def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> FinetuningEvaluation:
-    """Return the best trial's scores with those on the test examples, which no trial has seen."""
+    """Return the best trial's scores, including those on the test examples, which no trial has seen."""
     splits = {split.task.spec.name: split for split in work.splits}
     if not any(split.test for split in work.splits):
         return evaluation

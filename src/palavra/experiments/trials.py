@@ -1,4 +1,4 @@
-"""The trials of a sweep: Optuna chooses, stores and prunes them; each is a fine-tuning run in a folder of its own."""
+"""The trials of a sweep: Optuna samples, stores and prunes them; each is a fine-tuning run in its own folder."""
 
 import math
 import shutil
@@ -35,20 +35,20 @@ STATES: Mapping[str, Literal["complete", "pruned", "failed"]] = {
     "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"
 }  # fmt: skip
 
-# Pruning starts when so many trials are finished, and never at a trial's first evaluation: a slow start (few layers,
-# LoRA) does not make a trial worse.
+# Pruning starts after this many finished trials, and never at a trial's first evaluation, because some settings (few
+# layers, LoRA) start slowly.
 TRIALS_BEFORE_PRUNING, EVALUATIONS_BEFORE_PRUNING = 5, 1
-# Trials drawn at random before the sampler learns from them.
+# Random trials before the sampler's model starts.
 RANDOM_TRIALS = 8
-# Importances of settings from fewer finished trials would be noise.
+# With fewer finished trials, parameter importances are noise.
 FEWEST_FOR_IMPORTANCES = 5
-# Draws of another combination when one was tried before.
+# Attempts to draw an untried combination.
 ATTEMPTS = 50
 
 
 @contextmanager
 def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
-    """Open Optuna's storage of the sweep: SQLite, whose transactions a kill cannot leave half-written."""
+    """Open Optuna's storage of the sweep: SQLite, whose transactions survive a kill."""
     path = run.path / "sweep.db"
     storage = None
     try:
@@ -71,7 +71,7 @@ def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
 
 
 class TrialEvaluations:
-    """The evaluations of a trial. `sign` turns a score, the lower the better, into the metric's own value."""
+    """The evaluations of a trial. `sign` converts a score (lower is better) to the metric's value."""
 
     def __init__(self, trial: Trial, sign: float, say: Callable[[str], None]):
         self._trial, self._sign, self._say = trial, sign, say
@@ -79,25 +79,25 @@ class TrialEvaluations:
 
     @property
     def best(self) -> float:
-        """Return the best value; nan where no score was defined."""
+        """Return the best value; nan if no score was defined."""
         numbers = [score for score in self.scores if math.isfinite(score)]
         return self._sign * min(numbers) if numbers else math.nan
 
     def add(self, job: FinetuningJob, found: Validation) -> None:
-        """Report a validation to the trial. Raises TrialPruned when others were better after as many."""
+        """Report a validation to the trial. Raises TrialPruned if other trials were better at the same point."""
         expected = math.ceil(job.loop.steps / (job.intervals.eval_every or job.loop.steps))
         self.scores.append(found.score)
-        # Optuna takes nan for what is not known, and an infinite score for a number to calculate with.
+        # Optuna treats nan as missing, but would calculate with an infinite score.
         self._trial.report(self._sign * found.score if math.isfinite(found.score) else math.nan, len(self.scores))
         self._say(f"{len(self.scores)} of {expected}: {found.line}")
-        # A trial that is done need not be stopped.
+        # A finished trial is not pruned.
         if len(self.scores) < expected and self._trial.should_prune():
             raise optuna.TrialPruned
 
 
 class Trials:
-    """The trials of a sweep, finished and to come. `settled` is the recipe with its default learning rate; `metric`
-    names what is searched for."""
+    """The finished and future trials of a sweep. `settled` is the recipe with its default learning rate; `metric` names
+    the optimized score."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Trials:
         self._sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
 
     def go(self, trials: int, minutes: float | None) -> None:
-        """Run trials until there are as many as wanted, time is up, or nothing is left to try."""
+        """Run trials until there are as many as requested, time is up, or every combination was tried."""
         self._forget_unfinished()
         began, done = time.monotonic(), len(self._done())
         if done:
@@ -133,14 +133,14 @@ class Trials:
                 self._try(trial, number)
                 self._tidy()
                 live.update(number + 1)
-                if stop:  # in the last step of the trial, or behind it
+                if stop:  # in the last step of the trial, or after it
                     raise Interrupted(
                         f"stopped after trial {number}; {number + 1} trials are finished: continue with --resume",
                         stop.exit_code,
                     )
 
     def finished(self) -> list[SweepTrial]:
-        """Return the finished trials; their numbers have no gaps, whatever was interrupted between them."""
+        """Return the finished trials, numbered without gaps even after interruptions."""
         return [
             SweepTrial(
                 number=number,
@@ -156,7 +156,7 @@ class Trials:
         ]
 
     def _done(self) -> list[FrozenTrial]:
-        """Return the trials that need not be run again; those that were interrupted are failures without a reason."""
+        """Return the trials that need not be run again; interrupted trials are failures without a reason."""
         return [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -169,10 +169,10 @@ class Trials:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _ask(self, number: int) -> Trial | None:
-        """Return a trial whose values are new; None where every combination was tried, as far as drawing can tell.
+        """Return a trial with untried values; None if repeated draws find no new combination.
 
-        The sampler is seeded anew for each, so that a resumed sweep draws what an uninterrupted one would have
-        drawn."""
+        The sampler is reseeded for each trial, so that a resumed sweep draws the same values as an uninterrupted one.
+        """
         tried = [trial.params for trial in self._done()]
         if len(tried) >= combinations(self.space):
             return None
@@ -191,7 +191,7 @@ class Trials:
         return None
 
     def _try(self, trial: Trial, number: int) -> None:
-        """Run a trial in a folder of its own, and store its result."""
+        """Run a trial in its own folder, and store its result."""
         folder, values = self.folder(number), dict(trial.params)
         shutil.rmtree(folder, ignore_errors=True)
         self.log.line(f"trial {number}: {self.shown(typed(self.recipe, values))}")
@@ -228,8 +228,7 @@ class Trials:
         self.log.warn(f"trial {number} failed: {why}")
 
     def _splits(self, recipe: FinetuneRecipe) -> list[Split]:
-        """Return the examples of a trial without test examples; read again only for a task whose fields are
-        searched."""
+        """Return a trial's examples without test examples; tasks with searched fields are read again."""
         found = []
         for spec, before, split in zip(recipe.tasks, self.recipe.tasks, self.splits, strict=True):
             own = split if spec == before else read_split(spec, self.recipe.train.seed)
@@ -237,11 +236,11 @@ class Trials:
         return found
 
     def folder(self, number: int) -> Path:
-        """Return where a trial is run."""
+        """Return the folder of a trial."""
         return self.run.path / f"trial-{number}"
 
     def _tidy(self) -> None:
-        """Keep the weights of the best trial only and no checkpoints; write sweep.json."""
+        """Delete checkpoints and all weights but the best trial's, and write sweep.json."""
         summary = self.summary()
         for trial in summary.trials:
             folder = self.folder(trial.number)
@@ -266,7 +265,7 @@ class Trials:
 
     def importances(self) -> Mapping[str, float]:
         """Return the fraction of the variance between trials that each setting explains (PED-ANOVA, Watanabe et al.
-        2023, arXiv:2304.10255, as Optuna computes it); empty where trials are too few or all alike."""
+        2023, arXiv:2304.10255, as Optuna computes it); empty if trials are too few or all alike."""
         values = [trial.value for trial in self.finished() if trial.state == "complete"]
         if len(values) < FEWEST_FOR_IMPORTANCES or len(set(values)) < 2:
             return {}

@@ -1,1 +1,1 @@
-"""Labelled examples to a model directory."""
+"""Fine-tuning: from labelled examples to a model directory."""

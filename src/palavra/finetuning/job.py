@@ -1,4 +1,4 @@
-"""What fine-tuning trains: a model with a head for each task, everything resolved."""
+"""The fine-tuning job: a model with a head for each task, every value resolved."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from palavra.training.strategies import lr_ratio_of, stages_of
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Labelled examples of one task and what they are to the model; `vectors` as in `TaskObjective`."""
+    """Labelled examples of one task and their encoding; `vectors` as in `TaskObjective`."""
 
     examples: Sequence[Any]
     encoded: EncodedExamples
@@ -37,7 +37,7 @@ class Labelled:
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob(TrainingJob):
     """A model with a head for each task. `train` and `valid` hold the examples of each task; `on_validation` is called
-    with each validation, and may raise to end the run."""
+    after each validation, and may raise to end the run."""
 
     title = "fine-tuning"
     recipe: FinetuneRecipe
@@ -60,7 +60,7 @@ class FinetuningJob(TrainingJob):
 
     @property
     def intervals(self) -> RunConfig:
-        """The recipe's; validation is due after each epoch where it does not say."""
+        """The recipe's intervals; by default validation follows each epoch."""
         train = self.recipe.train
         return replace(train, eval_every=train.eval_every or self.sampler.epoch_steps)
 
@@ -71,27 +71,27 @@ class FinetuningJob(TrainingJob):
 
     @property
     def chance_loss(self) -> float:
-        """The highest loss of a blind guess in a step of any task."""
+        """The highest chance loss of any task."""
         return max(
             task.spec.weight * task.output.chance_loss(self.train[name].encoded) for name, task in self.tasks.items()
         )
 
     def optimizers(self) -> Optimizers:
-        """New optimizers of every parameter that is trained in any stage."""
+        """Return new optimizers of the parameters trained in any stage."""
         ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers)
         return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of the strategy."""
+        """Return the stages of the strategy."""
         return stages_of(self.model, self.recipe.strategy, self.loop.steps)
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[MicroBatch]]:
-        """The sampler's."""
+        """Yield the sampler's micro-batches."""
         return self.sampler.micro_batches(cursor)
 
     def validate(self) -> Validation | None:
-        """Score every task on its validation examples; the mean of the selection scores marks the best weights, and of
-        equal ones the mean loss."""
+        """Score every task on its validation examples. The mean selection score marks the best weights; ties go to the
+        lower mean loss."""
         if not self.valid:
             return None
         found = {name: self.score(name, labelled) for name, labelled in self.valid.items()}
@@ -116,13 +116,13 @@ class FinetuningJob(TrainingJob):
         return validation
 
     def score(self, name: str, labelled: Labelled) -> Scores:
-        """The scores of the model on labelled examples of a task."""
+        """Return the scores of the model on labelled examples of a task."""
         task, examples, encoded = self.tasks[name], labelled.examples, labelled.encoded
         decoded = decode(self.model, name, task, examples, encoded, self.compute, labelled.vectors)
         return task.scorer.score(examples, encoded, decoded)
 
     def calibrate(self, name: str, labelled: Labelled) -> tuple[AnyTask, Scores]:
-        """A task with what can only be settled on its validation examples, and its scores on them."""
+        """Return a task with the values fitted on its validation examples, and its scores on them."""
         task = self.tasks[name]
         if task.calibrate is None:
             return task, self.score(name, labelled)
@@ -130,7 +130,7 @@ class FinetuningJob(TrainingJob):
         return calibrated(task, labelled.examples, labelled.encoded, outputs)
 
     def name_document(self, number: int) -> str:
-        """File and line of an example; of several tasks, of the first that has so many."""
+        """Return file and line of an example, from the first task that has this index."""
         for labelled in self.train.values():
             if number < len(labelled.examples):
                 return str(labelled.examples[number].where)
@@ -138,15 +138,15 @@ class FinetuningJob(TrainingJob):
 
 
 def selection_metric(asked: str | None, task: AnyTask) -> str:
-    """Return the metric that selects weights, trials and repetitions: `train.metric` if it was `asked` for and the task
-    has it, else the task's main one."""
+    """Return the metric that selects weights, trials and repetitions: `train.metric` if that is set (`asked`) and the
+    task has it, else the task's main one."""
     metrics = task.scorer.metrics
     return asked if asked in metrics else metrics[0]
 
 
 def selection_score(metric: str, values: Mapping[str, float]) -> float:
-    """Return the selection score of a task, the higher the better: its metric on validation examples, an error with its
-    sign turned. An undefined score, such as the correlation of constant predictions, is lower than any other."""
+    """Return the selection score of a task, higher is better: its metric on validation examples, with errors negated.
+    An undefined score, such as the correlation of constant predictions, is -inf."""
     value = values.get(metric, math.nan)
     if math.isnan(value):
         return -math.inf

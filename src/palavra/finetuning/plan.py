@@ -1,5 +1,5 @@
-"""From a fine-tuning recipe to a resolved one: the one stage that decides optimizer, learning rate, threads, precision,
-compilation and steps, for a run and for a dry run alike."""
+"""Resolve a fine-tuning recipe: decide optimizer, learning rate, threads, precision, compilation and steps, for a run
+and a dry run alike."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from palavra.tokenizer import Tokenizer
 from palavra.training.config import OptimizerName
 from palavra.typed_json import read_json
 
-# A shorter run does not earn its compilation back.
+# In a shorter run, compiling takes longer than it saves.
 WORTH_COMPILING_TOKENS = 6e6
 
 
@@ -45,8 +45,8 @@ class ResolvedFinetuning:
 def resolve_finetuning(
     recipe: FinetuneRecipe, splits: Sequence[Split], tokenizer: Tokenizer, pretrained_with: OptimizerName | None = None
 ) -> ResolvedFinetuning:
-    """Fill in everything that a recipe leaves open; a resolved recipe stays as it is. Sets the number of threads of
-    this process."""
+    """Fill in everything that a recipe leaves open; a resolved recipe is unchanged. Sets this process's thread
+    count."""
     config = recipe.body.applied_to(read_config(Path(recipe.model)))
     recipe = recipe.settled(config.hidden_size, pretrained_with)
     optimizer, train = recipe.optimizer, recipe.train
@@ -77,14 +77,13 @@ def resolve_finetuning(
 def encode(
     task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig, kind: str
 ) -> EncodedExamples:
-    """Encode the examples of a split; long texts that are read in windows, other than in training, as for
-    predictions."""
+    """Encode the examples of a split. Outside training, long texts become windows, as for predictions."""
     windowed = kind != "train" and task.spec.overflow == "window"
     return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, windowed=windowed)
 
 
 def batch_sampler(recipe: FinetuneRecipe, encoded: Mapping[str, EncodedExamples]) -> BatchSampler:
-    """The sampler of the recipe's batches, over the training examples of each task."""
+    """Return the batch sampler of the recipe over the training examples of each task."""
     train = recipe.train
     return BatchSampler(
         encoded=encoded,
@@ -126,8 +125,8 @@ def plan_finetuning(recipe: FinetuneRecipe) -> FinetuningPlan:
 
 
 def optimizer_of(pretrained: Path) -> OptimizerName | None:
-    """Return the optimizer that a model of Palavra was pretrained with, also where it was fine-tuned since; None for
-    models from elsewhere. Raises PalavraError for a damaged recipe."""
+    """Return the optimizer that pretrained a Palavra model, even if it was fine-tuned since; None for other models.
+    Raises PalavraError for a damaged recipe."""
     recipe, run = pretrained / "palavra.toml", pretrained / "run.json"
     if is_task_directory(pretrained):
         try:

@@ -44,7 +44,7 @@ from palavra.training.run_directory import RunDirectory
 from palavra.training.strategies import finish_model, prepare_model
 from palavra.training.trainer import Trainer
 
-# Vectors of a frozen body are kept for reuse up to so many bytes.
+# The vectors of a frozen body are cached up to this many bytes.
 LARGEST_VECTORS = 2**31
 
 
@@ -62,7 +62,7 @@ class FineTuned:
     stopped: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line prints it."""
+        """Return the text that the command line prints."""
         return {
             "model": str(self.directory),
             "report": str(self.report),
@@ -92,7 +92,7 @@ def finetune_splits(
     log: Log,
     on_validation: Callable[[FinetuningJob, Validation], None] | None = None,
 ) -> FineTuned:
-    """Fine-tune on examples that are in memory; `on_validation` as in `FinetuningJob`."""
+    """Fine-tune on examples in memory; `on_validation` as in `FinetuningJob`."""
     check_metric(recipe.train.metric, splits)
     run = RunDirectory(out)
     with run.locked():
@@ -108,7 +108,7 @@ def finetune_splits(
             log.line(line)
         run.write_json("run.json", describe(job, splits, pretrained_with))
         write_held_out(run, splits)
-        # Last, for a folder with a recipe is a run that can be resumed.
+        # Written last: a folder with a recipe counts as a run to resume.
         atomic_write_text(run.recipe, configuration.to_toml(with_absolute_paths(job.recipe)))
         return _train(Trainer(job, run, log), job, splits, tokenizer)
 
@@ -116,8 +116,8 @@ def finetune_splits(
 def resume_finetuning(
     out: Path, overrides: Sequence[str], log: Log, splits: Sequence[Split] | None = None
 ) -> FineTuned:
-    """Resume an interrupted run, exactly, with its own recipe (changed only by `overrides`), on the examples it began
-    with: `splits`, or those of its files."""
+    """Resume an interrupted run exactly, with its own recipe (changed only by `overrides`) and its examples: `splits`,
+    or those of its files."""
     run = RunDirectory(out)
     run.check_present()
     if run.weights.exists() and not run.checkpoints.exists():
@@ -147,7 +147,7 @@ def resume_finetuning(
 
 
 def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> FinetuningJob:
-    """The job of a resolved recipe: model and heads, prepared for the strategy, on their device, with the examples."""
+    """Return the job of a resolved recipe: examples, model and heads on their device, prepared for the strategy."""
     recipe, compute = resolved.recipe, resolved.compute
     tasks = {split.task.spec.name: split.task for split in splits}
     torch.manual_seed(recipe.train.seed)
@@ -171,7 +171,7 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
 def _labelled(
     model: TaskModel, name: str, examples: Sequence[Any], encoded: EncodedExamples, compute: Compute
 ) -> Labelled:
-    """Encoded examples, with the body's vectors where the body is never trained."""
+    """Return encoded examples, with the body's vectors if the body is never trained."""
     frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
     size = 4 * int(encoded.row_counts.sum()) * model.config.hidden_size
     if not frozen or not examples or size > LARGEST_VECTORS:
@@ -180,7 +180,7 @@ def _labelled(
 
 
 def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
-    """Warn of examples that lost text; where texts become windows, only pairs do."""
+    """Warn of truncated examples. Where long texts become windows, only pairs are truncated."""
     windowed = kind != "training" and task.spec.overflow == "window"
     how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
     if encoded.truncated:
@@ -266,7 +266,7 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
 def save_finished(
     model: TaskModel, tasks: Mapping[str, AnyTask], tokenizer: Tokenizer, directory: Path, log: Log
 ) -> None:
-    """Write a Hugging Face directory, and log where `transformers` has no such head."""
+    """Write a Hugging Face directory, and log if `transformers` has no such head."""
     context = max(context_of(model.config, task) for task in tasks.values())
     tokenizer.save(directory, context=context, segments=bool(model.config.segments))
     if not save_task_model(model, tasks, directory, tokenizer.config_ids()):
@@ -277,7 +277,7 @@ def save_finished(
 
 
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
-    """The scores on the test examples."""
+    """Return the scores on the test examples."""
     task, config = job.tasks[split.task.spec.name], job.model.config
     encoded = encode(task, split.test, tokenizer, config, "test")
     _warn_of_cuts(task, "test", encoded, context_of(config, task), log)

@@ -1,4 +1,4 @@
-"""What fine-tuning says of itself: lines for the log, records for the report."""
+"""Describe a fine-tuning run: lines for the log, records for the report."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ SHOWN_LABELS = 12
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Return the counts of labels, and the like, in a line or two."""
+    """Return a line or two with the counts of labels or other properties of the data."""
     data = from_json(LabelledData, dict(summary), "data")
     if data.labels:
         more = f" and {len(data.labels) - SHOWN_LABELS:,} more labels" if len(data.labels) > SHOWN_LABELS else ""
@@ -52,12 +52,12 @@ def _counts(labels: Mapping[str, int]) -> str:
 
 
 def trained_parameters(model: TaskModel) -> int:
-    """Return how many parameters the strategy trains, sooner or later."""
+    """Return the number of parameters that the strategy trains in any stage."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def drops_a_head(recipe: FinetuneRecipe) -> bool:
-    """Return whether the model to begin with is fine-tuned already: its last layer is never kept."""
+    """Return whether the initial model is already fine-tuned. Its output layer is replaced."""
     return not recipe.from_scratch and is_task_directory(Path(recipe.model))
 
 
@@ -101,8 +101,8 @@ def scores_line(scores: Scores) -> str:
 def evaluation_of(
     tasks: Mapping[str, AnyTask], scores: Mapping[str, Mapping[str, Scores]], metric: str | None
 ) -> FinetuningEvaluation:
-    """Return the content of `evaluation.json`, with the selection metric of each task (`metric` as in the recipe), and
-    of several tasks their mean score."""
+    """Return the content of `evaluation.json`: scores and selection metric of each task (`metric` as in the recipe),
+    and the mean score of several tasks."""
     return with_mean_score(
         [
             TaskScores(
@@ -117,8 +117,7 @@ def evaluation_of(
 
 
 def with_mean_score(tasks: Sequence[TaskScores]) -> FinetuningEvaluation:
-    """Return the evaluation of these tasks; of several, with the mean of their selection scores, in which errors are
-    negative."""
+    """Return the evaluation of these tasks. Several tasks get a mean selection score, in which errors are negative."""
     mean_score: dict[str, float] = {}
     for kind in SPLITS if len(tasks) > 1 else ():
         reached = [
@@ -130,7 +129,7 @@ def with_mean_score(tasks: Sequence[TaskScores]) -> FinetuningEvaluation:
 
 
 def split_scores(scores: Scores) -> SplitScores:
-    """Return scores as `evaluation.json` has them."""
+    """Return scores in the form of `evaluation.json`."""
     return SplitScores(
         main=scores.main,
         values=scores.values,

@@ -1,4 +1,4 @@
-"""The labelled examples of a run: read, checked, divided into training and validation."""
+"""The labelled examples of a run: read, checked, and split into training and validation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Source = TypeVar("Source", str, str | None)
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The examples of one task by their use."""
+    """The examples of one task by split."""
 
     task: AnyTask
     train: Sequence[Any]
@@ -35,24 +35,24 @@ class Split:
     test: Sequence[Any]
 
     def trained_on(self, train: Sequence[Any]) -> "Split":
-        """The split with some of its examples to train on; the task has the labels of all, and counts these alone."""
+        """Return the split with these training examples. The task keeps the labels of all and counts only these."""
         spec = self.task.spec
         return replace(self, task=KINDS[spec.kind].fit(spec, self.train, train), train=train)
 
     def holding_out(self, held: BoolArray) -> "Split":
-        """The split that validates with those of its training examples that are `held` (E,) out."""
+        """Return the split that validates on the training examples marked in `held` (E,)."""
         train, valid = _divided(self.train, held)
         return replace(self.trained_on(train), valid=valid)
 
     def in_folds(self, folds: int, seed: int) -> list["Split"]:
-        """For each fold of all examples, those held out before among them, the split that validates with it."""
+        """Return a split for each fold of all training and validation examples, which validates on that fold."""
         whole = replace(self, train=[*self.train, *self.valid])
         numbers = fold_of(self.task.reader, whole.train, folds, seed)
         return [whole.holding_out(numbers == fold) for fold in range(folds)]
 
 
 def _divided(examples: Sequence[Any], held: BoolArray) -> tuple[list[Any], list[Any]]:
-    """The examples that are not `held` (E,) out, and those that are."""
+    """Return the examples not marked in `held` (E,), and those marked."""
     return list(compress(examples, ~held)), list(compress(examples, held))
 
 
@@ -72,15 +72,14 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
         valid = task.reader.read(spec.valid)
         task.encoder.check(valid)
     elif not train or not valid:
-        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a file of its own")
+        raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a separate file")
     test = task.reader.read(spec.test) if spec.test else []
     task.encoder.check(test)
     return Split(task=task, train=train, valid=valid, test=test)
 
 
 def examples_hash(splits: Sequence[Split]) -> str:
-    """A digest of what all examples say, wherever they were read: equal when a resumed run would learn from the
-    same."""
+    """Return a digest of the content of all examples, independent of their files. A resumed run must match it."""
     digest = hashlib.sha256()
     for split in splits:
         for name in SPLITS:
@@ -94,7 +93,7 @@ def examples_hash(splits: Sequence[Split]) -> str:
 
 
 def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:
-    """The recipe with its model and files named so that they are found from any working directory."""
+    """Return the recipe with absolute paths of its model and files."""
     tasks = tuple(
         replace(task, train=_absolute(task.train), valid=_absolute(task.valid), test=_absolute(task.test))
         for task in recipe.tasks
@@ -106,12 +105,12 @@ def _absolute(source: Source) -> Source:
     if not source or source.startswith(PREFIX):
         return source
     path = Path(source).expanduser()
-    # A link keeps its name, which says what kind of file it is.
+    # A link keeps its name, whose suffix gives the file format.
     return str(path.parent.resolve() / path.name)
 
 
 def write_held_out(run: RunDirectory, splits: Sequence[Split]) -> None:
-    """Which examples were held out, by file and line, so that anybody can look."""
+    """Return the held-out examples by file and line."""
     held = {s.task.spec.name: [e.where for e in s.valid] for s in splits if not s.task.spec.valid}
     if held:
         run.write_json("held_out.json", held)

@@ -1,4 +1,4 @@
-"""Dividing examples into parts in which every label is as frequent as in all of them."""
+"""Stratified splits: divide examples so that every label is as frequent in each part as in the whole."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from palavra.tasks.task import Reader
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-# Keeps rounding errors from making a whole number one less.
+# Keeps floating-point error from rounding a whole number down.
 ROUNDING = 1e-9
 
 
 def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed: int) -> BoolArray:
-    """Return (E,) which examples to hold out: a fraction of each label's, never a label's only example, whole groups
-    where examples belong together, such as the questions on one passage."""
+    """Return (E,) which examples to hold out: a fraction of each label's, but never the only example of a label.
+    Groups, such as the questions on one passage, stay whole."""
     group = groups_of(reader, examples)
     if 1 < group.max() + 1 < len(examples):
         order = np.random.default_rng([seed, 11]).permutation(int(group.max()) + 1)
@@ -36,8 +36,8 @@ def hold_out(reader: Reader[Any], examples: Sequence[Any], fraction: float, seed
 
 
 def fold_of(reader: Reader[Any], examples: Sequence[Any], folds: int, seed: int) -> Int64Array:
-    """Return (E,) the validation fold of each example, divided as in `hold_out`; no fold is empty. Raises PalavraError
-    where there are fewer examples, or groups of them, than folds."""
+    """Return (E,) the validation fold of each example, stratified as in `hold_out`. No fold is empty. Raises
+    PalavraError if there are fewer examples or groups than folds."""
     group = groups_of(reader, examples)
     groups = int(group.max()) + 1
     if len(examples) < folds:
@@ -60,17 +60,17 @@ def fold_of(reader: Reader[Any], examples: Sequence[Any], folds: int, seed: int)
 
 
 def groups_of(reader: Reader[Any], examples: Sequence[Any]) -> Int64Array:
-    """(E,) the number of the group that each example is of; those without one are alone."""
+    """Return (E,) the group number of each example. An example without a group gets its own."""
     names = [reader.group(example) for example in examples]
     keys = [i if name is None else name for i, name in enumerate(names)]
-    # Not numpy's unique: a name may be a whole passage, and its arrays give every text the room of the longest one.
+    # Not np.unique: a name may be a whole passage, and numpy pads every string to the longest one.
     ordered = sorted(set(keys), key=lambda key: (isinstance(key, str), str(key)))
     number = {key: place for place, key in enumerate(ordered)}
     return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def _spread(count: int, fraction: float) -> BoolArray:
-    """(count,) bool: an evenly spread fraction of places, at least one, never all."""
+    """Return (count,) bool: an evenly spread fraction of positions, at least one and never all."""
     places = np.arange(count)
     chosen: BoolArray = np.floor((places + 1) * fraction) > np.floor(places * fraction)
     if not chosen.any() and count > 1:
@@ -79,7 +79,7 @@ def _spread(count: int, fraction: float) -> BoolArray:
 
 
 def _only_examples(strata: Sequence[Sequence[str]]) -> BoolArray:
-    """(E,) whether an example is the only one with one of its strata."""
+    """Return (E,) whether an example is the only one of any of its strata."""
     last = {name: number for number, of in enumerate(strata) for name in of}
     first = {name: number for number, of in reversed(list(enumerate(strata))) for name in of}
     only = np.zeros(len(strata), dtype=bool)
@@ -88,7 +88,7 @@ def _only_examples(strata: Sequence[Sequence[str]]) -> BoolArray:
 
 
 def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
-    """The examples' numbers (E,), at random, but like strata together: every n-th of them has the fractions of all."""
+    """Return the example indexes (E,) in random order, sorted by strata, so that every n-th keeps the proportions."""
     numbers = np.unique(strata, return_inverse=True)[1]
     order: Int64Array = np.lexsort((np.random.default_rng([seed, 11]).random(len(strata)), numbers))
     return order
@@ -97,12 +97,12 @@ def _stratified_order(strata: Sequence[str], seed: int) -> Int64Array:
 def _iterative_parts(
     strata: Sequence[Sequence[str]], fractions: Sequence[float], seed: int, first: BoolArray
 ) -> Int64Array:
-    """(E,) the part of each example. Each takes about its fraction of all and of every stratum; an example can be of
-    several (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1). Those marked in `first` (E,) go to the first part.
+    """Return (E,) the part of each example, by iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011,
+    algorithm 1). Each takes about its fraction of the whole and of every stratum. Examples marked in `first` (E,) go to
+    the first part.
 
-    The stratum with the fewest examples left is dealt with next: each goes to the part that lacks most of it, among
-    those that are not full. What a part wants of a stratum is a whole number, rounded at random: of rare strata, too,
-    each has its fraction on average.
+    The stratum with the fewest remaining examples is assigned next: each goes to the part with room that needs most of
+    it. The needed counts are rounded at random, so that rare strata also get their fraction on average.
     """
     number = {name: place for place, name in enumerate(dict.fromkeys(name for of in strata for name in of))}
     own = [[number[name] for name in of] for of in strata]
@@ -131,6 +131,6 @@ def _iterative_parts(
         for example in members[stratum]:
             if part[example] < 0:
                 assign(example, int(np.lexsort((lacking_in_all, lacking[stratum], lacking_in_all > 0))[-1]))
-    for example in random.permutation(np.flatnonzero(part < 0)).tolist():  # those of no stratum
+    for example in random.permutation(np.flatnonzero(part < 0)).tolist():  # without a stratum
         assign(example, int(lacking_in_all.argmax()))
     return part

@@ -1,4 +1,4 @@
-"""Mistakes in a fine-tuning recipe that are found before training."""
+"""Check a fine-tuning recipe before training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from palavra.tasks.task import AnyTask
 
 
 def check_recipe(recipe: FinetuneRecipe) -> None:
-    """Raise PalavraError for a recipe that no data could make valid."""
+    """Raise PalavraError for a recipe that is invalid whatever the data."""
     if not recipe.tasks:
         raise PalavraError("no task was given: name a kind and a file of labelled examples")
     if not recipe.model:
@@ -28,8 +28,8 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
 
 
 def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
-    """Raise PalavraError for settings that change nothing. Not for a sweep, in which one trial may use what another
-    leaves aside."""
+    """Raise PalavraError for settings without effect. Not for a sweep, where a setting may apply to some trials
+    only."""
     for problem in misapplied(recipe, FinetuneRecipe()):
         raise PalavraError(problem)
     if len(tasks) == 1 and recipe.mixing != MixingConfig():
@@ -48,8 +48,8 @@ def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
 
 
 def check_metric(metric: str | None, splits: Sequence[Split]) -> None:
-    """Raise PalavraError where no task has the selection `metric`, or where it is undefined on the validation examples
-    of one that has it."""
+    """Raise PalavraError if no task has the selection `metric`, or if it is undefined on a task's validation
+    examples."""
     tasks = {split.task.spec.name: split.task for split in splits}
     known = dict.fromkeys(name for task in tasks.values() for name in task.scorer.metrics)
     if metric is not None and metric not in known:

@@ -1,4 +1,4 @@
-"""The articles that scores of answers leave out, by language."""
+"""Articles by language, which scores of answers ignore."""
 
 from collections.abc import Mapping
 from typing import Literal

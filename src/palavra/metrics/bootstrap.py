@@ -1,4 +1,4 @@
-"""How far a score can be trusted: intervals over the examples of one test, and over several runs."""
+"""Confidence intervals of scores, over the examples of one test set and over several runs."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,23 +11,23 @@ from scipy import stats
 from palavra.metrics.resampled import Doubles, Statistic
 from palavra.run_records import Interval
 
-# Indices and resamples drawn at once: more do not go faster, and take memory.
+# Indices and resamples drawn at once: more take memory and are no faster.
 DRAWN_AT_ONCE = 2**18
 RESAMPLES_AT_ONCE = 256
-# Examples that all resamples of a statistic may look at (one or two seconds), and the fewest resamples whose
-# percentiles are worth giving: a statistic of which so many would be more work has no interval.
+# Most examples that all resamples of a statistic may process (one or two seconds), and the fewest resamples for an
+# interval: a statistic that cannot afford them has none.
 MOST_WORK = 10**8
 FEWEST_SAMPLES = 100
-# An interval narrower than this fraction of its ends is rounding: no resample differs from another.
+# An interval narrower than this fraction of its ends is rounding error: all resamples are equal.
 CONSTANT = 1e-9
 
 IntArray = npt.NDArray[np.int64]
 
 
 class Mean(NamedTuple):
-    """The mean of several runs, their standard deviation (of n - 1), and the interval of the mean.
+    """The mean of several runs, their sample standard deviation (n - 1), and the confidence interval of the mean.
 
-    The last two are None for a single run, which says nothing about others.
+    The last two are None for a single run.
     """
 
     mean: float
@@ -36,8 +36,8 @@ class Mean(NamedTuple):
 
 
 def resamples(examples: int, samples: int, seed: int, *, held: int = 1) -> Iterator[IntArray]:
-    """`samples` draws of `examples` indices with replacement, as arrays (some, examples) int64; fewer at once where
-    more than `examples` numbers, `held`, are held for each."""
+    """Draw `samples` times `examples` indices with replacement, and yield them in arrays (n, examples) int64. `held`:
+    numbers that the caller holds per resample, which limit n if more than `examples`."""
     random = np.random.default_rng(seed)
     rows = max(1, min(RESAMPLES_AT_ONCE, DRAWN_AT_ONCE // max(examples, held)))
     for start in range(0, samples, rows):
@@ -48,15 +48,14 @@ def bootstrap_intervals(
     statistics: Sequence[Statistic], examples: int, *, groups: IntArray | None = None, level: float = 0.95,
     samples: int = 1000, seed: int = 0,
 ) -> dict[str, Interval]:  # fmt: skip
-    """Return the percentile bootstrap intervals of scores (Efron 1979): their range on other tests of the same size.
+    """Return the percentile bootstrap intervals of scores (Efron 1979): their range on other test sets of this size.
 
-    `groups` (E,) numbers from 0 the group of each example; a group's examples depend on each other and are drawn
-    together. An interval covers the choice of the test's examples, not of the training's seed, and is too narrow below
-    some 30 examples or groups. A score that is the same on all resamples, or undefined on more than half of them (the
-    AUROC of one class alone), has none; fewer undefined ones are not counted in `Interval.samples`. A statistic that
-    costs more than `MOST_WORK` gets fewer resamples, or none below `FEWEST_SAMPLES`. The same seed gives the same
-    resamples, which makes two models comparable. Raises ValueError without examples or samples, and for a level outside
-    (0, 1).
+    `groups` (E,) gives the group of each example, from 0; the examples of a group are dependent and are drawn together.
+    An interval covers the sampling of the test examples, not the training seed, and is too narrow below about 30
+    examples or groups. A score that is equal on all resamples, or undefined on more than half of them (AUROC with one
+    class), has no interval; `Interval.samples` excludes undefined resamples. A statistic that costs more than
+    `MOST_WORK` gets fewer resamples, or none below `FEWEST_SAMPLES`. A seed always gives the same resamples, so two
+    models are comparable. Raises ValueError without examples or samples, and for a level outside (0, 1).
     """
     _check(examples, level, samples)
     affordable = [MOST_WORK // max(1, one.cost) for one in statistics]
@@ -76,7 +75,7 @@ def bootstrap_intervals(
 
 
 def _counts(chunk: IntArray, examples: int) -> Doubles:
-    """How often each resample (B, E) of indices holds each example, (B, E)."""
+    """Count how often each resample of indices (B, E) has each example, (B, E)."""
     places = chunk + examples * np.arange(len(chunk))[:, None]
     return np.bincount(places.ravel(), minlength=len(chunk) * examples).reshape(-1, examples).astype(np.float64)
 
@@ -86,9 +85,9 @@ def mean_interval(
 ) -> Mean:
     """Return mean, standard deviation, and Student's t interval of the mean of scores over seeds or folds.
 
-    The interval assumes independent, roughly normal scores and says nothing about the choice of the test's examples.
-    Folds share training examples, so theirs is too narrow (Nadeau and Bengio 2003). It is cut at the `bounds` of the
-    score; equal scores have none. Raises ValueError without values and for a level outside (0, 1).
+    The interval assumes independent, roughly normal scores and does not cover the sampling of the test examples. Over
+    folds it is too narrow, because they share training examples (Nadeau and Bengio 2003). It is clipped to the `bounds`
+    of the score; equal scores have none. Raises ValueError without values and for a level outside (0, 1).
     """
     count = len(values)
     _check(count, level, 1)
@@ -112,7 +111,7 @@ def _check(examples: int, level: float, samples: int) -> None:
 
 
 def _percentiles(drawn: Doubles, level: float) -> Interval | None:
-    """None where the score is undefined on more than half of what was drawn, or always the same."""
+    """Return the interval, or None if the score is constant or undefined on more than half of the resamples."""
     defined = drawn[~np.isnan(drawn)]
     if 2 * len(defined) < len(drawn):
         return None

@@ -1,4 +1,4 @@
-"""How far confidence and accuracy agree, and the temperature that brings them closer.
+"""Calibration error, and the temperature that reduces it.
 
 Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks.
 """
@@ -16,29 +16,29 @@ from palavra.run_records import ReliabilityBin
 
 Floats = npt.NDArray[np.floating]
 
-# Where a temperature is looked for. Perfectly separated logits want 0, and logits that say nothing infinity.
+# Search range of the temperature. The optimum is 0 for perfectly separated logits, infinity for random ones.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
-# What is fitted on fewer examples (of each sort that it takes) says little of the other half.
+# A value fitted on fewer examples (of each type needed) does not carry over to the other half.
 FEWEST_IN_HALF = 5
 
 
 def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:
     """Return mean confidence and accuracy in bins of equal width, for a reliability diagram.
 
-    confidence (E,) in [0, 1], the probability of the predicted class; correct (E,) bool, whether it was right. Bins are
-    open below and closed above as in the paper, except that the first holds 0. Raises ValueError for shapes that
+    confidence (E,) in [0, 1], the probability of the predicted class; correct (E,) bool, whether it is correct. Bins
+    are open below and closed above as in the paper, except that the first includes 0. Raises ValueError for shapes that
     differ, no predictions, and a confidence outside [0, 1].
     """
-    believed, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if believed.shape != right.shape or believed.ndim != 1 or len(believed) == 0 or bins < 1:
+    probability, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if probability.shape != hit.shape or probability.ndim != 1 or len(probability) == 0 or bins < 1:
         raise ValueError("calibration needs bins, predictions, and as many confidences as outcomes")
-    if not ((believed >= 0) & (believed <= 1)).all():
+    if not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("a confidence lies between 0 and 1")
     edges = np.linspace(0.0, 1.0, bins + 1)
-    where = np.searchsorted(edges[1:-1], believed, side="left")
+    where = np.searchsorted(edges[1:-1], probability, side="left")
     counts = np.bincount(where, minlength=bins).tolist()
-    sums = np.bincount(where, believed, bins).tolist()
-    hits = np.bincount(where, right, bins).tolist()
+    sums = np.bincount(where, probability, bins).tolist()
+    hits = np.bincount(where, hit, bins).tolist()
     return tuple(
         ReliabilityBin(
             low=float(edges[i]),
@@ -54,8 +54,8 @@ def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 1
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
     """Return the mean distance of confidence and accuracy over predictions, between 0 and 1 (equation 3).
 
-    It says nothing about how good a model is: the most frequent class with its frequency as confidence gets 0. It
-    depends on the bins, and on chance where they hold few predictions. Arguments and errors as in `reliability`.
+    It does not measure quality: predicting the most frequent class with its frequency as confidence gives 0. It depends
+    on the bins, and is noisy for bins with few predictions. Arguments and errors as in `reliability`.
     """
     found = reliability(confidence, correct, bins)
     total = sum(one.count for one in found)
@@ -67,7 +67,7 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
 
 
 def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], temperature: float = 1.0) -> float:
-    """Mean -log softmax(logits / temperature)[label] in nats. logits (E, K), labels (E,)."""
+    """Return the mean of -log softmax(logits / temperature)[label] in nats; logits (E, K), labels (E,)."""
     log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     return -float(log_p[np.arange(len(labels)), labels].mean())
 
@@ -76,7 +76,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     """Return the temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
 
     logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so the search
-    in log T, between 0.01 and 100, has one minimum; T is 1 where nothing is better. Raises ValueError without examples,
+    in log T, between 0.01 and 100, has one minimum; T is 1 if nothing is better. Raises ValueError without examples,
     or with logits that are not finite.
     """
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
@@ -85,17 +85,17 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
 
 
 def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
-    """Do the same as `fit_temperature` for label sets: logits (E, K), labels (E, K) bool, and sigmoid(logit / T) the
-    probability of each decision. Raises ValueError for shapes that differ, too."""
+    """Fit a temperature as `fit_temperature` does, for label sets: logits (E, K), labels (E, K) bool, each decision
+    with probability sigmoid(logit / T). Also raises ValueError for shapes that differ."""
     if len(labels) == 0 or logits.shape != labels.shape or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
-    # -log sigmoid(z) where the label is there, -log sigmoid(-z) where it is not.
+    # -log sigmoid(z) if the label is present, else -log sigmoid(-z).
     against = np.where(labels, -logits.astype(np.float64), logits.astype(np.float64))
     return best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
 
 
 def best_temperature(of: Callable[[float], float]) -> float:
-    """The temperature with the lowest loss, 1 where none is better than that."""
+    """Return the temperature with the lowest loss, or 1 if none is better."""
 
     def loss(log_temperature: float) -> float:
         return of(math.exp(log_temperature))
@@ -106,8 +106,8 @@ def best_temperature(of: Callable[[float], float]) -> float:
 
 
 def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return which examples (E,) are in the second of two halves, for cross-fitting. The halves differ by one example
-    at most, in all and of each stratum; the same seed always draws them."""
+    """Return which examples (E,) are in the second of two halves, for cross-fitting. The sizes of the halves differ by
+    at most one example, in total and per stratum. The seed is fixed."""
     _, numbers = np.unique(np.array(strata, dtype=object).astype(str), return_inverse=True)
     order = np.lexsort((np.random.default_rng(0).permutation(len(strata)), numbers))
     second = np.zeros(len(strata), dtype=bool)
@@ -116,7 +116,7 @@ def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 class CrossFitted(NamedTuple):
-    """A `value` fitted on all examples, `values` (E,) to score each with, and `details` for the report."""
+    """The `value` fitted on all examples, the `values` (E,) to score each example with, and `details` for reports."""
 
     value: float
     values: npt.NDArray[np.float64]
@@ -126,10 +126,10 @@ class CrossFitted(NamedTuple):
 def cross_fit(
     name: str, fit: Callable[[npt.NDArray[np.bool_]], float], second: npt.NDArray[np.bool_], *, enough: bool
 ) -> CrossFitted:
-    """What `fit` gives for the chosen examples (E,): for all of them, and for each half the value of the other half,
-    where these are large `enough`; else all are scored with what was fitted on them, which flatters."""
+    """Fit a value on all examples, and one on each half to score the other half with. If the halves are not large
+    `enough`, all are scored with the value fitted on them, an optimistic estimate. `fit` takes a mask (E,)."""
     value = fit(np.ones(len(second), dtype=bool))
-    own = [fit(~second), fit(second)] if enough else []
-    values = np.where(second, *own) if own else np.full(len(second), value)
-    scored = "cross-fitted" if own else "fitted-on"
-    return CrossFitted(value, values, {"name": name, "value": value, "scored": scored, "halves": own})
+    by_half = [fit(~second), fit(second)] if enough else []
+    values = np.where(second, *by_half) if by_half else np.full(len(second), value)
+    scored = "cross-fitted" if by_half else "fitted-on"
+    return CrossFitted(value, values, {"name": name, "value": value, "scored": scored, "halves": by_half})

@@ -1,7 +1,7 @@
-"""Scores of classes and label sets, as the published scorers count them; what each means is in `names`.
+"""Scores of classes and label sets, as in the published scorers; `names` defines them.
 
-All rates are between 0 and 1. A ratio without anything in its denominator is 0, as with scikit-learn's
-zero_division=0, and never a warning; a score that is not defined is NaN in a statistic and None in a table.
+All rates are between 0 and 1. A ratio with denominator 0 is 0, as with scikit-learn's zero_division=0, without a
+warning; an undefined score is NaN in a statistic and None in a table.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from palavra.metrics.resampled import BoolArray, Doubles, Floats, Integers, OfSu
 from palavra.metrics.top_k import MANY_CLASSES
 from palavra.run_records import ClassScores
 
-# Columns of an area under the curve whose order is kept for resamples hold at most so many examples in all.
+# Largest gold matrix (elements) of which AUROC keeps the sort orders for resamples.
 KEPT_ORDERS = 2**20
 
 
 def class_rows(
     names: Sequence[str], correct: Integers, found: Integers, support: Integers, aurocs: Doubles | None = None
 ) -> tuple[ClassScores, ...]:
-    """Return a row for each class from the numbers of examples (K,) rightly found in it, found in it, and of it."""
+    """Return a row per class from the numbers of examples (K,) correctly predicted, predicted, and gold."""
     both, chosen, gold = (counts.astype(np.float64) for counts in (correct, found, support))
     areas = [None] * len(names) if aurocs is None else [None if np.isnan(a) else float(a) for a in aurocs]
     columns = ratio(both, chosen, 0.0), ratio(both, gold, 0.0), ratio(2 * both, chosen + gold, 0.0)
@@ -32,8 +32,8 @@ def class_rows(
 
 
 def class_tables(gold: Integers, predicted: Integers, names: Sequence[str]) -> dict[str, Any]:
-    """Tables of classes (M,), as JSON: `per_class` and `confusion`, counts with a row for each gold class and a column
-    for each predicted one. Above `MANY_CLASSES` only `per_class`, of the classes with support."""
+    """Return tables of classes (M,), as JSON: `per_class` and `confusion`, counts with gold classes as rows and
+    predicted ones as columns. Above `MANY_CLASSES` only `per_class`, of the classes with support."""
     classes = len(names)
     correct, found, support = (np.bincount(of, minlength=classes) for of in (gold[gold == predicted], predicted, gold))
     rows = class_rows(names, correct, found, support)
@@ -44,15 +44,15 @@ def class_tables(gold: Integers, predicted: Integers, names: Sequence[str]) -> d
 
 
 def label_set_table(gold: BoolArray, chosen: BoolArray, names: Sequence[str], auroc: "Auroc") -> list[dict[str, Any]]:
-    """A row for each label of label sets (E, K), as JSON."""
+    """Return a row per label of label sets (E, K), as JSON."""
     areas = auroc.columns(np.ones((1, len(gold))))[0]
     counts = ((gold & chosen).sum(0), chosen.sum(0), gold.sum(0))
     return [asdict(row) for row in class_rows(names, *counts, areas)]
 
 
 def class_statistics(gold: Integers, predicted: Integers, sizes: Integers | None = None) -> OfSums:
-    """Accuracy, macro and weighted F1 and Matthews correlation of classes (M,); `sizes` (E,) says how many of
-    them each example has, where that is not one (the words of a sentence)."""
+    """Return accuracy, macro and weighted F1 and Matthews correlation of classes (M,); `sizes` (E,): the number of them
+    per example, if not one (the words of a sentence)."""
     examples = len(gold) if sizes is None else len(sizes)
     owner = np.repeat(np.arange(examples), 1 if sizes is None else sizes)
     names, numbers = np.unique(np.concatenate([gold, predicted]), return_inverse=True)
@@ -78,7 +78,7 @@ def class_statistics(gold: Integers, predicted: Integers, sizes: Integers | None
 
 
 def label_set_statistics(gold: BoolArray, chosen: BoolArray) -> OfSums:
-    """Micro, macro, weighted and samples F1 and subset accuracy of label sets (E, K)."""
+    """Return micro, macro, weighted and samples F1 and subset accuracy of label sets (E, K)."""
     sets = ratio(2.0 * (gold & chosen).sum(1), (gold.sum(1) + chosen.sum(1)).astype(np.float64), 0.0)
     whole = (gold == chosen).all(1).astype(np.float64)
     parts = [sparse.csr_array(np.asarray(part, dtype=np.float64)) for part in (gold & chosen, gold, chosen)]
@@ -101,8 +101,8 @@ def label_set_statistics(gold: BoolArray, chosen: BoolArray) -> OfSums:
 
 
 class Auroc:
-    """Area under the ROC curve, the mean over columns of gold (E, K) by scores (E, K); not defined on a resample that
-    lacks examples of either sort in one of them."""
+    """Area under the ROC curve, the mean over columns of gold (E, K) and scores (E, K). Undefined on a resample in
+    which a column lacks positive or negative examples."""
 
     def __init__(self, gold: BoolArray, scores: Floats):
         self.gold, self.scores = gold, scores
@@ -116,20 +116,20 @@ class Auroc:
         return {"auroc": self.columns(counts).mean(1)}
 
     def columns(self, counts: Doubles) -> Doubles:
-        """The area of each column (B, K), by pairs of examples (Mann and Whitney 1947)."""
+        """Return the area of each column (B, K), by pairs of examples (Mann and Whitney 1947)."""
         areas = np.empty((len(counts), self.gold.shape[1]))
         for number, order in enumerate(self._orders or map(Order.of, self.scores.T)):
             drawn = counts[:, order.order]
             positive = order.sums(drawn * self.gold[order.order, number])
             negative = order.sums(drawn) - positive
-            # A pair of equal scores is half won.
+            # A pair of equal scores counts half.
             below = np.cumsum(negative, axis=1) - negative / 2
             areas[:, number] = ratio(np.einsum("bg,bg->b", positive, below), positive.sum(1) * negative.sum(1))
         return areas
 
 
 def class_auroc(gold: Integers, probabilities: Floats) -> Auroc:
-    """The area of class 1 of two, or of each class against the rest: gold (E,), probabilities (E, K)."""
+    """Return the AUROC of class 1 of two, or of each class against the rest: gold (E,), probabilities (E, K)."""
     classes = probabilities.shape[1]
     if classes == 2:
         return Auroc(gold[:, None] == 1, probabilities[:, 1:])
@@ -137,13 +137,13 @@ def class_auroc(gold: Integers, probabilities: Floats) -> Auroc:
 
 
 def cross_entropies(right: Floats) -> Floats:
-    """-log p (E,) in nats of the probability of each example's class, clipped as scikit-learn does."""
+    """Return -log p (E,) in nats for the probabilities of the gold classes, clipped as in scikit-learn."""
     losses: Floats = -np.log(_clipped(right))
     return losses
 
 
 def binary_cross_entropies(labels: BoolArray, probabilities: Floats) -> Floats:
-    """-log p of each decision (E, K) in nats, clipped as scikit-learn does."""
+    """Return -log p of each decision (E, K) in nats, clipped as in scikit-learn."""
     clipped = _clipped(probabilities)
     losses: Floats = -np.where(labels, np.log(clipped), np.log1p(-clipped))
     return losses
@@ -155,7 +155,7 @@ def _clipped(probabilities: Floats) -> Floats:
 
 
 def check_finite(outputs: Floats, what: str) -> None:
-    """Raise PalavraError where the outputs (n, ...) for so many examples, words or the like are not all numbers."""
+    """Raise PalavraError unless all outputs (n, ...) are finite; `what` names the n items, such as words."""
     wrong = int((~np.isfinite(outputs)).any(axis=tuple(range(1, outputs.ndim))).sum())
     if wrong:
         raise PalavraError(

@@ -1,4 +1,4 @@
-"""What each score is called, what it means, and whether less of it is better: the one table of them."""
+"""Name, meaning, direction and range of every score."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score means. Less of an `error` is better. Values lie between `low` and `high`."""
+    """The meaning of a score. Lower is better for an `error`. Values lie between `low` and `high`."""
 
     meaning: str
     error: bool = False
@@ -25,53 +25,53 @@ def _correlation(meaning: str) -> Metric:
 
 METRICS: Mapping[str, Metric] = {
     # Classes, label sets and words
-    "accuracy": Metric("Rate of right answers. It flatters a model that always gives the most frequent class."),
-    "accuracy_at_5": Metric("Rate of examples with the right class among the five most probable."),
+    "accuracy": Metric("Rate of correct predictions. It is high for a model that always predicts a frequent class."),
+    "accuracy_at_5": Metric("Rate of examples with the gold class among the five most probable."),
     "macro_f1": Metric("Mean F1 of the classes that occur or were predicted (of label sets: of all labels). Rare "
                        "classes weigh as much as frequent ones, so a few examples can change it much."),
-    "micro_f1": Metric("F1 of all decisions together. Frequent labels dominate it."),
-    "weighted_f1": Metric("Mean F1 by support. It hides rare classes and may lie outside precision and recall."),
-    "samples_f1": Metric("Mean F1 of the examples' label sets. An example without labels counts 0, even if rightly "
-                         "left without."),
-    "subset_accuracy": Metric("Rate of label sets that are right as a whole."),
-    "matthews": _correlation("Correlation of labels and predictions, 0 for chance (Gorodkin 2004), and 0 where one of "
-                             "the two is constant."),
+    "micro_f1": Metric("F1 of all decisions pooled. Frequent labels dominate it."),
+    "weighted_f1": Metric("Mean F1 weighted by support. It hides rare classes and may lie outside precision and "
+                          "recall."),
+    "samples_f1": Metric("Mean F1 of the examples' label sets. An example without labels counts 0, even if predicted "
+                         "so."),
+    "subset_accuracy": Metric("Rate of label sets predicted exactly."),
+    "matthews": _correlation("Correlation of labels and predictions, 0 for chance or a constant (Gorodkin 2004)."),
     "auroc": Metric("Probability that an example of the class scores higher than another: of class 1 of two, else the "
-                    "mean of each class against the rest. It depends on order only and flatters where positives are "
-                    "rare. Not defined where a class is absent."),
+                    "mean of each class against the rest. It depends on order only and is optimistic for rare "
+                    "positives. Undefined if a class is absent."),
     "calibration_error": Metric("Expected calibration error: the distance of confidence and accuracy (Guo et al. "
                                 "2017, equation 3).", error=True),
-    "loss": _error("Mean loss: cross-entropy in nats, with probabilities clipped at their dtype's epsilon; of numbers, "
-                   "the squared error in units of their training deviation."),
+    "loss": _error("Mean loss: cross-entropy in nats, with probabilities clipped at their dtype's epsilon; for "
+                   "regression the squared error in units of the training deviation."),
     # Spans and answers
-    "precision": Metric("Rate of the spans found that are gold, with exactly their boundaries and label."),
-    "recall": Metric("Rate of the gold spans that were found, with exactly their boundaries and label."),
-    "f1": Metric("Harmonic mean of precision and recall of all spans; of answers, the mean overlap in words with the "
-                 "nearest gold answer. A span that misses a word counts as one false and one missing."),
-    "token_accuracy": Metric("Rate of words with the right tag. It flatters, for most words are outside of spans."),
+    "precision": Metric("Rate of predicted spans that are gold, with exactly their boundaries and label."),
+    "recall": Metric("Rate of gold spans that were predicted, with exactly their boundaries and label."),
+    "f1": Metric("Harmonic mean of precision and recall of all spans; of answers, the mean word overlap with the "
+                 "nearest gold answer. A span that lacks a word counts as one false and one missing."),
+    "token_accuracy": Metric("Rate of words with the gold tag. It is high because most words are outside of spans."),
     "exact": Metric("Rate of answers that equal a gold answer."),
     "has_answer_f1": Metric("f1 of the questions with an answer in the text."),
     "has_answer_exact": Metric("exact of the questions with an answer in the text."),
-    "no_answer_f1": Metric("Rate of the questions without an answer to which none was given."),
-    "no_answer_exact": Metric("Rate of the questions without an answer to which none was given."),
-    "best_f1": Metric("f1 with the best threshold of no answer, chosen with the gold answers at hand: an upper bound."),
-    "best_exact": Metric("exact with the best threshold of no answer, chosen with the gold answers: an upper bound."),
-    # Numbers; of several targets the mean of each score over them
-    "pearson": _correlation("Correlation of values, blind to offset and scale. Not defined for constants."),
-    "spearman": _correlation("Correlation of ranks. Not defined for constants."),
+    "no_answer_f1": Metric("Rate of abstentions on the questions without an answer."),
+    "no_answer_exact": Metric("Rate of abstentions on the questions without an answer."),
+    "best_f1": Metric("f1 with the best no-answer threshold, chosen with the gold answers: an upper bound."),
+    "best_exact": Metric("exact with the best no-answer threshold, chosen with the gold answers: an upper bound."),
+    # Regression; with several targets, the mean of each score over them
+    "pearson": _correlation("Correlation of values, independent of offset and scale. Undefined for constants."),
+    "spearman": _correlation("Correlation of ranks. Undefined for constants."),
     "mse": _error("Mean squared error, in squared units of the target. One large error dominates it."),
     "rmse": _error("Root of the mean squared error, in units of the target."),
     "mae": _error("Mean absolute error, in units of the target."),
-    "r2": Metric("Explained fraction of the target's variance: negative where the mean would do better. Not defined "
-                 "for constant targets.", low=-math.inf),
+    "r2": Metric("Explained fraction of the target's variance: negative if worse than the mean. Undefined for "
+                 "constant targets.", low=-math.inf),
 }  # fmt: skip
 
 
 def is_error(metric: str) -> bool:
-    """Whether less of a metric is better."""
+    """Return whether a lower value of a metric is better."""
     return METRICS[metric].error
 
 
 def range_of(metric: str) -> tuple[float, float]:
-    """The lowest and the highest value that a metric can have."""
+    """Return the lowest and the highest possible value of a metric."""
     return METRICS[metric].low, METRICS[metric].high

@@ -1,4 +1,4 @@
-"""Scores of predicted numbers; what each means is in `names`."""
+"""Scores of regression; `names` defines them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 from palavra.metrics.resampled import Doubles, OfSums, Order, Sampled, point, ratio
 
-# A variance below this fraction of the whole test's is rounding: the resample holds one value only.
+# A variance below this fraction of the test set's is rounding error: the resample has only one value.
 CONSTANT = 1e-12
 
 
 def target_table(targets: Doubles, values: Doubles, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The scores of each target of values (E, T), as JSON; None for those that are not defined."""
+    """Return the scores of each target of values (E, T), as JSON; None if undefined."""
     rows = []
     for name, *columns in zip(names, targets.T[:, :, None], values.T[:, :, None], strict=True):
         found = point(regression_statistics(*columns), len(targets)) | point(Spearman(*columns), len(targets))
@@ -22,10 +22,10 @@ def target_table(targets: Doubles, values: Doubles, names: Sequence[str]) -> lis
 
 
 def regression_statistics(targets: Doubles, values: Doubles) -> OfSums:
-    """Mean squared, root mean squared and mean absolute error, R² and Pearson's r of values (E, T), each the mean
-    over targets. R² and r are not defined for constant targets, r also for constant values."""
+    """Return mean squared, root mean squared and mean absolute error, R² and Pearson's r of values (E, T), each the
+    mean over targets. R² and r are undefined for constant targets, r also for constant values."""
     error = values - targets
-    # Centred and in units of their spread, squares lose nothing to a large mean.
+    # Standardize, so that squares do not lose precision to a large mean.
     (x, spread), (y, _) = _standardized(targets), _standardized(values)
     each = np.concatenate([x, y, x * x, y * y, x * y, error**2, np.abs(error), np.ones((len(x), 1))], 1)
     count = targets.shape[1]
@@ -46,7 +46,7 @@ def regression_statistics(targets: Doubles, values: Doubles) -> OfSums:
 
 
 def _standardized(values: Doubles) -> tuple[Doubles, Doubles]:
-    """Values (E, T) less their mean, over their standard deviation (T,), which is 1 where it would be 0."""
+    """Return values (E, T) minus their mean, over their standard deviation, and that deviation (T,), 1 instead of 0."""
     centred = values - values.mean(0)
     spread = np.sqrt((centred**2).mean(0))
     spread = np.where(spread > 0, spread, 1.0)
@@ -54,13 +54,13 @@ def _standardized(values: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def _variance(square: Doubles, mean: Doubles) -> Doubles:
-    """NaN where it is only rounding."""
+    """Return the variance, or NaN where it is only rounding error."""
     variance = square - mean**2
     return np.where(variance > CONSTANT, variance, np.nan)
 
 
 class Spearman:
-    """Spearman's rank correlation, mean over targets of values (E, T), by ranks in the resample; ties share one."""
+    """Mean over targets of Spearman's rank correlation of values (E, T), ranked in the resample; ties share a rank."""
 
     def __init__(self, targets: Doubles, values: Doubles):
         self.orders = [(Order.of(t), Order.of(v)) for t, v in zip(targets.T, values.T, strict=True)]
@@ -79,7 +79,7 @@ class Spearman:
 
     @staticmethod
     def _ranks(order: Order, counts: Doubles) -> tuple[Doubles, Doubles]:
-        """The rank of each example less the mean rank (B, E), and the sum of its square over what was drawn (B,)."""
+        """Return each example's rank minus the mean rank (B, E), and the sum of its squares over the resample (B,)."""
         drawn = order.sums(counts[:, order.order])
         middle = (drawn.sum(1, keepdims=True) + 1) / 2
         ranks = np.cumsum(drawn, axis=1) - drawn / 2 + (0.5 - middle)

@@ -1,8 +1,8 @@
-"""Scores as functions of how often each example was drawn, without loops over examples. The score of a test is its
+"""Scores as vectorized functions of the number of times each example was drawn. The score of a test set is its
 statistic with all counts 1 (`point`); its interval comes from the statistic of many resamples (`bootstrap`).
 
-Legend: E examples, B resamples, S sums, K classes, T targets. `counts` (B, E) float64 says how often each resample
-holds each example; a statistic gives scores by name, (B,) float64 each, NaN where one is not defined.
+Legend: E examples, B resamples, S sums, K classes, T targets. `counts` (B, E) float64: how often each resample has each
+example. A statistic returns scores by name, (B,) float64 each, NaN if undefined.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,21 +26,21 @@ class Statistic(Protocol):
 
     @property
     def cost(self) -> int:
-        """How many examples a resample looks at, those of each class apart where classes are looked at apart."""
+        """Return the number of examples processed per resample, times the classes if each class is processed alone."""
 
     def __call__(self, counts: Doubles) -> Sampled:
-        """The scores of each resample."""
+        """Return the scores of each resample."""
 
 
 def point(statistic: Statistic, examples: int) -> dict[str, float]:
-    """The scores of the examples as they are, each drawn once; without those that are not defined."""
+    """Return the defined scores of the examples, each drawn once."""
     once = {name: float(values[0]) for name, values in statistic(np.ones((1, examples))).items()}
     return {name: value for name, value in once.items() if not np.isnan(value)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OfSums:
-    """Scores that follow from sums over examples: `score` makes them of (B, S), `each` (E, S) is summed."""
+    """Scores computed from sums over examples: `each` (E, S) is summed, `score` maps the sums (B, S) to scores."""
 
     each: Doubles | sparse.csr_array
     score: Callable[[Doubles], Sampled]
@@ -56,15 +56,15 @@ class OfSums:
 
 
 def ratio(numerator: Doubles, denominator: Doubles, empty: float = np.nan) -> Doubles:
-    """Elementwise; `empty` where the denominator is 0."""
+    """Divide elementwise, with `empty` where the denominator is 0."""
     found = np.full(numerator.shape, empty)
     np.divide(numerator, denominator, out=found, where=denominator != 0)
     return found
 
 
 def means(values: Mapping[str, npt.ArrayLike], of: npt.ArrayLike = 1.0) -> OfSums:
-    """The mean of each score's values (E,), one an example; or, with `of` (E,), their sum over that of `of`: how many
-    parts an example has, or whether it counts at all."""
+    """Return the mean of each score's values (E,), one per example; with `of` (E,), their sum over the sum of `of`: the
+    number of parts of each example, or whether it counts."""
     columns = [np.asarray(value, dtype=np.float64) for value in values.values()]
     base = np.broadcast_to(np.asarray(of, dtype=np.float64), columns[0].shape)
 
@@ -76,28 +76,28 @@ def means(values: Mapping[str, npt.ArrayLike], of: npt.ArrayLike = 1.0) -> OfSum
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """The ascending `order` (E,) of values (E,), and where each of the G different values begins, `starts` (G,)."""
+    """The ascending `order` (E,) of values (E,), and the offset of each of the G distinct values, `starts` (G,)."""
 
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, values: Floats) -> "Order":
-        """The order of values."""
+        """Sort values."""
         order = np.argsort(values, kind="stable")
         ascending = values[order]
         return cls(order=order, starts=np.flatnonzero(np.append(True, ascending[1:] > ascending[:-1])))
 
     @cached_property
     def group(self) -> npt.NDArray[np.int64]:
-        """Which of the different values each example has, (E,)."""
+        """Return the index of each example's value among the distinct values, (E,)."""
         sizes = np.diff(self.starts, append=len(self.order))
         group = np.empty(len(self.order), dtype=np.int64)
         group[self.order] = np.repeat(np.arange(len(sizes)), sizes)
         return group
 
     def sums(self, ascending: Doubles) -> Doubles:
-        """Sums (B, G) over the examples of each value of numbers (B, E) that are in this order."""
+        """Sum numbers (B, E), given in this order, over the examples with equal values: (B, G)."""
         if len(self.starts) == len(self.order):
             return ascending
         summed: Doubles = np.add.reduceat(ascending, self.starts, axis=1)
@@ -105,5 +105,5 @@ class Order:
 
 
 def counted(rows: Integers, columns: Integers, shape: tuple[int, int]) -> sparse.csr_array:
-    """How often each row has each column."""
+    """Count how often each row has each column."""
     return sparse.csr_array(sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape))

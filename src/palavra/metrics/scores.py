@@ -16,11 +16,11 @@ from palavra.run_records import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How good predictions are.
+    """Scores of predictions.
 
     `values`: scores by name (see `names.METRICS`), without undefined ones such as the correlation of constant
-    predictions; `main`: the selection metric; `details`: tables for the report, as JSON; `statistics`: what the
-    intervals are made of; `groups` (E,): the numbers of the groups of examples that depend on each other, if any.
+    predictions; `main`: the selection metric; `details`: tables for the report, as JSON; `statistics`: the functions to
+    resample for intervals; `groups` (E,): the group of each example, if examples of a group are dependent.
     """
 
     main: str
@@ -36,12 +36,12 @@ class Scores:
         calibrated: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, others: Mapping[str, float | None] | None = None,
         groups: npt.NDArray[np.int64] | None = None,
     ) -> "Scores":  # fmt: skip
-        """The scores `metrics`, the deciding one first: those of the `statistics`, which have intervals, and `others`,
-        which have none; one of these is the calibration error of the confidences and outcomes `calibrated`."""
+        """Return the scores named in `metrics`, the selection metric first: those of the `statistics`, with intervals,
+        and `others` and the calibration error of the confidences and outcomes `calibrated`, without intervals."""
         points: list[Mapping[str, float | None]] = [point(statistic, examples) for statistic in statistics]
         plain: dict[str, float | None] = dict(others or {})
         if calibrated is not None:
-            # Resampled, it is larger throughout.
+            # It is biased upwards on resamples, so it has no interval.
             plain["calibration_error"] = expected_calibration_error(*calibrated)
             details = {**details, "reliability": [asdict(row) for row in reliability(*calibrated)]}
         found = {name: value for of in (*points, plain) for name, value in of.items() if value is not None}
@@ -56,6 +56,6 @@ class Scores:
 
     @cached_property
     def intervals(self) -> Mapping[str, Interval]:
-        """The bootstrap intervals of the values that have one. Takes seconds where examples are many."""
+        """Return the bootstrap intervals of the values that have one. Takes seconds for many examples."""
         found = bootstrap_intervals(self.statistics, self.examples, groups=self.groups)
         return {name: found[name] for name in self.values if name in found}

@@ -1,4 +1,4 @@
-"""Scores of spans, over all sentences together, as conlleval counts; what each means is in `names`."""
+"""Scores of spans, pooled over all sentences as in conlleval; `names` defines them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from palavra.metrics.tag_schemes import Span
 
 
 def span_statistics(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Span]]) -> OfSums:
-    """Precision, recall, F1 and macro F1 of the spans `found` in each sentence, right where label, start and end are.
-    An example is a sentence, for its spans depend on each other.
+    """Return precision, recall, F1 and macro F1 of the spans `found` in each sentence. A span is correct if label,
+    start and end are. The resampling unit is the sentence, because its spans are dependent.
 
-    Raises ValueError for another number of sentences.
+    Raises ValueError for numbers of sentences that differ.
     """
     names: dict[str, int] = {}
     places: tuple[list[tuple[int, int]], ...] = ([], [], [])
@@ -43,7 +43,7 @@ def span_statistics(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Spa
 
 
 def span_tables(gold: Sequence[Sequence[Span]], found: Sequence[Sequence[Span]]) -> dict[str, Any]:
-    """Return `per_class` of labels that occur or were found, and the totals `gold`, `found` and `correct`."""
+    """Return `per_class` of labels that occur or were predicted, and the totals `gold`, `found` and `correct`."""
     both = [set(one) & set(other) for one, other in zip(gold, found, strict=True)]
     correct, given, support = (Counter(span.label for of in spans for span in set(of)) for spans in (both, found, gold))
     names = sorted(support | given)

@@ -1,8 +1,8 @@
 """Scores of answers to questions, by the published rules of SQuAD 1.1 and 2.0.
 
 Rajpurkar et al. 2016 (1.1) and Rajpurkar, Jia and Liang 2018 (2.0). All scores are rates between 0 and 1; published
-tables give them times 100. They compare letters, not meanings. The total of 2.0 flatters a model that never answers:
-it is right for every question without an answer.
+tables give percentages. They compare characters, not meanings. The total of 2.0 is optimistic for a model that never
+answers: it is correct on every question without an answer.
 """
 
 import math
@@ -28,8 +28,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """The no-answer score `value` above which giving no answer makes `score` the best there is: an upper bound, for it
-    is chosen with the gold answers. Choose it on validation data and use it, with `Grades.with_abstentions`, on others.
+    """The no-answer margin `value` above which to abstain for the best possible `score`. The score is an upper bound,
+    because the gold answers chose it: fit on validation data, and apply to others with `Grades.with_abstentions`.
     """
 
     value: float
@@ -42,10 +42,10 @@ def _article_pattern(articles: frozenset[str]) -> re.Pattern[str]:
 
 
 def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> str:
-    """Return the text in lower case, without ASCII punctuation and articles, words apart by one space; in this order.
+    """Lower the case, remove ASCII punctuation and articles, and separate words by one space; in this order.
 
     Published scores remove English articles in every language: Portuguese loses its preposition and article `a`, and
-    keeps `o`. Give `PORTUGUESE_ARTICLES`, or none, and say so with the numbers.
+    keeps `o`. Pass `PORTUGUESE_ARTICLES`, or none, and report this with the scores.
     """
     text = text.lower().translate(WITHOUT_PUNCTUATION)
     if articles:
@@ -54,8 +54,8 @@ def normalize_answer(text: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> 
 
 
 def _overlap(prediction: list[str], gold: list[str]) -> float:
-    """Return F1 of the prediction's words, as bags; without words in one of the two, 1 if both have none, else 0, as in
-    2.0 (1.1 gives 0 for both)."""
+    """Return F1 of the two bags of words. If one is empty, return 1 if both are, else 0, as in 2.0 (1.1 gives 0 for
+    both)."""
     if not prediction or not gold:
         return float(prediction == gold)
     shared = sum((Counter(prediction) & Counter(gold)).values())
@@ -64,34 +64,34 @@ def _overlap(prediction: list[str], gold: list[str]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Grades:
-    """Of each question (E,) whether its answer is right, `exact` 0 or 1, its overlap `f1`, what no answer at all would
-    get, `no_answer_score`, by both measures, and whether the text has an answer, `answered`."""
+    """Scores of each question (E,): `exact` match, 0 or 1, word overlap `f1`, and `no_answer_score`, the score of an
+    abstention by both measures. `answered`: whether the text has an answer."""
 
     exact: Floats
     f1: Floats
     no_answer_score: Floats
     answered: npt.NDArray[np.bool_]
 
-    def with_abstentions(self, refused: npt.NDArray[np.bool_]) -> "Grades":
-        """The grades with no answer given where `refused` (E,)."""
-        given = {name: np.where(refused, self.no_answer_score, getattr(self, name)) for name in ("exact", "f1")}
+    def with_abstentions(self, abstained: npt.NDArray[np.bool_]) -> "Grades":
+        """Return the grades with an abstention on the questions `abstained` (E,)."""
+        given = {name: np.where(abstained, self.no_answer_score, getattr(self, name)) for name in ("exact", "f1")}
         return replace(self, **given)
 
     def statistics(self) -> list[Statistic]:
-        """The mean grades of all questions, and of those with and those without an answer in the text."""
+        """Return the mean grades of all questions, of those with an answer in the text, and of those without."""
         both = {"exact": self.exact, "f1": self.f1}
         sorts = {"has_answer": self.answered, "no_answer": ~self.answered}
         return [
             means(both),
-            *(means({f"{name}_{key}": own * of for key, own in both.items()}, of) for name, of in sorts.items()),
+            *(means({f"{name}_{key}": grades * of for key, grades in both.items()}, of) for name, of in sorts.items()),
         ]
 
 
 def grade(
     predictions: Sequence[str], gold: Sequence[tuple[str, ...]], articles: frozenset[str] = ENGLISH_ARTICLES
 ) -> Grades:
-    """Return exact match and F1 of each answer; the best of several gold answers counts. Without gold answers the right
-    prediction is "". Gold answers of nothing but articles and punctuation are left out, as published."""
+    """Return exact match and F1 of each answer, the best over several gold answers. Without gold answers the correct
+    prediction is "". Gold answers with only articles and punctuation are ignored, as published."""
     exact, overlap, no_answer_score = np.zeros((3, len(gold)))
     for row, (given, answers) in enumerate(zip(predictions, gold, strict=True)):
         normalized = [answer for answer in (normalize_answer(one, articles) for one in answers) if answer] or [""]
@@ -106,22 +106,22 @@ def grade(
 
 
 def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> Threshold:
-    """Return the best threshold on no-answer scores `no_answer_margin` (E,) and the mean score with it.
+    """Return the best threshold on `no_answer_margin` (E,) and the mean score with it.
 
     scores (E,) of the predictions; answered (E,): whether the text has an answer. The published search may stop between
-    equal no-answer scores, where no threshold can cut; this one does not. It starts from no answer at all, whose
-    threshold is 0 as published if that is below all scores. Raises PalavraError for a score that is not a number.
+    equal margins, which no threshold can separate; this one does not. It starts from abstaining on all questions, with
+    threshold 0 as published if that is below all margins. Raises PalavraError for a margin that is NaN.
     """
     if np.isnan(no_answer_margin).any():
         raise PalavraError("a no-answer score is not a number: the model has diverged; train with a lower rate")
     order = np.argsort(no_answer_margin, kind="stable")
     ascending = no_answer_margin[order]
-    refused = (~answered).astype(np.float64)
-    totals = refused.sum() + np.cumsum((scores - refused)[order])
+    abstained = (~answered).astype(np.float64)
+    totals = abstained.sum() + np.cumsum((scores - abstained)[order])
     can_cut = np.append(ascending[1:] > ascending[:-1], True)
     totals[~can_cut] = -math.inf
     best = int(totals.argmax())
-    if totals[best] > refused.sum():
+    if totals[best] > abstained.sum():
         return Threshold(value=float(ascending[best]), score=float(totals[best]) / len(scores))
     below_all = 0.0 if ascending[0] > 0 else float(np.nextafter(ascending[0], -math.inf))
-    return Threshold(value=below_all, score=float(refused.mean()))
+    return Threshold(value=below_all, score=float(abstained.mean()))

@@ -1,7 +1,7 @@
-"""Spans of words and the tags that spell them: BIO, IOB1, BIOES; and the best sequence of tags that spells any.
+"""Spans of words and their tags in BIO, IOB1 and BIOES, and Viterbi search for the best valid tag sequence.
 
-Tags are read as conlleval does (Tjong Kim Sang and Buchholz 2000, CoNLL-2000 shared task), which never refuses a
-sequence of tags: an I- without a beginning begins a span.
+Tags are decoded as in conlleval (Tjong Kim Sang and Buchholz 2000, CoNLL-2000 shared task), which accepts every
+sequence of tags: an I- that continues no span begins one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,16 +22,16 @@ Scheme = Literal["bio", "iob1", "bioes", "plain"]
 ROLES: dict[Scheme, str] = {"bio": "BIO", "iob1": "BIO", "bioes": "BIESO"}
 ROLES_OF_NO_SCHEME_HERE = "LU"  # BILOU writes L for E and U for S
 
-# Instead of log 0, so that a path through impossible tags is still better than one that no scheme allows.
+# Replaces log 0, so that a path through tags of probability 0 beats one that the scheme forbids.
 LOWEST = -1e9
-# Elements of one step of a search over many sentences, and of all the steps that it has to remember.
+# Most elements of one step of a search over many sentences, and of the back-pointers of all its steps.
 STEP_ELEMENTS = 2**21
 MEMORY_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Span:
-    """The words from `start` up to, not including, `end`, counted from 0 in their sentence, and what they are."""
+    """The words of a sentence from `start` up to, not including, `end`, counted from 0, and their label."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Transitions(NamedTuple):
 
 @lru_cache(maxsize=2**16)
 def parse_tag(tag: str) -> tuple[str, str]:
-    """Role and label of a tag: B and PER of `B-PER`, B and nothing of `B`, O and nothing of `O`."""
+    """Return role and label of a tag: B and PER for `B-PER`, B and "" for `B`, O and "" for `O`."""
     role, _, label = tag.partition("-")
     return role, label
 
@@ -65,11 +65,11 @@ def _roles(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
 
 
 def decode_tags(tags: Sequence[str], scheme: Scheme) -> list[Span]:
-    """Return the spans that the tags of one sentence spell, in order, as leniently as conlleval.
+    """Return the spans of one sentence's tags, in order, as leniently as conlleval.
 
-    One rule reads all schemes: a span begins at B- and S-, and at any I- or E- that does not continue a span of the
-    same label; it ends where the next begins, after E- and S-, and before O. A bare `B` has the empty label. Raises
-    PalavraError for a tag that is not of the scheme.
+    One rule covers all schemes: a span begins at B- and S-, and at any I- or E- that does not continue a span of the
+    same label; it ends before the next span, after E- and S-, and before O. A bare `B` has the empty label. Raises
+    PalavraError for a tag that is not in the scheme.
     """
     spans = []
     begin: int | None = None
@@ -86,8 +86,8 @@ def decode_tags(tags: Sequence[str], scheme: Scheme) -> list[Span]:
 
 
 def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]:
-    """Return the tags of a sentence of `length` words; `decode_tags` gives the spans back, in order. Raises
-    PalavraError for a span outside the sentence or without words, and two that overlap: tags cannot spell them."""
+    """Return the tags of a sentence of `length` words, the inverse of `decode_tags`. Raises PalavraError for a span
+    outside the sentence, an empty one, and two that overlap."""
     if scheme == "plain":
         raise ValueError("plain labels spell no spans")
     ordered = sorted(spans)
@@ -96,7 +96,7 @@ def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]
             raise PalavraError(f"{span} does not lie in a sentence of {length} words; correct the span or leave it out")
     for one, other in pairwise(ordered):
         if other.start < one.end:
-            raise PalavraError(f"{one} and {other} overlap, which tags cannot spell; keep one of the two")
+            raise PalavraError(f"{one} and {other} overlap, which tags cannot express; keep one of the two")
     tags = ["O"] * length
     previous = Span(-1, -1, "")
     for span in ordered:
@@ -108,16 +108,16 @@ def encode_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]
 
 
 def _roles_of_span(length: int, scheme: Scheme, touches: bool) -> str:
-    """The roles of a span of `length` words; `touches` where the word before ends a span of the same label."""
+    """Return the roles of a span of `length` words; `touches`: the word before ends a span of the same label."""
     if scheme == "bioes":
         return "S" if length == 1 else "B" + "I" * (length - 2) + "E"
     return ("I" if scheme == "iob1" and not touches else "B") + "I" * (length - 1)
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
-    """Return the scheme of the tags of all sentences: bio, bioes, or plain, labels of single words such as parts of
-    speech. IOB1 is reported as bio: `decode_tags` reads both by one rule, and bio is what to train with. Raises
-    PalavraError for tags of BILOU."""
+    """Detect the scheme of the tags of all sentences: bio, bioes, or plain for labels of single words such as parts of
+    speech. IOB1 is reported as bio, the scheme to train with; `decode_tags` reads both by one rule. Raises PalavraError
+    for BILOU tags."""
     tags = {tag for sentence in sentences for tag in sentence}
     roles = {parse_tag(tag)[0] for tag in tags}
     labelled_outside = any(tag.startswith("O-") for tag in tags)
@@ -131,15 +131,15 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
 
 
 def transitions(names: Sequence[str], scheme: Scheme) -> Transitions:
-    """Return what the scheme allows among the tags `names` (K,); everything in plain. A bioes span ends in E- or S-; I-
-    of bio, and B- of iob1, follow B- or I- of their label. Raises PalavraError for a tag that is not of the scheme."""
+    """Return the transitions that the scheme allows among the tags `names` (K,), all if plain. A bioes span ends in E-
+    or S-; I- in bio and B- in iob1 follow B- or I- of their label. Raises PalavraError for a tag not in the scheme."""
     if scheme == "plain":
         every = np.ones(len(names), dtype=bool)
         return Transitions(np.ones((len(names), len(names)), dtype=bool), every, every.copy())
     parsed = _roles(names, scheme)
     role = np.array([role for role, _ in parsed])
     label = np.array([label for _, label in parsed])
-    open_before = np.isin(role, ["B", "I"])  # a span may go on after this tag
+    open_before = np.isin(role, ["B", "I"])  # a span may continue after this tag
     same = open_before[:, None] & (label[:, None] == label[None, :])
     continues = np.isin(role, {"bio": ["I"], "iob1": ["B"], "bioes": ["I", "E"]}[scheme])
     allowed = np.where(continues[None, :], same, True)
@@ -152,12 +152,12 @@ def viterbi(
     log_probabilities: npt.NDArray[np.floating], lengths: npt.NDArray[np.integer], allowed: BoolArray, start: BoolArray,
     end: BoolArray,
 ) -> IntArray:  # fmt: skip
-    """Return the most probable tags (N,) int64 of each sentence among those that `transitions` allows (Viterbi 1967,
-    with log-probabilities of tags and none of transitions).
+    """Return the most probable allowed tags (N,) int64 of each sentence (Viterbi 1967, with log-probabilities of tags
+    but not of transitions); for `allowed`, `start` and `end` see `transitions`.
 
-    log_probabilities (N, K), the sentences end to end; `lengths` (S,) in words. Where the most probable tag of every
-    word is allowed, no search is made. Raises PalavraError for a log-probability that is not a number, ValueError for
-    shapes that do not fit and a sentence that no allowed tags can fill.
+    log_probabilities (N, K) of the concatenated sentences; `lengths` (S,) in words. A sentence whose most probable tags
+    are allowed needs no search. Raises PalavraError for a log-probability that is NaN, ValueError for shapes that do
+    not fit and a sentence without an allowed sequence.
     """
     words: IntArray = np.asarray(lengths, dtype=np.int64)
     if log_probabilities.ndim != 2 or int(words.sum()) != len(log_probabilities) or (words <= 0).any():
@@ -175,7 +175,7 @@ def viterbi(
     wrong[firsts] = ~start[tags[firsts]]
     wrong[firsts + words - 1] |= ~end[tags[firsts + words - 1]]
     searched = np.flatnonzero(np.logical_or.reduceat(wrong, firsts))
-    # The longest first, so that those that still go on at a position are always the first ones.
+    # Sort by length, descending, so that the unfinished sentences at a position always come first.
     searched = searched[np.argsort(-words[searched], kind="stable")]
     log_transitions = Transitions(*(np.where(array, 0.0, -np.inf) for array in (allowed, start, end)))
     position = 0
@@ -192,7 +192,7 @@ def _search(
     log_probabilities: npt.NDArray[np.floating], firsts: IntArray, lengths: IntArray, log_transitions: Transitions,
     tags: IntArray,
 ) -> None:  # fmt: skip
-    """Write the best tags of the sentences that begin at the rows `firsts` (A,), the longest first, into `tags`."""
+    """Write the best tags of the sentences at rows `firsts` (A,), sorted by length, descending, into `tags`."""
     to_from = np.ascontiguousarray(log_transitions.allowed.T)
     going_on = np.searchsorted(-lengths, -np.arange(int(lengths[0])), side="left")  # sentences longer than t
     came_from = np.zeros((len(going_on), len(lengths), log_probabilities.shape[1]), dtype=np.int32)

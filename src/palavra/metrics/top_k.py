@@ -1,16 +1,16 @@
-"""What is kept of class probabilities: as much as predictions and scores need, so that an evaluation with very many
-classes never holds a number for each example and class."""
+"""The part of class probabilities that predictions and scores need, so that an evaluation with very many classes never
+holds a number for each example and class."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-# Beyond these many classes a K x K table cannot be read, and one sort for each class takes long.
+# Above this number of classes, a K x K table is unreadable and one sort per class is slow.
 MANY_CLASSES = 200
-# The most probable classes that a prediction lists.
+# Number of most probable classes to list for an example.
 LISTED = 5
-# Elements of the probabilities that are compared at once.
+# Elements of the probabilities to compare at once.
 COMPARED_AT_ONCE = 2**22
 
 Floats = npt.NDArray[np.floating]
@@ -20,11 +20,11 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Ranking(NamedTuple):
-    """What is known of E examples from the probabilities of their K classes.
+    """A summary of the probabilities of K classes for E examples.
 
-    `best` (E, L): the L most probable classes, best first, of equal ones the lower number; `probabilities` (E, L) of
-    these. `right` (E,): the probability of the gold class, `among` (E,) bool: whether fewer than five classes come
-    before it; both empty without labels. `every` (E, K): all probabilities of few classes, (E, 0) of many.
+    `best` (E, L): the L most probable classes, best first, ties by lower number; `probabilities` (E, L) of these.
+    `right` (E,): the probability of the gold class, `among` (E,) bool: whether fewer than five classes rank above it;
+    both empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
     """
 
     best: Int64Array
@@ -35,8 +35,8 @@ class Ranking(NamedTuple):
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
-        """From finite probabilities (E, K) and the right classes (E,), where they are known; the `listed` best ones are
-        kept. Raises ValueError for labels that are not one class for each example, counted from 0."""
+        """Summarize finite probabilities (E, K), with gold classes (E,) if known, keeping the `listed` best classes.
+        Raises ValueError for labels that are not one class for each example, counted from 0."""
         examples, classes = probabilities.shape
         right, among = np.empty(0, probabilities.dtype), np.empty(0, np.bool_)
         if labels is not None:
@@ -49,34 +49,34 @@ class Ranking(NamedTuple):
             probabilities=np.take_along_axis(probabilities, best, 1),
             right=right,
             among=among,
-            # Not a view, which would keep all of them.
+            # A view would keep all probabilities in memory.
             every=probabilities if classes <= MANY_CLASSES else np.empty((examples, 0), probabilities.dtype),
         )
 
     @property
     def chosen(self) -> Int64Array:
-        """(E,): the most probable class."""
+        """Return the most probable classes (E,)."""
         return self.best[:, 0]
 
     @property
     def confidence(self) -> Floats:
-        """(E,): its probability."""
+        """Return the probabilities (E,) of the most probable classes."""
         return self.probabilities[:, 0]
 
 
 def best_classes(probabilities: Floats, count: int) -> Int64Array:
-    """The most probable classes (E, count), best first, of equal ones the lower numbers."""
+    """Return the most probable classes (E, count), best first, ties by lower number."""
     rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
     parts = [_best_of(probabilities[start : start + rows], count) for start in range(0, len(probabilities), rows)]
     return np.concatenate(parts) if parts else np.empty((0, count), dtype=np.int64)
 
 
 def _best_of(probabilities: Floats, count: int) -> Int64Array:
-    """`best_classes` of a few rows: what is sorted is as large as they are."""
+    """Return `best_classes` of a few rows, which bound the memory of the sort."""
     part = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(probabilities, part, 1), axis=1, kind="stable")
     best = np.take_along_axis(part, order, 1)
-    # Where others are as probable as the last of them, those with lower numbers may not be among them.
+    # If other classes tie with the last one, argpartition may have missed those with lower numbers.
     last = np.take_along_axis(probabilities, best[:, -1:], 1)
     tied = (probabilities >= last).sum(1) > count
     best[tied] = np.argsort(-probabilities[tied], axis=1, kind="stable")[:, :count]
@@ -84,8 +84,8 @@ def _best_of(probabilities: Floats, count: int) -> Int64Array:
 
 
 def right_among(count: int, labels: Integers, probabilities: Floats) -> BoolArray:
-    """Whether each example (E,) has fewer than `count` classes before the right one, by probability and then by index:
-    what `ClassificationScores.accuracy_at_5` is the mean of."""
+    """Return whether fewer than `count` classes rank above the gold one of each example (E,), by probability and then
+    by index. The mean is `accuracy_at_5`."""
     rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
     classes = np.arange(probabilities.shape[1])
     hits = np.empty(len(labels), dtype=bool)

@@ -16,11 +16,11 @@ from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
 from palavra.model.layouts import Layout
 from palavra.model.transformer import Transformer
 
-# What a head reads: the whole sequence as one vector, or each of its labelled tokens.
+# Input of a head: the whole sequence as one vector, or each labelled token.
 Level = Literal["sequence", "token"]
 
 ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
-    # Those of bodies, for a family's own head may have any of them.
+    # The activations of bodies, because the heads of model families use any of them.
     **{name: LAYER_ACTIVATIONS[name] for name in get_args(Activation)},
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization that uses the running statistics for one row, which has no variance."""
+    """Batch normalization that uses the running statistics for a single row, which has no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (M, D) -> (M, D)."""
@@ -65,7 +65,7 @@ def _initialize(linear: nn.Linear, like: ModelConfig) -> None:
 class Head(nn.Module):
     """Pooling, hidden layers and the output layer of one task.
 
-    `config` is resolved; `output` is the task's own layer, with inputs of `output_width`.
+    `config` is resolved; `output` is the task's output layer, with inputs of `output_width`.
     """
 
     def __init__(self, config: HeadConfig, level: Level, output: nn.Module, body: ModelConfig):
@@ -80,7 +80,7 @@ class Head(nn.Module):
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the head needs only the labelled rows of the body."""
+        """Return whether the head needs only the labelled rows of the body."""
         return self.level == "token" or self.config.pooling == "cls"
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -95,7 +95,7 @@ class Head(nn.Module):
         return empty.scatter_reduce(0, index, hidden, kind, include_self=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, D) -> (M, D'), the input of the output layer."""
+        """Map pooled vectors (M, D) to the input of the output layer, (M, D')."""
         x = pooled
         for number, layer in enumerate(self.layers):
             x = layer(self.dropout(x) if number else x)
@@ -109,13 +109,13 @@ def output_width(config: HeadConfig, body: ModelConfig) -> int:
 
 
 def check_head_name(name: str) -> None:
-    """Raise PalavraError where a torch module cannot hold a head called `name`."""
+    """Raise PalavraError if a torch module cannot hold a head called `name`."""
     if hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
         raise PalavraError(f"task name {name!r} means something to torch: try {name}_, or choose another")
 
 
 class TaskModel(nn.Module):
-    """A transformer with one head a task; `log_variances` weight the tasks if the weights are learned."""
+    """A transformer with one head per task; `log_variances` weight the tasks if the weights are learned."""
 
     def __init__(self, config: ModelConfig, heads: Mapping[str, Head], *, learned_weights: bool = False):
         super().__init__()
@@ -126,7 +126,7 @@ class TaskModel(nn.Module):
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
 
     def train(self, mode: bool = True) -> "TaskModel":
-        """Do the same as `nn.Module.train`, but keep a frozen body in evaluation, so that its output never changes."""
+        """Set the mode as `nn.Module.train` does, but keep a frozen body in evaluation mode, so its output is fixed."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.transformer.parameters()):
             self.transformer.eval()
@@ -148,11 +148,11 @@ class TaskModel(nn.Module):
         return head.pool(hidden, batch)
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
-        """Packed batch -> the input of the output layer of `batch.task`, (M, D')."""
+        """Return the input of the output layer of `batch.task` for a packed batch, (M, D')."""
         out: Tensor = self.head(batch.task)(self.pooled(batch, layout))
         return out
 
     @property
     def device(self) -> torch.device:
-        """The device of the parameters."""
+        """Return the device of the parameters."""
         return self.transformer.embeddings.token.weight.device

@@ -7,14 +7,14 @@ from typing import Literal
 from palavra.errors import PalavraError
 from palavra.option import option
 
-# Words of a span, at most (Joshi et al. 2020, section 3.1).
+# Maximum words of a span (Joshi et al. 2020, section 3.1).
 LONGEST_SPAN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """Which tokens are masked, and what becomes of them. Spans of words are those of SpanBERT (Joshi et al. 2020,
-    arXiv:1907.10529, section 3.1)."""
+    """Which tokens are masked, and how. Word spans follow SpanBERT (Joshi et al. 2020, arXiv:1907.10529, section
+    3.1)."""
 
     mask_rate: float = option(
         0.15,
@@ -56,14 +56,13 @@ class MaskingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """How much is causal: `causal_fraction` of the steps, the `when` "first" ones, or spread "throughout" the run; or
-    of the sequences of every batch, both kinds "together".
+    """How much is causal: `causal_fraction` of the steps, `when` "first" or spread "throughout" the run, or of the
+    sequences of every batch ("together").
 
-    Causal steps first and masked ones after gave better encoders than masked ones alone at equal cost to
-    Gisserot-Boukhlef et al. (2025, arXiv:2507.00994); both kinds together, in one model that can be used as either,
-    are the hybrid of Charpentier and Samuel (2024, arXiv:2410.24159). `mntp` is their masked next-token prediction:
-    a hidden token is predicted from the vector of the token before it, as the next one is, so that both objectives
-    use vectors and head alike.
+    Gisserot-Boukhlef et al. (2025, arXiv:2507.00994) found that causal steps followed by masked ones give better
+    encoders than masked steps alone at equal cost. Both together, in one model usable as either, are the hybrid of
+    Charpentier and Samuel (2024, arXiv:2410.24159). `mntp` is their masked next-token prediction: a masked token is
+    predicted from the vector of the token before it, so that both objectives use vectors and head alike.
     """
 
     causal_fraction: float = option(
@@ -85,8 +84,9 @@ class MixtureConfig:
     def causal_fraction_at(self, progress: float, steps: int) -> float:
         """Return the fraction of causal sequences in the step at which `progress` (0 to 1) of a run of `steps` is done.
 
-        It depends on nothing else, so that a resumed run, all micro-batches and all ranks agree. Of the first n steps n
-        times the fraction are causal, rounded down "throughout", and up where they come "first"."""
+        It depends on nothing else, so resumed runs, micro-batches and ranks agree. Of the first n steps, n times the
+        fraction are causal, rounded down ("throughout") or up ("first").
+        """
         if self.when == "together":
             return self.causal_fraction
         if self.when == "first":
@@ -95,7 +95,7 @@ class MixtureConfig:
         return float(math.floor((step + 1) * self.causal_fraction) - math.floor(step * self.causal_fraction))
 
     def masked_progress(self, progress: float) -> float:
-        """Return the fraction of the masked part of a run that is done when `progress` of the run is."""
+        """Return how much of the masked part of a run is done (0 to 1) at `progress` of the whole run."""
         if self.when != "first" or self.causal_fraction == 1:
             return progress
         return max(0.0, (progress - self.causal_fraction) / (1 - self.causal_fraction))
@@ -110,5 +110,5 @@ class MixtureConfig:
         causal = [math.floor((step + 1) * fraction) > math.floor(step * fraction) for step in range(steps)]
         kinds = [([step for step in range(steps) if causal[step] is kind], part) for kind, part in
                  ((True, fraction), (False, 1 - fraction))]  # fmt: skip
-        # The middle one of each: what changes over a run is then at its mean.
+        # The middle step of each kind, where linearly changing values are at their mean.
         return [(made[len(made) // 2] / steps, part) for made, part in kinds if made]

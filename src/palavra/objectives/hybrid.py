@@ -1,4 +1,4 @@
-"""A micro-batch of two kinds of sequences: causal ones, and ones that are read in both directions."""
+"""A micro-batch of causal and bidirectional sequences."""
 
 from dataclasses import dataclass, replace
 
@@ -25,16 +25,16 @@ class HybridBatch:
 
 
 def part_of(batch: Batch, *, causal: bool, weight: float) -> ObjectiveBatch:
-    """A batch as the part of one kind."""
+    """Return a batch as the part of one kind."""
     return ObjectiveBatch(**vars(batch), causal=causal, weight=weight)
 
 
 def parted(packed: Packed, fraction: float, random: np.random.Generator) -> tuple[Packed | None, Packed | None]:
     """Split the sequences of a micro-batch into two parts, the first with `fraction` of them; an empty part is None.
 
-    The first part starts at a random sequence and continues in the packer's order, cyclically: each sequence is in it
-    equally often, and most rows of the packer stay whole. A fractional number of sequences is rounded at random. A
-    fraction of 0 or 1 draws nothing from `random`.
+    The first part starts at a random sequence and continues cyclically in the packer's order, so that each sequence is
+    in it equally often and most packed rows stay whole. The number of sequences is rounded stochastically. A fraction
+    of 0 or 1 draws nothing from `random`.
     """
     if fraction in (0, 1):
         return (packed, None) if fraction else (None, packed)

@@ -20,8 +20,8 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A vocabulary as masking needs it: its `size` V, the `mask_id`, the `special_ids`, which are never sampled and
-    never drawn at random, and `starts_word` (V,) bool, true for entries that begin a word."""
+    """The vocabulary properties for masking: its `size` V, the `mask_id`, the `special_ids`, which are never sampled or
+    drawn as replacements, and `starts_word` (V,) bool, true for entries that begin a word."""
 
     size: int
     mask_id: int
@@ -29,18 +29,18 @@ class Vocabulary:
     starts_word: npt.NDArray[np.bool_]
 
     def ordinary(self) -> Int64Array:
-        """The ids that are not special, ascending."""
+        """Return the ids that are not special, ascending."""
         return np.setdiff1d(np.arange(self.size), np.array(sorted(self.special_ids), dtype=np.int64))
 
     def is_special(self) -> npt.NDArray[np.bool_]:
-        """(V,) bool, true for special ids."""
+        """Return (V,) bool, true for special ids."""
         table = np.zeros(self.size, dtype=bool)
         table[[i for i in self.special_ids if i < self.size]] = True
         return table
 
 
 def softmax_kernel(compute: Compute) -> SoftmaxGradient:
-    """The softmax of the vocabulary loss, compiled where `compute` is."""
+    """Return the softmax of the vocabulary loss, compiled where `compute` is."""
     return torch.compile(softmax_gradient, dynamic=True) if compute.compiled else softmax_gradient
 
 
@@ -58,10 +58,10 @@ class MaskedObjective:
     def corrupt(
         self, input_ids: Int64Array, lengths: Int64Array, random: np.random.Generator, progress: float = 0.0
     ) -> Batch:
-        """A batch with corrupted input and the originals as labels of the sampled rows.
+        """Return a batch with corrupted input and the originals as labels of the sampled rows.
 
-        input_ids (N,), lengths (S,). Of the n tokens that are not special exactly round(rate n) are sampled
-        (at least one; with units of words at most one word fewer). All randomness comes from `random`.
+        input_ids (N,), lengths (S,). Of the n non-special tokens, exactly round(rate n) are sampled (at least one; with
+        whole words, up to one word fewer). All randomness comes from `random`.
         """
         eligible = np.flatnonzero(~self._special[input_ids])
         count = min(len(eligible), max(1, round(self.masking.mask_rate_at(progress) * len(eligible))))
@@ -76,19 +76,19 @@ class MaskedObjective:
         return from_arrays(corrupted, lengths, rows, input_ids[rows])
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
-        """The summed -log P(original) over the sampled rows, and their number. No other row reaches the head."""
+        """Return the summed -log P(original) over the sampled rows, and their number. Only they reach the head."""
         return self.loss_of(model, model(batch, layout, in_blocks(batch.label_rows, layout)), batch.labels)
 
     def loss_of(self, model: MaskedLanguageModel, hidden: Tensor, labels: Tensor) -> Loss:
-        """The same loss from the vectors (M, D) of the sampled rows and the originals `labels` (M,). Vectors beyond the
-        last label do not count."""
+        """Return the same loss from the vectors (M, D) of the sampled rows and the originals `labels` (M,). Vectors
+        beyond the last label are ignored."""
         return linear_cross_entropy(model.head(hidden), *model.unembedding, labels, self.kernel)
 
     def _corrupt(self, originals: Int64Array, random: np.random.Generator) -> Int64Array:
-        """The replacements of the sampled tokens: exact fractions of each kind, in random places."""
+        """Return the replacements of the sampled tokens: exact fractions of each kind at random positions."""
         count = len(originals)
-        # Counts are rounded at random, so that small batches are right on average too; both by the same draw, so that
-        # no token is kept where the fractions leave none to keep.
+        # Stochastic rounding keeps small batches right on average. Both counts use the same draw, so that no token is
+        # kept if the fractions sum to 1.
         fraction = random.random()
         masked = int(self.masking.mask * count + fraction)
         changed = int((self.masking.mask + self.masking.random) * count + fraction)
@@ -100,16 +100,16 @@ class MaskedObjective:
         return out
 
     def _words(self, input_ids: Int64Array, lengths: Int64Array, eligible: Int64Array) -> Int64Array:
-        """The number of the word of each eligible token, ascending."""
+        """Return the word number of each eligible token, ascending."""
         starts = self.vocabulary.starts_word[input_ids]
-        # A piece that is cut in the middle of a word starts a new one: its [CLS] separates it from what precedes.
+        # A piece that starts inside a word starts a new word: its [CLS] separates it from the piece before.
         after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
         starts[np.cumsum(lengths) - lengths] = True
         return np.cumsum(starts | after_special)[eligible]
 
 
 def span_lengths(span_words: float, count: int, random: np.random.Generator) -> Int64Array:
-    """(count,) lengths of spans in words: geometric with p = 1/`span_words` (above 1) among those up to `LONGEST_SPAN`,
+    """Return (count,) span lengths in words: geometric with p = 1/`span_words` (above 1), truncated at `LONGEST_SPAN`,
     by inversion."""
     more = 1 - 1 / span_words
     survival = 1 - random.random(count) * (1 - more**LONGEST_SPAN)
@@ -118,7 +118,7 @@ def span_lengths(span_words: float, count: int, random: np.random.Generator) -> 
 
 
 def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
-    """Ascending indexes of the `count` smallest keys: a uniform draw without replacement for random keys."""
+    """Return ascending indexes of the `count` smallest keys: with random keys, a uniform draw without replacement."""
     if count >= len(keys):
         return np.arange(len(keys))
     return np.sort(np.argpartition(keys, count)[:count])
@@ -127,10 +127,10 @@ def _smallest(keys: npt.NDArray[np.float64], count: int) -> Int64Array:
 def _draw_words(
     words: Int64Array, sequences: Int64Array, count: int, mean: float, random: np.random.Generator
 ) -> Int64Array:
-    """Ascending indexes of tokens in whole words, drawn word by word (or span by span) up to `count` tokens.
+    """Return ascending indexes of whole words' tokens, drawn word by word (or span by span) up to `count` tokens.
 
     `words` (n,) ascending word numbers, `sequences` (n,) likewise; a span ends with its sequence. Drawing ends at the
-    first word that would pass `count`, unless it is the only one.
+    first word that would exceed `count`, unless it is the only one.
     """
     boundaries = np.flatnonzero(np.diff(words, prepend=-1))
     sizes, owner = np.diff(np.append(boundaries, len(words))), sequences[boundaries]

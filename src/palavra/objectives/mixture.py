@@ -16,12 +16,12 @@ from palavra.objectives.masked import MaskedObjective
 
 
 class MixedObjective:
-    """Trains each sequence of a run of so many `steps` with one of two objectives; both share the vocabulary head.
+    """Causal and masked language modelling with one vocabulary head over a run of `steps`; each sequence trains one.
 
-    Documents are cut into the same pieces for both. Causal pieces lose their [SEP], and their [CLS] unless a document
-    begins there, so that a cut is not learned as an end (`data.loader.as_causal`). Causal sequences have many more
-    labels than masked ones; weights make the mean loss of each kind count in proportion to its sequences (except for
-    special tokens, which are never masked). A weight depends only on the fraction of causal sequences and the mask
+    Documents are cut into the same pieces for both. Causal pieces drop their [SEP], and their [CLS] unless a document
+    begins there, so that the model does not learn a cut as an end (`data.loader.as_causal`). Causal sequences have many
+    more labels than masked ones; weights make the mean loss of each kind count in proportion to its sequences (except
+    for special tokens, which are never masked). A weight depends only on the fraction of causal sequences and the mask
     rate, so any split of a step into micro-batches gives the same gradient.
     """
 
@@ -29,7 +29,7 @@ class MixedObjective:
         self.causal, self.masked, self.config, self.steps = causal, masked, config, steps
 
     def prepare(self, packed: Packed, random: np.random.Generator, progress: float = 0.0) -> HybridBatch:
-        """Label the sequences of a step, each for its objective."""
+        """Label each sequence of a step for its objective."""
         causal, done = self.config.causal_fraction_at(progress, self.steps), self.config.masked_progress(progress)
         hidden = self.masked.masking.mask_rate_at(done)
         first, second = parted(packed, causal, random)
@@ -46,12 +46,12 @@ class MixedObjective:
         batch = self.masked.prepare(packed, random, progress)
         if not self.config.mntp:
             return batch
-        # Nothing predicts a first token: it is [CLS] in any text, but not in the random tokens of a timing.
+        # The first token is never predicted: it is [CLS] in real text, but not in the random tokens of a timing run.
         kept = batch.position_ids[batch.label_rows] > 0
         return replace(batch, label_rows=batch.label_rows[kept] - 1, labels=batch.labels[kept])
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
-        """The weighted loss of a part that `prepare` made, and the number of its labels."""
+        """Return the weighted loss of a part from `prepare`, and the number of its labels."""
         assert isinstance(batch, ObjectiveBatch)
         found = (self.causal if batch.causal else self.masked).loss(model, batch, layout)
         return Loss(batch.weight * found.total, found.count)

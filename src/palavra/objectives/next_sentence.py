@@ -1,14 +1,14 @@
 """Next-sentence prediction with masking (Devlin et al. 2019, section 3.1, task 2).
 
-Every piece of text is cut in two between sentences: [CLS] first part [SEP] second part [SEP]. Half of the pieces get
-the second part of another document, and the vector of [CLS] predicts which. Pieces with second parts of similar length
-exchange them; a piece without such a partner in its micro-batch gets a part from anywhere in the text. A second part is
-cut to the shorter of the true and the other one, whichever the piece keeps: its length gives nothing away.
+Every piece of text is split between sentences: [CLS] first part [SEP] second part [SEP]. Half of the pieces get the
+second part of another document, and the vector of [CLS] predicts which ones. Pieces with second parts of similar length
+swap them; a piece without a partner in its micro-batch gets a part from anywhere in the text. A second part is
+truncated to the shorter of the true and the other one in either case, so its length does not reveal the label.
 
-A sentence begins where a word does (`Tokenizer.starts_word`) after one of `.!?…` and their like in other scripts, also
-with closing quotes or brackets between; and always after a line break or a full-width mark such as `。`. The rule reads
-tokens only, so it is the same in every language; it takes "Dr. Silva" for two sentences. A piece without such a place
-is cut at the word nearest its middle; a piece of one token is not cut, and has no label.
+A sentence begins at a word start (`Tokenizer.starts_word`) after one of `.!?…` or their equivalents in other scripts,
+optionally followed by closing quotes or brackets, and after any line break or full-width mark such as `。`. The rule
+uses tokens only, so it is the same in every language; it splits "Dr. Silva" into two sentences. A piece without a
+sentence boundary is split at the word nearest its middle. A piece of one token is not split and has no label.
 """
 
 from dataclasses import dataclass, replace
@@ -32,18 +32,18 @@ from palavra.tokenizer import Tokenizer
 
 BoolArray = npt.NDArray[np.bool_]
 
-RANDOM = 1  # the label of a pair whose second part is of another document
-# Where words are set apart by blanks, a sentence ends only if a word begins next: not in "3.5".
+RANDOM = 1  # label of a pair whose second part is from another document
+# In scripts with spaces, a sentence ends only if a word begins next: not in "3.5".
 ENDING = frozenset(".!?…‽؟۔।॥።፧։។៕᠃᠉")
-# Where they are not, the mark alone ends it.
+# In scripts without spaces, the mark alone ends it.
 ENDING_ALWAYS = frozenset("。！？｡\n")
 CLOSING = frozenset("\"'”’»)]}›」』）")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """The vocabulary as finding sentences needs it, (V,) bool each: whether a sentence `ends` with an entry if a word
-    begins next, or `ends_always`; whether the entry only `closes` (a quote); whether it `starts_word`."""
+    """Sentence-boundary properties of the vocabulary, (V,) bool each: an entry `ends` a sentence if a word begins next,
+    or `ends_always`; it only `closes` (a quote or bracket); it `starts_word`."""
 
     ends: BoolArray
     ends_always: BoolArray
@@ -52,7 +52,7 @@ class Sentences:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Sentences":
-        """The properties of a tokenizer's entries."""
+        """Return the properties of a tokenizer's entries."""
         texts = ["" if id in tokenizer.special_ids else _text(tokenizer, id) for id in range(tokenizer.vocab_size)]
         bare = [text.rstrip("".join(CLOSING)) for text in texts]
         return cls(
@@ -63,7 +63,7 @@ class Sentences:
         )
 
     def begin(self, input_ids: Int64Array) -> BoolArray:
-        """(N,) bool: whether a sentence begins at this token, judged by the tokens before it."""
+        """Return (N,) bool: whether a sentence begins at each token, given the tokens before it."""
         ends, always = self.ends[input_ids], self.ends_always[input_ids]
         closed = self.closes[input_ids] & np.append(False, ends[:-1])
         before = np.append(False, (ends | closed)[:-1]) & self.starts_word[input_ids]
@@ -80,15 +80,15 @@ def _text(tokenizer: Tokenizer, id: int) -> str:
 @dataclass(frozen=True, kw_only=True)
 class PairBatch(Batch):
     """A batch whose sequences are pairs of text: `pair_rows` (P,) int64 the rows of their [CLS], ascending;
-    `pair_labels` (P,) int64, 0 where the second part follows the first and 1 where it is of another document;
-    `pair_weight` the number of masked tokens that a pair counts as in the loss."""
+    `pair_labels` (P,) int64, 0 if the second part follows the first, 1 if it is from another document; `pair_weight`
+    the weight of a pair in the loss, in masked tokens."""
 
     pair_rows: Tensor
     pair_labels: Tensor
     pair_weight: float
 
     def to(self, device: torch.device) -> "PairBatch":
-        """The same batch on `device`."""
+        """Return the batch on `device`."""
         if device.type == "cpu":
             return self
         moved = super().to(device)
@@ -100,7 +100,7 @@ class PairBatch(Batch):
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
     """Pieces of text as pairs: `input_ids` (N,) with special tokens, `lengths` (S,), `segment_ids` (N,) 0 or 1;
-    `labelled` (S,) bool where there are two parts, and `label` (S,) which ones."""
+    `labelled` (S,) bool, true for pieces with two parts, and their `label` (S,)."""
 
     input_ids: Int64Array
     lengths: Int64Array
@@ -112,10 +112,10 @@ class Pairs:
 class NextSentenceObjective:
     """Masking and next-sentence prediction in one pass, their mean losses added.
 
-    The loss of a step is one sum over one count: the loss of the masked tokens, plus that of each pair times the mean
-    number of masked tokens per pair, which is `tokens` (of a piece of text, without special ones) times the mask rate.
-    This number does not depend on the micro-batch, so any split of a step gives the same gradient. The mean over the
-    count is the masked mean plus the pairs' mean, as far as the step's pieces are of average length.
+    The loss of a step is one sum over one count: the loss of the masked tokens, plus the loss of each pair times the
+    expected number of masked tokens per pair, which is `tokens` (of a piece of text, without special tokens) times the
+    mask rate. This weight is the same in every micro-batch, so any split of a step gives the same gradient. If the
+    pieces of a step are of average length, the result is the masked mean plus the pair mean.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class NextSentenceObjective:
         return _with_pairs(from_arrays(pairs.input_ids, pairs.lengths, nothing, nothing), pairs, 0.0)
 
     def loss(self, model: NextSentenceModel, batch: Batch, layout: Layout) -> Loss:
-        """The loss of the masked tokens plus the weighted loss of the pairs, and the number of masked tokens. The batch
-        is one that `prepare` made."""
+        """Return the loss of the masked tokens plus the weighted loss of the pairs, and the number of masked tokens.
+        `prepare` made the batch."""
         assert isinstance(batch, PairBatch)
         rows = in_blocks(batch.label_rows, layout)
         vectors = model(batch, layout, torch.cat([batch.pair_rows, rows]))
@@ -158,10 +158,9 @@ def _with_pairs(batch: Batch, pairs: Pairs, weight: float) -> PairBatch:
 
 
 def pair_up(packed: Packed, sentences: Sentences, context: int, random: np.random.Generator) -> Pairs:
-    """Cut every sequence of `packed` ([CLS] piece [SEP], at most `context` - 1 long) in two, and give half of them the
-    second part of another document. All randomness comes from `random`. Where the text is one document, no pair is
-    labelled.
-    """
+    """Split every sequence of `packed` ([CLS] piece [SEP], at most `context` - 1 long) in two, and give half of them
+    the second part of another document. All randomness comes from `random`. If the text is a single document, no pair
+    is labelled."""
     starts = np.cumsum(packed.lengths) - packed.lengths + 1
     stops = starts + packed.lengths - 2
     cuts = _cuts(packed.input_ids, starts, stops, sentences, random)
@@ -185,15 +184,15 @@ def pair_up(packed: Packed, sentences: Sentences, context: int, random: np.rando
 
 
 def _half(count: int, random: np.random.Generator) -> Int64Array:
-    """Half of the numbers below `count`; an odd one out is rounded at random."""
+    """Return half of the numbers below `count`, rounded up or down at random."""
     return random.permutation(count)[: int(count / 2 + random.random())]
 
 
 def _coupled(
     pieces: Int64Array, second: Int64Array, documents: Int64Array, random: np.random.Generator
 ) -> tuple[Int64Array, Int64Array]:
-    """Couples of the given pieces (C, 2), of different documents and with second parts of similar length; and the
-    pieces without a partner."""
+    """Return couples (C, 2) of the given pieces, from different documents and with second parts of similar length, and
+    the pieces without a partner."""
     order = random.permutation(pieces)
     order = order[np.argsort(-second[order], kind="stable")]
     couples = order[: len(order) // 2 * 2].reshape(-1, 2)
@@ -203,14 +202,14 @@ def _coupled(
 
 @dataclass(frozen=True)
 class DrawnParts:
-    """Second parts from anywhere: `input_ids`, of which each part has `lengths` from `starts` on."""
+    """Second parts from anywhere in the text: each is `lengths` tokens of `input_ids` from `starts` on."""
 
     input_ids: Int64Array
     starts: Int64Array
     lengths: Int64Array
 
 
-# Pieces of other documents among which the second part of the most similar length is chosen.
+# Candidate pieces from other documents, among which the second part of the nearest length is chosen.
 CANDIDATES = 4
 
 
@@ -218,8 +217,8 @@ def _draw(
     packed: Packed, pieces: Int64Array, wanted: Int64Array, longest: int, sentences: Sentences,
     random: np.random.Generator,
 ) -> DrawnParts:  # fmt: skip
-    """For each of the pieces, the second part of a piece of another document, cut like those of the micro-batch: of a
-    few random ones, the one nearest in length to the part that it may replace, `wanted`."""
+    """Return a second part from another document for each piece: of a few random candidates, the one whose length is
+    nearest to `wanted`, that of the part it may replace."""
     if not len(pieces):
         return DrawnParts(wanted, wanted, wanted)
     document = _other_documents(packed, np.repeat(pieces, CANDIDATES), longest, random)
@@ -236,14 +235,14 @@ def _draw(
     return DrawnParts(ids, cuts[best], (stops - cuts)[best])
 
 
-# Documents among which one is drawn by its number of pieces: approximately by its fraction of the text.
+# Candidate documents, of which one is drawn by its number of pieces: roughly by its fraction of the text.
 DOCUMENTS_AT_ONCE = 16
 
 
 def _other_documents(
     packed: Packed, pieces: Int64Array, longest: int, random: np.random.Generator
 ) -> Int64Array:  # fmt: skip
-    """A random document other than its own for each of the pieces; long documents are likelier."""
+    """Return a random other document for each piece; long documents are more probable."""
     lengths = packed.text.lengths
     others = random.integers(len(lengths) - 1, size=(len(pieces), DOCUMENTS_AT_ONCE))
     others += others >= packed.documents[pieces, None]
@@ -256,8 +255,8 @@ def _other_documents(
 def _cuts(
     input_ids: Int64Array, starts: Int64Array, stops: Int64Array, sentences: Sentences, random: np.random.Generator
 ) -> Int64Array:
-    """The start of the second part of each piece (S,): a random sentence but the first; else the word nearest the
-    middle; else the middle. `stops` in a piece of fewer than two tokens."""
+    """Return (S,) the start of the second part of each piece: a random sentence except the first, else the word nearest
+    the middle, else the middle; `stops` for a piece of fewer than two tokens."""
     lengths = np.maximum(stops - starts - 1, 0)  # a part is never empty
     piece = np.repeat(np.arange(len(starts)), lengths)
     place = _ranges(starts + 1, lengths)
@@ -276,8 +275,8 @@ def _assembled(
     input_ids: Int64Array, first_start: Int64Array, first_length: Int64Array, second_start: Int64Array,
     second_length: Int64Array, special: tuple[int, int],
 ) -> tuple[Int64Array, Int64Array, Int64Array]:  # fmt: skip
-    """Return ids, lengths and segment ids of [CLS] first [SEP] second [SEP] of every piece, end to end; [CLS] first
-    [SEP] where there is no second part. The parts are in `input_ids`, the ids of [CLS] and [SEP] in `special`."""
+    """Return ids, lengths and segment ids of [CLS] first [SEP] second [SEP] of every piece, concatenated; [CLS] first
+    [SEP] if there is no second part. The parts are in `input_ids`, the ids of [CLS] and [SEP] in `special`."""
     lengths = first_length + second_length + 2 + (second_length > 0)
     ends = np.cumsum(lengths)
     begins = ends - lengths
@@ -293,11 +292,11 @@ def _assembled(
 
 
 def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
-    """starts[i], .. starts[i] + lengths[i] - 1, for each i, end to end."""
+    """Return starts[i], ... starts[i] + lengths[i] - 1 for each i, concatenated."""
     return positions(lengths) + np.repeat(starts, lengths)
 
 
 def plain_sentences(vocab_size: int) -> Sentences:
-    """Sentences of a vocabulary yet to be trained: every token is a word, and none ends a sentence."""
+    """Return the properties of an untrained vocabulary: every token is a word, and none ends a sentence."""
     nothing = np.zeros(vocab_size, dtype=bool)
     return Sentences(ends=nothing, ends_always=nothing, closes=nothing, starts_word=~nothing)

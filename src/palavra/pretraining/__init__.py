@@ -1,1 +1,1 @@
-"""Text to a model directory."""
+"""Pretraining: from text to a model directory."""

@@ -1,4 +1,4 @@
-"""From sources to a tokenizer and token shards, inside a run directory or on their own."""
+"""Build a tokenizer and token shards from sources, in a run directory or standalone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from palavra.training.run_directory import RunDirectory
 def train_tokenizer(
     source: SourceConfig, config: TokenizerConfig, out: Path, log: Log, *, context: int | None = None
 ) -> Tokenizer:
-    """Train a tokenizer on the sources and save it in `out`. An open vocabulary size fits the corpus."""
+    """Train a tokenizer on the sources and save it in `out`. An unset vocabulary size is chosen to fit the corpus."""
     config = replace(config, vocab_size=vocabulary_size(source, config))
     tally = Tally()
     with log.live("training the tokenizer", source_bytes(source)) as live:
@@ -47,7 +47,7 @@ def train_tokenizer(
 
 
 def vocabulary_size(source: SourceConfig, config: TokenizerConfig) -> int:
-    """The vocabulary size of a new tokenizer: the one that `config` names, or one that suits the corpus."""
+    """Return the vocabulary size of a new tokenizer: that of `config`, or one that suits the corpus."""
     return config.vocab_size or vocabulary_for(source_bytes(source) or UNKNOWN_BYTES)
 
 
@@ -75,18 +75,18 @@ def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedText:
-    """Tokenizer and text of a run, on disk and open."""
+    """The opened tokenizer and text of a run."""
 
     tokenizer: Tokenizer
     corpus: Corpus
 
 
 def prepare_text(recipe: Recipe, run: RunDirectory, log: Log) -> PreparedText:
-    """Put a tokenizer and shards into the run directory: new ones, or those that a killed start left there."""
+    """Put a tokenizer and shards into the run directory, reusing those that a killed run left there."""
     given = recipe.init or recipe.tokenizer_from
     if given:
         tokenizer = Tokenizer.load(given)
-        tokenizer.save(run.path)  # the run needs its tokenizer to resume, also when the other folder is gone
+        tokenizer.save(run.path)  # the run must be able to resume without the other folder
     else:
         tokenizer = _own_tokenizer(recipe, run, log)
     pretraining_objective(recipe).check_tokenizer(tokenizer)
@@ -96,13 +96,13 @@ def prepare_text(recipe: Recipe, run: RunDirectory, log: Log) -> PreparedText:
 
 
 def open_text(run: RunDirectory) -> PreparedText:
-    """The tokenizer and shards of a run directory, whatever became of the sources since."""
+    """Open the tokenizer and shards of a run directory. The sources are not needed."""
     tokenizer = Tokenizer.load(run.path)
     return PreparedText(tokenizer=tokenizer, corpus=Corpus.open(run.data, tokenizer.fingerprint))
 
 
 def _own_tokenizer(recipe: Recipe, run: RunDirectory, log: Log) -> Tokenizer:
-    """A tokenizer for this text and configuration; the one that a killed start left is used if it is the same."""
+    """Return a tokenizer for this text and configuration, reusing that of a killed run if it is the same."""
     config = replace(recipe.tokenizer, vocab_size=vocabulary_size(recipe.data, recipe.tokenizer))
     stamp = hashlib.sha256(f"{source_stamp(recipe.data)} {recipe.data} {config}".encode()).hexdigest()
     if run.tokenizer_stamp.exists() and run.tokenizer_stamp.read_text(encoding="utf-8") == stamp:
@@ -113,7 +113,7 @@ def _own_tokenizer(recipe: Recipe, run: RunDirectory, log: Log) -> Tokenizer:
 
 
 def packer_for(recipe: Recipe, documents: DocumentTokens) -> Packer:
-    """The packer of a recipe whose sizes are resolved."""
+    """Return the packer of a recipe with resolved sizes."""
     assert recipe.model.context and recipe.train.micro_batch_tokens
     template = pretraining_objective(recipe).template
     return Packer(
@@ -128,7 +128,7 @@ def packer_for(recipe: Recipe, documents: DocumentTokens) -> Packer:
 
 
 class InMemory:
-    """A few tokenized documents, with the interface of those in shards."""
+    """Tokenized documents in memory, with the interface of shards."""
 
     def __init__(self, documents: list[list[int]]):
         self.lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
@@ -136,19 +136,19 @@ class InMemory:
         self._starts = np.cumsum(self.lengths) - self.lengths
 
     def gather(self, indices: Int64Array, starts: Int64Array, stops: Int64Array) -> Int64Array:
-        """The tokens of many pieces, end to end."""
+        """Return the tokens of many pieces, concatenated."""
         lengths = stops - starts
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         gathered: Int64Array = self._ids[np.repeat(self._starts[indices] + starts, lengths) + within]
         return gathered
 
 
-# Held-out text is small; anything larger belongs into shards.
+# Held-out text is small; larger text belongs in shards.
 LARGEST_IN_MEMORY = 500_000_000
 
 
 def in_memory(source: SourceConfig, tokenizer: Tokenizer, log: Log) -> InMemory:
-    """Tokenize the sources into memory, for an evaluation. Raises PalavraError when there is too much text."""
+    """Tokenize the sources into memory, for an evaluation. Raises PalavraError if there is too much text."""
     tally = Tally()
     texts = []
     for document in read_documents(source, tally):

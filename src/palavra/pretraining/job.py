@@ -1,4 +1,4 @@
-"""What pretraining trains: a language model on packed text, with every value resolved."""
+"""The pretraining job: a language model on packed text, every value resolved."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class PretrainingJob(TrainingJob):
 
     @property
     def pretraining(self) -> PretrainingObjective[Any]:
-        """The recipe's objective, with all that it brings to a run."""
+        """The recipe's pretraining objective."""
         return pretraining_objective(self.recipe)
 
     @cached_property
@@ -49,7 +49,7 @@ class PretrainingJob(TrainingJob):
 
     @cached_property
     def held_out(self) -> EvalSet | None:
-        """The held-out text, if there is any."""
+        """The held-out text, if any."""
         valid, tokenizer = self.corpus.valid, self.tokenizer
         if not len(valid):
             return None
@@ -71,16 +71,16 @@ class PretrainingJob(TrainingJob):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of a blind guess, in nats."""
+        """The chance loss, in nats."""
         return math.log(self.tokenizer.vocab_size)
 
     @property
     def micro_batch_tokens(self) -> int | None:
-        """Tokens that a micro-batch may hold."""
+        """The token budget of a micro-batch."""
         return self.recipe.train.micro_batch_tokens
 
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Packed]]:
-        """This rank's micro-batches of every step from `cursor` on."""
+        """Yield this rank's micro-batches of every step from `cursor` on."""
         ranks = distributed.world_size()
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
         packed = packed_batches(
@@ -97,29 +97,29 @@ class PretrainingJob(TrainingJob):
         return Validation(score=found.loss, loss=found.loss, values=found.values(), line=f"validation {found.brief()}")
 
     def evaluate(self, limit: int | None, counts: npt.NDArray[np.integer] | None = None) -> EvaluationResult | None:
-        """Evaluate on `limit` tokens drawn from all of the held-out text (None: on all of it), if there is any."""
+        """Evaluate on `limit` tokens sampled from the held-out text (None: on all of it), if any."""
         if self.held_out is None:
             return None
         text = self.held_out if limit is None else self.held_out.part(limit)
         return self.pretraining.evaluate(self.model, text, self.tokenizer, self.compute, counts=counts)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """The objective's values of the step."""
+        """Return the objective's values of the step."""
         return self.pretraining.step_values(self.recipe, (report.step - 1) / self.loop.steps)
 
     def flops(self, report: StepReport) -> float:
-        """Floating-point operations of the step's matrix products."""
-        # Every piece is taken to be as long as the mean one.
+        """Return the floating-point operations of the step's matrix products."""
+        # Assumes that every piece has the mean length.
         piece = max(1, self.packer.epoch_tokens // self.packer.epoch_pieces)
         return matmul_flops(self.model.config, report.tokens, report.labelled, min(self.row_width, piece))
 
     def name_document(self, number: int) -> str:
-        """File and line of a document."""
+        """Return file and line of a document."""
         return self.corpus.train.where(number)
 
 
 def build_job(resolved: ResolvedRecipe, model: VocabularyModel, text: PreparedText) -> PretrainingJob:
-    """The job of a resolved recipe, with the model on its device, compiled."""
+    """Return the job of a resolved recipe, with the compiled model on its device."""
     compute = resolved.compute
     model.to(compute.device)
     compile_layers(model.transformer.layers, compute)

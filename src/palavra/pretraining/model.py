@@ -1,4 +1,4 @@
-"""The model that a run begins with."""
+"""The initial model of a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +14,27 @@ from palavra.tokenizer import Tokenizer
 
 
 def model_config(recipe: Recipe, vocab_size: int, pad_id: int | None = None) -> ModelConfig:
-    """The configuration of the recipe's model: that of `init`, or a new one of the recipe's sizes."""
+    """Return the configuration of the recipe's model: that of `init`, or a new one of the recipe's sizes."""
     config = read_config(Path(recipe.init)) if recipe.init else recipe.model.build(vocab_size, pad_id)
     return replace(config, mntp=recipe.mntp)
 
 
 def shape_only(recipe: Recipe, vocab_size: int) -> VocabularyModel:
-    """The recipe's model on the meta device: parameters with shapes and no memory."""
+    """Return the recipe's model on the meta device: parameters have shapes but no memory."""
     with torch.device("meta"):
         model: VocabularyModel = pretraining_objective(recipe).new(model_config(recipe, vocab_size))
     return model
 
 
 def new_model(recipe: Recipe, vocab_size: int, pad_id: int | None = None) -> VocabularyModel:
-    """A model of the recipe's sizes with random weights, drawn from the recipe's seed."""
+    """Return a model of the recipe's sizes with random weights from the recipe's seed."""
     torch.manual_seed(recipe.train.seed)
     model: VocabularyModel = pretraining_objective(recipe).new(model_config(recipe, vocab_size, pad_id))
     return model
 
 
 def initial_model(recipe: Recipe, tokenizer: Tokenizer) -> VocabularyModel:
-    """The model of `init`, or a new one. Raises PalavraError where the tokenizer does not fit the model of `init`."""
+    """Return the model of `init`, or a new one. Raises PalavraError if the tokenizer does not fit it."""
     if not recipe.init:
         return new_model(recipe, tokenizer.vocab_size, tokenizer.pad_id if "pad" in tokenizer.roles else None)
     torch.manual_seed(recipe.train.seed)

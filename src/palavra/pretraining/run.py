@@ -1,4 +1,4 @@
-"""pretrain(): from text to a model directory, from top to bottom."""
+"""pretrain(): from text to a model directory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,13 +50,13 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
         job = build_job(resolved, initial_model(resolved.recipe, text.tokenizer), text)
         run.write_json("run.json", describe_run(job, text.corpus.manifest, resolved))
         write_config(job.model.config, run.path)
-        # Last, for a folder with a recipe is a run that can be resumed.
+        # Written last: a folder with a recipe counts as a run to resume.
         atomic_write_text(run.recipe, configuration.to_toml(job.recipe))
         return _train(Trainer(job, run, log), job)
 
 
 def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finished:
-    """Resume an interrupted run, exactly, with its own recipe (changed only by `overrides`)."""
+    """Resume an interrupted run exactly, with its own recipe (changed only by `overrides`)."""
     run = RunDirectory(out)
     run.check_present()
     with run.locked():
@@ -73,7 +73,7 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
                 "it, or start a new run with --init"
             )
         checkpoint, skipped = newest_whole(run.checkpoints)
-        # A checkpoint's weights replace the initial ones: then the model of `init` need not be there any more.
+        # A checkpoint's weights replace the initial ones, so the model of `init` is no longer needed.
         model = pretraining_objective(recipe).new(config) if checkpoint else initial_model(recipe, text.tokenizer)
         job = build_job(resolved, model, text)
         trainer = Trainer(job, run, log)
@@ -94,7 +94,7 @@ def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
     save_finished(job, run.path)
     if job.model.config.mntp:
         log.warn(
-            "this model predicts a hidden token from the vector before it, which config.json says and only Palavra "
+            "this model predicts a masked token from the vector before it, which config.json says and only Palavra "
             "knows: as a masked language model of transformers, read the logits one token before each mask"
         )
     evaluation = job.evaluate(None, job.corpus.train.token_counts(job.tokenizer.vocab_size))

@@ -1,4 +1,4 @@
-"""A few texts of a run with the output of its model, for the report."""
+"""Sample texts with the model's output, for the report."""
 
 import re
 from itertools import islice
@@ -50,9 +50,8 @@ def continued_openings(model: CausalModel, corpus: Corpus) -> list[ContinuedText
 
 
 def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
-    """Sentences or lines of held-out (or else training) documents with one whole word replaced by the mask. Prefers
-    sentences of different documents, and words of one token. Where no text has words between spaces, a token in the
-    middle is replaced."""
+    """Return sentences or lines of held-out (else training) documents with one whole word replaced by the mask. Prefers
+    sentences of different documents, and words of one token. Without words between spaces, masks a middle token."""
     documents = _shown(corpus)
     longest = min(LONGEST_EXAMPLE, context - 2)
     found: list[tuple[int, str]] = []
@@ -60,7 +59,7 @@ def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]
         text = tokenizer.decode(_beginning(documents, index, EXAMPLE_TOKENS_LOOKED_AT))
         sentences = _SENTENCE_END.split(text)
         if documents.lengths[index] > EXAMPLE_TOKENS_LOOKED_AT and len(sentences) > 1:
-            sentences.pop()  # cut short
+            sentences.pop()  # truncated
         blanked = (_blanked(sentence, tokenizer, longest) for sentence in sentences)
         first = True
         for whole, shown in islice(filter(None, blanked), EXAMPLES):
@@ -73,8 +72,8 @@ def blank_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]
 
 
 def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, str] | None:
-    """A sentence cut to `longest` tokens with a word near its middle masked (seldom a name, never the first), and
-    whether that word is one token; None where it has too few words."""
+    """Return a sentence cut to `longest` tokens with a word near its middle masked (rarely a name, never the first),
+    and whether that word is one token; None if it has too few words."""
     words = sentence.split()[:longest]
     while len(tokenizer.encode_prompt(" ".join(words))) > longest:
         words.pop()
@@ -87,14 +86,14 @@ def _blanked(sentence: str, tokenizer: Tokenizer, longest: int) -> tuple[bool, s
     shown = plain[0] if place is None else place
     blank = _WORD.sub(lambda _: tokenizer.mask_token, words[shown], count=1)
     text = " ".join([*words[:shown], blank, *words[shown + 1 :]])
-    # Beside a mask, the other words may be split into other tokens.
+    # Next to a mask, the other words may be tokenized differently.
     if len(tokenizer.encode_prompt(text)) > longest or text.count(tokenizer.mask_token) != 1:
         return None
     return place is not None, text
 
 
 def _without_a_token(documents: StoredDocuments, tokenizer: Tokenizer, longest: int) -> list[str]:
-    """Beginnings of documents whose middle token is the mask."""
+    """Return the beginnings of documents with the middle token masked."""
     found: dict[str, None] = {}
     for index in range(min(len(documents), EXAMPLES_LOOKED_AT)):
         ids = _beginning(documents, index, longest // 2)
@@ -108,7 +107,7 @@ def _without_a_token(documents: StoredDocuments, tokenizer: Tokenizer, longest: 
 
 
 def opening_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[str]:
-    """The first words of held-out (or else training) documents, each different."""
+    """Return the first words of held-out (else training) documents, without duplicates."""
     documents = _shown(corpus)
     found: dict[str, None] = {}
     longest = max(1, min(LONGEST_EXAMPLE, context // 2) - 1)
@@ -117,7 +116,7 @@ def opening_texts(corpus: Corpus, tokenizer: Tokenizer, context: int) -> list[st
         starts = [place for place, token in enumerate(ids) if place > 0 and tokenizer.starts_word[token]]
         end = starts[min(PROMPT_WORDS, len(starts)) - 1] if starts else len(ids)
         text = tokenizer.decode(ids[:end])
-        # A prompt is encoded anew, and must still leave room.
+        # The prompt is encoded again, and must still leave room.
         if text.strip() and len(tokenizer.encode(text)) < context // 2:
             found[text] = None
         if len(found) == EXAMPLES:

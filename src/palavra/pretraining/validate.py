@@ -1,4 +1,4 @@
-"""Mistakes in a pretraining recipe that are found before any text is read."""
+"""Check a pretraining recipe before reading any text."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from palavra.recipe import FAMILIES_OF, SHAPE, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise PalavraError for a recipe that no text could make valid."""
+    """Raise PalavraError for a recipe that is invalid whatever the text."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
     _check_objective(recipe)
@@ -47,13 +47,13 @@ def _check_objective(recipe: Recipe) -> None:
         pretraining_objective(recipe).check_config(config, recipe.init)
         if config.mntp and not recipe.mntp:
             raise PalavraError(
-                f"{recipe.init} predicts a hidden token from the vector before it: add --objective=causal+masked --set "
+                f"{recipe.init} predicts a masked token from the vector before it: add --objective=causal+masked --set "
                 "mixture.mntp=true to continue it"
             )
 
 
 def check_documents(recipe: Recipe, documents: int) -> None:
-    """Raise PalavraError where the recipe's objective needs more documents."""
+    """Raise PalavraError if the recipe's objective needs more documents."""
     if recipe.objective == "masked+nsp" and documents < 2:
         raise PalavraError(
             "next-sentence prediction needs several documents to take other sentences from: split the text by "

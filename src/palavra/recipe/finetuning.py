@@ -1,4 +1,4 @@
-"""What a fine-tuning run computes."""
+"""The fine-tuning recipe."""
 
 from dataclasses import dataclass, replace
 
@@ -13,8 +13,8 @@ from palavra.training.config import OptimizerConfig, OptimizerName, RunConfig, S
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(RunConfig):
-    """How long to train, and how. A resolved recipe holds `epochs` as `steps`. A finished run has no more use for its
-    checkpoints, unless `keep_checkpoints` says that it may be made longer."""
+    """How long to train, and how. A resolved recipe holds `epochs` as `steps`. A finished run deletes its checkpoints,
+    unless `keep_checkpoints` keeps them to extend it."""
 
     steps: int | None = option(None, help="Length in steps, instead of epochs.", flag="--steps")
     epochs: float = option(
@@ -83,7 +83,7 @@ class BodyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe:
-    """A whole fine-tuning run: the pretrained `model`, the `tasks`, and how they are learned."""
+    """A whole fine-tuning run: the pretrained `model`, the `tasks`, and training settings."""
 
     model: str = option("", help="Folder of the pretrained model.", flag="--model", path=True)
     from_scratch: bool = option(
@@ -103,11 +103,11 @@ class FinetuneRecipe:
         names = [task.name for task in self.tasks]
         for name in names:
             if names.count(name) > 1:
-                raise PalavraError(f"two tasks are called {name!r}: give each a name of its own")
+                raise PalavraError(f"two tasks are called {name!r}: give each its own name")
 
     def settled(self, width: int, pretrained_with: OptimizerName | None) -> "FinetuneRecipe":
-        """Return the recipe with the optimizer filled in: the one that pretrained the model where that is known, else
-        AdamW, at a rate that suits a body of this width."""
+        """Return the recipe with the optimizer filled in: the one that pretrained the model if known, else AdamW, with
+        the default learning rate of a body of this width."""
         optimizer = replace(self.optimizer, name=self.optimizer.name or pretrained_with or "adamw")
         if optimizer.learning_rate is None:
             rate = finetuning_rate(optimizer.algorithm, width, frozen=self.strategy.name == "frozen")

@@ -1,4 +1,4 @@
-"""The options of `finetune` as a recipe."""
+"""Build a fine-tuning recipe from the options of `finetune`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -28,9 +28,9 @@ def build_finetune_recipe(
     `task.` change every task).
 
     `train` is a file of labelled examples, or a TOML file: one `TaskSpec`, or for "multitask" a table `[[tasks]]` of
-    several (files in it are looked for beside it). Without `kind` and `train` the tasks of the `recipe` are taken.
-    Raises PalavraError for an unknown key, a wrong value, an option or a field of a file that does not apply, or a
-    column or a separator that no task reads.
+    several (with paths relative to it). Without `kind` and `train` the tasks come from the `recipe`. Raises
+    PalavraError for an unknown key, a wrong value, an option or field that does not apply, or a column or separator
+    that no task reads.
     """
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
     specs = _tasks(kind, train, base)
@@ -42,7 +42,7 @@ def build_finetune_recipe(
         )
     check_read([name for name, value in options.items() if value is not None], made.tasks)
     if options.get("separator") is not None:
-        # It is for those tasks of several that separate labels by it.
+        # It applies to those of the tasks that separate labels by it.
         own = zip(specs, made.tasks, strict=True)
         tasks = tuple(task if reads_separator(task) else replace(task, separator=spec.separator) for spec, task in own)
         made = replace(made, tasks=tasks)
@@ -51,8 +51,8 @@ def build_finetune_recipe(
 
 
 def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source: str) -> None:
-    """Raise PalavraError for a field that does not apply to its task; the message names `source` for what was wrong
-    before options changed the tasks."""
+    """Raise PalavraError for a field that does not apply to its task. The message names `source` for errors that
+    precede the options."""
     for task, own in zip(tasks, before, strict=True):
         for problem in unread_fields(task):
             where = f"{source}: " if problem in set(unread_fields(own)) else ""
@@ -60,7 +60,7 @@ def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source:
 
 
 def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
-    """The tasks that a training file stands for, or those of the recipe where none is named."""
+    """Return the tasks of a training file, or of the recipe without one."""
     if kind is None or source is None:
         if kind or source or not base.tasks:
             raise PalavraError(
@@ -90,7 +90,7 @@ def _tasks(kind: Kind | None, source: str | Path | None, base: FinetuneRecipe) -
 
 
 def _described(train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
-    """The tasks of a TOML file for several, where nothing else may stand that the recipe does not say too."""
+    """Return the tasks of a TOML file of several tasks, whose other fields must repeat the recipe."""
     found = configuration.from_toml(FinetuneRecipe, train)
     plain = FinetuneRecipe()
     for field in fields(found):
@@ -104,12 +104,12 @@ def _described(train: str, base: FinetuneRecipe) -> tuple[TaskSpec, ...]:
 
 
 def _source(train: str, recipe: str | Path | None) -> str:
-    """The file that describes the tasks, where there is one."""
+    """Return the file that describes the tasks, if any."""
     return train if Path(train).suffix == ".toml" else str(recipe or "the recipe")
 
 
 def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
-    """The specification with its files looked for in the folder of the file it was read from."""
+    """Return the specification with paths relative to the folder of its file."""
 
     def found(name: str | None) -> str | None:
         return name if name is None or name.startswith("hf://") else str(folder / name)
@@ -118,7 +118,7 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
 
 
 def override_recipe(recipe: FinetuneRecipe, assignments: Iterable[str]) -> FinetuneRecipe:
-    """Return the recipe with `key=value` assignments made; those that begin with `task.` are made in every task."""
+    """Return the recipe with `key=value` assignments applied; those that begin with `task.` apply to every task."""
     assignments = [assignments] if isinstance(assignments, str) else assignments
     of_tasks = [one.removeprefix(TASK) for one in assignments if one.startswith(TASK)]
     recipe = configuration.override(recipe, [one for one in assignments if not one.startswith(TASK)])

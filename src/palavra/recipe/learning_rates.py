@@ -1,4 +1,4 @@
-"""Default learning rates: the peak rate of every optimizer, where a recipe names none.
+"""Default learning rates: the peak rate of every optimizer.
 
 Pretraining rates were measured with Muon, a size at a time (docs/budget.md). Fine-tuning starts from AdamW's rate for a
 body of 384 units, measured on the tasks of docs/results.md; wider bodies take less (Yang et al. 2022,
@@ -17,12 +17,12 @@ PRETRAINING: dict[SizeName, float] = {
     "base": 1e-3,
     "large": 6e-4,
 }
-# A trained model forgets what it knows at the rate of a new one: it takes this many times less.
+# A trained model forgets at the rate of a new one: its rate is this many times lower.
 CONTINUED_DIVISOR = 5
 
 FINETUNING, FINETUNING_WIDTH = 1e-4, 384
 LOWEST, HIGHEST = 1e-5, 1e-3
-# A frozen body leaves a small head to learn from scratch.
+# With a frozen body, only a small head is trained, from scratch.
 FROZEN = 20.0
 
 # Each optimizer's pretraining rate relative to those above: Adam's steps are larger than Muon's at the same rate. In
@@ -31,13 +31,13 @@ PRETRAINING_RATIOS: dict[OptimizerName, float] = {"muon": 1.0, "adamw": 0.5, "ad
 
 
 def pretraining_rate(optimizer: OptimizerName, size: SizeName, *, continued: bool = False) -> float:
-    """The default peak rate to pretrain a model of a size, new or `continued`. Raises PalavraError where none was
+    """Return the default peak rate to pretrain a model of a size, new or `continued`. Raises PalavraError if none was
     measured."""
     return PRETRAINING[size] * _ratio(optimizer) / (CONTINUED_DIVISOR if continued else 1)
 
 
 def finetuning_rate(optimizer: OptimizerName, hidden_size: int, *, frozen: bool = False) -> float:
-    """The default peak rate to fine-tune a body of this width. Raises PalavraError where none was measured."""
+    """Return the default peak rate to fine-tune a body of this width. Raises PalavraError if none was measured."""
     _ratio(optimizer)
     return min(HIGHEST, max(LOWEST, FINETUNING * FINETUNING_WIDTH / hidden_size)) * (FROZEN if frozen else 1.0)
 

@@ -1,4 +1,4 @@
-"""The options of the commands, derived from the fields of the recipes, and a recipe changed by those that are given."""
+"""The options of the commands, derived from recipe fields, and their application to a recipe."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ TASK = "task."
 
 
 def fields_of(recipe: type[Recipe] | type[FinetuneRecipe]) -> Iterator[Declared]:
-    """Yield every field of a recipe by its key for `--set`; those of its tasks begin with `task.`"""
+    """Yield every field of a recipe by its key for `--set`; task fields begin with `task.`"""
     for each in declared(recipe):  # type: ignore[arg-type]
         if each.key != "tasks":
             yield each
@@ -35,7 +35,7 @@ def fields_of(recipe: type[Recipe] | type[FinetuneRecipe]) -> Iterator[Declared]
 
 
 def options_of(command: Command) -> Iterator[Declared]:
-    """Yield the fields of the recipes that have a flag of a command."""
+    """Yield the recipe fields that have a flag of a command."""
     for recipe, makers in MADE_BY.items():
         for each in fields_of(recipe):
             if each.option.flag and command in (each.option.commands or makers):
@@ -43,11 +43,11 @@ def options_of(command: Command) -> Iterator[Declared]:
 
 
 def with_options(recipe: R, given: Mapping[str, object]) -> R:
-    """Return a recipe changed by options, by the names they have in Python; None changes nothing. An option of tasks
-    changes every task that it applies to.
+    """Return a recipe changed by options, given by Python name; None changes nothing. A task option changes every task
+    that it applies to.
 
-    Raises PalavraError for a wrong value, for two options of which each replaces the other, and for one that applies to
-    no task, TypeError for a name that is no option.
+    Raises PalavraError for a wrong value, two options that replace each other, or one that applies to no task;
+    TypeError for an unknown name.
     """
     options = _given(type(recipe), given)
     values: dict[str, object] = {}
@@ -76,7 +76,7 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
 
 
 def _changed(config: C, values: Mapping[str, object], options: Iterable[Declared]) -> C:
-    """Return a copy of `config` with these values. Raises PalavraError that names options, not their keys."""
+    """Return a copy of `config` with these values. A PalavraError names options, not their keys."""
     try:
         return changed(config, values)
     except PalavraError as error:
@@ -88,14 +88,14 @@ def _changed(config: C, values: Mapping[str, object], options: Iterable[Declared
 
 
 def check_given(recipe: Recipe | FinetuneRecipe, given: Mapping[str, object]) -> None:
-    """Raise PalavraError for an option that was given and does not apply to the recipe that was made."""
+    """Raise PalavraError for a given option that does not apply to the recipe."""
     for each in _given(type(recipe), given):
         if not each.key.startswith(TASK) and (problem := unmet(recipe, each, name=each.name)):
             raise PalavraError(problem)
 
 
 def _given(recipe: type[Recipe] | type[FinetuneRecipe], given: Mapping[str, object]) -> dict[Declared, object]:
-    """The options that were given, each with its value."""
+    """Yield the given options with their values."""
     named = {each.argument: each for each in fields_of(recipe) if each.option.flag}
     for name in given:
         if name not in named:
@@ -104,7 +104,7 @@ def _given(recipe: type[Recipe] | type[FinetuneRecipe], given: Mapping[str, obje
 
 
 def _plain(value: object, each: Declared) -> object:
-    """A value as a recipe holds it: a path as text, one text where several may be as a list."""
+    """Return a value in recipe form: a path as text, a single text of a list field as a list."""
     if isinstance(value, PathLike):
         return fspath(value)
     if isinstance(value, str) and type(value) is str and takes_several(each):

@@ -1,4 +1,4 @@
-"""What a pretraining run computes."""
+"""The pretraining recipe."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +16,7 @@ from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
 
-# The families that an objective can train; the first where none is named.
+# The families that each objective can train; the first is the default.
 FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
     "masked": ("modernbert", "bert"),
     "causal": ("llama", "gpt2"),
@@ -27,7 +27,7 @@ FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(SourceConfig):
-    """The text: where it is, how it is read (see `SourceConfig`), and what of it is held out."""
+    """The text: its sources and format (see `SourceConfig`), and the held-out fraction."""
 
     valid_fraction: float = option(
         0.05,
@@ -44,13 +44,13 @@ class DataConfig(SourceConfig):
             raise PalavraError(f"data.valid_fraction is {self.valid_fraction}: it must be at least 0 and below 1")
 
 
-# What a continued model has of its own, whatever a recipe's `model` says.
+# Fixed by the continued model; a recipe's `model` cannot change them.
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout", "attention_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """The model to make; any field below `size` overrides what the size stands for."""
+    """The model to build; any field below `size` overrides the preset."""
 
     family: FamilyName | None = option(
         None,
@@ -76,7 +76,7 @@ class ModelRecipe:
     attention_dropout: float = option(0.0, help="Fraction of the attention weights set to zero while training.")
 
     def build(self, vocab_size: int, pad_id: int | None) -> ModelConfig:
-        """The configuration of a new model. Every size must be resolved."""
+        """Return the configuration of a new model. Every size must be resolved."""
         if self.hidden_size is None or self.num_layers is None or self.num_heads is None or self.context is None:
             raise ValueError("sizes are not resolved")
         if self.family is None:
@@ -90,8 +90,8 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """How long to train, and how. The length is the first given of `steps`, `tokens`, `epochs` and `minutes`; whichever
-    it was, `steps` is what a resolved recipe holds. Tokens are those of all ranks."""
+    """How long to train, and how. The length is the first given of `steps`, `tokens`, `epochs` and `minutes`; a
+    resolved recipe holds it as `steps`. Tokens are totals over ranks."""
 
     steps: int | None = option(
         None, help="Length in optimizer steps.", flag="--steps", replaces=("tokens", "epochs", "minutes")
@@ -140,14 +140,14 @@ class TrainConfig(RunConfig):
             raise PalavraError(f"train.batch_tokens {whole} is not a multiple of train.micro_batch_tokens {part}")
 
     def micro_batches(self, ranks: int = 1) -> int:
-        """Forward passes of one step on each of so many ranks, once the sizes are settled."""
+        """Return the forward passes of one step on each of this many ranks, once sizes are resolved."""
         assert self.batch_tokens and self.micro_batch_tokens
         return max(1, self.batch_tokens // (self.micro_batch_tokens * ranks))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole pretraining run: text, tokenizer, model, objective, and how it is trained."""
+    """A whole pretraining run: text, tokenizer, model, objective and training."""
 
     objective: ObjectiveName = option(
         "masked",
@@ -180,16 +180,16 @@ class Recipe:
 
     @property
     def mntp(self) -> bool:
-        """Whether hidden tokens are predicted from the vectors before them."""
+        """Whether masked tokens are predicted from the vectors before them."""
         return self.objective == "causal+masked" and self.mixture.mntp
 
     @property
     def family(self) -> FamilyName:
-        """The model's family: the one named, or the objective's own."""
+        """The model's family: the given one, or the objective's default."""
         return self.model.family or FAMILIES_OF[self.objective][0]
 
     def of_size(self, name: SizeName) -> "Recipe":
-        """The recipe with every open value taken from a size."""
+        """Return the recipe with every open value taken from a size."""
         size = SIZES[name]
         train, named = self.train, ("hidden_size", "num_layers", "num_heads", "context")
         sizes = {each: getattr(self.model, each) or getattr(size, each) for each in named}

@@ -1,4 +1,4 @@
-"""The options of `pretrain` as a recipe."""
+"""Build a pretraining recipe from the options of `pretrain`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -8,8 +8,8 @@ SizeName = Literal["nano", "micro", "mini", "small", "base", "large"]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One model size: values that were measured good together (docs/budget.md). `context` and `batch_tokens` in
-    tokens; its learning rate is in `learning_rates`."""
+    """One model size: values measured to work well together (docs/budget.md). `context` and `batch_tokens` in tokens;
+    its learning rate is in `learning_rates`."""
 
     hidden_size: int
     num_layers: int
@@ -27,12 +27,12 @@ SIZES: dict[SizeName, Size] = {
     "large": Size(hidden_size=1024, num_layers=24, num_heads=16, context=512, batch_tokens=131072),
 }
 
-# The assumed size of a corpus on a hub, whose size is known only after reading it.
+# The assumed size of a hub corpus, whose size is unknown until it is read.
 UNKNOWN_BYTES = 500_000_000
 
 
 def vocabulary_for(corpus_bytes: int) -> int:
-    """The vocabulary size for a corpus of this many bytes: each entry has enough text to be learned."""
+    """Return the vocabulary size for a corpus of this many bytes, with enough text to learn each entry."""
     for limit, entries in ((8e6, 4096), (6e7, 8192), (6e8, 16_384)):
         if corpus_bytes <= limit:
             return entries

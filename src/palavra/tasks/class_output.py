@@ -1,4 +1,4 @@
-"""Outputs with labels, and that which gives each row one class of several; texts and words have it."""
+"""Outputs with labels, and the output that assigns one class to each row, a text or a word."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from palavra.tasks.temperature_scaling import Tempered
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOutput(Tempered[ExampleIn, Decoded]):
-    """`labels` are the classes in order, `counts` how often each was in training."""
+    """An output with `labels`, the classes in order, and `counts`, their training frequencies."""
 
     spec: TaskSpec
     labels: Labels
@@ -37,22 +37,22 @@ class ClassOutput(LabelOutput[ExampleIn, Decoded]):
         return build_output(self.spec.output, width, np.array(self.counts), self.labels)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """Cross-entropy of the rows."""
+        """Return the cross-entropy of the rows."""
         assert isinstance(layer, ClassifierOutput)
         weights = layer.inverse_frequencies if self.spec.class_weights == "balanced" else None
         return Loss(layer.total_loss(x, batch.labels, weights, self.spec.label_smoothing), batch.labelled)
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        """The logarithm of the number of classes, times the weight of the rarest where classes are weighed."""
+        """Return the logarithm of the number of classes, times the weight of the rarest if classes are weighted."""
         return super().chance_loss(encoded) * (heaviest(self.counts) if self.spec.class_weights == "balanced" else 1)
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Log-probabilities (R, K) of the classes, at temperature 1."""
+        """Return log-probabilities (R, K) of the classes, at temperature 1."""
         assert isinstance(layer, ClassifierOutput)
         return (layer.log_probabilities(x).float(),)
 
 
 def heaviest(counts: Iterable[int]) -> float:
-    """The weight of the rarest class, where classes are made equally heavy and the mean over their rows is 1."""
+    """Return the weight of the rarest class if all classes have the same total weight and the mean over rows is 1."""
     present = [count for count in counts if count]
     return sum(present) / (len(present) * min(present))

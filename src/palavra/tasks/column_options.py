@@ -1,4 +1,4 @@
-"""Names of columns that a person gives, where records do not have those that a task has."""
+"""User-given column names, for records without a task's default columns."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, TypedDict
@@ -9,7 +9,7 @@ from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, column_fla
 
 
 class InputColumns(TypedDict, total=False):
-    """The columns of what is given to a task; None and what is missing stand for the task's own. See `Columns`."""
+    """The input columns of a task; None or a missing entry selects the task's default. See `Columns`."""
 
     text: str | None
     text_a: str | None
@@ -28,9 +28,9 @@ class LabelledColumns(InputColumns, total=False):
 
 
 def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:
-    """The columns that were given, as `Columns` takes them, for tasks of these kinds.
+    """Return the given columns in the form of `Columns`, for tasks of these kinds.
 
-    Raises PalavraError for one that applies to none of them, TypeError for one that does not exist.
+    Raises PalavraError for a column that applies to none of them, TypeError for an unknown one.
     """
     given = {name: value for name, value in columns.items() if value is not None}
     for name in given:
@@ -44,8 +44,8 @@ def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict
 
 
 def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
-    """Raise PalavraError for a column or a separator that was given and that none of the tasks reads, as they are now
-    specified: another column is read instead of it, or a field never holds several labels."""
+    """Raise PalavraError for a given column or separator that none of the tasks, as specified, reads: another column
+    replaces it, or a field never has several labels."""
     if not specs:
         return
     for name in given:
@@ -60,5 +60,5 @@ def check_read(given: Collection[str], specs: Sequence[TaskSpec]) -> None:
         raise PalavraError(does_not_apply("--separator", specs[0].kind, ["classification"]))
     if "separator" in given and not any(map(reads_separator, specs)):
         raise PalavraError(
-            "--separator would not be read: it parts the labels of classification with --multilabel; leave it out"
+            "--separator would not be read: it separates labels of classification with --multilabel; leave it out"
         )

@@ -1,4 +1,4 @@
-"""Encoded examples: sequences of tokens with their labels, from which batches are taken."""
+"""Encoded examples: token sequences with labels, and the batches made from them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ import torch
 from palavra.batch import Batch, from_arrays
 
 Int64Array = npt.NDArray[np.int64]
-# Neighbouring windows of what is too long share a quarter of their tokens.
+# Neighbouring windows of a long text overlap by 1 / OVERLAP of their tokens.
 OVERLAP = 4
 
 
 def ranges(starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> Int64Array:
-    """start, start + 1, .. start + length - 1 for each pair, end to end."""
+    """Return start, start + 1, ..., start + length - 1 of each pair, concatenated."""
     ends = np.cumsum(lengths, dtype=np.int64)
     counted: Int64Array = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
     counted += np.repeat(starts - (ends - lengths), lengths)
@@ -25,20 +25,20 @@ def ranges(starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) ->
 
 
 def offsets_of(lengths: npt.NDArray[np.integer]) -> Int64Array:
-    """Where each of so many runs begins, and where the last one ends: (n + 1,)."""
+    """Return the offsets of consecutive runs of these lengths, with the end of the last one: (n + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedExamples:
-    """S sequences of N tokens in all, end to end, of E examples.
+    """S concatenated sequences of E examples, with N tokens in total.
 
     `input_ids` (N,) uint32; `lengths` (S,) int64, special tokens included; `segment_ids` (N,) uint8 or None;
-    `example` (S,) int64 ascending: the example that each sequence is of (a window of it, or one of its choices);
-    `rows` (R,) int64: places inside their sequences that are read, `row_counts` (S,) of each sequence; `labels`
-    (L, ...): targets, `label_counts` (S,) of each sequence (0 for all where the examples are not labelled);
-    `together`: sequences of one example must stay in one batch; `cut` (E,) bool: which examples lost text (None: none);
-    `row_starts` (R,): whether a row is the first of its word, None where every row is.
+    `example` (S,) int64 ascending: the example of each sequence (a window of it, or one of its choices); `rows` (R,)
+    int64: the positions in their sequences that the head reads, `row_counts` (S,) per sequence; `labels` (L, ...):
+    targets, `label_counts` (S,) per sequence (all 0 without labels); `together`: keep the sequences of an example in
+    one batch; `cut` (E,) bool: which examples were truncated (None: none); `row_starts` (R,): whether a row is the
+    first of its word (None: every row is).
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -60,7 +60,7 @@ class EncodedExamples:
 
     @cached_property
     def first_sequences(self) -> Int64Array:
-        """(E,): of each example."""
+        """Return the first sequence of each example, (E,)."""
         return np.flatnonzero(np.diff(self.example, prepend=-1))
 
     @property
@@ -70,24 +70,24 @@ class EncodedExamples:
 
     @property
     def truncated(self) -> int:
-        """How many examples lost text."""
+        """Return the number of truncated examples."""
         return 0 if self.cut is None else int(self.cut.sum())
 
     @property
     def units(self) -> Int64Array:
-        """(U + 1,): the sequences that are drawn together are those from one entry to the next."""
+        """Return the bounds (U + 1,) of the units of sampling: unit i has the sequences from entry i to i + 1."""
         if not self.together:
             return np.arange(self.sequences + 1)
         return np.append(self.first_sequences, self.sequences)
 
     @cached_property
     def _starts(self) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Where each sequence's tokens, rows and labels begin."""
+        """Return the offsets of each sequence's tokens, rows and labels."""
         return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
 
     def parts(self, sequences: int) -> Iterator[tuple["EncodedExamples", slice]]:
-        """The same in parts of whole examples, each of fewer than so many `sequences` and those of its last example;
-        with the rows (R,) of all that each part has. They must have nothing besides what this class has."""
+        """Yield parts of whole examples, with the slice of each part's rows among all R. A part has fewer than
+        `sequences` sequences before its last example. Attributes of subclasses are dropped."""
         first = self.first_sequences
         bounds = np.append(first[np.flatnonzero(np.diff(first // sequences, prepend=-1))], self.sequences)
         for start, stop in pairwise(bounds.tolist()):
@@ -109,7 +109,7 @@ class EncodedExamples:
             yield part, rows
 
     def batch(self, sequences: Int64Array, task: str, vectors: npt.NDArray[np.float32] | None = None) -> Batch:
-        """The batch of these sequences, in this order; `vectors` (R, D) of all rows, where they are known."""
+        """Return the batch of these sequences, in this order; `vectors` (R, D): known vectors of all rows."""
         token_starts, row_starts, label_starts = self._starts
         lengths, row_counts = self.lengths[sequences], self.row_counts[sequences]
         tokens = ranges(token_starts[sequences], lengths)
@@ -127,8 +127,8 @@ class EncodedExamples:
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapped:
-    """Sequences with their special tokens around: `input_ids` (N,), `lengths` (S,), `segment_ids` (N,), and where in
-    its sequence the first token of the (last) text stands, `starts` (S,)."""
+    """Sequences with special tokens: `input_ids` (N,), `lengths` (S,), `segment_ids` (N,), and the position of the
+    first token of the (last) text in its sequence, `starts` (S,)."""
 
     input_ids: npt.NDArray[np.uint32]
     lengths: Int64Array
@@ -138,7 +138,7 @@ class Wrapped:
     def with_first_rows(
         self, example: Int64Array, cut: npt.NDArray[np.bool_], *, segments: bool, together: bool = False
     ) -> EncodedExamples:
-        """Encoded examples, not labelled, of which the first token of each sequence is read."""
+        """Return unlabelled examples whose head reads the first token of each sequence."""
         count = len(self.lengths)
         return EncodedExamples(
             input_ids=self.input_ids,
@@ -155,10 +155,10 @@ class Wrapped:
 
 
 def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int, sep_id: int) -> Wrapped:
-    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence. Each part is
-    the ids of all sequences end to end, and how many each has (S,). The first part has segment 0, the second 1."""
-    own = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
-    lengths: Int64Array = np.stack(own).sum(0)
+    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence. Each part has
+    the concatenated ids of all sequences and their counts (S,). The first part has segment 0, the second 1."""
+    part_lengths = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
+    lengths: Int64Array = np.stack(part_lengths).sum(0)
     ends = np.cumsum(lengths)
     starts = ends - lengths
     input_ids = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint32)
@@ -174,13 +174,13 @@ def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int
 
 
 def head_of(ids: npt.NDArray[np.uint32], lengths: Int64Array, kept: Int64Array) -> npt.NDArray[np.uint32]:
-    """The first `kept` of each sequence's `lengths` tokens, end to end."""
+    """Return the first `kept` of each sequence's `lengths` tokens, concatenated."""
     return ids[ranges(offsets_of(lengths)[:-1], kept)]
 
 
 def windows(lengths: Int64Array, room: Int64Array, shared: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Text (S,), first token in it and length of windows that together cover texts of these lengths (E,), each at most
-    `room` (E,) long, neighbours sharing at least `shared` (E,) tokens; an empty text has an empty window."""
+    """Return the text (S,), first token and length of windows that cover texts of these lengths (E,). A window has at
+    most `room` (E,) tokens, neighbours share at least `shared` (E,); an empty text has an empty window."""
     step = room - shared
     counts = 1 + np.maximum(0, -(-(lengths - room) // step))
     text = np.repeat(np.arange(len(lengths)), counts)
@@ -189,7 +189,7 @@ def windows(lengths: Int64Array, room: Int64Array, shared: Int64Array) -> tuple[
 
 
 def share_room(first: Int64Array, second: Int64Array, room: int) -> tuple[Int64Array, Int64Array]:
-    """How many tokens each of two texts keeps so that both fit into `room` together: the longer one gives first."""
+    """Return how many tokens to keep of each of two texts so that both fit into `room`; truncate the longer first."""
     half = room // 2
     kept_second = np.minimum(second, np.maximum(room - first, half))
     kept_first = np.minimum(first, room - kept_second)

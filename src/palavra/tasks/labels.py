@@ -1,4 +1,4 @@
-"""Names of classes: how they are compared, shown, and kept by `transformers`."""
+"""Class names: normalization, comparison, display, and the format of `transformers`."""
 
 import math
 import unicodedata
@@ -12,12 +12,12 @@ SHOWN_LABELS = 20
 
 
 def composed(label: str) -> str:
-    """The label with each accent in its letter (NFC): one that is written apart looks the same, and means the same."""
+    """Normalize a label to NFC, so that composed and decomposed accents are equal."""
     return unicodedata.normalize("NFC", label)
 
 
 def spelling(label: str) -> str:
-    """The same for labels that differ only in how they are written: in their case, or as 1 and 1.0."""
+    """Return a key that is equal for labels that differ only in spelling: in case, or as 1 and 1.0."""
     try:
         number = float(label)
     except ValueError:
@@ -26,7 +26,7 @@ def spelling(label: str) -> str:
 
 
 def alike_labels(labels: Iterable[str]) -> list[list[str]]:
-    """Those of the labels that differ only in how they are written, side by side."""
+    """Return the groups of labels that differ only in spelling."""
     found: dict[str, list[str]] = {}
     for label in labels:
         found.setdefault(spelling(label), []).append(label)
@@ -34,25 +34,25 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
 
 
 def at_least_two(labels: Labels, source: str, task: str) -> None:
-    """Raise PalavraError where the data of a task have fewer labels than two."""
+    """Raise PalavraError if the data of a task have fewer than two labels."""
     if len(labels) < 2:
         only = f"only one label, {labels[0]!r}" if labels else "no label at all"
         raise PalavraError(f"{source} has {only}: {task} needs at least two; check the label column")
 
 
 def numbered(labels: Labels) -> dict[str, int]:
-    """The number of each label."""
+    """Return the number of each label."""
     return {composed(label): number for number, label in enumerate(labels)}
 
 
 def known_labels(labels: Labels) -> str:
-    """The first of the labels, and how many more there are, for a message of one line."""
+    """Return the first labels and the number of others, for a one-line message."""
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     return ", ".join(map(repr, labels[:SHOWN_LABELS])) + more
 
 
 def label_map(labels: Labels) -> dict[str, Any]:
-    """`id2label` and `label2id`, as `transformers` keeps them."""
+    """Return `id2label` and `label2id` in the format of `transformers`."""
     return {
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},

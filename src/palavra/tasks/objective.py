@@ -1,4 +1,4 @@
-"""What fine-tuning learns: the losses of one task or several."""
+"""The fine-tuning objective: the losses of one task or several."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TaskObjective:
-    """The loss of each step's task, weighed.
+    """The weighted loss of each step's task.
 
-    `vectors` holds, for tasks whose body is frozen, what the body makes of every row that is read.
+    `vectors`: for tasks with a frozen body, the body's vectors (R, D) of all rows that the head reads.
     """
 
     tasks: Mapping[str, AnyTask]
@@ -30,13 +30,13 @@ class TaskObjective:
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
     def prepare(self, chosen: MicroBatch, /, random: np.random.Generator, progress: float) -> Batch:
-        """The batch of the chosen sequences; nothing in it is random."""
+        """Return the batch of the chosen sequences, without randomness."""
         del random, progress
         return self.encoded[chosen.task].batch(chosen.sequences, chosen.task, self.vectors.get(chosen.task))
 
     def loss(self, model: TaskModel, batch: Batch, layout: Layout) -> Loss:
-        """The task's loss times its weight; with learned weights exp(-s) loss + s / 2, s the log-variance of the task
-        (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
+        """Return the task's loss times its weight; with learned weights, exp(-s) loss + s / 2, where s is the task's
+        log-variance (Kendall et al. 2018, arXiv:1705.07115, eq. 10)."""
         task = self.tasks[batch.task]
         loss = task.output.loss(model.head(batch.task).output, model(batch, layout), batch)
         total = loss.total * task.spec.weight

@@ -1,4 +1,4 @@
-"""The kinds of task, a package each."""
+"""Registry of the kinds of task, one package each."""
 
 from palavra.tasks.multiple_choice import task as multiple_choice
 from palavra.tasks.question_answering import task as question_answering

@@ -1,4 +1,4 @@
-"""Which examples each step of fine-tuning sees: planned from (seed, step) alone, so that resuming needs a number."""
+"""Batch sampling for fine-tuning. Batches depend only on (seed, step), so resuming needs only the step."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from palavra.tasks.spec import MixingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """One micro-batch: `sequences` of `task`, in the order they are packed; `documents` names them
-    (their examples); `cursor` stands after the step."""
+    """One micro-batch: `sequences` of `task` in packing order; `documents`: their example numbers; `cursor`: the
+    position after the step."""
 
     task: str
     sequences: Int64Array
@@ -27,7 +27,7 @@ class MicroBatch:
 
 
 def task_probabilities(mixing: MixingConfig, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return the probability that a step is of each task, for tasks of so many examples."""
+    """Return the sampling probability of each task, for tasks with these numbers of examples."""
     power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / mixing.temperature}[mixing.sampling]
     weights = np.array(sizes, dtype=np.float64) ** power
     total: float = weights.sum()
@@ -36,10 +36,10 @@ def task_probabilities(mixing: MixingConfig, sizes: Sequence[int]) -> npt.NDArra
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSampler:
-    """The steps of a run over the `encoded` training examples of one or several tasks.
+    """Sample the steps of a run over the `encoded` training examples of one or several tasks.
 
-    A step is `batch_size` examples of one task, as micro-batches of at most `micro_batch_tokens` tokens (or of one
-    example that is longer). Each task's examples come in an order shuffled anew each time all were seen.
+    A step has `batch_size` examples of one task, in micro-batches of at most `micro_batch_tokens` tokens (or of one
+    longer example). Each task's examples are reshuffled every epoch.
     """
 
     encoded: Mapping[str, EncodedExamples]
@@ -50,24 +50,24 @@ class BatchSampler:
 
     @cached_property
     def epoch_steps(self) -> int:
-        """Steps in which as many examples are seen as there are."""
+        """Return the number of steps that process as many examples as there are."""
         return sum(-(-self._size(name) // self.batch_size) for name in self.encoded)
 
     @cached_property
     def units(self) -> dict[str, Int64Array]:
-        """For each task, `EncodedExamples.units`."""
-        return {name: own.units for name, own in self.encoded.items()}
+        """Return `EncodedExamples.units` of each task."""
+        return {name: one.units for name, one in self.encoded.items()}
 
     @cached_property
     def unit_tokens(self) -> dict[str, Int64Array]:
-        """For each task, the tokens of each unit."""
+        """Return the number of tokens of each unit, for each task."""
         return {name: np.add.reduceat(one.lengths, self.units[name][:-1]) for name, one in self.encoded.items()}
 
     def _size(self, name: str) -> int:
         return len(self.units[name]) - 1
 
     def micro_batches(self, cursor: Cursor) -> Iterator[list[MicroBatch]]:
-        """The micro-batches of every step from the cursor's on; endless."""
+        """Yield the micro-batches of every step from the cursor on, without end."""
         names = list(self.encoded)
         seen = Counter(self._task_of(step, names) for step in range(cursor.batch))
         for step in count(cursor.batch):
@@ -82,7 +82,7 @@ class BatchSampler:
         return names[int(np.random.default_rng([self.seed, 5, step]).choice(len(names), p=rates))]
 
     def _step(self, name: str, number: int, cursor: Cursor) -> list[MicroBatch]:
-        """The `number`-th step of a task."""
+        """Return the micro-batches of a task's step `number`."""
         size = self._size(name)
         steps = -(-size // self.batch_size)
         epoch, place = divmod(number, steps)
@@ -102,8 +102,8 @@ class BatchSampler:
 
 
 def in_rows(sequences: Int64Array, lengths: Int64Array) -> Int64Array:
-    """The sequences in an order in which attention finds its rows well filled: the longest first, and in each run of
-    like ones those that share a row beside each other."""
+    """Order sequences so that attention fills its rows: the longest first and, within each run of similar lengths,
+    those that share a row together."""
     order = sequences[np.argsort(-lengths[sequences], kind="stable")]
     arranged, start = [], 0
     for run in runs_of_like_length(lengths[order]):

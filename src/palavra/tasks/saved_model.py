@@ -1,4 +1,4 @@
-"""A fine-tuned model as a directory: what `transformers` reads, and `task.json` with what it has no place for."""
+"""Save and load fine-tuned models: the files of `transformers`, and `task.json` for the rest."""
 
 import json
 import tomllib
@@ -41,7 +41,7 @@ Tasks = Mapping[str, AnyTask]
 
 @dataclass(frozen=True)
 class LoadedTasks:
-    """A fine-tuned model and its tasks by name; `missing` names the parameters that the directory does not hold."""
+    """A fine-tuned model and its tasks by name; `missing` names the parameters that the directory lacks."""
 
     model: TaskModel
     tasks: dict[str, AnyTask]
@@ -49,35 +49,35 @@ class LoadedTasks:
 
 
 def build_task_model(config: ModelConfig, tasks: Tasks, *, learned_weights: bool = False) -> TaskModel:
-    """A new model with a head for each task."""
+    """Build a new model with one head per task."""
     heads = {name: build_head(config, task) for name, task in tasks.items()}
     return TaskModel(config, heads, learned_weights=learned_weights)
 
 
 def build_head(config: ModelConfig, task: AnyTask) -> Head:
-    """A new head of a task, as its specification and the model's family say."""
+    """Build a new head for a task from its specification and the model's family."""
     head = resolved_head(config, task)
     return Head(head, task.output.level, task.output.build(output_width(head, config)), config)
 
 
 def resolved_head(config: ModelConfig, task: AnyTask) -> HeadConfig:
-    """The head's configuration with nothing left open."""
+    """Return the head's configuration with all defaults resolved."""
     return task.spec.head.resolved(own_head(config, task.output.form))
 
 
 def check_head(config: ModelConfig, task: AnyTask) -> None:
-    """Raise PalavraError for what was asked of hidden layers where the head has none."""
+    """Raise PalavraError for options of hidden layers if the head has none."""
     if resolved_head(config, task).hidden_sizes:
         return
     for name in ("activation", "norm", "bias"):
         if getattr(task.spec.head, name) is not None:
-            raise PalavraError(f"task {task.spec.name}: head.{name} is of hidden layers, and the head has none: add "
+            raise PalavraError(f"task {task.spec.name}: head.{name} is for hidden layers, and the head has none: add "
                                "some (--hidden-sizes), or leave it out")  # fmt: skip
 
 
 def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
-    """Fill the body from a pretrained directory, and of the heads what it holds of the family's own (BERT's pooler,
-    ModernBERT's prediction head). Returns the names left new. Raises PalavraError when the body is not whole."""
+    """Load the body from a pretrained directory, and the family's own head layers if it has them (BERT's pooler,
+    ModernBERT's prediction head). Return the names of new parameters. Raises PalavraError for an incomplete body."""
     tasks_keys = body_keys(model.config)
     missing = load_weights_into(model, tasks_keys, {}, directory)
     absent = [name for name in missing if name.startswith("transformer.")]
@@ -92,13 +92,13 @@ def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
 
 
 def body_keys(config: ModelConfig) -> Keys:
-    """Where the body's parameters are stored."""
+    """Return the stored names of the body's parameters."""
     keys = family_named(config.family, "the model").keys(config)
     return {name: key for name, key in keys.items() if name.startswith("transformer.")}
 
 
 def _head_start(config: ModelConfig, head: Head) -> Keys:
-    """Where a pretrained directory may hold the head's hidden layer."""
+    """Return the names under which a pretrained directory may store the head's hidden layer."""
     known = TASK_FORMATS.get(config.family)
     if known is None or head.config.hidden_sizes != (config.hidden_size,):
         return {}
@@ -113,7 +113,7 @@ def _head_start(config: ModelConfig, head: Head) -> Keys:
 
 
 def in_transformers(config: ModelConfig, tasks: Tasks) -> bool:
-    """Whether one `AutoModelFor...` class of `transformers` computes the whole model."""
+    """Return whether one `AutoModelFor...` class of `transformers` computes the whole model."""
     if len(tasks) != 1:
         return False
     (task,) = tasks.values()
@@ -122,8 +122,8 @@ def in_transformers(config: ModelConfig, tasks: Tasks) -> bool:
 
 
 def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapping[str, Any]) -> bool:
-    """Write weights, `config.json` and `task.json`; returns whether `transformers` can compute the heads too (it can
-    always load the body). `extra` adds entries to `config.json`."""
+    """Write weights, `config.json` (with `extra` entries) and `task.json`. Return whether `transformers` can compute
+    the heads too; it can always load the body."""
     native = in_transformers(model.config, tasks)
     with _folded(model, tasks) as saved:
         write_weights(model, _keys(model, saved, native), {}, directory)
@@ -148,7 +148,7 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
 
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
-    """The tasks as saved; within the block the model has their output layers (see `Output.fold_scaling`)."""
+    """Yield the tasks as saved; within the block the model has their layers from `Output.fold_scaling`."""
     own = {name: model.head(name).output for name in tasks}
     folded = {name: task.output.fold_scaling(own[name]) for name, task in tasks.items()}
     try:
@@ -161,13 +161,13 @@ def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
 
 
 def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
-    """Where every parameter is stored: a head's under the names of `transformers` where that can compute it."""
+    """Return the stored name of every parameter; a `native` head has the names of `transformers`."""
     keys = dict(body_keys(model.config))
     for name, task in tasks.items():
         known = TASK_FORMATS.get(model.config.family)
         theirs = known.keys(task.output.form) if native and known else {}
         for own in _stored_names(model.head(name)):
-            # The linear layer inside an output of classes has no name of its own there.
+            # `transformers` has no separate name for the linear layer inside a classifier output.
             part, _, leaf = own.replace("output.linear.", "output.").rpartition(".")
             stored = f"{theirs[part]}.{leaf}" if part in theirs else f"palavra.{name}.{own}"
             keys[f"heads.{name}.{own}"] = (stored,)
@@ -175,7 +175,7 @@ def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
 
 
 def _stored_names(head: Head) -> list[str]:
-    """What of a head is stored: parameters and running statistics. Everything else follows from the labels' counts."""
+    """Return the stored names of a head: parameters and running statistics. Label counts determine the rest."""
     parameters = [name for name, _ in head.named_parameters()]
     return parameters + [name for name, _ in head.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
@@ -184,20 +184,20 @@ def _stored_names(head: Head) -> list[str]:
 
 
 def is_task_directory(directory: Path) -> bool:
-    """Whether a model directory holds a fine-tuned model."""
+    """Return whether a directory holds a fine-tuned model."""
     if not (directory / CONFIG).is_file():
         return (directory / TASK_FILE).is_file()
     return (directory / TASK_FILE).is_file() or _foreign_kind(read_json(directory / CONFIG)) is not None
 
 
 def load_task_model(directory: Path) -> LoadedTasks:
-    """Load a fine-tuned model of Palavra, or one that `transformers` saved with a head for a task.
+    """Load a model fine-tuned by Palavra, or one that `transformers` saved with a task head.
 
     Raises PalavraError for a directory that is neither, or is damaged.
     """
     config = read_config(directory)
     tasks, native = _read_tasks(directory)
-    # Read before anything is allocated: what a foreign task.json claims may not fit in memory.
+    # Check the weights before allocating: the sizes in a foreign task.json may not fit in memory.
     with torch.device("meta"):
         claimed = build_task_model(config, tasks)
     read_weights(claimed, _keys(claimed, tasks, native), {}, directory)
@@ -214,7 +214,7 @@ def load_task_model(directory: Path) -> LoadedTasks:
 
 
 def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
-    """The tasks of a directory, and whether their heads are stored as `transformers` has them."""
+    """Return the tasks of a directory, and whether their heads have the stored names of `transformers`."""
     path = directory / TASK_FILE
     if not path.is_file():
         return _foreign_tasks(directory), True
@@ -231,7 +231,7 @@ def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None
 
 
-# The kind that each class of `transformers` with a head is for.
+# The kind of task of each `transformers` class with a head.
 _FOREIGN_KINDS: dict[str, KindName] = {
     "SequenceClassification": "classification",
     "TokenClassification": "token-classification",
@@ -241,14 +241,14 @@ _FOREIGN_KINDS: dict[str, KindName] = {
 
 
 def _foreign_kind(values: Mapping[str, Any]) -> KindName | None:
-    """The kind of task that a `config.json` of `transformers` has a head for."""
+    """Return the kind of task of the head in a `config.json` of `transformers`."""
     names = values.get("architectures")
     forms = [str(name).rpartition("For")[2] for name in (names if isinstance(names, list) else ())]
     return next((_FOREIGN_KINDS[form] for form in forms if form in _FOREIGN_KINDS), None)
 
 
 def _foreign_tasks(directory: Path) -> dict[str, AnyTask]:
-    """The task that `transformers` fine-tuned a model for, as far as its `config.json` tells."""
+    """Return the task of a model fine-tuned with `transformers`, from its `config.json`."""
     values = read_json(directory / CONFIG)
     kind, labels = _foreign_kind(values), _foreign_labels(values, directory)
     if kind is None:
@@ -265,7 +265,7 @@ def _foreign_tasks(directory: Path) -> dict[str, AnyTask]:
 
 
 def _foreign_labels(values: Mapping[str, Any], directory: Path) -> list[str]:
-    """`id2label` in order; `transformers` leaves it out where there are two labels without names."""
+    """Return the values of `id2label` in order; `transformers` omits it for two unnamed labels."""
     names = values.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
         raise PalavraError(f"{directory / CONFIG}: id2label does not number its labels from 0: correct it")
@@ -283,12 +283,12 @@ def _foreign_head(values: Mapping[str, Any], directory: Path) -> HeadConfig:
 
 
 def describe_head(model: TaskModel, name: str) -> dict[str, Any]:
-    """What a head is made of, and how many parameters it has."""
+    """Return a head's configuration and its numbers of parameters."""
     head = model.head(name)
     return {**asdict(head.config), "parameters": parameters(head), "output_parameters": parameters(head.output)}
 
 
 def parameters(module: nn.Module) -> int:
-    """Numbers that are learned, here or before."""
+    """Count parameters, including the frozen rows of partial embeddings."""
     kept = sum(part.kept.numel() for part in module.modules() if isinstance(part, PartialEmbedding))
     return sum(parameter.numel() for parameter in module.parameters()) + kept

@@ -16,7 +16,7 @@ Sampling = Literal["proportional", "uniform", "temperature"]
 Scheme = Literal["bio", "bioes", "plain"]
 
 TEXTS = ("text", "text_a", "text_b")
-# Those whose long texts are cut unless they are to be split; the others decide by themselves.
+# Kinds that truncate long texts by default and split them on request; the other kinds have a fixed rule.
 SPLIT_BY_REQUEST: tuple[KindName, ...] = ("classification", "regression")
 _ONE_LABEL: tuple[KindName, ...] = (*SPLIT_BY_REQUEST, "multiple-choice")
 _LABELLING: tuple[KindName, ...] = ("classification", "token-classification")
@@ -35,7 +35,7 @@ def _column(
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names of the columns, where they are not those that the kind expects."""
+    """Column names that differ from the kind's defaults."""
 
     text: str | None = _column("--text", "Column of the text.", "text", (*_LABELLING, "regression", "multiple-choice"))
     text_a: str | None = _column("--text-a", "Column of the first of two texts.", "text_a", _ONE_LABEL)
@@ -67,7 +67,7 @@ class TokenClassificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnsweringOptions:
-    """Question answering. Scores with other articles are other scores."""
+    """Question answering. Scores with different `articles` are not comparable."""
 
     stride: int = option(128, help="Tokens that neighbouring windows of a long passage have in common.")
     max_answer_length: int = option(30, help="Most tokens of an answer.")
@@ -97,8 +97,8 @@ class QuestionAnsweringOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """One task: its files (or `hf://...:split`), their columns, and how it is learned. `label_smoothing` is that of
-    Szegedy et al. 2016, `temperature` that of Guo et al. 2017; windows of a long text overlap."""
+    """One task: its files (or `hf://...:split`), their columns, and how to train it. `label_smoothing` follows Szegedy
+    et al. 2016, `temperature` Guo et al. 2017; windows of a long text overlap."""
 
     kind: KindName = field(metadata={"option": Option(help="Kind of task: the first argument of the command.")})
     name: str = option("task", help="Name that tells it from other tasks of the model: letters, digits and _.")
@@ -164,7 +164,7 @@ class TaskSpec:
     )
 
     def __post_init__(self) -> None:
-        # The name becomes part of parameter names, which have dots of their own.
+        # The name becomes part of parameter names, whose parts are separated by dots.
         if not self.name.isidentifier():
             raise PalavraError(f"task name {self.name!r}: use letters, digits and _ only, a letter first")
         if not 0 < self.valid_fraction < 1:
@@ -178,12 +178,11 @@ class TaskSpec:
 
     @property
     def source(self) -> str:
-        """The training examples as messages name them."""
-        # Data in memory have a name, which messages use.
+        """Return the name of the training examples for messages; data in memory have a `name`."""
         return str(getattr(self.train, "name", self.train) or "the training data")
 
     def label_column(self, takes: str) -> str | None:
-        """The one column of the label, if it was named. Raises PalavraError for several, with what the task takes."""
+        """Return the label column, if named. Raises PalavraError for several; `takes` says what the task takes."""
         names = self.columns.label or (None,)
         if len(names) != 1:
             raise PalavraError(f"label names {len(names)} columns: {takes}")
@@ -210,19 +209,19 @@ class MixingConfig:
             raise PalavraError(f"mixing.temperature is {self.temperature}: it must be at least 1")
 
 
-# The fields of `Columns` that each kind takes.
+# The fields of `Columns` that apply to each kind.
 COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
     kind: tuple(each.key for each in declared(Columns) if kind in each.when["kind"]) for kind in get_args(KindName)
 }
 
 
 def column_flag(name: str) -> str:
-    """A column as the command line calls it."""
+    """Return the command-line option of a column."""
     return f"--{name.replace('_', '-')}"
 
 
 def text_fields(spec: TaskSpec) -> tuple[str, ...]:
-    """Which of `TEXTS` name the one text or the two of the task; the others do not apply to it."""
+    """Return which of `TEXTS` apply to the task's one or two texts."""
     columns, takes = spec.columns, COLUMNS_OF[spec.kind]
     if "text" not in takes:
         return tuple(name for name in TEXTS if name in takes)
@@ -233,12 +232,12 @@ def text_fields(spec: TaskSpec) -> tuple[str, ...]:
 
 
 def reads_separator(spec: TaskSpec) -> bool:
-    """Whether one field may hold several labels."""
+    """Return whether one field may hold several labels."""
     return spec.kind == "classification" and bool(spec.multilabel)
 
 
 def unread_fields(spec: TaskSpec) -> Iterator[str]:
-    """Yield a message for each field that was set and changes nothing for the task."""
+    """Yield a message for each field that was set but has no effect on the task."""
     plain = TaskSpec(kind=spec.kind)
     yield from misapplied(spec, plain, "kind")
     takes, texts = COLUMNS_OF[spec.kind], text_fields(spec)

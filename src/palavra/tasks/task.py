@@ -1,8 +1,8 @@
 """The four parts of a task, and the task that joins them.
 
-A `Reader` makes examples of records, an `Encoder` makes sequences of tokens with numbers for labels of them, an
-`Output` is the head's last layer with its loss and predictions, and a `Scorer` rates these. Each kind has a package
-with its own four (`registry.KINDS`). No part knows an optimizer, a loop or the files of a model.
+A `Reader` turns records into examples, an `Encoder` turns examples into token sequences with numeric labels, an
+`Output` is the head's last layer with its loss and predictions, and a `Scorer` evaluates the predictions. Each kind of
+task has a package with its four parts (`registry.KINDS`). No part depends on an optimizer, a loop or model files.
 """
 
 import math
@@ -31,12 +31,12 @@ Decoded = TypeVar("Decoded")
 DecodedIn = TypeVar("DecodedIn", contravariant=True)
 Prediction = dict[str, Any]
 SHOWN_ERRORS = 20
-# What the output layer gave for some sequences: arrays whose first dimension is that of the rows read.
+# What the output layer returned for some sequences: arrays whose first dimension is the number of rows read.
 ModelOutputs = tuple[npt.NDArray[Any], ...]
 
 
 class Located(NamedTuple):
-    """An input and where it is from, "file:line"."""
+    """An input and its source, "file:line"."""
 
     value: Any
     where: str
@@ -44,14 +44,14 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader(Generic[Example]):
-    """Makes examples of records. All functions raise PalavraError, naming file, line and remedy.
+    """Turn records into examples. All functions raise PalavraError, with file, line and what to do.
 
     `read`: the labelled examples of a file. `input_of`: one unlabelled example from a text, a pair, or a mapping with
-    the columns, and where it is from. `gold`: the gold label of an example, in the form of a prediction.
-    `stratification_keys`: what a split into training and validation keeps the rates of. `group`: what must not stand on
-    both sides of a split; None where an example stands alone. `check_columns`: refuses a column that was given for
-    these sources and that none of them has. `inputs_in`: the inputs of a file, None for the records in it. `files`:
-    suffixes of the files that `read_inputs` reads. `parts`: how many texts make one input.
+    the columns, and its source. `gold`: the gold label of an example, in the form of a prediction.
+    `stratification_keys`: the keys that stratify a split into training and validation. `group`: examples of one group
+    stay on one side of a split; None for an independent example. `check_columns`: refuse a given column that none of
+    these sources has. `inputs_in`: the inputs of a file, or None to read its records. `files`: suffixes of the files
+    that `read_inputs` reads. `parts`: the number of texts in one input.
     """
 
     spec: TaskSpec
@@ -66,15 +66,15 @@ class Reader(Generic[Example]):
     parts: int = 1
 
     def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator[Located]:
-        """The inputs of a file; `given` columns were named for it."""
-        own = self.inputs_in(source)
-        if own is None:
+        """Yield the inputs of a file; `given` lists the columns that the user named."""
+        inputs = self.inputs_in(source)
+        if inputs is None:
             return (Located(one.values, one.where) for one in read_records(source, encoding=self.spec.encoding))
         self.check_columns(given, [source])
-        return own
+        return inputs
 
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
-        """Unlabelled examples from inputs; those that are not `Located` are numbered."""
+        """Return unlabelled examples from inputs; an input that is not `Located` gets its number as source."""
         located = (
             one if isinstance(one, Located) else Located(one, f"input {number}") for number, one in enumerate(raw, 1)
         )
@@ -82,28 +82,28 @@ class Reader(Generic[Example]):
 
 
 class Encoder(Protocol[ExampleIn]):
-    """Makes sequences of examples, and numbers of their labels."""
+    """Encode examples as token sequences, and their labels as numbers."""
 
     def check(self, examples: Sequence[ExampleIn]) -> None:
         """Raise PalavraError, naming file and line, for an example with a label that training did not have."""
 
     def summary(self, examples: Sequence[ExampleIn]) -> dict[str, Any]:
-        """What the log and the report say of labelled examples, as JSON: counts of labels, ranges of targets."""
+        """Summarize labelled examples for the log and the report, as JSON: label counts, ranges of targets."""
 
     def encode(
         self, examples: Sequence[ExampleIn], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedExamples:  # fmt: skip
-        """The examples as sequences of at most `context` tokens. `windowed`: long texts become several sequences; else
-        they lose what does not fit, which is counted. Labelled where the examples are."""
+        """Encode examples as sequences of at most `context` tokens, with labels if the examples have them. `windowed`:
+        split long texts into several sequences; otherwise truncate them and record which were cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """What a prediction may be asked for; None stands for the task's own.
+    """Options of a prediction; None selects the task's default.
 
-    `top_k`: how many classes or answers are listed. `threshold`: how much better than the best answer "no answer" must
-    score to be given, in logits. `temperature`: what logits are divided by. The last two for all examples, or (E,).
+    `top_k`: number of classes or answers to list. `threshold`: margin over the best answer above which to predict "no
+    answer", in logits. `temperature`: divisor of the logits. The last two are scalars or (E,).
     """
 
     top_k: int | None = None
@@ -115,55 +115,55 @@ PLAIN = DecodeOptions()
 
 
 class Output(Protocol[ExampleIn, Decoded]):
-    """The last layer of a task's head: what it is, what it learns, and what its numbers mean."""
+    """The last layer of a task's head, with its loss and the decoding of its outputs."""
 
     @property
     def form(self) -> Form:
-        """The class of `transformers` that has such a head."""
+        """Return the `transformers` class with such a head."""
 
     @property
     def level(self) -> Level:
-        """Whether the head reads tokens or sequences."""
+        """Return whether the head reads tokens or sequences."""
 
     @property
     def outputs_per_sequence(self) -> int:
-        """How many numbers the layer gives for a sequence where these are decoded a part at a time; else 1."""
+        """Return the number of outputs per sequence if they are decoded in parts, else 1."""
         return 1
 
     def build(self, width: int) -> nn.Module:
-        """A new layer, from vectors of this width."""
+        """Build a new layer for vectors of this width."""
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The loss of x (M, D'), what the head made of the batch's rows."""
+        """Return the loss of x (M, D'), the head's outputs for the rows of the batch."""
 
     def chance_loss(self, encoded: EncodedExamples) -> float:
-        """What a blind guess could cost, the mean of a step's examples at most: the logarithm of the number of
-        choices, or the mean square of the targets."""
+        """Return an upper bound of the mean loss of a chance prediction over the examples of a step: the logarithm of
+        the number of choices, or the mean square of the targets."""
         labels = encoded.labels
         if np.issubdtype(labels.dtype, np.integer):
             return math.log(float(labels.max()) + 2)
         return float(np.square(labels).mean()) + 1.0
 
     def infer(self, layer: nn.Module, x: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What the layer gives for prediction, in float32, the rows of x in order."""
+        """Return the layer's outputs for prediction, in float32, in the order of the rows of x."""
         return (layer(x).float(),)
 
     def decode(
         self, examples: Sequence[ExampleIn], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Decoded:  # fmt: skip
-        """Return the meaning of the layer's numbers. Raises PalavraError for numbers that are not finite."""
+        """Decode the layer's outputs. Raises PalavraError for outputs that are not finite."""
 
     def predictions(self, examples: Sequence[ExampleIn], decoded: Decoded) -> list[Prediction]:
-        """What people read: one mapping an example, in order."""
+        """Return one user-facing mapping per example, in order."""
 
     def fold_scaling(self, layer: nn.Module) -> tuple["Output[ExampleIn, Decoded]", nn.Module]:
-        """The output and a copy of its layer as they are saved: the layer alone gives what here the output makes of its
-        numbers, as far as one linear layer can, so that `transformers` gives the same."""
+        """Return the output and a copy of its layer to save. Scaling that the output applies to its logits is folded
+        into a linear layer, so that `transformers` computes the same values."""
         return self, layer
 
     def to_json(self) -> dict[str, Any]:
-        """Everything besides the specification that a model needs to be used."""
+        """Return everything except the specification that inference needs."""
         values = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -172,43 +172,43 @@ class Output(Protocol[ExampleIn, Decoded]):
         }
 
     def config_values(self) -> dict[str, Any]:
-        """What `transformers` expects in `config.json`."""
+        """Return the entries that `transformers` expects in `config.json`."""
         return {}
 
 
 class Scorer(Protocol[ExampleIn, DecodedIn]):
-    """Says how good predictions are."""
+    """Score predictions."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores (see `metrics.names`), the deciding one first."""
+        """Return the names of the scores (see `metrics.names`), the selection metric first."""
 
     def undefined(self, examples: Sequence[ExampleIn]) -> Collection[str]:
-        """The `metrics` that have no value on these labelled examples, whatever is predicted for them."""
+        """Return the `metrics` that are undefined on these labelled examples for any predictions."""
         del examples
         return ()
 
     def score(self, examples: Sequence[ExampleIn], encoded: EncodedExamples, decoded: DecodedIn) -> Scores:
-        """The scores of labelled examples."""
+        """Return the scores of labelled examples."""
 
 
 class Calibrated(NamedTuple):
-    """An output with what was fitted on labelled examples, these decoded for scoring, and `Scores.details` of it."""
+    """A calibrated output, the examples decoded for scoring, and the calibration's entries of `Scores.details`."""
 
     output: Output[Any, Any]
     decoded: Any
     details: dict[str, Any]
 
 
-# Fits what can only be settled on labelled examples that were not trained on, such as a temperature. Each half of them
-# is decoded with what was fitted on the other, so that no example is scored by what it helped to fit.
+# Fits a parameter, such as a temperature, on labelled examples that were not trained on. Each half of them is decoded
+# with the value fitted on the other half, so that no example is scored with a value fitted on it.
 Calibrate = Callable[[Any, Sequence[Any], EncodedExamples, ModelOutputs], Calibrated]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[Example, Decoded]):
-    """A task whose labels are known: its specification and its four parts. `calibrate` is None where nothing is fitted
-    after training; its first argument is the output."""
+    """A task with known labels: its specification and its four parts. `calibrate` takes the output first; None if
+    nothing is fitted after training."""
 
     spec: TaskSpec
     reader: Reader[Example]
@@ -224,8 +224,8 @@ AnyTask = Task[Any, Any]
 def calibrated(
     task: AnyTask, examples: Sequence[Any], encoded: EncodedExamples, outputs: ModelOutputs
 ) -> tuple[AnyTask, Scores]:
-    """The task with what is fitted on labelled examples that were not trained on, and its scores on them, each half of
-    them with what was fitted on the other; `details` say so under "fitted"."""
+    """Calibrate a task on labelled examples that were not trained on. Return it with its scores on them, which are
+    cross-fitted: each half is scored with the values fitted on the other half (`details["fitted"]`)."""
     fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of), {}))
     found = fit(task.output, examples, encoded, outputs)
     scores = task.scorer.score(examples, encoded, found.decoded)
@@ -237,8 +237,8 @@ def calibrated(
 class Kind:
     """A kind of task.
 
-    `reader`: the reader of a specification. `fit`: the task with the labels of labelled examples; their frequency or
-    size comes from the last argument alone, the training examples. `from_json`: the task of what `Output.to_json` gave.
+    `reader`: the reader for a specification. `fit`: the task with the labels of labelled examples; label counts and
+    target statistics come only from the last argument, the training examples. `from_json`: inverse of `Output.to_json`.
     """
 
     reader: Callable[[TaskSpec], Reader[Any]]
@@ -247,7 +247,7 @@ class Kind:
 
 
 def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, count: int) -> npt.NDArray[np.float32]:
-    """Means (E, K) of the rows of `values` (S, K) that belong to each example."""
+    """Average the rows of `values` (S, K) by example: (E, K)."""
     if len(values) == count:
         return values
     total = np.zeros((count, values.shape[1]), dtype=np.float32)
@@ -260,7 +260,7 @@ def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, coun
 def surest_errors(
     wrong: npt.NDArray[np.bool_], sure: npt.NDArray[np.floating], about: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the surest wrong predictions, at most 20: what `about` says of each number, and its probability."""
+    """Return the most confident wrong predictions, at most 20: `about(index)` of each, and its probability."""
     numbers = np.flatnonzero(wrong)
     surest: list[int] = numbers[np.argsort(-sure[numbers], kind="stable")][:SHOWN_ERRORS].tolist()
     return [{**about(number), "probability": float(sure[number])} for number in surest]

@@ -1,4 +1,4 @@
-"""One temperature for all logits, fitted on validation examples (Guo et al. 2017), and part of a saved linear layer."""
+"""Temperature scaling: one temperature, fitted on validation examples (Guo et al. 2017), folded into saved layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ from palavra.tasks.task import (
 
 @dataclass(frozen=True, kw_only=True)
 class Tempered(Output[ExampleIn, Decoded]):
-    """What outputs with a temperature have in common. Logits are divided by it: 1 unless one was fitted, and where a
-    saved layer has the division in its weights."""
+    """Base of outputs that divide logits by a temperature: 1 unless one was fitted, and 1 if a saved layer includes the
+    division in its weights."""
 
     temperature: float = 1.0
 
@@ -37,14 +37,14 @@ class Tempered(Output[ExampleIn, Decoded]):
             raise ValueError(f"a temperature of {self.temperature}")
 
     def divided(self, logits: npt.NDArray[np.float32], example: Int64Array, options: DecodeOptions) -> Any:
-        """Logits (R, K) at the temperature of each row's `example` (R,)."""
+        """Divide logits (R, K) by the temperature of each row's `example` (R,)."""
         temperature = np.asarray(self.temperature if options.temperature is None else options.temperature)
         if temperature.ndim:
             temperature = temperature[example][:, None]
         return logits if (temperature == 1).all() else logits / temperature.astype(np.float32)
 
     def fold_scaling(self, layer: nn.Module) -> tuple[Self, nn.Module]:
-        """The temperature becomes part of a linear layer; others leave it to the output."""
+        """Fold the temperature into a linear layer; for other layers the output keeps it."""
         if self.temperature == 1 or not is_linear(layer):
             return self, layer
         return replace(self, temperature=1.0), rescaled(layer, torch.tensor(1 / self.temperature), torch.tensor(0.0))

@@ -1,4 +1,4 @@
-"""Examples that are one text or two, read from records and encoded. Classification and regression share them."""
+"""Read and encode examples of one or two texts, for classification and regression."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from palavra.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TextExample:
-    """The `first` text, `second` of a pair or None, `label` as the kind has it or None, and `where` it is from."""
+    """The `first` text, the `second` of a pair or None, the `label` in the form of its kind or None, and the source."""
 
     first: str
     second: str | None
@@ -37,12 +37,12 @@ class TextExample:
 
 
 def excerpt(example: TextExample) -> dict[str, str]:
-    """Where an example is from, and the beginning of its texts."""
+    """Return the source of an example and the beginning of its texts."""
     return {"where": example.where, "text": " | ".join(filter(None, (example.first, example.second)))[:300]}
 
 
 def text_columns(spec: TaskSpec) -> tuple[str, ...]:
-    """The names of the columns of the one text or the two."""
+    """Return the column names of the one or two texts."""
     return tuple(getattr(spec.columns, field) or field for field in text_fields(spec))
 
 
@@ -56,7 +56,7 @@ def settle_texts(spec: TaskSpec) -> TaskSpec:
     return replace(spec, columns=replace(spec.columns, text_a="text_a", text_b="text_b"))
 
 
-# Gives each record with its label.
+# Yields each record with its label.
 LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
 
 
@@ -64,7 +64,7 @@ def text_reader(
     spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
     stratification_keys: Callable[[TextExample], Sequence[str]],
 ) -> Reader[TextExample]:  # fmt: skip
-    """Reads examples of one text or two; `labels` gives each record with its label."""
+    """Return a reader of examples of one or two texts; `labels` yields each record with its label."""
 
     def read(source: str) -> list[TextExample]:
         columns, examples = _columns(spec), []
@@ -87,7 +87,7 @@ def text_reader(
 
 
 def _columns(spec: TaskSpec) -> list[tuple[str, str]]:
-    """The names of the columns of the one text or the two, and the options that give them."""
+    """Return the column names of the one or two texts, with their options."""
     return list(zip(text_columns(spec), map(column_flag, text_fields(spec)), strict=True))
 
 
@@ -103,13 +103,13 @@ def _text(record: Record, name: str, called: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value in few enough characters for a message of one line."""
+    """Abbreviate a value for a one-line message."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
-    """An example to predict from a text, a pair of texts, or a mapping with the columns."""
+    """Return an unlabelled example from a text, a pair of texts, or a mapping with the columns."""
     names = text_columns(spec)
     if isinstance(value, Mapping):
         texts = [_text(Record(dict(value), where), *place) for place in _columns(spec)]
@@ -126,17 +126,17 @@ def _input(spec: TaskSpec, value: Any, where: str) -> TextExample:
 def encode_texts(
     examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, windowed: bool
 ) -> EncodedExamples:
-    """Return [CLS] text [SEP] or [CLS] first [SEP] second [SEP], not labelled; the row that is read is [CLS]'s.
+    """Return [CLS] text [SEP] or [CLS] first [SEP] second [SEP], unlabelled; the head reads [CLS].
 
-    `windowed`: texts beyond the context become windows that share a quarter of their tokens; of a pair the longer one
-    does, beside the other, which loses its end (see `cut`) only where the windows would have less than a quarter of the
-    room.
+    `windowed`: split longer texts into windows that share a quarter of their tokens. Of a pair, split the longer text
+    and repeat the shorter in each window; truncate the shorter (see `cut`) only if the windows would otherwise have
+    less than a quarter of the room.
     """
     texts = [[example.first for example in examples]]
     pair = bool(examples) and examples[0].second is not None
     if pair:
         texts.append([example.second or "" for example in examples])
-    encoded = [tokenizer.encode_flat(own) for own in texts]
+    encoded = [tokenizer.encode_flat(part) for part in texts]
     parts_of = _windows if windowed else _heads
     number, parts, cut = parts_of([lengths for _, lengths in encoded], context - 1 - len(texts))
     wrapped = wrap(
@@ -151,10 +151,10 @@ def encode_texts(
 
 
 class TextEncoder(Encoder[TextExample], Protocol):
-    """Encodes texts with what `targets` makes of their labels."""
+    """Encode texts, with `targets` from their labels."""
 
     def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
-        """What the model learns of labelled examples, (E,) or (E, K)."""
+        """Return the training targets of labelled examples, (E,) or (E, K)."""
 
     def encode(
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, context: int, segments: bool, *,
@@ -167,33 +167,32 @@ class TextEncoder(Encoder[TextExample], Protocol):
         return replace(encoded, labels=self.targets(examples)[encoded.example], label_counts=encoded.row_counts)
 
 
-# Of each sequence (S,) the example, of each text its first token and how many are kept, and which examples (E,) lost
-# text.
+# The example of each sequence (S,); first token and kept tokens of each text; which examples (E,) were truncated.
 Kept = tuple[Int64Array, list[tuple[Int64Array, Int64Array]], npt.NDArray[np.bool_]]
 
 
 def _heads(lengths: Sequence[Int64Array], room: int) -> Kept:
-    """One sequence an example, of the beginnings of its one or two texts."""
+    """Return one sequence per example, from the beginnings of its one or two texts."""
     kept = share_room(lengths[0], lengths[1], room) if len(lengths) == 2 else (np.minimum(lengths[0], room),)
     cut = np.any([own < whole for own, whole in zip(kept, lengths, strict=True)], axis=0)
     return np.arange(len(lengths[0])), [(np.zeros_like(own), own) for own in kept], cut
 
 
 def _windows(lengths: Sequence[Int64Array], room: int) -> Kept:
-    """Windows of the longer text, each beside the other one."""
+    """Return windows of the longer text, each with the beginning of the shorter one."""
     if len(lengths) == 1:
         left = np.full(len(lengths[0]), room)
         number, first, kept = windows(lengths[0], left, left // OVERLAP)
         return number, [(first, kept)], np.zeros(len(lengths[0]), dtype=bool)
     shorter = np.minimum(*lengths)
     fits = lengths[0] + lengths[1] <= room
-    beside = np.where(fits, shorter, np.minimum(shorter, room - max(1, room // OVERLAP)))
-    left = room - beside
+    kept_shorter = np.where(fits, shorter, np.minimum(shorter, room - max(1, room // OVERLAP)))
+    left = room - kept_shorter
     number, first, kept = windows(np.maximum(*lengths), left, left // OVERLAP)
-    windowed, other = (first, kept), (np.zeros_like(first), beside[number])
+    windowed, other = (first, kept), (np.zeros_like(first), kept_shorter[number])
     second_is_longer = (lengths[1] > lengths[0])[number]
     parts = [
         (np.where(chosen, windowed[0], other[0]), np.where(chosen, windowed[1], other[1]))
         for chosen in (~second_is_longer, second_is_longer)
     ]
-    return number, parts, beside < shorter
+    return number, parts, kept_shorter < shorter

@@ -1,4 +1,4 @@
-"""Checkpoints: the full state of a run. Written under another name and renamed; loaded only if the hashes agree."""
+"""Checkpoints: the full state of a run, written atomically and loaded only if all hashes match."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ PREFIX, PARTIAL = "step-", ".partial-"
 
 
 class CheckpointError(OptionNaming):
-    """The disk holds no checkpoint of a run and refuses one: to continue would put all of the run at risk."""
+    """The first checkpoint of a run cannot be written; continuing would risk the whole run."""
 
     exit_code = 1
 
@@ -30,9 +30,9 @@ class CheckpointError(OptionNaming):
 class RunState:
     """The progress of a run, apart from weights and optimizer.
 
-    Masks and dropout are drawn from (seed, step) and the packer's buffer is part of `cursor`: there is no other random
-    state. `tokens`, `documents` (those of each step, added) and `seconds` are totals; `best_*` is the best validation
-    so far (the lowest score, and of equal ones the lowest `best_loss`); the monitor compares with `smoothed_loss` and
+    Masks and dropout are drawn from (seed, step), and the packer's buffer is part of `cursor`, so there is no other
+    random state. `tokens`, `documents` (summed over steps) and `seconds` are totals; `best_*` is the best validation so
+    far (the lowest score, and of equal ones the lowest `best_loss`); the monitor compares with `smoothed_loss` and
     `first_loss`; `optimizer` names the one whose state the checkpoint holds; bit-for-bit equality also depends on
     `threads` and `torch`.
     """
@@ -58,7 +58,7 @@ def _folder(directory: Path, step: int) -> Path:
 
 
 def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, state: RunState) -> Path:
-    """Write `directory/step-N/` whole or not at all, and return it. Raises OSError when the disk refuses it."""
+    """Write `directory/step-N/` atomically, and return it. Raises OSError if it cannot be written."""
     partial = directory / f"{PARTIAL}{state.step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -81,13 +81,13 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizers: Optimizers, s
 
 
 def checkpoint_bytes(model: nn.Module, optimizers: Optimizers) -> int:
-    """Bytes of a checkpoint's tensors. The optimizer has its own only after a first step."""
+    """Return the bytes of a checkpoint's tensors. The optimizer has state only after the first step."""
     tensors = [*model.state_dict().values(), *(tensor for _, tensor in optimizers.state())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def steps_saved(directory: Path) -> list[int]:
-    """The steps of the checkpoints in `directory`, ascending, damaged ones included."""
+    """Return the steps of the checkpoints in `directory`, ascending, including damaged ones."""
     if not directory.is_dir():
         return []
     names = [path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*") if path.is_dir()]
@@ -104,7 +104,7 @@ def prune(directory: Path, keep: int, best_step: int | None) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """The damage of a checkpoint, or None when every file is there and has its hash."""
+    """Return what is damaged in a checkpoint, or None if every file exists and matches its hash."""
     try:
         hashes = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         for name in (WEIGHTS, OPTIMIZER, STATE):
@@ -116,7 +116,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest undamaged checkpoint, and each newer one with its damage."""
+    """Return the newest undamaged checkpoint, and each newer one with its damage."""
     skipped: list[tuple[Path, str]] = []
     for step in reversed(steps_saved(directory)):
         problem = damage(_folder(directory, step))
@@ -127,7 +127,7 @@ def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged checkpoint, so that it no longer counts among those to keep. Nothing is deleted."""
+    """Rename a damaged checkpoint, so that it does not count among those to keep. Deletes nothing."""
     target = checkpoint.with_name(f"damaged-{checkpoint.name}")
     shutil.rmtree(target, ignore_errors=True)
     return checkpoint.rename(target)

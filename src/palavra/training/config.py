@@ -14,7 +14,7 @@ _ADAM = ("adamw", "adam", "muon")
 
 
 class RunConfig:
-    """What every run is told of its training: seed, length in steps, and the steps between log lines, evaluations and
+    """Training settings of every run: seed, length in steps, and the steps between log lines, evaluations and
     checkpoints; see `TrainConfig` and `FinetuneConfig`."""
 
     steps: int | None
@@ -59,7 +59,7 @@ class OptimizerConfig:
     momentum: float = option(0.95, help="Momentum.", when={"name": ("sgd", "muon")})
     adamw_lr_ratio: float = option(
         1.0,
-        help="Learning rate of all that is not a layer's matrix, relative to `learning_rate`.",
+        help="Learning rate of all parameters except the layers' matrices, relative to `learning_rate`.",
         when={"name": ("muon",)},
     )
     clip: float = option(1.0, help="Largest norm of the whole gradient; 0 for no limit.")
@@ -121,17 +121,17 @@ class ScheduleConfig:
 class StrategyConfig:
     """Which parameters are trained, and how fast.
 
-    "full": all; of the vocabulary, the vectors of tokens that the training texts hold. "frozen": the head. "last-n":
-    the last layers and the head. "gradual": the head first, then one layer more at a time from the top, the embeddings
-    last (Howard and Ruder 2018, section 3.3). "lora": low-rank corrections of the layers' matrices, scaled by `alpha`
-    / `rank` (Hu et al. 2021), and the head. `layer_decay` is that of Clark et al. 2020.
+    "full": all, but of the token embeddings only those in the training texts. "frozen": the head. "last-n": the last
+    layers and the head. "gradual": the head first, then one more layer at a time from the top, the embeddings last
+    (Howard and Ruder 2018, section 3.3). "lora": low-rank corrections of the layers' matrices, scaled by `alpha` /
+    `rank` (Hu et al. 2021), and the head. `layer_decay` is that of Clark et al. 2020.
     """
 
     name: StrategyName = option("full", help="Which parameters to train.", flag="--strategy")
     last_n: int = option(2, help="How many layers to train.", flag="--last-n", when={"name": ("last-n",)})
     unfreeze_fraction: float = option(
         0.1,
-        help="Fraction of the run after which one layer more is trained; less where there are many layers.",
+        help="Fraction of the run after which the next layer is unfrozen; less for deep models.",
         when={"name": ("gradual",)},
     )
     rank: int = option(8, help="Rank of the corrections.", when={"name": ("lora",)})

@@ -4,9 +4,9 @@ from palavra.training.checkpoint import RunState
 
 
 def reason_to_stop(state: RunState, patience: int | None, eval_every: int | None) -> str | None:
-    """Why a run that stands at `state` stops early: none of the last `patience` evaluations was better than the best.
+    """Return why a run at `state` stops early: none of the last `patience` evaluations improved on the best.
 
-    None to continue: without patience, without evaluations, or with evaluations left to wait for.
+    Returns None to continue: without patience or evaluations, or before `patience` evaluations without improvement.
     """
     if patience is None or eval_every is None or state.best_step is None:
         return None

@@ -13,7 +13,7 @@ from palavra.model.config import ModelConfig
 
 
 def processor_name() -> str:
-    """The processor's model name; its architecture where the system does not tell the name."""
+    """Return the processor's model name, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -22,13 +22,13 @@ def processor_name() -> str:
 
 
 def shape_of(config: ModelConfig) -> dict[str, Any]:
-    """Family, sizes and context of a model, as `run.json` has them."""
+    """Return family, sizes and context of a model for `run.json`."""
     names = ("family", "num_layers", "hidden_size", "num_heads", "vocab_size", "context")
     return {name: getattr(config, name) for name in names}
 
 
 def environment(compute: Compute, matmul_peak: float) -> dict[str, Any]:
-    """Versions, machine, precision, attention and compilation, for `run.json`."""
+    """Return versions, machine, precision, attention and compilation for `run.json`."""
     return {
         "palavra": version("palavra"),
         "python": platform.python_version(),

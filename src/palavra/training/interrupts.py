@@ -19,8 +19,8 @@ class Interrupted(OptionNaming):
 
 
 class StopRequest:
-    """Whether a signal arrived, and which. Replaces the handlers `before`, by signal number; the request of an outer
-    block, if it is among them, is notified too."""
+    """Whether a signal arrived, and which. `before` holds the replaced handlers by signal number; an outer block's
+    request among them is notified too."""
 
     def __init__(self, before: Mapping[int, Any]):
         self._before = before
@@ -28,7 +28,7 @@ class StopRequest:
         self.signal: int | None = next(around, None)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal; a second one has its usual effect."""
+        """Record a first signal; a second one has its usual effect."""
         before = self._before[number]
         if self.signal is not None:
             signal.signal(number, before)
@@ -49,10 +49,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """While the block runs, SIGINT and SIGTERM are only noted; a second one has its usual effect.
+    """Record SIGINT and SIGTERM while the block runs; a second one has its usual effect.
 
-    Blocks may be nested: a signal that the inner one did not act on, such as one in the last step of one run of
-    several, is noted in the outer one too. Outside the main thread, where Python allows no handlers, signals keep their
+    Blocks may be nested: a signal that the inner block did not act on, such as one in the last step of a repeated run,
+    is recorded in the outer block too. Outside the main thread, where Python allows no handlers, signals keep their
     usual effect.
     """
     if threading.current_thread() is not threading.main_thread():

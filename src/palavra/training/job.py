@@ -1,4 +1,4 @@
-"""What the trainer trains: pretraining and fine-tuning each have a job."""
+"""The interface of training jobs, implemented by pretraining and fine-tuning."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from palavra.training.optimizers import Optimizers, build_optimizers
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One evaluation on held-out data: the lowest `score` marks the best weights, and of equal ones the lowest `loss`;
-    an undefined score is infinite. `values` go to `metrics.jsonl`, `line` to the log."""
+    """One evaluation on held-out data: the lowest `score` marks the best weights, ties go to the lowest `loss`, and an
+    undefined score is infinite. `values` go to `metrics.jsonl`, `line` to the log."""
 
     score: float
     loss: float
@@ -34,7 +34,7 @@ class Stage:
 
 
 class TrainedRecipe(Protocol):
-    """What training reads of a recipe."""
+    """The part of a recipe that training reads."""
 
     @property
     def optimizer(self) -> OptimizerConfig: ...
@@ -46,7 +46,7 @@ class TrainedRecipe(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(ABC):
-    """What a run trains: a resolved recipe, and the model on its device.
+    """A training job: a resolved recipe, and the model on its device.
 
     `title` names the progress line. `matmul_peak` is the machine's rate of matrix products, in operations a second (0:
     not measured).
@@ -66,19 +66,19 @@ class TrainingJob(ABC):
     @property
     @abstractmethod
     def chance_loss(self) -> float:
-        """The loss of a blind guess, in nats."""
+        """The chance loss, in nats."""
 
     @abstractmethod
     def micro_batches(self, cursor: Cursor) -> Iterator[Sequence[Any]]:
-        """This rank's micro-batches of every step from `cursor` on, as the objective takes them."""
+        """Yield this rank's micro-batches of every step from `cursor` on, for the objective."""
 
     @abstractmethod
     def validate(self) -> Validation | None:
-        """Evaluate on held-out data, if there are any."""
+        """Evaluate on held-out data, if any."""
 
     @abstractmethod
     def name_document(self, number: int) -> str:
-        """The place of a document or example, for error messages."""
+        """Return the place of a document or example, for error messages."""
 
     @property
     def row_width(self) -> int:
@@ -107,30 +107,30 @@ class TrainingJob(ABC):
 
     @property
     def micro_batch_tokens(self) -> int | None:
-        """Tokens that a micro-batch may hold; None where batches are not packed to a budget."""
+        """The token budget of a micro-batch; None if batches are not packed to one."""
         return None
 
     def optimizers(self) -> Optimizers:
-        """New optimizers of the model's parameters."""
+        """Return new optimizers of the model's parameters."""
         return build_optimizers(self.model.named_parameters(), self.optimizer)
 
     def stages(self) -> Sequence[Stage]:
-        """The parts of the run, in order; the last ends with the run."""
+        """Return the parts of the run in order; the last ends with the run."""
         return (Stage(until=self.loop.steps),)
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
-        """The values of a log line besides loss, rate and speed."""
+        """Return the values of a log line besides loss, rate and speed."""
         del report
         return {}
 
     def flops(self, report: StepReport) -> float:
-        """Floating-point operations of the step's matrix products; 0: not counted."""
+        """Return the floating-point operations of the step's matrix products; 0: not counted."""
         del report
         return 0.0
 
 
 def loop_config(recipe: TrainedRecipe, row_width: int, steps: int | None = None) -> LoopConfig:
-    """Return what the loop needs of a resolved recipe; `steps` replaces its length."""
+    """Return the loop settings of a resolved recipe; `steps` replaces its length."""
     steps = steps or recipe.train.steps
     assert steps
     return LoopConfig(

@@ -1,4 +1,4 @@
-"""The training loop: packed micro-batches in, a report of each step out."""
+"""The training loop: takes packed micro-batches and reports each step."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound=nn.Module, contravariant=True)
 
 
 class Micro(Protocol):
-    """A micro-batch before its objective: the documents (or examples) in it, and the data cursor after it."""
+    """A micro-batch before labelling: its documents (or examples), and the data cursor after it."""
 
     @property
     def documents(self) -> Int64Array: ...
@@ -50,20 +50,20 @@ class Prepared(Protocol):
 
 
 class Objective(Protocol[Model, RawIn]):
-    """What a model learns: labels for a micro-batch, and the loss."""
+    """A training objective: labels for a micro-batch, and the loss."""
 
     def prepare(self, packed: RawIn, /, random: np.random.Generator, progress: float) -> Prepared:
         """Label a micro-batch; all randomness comes from `random`; `progress` is the fraction of training done."""
 
     def loss(self, model: Model, batch: Batch, layout: Layout) -> Loss:
-        """The loss of a part as a sum and a count."""
+        """Return the loss of a part as a sum and a count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """`steps` of the whole run; `schedule` of the learning rate; `clip` bound on the gradient's norm (0: none); `seed`
-    of everything random; `row_width` slots of an attention row (the context; 0: the longest sequence of each
-    micro-batch)."""
+    """Settings of the loop: `steps` of the whole run; `schedule` of the learning rate; `clip`, the largest gradient
+    norm (0: no limit); `seed` of everything random; `row_width`, the slots of an attention row (the context; 0: the
+    longest sequence of each micro-batch)."""
 
     steps: int
     schedule: ScheduleConfig
@@ -102,14 +102,14 @@ class StepReport:
 
 
 def generator_for(seed: int, *place: int) -> np.random.Generator:
-    """A generator seeded with (seed, place) alone: a resumed run draws the same numbers as an uninterrupted one."""
+    """Return a generator seeded with (seed, place): a resumed run draws the same numbers as an uninterrupted one."""
     return np.random.default_rng([seed, *place])
 
 
 def in_steps(
     packed: Iterator[Packed], accumulate: int, ends_at: Callable[[Cursor], bool] = lambda cursor: False
 ) -> Iterator[Sequence[Packed]]:
-    """Group micro-batches into steps of `accumulate`, or of fewer where a cursor `ends_at` the run's text."""
+    """Group micro-batches into steps of `accumulate`, or fewer if a cursor `ends_at` the end of the run's text."""
     step: list[Packed] = []
     for micro in packed:
         step.append(micro)
@@ -128,7 +128,7 @@ def prepare_steps(
     first_step: int,
     progress: float | None = None,
 ) -> Generator[PreparedStep]:
-    """Label the micro-batches of each step and move them to the device, all as at one `progress` of training if given.
+    """Label the micro-batches of each step and move them to the device, all at the given `progress` of training if any.
 
     Raises PalavraError for a step in which no token can be predicted.
     """
@@ -159,7 +159,7 @@ def prepare_steps(
 
 
 def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
-    """Yield the same items, made up to `depth` ahead in a thread of their own."""
+    """Yield the same items, prepared up to `depth` ahead in a background thread."""
     thread = ThreadPoolExecutor(1, "prefetch")
     try:
         ahead = deque(thread.submit(next, items, None) for _ in range(depth))
@@ -179,10 +179,10 @@ def train(
     compute: Compute,
     first_step: int = 0,
 ) -> Iterator[StepReport]:
-    """Run optimizer steps, one report each.
+    """Run optimizer steps and yield a report of each.
 
-    The gradient is that of the summed loss, divided once by the number of labelled rows over all micro-batches and
-    ranks: any way of splitting a batch gives the same step.
+    The gradient of the summed loss is divided once by the number of labelled rows over all micro-batches and ranks, so
+    any split of a batch gives the same step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     keep_freed_memory(compute)

@@ -1,4 +1,4 @@
-"""Divergence: stop a run whose loss explodes, and name the step and its documents."""
+"""Divergence: stop a run whose loss explodes, and report the step and its documents."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from palavra.errors import OptionNaming
 from palavra.training.loop import StepReport
 
 SMOOTHING = 0.95
-# A smoothed loss this many times the first one is no bad batch: an untrained model does better by guessing.
+# A smoothed loss this many times the first one is not a bad batch: an untrained model does better.
 EXPLODED = 1.5
 SHOWN_DOCUMENTS = 4
 
@@ -19,9 +19,8 @@ class Diverged(OptionNaming):
 class Monitor:
     """Smooths the loss with an exponential average, and raises Diverged when it explodes.
 
-    Reads each report one step late, when the device has finished with it: reading then costs no waiting.
-    `name_document` gives the place of a document. A loss below 1.5 times `chance_loss`, that of a blind guess, never
-    counts as diverged.
+    Reads each report one step late, when the device has finished it, to avoid waiting. `name_document` returns the
+    place of a document. A loss below 1.5 times `chance_loss` never counts as diverged.
     """
 
     def __init__(self, max_lr: float, name_document: Callable[[int], str] = str, chance_loss: float = 0.0):
@@ -31,12 +30,12 @@ class Monitor:
         self._waiting: StepReport | None = None
 
     def watch(self, report: StepReport) -> None:
-        """Take a new report, and judge the one before. Raises Diverged."""
+        """Accept a new report, and check the previous one. Raises Diverged."""
         self.settle()
         self._waiting = report
 
     def settle(self) -> None:
-        """Judge the last report: before a checkpoint is written, and at the end. Raises Diverged."""
+        """Check the last report, before a checkpoint and at the end. Raises Diverged."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self._judge(waiting)

@@ -1,4 +1,4 @@
-"""Optimizers: those of torch, with the parameters divided into those that decay and those that do not."""
+"""Optimizers: those of torch, with parameter groups with and without weight decay."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -36,7 +36,7 @@ class Optimizers:
             member.zero_grad(set_to_none=True)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of the state under a stable name: member.parameter.key."""
+        """Return every tensor of the state under a stable name: member.parameter.key."""
         for m, member in enumerate(self.members):
             for i, parameter in enumerate(_parameters(member)):
                 for key, value in sorted(member.state.get(parameter, {}).items()):
@@ -65,36 +65,36 @@ Named = list[tuple[str, nn.Parameter]]
 
 
 def _groups(named: Named, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups in which matrices decay, and norms and biases (vectors) do not."""
+    """Return parameter groups: matrices decay, norms and biases (vectors) do not."""
     decayed, spared = [p for _, p in named if p.ndim >= 2], [p for _, p in named if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def adamw(named: Named, config: OptimizerConfig, lr_ratio: float = 1.0) -> list[torch.optim.Optimizer]:
-    """Adam with decoupled decay (Loshchilov and Hutter 2019), at `lr_ratio` times the learning rate."""
+    """Return Adam with decoupled decay (Loshchilov and Hutter 2019), at `lr_ratio` times the learning rate."""
     rate, betas = config.max_lr * lr_ratio, (config.beta1, config.beta2)
     return [torch.optim.AdamW(_groups(named, config), lr=rate, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def adam(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Adam (Kingma and Ba 2015)."""
+    """Return Adam (Kingma and Ba 2015)."""
     betas = (config.beta1, config.beta2)
     return [torch.optim.Adam(_groups(named, config), lr=config.max_lr, betas=betas, eps=config.epsilon, fused=True)]
 
 
 def sgd(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Stochastic gradient descent with momentum."""
+    """Return stochastic gradient descent with momentum."""
     return [torch.optim.SGD(_groups(named, config), lr=config.max_lr, momentum=config.momentum)]
 
 
 def adagrad(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """AdaGrad (Duchi et al. 2011)."""
+    """Return AdaGrad (Duchi et al. 2011)."""
     return [torch.optim.Adagrad(_groups(named, config), lr=config.max_lr, eps=config.epsilon)]
 
 
 def muon(named: Named, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the layers, AdamW on everything else."""
+    """Return Muon for the matrices of the layers and AdamW for all other parameters."""
     hidden = [p for name, p in named if p.ndim == 2 and ".layers." in name]
     rest = [(name, p) for name, p in named if p.ndim != 2 or ".layers." not in name]
     members: list[torch.optim.Optimizer] = []
@@ -122,8 +122,8 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Named, OptimizerConfig], list[torch.op
 def build_optimizers(
     named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, ratio_of: Callable[[str], float] | None = None
 ) -> Optimizers:
-    """The optimizers of a model's trainable parameters; `ratio_of` gives the ratio of a parameter's learning rate, by
-    name, to the optimizer's (None: 1)."""
+    """Return the optimizers of a model's trainable parameters; `ratio_of` maps a parameter's name to the ratio of its
+    learning rate to the optimizer's (None: 1)."""
     trainable = [(name, p) for name, p in named if p.requires_grad]
     members = OPTIMIZERS[config.algorithm](trainable, config)
     if ratio_of is not None:

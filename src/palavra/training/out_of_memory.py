@@ -1,4 +1,4 @@
-"""Running out of memory, reported in one line that says what to do."""
+"""Report an out-of-memory error in one line that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from palavra.errors import PalavraError
 
 
 class OutOfMemory(PalavraError):
-    """A step needs more memory than there is."""
+    """A step needs more memory than is available."""
 
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Raise OutOfMemory, which says what to do, where a step in the block runs out of memory."""
+    """Raise OutOfMemory, which says what to do, if a step in the block runs out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On CPUs torch raises a plain RuntimeError.
+        # On CPUs, torch raises a plain RuntimeError.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise OutOfMemory(

@@ -18,7 +18,7 @@ Record = TypeVar("Record")
 
 
 class RunDirectory:
-    """`--out DIR`: the finished model's own files directly inside, everything else beside them."""
+    """The directory of a run (`--out`): the finished model's files at the top, with all other files of the run."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -35,22 +35,20 @@ class RunDirectory:
         atomic_write_text(self.path / name, json.dumps(to_json(record), indent=2, ensure_ascii=False) + "\n")
 
     def read_json(self, kind: type[Record], name: str) -> Record:
-        """Return one of the run's JSON files. Raises PalavraError, naming file and key, when it is missing or
-        damaged."""
+        """Return one of the run's JSON files. Raises PalavraError, naming file and key, if it is missing or damaged."""
         return read_json(kind, self.path / name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing here while the block runs; the ranks of one run count as one.
 
-        Makes the directory if need be. A killed process leaves no lock. Raises PalavraError when another run works
-        here.
+        Creates the directory if needed. A killed process leaves no lock. Raises PalavraError if another run works here.
         """
         with locked(self.path) if distributed.is_main() else nullcontext():
             yield
 
     def drop_checkpoints(self) -> None:
-        """Remove them at once: what a kill in between leaves no longer counts as a checkpoint."""
+        """Remove the checkpoints atomically: leftovers of a kill do not count as checkpoints."""
         dropped = self.path / ".dropped"
         shutil.rmtree(dropped, ignore_errors=True)
         if self.checkpoints.exists():
@@ -58,7 +56,7 @@ class RunDirectory:
             shutil.rmtree(dropped, ignore_errors=True)
 
     def check_free(self) -> None:
-        """Raise PalavraError when a run already lives here."""
+        """Raise PalavraError if the directory already holds a run."""
         if self.recipe.exists() or self.weights.exists() or self.checkpoints.exists():
             raise PalavraError(f"{self.path} already holds a run: add --resume to continue it, or choose another --out")
         try:
@@ -67,7 +65,7 @@ class RunDirectory:
             raise PalavraError(f"{self.path} cannot be made ({error.strerror}): choose another --out") from None
 
     def check_present(self) -> None:
-        """Raise PalavraError when there is no run here to resume."""
+        """Raise PalavraError if there is no run here to resume."""
         if not self.recipe.exists():
             raise PalavraError(f"{self.path} holds no run to resume: leave --resume out to start one")
 
@@ -79,7 +77,7 @@ class Metrics:
         self._path, self._log, self._failed = path, log, False
 
     def rewind(self, step: int) -> None:
-        """Drop lines after `step`, and a last line that a kill cut short."""
+        """Drop lines after `step`, and a truncated last line."""
         if not self._path.exists():
             return
         kept = []
@@ -93,7 +91,7 @@ class Metrics:
         atomic_write_text(self._path, "".join(kept))
 
     def write(self, line: MetricLine) -> None:
-        """Append one line. Where the disk refuses it, the curve has a gap and the run continues."""
+        """Append one line. If it cannot be written, the curve has a gap and the run continues."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(to_json(line)) + "\n")

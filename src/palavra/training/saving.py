@@ -1,4 +1,4 @@
-"""When the disk takes a checkpoint and when it does not."""
+"""Save checkpoints, and handle a full disk."""
 
 import shutil
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class CheckpointSaver:
     log: Log
 
     def check_space(self) -> None:
-        """Warn when the disk cannot hold the checkpoints to come. Call after a first step, which makes the optimizer's
+        """Warn if the disk cannot hold the future checkpoints. Call after the first step, which creates optimizer
         state."""
         if not distributed.is_main() or not self.run.path.is_dir():
             return
         each = checkpoint_bytes(self.model, self.optimizers)
-        # Those to keep, the best one, and the one that is being written.
+        # The last ones, the best one, and the one being written.
         missing = self.keep_last + 2 - len(steps_saved(self.run.checkpoints))
         free = shutil.disk_usage(self.run.path).free
         if free < each * missing:
@@ -42,8 +42,8 @@ class CheckpointSaver:
     def save(self, state: RunState, *, ending: bool) -> bool:
         """Write a checkpoint, and return whether it is on disk.
 
-        A full disk does not end a run that has an earlier checkpoint: the next one that is due tries again. Raises
-        CheckpointError where there is none and the run is not `ending`.
+        A full disk does not end a run that has an earlier checkpoint: the next save tries again. Raises CheckpointError
+        if there is none and the run is not `ending`.
         """
         if not distributed.is_main():
             return True

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the multiplier of the peak rate as a function of the fraction of the run that is done."""
+"""Learning-rate schedules: the multiplier of the peak rate at each fraction of the run."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ SCHEDULES: dict[ScheduleName, Callable[[float, ScheduleConfig], float]] = {
 
 
 def rate(step: int, steps: int, config: ScheduleConfig) -> float:
-    """The multiplier of the peak learning rate at `step` (from 0) of `steps`: linear warmup, then the schedule."""
+    """Return the multiplier of the peak rate at `step` (from 0) of `steps`: linear warmup, then the schedule."""
     warmup_steps = config.warmup * steps
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

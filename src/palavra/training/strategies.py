@@ -18,13 +18,13 @@ from palavra.training.job import Stage
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 
 
-# Whether the parameter of a name is trained.
+# Returns whether the parameter of a name is trained.
 Trainable = Callable[[str], bool]
 
 
 def prepare_model(model: TaskModel, strategy: StrategyConfig, tokens: npt.NDArray[np.integer]) -> None:
-    """Add what the strategy needs to the model, and freeze what it never trains; the vectors of tokens other than those
-    of the training texts (`tokens`, in any order) too. Call before optimizers are built."""
+    """Prepare the model for the strategy, and freeze what it never trains, including the vectors of tokens that are not
+    in the training texts (`tokens`, in any order). Call before building optimizers."""
     if strategy.name == "lora":
         add_lora(model.transformer.layers, strategy.rank, strategy.alpha)
     _, ever = trainable_parts(strategy, model.config.num_layers)[-1]
@@ -40,7 +40,7 @@ def finish_model(model: TaskModel) -> None:
 
 
 def stages_of(model: TaskModel, strategy: StrategyConfig, steps: int) -> list[Stage]:
-    """The stages of a run of so many steps; each trains at least the parameters of the one before."""
+    """Return the stages of a run of this many steps; each trains at least the parameters of the previous one."""
     return [
         Stage(until=max(1, round(until * steps)), begin=partial(_train_only, model, trainable))
         for until, trainable in trainable_parts(strategy, model.config.num_layers)
@@ -56,7 +56,7 @@ def _train_only(model: nn.Module, trainable: Trainable) -> None:
 
 
 def trainable_parts(strategy: StrategyConfig, layers: int) -> list[tuple[float, Trainable]]:
-    """The parts of a run, in order: the fraction of the run at which each ends, and the parameters it trains."""
+    """Return the parts of a run in order: the fraction of the run at which each ends, and the parameters it trains."""
     if strategy.name == "full":
         return [(1.0, lambda name: True)]
     if strategy.name == "frozen":
@@ -67,14 +67,14 @@ def trainable_parts(strategy: StrategyConfig, layers: int) -> list[tuple[float, 
         if strategy.last_n > layers:
             raise PalavraError(f"strategy.last_n is {strategy.last_n}, the model has only {layers}: lower it")
         return [(1.0, _from_layer(layers - strategy.last_n, layers))]
-    # Deep models unfreeze faster, so that every layer has its turn.
+    # Deep models unfreeze faster, so that every layer is trained.
     fraction = min(strategy.unfreeze_fraction, 1 / (layers + 2))
     gradual = [((thawed + 1) * fraction, _from_layer(layers - thawed, layers)) for thawed in range(layers + 1)]
     return [*gradual, (1.0, lambda name: True)]
 
 
 def _from_layer(lowest: int, layers: int) -> Trainable:
-    """The head, the layers from `lowest` (from 0) on, and the norm after the last one."""
+    """Select the head, the layers from `lowest` (from 0) on, and the final norm."""
 
     def trainable(name: str) -> bool:
         place = depth(name, layers)
@@ -84,13 +84,13 @@ def _from_layer(lowest: int, layers: int) -> Trainable:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter belongs to the head of a task, or weighs the tasks."""
+    """Return whether a parameter belongs to a task's head or weights the tasks."""
     return not name.startswith("transformer.")
 
 
 def depth(name: str, layers: int) -> int:
-    """The depth of a parameter: 0 for the embeddings, n for the n-th layer, that of the last layer for the norm after
-    it, one more for a head."""
+    """Return the depth of a parameter: 0 for the embeddings, n for the n-th layer, that of the last layer for the final
+    norm, one more for a head."""
     if is_head(name):
         return layers + 1
     found = _LAYER.match(name)
@@ -100,7 +100,7 @@ def depth(name: str, layers: int) -> int:
 
 
 def lr_ratio_of(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
-    """A function that gives the ratio of a parameter's learning rate, by name, to the optimizer's."""
+    """Return a function from a parameter's name to the ratio of its learning rate to the optimizer's."""
 
     def ratio(name: str) -> float:
         if is_head(name):

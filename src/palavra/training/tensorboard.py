@@ -1,4 +1,4 @@
-"""TensorBoard files beside a run's own metrics."""
+"""Write TensorBoard files in addition to the run's metrics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ def write_nothing(kind: str, step: int, values: Mapping[str, float]) -> None:
 
 @contextmanager
 def tensorboard(folder: Path, step: int, *, enabled: bool) -> Iterator[WriteScalars]:
-    """A function that writes the scalars of a step, named "train/loss" and the like, to TensorBoard files in `folder`,
-    or nowhere where not `enabled`; what is there from after `step` is dropped. Raises PalavraError where the package is
-    not installed."""
+    """Return a function that writes a step's scalars (such as "train/loss") to TensorBoard files in `folder`, or
+    nowhere if not `enabled`. Drops earlier records after `step`. Raises PalavraError if the package is not
+    installed."""
     if not enabled:
         yield write_nothing
         return

@@ -44,17 +44,17 @@ class ThroughputMeter:
         return time.perf_counter() - self._began - self._lost
 
     def take_seconds(self) -> float:
-        """Seconds since the window began, less those that earlier calls returned."""
+        """Return the seconds since the window began, minus those that earlier calls returned."""
         elapsed = self._elapsed()
         taken, self._settled = elapsed - self._settled, elapsed
         return taken
 
     def close(self, report: StepReport, job: TrainingJob) -> dict[str, Any]:
-        """The values of a log line."""
+        """Return the values of a log line."""
         job.compute.synchronize()
         elapsed = max(1e-9, self._elapsed())
         losses = torch.stack([one.loss for one in self._reports])
-        # Each loss is a mean over all ranks, each count that of this one.
+        # Losses are means over all ranks; counts are of this rank.
         labelled = [one.labelled for one in self._reports]
         counts = distributed.all_reduce_sum(torch.tensor(labelled, dtype=losses.dtype, device=losses.device))
         loss = float((losses * counts).sum() / counts.sum())

@@ -1,5 +1,5 @@
-"""The training part of every run: steps, logging, validation, checkpoints, interruption. Pretraining and fine-tuning
-differ in their `TrainingJob`, never here."""
+"""The trainer of every run: steps, logging, validation, checkpoints, interruption. Pretraining and fine-tuning differ
+only in their `TrainingJob`."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -29,8 +29,7 @@ from palavra.training.throughput import ThroughputMeter
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The end of training: the state, the packing, the speed, and the reason of an early stop (None: there was
-    none)."""
+    """The end of training: state, packing, speed, and the reason for an early stop (None without one)."""
 
     state: RunState
     packing: PackingTally
@@ -71,15 +70,15 @@ class Trainer:
         self._stopped: str | None = None
 
     def resume(self, checkpoint: Path | None, skipped: Sequence[tuple[Path, str]]) -> None:
-        """Return to a whole checkpoint, if there is one, and warn of the damaged ones that were skipped, both as
-        `newest_whole` found them."""
+        """Restore the whole checkpoint, if any, and warn of the damaged ones that were skipped, both from
+        `newest_whole`."""
         for folder, problem in skipped:
             kept = set_aside(folder)
             self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
         if checkpoint is not None:
             self._load(checkpoint)
         self.log.line(f"resuming at step {self.state.step} of {self.job.loop.steps}")
-        # A run that was killed between its early stop and its model has nothing left to train.
+        # A run that was killed after its early stop, before saving its model, has nothing left to train.
         self._stop_early()
         self.metrics.rewind(self.state.step)
 
@@ -101,8 +100,8 @@ class Trainer:
             )
 
     def train(self) -> Outcome:
-        """Train to the last step, or until an early stop. Raises Interrupted after a signal, Diverged when the loss is
-        lost, OutOfMemory, and CheckpointError when the disk holds no checkpoint yet and refuses one."""
+        """Train to the last step or an early stop. Raises Interrupted after a signal, Diverged if the loss diverges,
+        OutOfMemory, and CheckpointError if the first checkpoint cannot be written."""
         job, first = self.job, self.state.step + 1
         with ExitStack() as stack:
             prepared = stack.enter_context(closing(self._prepared_steps()))
@@ -130,7 +129,7 @@ class Trainer:
         )
 
     def keep_best(self) -> None:
-        """Give the model the weights of the best validation, where these are not the last ones and are whole."""
+        """Load the weights of the best validation, unless they are the last ones or damaged."""
         best, last = self.state.best_step, self.state.step
         if best is None or best == last:
             return
@@ -143,14 +142,14 @@ class Trainer:
             self.log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
 
     def _prepared_steps(self) -> Generator[PreparedStep]:
-        """The steps to come, prepared ahead in a thread of their own. On a CPU that thread would only slow down those
-        that compute."""
+        """Return the prepared steps; on a GPU, a background thread prepares them ahead. On a CPU it would slow down
+        computation."""
         job, state = self.job, self.state
         steps = prepare_steps(job.micro_batches(state.cursor), job.objective, job.loop, job.compute, state.step)
         return steps if job.compute.device.type == "cpu" else prefetch(steps)
 
     def _reports(self, prepared: Iterator[PreparedStep]) -> Iterator[StepReport]:
-        """The reports of all stages, one after the other."""
+        """Yield the reports of all stages in order."""
         job, step = self.job, self.state.step
         for stage in job.stages():
             if stage.until <= step or self._stopped:
@@ -162,7 +161,7 @@ class Trainer:
 
     @contextmanager
     def _name_last_checkpoint(self) -> Iterator[None]:
-        """Where the loss is lost, note that a checkpoint is left."""
+        """Add a note to Diverged if a good checkpoint is kept."""
         try:
             yield
         except Diverged as error:
@@ -205,7 +204,7 @@ class Trainer:
         if not every or (report.step % every and report.step != steps):
             return
         with self._meter.paused():
-            self.monitor.settle()  # a lost loss is reported as such, not as that of the held-out text
+            self.monitor.settle()  # report divergence before it shows in the held-out loss
             found = self.job.validate()
         if found is None:
             return
@@ -239,7 +238,7 @@ class Trainer:
         with self._meter.paused():
             saved = self._saver.save(self._to_save(best), ending=bool(stop) or last)
         if saved:
-            # Else the best is what is on disk: an earlier best checkpoint stays until a better one is saved.
+            # Otherwise an earlier best checkpoint stays on disk until a better one is saved.
             self.state = best
         if stop and not last:
             how = "which is saved" if saved else "which could not be saved"
@@ -257,6 +256,6 @@ class Trainer:
         )
 
     def _settle_seconds(self) -> float:
-        """Seconds of training up to now, over all sessions of the run; kept in the state."""
+        """Return the seconds of training so far, over all sessions of the run; kept in the state."""
         self.state = replace(self.state, seconds=self.state.seconds + self._meter.take_seconds())
         return self.state.seconds

@@ -243,7 +243,7 @@ def test_wrong_values_are_refused() -> None:
         OutputConfig(name="hardmax")  # type: ignore[arg-type]
     with pytest.raises(PalavraError, match="class 1 has the count -1"):
         build_output(OutputConfig(), WIDTH, np.array([0, -1]))
-    with pytest.raises(ValueError, match="is made of the labels"):
+    with pytest.raises(ValueError, match="needs the labels"):
         build_output(OutputConfig(name="hierarchical", tree="prefix"), WIDTH, np.array([1, 1]))
     with pytest.raises(ValueError, match="not integers"):
         build_output(OutputConfig(), WIDTH, np.array([0.5, 0.5]))

@@ -1,1 +1,1 @@
-"""The last layers of task heads."""
+"""Output layers of task heads."""

@@ -1,4 +1,4 @@
-"""The output layer of a classification head, made from its configuration."""
+"""Build the output layer of a classification head from its configuration."""
 
 import copy
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def build_output(
 ) -> ClassifierOutput:
     """Build an output layer for vectors of `width` D and classes with these training frequencies (K,).
 
-    The tree "prefix" is made from the `labels` (K,). If all counts are 0, the classes count as equally frequent. Raises
+    The tree "prefix" needs the `labels` (K,). If all counts are 0, the classes count as equally frequent. Raises
     PalavraError for fewer than two classes, negative counts, and too few classes for the adaptive softmax.
     """
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
@@ -50,7 +50,7 @@ def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     linear = found.linear if isinstance(found, Softmax) else found
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
-        # In float64, so that each number is rounded once.
+        # In float64, so that each value is rounded once.
         wide = scale.to(linear.weight.device, torch.float64)
         linear.weight.copy_(linear.weight.double() * wide.expand(linear.out_features)[:, None])
         linear.bias.copy_(linear.bias.double() * wide + shift.to(wide))

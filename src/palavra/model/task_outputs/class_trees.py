@@ -16,7 +16,7 @@ from palavra.model.config import TreeName
 Int64Array = npt.NDArray[np.int64]
 
 DEEPEST = 128  # a Huffman tree of int64 counts is less deep; a damaged tree may not be
-SMALLER_SIDE = 0.25  # fraction of a node's classes that each side has at least in `prefix_tree`
+SMALLER_SIDE = 0.25  # least fraction of a node's classes on each side in `prefix_tree`
 DAMAGED = "the tree of the hierarchical softmax is damaged: take the model from another checkpoint"
 
 
@@ -29,13 +29,13 @@ def build_tree(name: TreeName, counts: Int64Array, labels: Sequence[str] | None)
             return balanced_tree(len(counts))
         case "prefix":
             if labels is None:
-                raise ValueError("the tree 'prefix' is made of the labels")
+                raise ValueError("the tree 'prefix' needs the labels")
             return prefix_tree(labels)
 
 
 def balanced_tree(classes: int) -> Int64Array:
     """Build the complete binary tree with ids from left to right; depths differ by at most 1."""
-    # Breadth-first, the leaves of the last level but one come first; they are to the right of the deepest.
+    # Breadth-first, the leaves of the second-to-last level come first; they are to the right of the deepest.
     shallow = 2 ** int(classes - 1).bit_length() - classes
     return np.concatenate(
         [np.full(classes - 1, -1), np.arange(classes - shallow, classes), np.arange(classes - shallow)]
@@ -43,12 +43,12 @@ def balanced_tree(classes: int) -> Int64Array:
 
 
 def prefix_tree(labels: Sequence[str]) -> Int64Array:
-    """Build a tree with ids from left to right that is split where neighbouring labels begin least alike.
+    """Build a tree with ids from left to right, split between neighbours with the shortest common prefix.
 
     If labels are codes, that is between two chapters, not inside one. Each side has at least a quarter of a node's
-    classes, so that the depth is a small multiple of log K. Of equally good places, the nearest to the middle is taken.
+    classes, so that the depth is a small multiple of log K. Ties are split nearest to the middle.
     """
-    alike = np.array([_beginning_alike(one, next_one) for one, next_one in pairwise(labels)])
+    alike = np.array([_common_prefix(one, next_one) for one, next_one in pairwise(labels)])
     tree: list[int] = []
     level = [(0, len(labels))]
     while level:
@@ -69,7 +69,7 @@ def prefix_tree(labels: Sequence[str]) -> Int64Array:
     return np.array(tree, dtype=np.int64)
 
 
-def _beginning_alike(one: str, other: str) -> int:
+def _common_prefix(one: str, other: str) -> int:
     """Return the length of the common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
@@ -77,7 +77,7 @@ def _beginning_alike(one: str, other: str) -> int:
 def huffman_tree(counts: Int64Array) -> Int64Array:
     """Build Huffman's tree (1952) with two queues (van Leeuwen 1976): frequent classes have short paths.
 
-    Of equal counts, a class goes before a joined node and a lower id before a higher one, so that the tree is
+    For equal counts, a class comes before a joined node and a lower id before a higher one, so that the tree is
     deterministic and classes without rows form a balanced part of it.
     """
     classes = len(counts)
@@ -119,7 +119,7 @@ def tree_paths(tree: Int64Array) -> Int64Array:
 
 
 def tree_levels(tree: Int64Array) -> Iterator[Int64Array]:
-    """Yield, for each level from the root down, the places of its vertices that are nodes."""
+    """Yield, for each level from the root down, the positions of its inner nodes among its vertices."""
     inside, start, size = tree < 0, 0, 1
     while len(nodes := np.flatnonzero(inside[start : start + size])):
         yield nodes

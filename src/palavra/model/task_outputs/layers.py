@@ -1,7 +1,7 @@
 """Output layers of a classification head: from a vector to a distribution over few or very many classes.
 
-`Softmax` computes every class for every row. The others train many classes at less cost: `Hierarchical` by a tree of
-binary decisions, `Sampled` by a sample of the classes, `Adaptive` by short vectors for rare classes. All give exact
+`Softmax` computes every class for every row. The others train many classes at less cost: `Hierarchical` with a tree of
+binary decisions, `Sampled` with a sample of the classes, `Adaptive` with short vectors for rare classes. All give exact
 probabilities. Except in `Adaptive`, no shape in a loss depends on the labels, so the host never waits for the device.
 Legend: M rows, D width, K classes.
 """
@@ -22,7 +22,7 @@ from palavra.model.task_outputs.class_trees import Int64Array, build_tree, check
 
 INITIALIZER_RANGE = 0.02  # standard deviation of new weights, BERT's
 COVERAGES = (0.8, 0.95)  # fractions of the training rows after which the head and the first tail of Adaptive end
-ADAPTIVE_CLASSES = 100  # with fewer there is nothing to gain
+ADAPTIVE_CLASSES = 100  # with fewer classes it has no advantage
 LINE_STEPS = 2**40  # steps of one negative on the line that `Sampled` draws from: finer than the rarest class
 ADAPTIVE_DIVISOR = 4  # the width of a tail is that of the part before divided by this (Grave et al. 2017)
 
@@ -80,16 +80,16 @@ class ClassifierOutput(nn.Module, ABC):
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Return the unweighted loss of each row (M,), in float32 or wider like `hidden` (M, D)."""
 
-    def _with_spread(self, right: Tensor, hidden: Tensor, smoothing: float) -> Tensor:
+    def _with_smoothing(self, losses: Tensor, hidden: Tensor, smoothing: float) -> Tensor:
         """Return the smoothed losses of rows, given -log p of their labels (M,)."""
-        return _smoothed(right, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else right
+        return _smoothed(losses, -self.log_probabilities(hidden).mean(1), smoothing) if smoothing else losses
 
     @abstractmethod
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return the exact log p of every class: hidden (M, D) -> (M, K), float32 or wider."""
 
     def derive(self) -> None:
-        """Recompute what depends on the saved buffers; called after loading."""
+        """Recompute the buffers that depend on saved ones, after loading."""
 
 
 def _derive_again(module: nn.Module, _: object) -> None:
@@ -102,9 +102,9 @@ def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _smoothed(right: Tensor, spread: Tensor, smoothing: float) -> Tensor:
-    """Combine losses (M,): those of the labels, and the means over all classes."""
-    return (1 - smoothing) * right + smoothing * spread
+def _smoothed(losses: Tensor, means: Tensor, smoothing: float) -> Tensor:
+    """Combine the losses of the labels (M,) with the mean losses over all classes (M,)."""
+    return (1 - smoothing) * losses + smoothing * means
 
 
 class Softmax(ClassifierOutput):
@@ -130,12 +130,12 @@ class Softmax(ClassifierOutput):
 class Sampled(Softmax):
     """`Softmax` trained on a sample of the classes (Bengio and Senecal 2008; Jean et al. 2015, arXiv:1412.2007).
 
-    In evaluation it is `Softmax`, the loss included. All rows of a step share the negatives. Class k, with n_k training
-    rows, is drawn pi_k = min(1, c (n_k + 1)) times on average, with c such that these sum to `samples`: the classes
-    form a line of that length, on which class k is pi_k long, and one point is drawn uniformly from each unit
-    (stratified sampling by torch's global generator), so classes with pi_k = 1 are always drawn. Each negative's logit
-    is lowered by log pi_k, and a row's own class counts once: the sum of exponentials is unbiased. Its logarithm, and
-    so the gradient, is not; that bias falls with more samples and is 0 if all classes are drawn.
+    In evaluation it equals `Softmax`, including the loss. All rows of a step share the negatives. Class k, with n_k
+    training rows, is drawn pi_k = min(1, c (n_k + 1)) times on average, with c such that these sum to `samples`. The
+    classes form a line of that length, on which class k has length pi_k, and one point is drawn uniformly from each
+    unit (stratified sampling with torch's global generator), so classes with pi_k = 1 are always drawn. log pi_k is
+    subtracted from each negative's logit, and a row's gold class counts once, so the sum of exponentials is unbiased.
+    Its logarithm, and so the gradient, is biased: less with more samples, and not at all if all classes are drawn.
     """
 
     inclusion: Tensor
@@ -172,17 +172,17 @@ class Sampled(Softmax):
         # One gather for both: the gradient of each is as large as the layer.
         ids = torch.cat([labels, drawn])
         parts = len(labels), len(drawn)
-        right_vectors, vectors = F.embedding(ids, weight).split(parts)
-        right_bias, biases = bias.index_select(0, ids).split(parts)
-        right: Tensor = (hidden * right_vectors).sum(1) + right_bias
+        gold_vectors, vectors = F.embedding(ids, weight).split(parts)
+        gold_bias, biases = bias.index_select(0, ids).split(parts)
+        gold: Tensor = (hidden * gold_vectors).sum(1) + gold_bias
         logits = _wide(F.linear(hidden, vectors)) + (biases - self.inclusion[drawn].to(hidden).log())
         logits = logits.masked_fill(labels[:, None] == drawn, -torch.inf)
-        log_sum: Tensor = torch.logsumexp(torch.cat([right[:, None], logits], 1), 1)
+        log_sum: Tensor = torch.logsumexp(torch.cat([gold[:, None], logits], 1), 1)
         if not smoothing:
-            return log_sum - right
+            return log_sum - gold
         # The mean of all logits is the logit of the mean vector.
         mean = (hidden * weight.mean(0)).sum(1) + bias.mean()
-        return _smoothed(log_sum - right, log_sum - mean, smoothing)
+        return _smoothed(log_sum - gold, log_sum - mean, smoothing)
 
 
 def inclusion_probabilities(sizes: npt.NDArray[np.float64], samples: int) -> npt.NDArray[np.float64]:
@@ -203,12 +203,12 @@ class Hierarchical(ClassifierOutput):
 
     p(class) is the product, along its path from the root, of sigmoid(v_n h + b_n) for a left turn at node n and
     sigmoid(-v_n h - b_n) for a right turn. A path has about log2 K nodes in a balanced tree, and on average at most one
-    more than the entropy of the classes in a Huffman tree (Mikolov et al. 2013, arXiv:1310.4546). A batch costs as much
-    as if all paths were as long as the longest. The gradient of the nodes is dense, because torch's Adam and AdamW take
-    no other; for large K it is most of a training step.
+    more than the entropy of the classes in a Huffman tree (Mikolov et al. 2013, arXiv:1310.4546). Every path of a batch
+    costs as much as the longest. The gradient of the nodes is dense, because torch's Adam and AdamW take no other; for
+    large K it dominates a training step.
 
     A node separates two sets of classes by a plane, so similar classes should be close (Mnih and Hinton 2008). The
-    balanced tree keeps the order of the ids, the prefix tree splits it where labels begin least alike, and the Huffman
+    balanced tree keeps the order of the ids, the prefix tree splits it at the shortest common prefix, and the Huffman
     tree keeps it only among equally frequent classes. `tree` (2K - 1,) int64 is described in `class_trees`.
     """
 
@@ -236,7 +236,7 @@ class Hierarchical(ClassifierOutput):
         tree = self.tree.cpu().numpy()
         check_tree(tree)
         paths = tree_paths(tree)
-        # Beyond the root, repeat the first node of the path: it was read already, and its gradient gets zeros.
+        # Beyond the root, repeat the first node of the path, which was already read; its gradient gets zeros.
         nodes = (np.where(paths > 0, paths, paths[:, :1]) - 1) // 2
         levels = list(tree_levels(tree))
         self.level_nodes = [len(level) for level in levels]
@@ -254,11 +254,11 @@ class Hierarchical(ClassifierOutput):
         # Products of gathered vectors: a matrix product of all rows and all their nodes would be mostly unused.
         products = (F.embedding(nodes, self.weight) * hidden[:, None]).sum(2)
         biases = F.embedding(nodes, self.bias[:, None]).squeeze(2)
-        right = (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
-        return self._with_spread(right, hidden, smoothing)
+        losses = (F.softplus(-signs * (products + biases)) * signs.abs()).sum(1)
+        return self._with_smoothing(losses, hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """See `ClassifierOutput`. Goes level by level, in O(M K D), like `Softmax`."""
+        """See `ClassifierOutput`. Works level by level, in O(M K D), like `Softmax`."""
         logits = _wide(F.linear(_wide(hidden), self.weight, self.bias))
         decisions = torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 2)
         level = logits.new_zeros(len(hidden), 1)
@@ -275,8 +275,8 @@ class Adaptive(ClassifierOutput):
     """torch's `AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309) over classes sorted by frequency.
 
     The head holds the classes of 80% of the training rows; two tails hold those of the next 15% and the last 5%, with
-    vectors of D / 4 and D / 16. Little is gained if all classes are equally frequent. The rows of each tail depend on
-    the labels, so the host waits for the device once a loss. `ids` (K,) int64: the classes from frequent to rare.
+    vectors of D / 4 and D / 16. It gains little if all classes are equally frequent. The rows of each tail depend on
+    the labels, so the host waits for the device once per loss. `ids` (K,) int64: the classes from frequent to rare.
     """
 
     ids: Tensor
@@ -292,7 +292,7 @@ class Adaptive(ClassifierOutput):
         self.derive()
 
     def derive(self) -> None:
-        """Set `ranks` (K,), the places in `ids`, and `bounds`, where parts end. Raises PalavraError for damaged ids."""
+        """Set `ranks` (K,), positions in `ids`, and `bounds`, ends of parts. Raises PalavraError for damaged ids."""
         ranks = torch.argsort(self.ids)
         if not torch.equal(self.ids[ranks], torch.arange(self.classes, device=self.ids.device)):
             raise PalavraError("the ids of the adaptive softmax are damaged: take the model from another checkpoint")
@@ -301,8 +301,8 @@ class Adaptive(ClassifierOutput):
 
     def _losses(self, hidden: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         # Like torch's forward, except that a tail without rows gets a gradient of zeros instead of None: the parameters
-        # that an optimizer or a sum over ranks sees must not depend on the batch.
-        # Rows are sorted by rank, so that those of each tail are contiguous and one transfer gives all their numbers.
+        # that an optimizer or an all-reduce sees must not depend on the batch.
+        # Rows are sorted by rank, so that those of each tail are contiguous and one transfer reads all their counts.
         ranks, order = self.ranks[labels].sort()
         ordered = hidden.index_select(0, order)
         sizes = np.diff(torch.searchsorted(ranks, self.bounds).tolist(), prepend=0).tolist()
@@ -317,10 +317,10 @@ class Adaptive(ClassifierOutput):
         number = torch.bucketize(ranks, self.bounds[:-1], right=True)
         column = torch.where(number > 0, self.softmax.shortlist_size + number - 1, ranks)
         total = torch.cat(inside) + head.gather(1, column[:, None]).squeeze(1)
-        return self._with_spread(-total.index_select(0, order.argsort()), hidden, smoothing)
+        return self._with_smoothing(-total.index_select(0, order.argsort()), hidden, smoothing)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """See `ClassifierOutput`. Covers all tails."""
+        """See `ClassifierOutput`; includes all tails."""
         wide = _wide(hidden)
         short = self.softmax.shortlist_size
         head = torch.log_softmax(_wide(self.softmax.head(wide)), 1)

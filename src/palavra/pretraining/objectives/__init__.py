@@ -1,4 +1,4 @@
-"""What each objective brings to a pretraining run, by its name in a recipe."""
+"""The pretraining objectives by their names in a recipe."""
 
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ PRETRAINING_OBJECTIVES: dict[ObjectiveName, PretrainingObjective[Any]] = {
 
 
 def pretraining_objective(recipe: Recipe) -> PretrainingObjective[Any]:
-    """The recipe's objective."""
+    """Return the recipe's objective."""
     return PRETRAINING_OBJECTIVES[recipe.objective]
 
 
 def pretraining_objective_in(directory: Path) -> PretrainingObjective[Any]:
-    """The objective that the model of a directory was trained with, as far as its configuration and weights tell."""
+    """Return the objective that trained the model of a directory, inferred from its configuration and weights."""
     config = read_config(directory)
     if config.causal:
         return PRETRAINING_OBJECTIVES["causal"]

@@ -1,4 +1,4 @@
-"""What an objective brings to a pretraining run."""
+"""The interface of a pretraining objective."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ Model = TypeVar("Model", bound=VocabularyModel)
 
 
 class PretrainingObjective(ABC, Generic[Model]):
-    """One objective's part in a run: its model, loss, evaluation and examples.
+    """A pretraining objective: its model, loss, evaluation and examples.
 
-    `template` gives the special tokens around pieces of text; `roles` are the special tokens that the tokenizer must
-    have; `next_tokens` says whether the model learns to predict each token from those before it.
+    `template` gives the special tokens around pieces of text, `roles` the special tokens that the tokenizer must have.
+    `next_tokens`: whether the model learns to predict each token from those before it.
     """
 
     template: ClassVar[SpecialTokenTemplate]
@@ -38,21 +38,21 @@ class PretrainingObjective(ABC, Generic[Model]):
     next_tokens: ClassVar[bool] = False
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Raise PalavraError for a tokenizer without the special tokens that are needed, before hours of work."""
+        """Raise PalavraError for a tokenizer without the required special tokens."""
         for role in self.roles:
             getattr(tokenizer, f"{role}_id")
 
     @abstractmethod
     def check_config(self, config: ModelConfig, name: str) -> None:
-        """Raise PalavraError where this objective does not train the kind of model in the directory `name`."""
+        """Raise PalavraError if this objective cannot train the model in the directory `name`."""
 
     @abstractmethod
     def new(self, config: ModelConfig) -> Model:
-        """A model with random weights."""
+        """Return a model with random weights."""
 
     @abstractmethod
     def load(self, directory: Path) -> Model:
-        """The model of a directory, to continue."""
+        """Return the model of a directory, to continue."""
 
     def save(self, model: Model, directory: Path, ids: dict[str, Any]) -> None:
         """Write weights and configuration; `ids` of roles go to `config.json`."""
@@ -63,17 +63,17 @@ class PretrainingObjective(ABC, Generic[Model]):
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """The loss of a recipe whose sizes are resolved, for texts of `piece` tokens on average. Without a tokenizer,
-        one of the same cost, for a vocabulary of so many entries."""
+        """Return the loss of a recipe with resolved sizes, for texts of `piece` tokens on average. Without a tokenizer,
+        returns one of equal cost for the vocabulary size."""
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
-        """A typical step of each kind that differs in cost: the progress (0 to 1) at which it occurs, and the fraction
-        of the steps that are of its kind. Values that change evenly over training are then at their mean."""
+        """Return a typical step of each kind that differs in cost: the progress (0 to 1) at which it occurs, where
+        linearly changing values are at their mean, and the fraction of the steps that are of its kind."""
         del recipe
         return [(0.5, 1.0)]
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
-        """The values of a log line besides loss, rate and speed."""
+        """Return the values of a log line besides loss, rate and speed."""
         del recipe, progress
         return {}
 
@@ -82,13 +82,13 @@ class PretrainingObjective(ABC, Generic[Model]):
         self, model: Model, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, counts: Counts | None = None,
         sliding: bool = False,
     ) -> EvaluationResult:  # fmt: skip
-        """Evaluate a model on held-out text; `counts` (V,) of the training text add results by frequency.
+        """Evaluate a model on held-out text; `counts` (V,) of the training text add results by frequency band.
 
-        `sliding`: where next tokens are predicted, the windows of documents longer than the context overlap by half.
+        `sliding`: for next-token prediction, windows of documents longer than the context overlap by half.
         """
 
     @abstractmethod
     def examples(
         self, model: Model, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
     ) -> Sequence[FilledText | ContinuedText]:
-        """The model's output on a few texts, for the report."""
+        """Return the model's output on a few texts, for the report."""

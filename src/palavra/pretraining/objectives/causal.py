@@ -35,18 +35,18 @@ class CausalPretraining(PretrainingObjective[CausalLanguageModel]):
             )
 
     def new(self, config: ModelConfig) -> CausalLanguageModel:
-        """A causal language model with random weights."""
+        """Return a causal language model with random weights."""
         return CausalLanguageModel(config)
 
     def load(self, directory: Path) -> CausalLanguageModel:
-        """The causal language model of a directory."""
+        """Return the causal language model of a directory."""
         return load_causal_model(directory).model
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """The loss of next tokens, which depends on neither recipe nor vocabulary."""
+        """Return the next-token loss, which depends on neither recipe nor vocabulary."""
         del recipe, vocab_size, tokenizer, piece
         return CausalObjective(kernel)
 
@@ -54,12 +54,12 @@ class CausalPretraining(PretrainingObjective[CausalLanguageModel]):
         self, model: CausalLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *,
         counts: Counts | None = None, sliding: bool = False,
     ) -> CausalEvaluation:  # fmt: skip
-        """Evaluate on documents that are cut as in training, or in `sliding` windows."""
+        """Evaluate on documents cut as in training, or in `sliding` windows."""
         del counts
         return evaluate_causal(model, held_out, compute, limit=None, sliding=sliding, decode=tokenizer.decode)
 
     def examples(
         self, model: CausalLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
     ) -> list[ContinuedText]:
-        """Openings of texts and their continuations."""
+        """Return openings of texts and their continuations."""
         return continued_openings(CausalModel(model, tokenizer, compute), corpus)

@@ -13,12 +13,12 @@ from palavra.pretraining.objectives.masked import JointPretraining, masking_voca
 from palavra.recipe import Recipe
 from palavra.tokenizer import Tokenizer
 
-# The steps of a run whose length is yet to be measured.
+# Assumed steps of a run whose length is not yet known.
 NOMINAL_STEPS = 1000
 
 
 class CausalMaskedPretraining(JointPretraining):
-    """Predict next tokens and hidden ones; the result is a masked language model."""
+    """Predict next and masked tokens; the result is a masked language model."""
 
     name = "causal"
     next_tokens = True
@@ -27,17 +27,17 @@ class CausalMaskedPretraining(JointPretraining):
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """The losses of next tokens and hidden ones, mixed."""
+        """Return the mixed loss of next and masked tokens."""
         del piece
         masked = MaskedObjective(recipe.masking, masking_vocabulary(vocab_size, tokenizer), kernel)
         return MixedObjective(CausalObjective(kernel), masked, recipe.mixture, _steps(recipe))
 
     def kinds_of_steps(self, recipe: Recipe) -> list[tuple[float, float]]:
-        """Causal and masked steps, where they take turns."""
+        """Return causal and masked steps, if they alternate."""
         return recipe.mixture.kinds_of_steps(_steps(recipe))
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
-        """The fraction of the step's sequences that was causal, and that of its tokens that was masked."""
+        """Return the fractions of causal sequences and of masked tokens in the step."""
         causal = recipe.mixture.causal_fraction_at(progress, _steps(recipe))
         masked = recipe.masking.mask_rate_at(recipe.mixture.masked_progress(progress))
         return {"causal": causal, "mask_rate": (1 - causal) * masked}
@@ -45,7 +45,7 @@ class CausalMaskedPretraining(JointPretraining):
     def evaluate_auxiliary(
         self, model: MaskedLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, sliding: bool
     ) -> ObjectiveResult:
-        """Evaluate next tokens, read from left to right only."""
+        """Evaluate next-token prediction with causal attention."""
         return evaluate_causal(model, held_out, compute, limit=None, sliding=sliding, decode=tokenizer.decode)
 
 

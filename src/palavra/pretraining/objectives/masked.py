@@ -25,7 +25,7 @@ from palavra.tokenizer import Tokenizer
 
 
 class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
-    """Predict hidden tokens."""
+    """Predict masked tokens."""
 
     template = MASKED_TEMPLATE
     roles = ("mask", "cls", "sep")
@@ -38,42 +38,42 @@ class MaskedPretraining(PretrainingObjective[MaskedLanguageModel]):
             )
 
     def new(self, config: ModelConfig) -> MaskedLanguageModel:
-        """A masked language model with random weights."""
+        """Return a masked language model with random weights."""
         return MaskedLanguageModel(config)
 
     def load(self, directory: Path) -> MaskedLanguageModel:
-        """The masked language model of a directory."""
+        """Return the masked language model of a directory."""
         return load_masked_model(directory).model
 
     def objective(
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """The loss of hidden tokens."""
+        """Return the loss of masked tokens."""
         del piece
         return MaskedObjective(recipe.masking, masking_vocabulary(vocab_size, tokenizer), kernel)
 
     def step_values(self, recipe: Recipe, progress: float) -> dict[str, float]:
-        """The fraction of the tokens that was masked."""
+        """Return the fraction of the tokens that was masked."""
         return {"mask_rate": recipe.masking.mask_rate_at(progress)}
 
     def evaluate(
         self, model: MaskedLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *,
         counts: Counts | None = None, sliding: bool = False,
     ) -> EvaluationResult:  # fmt: skip
-        """Evaluate under the fixed corruption, which has no use for sliding windows."""
+        """Evaluate under the fixed corruption; `sliding` has no effect."""
         del sliding
         return evaluate_masked(model, held_out, vocabulary_of(tokenizer), compute, limit=None, counts=counts)
 
     def examples(
         self, model: MaskedLanguageModel, tokenizer: Tokenizer, compute: Compute, corpus: Corpus
     ) -> list[FilledText]:
-        """Sentences with a blank and its fills."""
+        """Return sentences with a blank and its fills."""
         return filled_blanks(MaskedModel(model, tokenizer, compute), corpus)
 
 
 class JointPretraining(MaskedPretraining):
-    """Predict hidden tokens, which decide the best weights, and an auxiliary objective called `name`."""
+    """Predict masked tokens, whose loss selects the best weights, and an auxiliary objective called `name`."""
 
     name: ClassVar[str]
 
@@ -94,7 +94,7 @@ class JointPretraining(MaskedPretraining):
 
 
 def masking_vocabulary(vocab_size: int, tokenizer: Tokenizer | None) -> Vocabulary:
-    """The vocabulary as masking needs it; without a tokenizer one of so many entries, five of them special."""
+    """Return the vocabulary for masking; without a tokenizer, one of this size with five special tokens."""
     if tokenizer is not None:
         return vocabulary_of(tokenizer)
     return Vocabulary(vocab_size, 4, frozenset(range(5)), np.ones(vocab_size, dtype=bool))

@@ -23,7 +23,7 @@ from palavra.tokenizer import Tokenizer
 
 
 class NextSentencePretraining(JointPretraining):
-    """Predict hidden tokens, and whether the second part of a text follows the first."""
+    """Predict masked tokens, and whether the second part of a text follows the first."""
 
     name = "next_sentence"
     template = replace(MASKED_TEMPLATE, special=3)
@@ -35,11 +35,11 @@ class NextSentencePretraining(JointPretraining):
             raise PalavraError(f"{name} is of family {config.family}: next-sentence prediction is for bert alone")
 
     def new(self, config: ModelConfig) -> NextSentenceModel:
-        """A model with both heads and random weights."""
+        """Return a model with both heads and random weights."""
         return NextSentenceModel(config)
 
     def load(self, directory: Path) -> NextSentenceModel:
-        """The masked language model of a directory, with a new second head where it has none."""
+        """Return the masked language model of a directory, with a new pair head if it has none."""
         return load_next_sentence_model(directory)
 
     def save(self, model: MaskedLanguageModel, directory: Path, ids: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ class NextSentencePretraining(JointPretraining):
         self, recipe: Recipe, vocab_size: int, tokenizer: Tokenizer | None, piece: float,
         kernel: SoftmaxGradient = softmax_gradient,
     ) -> TextObjective:  # fmt: skip
-        """The losses of hidden tokens and of pairs, added."""
+        """Return the sum of the losses of masked tokens and of pairs."""
         assert recipe.model.context
         sentences = plain_sentences(vocab_size) if tokenizer is None else Sentences.of(tokenizer)
         vocabulary = masking_vocabulary(vocab_size, tokenizer)
@@ -62,7 +62,7 @@ class NextSentencePretraining(JointPretraining):
     def evaluate_auxiliary(
         self, model: MaskedLanguageModel, held_out: EvalSet, tokenizer: Tokenizer, compute: Compute, *, sliding: bool
     ) -> ObjectiveResult:
-        """Evaluate the second head on pairs."""
+        """Evaluate the pair head."""
         del sliding
         assert isinstance(model, NextSentenceModel)
         objective = NextSentenceObjective(

@@ -1,1 +1,1 @@
-"""What a run will be: sizes, steps, time and memory."""
+"""Planning of a run: sizes, steps, time and memory."""

@@ -10,12 +10,12 @@ from palavra.pretraining.plan.length import stated_steps, stated_tokens, time_bu
 from palavra.pretraining.plan.timing import single_micro_batch, step_seconds
 from palavra.recipe import Recipe
 
-# One thread replaces all of them only where it is clearly faster: other programs come and go.
+# One thread is chosen only if it is clearly faster, since the load of other programs varies.
 SINGLE_THREAD_GAIN = 1.25
 TOKENS_TO_TIME_THREADS = 8192
 
-# A shorter run does not earn its compilation back. Narrow models gain less (10 to 22% of a step of nano) for half a
-# minute of compiling: they need longer.
+# In a shorter run, compiling takes longer than it saves. Narrow models gain less (10 to 22% of a step of nano) for half
+# a minute of compiling: they need longer.
 WORTH_COMPILING_SECONDS, WORTH_COMPILING_TOKENS = 100.0, 3e6
 NARROW, NARROW_FACTOR = 128, 1.8
 
@@ -24,8 +24,8 @@ def set_threads(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[in
     """Set the number of threads of this process, and return it with the reason: the recipe's, or the faster of all and
     one.
 
-    A core that another program keeps busy holds up every step of the others: there one thread can be several
-    times as fast as two. Results depend on the number bit for bit, so it becomes part of the recipe.
+    If another program keeps a core busy, every step waits for it, and one thread can be several times as fast as two.
+    Bit-for-bit results depend on the number, so it becomes part of the recipe.
     """
     available = torch.get_num_threads()
     threads, why = recipe.train.threads, "as the recipe says"
@@ -42,15 +42,15 @@ def set_threads(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[in
 
 
 def _seconds_with(threads: int, recipe: Recipe, text: CorpusStats, compute: Compute) -> float:
-    """Seconds of a step of the smallest size with so many threads."""
+    """Return the seconds of a step of the smallest size with this many threads."""
     torch.set_num_threads(threads)
     smallest = single_micro_batch(replace(recipe, init=None).of_size("nano"), TOKENS_TO_TIME_THREADS)
     return step_seconds(smallest, text, compute, steps=5, patience=5.0)
 
 
 def compute_for(recipe: Recipe, epoch_tokens: int) -> Compute:
-    """Device, precision, attention and compilation of a recipe whose sizes are resolved. "auto" compiles where the run
-    is long enough to earn it back."""
+    """Return device, precision, attention and compilation of a recipe with resolved sizes. "auto" compiles if the run
+    is long enough to gain from it."""
     train = recipe.train
     factor = NARROW_FACTOR if (recipe.model.hidden_size or 0) <= NARROW else 1.0
     if train.minutes is not None or stated_steps(recipe, epoch_tokens) is None:

@@ -1,4 +1,4 @@
-"""What planning knows of the training text."""
+"""Statistics of the training text for planning."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BYTES_A_TOKEN = 4
 @dataclass(frozen=True, kw_only=True)
 class CorpusStats:
     """The training text: its number of `tokens`, the `tokenizer` and its `vocab_size`, and the tokenized `documents`.
-    Before the text is read, `documents` is None, and so is a tokenizer that has yet to be trained."""
+    Before the text is read, `documents` is None, and so is an untrained tokenizer."""
 
     tokens: int
     vocab_size: int
@@ -28,14 +28,14 @@ class CorpusStats:
 
     @classmethod
     def of(cls, text: PreparedText) -> "CorpusStats":
-        """The text of a run, tokenized."""
+        """Return the statistics of a run's tokenized text."""
         documents, tokenizer = text.corpus.train, text.tokenizer
         tokens = int(documents.lengths.sum())
         return cls(tokens=tokens, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer, documents=documents)
 
     @classmethod
     def estimated(cls, recipe: Recipe) -> "CorpusStats":
-        """The text of a recipe, estimated from its size in bytes."""
+        """Estimate the statistics of a recipe's text from its size in bytes."""
         given = recipe.init or recipe.tokenizer_from
         tokenizer = Tokenizer.load(given) if given else None
         return cls(
@@ -45,11 +45,11 @@ class CorpusStats:
         )
 
     def epoch_tokens(self, recipe: Recipe) -> int:
-        """Tokens of one pass over the text in the recipe's pieces, special tokens included where the text is read."""
+        """Return the tokens of one pass over the text, with special tokens once the text is read."""
         return self.tokens if self.documents is None else packer_for(recipe, self.documents).epoch_tokens
 
     def batches(self, recipe: Recipe) -> Iterator[Packed]:
-        """Endless micro-batches of the recipe: of the text, or, before it is read, random ones that cost as much."""
+        """Yield endless micro-batches of the recipe: of the text or, before it is read, random ones of equal cost."""
         if self.documents is None or self.tokenizer is None:
             return _random_batches(recipe, self.vocab_size)
         template = pretraining_objective(recipe).template
@@ -58,7 +58,7 @@ class CorpusStats:
 
 
 def _random_batches(recipe: Recipe, vocab_size: int) -> Iterator[Packed]:
-    """Random documents that fill their contexts, the same batch again and again."""
+    """Yield random documents that fill their contexts, always the same batch."""
     context, budget = recipe.model.context, recipe.train.micro_batch_tokens
     assert context and budget
     template = pretraining_objective(recipe).template

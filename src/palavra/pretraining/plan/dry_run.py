@@ -1,4 +1,4 @@
-"""What a pretraining run would be, without reading its text or training."""
+"""Dry run: plan a pretraining run without reading its text or training."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class PretrainingPlan:
 
 
 def plan_pretraining(recipe: Recipe) -> PretrainingPlan:
-    """Resolve a recipe as `run_pretraining` does, for a text of which only the size in bytes is known."""
+    """Resolve a recipe as `run_pretraining` does, for a text of known size in bytes only."""
     check_recipe(recipe)
     text = CorpusStats.estimated(recipe)
     if text.tokenizer is not None:

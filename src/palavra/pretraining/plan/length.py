@@ -1,4 +1,4 @@
-"""How long a run is: steps, tokens, epochs or minutes as a number of optimizer steps."""
+"""The length of a run: steps, tokens, epochs or minutes converted to optimizer steps."""
 
 import math
 from dataclasses import replace
@@ -11,17 +11,17 @@ from palavra.recipe import Recipe
 
 DEFAULT_MINUTES = 10.0
 VALIDATIONS = 10
-# Fraction of a time budget left for validation, checkpoints and the noise of the machine.
+# Fraction of a time budget reserved for validation, checkpoints and timing noise.
 RESERVE = 0.04
 
 
 def time_budget(recipe: Recipe) -> float:
-    """The time budget in seconds: the one given, or the default."""
+    """Return the time budget in seconds: the one given, or the default."""
     return 60 * (recipe.train.minutes or DEFAULT_MINUTES)
 
 
 def stated_steps(recipe: Recipe, epoch_tokens: int) -> int | None:
-    """Steps of a length in steps, tokens or, as if all batches were full, epochs; None for a length in minutes."""
+    """Return the steps of a length in steps, tokens or epochs (assuming full batches); None for a length in minutes."""
     train = recipe.train
     assert train.batch_tokens
     if train.steps is not None:
@@ -32,16 +32,16 @@ def stated_steps(recipe: Recipe, epoch_tokens: int) -> int | None:
 
 
 def stated_tokens(recipe: Recipe, epoch_tokens: int) -> float:
-    """Tokens that a run whose length is not in minutes will see."""
+    """Return the tokens that a run will see if its length is not in minutes."""
     assert recipe.train.batch_tokens
     return float((stated_steps(recipe, epoch_tokens) or 0) * recipe.train.batch_tokens)
 
 
 def steps_of_run(recipe: Recipe, text: CorpusStats, seconds_a_step: float | None, log: Log) -> tuple[int, str]:
-    """The number of steps of a run, and the reason.
+    """Return the number of steps of a run, and the reason.
 
-    Epochs are counted in the batches that the packer plans. Minutes, which are those of training with its validations,
-    are divided by the measured `seconds_a_step`. Raises PalavraError where they do not suffice for one step.
+    Epochs are counted in the batches that the packer plans. Minutes include training and validation and are divided by
+    the measured `seconds_a_step`. Raises PalavraError if they are too few for one step.
     """
     train = recipe.train
     unit = f"steps of {train.batch_tokens:,} tokens"
@@ -70,9 +70,9 @@ def steps_of_run(recipe: Recipe, text: CorpusStats, seconds_a_step: float | None
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with its length in steps, and validations and checkpoints spread over them where left open."""
+    """Return the recipe with its length in steps, and unset validation and checkpoint intervals spread over them."""
     train = recipe.train
-    every = -(-steps // VALIDATIONS)  # rounded up: the last of them falls on the last step
+    every = -(-steps // VALIDATIONS)  # rounded up, so that the last validation is at the last step
     return replace(
         recipe,
         train=replace(train, steps=steps, eval_every=train.eval_every or every, save_every=train.save_every or every),

@@ -1,4 +1,4 @@
-"""Memory: what a training step needs, what the machine has, and how many tokens of a batch fit at once."""
+"""Memory: what a training step needs, what is available, and the largest micro-batch that fits."""
 
 import os
 from dataclasses import replace
@@ -13,14 +13,14 @@ from palavra.pretraining.model import shape_only
 from palavra.recipe import Recipe
 from palavra.training.out_of_memory import OutOfMemory
 
-# Fraction of the free memory that a step may take: the estimate is rough, and other programs come and go.
+# Fraction of the free memory that a step may use: the estimate is rough, and other programs need memory too.
 USED_FRACTION = 0.7
-# More tokens at once make no machine faster.
+# Larger micro-batches are not faster on any machine.
 MAX_MICRO_BATCH_TOKENS = 131_072
 
 
 def available_memory(compute: Compute) -> float:
-    """Bytes of memory that training may use: the least that machine, container and process limit leave."""
+    """Return the bytes of memory available to training: the minimum over machine, container and process limits."""
     if compute.device.type == "cuda":
         return float(torch.cuda.mem_get_info(compute.device)[0])
     return min(_of_machine(), _of_container(), _of_process())
@@ -36,7 +36,7 @@ def _of_machine() -> float:
 
 
 def _of_container() -> float:
-    """Bytes that the control group leaves (Linux); memory that only caches files counts as free."""
+    """Return the free bytes of the control group (Linux); the file cache counts as free."""
     try:
         group = Path("/sys/fs/cgroup")
         limit, used = float((group / "memory.max").read_text()), float((group / "memory.current").read_text())
@@ -47,7 +47,7 @@ def _of_container() -> float:
 
 
 def _of_process() -> float:
-    """Bytes that `ulimit -v` leaves of the address space."""
+    """Return the free bytes of address space under `ulimit -v`."""
     try:
         import resource
 
@@ -61,25 +61,24 @@ def _of_process() -> float:
 
 
 def memory_estimate(model: VocabularyModel, micro_batch_tokens: int) -> float:
-    """Bytes of one training step: parameters, gradients, two moments in float32, and the activations kept. The model
-    may be on the meta device."""
+    """Return the bytes of one training step: parameters, gradients, two moments in float32, and stored activations. The
+    model may be on the meta device."""
     config, parameters = model.config, sum(p.numel() for p in model.parameters())
     layer = 2 * (10 * config.hidden_size + 4 * config.intermediate_size) + 4 * config.num_heads * config.context
     return 16.0 * parameters + micro_batch_tokens * (config.num_layers * layer + 16.0 * config.hidden_size) + 2**28
 
 
 def fit_micro_batch(recipe: Recipe, given: int | None, vocab_size: int, compute: Compute) -> tuple[Recipe, list[str]]:
-    """The recipe with as many tokens in a micro-batch as fit into memory, unless so many are `given`; and the reason,
-    where that is less than the batch, or too much. Sizes must be resolved. The gradient is that of the whole batch
-    either way.
+    """Return the recipe with the largest micro-batch that fits into memory, unless one is `given`, and the reason if
+    that is less than the batch or too much. Sizes must be resolved. The gradient is always that of the whole batch.
 
-    Raises OutOfMemory when the smallest micro-batch would not fit.
+    Raises OutOfMemory if the smallest micro-batch does not fit.
     """
     train, context = recipe.train, recipe.model.context
     assert train.batch_tokens and train.micro_batch_tokens and context
     model = shape_only(recipe, vocab_size)
     free = available_memory(compute)
-    # Several ranks see different free memory, and must not split their batches differently.
+    # Free memory differs between ranks, but all must split their batches alike.
     if given is not None or distributed.world_size() > 1:
         needed = memory_estimate(model, train.micro_batch_tokens)
         line = (

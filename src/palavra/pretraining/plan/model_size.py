@@ -1,7 +1,7 @@
-"""The size of the model: the one named, that of `init`, or the one that suits the length of the run.
+"""The model size: the named one, that of `init`, or the best for the length of the run.
 
 For a length in minutes, a few steps of each size are timed on this machine and a scaling law (`scaling_law`) ranks the
-sizes by what they would reach. The ranking is all it is used for; it is never reported as a forecast.
+sizes by predicted loss. The prediction only ranks sizes and is never reported as a forecast.
 """
 
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ from palavra.recipe import SHAPE, SIZES, FamilyName, Recipe, SizeName
 from palavra.recipe.learning_rates import pretraining_rate
 from palavra.training.out_of_memory import OutOfMemory
 
-# A schedule needs room: a model that could only make fewer steps than this is too large for the budget.
+# A schedule needs enough steps: a model that could make fewer than this is too large for the budget.
 FEWEST_STEPS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCandidate:
-    """A size that was timed: its tokens/s, the tokens it would see in the time, and the loss that ranks it."""
+    """A timed size: its tokens/s, the tokens it would see in the time, and the predicted loss that ranks it."""
 
     size: SizeName
     parameters: int
@@ -37,7 +37,7 @@ class SizeCandidate:
 
 
 def with_size(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[Recipe, list[str], list[SizeCandidate]]:
-    """The recipe with every size filled in, the reasons, and the sizes that were timed for it."""
+    """Return the recipe with every size filled in, the reasons, and the sizes that were timed."""
     if recipe.init:
         sized, nearest = _with_size_of_init(recipe, recipe.init)
         return sized, [f"size: that of {recipe.init}; batch and learning rate as for {nearest}"], []
@@ -65,9 +65,9 @@ def with_size(recipe: Recipe, text: CorpusStats, compute: Compute) -> tuple[Reci
 
 
 def _timed_sizes(recipe: Recipe, text: CorpusStats, compute: Compute) -> list[SizeCandidate]:
-    """Time the sizes upwards; the one with the lowest predicted loss is marked as chosen.
+    """Time the sizes in ascending order, and mark the one with the lowest predicted loss as chosen.
 
-    Stops where a size no longer fits in memory, could not make `FEWEST_STEPS` steps, or two in a row rank worse.
+    Stops if a size does not fit in memory or could not make `FEWEST_STEPS` steps, or if two in a row rank worse.
     """
     seconds = time_budget(recipe) * (1 - RESERVE)
     found: list[SizeCandidate] = []
@@ -98,8 +98,8 @@ def _timed_sizes(recipe: Recipe, text: CorpusStats, compute: Compute) -> list[Si
 
 
 def _with_size_of_init(recipe: Recipe, init: str) -> tuple[Recipe, SizeName]:
-    """The recipe with the architecture of `init`, and context, batch and learning rate of the size nearest to it, which
-    is returned too."""
+    """Return the recipe with the architecture of `init` and the context, batch and learning rate of the nearest size,
+    and that size."""
     config = read_config(Path(init))
 
     def distance(name: SizeName) -> int:

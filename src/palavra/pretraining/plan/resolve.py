@@ -1,5 +1,5 @@
-"""From a recipe to a resolved recipe: the one stage that decides sizes, steps, threads, precision, compilation and
-micro-batches, for a run and for a dry run alike."""
+"""Resolve a recipe: decide sizes, steps, threads, precision, compilation and micro-batches, for a run and a dry run
+alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from palavra.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedRecipe:
-    """A recipe with every open value filled in, the `compute` it runs with, and the `reasons` of the decisions, a line
-    each; the sizes that were timed (`candidates`) and the measured `step_seconds`, where the length is in minutes."""
+    """A recipe with every open value filled in, its `compute`, and the `reasons` for the decisions, a line each. If the
+    length is in minutes: the timed sizes (`candidates`) and the measured `step_seconds`."""
 
     recipe: Recipe
     compute: Compute
@@ -34,15 +34,15 @@ StepTimer = Callable[[Recipe, CorpusStats, Compute], float]
 
 
 def measured(recipe: Recipe, text: CorpusStats, compute: Compute) -> float:
-    """Seconds of a step, measured for at most a tenth of the time budget."""
+    """Return the seconds of a step, measured for at most a tenth of the time budget."""
     return step_seconds(recipe, text, compute, steps=40, patience=0.1 * time_budget(recipe))
 
 
 def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = measured) -> ResolvedRecipe:
     """Fill in everything that a recipe leaves open, and log each decision. Sets the number of threads of this process.
 
-    `timer` measures a step where the length is in minutes. Raises OutOfMemory where not even a micro-batch fits, and
-    PalavraError where the length does not suffice for a step.
+    `timer` measures a step if the length is in minutes. Raises OutOfMemory if not even a micro-batch fits, and
+    PalavraError if the length is too short for a step.
     """
     reasons: list[str] = []
 
@@ -84,7 +84,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
 
 
 def restore(recipe: Recipe, log: Log) -> ResolvedRecipe:
-    """The decisions that a recipe holds which was resolved before. Sets the number of threads of this process."""
+    """Return the decisions of an already resolved recipe. Sets the number of threads of this process."""
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     compute = compute_for(recipe, 0)

@@ -1,4 +1,4 @@
-"""The measured time of a training step."""
+"""Time training steps."""
 
 import math
 import statistics
@@ -24,11 +24,10 @@ from palavra.training.out_of_memory import explain_out_of_memory
 def step_seconds(
     recipe: Recipe, text: CorpusStats, compute: Compute, *, steps: int = 8, patience: float = math.inf
 ) -> float:
-    """Seconds of one optimizer step of a recipe whose sizes are resolved, measured with a model of its own.
+    """Return the seconds of one optimizer step of a recipe with resolved sizes, measured with a temporary model.
 
-    Of each kind of step that the objective has, the median of a few steps after the first ones (which compile and
-    allocate); the kinds are weighted by how often they occur. Stops measuring a kind after `patience` seconds. Raises
-    OutOfMemory.
+    Takes the median of a few steps of each kind of the objective, after the first ones (which compile and allocate),
+    and weights kinds by frequency. Stops measuring a kind after `patience` seconds. Raises OutOfMemory.
     """
     pretraining = pretraining_objective(recipe)
     model = new_model(recipe, text.vocab_size).to(compute.device)
@@ -40,13 +39,13 @@ def step_seconds(
     total = 0.0
     for progress, rate in pretraining.kinds_of_steps(recipe):
         times = _step_times(model, objective, progress, recipe, batches, optimizers, compute, steps + 2, patience)
-        # The first half is warm-up too: what compiled keeps the cores busy for a while.
+        # The first half is warm-up too: compilation keeps the cores busy for a while.
         total += rate * statistics.median_high(times[max(2, len(times) // 2) :] or times[-1:])
     return total
 
 
 def quick_step_seconds(recipe: Recipe, text: CorpusStats, compute: Compute, *, patience: float = 10.0) -> float:
-    """An estimate of `step_seconds` within seconds: from a few uncompiled micro-batches."""
+    """Return a quick estimate of `step_seconds` from a few uncompiled micro-batches."""
     one = single_micro_batch(recipe)
     assert recipe.train.batch_tokens and one.train.batch_tokens
     each = step_seconds(one, text, replace(compute, compiled=False), steps=3, patience=patience)
@@ -54,7 +53,7 @@ def quick_step_seconds(recipe: Recipe, text: CorpusStats, compute: Compute, *, p
 
 
 def single_micro_batch(recipe: Recipe, max_tokens: int = MAX_MICRO_BATCH_TOKENS) -> Recipe:
-    """The recipe with steps of a single micro-batch of at most so many tokens, at least a context."""
+    """Return the recipe with steps of one micro-batch of at most this many tokens, and at least a context."""
     train = recipe.train
     assert train.micro_batch_tokens and recipe.model.context
     tokens = min(train.micro_batch_tokens, max(max_tokens, recipe.model.context))
@@ -65,8 +64,8 @@ def _step_times(
     model: VocabularyModel, objective: TextObjective, progress: float, recipe: Recipe, batches: Iterator[Packed],
     optimizers: Optimizers, compute: Compute, steps: int, patience: float,
 ) -> list[float]:  # fmt: skip
-    """The seconds of each of so many steps as at one `progress` of training; of at least three, but of no more after
-    `patience` seconds."""
+    """Return the seconds of each of this many steps at one `progress` of training; after `patience` seconds, stops once
+    three are measured."""
     assert recipe.model.context
     config = loop_config(recipe, recipe.model.context, steps)
     grouped = in_steps(batches, recipe.train.micro_batches())

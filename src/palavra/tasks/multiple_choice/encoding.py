@@ -1,4 +1,4 @@
-"""Texts and their choices as sequences, one for each choice."""
+"""Encode texts and their choices, one sequence per choice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from palavra.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceEncoder:
-    """Every example brings its own choices."""
+    """Encode examples, each with its own choices."""
 
     def check(self, examples: Sequence[ChoiceExample]) -> None:
-        """Raise PalavraError for a label that is none of the choices."""
+        """Raise PalavraError for a label that is not one of the choices."""
         for example in examples:
             if example.label is None or not 0 <= example.label < len(example.choices):
                 raise PalavraError(
@@ -26,7 +26,7 @@ class ChoiceEncoder:
                 )
 
     def summary(self, examples: Sequence[ChoiceExample]) -> dict[str, Any]:
-        """The number of examples, and of those with so many choices."""
+        """Count examples, in total and by number of choices."""
         sizes, times = np.unique([len(example.choices) for example in examples], return_counts=True)
         choices = {str(size): number for size, number in zip(sizes.tolist(), times.tolist(), strict=True)}
         return {"examples": len(examples), "choices": choices}
@@ -35,8 +35,8 @@ class ChoiceEncoder:
         self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedExamples:  # fmt: skip
-        """Return [CLS] text [SEP] choice [SEP] for every choice; where both do not fit, the longer one loses its end.
-        `labels` (E, 2) int64, each with its example's first sequence: the gold choice, and how many there are."""
+        """Return [CLS] text [SEP] choice [SEP] for every choice; if both do not fit, truncate the longer first.
+        `labels` (E, 2) int64: the gold choice and the number of choices, at the example's first sequence."""
         del windowed
         sizes = np.array([len(example.choices) for example in examples], dtype=np.int64)
         example = np.repeat(np.arange(len(examples)), sizes)

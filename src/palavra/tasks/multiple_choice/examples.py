@@ -1,4 +1,4 @@
-"""A text and choices, of which one goes with it: how records give these."""
+"""Read texts with choices, one of them correct, from records."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Reader
 from palavra.tasks.text_examples import shown, text_columns
 
-# Digits of a label; Python refuses to read numbers of thousands.
+# Most digits of a label; Python does not parse numbers with thousands of digits.
 LONGEST_NUMBER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceExample:
-    """A `text`, two or more `choices`, the number of the gold one (from 0) or None, `label`, and `where` it is from."""
+    """A `text`, two or more `choices`, the number `label` of the gold one (from 0) or None, and the source `where`."""
 
     text: str
     choices: tuple[str, ...]
@@ -29,14 +29,14 @@ class ChoiceExample:
 
 
 def reader(spec: TaskSpec) -> Reader[ChoiceExample]:
-    """Reads records with a text, choices in a list or in columns, and the right one by number, letter or text."""
+    """Return a reader of texts, choices in a list or in columns, and the gold choice by number, letter or text."""
     return Reader(
         spec=spec, read=partial(_read, spec), input_of=partial(_input, spec), gold=lambda example: example.label
     )
 
 
 def _read(spec: TaskSpec, source: str) -> list[ChoiceExample]:
-    label = spec.label_column("multiple choice takes one, the right choice") or "label"
+    label = spec.label_column("multiple choice takes one, the gold choice") or "label"
     return [_example(record, spec, label) for record in read_records(source, encoding=spec.encoding)]
 
 
@@ -51,7 +51,7 @@ def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:
 
 
 def _input(spec: TaskSpec, one: Any, where: str) -> ChoiceExample:
-    """An example to predict from a mapping with the columns, or a text and its choices."""
+    """Return an unlabelled example from a mapping with the columns, or from a text and its choices."""
     (name,) = text_columns(spec)
     if isinstance(one, Mapping):
         record = Record(dict(one), where)
@@ -67,7 +67,7 @@ def _input(spec: TaskSpec, one: Any, where: str) -> ChoiceExample:
 
 
 def _choices(record: Record, spec: TaskSpec) -> tuple[str, ...]:
-    """Of one column of lists, or of several columns, of which the last ones may be empty."""
+    """Return the choices from one column of lists, or from several columns, of which the last ones may be empty."""
     names = spec.columns.choices or ("choices",)
     if len(names) == 1:
         value = column(record, names[0], option="--choices")
@@ -86,7 +86,7 @@ def _listed(values: Sequence[Any], where: str, name: str) -> tuple[str, ...]:
 
 
 def _texts(values: Sequence[Any], names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The choices, each with the name that an error calls it by."""
+    """Return the choices as texts; `names` name them in errors."""
     choices = tuple(_text(value, where, name) for value, name in zip(values, names, strict=True))
     if len(choices) < 2:
         raise PalavraError(f"{where}: too few choices ({len(choices)}): there must be at least two")
@@ -102,7 +102,7 @@ def _text(value: Any, where: str, name: str) -> str:
 
 
 def _label(value: Any, choices: tuple[str, ...], where: str) -> int:
-    """The number of the right choice from what a file says of it."""
+    """Return the number of the gold choice from its number, letter or text in a file."""
     text = "" if value is None else str(value).strip()
     if isinstance(value, float) and value.is_integer():
         text = str(int(value))

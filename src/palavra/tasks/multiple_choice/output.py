@@ -1,4 +1,4 @@
-"""A score for each choice: the last layer, the softmax over an example's choices, and predictions."""
+"""Output of multiple choice: a layer that scores each choice, the softmax over choices, and predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ from palavra.tasks.temperature_scaling import Tempered
 
 @dataclass(frozen=True)
 class DecodedChoices:
-    """Log-probabilities (S,) of all choices; those of an example begin at `bounds` (E + 1,)."""
+    """Log-probabilities (S,) of all choices, and the offsets of each example's choices, `bounds` (E + 1,)."""
 
     log_p: Doubles
     bounds: Int64Array
 
     @property
     def probabilities(self) -> list[Doubles]:
-        """Of the choices of each example."""
+        """Return the probabilities of each example's choices."""
         return np.split(np.exp(self.log_p), self.bounds[1:-1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
-    """One score for each choice, a sequence behind the text, and a softmax over those of an example, however many."""
+    """Score each choice, a sequence with the text before it, with a softmax over the choices of each example."""
 
     form: ClassVar[Form] = "MultipleChoice"
     level: ClassVar[Level] = "sequence"
@@ -46,40 +46,40 @@ class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
         return nn.Linear(width, 1)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """Cross-entropy over the choices of each example, which follow one another, summed over the examples."""
+        """Return the cross-entropy over the consecutive choices of each example, summed over the examples."""
         return Loss(choice_losses(layer(x)[:, 0], batch.labels).sum(), batch.labelled)
 
     def decode(
         self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> DecodedChoices:  # fmt: skip
-        """The log-probability of each choice."""
+        """Return the log-probability of each choice."""
         check_finite(outputs[0], "choices")
         scores = self.divided(outputs[0], encoded.example, options)[:, 0].astype(np.float64)
         found = group_log_softmax(torch.from_numpy(scores), torch.from_numpy(encoded.example), len(examples))
         return DecodedChoices(found.numpy(), encoded.units)
 
     def predictions(self, examples: Sequence[ChoiceExample], decoded: DecodedChoices) -> list[Prediction]:
-        """`label`, the number of the choice, the `choice` itself, and probabilities."""
+        """Return `label`, the number of the choice, the text of the `choice`, and probabilities."""
         found = []
-        for example, own in zip(examples, decoded.probabilities if examples else (), strict=True):
-            label, p = int(own.argmax()), own.tolist()
+        for example, each in zip(examples, decoded.probabilities if examples else (), strict=True):
+            label, p = int(each.argmax()), each.tolist()
             chosen = {"label": label, "choice": example.choices[label], "probability": p[label]}
             found.append({**chosen, "probabilities": p})
         return found
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
-        """The temperature under which the right choices of the `chosen` examples (E,) are most probable."""
+        """Return the temperature with the lowest loss on the `chosen` examples (E,)."""
         scores = torch.from_numpy(outputs[0][chosen[encoded.example], 0].astype(np.float64))
         labels = torch.from_numpy(encoded.labels[chosen])
         return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
 
 
 def choice_losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(scores of an example's choices)[right one], (E,) in nats: scores (S,) of all choices, those of each
-    example together; labels (E, 2) as `ChoiceEncoder.encode` has them."""
-    right, sizes = labels.unbind(1)
-    # The size of the result is known, so that a GPU is not waited for.
+    """Return -log softmax(scores of an example's choices)[gold choice], (E,) in nats. scores (S,) of all choices, those
+    of each example together; labels (E, 2) from `ChoiceEncoder.encode`."""
+    gold, sizes = labels.unbind(1)
+    # The known output size avoids waiting for a GPU.
     example = torch.arange(len(labels), device=labels.device).repeat_interleave(sizes, output_size=len(scores))
     first = sizes.cumsum(0) - sizes
-    return -group_log_softmax(scores, example, len(labels)).index_select(0, first + right)
+    return -group_log_softmax(scores, example, len(labels)).index_select(0, first + gold)

@@ -1,4 +1,4 @@
-"""What probabilities of choices score, with the errors to look at."""
+"""Score probabilities of choices, and list the most confident errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from palavra.tasks.task import Scorer, surest_errors
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
-    """Of the choice with the highest score."""
+    """Score the most probable choice."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "calibration_error", "loss")
 
     def score(self, examples: Sequence[ChoiceExample], encoded: EncodedExamples, decoded: DecodedChoices) -> Scores:
-        """The scores of examples."""
+        """Return the scores of examples."""
         gold = encoded.labels[:, 0].astype(np.int64)
-        chosen = np.array([own.argmax() for own in decoded.probabilities])
-        confidence = np.array([own.max() for own in decoded.probabilities])
+        chosen = np.array([each.argmax() for each in decoded.probabilities])
+        confidence = np.array([each.max() for each in decoded.probabilities])
 
         def about(i: int) -> dict[str, Any]:
             one = examples[i]

@@ -1,4 +1,4 @@
-"""Multiple choice: which of an example's choices goes with its text (Devlin et al. 2019, section 4.4)."""
+"""Multiple choice: select the choice that fits a text (Devlin et al. 2019, section 4.4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from palavra.tasks.temperature_scaling import temperature_fit
 
 
 def fit(spec: TaskSpec, examples: Sequence[ChoiceExample], trained: Sequence[ChoiceExample]) -> AnyTask:
-    """The task, once the examples are checked."""
+    """Check the examples and build the task."""
     del trained
     if not examples:
         raise PalavraError(f"{spec.source} has no examples: it needs a line for each")
@@ -24,7 +24,7 @@ def fit(spec: TaskSpec, examples: Sequence[ChoiceExample], trained: Sequence[Cho
 
 
 def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
-    """The task of what `to_json` gave."""
+    """Rebuild the task from the values of `to_json`."""
     read = reader(spec)
     return Task(
         spec=spec,

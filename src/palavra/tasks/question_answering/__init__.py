@@ -1,1 +1,1 @@
-"""An answer cut out of a passage, or none."""
+"""Extractive question answering, with or without unanswerable questions."""

@@ -1,4 +1,4 @@
-"""Possible answers to a question: the best spans of its windows."""
+"""Candidate answers to a question: the best spans of its windows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from palavra.tasks.question_answering.encoding import EncodedQuestions
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerCandidate:
-    """A possible answer: `text` is `context[start:end]`, `score` the sum of two logits."""
+    """A candidate answer: `text` is `context[start:end]`, `score` the sum of two logits."""
 
     text: str
     start: int
@@ -24,31 +24,31 @@ class AnswerCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Of one question the best `candidates`, in order, each text once, and the score of "no answer"."""
+    """The best `candidates` for one question, in order, with distinct texts, and the score of "no answer"."""
 
     candidates: tuple[AnswerCandidate, ...]
     no_answer: float
 
     @property
     def text(self) -> str:
-        """The best answer; empty where the passage has no text for any."""
+        """Return the best answer, or "" without candidates."""
         return self.candidates[0].text if self.candidates else ""
 
     @property
     def no_answer_margin(self) -> float:
-        """How much better "no answer" is than the best answer, in logits."""
+        """Return the score of "no answer" minus that of the best answer, in logits."""
         return self.no_answer - self.candidates[0].score if self.candidates else 0.0
 
 
 def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[Int64Array, Int64Array, Doubles]:
-    """First and last place and score of the `count` best spans of at most `longest` places, the best first; equal ones
-    in their order. start, end (n,): scores of the places; that of a span is the sum of its two."""
+    """Return first position, last position and score of the `count` best spans of at most `longest` positions, best
+    first, ties in order. start, end (n,): scores of the positions; a span's score is the sum of its two."""
     n = len(start)
     longest = min(longest, n)
     if n == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
     padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
-    # (n, longest): the span that begins at i and is d + 1 long.
+    # (n, longest): entry (i, d) is the span of length d + 1 from i.
     sums = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)).ravel()
     kept = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
     kept = kept[np.lexsort((kept, -sums[kept]))]
@@ -58,8 +58,8 @@ def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[
 
 
 def candidate_of(context: str, start: int, end: int, score: float) -> AnswerCandidate:
-    """The span without the blanks at its ends, which a token can stand for, and with the marks on its last character,
-    for which a tokenizer that strips accents has no token."""
+    """Return the span without outer whitespace, which a token may include, and with the combining marks of its last
+    character, which have no token if the tokenizer strips accents."""
     text = context[start : whole_end(context, end)]
     start += len(text) - len(text.lstrip())
     text = text.strip()
@@ -67,7 +67,7 @@ def candidate_of(context: str, start: int, end: int, score: float) -> AnswerCand
 
 
 def distinct(candidates: list[AnswerCandidate]) -> tuple[AnswerCandidate, ...]:
-    """The best of each text, best first: windows overlap, and passages repeat themselves."""
+    """Return the best candidate of each text, best first; overlapping windows and repeated passages duplicate texts."""
     seen: dict[str, AnswerCandidate] = {}
     for one in sorted(candidates, key=lambda one: (-one.score, one.start)):
         if one.text:
@@ -78,18 +78,18 @@ def distinct(candidates: list[AnswerCandidate]) -> tuple[AnswerCandidate, ...]:
 def find_answers(
     examples: Sequence[Question], encoded: EncodedQuestions, scores: Doubles, longest: int, count: int
 ) -> Iterator[Found]:
-    """What each question's windows hold, by the scores (R, 2) of their rows: the best `count` spans of at most
-    `longest` tokens. The score of "no answer" is the lowest of the windows (Devlin et al. 2019, section 4.3): a window
-    without the answer says "not here" with good reason."""
+    """Yield the best `count` answers of at most `longest` tokens for each question, from the scores (R, 2) of its rows.
+    The score of "no answer" is the minimum over windows (Devlin et al. 2019, section 4.3), because it is rightly high
+    in a window without the answer."""
     rows = offsets_of(encoded.row_counts)
     windows = np.searchsorted(encoded.example, np.arange(len(examples) + 1))
     for number, example in enumerate(examples):
         candidates: list[AnswerCandidate] = []
         no_answer = np.inf
         for window in range(windows[number], windows[number + 1]):
-            own = scores[rows[window] : rows[window + 1]]
-            no_answer = min(no_answer, float(own[0].sum()))
-            first, last, values = best_spans(own[1:, 0], own[1:, 1], longest, count)
+            window_scores = scores[rows[window] : rows[window + 1]]
+            no_answer = min(no_answer, float(window_scores[0].sum()))
+            first, last, values = best_spans(window_scores[1:, 0], window_scores[1:, 1], longest, count)
             starts, ends = encoded.window_spans(window)
             spans = zip(starts[first].tolist(), ends[last].tolist(), values.tolist(), strict=True)
             candidates += [candidate_of(example.context, *span) for span in spans]

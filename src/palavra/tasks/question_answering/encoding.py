@@ -1,6 +1,6 @@
-"""Questions and their passages as sequences, and where in a passage its tokens stand.
+"""Encode questions and passages as sequences, with the character offsets of passage tokens.
 
-Legend: E questions, C distinct passages of T tokens in all, S windows, R rows read.
+Legend: E questions, C distinct passages with T tokens in total, S windows, R rows read.
 """
 
 from collections import Counter
@@ -19,17 +19,17 @@ from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
 
-# As the published programs for SQuAD have it.
+# As in the published programs for SQuAD.
 LONGEST_QUESTION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedQuestions(EncodedExamples):
-    """Windows of passages, each behind its question; an example is a question.
+    """Windows of passages, each after its question; an example is a question.
 
-    The rows of a window are those of [CLS] and of its passage tokens; `labels` (S, 2) int64: the places of the answer's
-    first and last token among these rows, (0, 0) unless the window holds it whole. `first` (S,): the number of a
-    window's first passage token; `token_starts` and `token_ends` (T,) int32: the characters of the tokens.
+    The rows of a window are [CLS] and its passage tokens. `labels` (S, 2) int64: the indices of the answer's first and
+    last token among these rows, (0, 0) unless the window has the whole answer. `first` (S,): the index of a window's
+    first passage token; `token_starts` and `token_ends` (T,) int32: character offsets of the tokens.
     """
 
     first: Int64Array
@@ -37,22 +37,22 @@ class EncodedQuestions(EncodedExamples):
     token_ends: Int32Array
 
     def window_spans(self, window: int) -> tuple[Int32Array, Int32Array]:
-        """First characters, and those behind the last ones, of the passage tokens of a window."""
+        """Return the start and end offsets of the passage tokens of a window."""
         first = int(self.first[window])
         tokens = slice(first, first + int(self.row_counts[window]) - 1)
         return self.token_starts[tokens], self.token_ends[tokens]
 
 
 def taught_answer(question: Question) -> Answer | None:
-    """The answer that training aims at: the one given most often, the first of them; None where there is none."""
-    # A counter keeps the order in which things came, and so does sorting by frequency.
+    """Return the training target: the most frequent answer, the first of equally frequent ones, or None."""
+    # Counter keeps insertion order, and most_common sorts stably.
     return Counter(question.answers).most_common(1)[0][0] if question.answers else None
 
 
 def _labels(
     questions: Sequence[Question], passages: "Passages", question: Int64Array, first: Int64Array, lengths: Int64Array
 ) -> Int64Array:
-    """(S, 2): the answer among the rows of each window, which begin with that of [CLS]."""
+    """Return the row indices (S, 2) of the answer in each window; row 0 is [CLS]."""
     spans = np.full((len(questions), 2), -1, dtype=np.int64)
     for number, one in enumerate(questions):
         if (answer := taught_answer(one)) is not None:
@@ -66,9 +66,9 @@ def _labels(
 
 @dataclass(frozen=True, kw_only=True)
 class Passages:
-    """Distinct texts as tokens, end to end: `input_ids` (T,) uint32, `lengths` (C,) int64, and `starts` and `ends` (T,)
-    of the characters that a token stands for in its text. `number` (E,) is the text of each that was given, `bases`
-    (C,) where it begins if all are laid end to end."""
+    """Concatenated tokens of distinct texts: `input_ids` (T,) uint32, `lengths` (C,) int64, character offsets `starts`
+    and `ends` (T,) of each token in its text. `number` (E,): the distinct text of each given text; `bases` (C,): the
+    offset of each distinct text if all are concatenated."""
 
     number: Int64Array
     input_ids: npt.NDArray[np.uint32]
@@ -78,18 +78,18 @@ class Passages:
     bases: Int64Array
 
     def tokens_of(self, number: Int64Array, spans: Int64Array) -> Int64Array:
-        """First and last token (Q, 2), among all T, of the fewest tokens that stand for characters start to end of
-        `spans` (Q, 2) of each numbered text (Q,). Characters at its ends for which no token stands are left out; what
-        is only of such characters, or has a negative start, has tokens -1, -2."""
+        """Return the first and last token (Q, 2), among all T, of the shortest range that covers the characters
+        `spans` (Q, 2) of the texts `number` (Q,). Characters at the ends without a token are ignored. A span without
+        any token, or with a negative start, gives -1, -2."""
         nowhere = np.array([-1, -2])
         found = np.tile(nowhere, (len(spans), 1))
         if len(self.starts) == 0:
             return found
         base = np.repeat(self.bases, self.lengths)
-        # Offsets ascend in every known tokenizer; sorted searches need it of any other, too.
+        # Offsets ascend in every known tokenizer; enforce it for others, because searchsorted needs it.
         starts, ends = (np.maximum.accumulate(base + offsets) for offsets in (self.starts, self.ends))
         begin, stop = (spans + self.bases[number][:, None]).T
-        # Several tokens may stand for one character (its bytes): the first that begins there, the last that ends there.
+        # A character may have several tokens (its bytes): take the first that begins and the last that ends there.
         before = np.searchsorted(starts, begin, "right") - 1
         first = np.searchsorted(starts, starts[np.maximum(before, 0)], "left")
         first = np.maximum(first, np.searchsorted(ends, begin, "right"))
@@ -102,7 +102,7 @@ class Passages:
 
 
 def read_passages(texts: Sequence[str], tokenizer: Tokenizer) -> Passages:
-    """The texts as tokens, each distinct one encoded once: many questions are about one passage."""
+    """Encode each distinct text once, because many questions share a passage."""
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     encoded = [tokenizer.encode_with_offsets(text) for text in place]
     lengths = np.array([len(ids) for ids, _ in encoded], dtype=np.int64)
@@ -122,12 +122,12 @@ def read_passages(texts: Sequence[str], tokenizer: Tokenizer) -> Passages:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionEncoder:
-    """Neighbouring windows of a long passage share `stride` tokens."""
+    """Encode questions; neighbouring windows of a long passage share `stride` tokens."""
 
     stride: int
 
     def check(self, examples: Sequence[Question]) -> None:
-        """Raise PalavraError for an answer that is not in its passage where it says."""
+        """Raise PalavraError for an answer that is not at its stated place in the passage."""
         for example in examples:
             for answer in example.answers:
                 here = answer.start >= 0 and example.context.startswith(answer.text, answer.start)
@@ -138,7 +138,7 @@ class QuestionEncoder:
                     )
 
     def summary(self, examples: Sequence[Question]) -> dict[str, Any]:
-        """The numbers of questions, of passages, and of questions without an answer."""
+        """Count questions, passages, and questions without an answer."""
         return {
             "examples": len(examples),
             "contexts": len({example.context for example in examples}),
@@ -149,8 +149,8 @@ class QuestionEncoder:
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedQuestions:  # fmt: skip
-        """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; these share `stride` tokens,
-        or half the room where that is less. Questions beyond `LONGEST_QUESTION` tokens or half the room are cut."""
+        """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; they share `stride` tokens,
+        or half the room if less. Questions are truncated to `LONGEST_QUESTION` tokens and half the room."""
         del windowed
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
@@ -158,12 +158,12 @@ class QuestionEncoder:
         room = context - 3 - kept
         question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
         first += offsets_of(passages.lengths)[passages.number][question]
-        # Each question's ids once for every window.
+        # Repeat each question's ids for every window.
         ids = head_of(asked, asked_lengths, kept)
         repeated = ids[ranges(offsets_of(kept)[:-1][question], kept[question])]
         parts = [(repeated, kept[question]), (passages.input_ids[ranges(first, lengths)], lengths)]
         wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
-        # The row before the passage's first is that of [SEP]: [CLS] takes its place.
+        # The row before the passage is [SEP]; replace it by [CLS].
         rows = ranges(wrapped.starts - 1, lengths + 1)
         rows[offsets_of(lengths + 1)[:-1]] = 0
         return EncodedQuestions(

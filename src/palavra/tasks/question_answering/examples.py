@@ -1,4 +1,4 @@
-"""Questions on passages: how records and SQuAD's JSON give these."""
+"""Read questions on passages from records and SQuAD's JSON."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ COLUMNS = ("question", "context", "answers")
 
 
 def reader(spec: TaskSpec) -> Reader[Question]:
-    """Reads questions; those on one passage stay together."""
+    """Return a reader of questions, grouped by passage."""
     names = (spec.columns.question or "question", spec.columns.context or "context")
     given_names = (spec.columns.question, spec.columns.context, spec.columns.answers)
     columns = {name: theirs for name, theirs in zip(COLUMNS, given_names, strict=True) if theirs is not None}
@@ -27,11 +27,11 @@ def reader(spec: TaskSpec) -> Reader[Question]:
         named = [name for name in COLUMNS if name in given]
         if named and all(is_squad(source, encoding=spec.encoding) for source in sources):
             raise PalavraError(
-                f"{sources[0]}: --{named[0]} would not be read: SQuAD's JSON has names of its own; leave it out"
+                f"{sources[0]}: --{named[0]} would not be read: SQuAD's JSON has fixed names; leave it out"
             )
 
     def inputs_in(source: str) -> Iterator[Located] | None:
-        """The questions of a .json, with or without answers."""
+        """Yield the questions of a .json file, with or without answers."""
         if source.startswith(PREFIX) or kind_of(Path(source), (".json",)) is None:
             return None
         return (Located(dict(zip(names, (one.question, one.context), strict=True)), one.where) for one in
@@ -43,9 +43,7 @@ def reader(spec: TaskSpec) -> Reader[Question]:
         else:
             texts = list(value) if isinstance(value, list | tuple) else []
         if len(texts) != 2 or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise PalavraError(
-                f"{where}: wanted are a mapping with {names[0]} and {names[1]}, or a pair of these texts"
-            )
+            raise PalavraError(f"{where}: give a mapping with {names[0]} and {names[1]}, or a pair of these texts")
         return Question(id=where, question=str(texts[0]), context=str(texts[1]), answers=(), where=where)
 
     return Reader(

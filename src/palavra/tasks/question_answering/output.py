@@ -1,4 +1,4 @@
-"""Scores of first and last tokens: the last layer, its loss, and the answers that the scores mean."""
+"""Output of question answering: a layer that scores first and last tokens, its loss, and decoded answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +23,14 @@ from palavra.tasks.question_answering.encoding import EncodedQuestions
 from palavra.tasks.spec import QuestionAnsweringOptions
 from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Output, Prediction
 
-# Spans of each window that are looked at, and answers whose probabilities add up to 1: the `n_best_size` of the
-# published programs.
+# Spans to consider per window, and answers whose probabilities sum to 1: `n_best_size` of the published programs.
 CANDIDATES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedAnswers:
-    """What was `found` for each question, and above which no-answer margin it gets no answer, `limits` (E,); of the
-    answers `listed` are shown. `scores` (R, 2) are those of the rows."""
+    """The candidates `found` for each question, the no-answer margins above which to abstain, `limits` (E,), the number
+    of answers to list, `listed`, and the `scores` (R, 2) of the rows."""
 
     found: tuple[Found, ...]
     limits: Doubles
@@ -40,17 +39,17 @@ class DecodedAnswers:
 
     @property
     def margins(self) -> Doubles:
-        """How much better "no answer" is than the best answer (E,), in logits."""
+        """Return the no-answer margins (E,), in logits."""
         return np.array([one.no_answer_margin for one in self.found])
 
     @property
     def abstained(self) -> BoolArray:
-        """Which questions get no answer (E,)."""
+        """Return which questions get no answer (E,)."""
         found: BoolArray = self.margins > self.limits
         return found
 
     def probabilities(self, number: int) -> list[float]:
-        """Probabilities of a question's candidates, best first, and last of "no answer" where that can be one."""
+        """Return the probabilities of a question's candidates, best first, and of "no answer" last if possible."""
         found = self.found[number]
         scores = [candidate.score for candidate in found.candidates]
         may_abstain = bool(np.isfinite(self.limits[number])) or not scores
@@ -60,11 +59,11 @@ class DecodedAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOutput(Output[Question, DecodedAnswers]):
-    """Each passage token, and [CLS] for "not in this window", gets a score as the first and as the last one.
+    """Score each passage token, and [CLS] for "not in this window", as the first and as the last token of the answer.
 
-    The softmax is over [CLS] and the passage's tokens only; that of `transformers` is over all tokens of the window.
-    Logits are the same, losses a little lower. `unanswerable`: training had questions without answer; `threshold`:
-    fitted on validation data.
+    The softmax is over [CLS] and the passage tokens only; in `transformers` it is over all tokens of the window. Logits
+    are the same, losses slightly lower. `unanswerable`: training had questions without an answer; `threshold`: fitted
+    on validation data.
     """
 
     options: QuestionAnsweringOptions
@@ -75,8 +74,8 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
 
     @property
     def limit(self) -> float:
-        """The least no-answer margin, in logits, to give no answer: as specified, else as fitted, else 0 if training
-        had questions without answer (the published rule), else infinite."""
+        """Return the no-answer margin above which to abstain, in logits: as specified, else as fitted, else 0 if
+        training had questions without an answer (the published rule), else infinite."""
         for value in (self.options.threshold, self.threshold):
             if value is not None:
                 return value
@@ -86,10 +85,10 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
         return nn.Linear(width, 2)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The mean of the cross-entropies of the first and of the last token, summed over the windows."""
+        """Return the mean cross-entropy of first and last token, summed over the windows."""
         bounds = batch.cu_seqlens.to(x.device, torch.int64, non_blocking=True)
         window = torch.searchsorted(bounds[1:], batch.label_rows, right=True)
-        # [CLS] is the first token of its sequence and the first row that is read of it.
+        # [CLS] is the first token of its sequence and its first row.
         first = torch.searchsorted(batch.label_rows, bounds[:-1])
         return Loss(window_losses(layer(x), window, first, batch.labels).sum(), batch.labelled)
 
@@ -97,7 +96,7 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
         self, examples: Sequence[Question], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> DecodedAnswers:  # fmt: skip
-        """The best answers of each question, and when none is given."""
+        """Return the best answers of each question, and the limits for abstentions."""
         assert isinstance(encoded, EncodedQuestions)
         check_finite(outputs[0], "tokens")
         listed = options.top_k or self.options.n_best
@@ -108,8 +107,8 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
         return DecodedAnswers(found=tuple(found), limits=limits, listed=listed, scores=scores)
 
     def predictions(self, examples: Sequence[Question], decoded: DecodedAnswers) -> list[Prediction]:
-        """`answer` with `start` and `end`, characters of the context, or None for no answer; its `probability`, that of
-        no answer where that can be one, and the `best` answers."""
+        """Return `answer`, `start` and `end` (context characters, None for no answer), `probability`,
+        `no_answer_probability` if the task may abstain, and the `best` answers."""
         del examples
         return [self._prediction(decoded, number) for number in range(len(decoded.found))]
 
@@ -126,8 +125,8 @@ class AnswerOutput(Output[Question, DecodedAnswers]):
 
 
 def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the two cross-entropies of each window (S,), in nats: scores (R, 2) of the rows, the `window` (R,) of
-    each, the `first` row (S,) of each window, labels (S, 2)."""
+    """Return the mean of the two cross-entropies of each window (S,), in nats. scores (R, 2) of the rows, `window` (R,)
+    of each row, `first` row (S,) of each window, labels (S, 2)."""
     ends = [
         group_log_softmax(scores[:, end], window, len(first)).index_select(0, first + labels[:, end]) for end in (0, 1)
     ]
@@ -135,7 +134,7 @@ def window_losses(scores: Tensor, window: Tensor, first: Tensor, labels: Tensor)
 
 
 def losses_of_windows(encoded: EncodedExamples, scores: Doubles) -> Doubles:
-    """`AnswerOutput.loss` of each window (S,), in float64, from the scores (R, 2) of its rows."""
+    """Return `AnswerOutput.loss` of each window (S,), in float64, from the scores (R, 2) of its rows."""
     window = np.repeat(np.arange(encoded.sequences), encoded.row_counts)
     arrays = (scores, window, offsets_of(encoded.row_counts)[:-1], encoded.labels)
     losses: Doubles = window_losses(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)).numpy()

@@ -1,4 +1,4 @@
-"""What answers to questions score: their grades with and without abstentions, losses, and the errors to look at."""
+"""Score answers to questions: grades with and without abstentions, losses, and the most confident errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.question_answering.output import AnswerOutput, DecodedAnswers, losses_of_windows
 from palavra.tasks.task import Calibrated, ModelOutputs, surest_errors
 
-# Of questions that all have an answer.
+# The metrics if all questions have an answer.
 ANSWERED_METRICS = ("f1", "exact", "calibration_error", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerScorer:
-    """By SQuAD's rules, with the `articles` of a language left out."""
+    """Score by SQuAD's rules, ignoring the `articles` of a language."""
 
     articles: Articles
 
@@ -32,20 +32,20 @@ class AnswerScorer:
     )  # fmt: skip
 
     def undefined(self, examples: Sequence[Question]) -> tuple[str, ...]:
-        """The scores of questions with, or without, an answer, where there are none such."""
+        """Return the scores of questions with (or without) an answer if there are none."""
         answered = [bool(example.answers) for example in examples]
         if all(answered):
             return tuple(name for name in self.metrics if name not in ANSWERED_METRICS)
         return () if any(answered) else ("has_answer_f1", "has_answer_exact")
 
     def grades(self, examples: Sequence[Question], decoded: DecodedAnswers) -> Grades:
-        """The grades of the best answers, whether they are given or not."""
+        """Return the grades of the best answers, without abstentions."""
         gold = [tuple(answer.text for answer in one.answers) for one in examples]
         return grade([one.text for one in decoded.found], gold, ARTICLES[self.articles])
 
     def score(self, examples: Sequence[Question], encoded: EncodedExamples, decoded: DecodedAnswers) -> Scores:
-        """Exact match and F1 with the task's threshold; where some questions have no answer, also of each sort alone,
-        and with the best threshold, which was chosen with the gold answers at hand and has no interval."""
+        """Return exact match and F1 with the task's threshold. If some questions have no answer, also for each type of
+        question, and with the best threshold, which uses the gold answers and has no interval."""
         grades, abstained = self.grades(examples, decoded), decoded.abstained
         given = grades.with_abstentions(abstained)
         every = bool(given.answered.all())
@@ -54,7 +54,7 @@ class AnswerScorer:
         windows = np.bincount(encoded.example, minlength=len(examples))
         loss = means({"loss": np.bincount(encoded.example, losses, len(examples))}, windows)
         probabilities = map(decoded.probabilities, range(len(examples)))
-        sure = np.array([own[-1] if no else own[0] for own, no in zip(probabilities, abstained.tolist(), strict=True)])
+        sure = np.array([p[-1] if no else p[0] for p, no in zip(probabilities, abstained.tolist(), strict=True)])
 
         def about(i: int) -> dict[str, Any]:
             one, predicted = examples[i], "" if abstained[i] else decoded.found[i].text
@@ -67,7 +67,7 @@ class AnswerScorer:
             ANSWERED_METRICS if every else self.metrics,
             [*given.statistics(), loss],
             len(examples),
-            # A sum of rounded fractions may be a little over 1.
+            # Rounding may bring a probability slightly above 1.
             calibrated=(sure.clip(0, 1), given.exact == 1),
             others={name: one.score for name, one in best.items()},
             details={
@@ -86,12 +86,12 @@ class AnswerScorer:
 def _best(
     grades: Grades, decoded: DecodedAnswers, chosen: BoolArray | slice = slice(None), of: Literal["f1", "exact"] = "f1"
 ) -> Threshold:
-    """The threshold that is best for the `chosen` questions (E,)."""
+    """Return the best threshold for the `chosen` questions (E,)."""
     return best_threshold(getattr(grades, of)[chosen], grades.answered[chosen], decoded.margins[chosen])
 
 
 def passages_of(examples: Sequence[Question]) -> Int64Array:
-    """The number of the passage that each question is on, (E,)."""
+    """Return the passage number of each question, (E,)."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(example.context, len(numbers)) for example in examples], dtype=np.int64)
 
@@ -99,8 +99,8 @@ def passages_of(examples: Sequence[Question]) -> Int64Array:
 def fit_threshold(
     output: AnswerOutput, examples: Sequence[Question], encoded: EncodedExamples, outputs: ModelOutputs
 ) -> Calibrated:
-    """Fit the threshold that gives labelled validation examples the best F1; nothing where not both sorts of questions
-    are among them. Questions on one passage are in one half."""
+    """Fit the threshold with the best F1 on labelled validation examples, unless they lack questions with or without an
+    answer. Questions on one passage are in the same half."""
     decoded = output.decode(examples, encoded, outputs)
     grades = AnswerScorer(articles=output.options.articles).grades(examples, decoded)
     answered = grades.answered

@@ -16,7 +16,7 @@ from palavra.tasks.task import AnyTask, Kind, Task
 
 
 def fit(spec: TaskSpec, examples: Sequence[Question], trained: Sequence[Question]) -> AnyTask:
-    """The task, which may give no answer where some of the examples have none."""
+    """Build the task; it may abstain if some of the examples have no answer."""
     del trained
     answered = sum(bool(example.answers) for example in examples)
     if not answered:
@@ -27,7 +27,7 @@ def fit(spec: TaskSpec, examples: Sequence[Question], trained: Sequence[Question
 
 
 def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
-    """The task of what `to_json` gave."""
+    """Rebuild the task from the values of `to_json`."""
     unanswerable, threshold = values.get("unanswerable", False), values.get("threshold")
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and np.isfinite(threshold)
     if not isinstance(unanswerable, bool) or not (threshold is None or number):

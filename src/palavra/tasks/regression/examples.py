@@ -1,4 +1,4 @@
-"""Texts with numbers: how records give these."""
+"""Read texts with numbers from records."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,21 +12,21 @@ from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Reader
 from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_reader
 
-# One sign with three digits behind: of a decimal number or of a thousand.
+# One separator with three digits after it: decimal or thousands.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
-# Digits in groups of three, and perhaps decimals.
+# Digits in groups of three, with optional decimals.
 _GROUPED = re.compile(r"[+-]?\d{1,3}([.,\s']\d{3})+([.,]\d+)?")
-# The square of a larger one has no place in float32.
+# The square of a larger target may overflow float32.
 LARGEST_TARGET = 1e15
 
 
 def target_names(spec: TaskSpec) -> tuple[str, ...]:
-    """The columns of the targets."""
+    """Return the columns of the targets."""
     return spec.columns.label or ("label",)
 
 
 def reader(spec: TaskSpec) -> Reader[TextExample]:
-    """Reads texts whose `label` is a tuple of numbers, one for each target."""
+    """Return a reader of texts whose `label` is a tuple of numbers, one per target."""
     names = target_names(spec)
 
     def gold(example: TextExample) -> Any:
@@ -47,17 +47,17 @@ def _targets(spec: TaskSpec) -> LabelReader:
 
 
 class _Numbers:
-    """The column of a target. In text a number may have a decimal point or a decimal comma; whether "1,234" and "1.234"
-    have one or are thousands, only other numbers of the column tell."""
+    """The column of a target. Numbers in text may have a decimal point or comma; whether the separator in "1,234" or
+    "1.234" is decimal depends on the other numbers of the column."""
 
     def __init__(self, name: str):
         self.name = name
-        # The first number, and where it is, in which the sign is surely a decimal one, and in which it may be another.
+        # Source and text of the first number in which the separator is certainly decimal, and in which it is ambiguous.
         self.sure: dict[str, tuple[str, str]] = {}
         self.unsure: dict[str, tuple[str, str]] = {}
 
     def read(self, record: Record) -> float:
-        """The target of a record. Raises PalavraError for what is no number."""
+        """Return the target of a record. Raises PalavraError for a value that is not a number."""
         value = column(record, self.name, option="--label")
         if isinstance(value, str):
             text = value.strip().replace("\N{MINUS SIGN}", "-")
@@ -65,7 +65,7 @@ class _Numbers:
                 if sign in text:
                     noted = self.unsure if _THOUSANDS.fullmatch(text) else self.sure
                     noted.setdefault(sign, (record.where, shown(value)))
-            # Python's own literals may have underscores between digits.
+            # float() would accept underscores between digits.
             value = text.replace(",", ".") if "_" not in text else ""
         try:
             number = float(value)
@@ -74,9 +74,9 @@ class _Numbers:
         except (TypeError, ValueError):
             number = float("nan")
         if isinstance(value, bool) or np.isnan(number):
-            said = shown(column(record, self.name))
-            hint = "write it without signs between thousands" if _GROUPED.fullmatch(str(value)) else "correct it"
-            raise PalavraError(f"{record.where}: {self.name} is {said}, not a number: {hint} or remove the line")
+            given = shown(column(record, self.name))
+            hint = "write it without thousands separators" if _GROUPED.fullmatch(str(value)) else "correct it"
+            raise PalavraError(f"{record.where}: {self.name} is {given}, not a number: {hint} or remove the line")
         if abs(number) > LARGEST_TARGET:
             raise PalavraError(
                 f"{record.where}: {self.name} is {shown(column(record, self.name))}, not a number up to "
@@ -85,16 +85,16 @@ class _Numbers:
         return number
 
     def check(self) -> None:
-        """Raise PalavraError for a number that may be a thousand: with a comma where no other number surely has a
-        decimal comma, or one has a decimal point; with a point where one has a decimal comma."""
+        """Raise PalavraError for an ambiguous separator: a comma if no other number has a certain decimal comma, or one
+        has a decimal point; a point if one has a decimal comma."""
         unsure = None
         if "," in self.unsure and ("," not in self.sure or "." in self.sure):
             unsure = self.unsure[","]
         elif "." in self.unsure and "," in self.sure:
             unsure = self.unsure["."]
         if unsure is not None:
-            where, said = unsure
+            where, given = unsure
             raise PalavraError(
-                f"{where}: {self.name} is {said}, which reads as a thousand or as one: write numbers without a sign "
-                "between thousands"
+                f"{where}: {self.name} is {given}, where the separator may be decimal or of thousands: write numbers "
+                "without thousands separators"
             )

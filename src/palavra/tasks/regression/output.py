@@ -1,4 +1,4 @@
-"""Numbers of texts: the last layer, the squared error, and predictions in the targets' own units."""
+"""Output of regression: the layer, the squared error, and predictions in the units of the targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +25,9 @@ from palavra.tasks.text_examples import TextExample
 class TargetOutput(Output[TextExample, Doubles]):
     """`names` of the targets, `mean` and `deviation` (T,) of each in training.
 
-    The layer learns targets less their mean in units of their deviation, so that neither their size nor their offset
-    matters and several weigh alike. In a saved model mean and deviation are part of that layer, which then gives
-    targets in their own units (`in_units`), in `transformers` too.
+    The layer learns standardized targets, so that scale and offset do not matter and all targets have equal weight. In
+    a saved model, mean and deviation are folded into the layer, which then predicts targets in their own units
+    (`in_units`), also in `transformers`.
     """
 
     names: tuple[str, ...]
@@ -45,13 +45,13 @@ class TargetOutput(Output[TextExample, Doubles]):
         return nn.Linear(width, len(self.names))
 
     def fold_scaling(self, layer: nn.Module) -> tuple[Self, nn.Module]:
-        """Mean and deviation become part of the layer."""
+        """Fold mean and deviation into the layer."""
         if self.in_units:
             return self, layer
         return replace(self, in_units=True), rescaled(layer, torch.tensor(self.deviation), torch.tensor(self.mean))
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The squared error in units of the targets' deviations, mean over the targets, summed over the examples."""
+        """Return the squared error of standardized targets, mean over the targets, summed over the examples."""
         difference = layer(x).float() - batch.labels
         return Loss(difference.square().mean(1).sum(), batch.labelled)
 
@@ -59,14 +59,14 @@ class TargetOutput(Output[TextExample, Doubles]):
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Doubles:  # fmt: skip
-        """Values (E, T) in the targets' own units, averaged over the windows of an example."""
+        """Return values (E, T) in the targets' own units, averaged over the windows of an example."""
         del options
         found = mean_over_windows(outputs[0], encoded.example, len(examples)).astype(np.float64)
         check_finite(found, "examples")
         return found if self.in_units else found * np.array(self.deviation) + np.array(self.mean)
 
     def predictions(self, examples: Sequence[TextExample], decoded: Doubles) -> list[Prediction]:
-        """`value`, a number or those of the targets by name."""
+        """Return `value`: a number, or numbers by target name."""
         del examples
         if len(self.names) == 1:
             return [{"value": row[0]} for row in decoded.tolist()]

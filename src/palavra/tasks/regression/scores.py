@@ -1,4 +1,4 @@
-"""What predicted numbers score, with the errors to look at."""
+"""Score predicted numbers, and list the largest errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from palavra.tasks.task import SHOWN_ERRORS
 from palavra.tasks.text_examples import TextExample, excerpt
 
 SHOWN_POINTS = 2000
-# Of the gold values' deviation: predictions that differ less are nearly constant.
+# Fraction of the gold values' deviation below which predictions count as nearly constant.
 LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetScorer:
-    """Of the targets `names` in their own units; `loss` is in units of their `deviation` (T,), as that of training."""
+    """Score the targets `names` in their own units; `loss` is in units of their `deviation` (T,), as in training."""
 
     names: tuple[str, ...]
     deviation: tuple[float, ...]
@@ -29,12 +29,12 @@ class TargetScorer:
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse", "rmse", "mae", "r2", "loss")
 
     def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
-        """Correlations and explained variance, where a target is the same everywhere."""
+        """Return correlations and explained variance if a target is constant."""
         constant = (np.ptp([example.label for example in examples], axis=0) == 0).any()
         return ("pearson", "spearman", "r2") if constant else ()
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: Doubles) -> Scores:
-        """The scores of values (E, T)."""
+        """Return the scores of values (E, T)."""
         targets = targets_of(examples)
         losses = (((decoded - targets) / np.array(self.deviation)) ** 2).mean(1)
         errors = [
@@ -57,7 +57,7 @@ class TargetScorer:
         )
 
     def _warnings(self, targets: Doubles, values: Doubles) -> list[str]:
-        """Near-constant predictions."""
+        """Return warnings of near-constant predictions."""
         spread, wanted = values.std(0), targets.std(0)
         return [
             f"the predictions of {self.names[t]} hardly differ (deviation {spread[t]:.3g}, that of the gold values is "
@@ -66,7 +66,7 @@ class TargetScorer:
         ]
 
     def _points(self, targets: Doubles, values: Doubles) -> dict[str, list[list[float]]]:
-        """Gold and predicted values of each target, for a picture: of many examples an even choice."""
+        """Return gold and predicted values of each target for a plot, at most `SHOWN_POINTS` evenly spaced examples."""
         chosen = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), SHOWN_POINTS)).astype(int))
         pairs = np.stack([targets[chosen], values[chosen]], 2)
         return {name: pairs[:, number].tolist() for number, name in enumerate(self.names)}

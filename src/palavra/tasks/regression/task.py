@@ -1,4 +1,4 @@
-"""Regression: one number or several from one text or a pair, by least squares."""
+"""Regression: predict one or several numbers from one text or a pair, by least squares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import AnyTask, Kind, Task
 from palavra.tasks.text_examples import TextExample
 
-# Of the mean: a smaller deviation is lost in the rounding of float32.
+# Fraction of the mean below which a deviation is lost in float32 rounding.
 LEAST_DEVIATION = 1e-5
 
 
 def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextExample]) -> AnyTask:
-    """The task with the mean and deviation of the targets that are trained on."""
+    """Build the task with the mean and deviation of the training targets."""
     del examples
     targets = targets_of(trained)
     for name, values in zip(target_names(spec), targets.T, strict=True):
@@ -29,7 +29,7 @@ def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextE
 
 
 def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
-    """The task of what `to_json` gave. Raises ValueError for values that do not fit."""
+    """Rebuild the task from the values of `to_json`. Raises ValueError for inconsistent values."""
     deviation = values.get("deviation") or [1.0] * len(values["names"])
     return _task(spec, values["names"], values["mean"], deviation, in_units=bool(values.get("in_units", True)))
 
@@ -38,7 +38,7 @@ def _task(
     spec: TaskSpec, names: Sequence[str], mean: Sequence[float], deviation: Sequence[float], *, in_units: bool
 ) -> AnyTask:
     output = TargetOutput(names=tuple(names), mean=tuple(mean), deviation=tuple(deviation), in_units=in_units)
-    # What a layer learns that gives targets in their own units.
+    # Mean and deviation of a layer that predicts targets in their own units.
     plain = (0.0,) * len(names), (1.0,) * len(names)
     learned_mean, learned_deviation = plain if in_units else (output.mean, output.deviation)
     return Task(
@@ -51,7 +51,7 @@ def _task(
 
 
 def _check_spread(name: str, values: Doubles, where: str) -> None:
-    """Raise PalavraError for a target whose values (E,) are alike, or alike to all digits that the model has."""
+    """Raise PalavraError for a target with equal values (E,), or with differences below the model's precision."""
     if np.ptp(values) == 0:
         raise PalavraError(
             f"{where}: {name} is {values[0]:g} everywhere, so there is nothing to learn: check the column"

@@ -1,4 +1,4 @@
-"""Labelled texts as sequences with the numbers of their labels."""
+"""Encode labelled texts as sequences with numeric labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from palavra.tasks.text_examples import TextEncoder, TextExample
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEncoder(TextEncoder):
-    """`labels` are the classes in order; with `multilabel` an example has any number of them."""
+    """Encode texts with `labels` (classes in order); with `multilabel` an example has any number of them."""
 
     labels: Labels
     multilabel: bool
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each label."""
+        """Return the number of each label."""
         return numbered(self.labels)
 
     def check(self, examples: Sequence[TextExample]) -> None:
-        """Raise PalavraError for an example with a label that training did not have, or several where one is wanted."""
+        """Raise PalavraError for a label that training did not have, or for several labels where one is expected."""
         for example in examples:
             if not self.multilabel and len(example.label) != 1:
                 raise PalavraError(
-                    f"{example.where}: {len(example.label)} labels where one is wanted: use --multilabel if an example "
-                    "can have several or none"
+                    f"{example.where}: {len(example.label)} labels where one is expected: use --multilabel if an "
+                    "example can have several or none"
                 )
             for label in example.label:
                 if label not in self.numbers:
@@ -48,12 +48,12 @@ class LabelEncoder(TextEncoder):
         )
 
     def summary(self, examples: Sequence[TextExample]) -> dict[str, Any]:
-        """The number of examples, and of those with each label."""
+        """Count examples, in total and by label."""
         counts = Counter(label for example in examples for label in example.label)
         return {"examples": len(examples), "labels": dict(counts.most_common())}
 
     def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
-        """(E,) int64 class numbers, or (E, K) float32 zeros and ones."""
+        """Return class numbers (E,) int64, or zeros and ones (E, K) float32 if `multilabel`."""
         if not self.multilabel:
             return np.array([self.numbers[example.label[0]] for example in examples], dtype=np.int64)
         targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Texts with labels: how records give these."""
+"""Read texts with labels from records."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ from palavra.tasks.text_examples import LabelReader, TextExample, shown, text_re
 
 
 def reader(spec: TaskSpec) -> Reader[TextExample]:
-    """Reads texts whose `label` is a tuple of labels, of one unless `spec.multilabel`."""
+    """Return a reader of texts whose `label` is a tuple, of one label unless `spec.multilabel`."""
     return text_reader(
         spec,
         labels=_labels,
@@ -31,7 +31,7 @@ def _labels(spec: TaskSpec) -> LabelReader:
 
 
 def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
-    """The labels of a record as texts: one, or those of a list, or those parted by the separator."""
+    """Return the labels of a record as texts: one, a list, or a text split at the separator."""
     value = column(record, name, option="--label")
     if isinstance(value, list | tuple):
         return tuple(dict.fromkeys(_label(record, name, item) for item in value))
@@ -55,8 +55,8 @@ def _label(record: Record, name: str, value: Any) -> str:
 
 
 def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None:
-    """Raise PalavraError for labels, each with where it is from, of which one is others joined by the separator: each
-    of its parts is in another label too. A table has no lists, so that nothing else tells several labels from one."""
+    """Raise PalavraError if one of the labels, each with its source, looks like several joined by the separator: each
+    of its parts occurs in another label. Tables have no lists that would show it."""
     places: dict[str, str] = {}
     for label, where in located:
         places.setdefault(label, where)
@@ -65,13 +65,13 @@ def check_not_joined(spec: TaskSpec, located: Iterable[tuple[str, str]]) -> None
     for label, of in parts.items():
         if len(of) > 1 and all(held[part] > 1 for part in of):
             raise PalavraError(
-                f"{places[label]}: label {label!r} looks like several labels, for each part of it is in others too: "
+                f"{places[label]}: label {label!r} looks like several labels, because each part occurs in others: "
                 "use --multilabel (multilabel = true), or --single-label (false) if it is one"
             )
 
 
 def natural(label: str) -> tuple[int, float, str]:
-    """Sort key: numbers in their order, then words in theirs; "nan" is a word."""
+    """Return a sort key: numbers in numeric order, then words in alphabetical order; "nan" is a word."""
     try:
         number = float(label)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One label a text, or a set of labels: the last layer, its loss, and predictions."""
+"""Output of sequence classification, with one label or a set of labels per text: layer, loss, predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ from palavra.tasks.labels import label_map
 from palavra.tasks.task import PLAIN, Decoded, DecodeOptions, ModelOutputs, Prediction, mean_over_windows
 from palavra.tasks.text_examples import TextExample
 
-# From this probability on a label is one of an example's.
+# Labels with at least this probability are predicted.
 THRESHOLD = 0.5
-# A class so rare that it would weigh more is learned from noise.
+# Bound of the weight of a rare class, which would otherwise amplify noise.
 LARGEST_RATIO = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLabelOutput(LabelOutput[TextExample, Decoded]):
-    """Labels of whole texts. `examples`: how many training had."""
+    """Labels of whole texts. `examples`: number of training examples."""
 
     examples: int
     form: ClassVar[Form] = "SequenceClassification"
@@ -43,14 +43,14 @@ class TextLabelOutput(LabelOutput[TextExample, Decoded]):
 
     @property
     def outputs_per_sequence(self) -> int:
-        """One for each label."""
+        """Return the number of labels."""
         return len(self.labels)
 
     def config_values(self) -> dict[str, Any]:
         return {**label_map(self.labels), "problem_type": self.problem}
 
     def named(self, ids: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
-        """Labels by number with their probabilities, as a prediction lists them."""
+        """Return labels by number with their probabilities, for a prediction."""
         return [{"label": self.labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
 
 
@@ -62,7 +62,7 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
     def probabilities(
         self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
     ) -> npt.NDArray[np.float32]:
-        """Of each class (E, K), averaged over the windows of an example."""
+        """Return the probability of each class (E, K), averaged over the windows of an example."""
         values = softmax(self.divided(outputs[0], encoded.example, options), axis=1)
         return _averaged(values, encoded)
 
@@ -70,13 +70,13 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Ranking:  # fmt: skip
-        """The most probable classes, and the gold ones' probabilities where the examples are labelled."""
+        """Return the most probable classes, and the probabilities of the gold ones if labelled."""
         del examples
         labels = encoded.labels[encoded.first_sequences].astype(np.int64) if encoded.label_counts.any() else None
         return Ranking.of(self.probabilities(encoded, outputs, options), labels, options.top_k or LISTED)
 
     def predictions(self, examples: Sequence[TextExample], decoded: Ranking) -> list[Prediction]:
-        """`label`, its `probability`, and the `best` labels with theirs."""
+        """Return `label`, its `probability`, and the `best` labels with theirs."""
         del examples
         rows = zip(decoded.best.tolist(), decoded.probabilities.tolist(), strict=True)
         return [
@@ -98,14 +98,14 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
 
 
 class LabelSets(NamedTuple):
-    """Probabilities (E, K) of each label, and the numbers of the most probable ones, best first (E, L)."""
+    """Probabilities (E, K) of each label, and the numbers of the most probable ones (E, L), best first."""
 
     probabilities: npt.NDArray[np.float32]
     best: npt.NDArray[np.int64]
 
 
 class MultiLabelOutput(TextLabelOutput[LabelSets]):
-    """A sigmoid for each of the `labels`; `counts` of the `examples` of training had each."""
+    """A sigmoid for each of the `labels`; `counts` of the training `examples` had each."""
 
     problem = "multi_label_classification"
 
@@ -114,16 +114,16 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
 
     @cached_property
     def _ratios(self) -> Tensor:
-        """How many examples are without each label for one that has it (K,), within bounds."""
+        """Return the clipped ratio of examples without each label to examples with it (K,)."""
         counts = torch.tensor(self.counts, dtype=torch.float32).clamp(min=1)
         return ((self.examples - counts) / counts).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
 
     def loss(self, layer: nn.Module, x: Tensor, batch: Batch) -> Loss:
-        """The mean binary cross-entropy over the labels, summed over the examples."""
+        """Return the mean binary cross-entropy over the labels, summed over the examples."""
         present, smoothing = batch.labels, self.spec.label_smoothing
         weights = None
         if self.spec.class_weights == "balanced":
-            # A decision is weighed by what it is, not by what smoothing makes of it: see `ClassifierOutput.total_loss`.
+            # Weight each decision by its unsmoothed label: see `ClassifierOutput.total_loss`.
             weights = torch.where(present > 0, self._ratios.to(x.device, non_blocking=True), 1)
         targets = present * (1 - smoothing) + smoothing / 2
         each = F.binary_cross_entropy_with_logits(layer(x).float(), targets, weight=weights, reduction="sum")
@@ -137,7 +137,7 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
     def probabilities(
         self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
     ) -> npt.NDArray[np.float32]:
-        """Of each label (E, K), averaged over the windows of an example."""
+        """Return the probability of each label (E, K), averaged over the windows of an example."""
         logits = self.divided(outputs[0], encoded.example, options)
         return _averaged(expit(logits.astype(np.float64)), encoded)
 
@@ -145,13 +145,13 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> LabelSets:  # fmt: skip
-        """The probabilities of the labels, and the most probable ones."""
+        """Return the probabilities of the labels, and the most probable ones."""
         del examples
         found = self.probabilities(encoded, outputs, options)
         return LabelSets(found, best_classes(found, min(options.top_k or LISTED, len(self.labels))))
 
     def predictions(self, examples: Sequence[TextExample], decoded: LabelSets) -> list[Prediction]:
-        """`label`, a list, with `probability` of each, and the `best` labels with theirs, chosen or not."""
+        """Return `label`, a list, the `probability` of each, and the `best` labels with theirs, predicted or not."""
         del examples
         found = []
         for row, best in zip(decoded.probabilities, decoded.best, strict=True):
@@ -179,12 +179,12 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
 
 
 def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:
-    """The labels that the probabilities (K,) give an example, the most probable first."""
+    """Return the predicted labels of an example from probabilities (K,), the most probable first."""
     return sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
 
 
 def _averaged(values: npt.NDArray[np.floating], encoded: EncodedExamples) -> npt.NDArray[np.float32]:
-    """Means over windows; raises PalavraError where one is not a finite number."""
+    """Average over windows. Raises PalavraError for a value that is not finite."""
     found = mean_over_windows(values.astype(np.float32), encoded.example, encoded.examples)
     check_finite(found, "examples")
     return found

@@ -1,4 +1,4 @@
-"""What class probabilities score, for one label an example and for sets of them, with the errors to look at."""
+"""Score class probabilities, for one label per example and for label sets, and list the most confident errors."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,29 +20,29 @@ from palavra.tasks.text_examples import TextExample, excerpt
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScorer(Scorer[TextExample, DecodedIn]):
-    """Of texts with `labels`."""
+    """Score texts with `labels`."""
 
     labels: Labels
 
     def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
-        """`auroc`, where no example or every one has a label."""
+        """Return `auroc` if no example or every example has some label."""
         counts = Counter(label for example in examples for label in example.label)
         return ("auroc",) if any(counts[label] in (0, len(examples)) for label in self.labels) else ()
 
 
 class SingleLabelScorer(LabelScorer[Ranking]):
-    """Of one label an example."""
+    """Score one label per example."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores; `accuracy_at_5` of more than five classes, `auroc` of few."""
+        """Return the names of the scores; `accuracy_at_5` for more than five classes, `auroc` for few."""
         return (
             "accuracy", *["accuracy_at_5"] * (len(self.labels) > LISTED), "macro_f1", "weighted_f1", "matthews",
             *["auroc"] * (len(self.labels) <= MANY_CLASSES), "loss", "calibration_error",
         )  # fmt: skip
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: Ranking) -> Scores:
-        """Tables of classes, and a confusion matrix where they are few."""
+        """Return the scores, with tables of classes, and a confusion matrix for few classes."""
         gold = encoded.labels[encoded.first_sequences].astype(np.int64)
         chosen, confidence = decoded.chosen, decoded.confidence
         statistics: list[Statistic] = [
@@ -62,29 +62,29 @@ class SingleLabelScorer(LabelScorer[Ranking]):
 
 
 class MultiLabelScorer(LabelScorer[LabelSets]):
-    """Of any number of labels an example, each decided by its own probability."""
+    """Score label sets, each label decided by its own probability."""
 
     metrics: ClassVar[tuple[str, ...]] = (
         "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "subset_accuracy", "auroc", "loss", "calibration_error"
     )  # fmt: skip
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: LabelSets) -> Scores:
-        """Calibration is that of all decisions, for a label or against it."""
+        """Return the scores; calibration covers all decisions, for a label or against it."""
         gold = encoded.labels[encoded.first_sequences].astype(np.bool_)
         probabilities = decoded.probabilities
         chosen = probabilities >= THRESHOLD
         auroc = metrics.Auroc(gold, probabilities)
         losses = metrics.binary_cross_entropies(gold, probabilities).mean(1, dtype=np.float64)
-        confidence, right = np.where(chosen, probabilities, 1 - probabilities), chosen == gold
+        confidence, correct = np.where(chosen, probabilities, 1 - probabilities), chosen == gold
         table = metrics.label_set_table(gold, chosen, self.labels, auroc)
-        errors = self._errors(examples, probabilities, np.where(right, 0, confidence))
+        errors = self._errors(examples, probabilities, np.where(correct, 0, confidence))
         return Scores.of(
             self.metrics, [metrics.label_set_statistics(gold, chosen), means({"loss": losses}), auroc], len(examples),
-            calibrated=(confidence.reshape(-1), right.reshape(-1)), details={"per_class": table, "errors": errors},
+            calibrated=(confidence.reshape(-1), correct.reshape(-1)), details={"per_class": table, "errors": errors},
         )  # fmt: skip
 
     def _errors(self, examples: Sequence[TextExample], probabilities: Floats, sure: Floats) -> list[dict[str, Any]]:
-        """The sets with the wrong decision that the model was surest of: `sure` (E, K) is 0 where it was right."""
+        """Return the label sets with the most confident wrong decisions; `sure` (E, K) is 0 for correct ones."""
         surest, labels = sure.argmax(1), self.labels
 
         def about(i: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sequence classification, of one text or a pair, with one label or several (Devlin et al. 2019, section 4.1)."""
+"""Sequence classification of one text or a pair, with one label or several (Devlin et al. 2019, section 4.1)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from palavra.tasks.text_examples import TextExample
 
 
 def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextExample]) -> AnyTask:
-    """The task with the labels of the examples; examples have several labels where these are lists."""
+    """Build the task with the labels of the examples; lists of labels make it multilabel."""
     several = spec.multilabel
     if several is None:
         several = any(len(example.label) != 1 for example in examples)
@@ -33,7 +33,7 @@ def fit(spec: TaskSpec, examples: Sequence[TextExample], trained: Sequence[TextE
 
 
 def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
-    """The task of what `to_json` gave. Raises ValueError for values that do not fit."""
+    """Rebuild the task from the values of `to_json`. Raises ValueError for inconsistent values."""
     counts = [int(count) for count in values["counts"]]
     examples = values.get("examples")
     temperature = float(values.get("temperature", 1.0))
@@ -45,7 +45,7 @@ def _task(spec: TaskSpec, labels: Labels, counts: Sequence[int], examples: int, 
         raise ValueError(f"{len(labels)} labels, {len(set(labels))} different ones, with {len(counts)} counts")
     if spec.multilabel and spec.output.name != "softmax":
         raise PalavraError(
-            f"output {spec.output.name} is for one label an example; with several, leave output.name at softmax"
+            f"output {spec.output.name} is for one label per example; with several, leave output.name at softmax"
         )
     output = MultiLabelOutput if spec.multilabel else SingleLabelOutput
     scorer = MultiLabelScorer if spec.multilabel else SingleLabelScorer

@@ -1,4 +1,4 @@
-"""Sentences of words as sequences of tokens, in windows that read every word once, with the numbers of their labels."""
+"""Encode sentences of words as token sequences, in windows that read every word once, with numeric labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ TokenIds = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """S windows of words, which are counted over all sentences.
+    """S windows of words, which are numbered over all sentences.
 
-    All arrays (S,) int64: `sentence`; the window shows the words from `start` up to `stop`, and those from `first` up
-    to `last` are read in it. Read end to end, the windows give every word once, in order.
+    All arrays are (S,) int64. A window of a `sentence` has the words from `start` up to `stop`; the head reads those
+    from `first` up to `last`. Together the windows read every word once, in order.
     """
 
     sentence: Int64Array
@@ -37,9 +37,9 @@ class Windows:
 
 
 def word_texts(text: str, words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-    """Return the words with a space in front where a blank stands before them in the text: byte-level and SentencePiece
-    vocabularies have other tokens for "the" and " the". A tokenizer that does not tell them apart removes the space,
-    and one with `add_prefix_space` gives every word one, as `transformers` does."""
+    """Return the words, with a leading space if whitespace precedes them in the text: byte-level and SentencePiece
+    vocabularies have different tokens for "the" and " the". Other tokenizers remove the space; one with
+    `add_prefix_space` adds it to every word, as in `transformers`."""
     return [
         f" {word}" if start and text[start - 1].isspace() else word
         for word, (start, _) in zip(words, spans, strict=True)
@@ -47,9 +47,9 @@ def word_texts(text: str, words: Sequence[str], spans: Sequence[tuple[int, int]]
 
 
 def encode_words(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenIds, Int64Array]:
-    """The tokens of every word, tokenized by itself, end to end (N,), and how many each has (W,), at least one.
+    """Tokenize each word alone. Return the concatenated tokens (N,) and the number of each word (W,), at least one.
 
-    A word without tokens, such as one of control characters, becomes [UNK].
+    A word without tokens, such as control characters, becomes [UNK].
     """
     numbers: dict[str, int] = {}
     which = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, count=len(texts))
@@ -62,8 +62,8 @@ def encode_words(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenIds, 
 
 
 def word_windows(counts: Int64Array, words: Int64Array, room: int) -> Windows:
-    """Windows of at most `room` tokens over sentences of `words` (E,) words of `counts` (W,) tokens, each at most
-    `room`. A sentence that fits is one window, also without any words."""
+    """Return windows of at most `room` tokens over sentences of `words` (E,) words, which have `counts` (W,) tokens, at
+    most `room` each. A sentence that fits, even an empty one, is one window."""
     tokens, bounds = offsets_of(counts), offsets_of(words)
     starts, stops = bounds[:-1], bounds[1:]
     long = tokens[stops] - tokens[starts] > room
@@ -80,9 +80,9 @@ def word_windows(counts: Int64Array, words: Int64Array, room: int) -> Windows:
 
 
 def _spread(tokens: Int64Array, room: int) -> Int64Array:
-    """Start, stop, first and last of the windows (n, 4) of one sentence that is too long; `tokens` (W + 1,) ascending,
-    where each word begins and the last one ends. Each word is read where the nearer end of the window is farthest
-    (the maximum context of Devlin et al.'s SQuAD code)."""
+    """Return start, stop, first and last of the windows (n, 4) of one long sentence. `tokens` (W + 1,): the offset of
+    each word, and the end of the last. Each word is read in the window whose nearer end is farthest away (the maximum
+    context of Devlin et al.'s SQuAD code)."""
     words = len(tokens) - 1
     bounds: list[tuple[int, int]] = []
     start = stop = 0
@@ -93,7 +93,7 @@ def _spread(tokens: Int64Array, room: int) -> Int64Array:
             bounds.append((start, stop))
         else:
             bounds.append((start, stop))
-            # At least far enough that the next window holds a word more.
+            # Advance at least so far that the next window adds a word.
             start = int(np.searchsorted(tokens, max(tokens[stop] - room // OVERLAP, tokens[stop + 1] - room)))
     context, owner = np.full(words, -1, dtype=np.int64), np.zeros(words, dtype=np.int64)
     for number, (start, stop) in enumerate(bounds):
@@ -110,9 +110,9 @@ def _spread(tokens: Int64Array, room: int) -> Int64Array:
 def encode_sentences(
     texts: Sequence[Sequence[str]], tokenizer: Tokenizer, context: int, subwords: Literal["first", "all"]
 ) -> tuple[EncodedExamples, Int64Array]:
-    """Return [CLS] words [SEP] of sentences given as `word_texts`, not labelled, and the word (over all sentences) of
-    each row (R,); the rows are the first token of each word, or all. Sentences longer than `context` become several
-    sequences; only a word that is longer by itself is cut (see `EncodedExamples.cut`)."""
+    """Return [CLS] words [SEP] of sentences from `word_texts`, unlabelled, and the word number (over all sentences) of
+    each row (R,). Rows are the first token of each word, or all tokens. Sentences longer than `context` become several
+    sequences; only a word longer than `context` is truncated (see `EncodedExamples.cut`)."""
     room = context - 2
     words = np.fromiter(map(len, texts), np.int64, count=len(texts))
     ids, counts = encode_words([word for sentence in texts for word in sentence], tokenizer)
@@ -125,7 +125,7 @@ def encode_sentences(
     tokens, shown = offsets_of(counts), word_windows(counts, words, room)
     lengths = tokens[shown.stop] - tokens[shown.start]
     wrapped = wrap([(ids[ranges(tokens[shown.start], lengths)], lengths)], tokenizer.cls_id, tokenizer.sep_id)
-    # Where a token stands in its sequence: its number over all sentences, less that of its window's first.
+    # Position of a token in its sequence: its number over all sentences, plus the shift of its window.
     shift = wrapped.starts - tokens[shown.start]
     read = shown.last - shown.first
     rows, row_counts = tokens[:-1], read
@@ -150,9 +150,9 @@ def encode_sentences(
 
 @dataclass(frozen=True, kw_only=True)
 class TagEncoder:
-    """Encode words with `labels` (classes in order) that spell spans by `scheme`; `subwords`: which tokens of a word
-    have its label. The model learns its own scheme, whatever the data use. A tag that is not allowed at its
-    place is read as conlleval reads it, which keeps every span."""
+    """Encode words with `labels` (classes in order) that tag spans by `scheme`; `subwords`: which tokens of a word have
+    its label. Tags of the data are converted to the model's scheme. A tag that is invalid at its position is read as in
+    conlleval, which keeps every span."""
 
     labels: Labels
     scheme: Scheme
@@ -160,7 +160,7 @@ class TagEncoder:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each label."""
+        """Return the number of each label."""
         return numbered(self.labels)
 
     def check(self, examples: Sequence[TaggedSentence]) -> None:
@@ -171,7 +171,7 @@ class TagEncoder:
             own = labels_of(example)
             unseen = next((n for n, label in enumerate(own) if label not in readable), None)
             if unseen is None:
-                # Labels from elsewhere may lack a tag of a type that they have.
+                # Labels of a foreign model may lack some tags of a type.
                 tags = normalized(example, self.scheme)
                 unseen = next((n for n, tag in enumerate(tags) if tag not in self.numbers), None)
             if unseen is not None:
@@ -182,7 +182,7 @@ class TagEncoder:
                 )
 
     def summary(self, examples: Sequence[TaggedSentence]) -> dict[str, Any]:
-        """The numbers of examples, words and labels; of spans, and sentences whose tags another scheme writes."""
+        """Count examples, words and labels, and for spans also the sentences whose tags were converted."""
         labels = Counter(chain.from_iterable(map(labels_of, examples)))
         found = {"examples": len(examples), "words": labels.total(), "labels": dict(labels.most_common())}
         if self.scheme == "plain":
@@ -195,7 +195,7 @@ class TagEncoder:
         self, examples: Sequence[TaggedSentence], tokenizer: Tokenizer, context: int, segments: bool, *,
         windowed: bool = False,
     ) -> EncodedExamples:  # fmt: skip
-        """See `encode_sentences`. Long sentences always become windows: every word needs its label."""
+        """See `encode_sentences`. Always split long sentences into windows, because every word needs a label."""
         del segments, windowed
         texts = [word_texts(example.text, example.words, example.spans) for example in examples]
         encoded, row_words = encode_sentences(texts, tokenizer, context, self.subwords)

@@ -1,4 +1,4 @@
-"""Examples that are sentences with a label for every word: read from files, or from what a person hands in."""
+"""Read sentences with a label for every word, from files or from user input."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from palavra.tasks.labels import Labels, composed
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Located, Reader
 
-# Files whose sentences are predicted: records, and a word a line. A .txt is a text a line.
+# Suffixes of input files: records, and columns with one word per line. A .txt has one text per line.
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
 _BLANKS = re.compile(r"\s*")
@@ -24,7 +24,7 @@ _BLANKS = re.compile(r"\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class TaggedSentence:
-    """A sentence of W words with their offsets in `text`, `spans`, their `labels` or None, and `where` it is from."""
+    """A sentence of W words with their offsets in `text`, `spans`, their `labels` or None, and the source, `where`."""
 
     words: tuple[str, ...]
     labels: Labels | None
@@ -34,12 +34,12 @@ class TaggedSentence:
 
 
 def bounds(examples: Sequence[TaggedSentence]) -> Iterable[tuple[int, int]]:
-    """Where the words of each example begin and end among those of all."""
+    """Yield the bounds of each example's words among those of all examples."""
     return pairwise(accumulate((len(example.words) for example in examples), initial=0))
 
 
 def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
-    """Reads sentences from files of columns and of records."""
+    """Return a reader of sentences, from column files and records."""
 
     def check_columns(given: Collection[str], sources: Sequence[str]) -> None:
         del sources
@@ -66,7 +66,7 @@ def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
 
 
 def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:
-    """The labelled sentences of a file; columns whose names are numbers are counted from 0, or from the end."""
+    """Read the labelled sentences of a file; numeric columns count from 0, negative ones from the end."""
     labels = spec.label_column("labelling takes one, with a label for each word")
     word, label = _column(spec.columns.words, 0), _column(labels, -1)
     sentences = read_tagged(source, word_column=word, label_column=label, encoding=spec.encoding)
@@ -74,15 +74,15 @@ def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:
 
 
 def _column(name: str | None, default: int) -> int | str:
-    """A column by number where it is one."""
+    """Return the number of a numeric column, else its name."""
     if name is None:
         return default
     return int(name) if name.removeprefix("-").isdecimal() else name
 
 
 def sentence_input(spec: TaskSpec, one: Any, where: str) -> TaggedSentence:
-    """A sentence without labels: from a text, which is divided into words; a list of words; or a mapping with `text`,
-    `words` or both (the words are then those of the text)."""
+    """Return an unlabelled sentence from a text, which is split into words, a list of words, or a mapping with `text`,
+    `words` or both (then `words` are the words of `text`)."""
     text, words = _text_and_words(one, spec, where)
     for number, word in enumerate(words or (), start=1):
         if not isinstance(word, str) or not word.strip():
@@ -93,7 +93,7 @@ def sentence_input(spec: TaskSpec, one: Any, where: str) -> TaggedSentence:
 
 
 def _text_and_words(one: Any, spec: TaskSpec, where: str) -> tuple[str | None, tuple[Any, ...] | None]:
-    """The text and the words that an input gives: one of the two, or both."""
+    """Return the text and the words of an input, at least one of them."""
     given = [one]
     if isinstance(one, Mapping):
         names = (spec.columns.words, "words", "tokens", spec.columns.text, "text")
@@ -106,7 +106,7 @@ def _text_and_words(one: Any, spec: TaskSpec, where: str) -> tuple[str | None, t
 
 
 def _places(text: str, words: Sequence[str], where: str) -> tuple[tuple[int, int], ...]:
-    """Where the words stand in the text, with nothing but blanks between them."""
+    """Return the offsets of the words in the text; only whitespace may separate them."""
     places, at = [], 0
     for number, word in enumerate(words, start=1):
         blank = _BLANKS.match(text, at)

@@ -1,4 +1,4 @@
-"""A label for every word: the last layer, its loss, valid sequences of tags, and predictions with their spans."""
+"""Output of token classification: the layer, its loss, valid tag sequences, and predictions with spans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ LogProbabilities = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DecodedWords:
-    """Log-probabilities of `rows` (R, K) read and of `words` (W, K), and the class `chosen` for every word (W,)."""
+    """Log-probabilities of `rows` (R, K) and `words` (W, K), and the class `chosen` for every word (W,)."""
 
     rows: LogProbabilities
     words: LogProbabilities
@@ -32,14 +32,14 @@ class DecodedWords:
 
     @property
     def confidence(self) -> LogProbabilities:
-        """The log-probability of what was chosen (W,)."""
+        """Return the log-probability of each word's chosen class (W,)."""
         found: LogProbabilities = self.words[np.arange(len(self.chosen)), self.chosen]
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
-    """A softmax over the tags of each row; `scheme` says how they spell spans."""
+    """A softmax over the tags of each row; `scheme` is their tagging scheme."""
 
     scheme: Scheme
     form: ClassVar[Form] = "TokenClassification"
@@ -49,13 +49,13 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> DecodedWords:  # fmt: skip
-        """The class of every word; where labels spell spans, the most probable valid sequence of each sentence. Where
-        all subwords are read, a word has the log-probabilities of its first one."""
+        """Return the class of every word; with a tagging scheme, the most probable valid sequence of each sentence. If
+        all subwords are read, a word takes the log-probabilities of its first one."""
         (rows,) = outputs
         divided = self.divided(rows, np.repeat(encoded.example, encoded.row_counts), options)
         rows = rows if divided is rows else log_softmax(divided, axis=1)
         words = rows if encoded.row_starts is None else rows[encoded.row_starts]
-        # Log-probabilities may be -inf: a probability of 0 is a number.
+        # A log-probability of -inf is valid: check probabilities instead.
         check_finite(np.exp(words), "words")
         if self.scheme == "plain" or not self.spec.token_classification.constrained:
             return DecodedWords(rows, words, words.argmax(1).astype(np.int64))
@@ -63,9 +63,9 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         return DecodedWords(rows, words, viterbi(words, lengths, *transitions(self.labels, self.scheme)))
 
     def predictions(self, examples: Sequence[TaggedSentence], decoded: DecodedWords) -> list[Prediction]:
-        """Return `words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`. Labels
-        that spell no spans make a span of every word. The probability of a span is that of its least certain word:
-        words are right or wrong together far too often for a product."""
+        """Return `words`, `labels` and `probabilities` of words, and `spans` with character offsets into `text`. With
+        plain labels every word is a span. The probability of a span is the minimum over its words; a product would
+        assume that their errors are independent."""
         certain = np.exp(decoded.confidence).tolist()
         labels = [self.labels[number] for number in decoded.chosen.tolist()]
         return [
@@ -87,7 +87,7 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         return {"text": example.text, "words": words, "labels": labels, "probabilities": certain, "spans": spans}
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
-        """The temperature under which the words of the `chosen` examples (E,) are most probable."""
+        """Return the temperature with the lowest loss on the words of the `chosen` examples (E,)."""
         rows = np.repeat(chosen[encoded.example], encoded.row_counts)
         if encoded.row_starts is not None:
             rows &= encoded.row_starts

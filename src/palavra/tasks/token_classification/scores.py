@@ -1,4 +1,4 @@
-"""What labels of words score, as the spans that they spell or each for itself, with the errors to look at."""
+"""Score labels of words, as spans or one by one, and list the most confident errors."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SHOWN_WORDS = 8  # on either side of an error
 
 @dataclass(frozen=True, kw_only=True)
 class TagScorer(Scorer[TaggedSentence, DecodedWords]):
-    """Scores of sentences, with the calibration of words; `loss` is the mean -log p of the gold class, nats a row."""
+    """Score sentences, with the calibration of words; `loss` is the mean -log p of the gold class, in nats per row."""
 
     labels: Labels
 
@@ -32,10 +32,10 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
     def measured(
         self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
     ) -> tuple[list[Statistic], dict[str, Any]]:
-        """The scores of the classes of words (W,), and tables for the report; sentences have `sizes` (E,) words."""
+        """Return the scores of word classes (W,), and tables for the report; sentences have `sizes` (E,) words."""
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
-        """The scores, with the calibration and the errors beside them."""
+        """Return the scores, calibration and errors."""
         rows, targets = decoded.rows, encoded.labels.astype(np.int64)
         gold = targets if encoded.row_starts is None else targets[encoded.row_starts]
         sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
@@ -59,7 +59,7 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
 
 
 class WordScorer(TagScorer):
-    """Each word's label is right or wrong for itself."""
+    """Score each word's label independently."""
 
     metrics: ClassVar[tuple[str, ...]] = (
         "accuracy", "macro_f1", "weighted_f1", "matthews", "calibration_error", "loss"
@@ -68,12 +68,12 @@ class WordScorer(TagScorer):
     def measured(
         self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
     ) -> tuple[list[Statistic], dict[str, Any]]:
-        """The scores of words."""
+        """Return the scores of words."""
         return [class_statistics(gold, chosen, sizes)], class_tables(gold, chosen, self.labels)
 
 
 class SpanScorer(TagScorer):
-    """Spans as conlleval counts them, right where label, start and end are."""
+    """Score spans as in conlleval: a span is correct if label, start and end are."""
 
     metrics: ClassVar[tuple[str, ...]] = (
         "f1", "precision", "recall", "macro_f1", "token_accuracy", "calibration_error", "loss"
@@ -82,18 +82,18 @@ class SpanScorer(TagScorer):
     def measured(
         self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
     ) -> tuple[list[Statistic], dict[str, Any]]:
-        """The scores of spans, and the accuracy of words."""
+        """Return the scores of spans, and the accuracy of words."""
         labels = [self.labels[number] for number in chosen.tolist()]
         found = [decode_tags(labels[start:stop], ANY) for start, stop in bounds(examples)]
         expected = [decode_tags(labels_of(example), ANY) for example in examples]
         owner = np.repeat(np.arange(len(sizes)), sizes)
-        right = np.bincount(owner, (chosen == gold).astype(np.float64), len(sizes))
-        accuracy = means({"token_accuracy": right}, sizes)
+        correct = np.bincount(owner, (chosen == gold).astype(np.float64), len(sizes))
+        accuracy = means({"token_accuracy": correct}, sizes)
         return [span_statistics(expected, found), accuracy], span_tables(expected, found)
 
 
 def _excerpt(example: TaggedSentence, place: int) -> str:
-    """A word of a sentence and those around it."""
+    """Return a word of a sentence with its context."""
     first, last = max(0, place - SHOWN_WORDS), min(len(example.words), place + SHOWN_WORDS + 1)
     text = example.text[example.spans[first][0] : example.spans[last - 1][1]]
     return f"{'... ' if first else ''}{text}{' ...' if last < len(example.words) else ''}"

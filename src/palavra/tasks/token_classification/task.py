@@ -1,4 +1,4 @@
-"""Token classification: a label for every word, which may spell spans (names, dates, prices) or stand alone (parts of
+"""Token classification: a label for every word, either a span tag (names, dates, prices) or a plain label (parts of
 speech) (Devlin et al. 2019, section 5.3)."""
 
 from collections import Counter
@@ -27,10 +27,10 @@ from palavra.tasks.token_classification.tags import (
 
 
 def fit(spec: TaskSpec, examples: Sequence[TaggedSentence], trained: Sequence[TaggedSentence]) -> AnyTask:
-    """The task with the labels of the examples, in the scheme of the specification or the one detected.
+    """Build the task with the labels of the examples, in the specified scheme or the detected one.
 
-    Every type that was seen gets every tag of the scheme: a longer span of a known type, first met in the test data, is
-    no new label, and any sequence of valid tags can be spelled. O is always there.
+    Every type in the examples gets every tag of the scheme, so that a longer span of a known type in the test data adds
+    no label. O is always included.
     """
     try:
         found = detect_scheme(labels_of(example) for example in examples)
@@ -47,7 +47,7 @@ def fit(spec: TaskSpec, examples: Sequence[TaggedSentence], trained: Sequence[Ta
 
 
 def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
-    """The task of what `to_json` gave; the labels of a model from elsewhere show their scheme."""
+    """Rebuild the task from the values of `to_json`; without a scheme, detect it from the labels."""
     labels, counts = tuple(values["labels"]), tuple(values["counts"])
     scheme = values.get("scheme") or scheme_of(labels)
     if len(labels) != len(counts) or len(set(labels)) != len(labels) or scheme not in get_args(Scheme):
