@@ -56,7 +56,7 @@ def test_a_curve_that_cannot_be_drawn_is_one_line(pretrained: Path, reviews: Pat
     for tasks, sizes, problem in (
         ((spec(reviews),), (4,), "add test="),
         ((task,), (0, 4), "on 0 examples: sizes must be at least 1"),
-        ((task, spec(reviews, name="b")), (4,), "of one task"),
+        ((task, spec(reviews, name="b")), (4,), "needs exactly one task"),
     ):
         with pytest.raises(PalavraError, match=problem):
             run_learning_curve(recipe(pretrained, *tasks), sizes, tmp_path / "out", Log(quiet=True))

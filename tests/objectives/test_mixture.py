@@ -104,8 +104,8 @@ def test_the_measured_step_is_that_of_both_kinds_at_their_rates(monkeypatch: pyt
     text = CorpusStats(tokens=1000, vocab_size=32)
     seen: list[float] = []
 
-    def times(model: object, at: Any, *more: object) -> list[float]:
-        batch = at.prepare(next(text.batches(recipe)), np.random.default_rng(0), 0.9)
+    def times(model: object, at: Any, progress: float, *more: object) -> list[float]:
+        batch = at.prepare(next(text.batches(recipe)), np.random.default_rng(0), progress)
         (part,) = batch.parts
         seen.append(float(part.causal))
         return [9.0, 9.0, 9.0, *[1.0 if seen[-1] else 5.0] * 4]
