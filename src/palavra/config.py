@@ -67,17 +67,22 @@ def from_toml(cls: type[T], path: str | Path) -> T:
         PalavraError: as `from_mapping`, or the file cannot be read or is no TOML; names file and line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        return _build(cls, tomllib.loads(text))
+        return _build(cls, read_toml(path))
+    except _Invalid as error:
+        line = _line_of(Path(path).read_text(encoding="utf-8"), error.key)
+        raise PalavraError(f"{path}{f':{line}' if line else ''}: {error}") from error
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file as it is. Raises PalavraError if it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PalavraError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise PalavraError(f"{path}: not UTF-8, which TOML must be; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise PalavraError(f"{path}: not valid TOML: {error}") from error
-    except _Invalid as error:
-        line = _line_of(text, error.key)
-        raise PalavraError(f"{path}{f':{line}' if line else ''}: {error}") from error
 
 
 def to_toml(config: "DataclassInstance") -> str:

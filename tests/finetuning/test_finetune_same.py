@@ -120,3 +120,5 @@ def test_a_damaged_recipe_of_the_pretrained_model_is_an_error(tmp_path: Path) ->
         optimizer_of(tmp_path)
     write(tmp_path / "palavra.toml", "[optimizer]\nname = 'muon'\n")
     assert optimizer_of(tmp_path) == "muon"
+    write(tmp_path / "palavra.toml", "[data]\nof_another_version = 1\n[optimizer]\nname = 'adamw'\n")
+    assert optimizer_of(tmp_path) == "adamw"

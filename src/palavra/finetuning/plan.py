@@ -3,7 +3,7 @@ and a dry run alike."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +24,7 @@ from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.task import AnyTask
 from palavra.tokenizer import Tokenizer
-from palavra.training.config import OptimizerName
+from palavra.training.config import OptimizerConfig, OptimizerName
 from palavra.typed_json import read_json
 
 # In a shorter run, compiling takes longer than it saves.
@@ -134,4 +134,8 @@ def optimizer_of(pretrained: Path) -> OptimizerName | None:
         except PalavraError:  # other programs write a run.json too
             known = None
         return next((name for name in get_args(OptimizerName) if name == known), None)
-    return configuration.from_toml(Recipe, recipe).optimizer.name if recipe.is_file() else None
+    if not recipe.is_file():
+        return None
+    # Only the optimizer matters: the other keys may be those of another version.
+    table = configuration.read_toml(recipe).get("optimizer", {})
+    return configuration.from_mapping(OptimizerConfig, {**asdict(Recipe().optimizer), **table}, str(recipe)).name
