@@ -52,9 +52,9 @@ def run_demo(
     *,
     out: Path,
     minutes: float,
-    column: str | None,
-    documents: Literal["file", "line", "blank-line"] | None,
-    encoding: str | None,
+    column: str | None = None,
+    documents: Literal["file", "line", "blank-line"] | None = None,
+    encoding: str | None = None,
     seed: int,
     log: Log,
 ) -> Finished:
