@@ -120,5 +120,9 @@ def test_a_damaged_recipe_of_the_pretrained_model_is_an_error(tmp_path: Path) ->
         optimizer_of(tmp_path)
     write(tmp_path / "palavra.toml", "[optimizer]\nname = 'muon'\n")
     assert optimizer_of(tmp_path) == "muon"
-    write(tmp_path / "palavra.toml", "[data]\nof_another_version = 1\n[optimizer]\nname = 'adamw'\n")
+    write(tmp_path / "palavra.toml", "[data]\nold = 1\n[optimizer]\nname = 'adamw'\nold = 0.5\n")
     assert optimizer_of(tmp_path) == "adamw"
+    for wrong in ("optimizer = 3\n", "[optimizer]\nname = 'none of them'\n"):
+        write(tmp_path / "palavra.toml", wrong)
+        with pytest.raises(PalavraError, match="name must be one of"):
+            optimizer_of(tmp_path)

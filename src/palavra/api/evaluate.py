@@ -73,7 +73,8 @@ def evaluate(
         raise PalavraError(f"model is of type {type(model).__name__}: give the folder of a model, or a finished run")
     model = Path(model)
     if is_task_directory(model):
-        examples = examples_of(None, texts, labels, text_pairs) if (labels, text_pairs) != (None, None) else texts
+        alone = labels is None and text_pairs is None
+        examples = texts if alone else examples_of(None, texts, labels, text_pairs)
         given = [*sources, *([] if examples is None else [examples])]
         if len(given) != 1:
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
@@ -103,7 +104,7 @@ def _evaluate_text(
     assert isinstance(loaded, MaskedModel | CausalModel)
     if isinstance(loaded, MaskedModel):
         loaded.check_head()
-    pretraining = pretraining_objective_in(Path(model))
+    pretraining = pretraining_objective_in(model)
     if not pretraining.next_tokens:
         _refuse({"sliding": sliding}, f"{model} has not learned to predict next tokens")
     tokenizer = loaded.tokenizer
@@ -112,7 +113,7 @@ def _evaluate_text(
         source = replace(SourceConfig(sources=tuple(sources)), **with_columns)
         held_out: Any = in_memory(source, tokenizer, log)
     else:
-        folder = Path(model) / "data"
+        folder = model / "data"
         if not folder.is_dir():
             raise PalavraError(f"{model} has no held-out text from its run: name the files to evaluate on")
         corpus = Corpus.open(folder, tokenizer.fingerprint)

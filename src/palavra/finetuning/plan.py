@@ -3,7 +3,7 @@ and a dry run alike."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -136,6 +136,7 @@ def optimizer_of(pretrained: Path) -> OptimizerName | None:
         return next((name for name in get_args(OptimizerName) if name == known), None)
     if not recipe.is_file():
         return None
-    # Only the optimizer matters: the other keys may be those of another version.
+    # Only the optimizer's name matters: the other keys may be those of another version.
     table = configuration.read_toml(recipe).get("optimizer", {})
-    return configuration.from_mapping(OptimizerConfig, {**asdict(Recipe().optimizer), **table}, str(recipe)).name
+    name = table.get("name", Recipe().optimizer.name) if isinstance(table, dict) else table
+    return configuration.from_mapping(OptimizerConfig, {"name": name}, str(recipe)).name
