@@ -64,8 +64,8 @@ def test_texts_and_labels_are_examples(pretrained: Path) -> None:
 def test_pairs_of_texts_are_examples(pretrained: Path) -> None:
     pairs = [(one[0], one[0][::-1]) for one in REVIEWS]
     run = finetune(pretrained, text_pairs=pairs, labels=FRAME["nota"])
-    assert palavra.evaluate(run, text_pairs=pairs, labels=FRAME["nota"]).scores.examples == len(FRAME)
-    with pytest.raises(PalavraError, match="^each text needs its label: give labels="):
+    assert evaluate(run, text_pairs=pairs, labels=FRAME["nota"]).scores.examples == len(FRAME)
+    with pytest.raises(PalavraError, match=r"^each text needs its label: give labels="):
         palavra.evaluate(run, text_pairs=pairs)
     assert run.model.task()[1].spec.columns.text_b == "text_b"
 
