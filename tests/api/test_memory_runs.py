@@ -74,6 +74,9 @@ def test_a_run_on_memory_is_resumed_and_repeated_from_what_it_kept(pretrained: P
     out = tmp_path / "run"
     with pytest.raises(PalavraError, match="out= is missing: name the folder of the run to resume"):
         finetune(pretrained, FRAME, resume=True)
+    for function in (palavra.sweep, palavra.learning_curve):
+        with pytest.raises(PalavraError, match="out= is missing: name the folder of the run to resume"):
+            function("classification", FRAME, model=pretrained, resume=True, quiet=True)
     straight = finetune(pretrained, (row for row in FRAME.to_dict("records")), out=out)
     assert palavra.finetune(recipe=out / "palavra.toml", out=tmp_path / "again", quiet=True).scores.keys() == {"task"}
     with pytest.raises(PalavraError, match="already holds a run"):

@@ -13,11 +13,9 @@ from palavra.data.records import read_records
 from palavra.errors import PalavraError
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.spec import TaskSpec, text_fields
+from palavra.training.run_directory import RunDirectory
 
 Source: TypeAlias = str | PathLike[str] | Data
-
-# The files that mark a folder with a run.
-_BEGUN = ("palavra.toml", "repeated.toml", "sweep.db", "model.safetensors")
 
 
 def text_sources(
@@ -129,7 +127,9 @@ def kept_in(folder: Path, sources: dict[str, str], *, resume: bool) -> dict[str,
     Raises PalavraError if the folder already holds a run, or if the run to `resume` started with other examples.
     """
     memory = {name: source for name, source in sources.items() if isinstance(source, MemorySource)}
-    if memory and not resume and any((folder / name).exists() for name in _BEGUN):
+    run = RunDirectory(folder)
+    begun = any(path.exists() for path in (run.recipe, run.repetition, run.study, run.weights))
+    if memory and not resume and begun:
         raise PalavraError(f"{folder} already holds a run: add --resume to resume it, or choose another --out")
     kept: dict[str, str] = dict(sources)
     for name, source in memory.items():

@@ -94,11 +94,9 @@ def finetune(
     Interrupted after a signal, Diverged if the loss diverges.
     """
     _check_repetition(seeds, folds, options.get("valid_fraction") is not None)
-    if resume and out is None:
-        raise PalavraError("--out is missing: name the folder of the run to resume")
     log = Log(quiet=quiet)
     examples = examples_of(train, texts, labels, text_pairs, kind)
-    with Folder(out) as folder:
+    with Folder(out, resume=resume) as folder:
         path = folder.path
         given = GivenExamples(kind, examples, options, path)
         if resume and seeds == 1 and folds is None:
@@ -106,7 +104,7 @@ def finetune(
             began_with = kept.pop("train", None)
             _check_same(path, kind, began_with, recipe, cast(FinetuneOptions, {**given.options, **kept}))
             return folder.result(FineTunedRun, resume_finetuning(path, tuple(set), log))
-        begun = path / "repeated.toml"
+        begun = RunDirectory(path).repetition
         if resume and begun.exists() and not (kind or examples or recipe or set or given.options):
             made = configuration.from_toml(Repetition, begun).recipe
         else:
@@ -177,7 +175,7 @@ def _check_same(
 ) -> None:
     """Raise PalavraError if the arguments differ from those that started the run in `out`."""
     run = RunDirectory(out)
-    if (out / "repeated.toml").exists():
+    if run.repetition.exists():
         raise PalavraError(f"{out} was begun with --seeds or --folds: resume it with the same")
     run.check_present()
     own = configuration.from_toml(FinetuneRecipe, run.recipe)

@@ -51,7 +51,7 @@ def learning_curve(
     PalavraError for wrong input.
     """
     examples = examples_of(train, texts, labels, text_pairs, kind)
-    with Folder(out) as folder:
+    with Folder(out, resume=resume) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_learning_curve(made, tuple(sizes), folder.path, Log(quiet=quiet), resume=resume)
         return folder.result(LearningCurveRun, found)

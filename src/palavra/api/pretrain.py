@@ -8,7 +8,6 @@ from typing import Unpack
 
 from palavra.api.data import Source, text_sources
 from palavra.api.results import Folder, PretrainedRun
-from palavra.errors import PalavraError
 from palavra.log import Log
 from palavra.pretraining.plan.dry_run import PretrainingPlan, plan_pretraining
 from palavra.pretraining.run import resume_pretraining, run_pretraining
@@ -40,15 +39,14 @@ def pretrain(
     loss diverges.
     """
     log = Log(quiet=quiet)
+    folder = Folder(out, resume=resume)
     if resume:
-        if out is None:
-            raise PalavraError("--out is missing: name the folder of the run to resume")
         extra = sorted(key for key, value in {"recipe": recipe, **options}.items() if value is not None)
         if sources or texts is not None or extra:
             ignored = ", ".join([*(["the text"] if sources or texts is not None else []), *extra])
             log.warn(f"--resume uses the recipe in {out}: {ignored} given here has no effect")
-        return Folder(out).result(PretrainedRun, resume_pretraining(Path(out), tuple(set), log))
-    with Folder(out) as folder:
+        return folder.result(PretrainedRun, resume_pretraining(folder.path, tuple(set), log))
+    with folder:
         RunDirectory(folder.path).check_free()
         made = _recipe(sources, texts, recipe, set, options, folder.path)
         return folder.result(PretrainedRun, run_pretraining(made, folder.path, log))

@@ -136,7 +136,9 @@ Run = TypeVar("Run", bound=TrainedRun)
 class Folder:
     """The folder of a run: the requested one, or a temporary one."""
 
-    def __init__(self, out: str | PathLike[str] | None):
+    def __init__(self, out: str | PathLike[str] | None, *, resume: bool = False):
+        if resume and out is None:
+            raise PalavraError("--out is missing: name the folder of the run to resume")
         self.path = Path(tempfile.mkdtemp(prefix="palavra-") if out is None else out)
         self._temporary = out is None
 

@@ -41,7 +41,7 @@ def sweep(
     PalavraError for wrong input or if Optuna is missing, Interrupted after a signal.
     """
     examples = examples_of(train, texts, labels, text_pairs, kind)
-    with Folder(out) as folder:
+    with Folder(out, resume=resume) as folder:
         made = GivenExamples(kind, examples, options, folder.path).recipe(recipe, set, resume=resume)
         found = run_sweep(made, search, trials, minutes, folder.path, resume, Log(quiet=quiet))
         return folder.result(SweepRun, found)

@@ -89,7 +89,7 @@ def run_all(
 
 def _begin(what: Repetition, folders: Sequence[Path], run: RunDirectory, resume: bool) -> None:
     """Write `repeated.toml`. Raises PalavraError if the directory holds other runs, or any without `resume`."""
-    began = run.path / "repeated.toml"
+    began = run.repetition
     if resume and began.exists():
         _check_same(began, what)
     if not resume:

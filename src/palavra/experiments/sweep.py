@@ -103,7 +103,7 @@ def _with_optimizer(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRec
 
 
 def _check_place(run: RunDirectory, resume: bool) -> None:
-    found = (run.path / "sweep.db").exists()
+    found = run.study.exists()
     if resume and not found:
         raise PalavraError(f"{run.path} holds no sweep to resume: leave --resume out to start one")
     if found and not resume:

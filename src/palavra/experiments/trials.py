@@ -49,7 +49,7 @@ ATTEMPTS = 50
 @contextmanager
 def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
     """Open Optuna's storage of the sweep: SQLite, whose transactions survive a kill."""
-    path = run.path / "sweep.db"
+    path = run.study
     storage = None
     try:
         storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())

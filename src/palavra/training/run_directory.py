@@ -23,6 +23,8 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self.recipe = path / "palavra.toml"  # resolved
+        self.repetition = path / "repeated.toml"  # of runs over seeds or folds
+        self.study = path / "sweep.db"  # of a sweep
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.data = path / "data"  # token shards
