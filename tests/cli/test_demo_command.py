@@ -1,6 +1,6 @@
 """The demo as a command."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from builders.commands import Ask
@@ -8,10 +8,16 @@ from builders.commands import Ask
 from palavra import demo
 
 
+class Called(Exception):
+    """Ends the demo where its recipe is made."""
+
+
 def test_the_demo_needs_no_option(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: dict[str, Any] = {}
-    monkeypatch.setattr(demo, "build_recipe", lambda *sources, **options: called.update(options) or 1 / 0)
+    def recipe(*sources: Any, minutes: float, **options: Any) -> NoReturn:
+        raise Called(sources, minutes)
+
+    monkeypatch.setattr(demo, "build_recipe", recipe)
     monkeypatch.setattr(demo, "fetch_reviews", lambda log: "reviews.csv")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Called) as called:
         ask("--debug", "demo")
-    assert called["minutes"] == 3.0
+    assert called.value.args == ((["reviews.csv"],), 3.0)

@@ -1,6 +1,7 @@
 """Inputs of the Python functions: text or examples, from paths or in memory."""
 
 from collections.abc import Iterable, Sequence, Sized
+from dataclasses import replace
 from itertools import zip_longest
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,6 +12,9 @@ from palavra.data.forms import Data
 from palavra.data.memory import MemorySource, memory_source, together
 from palavra.data.records import read_records
 from palavra.errors import PalavraError
+from palavra.recipe.options import with_options
+from palavra.recipe.pretraining import Recipe
+from palavra.recipe.typed_options import PrepareOptions, TokenizerOptions
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.spec import TaskSpec, text_fields
 from palavra.training.run_directory import RunDirectory
@@ -33,6 +37,17 @@ def text_sources(
         if column is None and isinstance(source, MemorySource):
             column = text_column(source, remedy="name it with --column")
     return found, column
+
+
+def text_recipe(
+    sources: Sequence[Source], texts: Iterable[str] | None, options: TokenizerOptions | PrepareOptions, out: Path
+) -> Recipe:
+    """Return a recipe with options and sources of text. Data that can be read only once is spilled to the folder `out`,
+    which is created."""
+    out.mkdir(parents=True, exist_ok=True)
+    found, column = text_sources(sources, texts, options.get("column"), out)
+    recipe = with_options(Recipe(), {**options, "column": column})
+    return replace(recipe, data=replace(recipe.data, sources=tuple(found)))
 
 
 def source_of(name: str, source: Source, spill: Path | None = None) -> str:
