@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
-from palavra.run_records import MetricLine
+from palavra.run_records.training import MetricLine
 from palavra.typed_json import DEEPEST, Count, Rate, from_json, other_keys, read_json, to_json
 
 

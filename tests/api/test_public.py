@@ -15,7 +15,7 @@ from typing import Any, get_overloads
 import pytest
 
 import palavra
-from palavra import run_records
+from palavra.run_records import pretraining
 from palavra.api import learning_curve, results
 from palavra.cli import FUNCTIONS, app
 from palavra.cli.app import tokenizer_app
@@ -44,7 +44,7 @@ CLASSES = (
     typed_options.FinetuneOptions,
     results.TrainedRun, results.PretrainedRun, results.FineTunedRun, results.FineTunedRuns, results.SweepRun,
     learning_curve.LearningCurveRun, Results,
-    filling.Blank, run_records.Fill, infilling.Filling, embedding.Embedding, scoring.Score, generation.Continuation,
+    filling.Blank, pretraining.Fill, infilling.Filling, embedding.Embedding, scoring.Score, generation.Continuation,
     predictions.ClassPrediction, predictions.LabelSetPrediction, predictions.ValuePrediction,
     predictions.TokenPrediction, predictions.AnswerPrediction, predictions.ChoicePrediction,
     TextClassifier, TextRegressor,

@@ -19,7 +19,7 @@ from palavra.log import Log
 from palavra.model.directory import save_model
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneConfig, FinetuneRecipe
-from palavra.run_records import SplitScores
+from palavra.run_records.finetuning import SplitScores
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.objective import TaskObjective
 from palavra.tasks.saved_model import build_task_model

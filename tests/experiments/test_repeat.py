@@ -18,7 +18,7 @@ from palavra.experiments.repeat import _selection_score, run_folds, run_seeds
 from palavra.experiments.runs import Repetition
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
-from palavra.run_records import FinetuningEvaluation, TaskScores
+from palavra.run_records.finetuning import FinetuningEvaluation, TaskScores
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted
 

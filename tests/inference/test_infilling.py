@@ -20,7 +20,7 @@ from palavra.inference import batching
 from palavra.inference.filling import Blank, Likeliest
 from palavra.inference.infilling import Filling
 from palavra.inference.masked import MaskedModel
-from palavra.run_records import Fill
+from palavra.run_records.pretraining import Fill
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
 

@@ -18,7 +18,7 @@ from palavra.metrics.regression import Spearman, regression_statistics
 from palavra.metrics.resampled import Order, Statistic, means, point
 from palavra.metrics.spans import span_statistics
 from palavra.metrics.tag_schemes import Span
-from palavra.run_records import Interval
+from palavra.run_records.finetuning import Interval
 from palavra.typed_json import to_json
 
 

@@ -23,7 +23,7 @@ from palavra.log import Log
 from palavra.pretraining.plan import resolve as planning
 from palavra.pretraining.run import Finished, resume_pretraining
 from palavra.report import write_report
-from palavra.run_records import PretrainingRun
+from palavra.run_records.pretraining import PretrainingRun
 from palavra.training import checkpoint as checkpoints
 from palavra.training import saving
 from palavra.training.monitor import Diverged

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from palavra.report import charts, run_charts, task_charts
 from palavra.report.charts import Series
 from palavra.report.svg import drawable, placed
-from palavra.run_records import (
-    CurvePoint,
-    CurveSeries,
-    FrequencyBand,
-    LearningCurve,
-    MetricLine,
-    SweepSummary,
-    SweepTrial,
-)  # fmt: skip
+from palavra.run_records.experiments import CurvePoint, CurveSeries, LearningCurve, SweepSummary, SweepTrial
+from palavra.run_records.pretraining import FrequencyBand
+from palavra.run_records.training import MetricLine  # fmt: skip
 from palavra.tasks.regression.scores import TargetScorer
 
 

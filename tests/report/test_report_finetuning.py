@@ -22,7 +22,7 @@ from palavra.report import write_report
 from palavra.report.page import render
 from palavra.report.records import EvaluatedTask, FinetuningRecords
 from palavra.report.tasks import task_section
-from palavra.run_records import TaskScores
+from palavra.run_records.finetuning import TaskScores
 from palavra.typed_json import from_json
 
 

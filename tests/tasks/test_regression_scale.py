@@ -17,7 +17,7 @@ from palavra.finetuning.run_info import split_scores
 from palavra.inference.finetuned import FineTunedModel, infer
 from palavra.report.page import render
 from palavra.report.records import EvaluatedTask, FinetuningRecords
-from palavra.run_records import TaskScores
+from palavra.run_records.finetuning import TaskScores
 from palavra.tasks.saved_model import load_task_model
 from palavra.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ from palavra.finetuning.run_info import with_mean_score
 from palavra.finetuning.splits import read_split
 from palavra.inference.finetuned import FineTunedModel
 from palavra.losses import Loss
-from palavra.run_records import TaskScores
+from palavra.run_records.finetuning import TaskScores
 from palavra.tasks.class_output import heaviest
 from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.tokenizer import Tokenizer

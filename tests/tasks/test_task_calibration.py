@@ -15,7 +15,7 @@ from palavra.metrics.calibration import expected_calibration_error
 from palavra.metrics.scores import Scores
 from palavra.report.records import EvaluatedTask
 from palavra.report.tasks import task_section
-from palavra.run_records import TaskScores
+from palavra.run_records.finetuning import TaskScores
 from palavra.tasks.task import AnyTask
 
 

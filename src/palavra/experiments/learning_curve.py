@@ -13,7 +13,7 @@ from palavra.finetuning.splits import Split
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.run_records import CurvePoint, CurveSeries, LearningCurve
+from palavra.run_records.experiments import CurvePoint, CurveSeries, LearningCurve
 from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import to_json
 

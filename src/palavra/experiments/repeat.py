@@ -25,7 +25,7 @@ from palavra.metrics.bootstrap import mean_interval
 from palavra.metrics.names import range_of
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.run_records import FinetuningEvaluation, RunScores, RunsSummary, ScoreSummary
+from palavra.run_records.finetuning import FinetuningEvaluation, RunScores, RunsSummary, ScoreSummary
 from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import to_json
 

@@ -14,7 +14,7 @@ from palavra.finetuning.splits import Split, examples_hash, read_split, with_abs
 from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
-from palavra.run_records import FinetuningEvaluation
+from palavra.run_records.finetuning import FinetuningEvaluation
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.run_directory import RunDirectory
 

@@ -20,7 +20,8 @@ from palavra.metrics.names import is_error
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.run_records import FinetuningEvaluation, FinetuningRun, SweepTrial
+from palavra.run_records.experiments import SweepTrial
+from palavra.run_records.finetuning import FinetuningEvaluation, FinetuningRun
 from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import to_json
 

@@ -24,7 +24,7 @@ from palavra.finetuning.run import finetune_splits
 from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
-from palavra.run_records import SweepSummary, SweepTrial
+from palavra.run_records.experiments import SweepSummary, SweepTrial
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.job import Validation
 from palavra.training.monitor import Diverged

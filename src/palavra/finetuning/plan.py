@@ -18,7 +18,7 @@ from palavra.model.compute import Compute, choose_compute, for_dropout
 from palavra.model.config import ModelConfig
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, Recipe
-from palavra.run_records import FinetuningRun
+from palavra.run_records.finetuning import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.sampling import BatchSampler
 from palavra.tasks.saved_model import is_task_directory

@@ -33,7 +33,7 @@ from palavra.model.partial_embedding import PartialEmbedding
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
-from palavra.run_records import FinetuningRun
+from palavra.run_records.finetuning import FinetuningRun
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import build_task_model, describe_head, load_pretrained, parameters, save_task_model
 from palavra.tasks.task import AnyTask

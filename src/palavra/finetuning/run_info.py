@@ -11,7 +11,7 @@ from palavra.finetuning.splits import SPLITS, Split, examples_hash
 from palavra.metrics.scores import Scores
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
-from palavra.run_records import (
+from palavra.run_records.finetuning import (
     FinetunedModel,
     FinetunedTask,
     FinetuningEvaluation,

@@ -32,7 +32,7 @@ from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import LoadedModel, load_causal_model
 from palavra.model.heads import CausalLanguageModel, VocabularyModel
-from palavra.run_records import CausalResult
+from palavra.run_records.pretraining import CausalResult
 from palavra.tokenizer import Tokenizer
 
 # Rows that are generated side by side.

@@ -21,7 +21,7 @@ from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
 from palavra.objectives.masked import Vocabulary
-from palavra.run_records import Corruption, FrequencyBand, MaskedResult
+from palavra.run_records.pretraining import Corruption, FrequencyBand, MaskedResult
 
 # Ranks by frequency in the training text, 1 the most frequent.
 BANDS = (1, 100, 1000, 4000, 16_000, 64_000)

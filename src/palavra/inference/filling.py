@@ -15,7 +15,7 @@ from palavra.inference.scoring import Float64Array, shortened
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
-from palavra.run_records import Fill
+from palavra.run_records.pretraining import Fill
 from palavra.tokenizer import Tokenizer
 
 

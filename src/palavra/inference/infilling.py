@@ -19,7 +19,7 @@ from palavra.errors import PalavraError
 from palavra.inference.filling import Blank, Likeliest, blanks_of, check_room, masked_sample
 from palavra.inference.generation import Detokenizer
 from palavra.inference.scoring import shortened
-from palavra.run_records import Fill
+from palavra.run_records.pretraining import Fill
 from palavra.tokenizer import Tokenizer
 
 Order = Literal["parallel", "iterative"]

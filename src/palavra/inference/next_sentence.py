@@ -15,7 +15,7 @@ from palavra.inference.evaluation import EvalSet, ObjectiveResult
 from palavra.model.compute import Compute
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.next_sentence import NextSentenceObjective
-from palavra.run_records import PairResult
+from palavra.run_records.pretraining import PairResult
 
 
 @dataclass(frozen=True, kw_only=True)

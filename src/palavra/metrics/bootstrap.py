@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from palavra.metrics.resampled import Doubles, Statistic
-from palavra.run_records import Interval
+from palavra.run_records.finetuning import Interval
 
 # Indices and resamples drawn at once: more take memory and are no faster.
 DRAWN_AT_ONCE = 2**18

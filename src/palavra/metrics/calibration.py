@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from palavra.run_records import ReliabilityBin
+from palavra.run_records.finetuning import ReliabilityBin
 
 Floats = npt.NDArray[np.floating]
 

@@ -14,7 +14,7 @@ from scipy import sparse
 from palavra.errors import PalavraError
 from palavra.metrics.resampled import BoolArray, Doubles, Floats, Integers, OfSums, Order, Sampled, counted, ratio
 from palavra.metrics.top_k import MANY_CLASSES
-from palavra.run_records import ClassScores
+from palavra.run_records.finetuning import ClassScores
 
 # Largest gold matrix (elements) of which AUROC keeps the sort orders for resamples.
 KEPT_ORDERS = 2**20

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from palavra.metrics.bootstrap import bootstrap_intervals
 from palavra.metrics.calibration import expected_calibration_error, reliability
 from palavra.metrics.resampled import Statistic, point
-from palavra.run_records import Interval
+from palavra.run_records.finetuning import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

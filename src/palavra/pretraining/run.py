@@ -20,7 +20,7 @@ from palavra.pretraining.run_info import describe_packing, describe_run
 from palavra.pretraining.validate import check_recipe
 from palavra.recipe import Recipe
 from palavra.report import write_report
-from palavra.run_records import PretrainingRun
+from palavra.run_records.pretraining import PretrainingRun
 from palavra.training.checkpoint import newest_whole
 from palavra.training.run_directory import RunDirectory
 from palavra.training.trainer import Outcome, Trainer

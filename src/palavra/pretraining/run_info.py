@@ -7,7 +7,14 @@ from palavra.data.shards import Manifest
 from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.plan.resolve import ResolvedRecipe
 from palavra.pretraining.plan.scaling_law import parameters_without_embeddings
-from palavra.run_records import Budget, BudgetCandidate, CorpusSummary, PackingSummary, PretrainedModel, PretrainingRun
+from palavra.run_records.pretraining import (
+    Budget,
+    BudgetCandidate,
+    CorpusSummary,
+    PackingSummary,
+    PretrainedModel,
+    PretrainingRun,
+)
 from palavra.training.environment import environment, shape_of
 from palavra.training.trainer import Outcome
 

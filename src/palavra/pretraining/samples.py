@@ -7,7 +7,7 @@ from palavra.data.shards import Corpus, StoredDocuments
 from palavra.inference.causal import CausalModel
 from palavra.inference.masked import MaskedModel
 from palavra.model.compute import eager
-from palavra.run_records import ContinuedText, FilledText
+from palavra.run_records.pretraining import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 
 EXAMPLES = 8

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from palavra.report import formatting
 from palavra.report.formatting import percent
 from palavra.report.svg import FIRST, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawable, picture
-from palavra.run_records import FrequencyBand, MetricLine
+from palavra.run_records.pretraining import FrequencyBand
+from palavra.run_records.training import MetricLine
 
 Floats = NDArray[np.float64]
 COLOURS = (FIRST, SECOND, THIRD, INK, MUTED)

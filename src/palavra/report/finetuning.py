@@ -10,7 +10,7 @@ from palavra.report.parts import Picture, facts, family, machine, optimizer_pict
 from palavra.report.records import FinetuningRecords
 from palavra.report.summaries import several_runs, sweep_section
 from palavra.report.tasks import kind_name, task_section
-from palavra.run_records import FinetuningRun
+from palavra.run_records.finetuning import FinetuningRun
 
 # Settings that only one strategy reads.
 ONLY = {"last_n": "last-n", "unfreeze_fraction": "gradual", "rank": "lora", "alpha": "lora"}

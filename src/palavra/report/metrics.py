@@ -2,7 +2,7 @@
 
 from palavra.report.formatting import count, of_numbers, percent
 from palavra.report.parts import Format, label
-from palavra.run_records import Interval, ScoreSummary
+from palavra.run_records.finetuning import Interval, ScoreSummary
 
 NAMES = {
     "accuracy_at_5": "Accuracy at 5",

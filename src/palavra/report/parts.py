@@ -10,7 +10,7 @@ from palavra.report.charts import Series
 from palavra.report.formatting import percent, plain, size
 from palavra.report.records import Run
 from palavra.report.svg import placed
-from palavra.run_records import MetricLine, Scalar
+from palavra.run_records.training import MetricLine, Scalar
 
 Format = Callable[[object], str]
 FAMILIES = {"modernbert": "ModernBERT", "bert": "BERT", "llama": "Llama", "gpt2": "GPT-2"}

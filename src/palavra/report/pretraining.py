@@ -12,7 +12,7 @@ from palavra.report.charts import Series
 from palavra.report.formatting import count, loss, percent
 from palavra.report.parts import Picture, Table, family, machine, optimizer_pictures, picture_at
 from palavra.report.records import PretrainingRecords
-from palavra.run_records import ContinuedText, Fill, FilledText, FrequencyBand, PretrainingRun
+from palavra.run_records.pretraining import ContinuedText, Fill, FilledText, FrequencyBand, PretrainingRun
 
 MASKS = ("[MASK]", "<mask>")  # RoBERTa's tokenizers write the second
 MARKED_SWITCHES = 4  # more changes of objective are a mixture, not a switch to mark

@@ -6,24 +6,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palavra.errors import PalavraError
-from palavra.run_records import (
-    CausalResult,
-    ContinuedText,
-    FilledText,
+from palavra.run_records.experiments import LearningCurve, SweepSummary
+from palavra.run_records.finetuning import (
     FinetunedTask,
     FinetuningEvaluation,
     FinetuningRun,
     LabelledData,
-    LearningCurve,
-    MaskedResult,
-    MetricLine,
-    PretrainingEvaluation,
-    PretrainingRun,
     ScoreDetails,
     SplitScores,
-    SweepSummary,
     TaskScores,
 )
+from palavra.run_records.pretraining import (
+    CausalResult,
+    ContinuedText,
+    FilledText,
+    MaskedResult,
+    PretrainingEvaluation,
+    PretrainingRun,
+)
+from palavra.run_records.training import MetricLine
 from palavra.typed_json import from_json, parse_json
 
 Run = PretrainingRun | FinetuningRun

@@ -13,7 +13,8 @@ from palavra.report import formatting
 from palavra.report.charts import COLOURS, axis_count, cut_axis, number_axis
 from palavra.report.metrics import between, format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, PAPER, SECOND, drawable, picture
-from palavra.run_records import LearningCurve, ScoreSummary, SweepSummary, SweepTrial
+from palavra.run_records.experiments import LearningCurve, SweepSummary, SweepTrial
+from palavra.run_records.finetuning import ScoreSummary
 
 MARKERS = ("o", "s", "^", "D", "v")
 MOST_CHOICES = 12  # of a setting without numbers, in its picture

@@ -9,7 +9,8 @@ from palavra.report.formatting import ABSENT, count, duration, number, plain
 from palavra.report.metrics import between, format_of, metric_name, place_name, written
 from palavra.report.parts import Picture, Table, picture_at
 from palavra.report.run_charts import Spread
-from palavra.run_records import FinetuningEvaluation, LearningCurve, RunsSummary, SweepSummary, SweepTrial
+from palavra.run_records.experiments import LearningCurve, SweepSummary, SweepTrial
+from palavra.run_records.finetuning import FinetuningEvaluation, RunsSummary
 
 MOST_PARAMS = 20
 BEST_TRIALS = 10

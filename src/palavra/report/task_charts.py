@@ -13,7 +13,7 @@ from palavra.report.charts import BESIDE, Floats, Series, along_training, cut_ax
 from palavra.report.formatting import percent
 from palavra.report.metrics import format_of, is_rate, metric_name
 from palavra.report.svg import FIRST, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawable, picture
-from palavra.run_records import ReliabilityBin
+from palavra.run_records.finetuning import ReliabilityBin
 
 Counts = NDArray[np.int64]
 BAR = 20.0  # units of height for a bar with its name

@@ -12,7 +12,7 @@ from palavra.report.metrics import UNNAMED, decimal, format_of, metric_name, spl
 from palavra.report.parts import Picture, Table, facts, picture_at
 from palavra.report.records import EvaluatedTask
 from palavra.report.task_charts import Counts
-from palavra.run_records import ScoreDetails, SplitScores
+from palavra.run_records.finetuning import ScoreDetails, SplitScores
 
 ORDER = ("test", "valid")  # details of the first that is there are open
 ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",

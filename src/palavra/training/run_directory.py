@@ -11,7 +11,7 @@ from palavra import distributed
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text, locked
 from palavra.log import Log
-from palavra.run_records import MetricLine
+from palavra.run_records.training import MetricLine
 from palavra.typed_json import read_json, to_json
 
 Record = TypeVar("Record")

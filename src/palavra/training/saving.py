@@ -7,7 +7,7 @@ from torch import nn
 
 from palavra import distributed
 from palavra.log import Log
-from palavra.run_records import MetricLine
+from palavra.run_records.training import MetricLine
 from palavra.training.checkpoint import CheckpointError, RunState, checkpoint_bytes, prune, save_checkpoint, steps_saved
 from palavra.training.optimizers import Optimizers
 from palavra.training.run_directory import Metrics, RunDirectory

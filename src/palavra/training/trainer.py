@@ -13,7 +13,7 @@ from palavra import distributed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
-from palavra.run_records import MetricLine, TrainingSummary
+from palavra.run_records.training import MetricLine, TrainingSummary
 from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside
 from palavra.training.early_stopping import reason_to_stop
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals

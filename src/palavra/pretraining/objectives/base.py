@@ -17,7 +17,7 @@ from palavra.model.config import ModelConfig
 from palavra.model.directory import save_model
 from palavra.model.heads import VocabularyModel
 from palavra.recipe import Recipe
-from palavra.run_records import ContinuedText, FilledText
+from palavra.run_records.pretraining import ContinuedText, FilledText
 from palavra.tokenizer import Tokenizer
 from palavra.training.loop import Objective
 

@@ -16,7 +16,7 @@ from palavra.objectives.causal import CausalObjective
 from palavra.pretraining.objectives.base import Counts, PretrainingObjective, TextObjective
 from palavra.pretraining.samples import continued_openings
 from palavra.recipe import Recipe
-from palavra.run_records import ContinuedText
+from palavra.run_records.pretraining import ContinuedText
 from palavra.tokenizer import Tokenizer
 
 

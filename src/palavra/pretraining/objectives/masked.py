@@ -20,7 +20,7 @@ from palavra.objectives.masked import MaskedObjective, Vocabulary
 from palavra.pretraining.objectives.base import Counts, PretrainingObjective, TextObjective
 from palavra.pretraining.samples import filled_blanks
 from palavra.recipe import Recipe
-from palavra.run_records import FilledText
+from palavra.run_records.pretraining import FilledText
 from palavra.tokenizer import Tokenizer
 
 

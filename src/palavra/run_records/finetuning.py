@@ -1,0 +1,187 @@
+"""The files of a fine-tuning run: `run.json` and `evaluation.json`, whose details the report reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from palavra.run_records.training import Scalar, TrainingSummary
+from palavra.typed_json import Count, other_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedModel:
+    """The pretrained model of a fine-tuning run; `parameters` include the new heads."""
+
+    pretrained: str
+    pretrained_with: str | None
+    former_head: str | None = None
+    family: str
+    num_layers: Count
+    hidden_size: Count
+    num_heads: Count
+    context: Count
+    vocab_size: Count
+    parameters: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedTask:
+    """A task of a fine-tuning run: `examples` by split, what the kind counts in `data`, the `head`'s configuration."""
+
+    name: str
+    kind: str
+    examples: Mapping[str, Count]
+    data: Mapping[str, object]
+    truncated: Count
+    head: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningRun:
+    """`run.json` of a fine-tuning run; `training` is added at the end."""
+
+    run: Literal["fine-tuning"]
+    environment: Mapping[str, Scalar]
+    model: FinetunedModel
+    tasks: tuple[FinetunedTask, ...]
+    strategy: Mapping[str, Scalar]
+    examples_hash: str
+    training: TrainingSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRange:
+    """The training values of a regression target."""
+
+    lowest: float
+    mean: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """`FinetunedTask.data`: how often each label, span or number of choices occurs, target ranges, other counts."""
+
+    labels: Mapping[str, Count] = field(default_factory=dict)
+    spans: Mapping[str, Count] = field(default_factory=dict)
+    choices: Mapping[str, Count] = field(default_factory=dict)
+    targets: Mapping[str, TargetRange] = field(default_factory=dict)
+    others: Mapping[str, object] = other_keys()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An interval from `low` to `high`, from `samples` resamples or values."""
+
+    low: float
+    high: float
+    level: float
+    samples: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitScores:
+    """The scores of a task on a split: `main` names the kind's own score, whose `interval` is one of `intervals`."""
+
+    main: str
+    values: Mapping[str, float]
+    interval: Interval | None
+    intervals: Mapping[str, Interval]
+    details: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScores:
+    """The scores of a task by split; `selection_metric` is the one that chose its weights."""
+
+    name: str
+    kind: str
+    selection_metric: str
+    splits: Mapping[str, SplitScores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """A score over several runs: mean, standard deviation `std`, interval of the mean, and how many runs have it."""
+
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+    runs: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScores:
+    """The scores of one of several runs, by "task/split" and name."""
+
+    name: str
+    directory: str
+    values: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsSummary:
+    """Several runs `over` seeds or folds: each run's scores in `rows`, and their summary."""
+
+    over: str
+    best: str
+    rows: tuple[RunScores, ...]
+    summary: Mapping[str, Mapping[str, ScoreSummary]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningEvaluation:
+    """`evaluation.json` of a fine-tuning run: `mean_score` by split of several tasks, `runs` if there are several."""
+
+    tasks: tuple[TaskScores, ...]
+    mean_score: Mapping[str, float] = field(default_factory=dict)
+    runs: RunsSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The predictions with confidence in (low, high]; the means are None without any."""
+
+    low: float
+    high: float
+    confidence: float | None
+    accuracy: float | None
+    count: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """One class or type: `precision` of its predictions, `recall` over the `support` examples that have it, their
+    harmonic mean `f1`. Rows with low support are mostly noise. `auroc` only of classes of label sets."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: Count
+    auroc: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedValue:
+    """A value that was fitted on the examples it is scored on: "cross-fitted" on the other half, or "fitted-on"."""
+
+    name: str
+    value: float
+    scored: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreDetails:
+    """The part of `SplitScores.details` that the report shows; each kind of task writes some of it."""
+
+    per_class: tuple[ClassScores, ...] = ()
+    per_target: tuple[Mapping[str, Scalar], ...] = ()
+    confusion: tuple[tuple[Count, ...], ...] = ()
+    reliability: tuple[ReliabilityBin, ...] = ()
+    points: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    errors: tuple[Mapping[str, object], ...] = ()
+    warnings: tuple[str, ...] = ()
+    fitted: FittedValue | None = None
+    articles: str | None = None
