@@ -15,7 +15,6 @@ from typing import Any, get_overloads
 import pytest
 
 import palavra
-from palavra.run_records import pretraining
 from palavra.api import learning_curve, results
 from palavra.cli import FUNCTIONS, app
 from palavra.cli.app import tokenizer_app
@@ -34,6 +33,7 @@ from palavra.inference import (
 )
 from palavra.inference.results import Results
 from palavra.recipe import typed_options
+from palavra.run_records import pretraining
 from palavra.sklearn import TextClassifier, TextRegressor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "public.txt"
