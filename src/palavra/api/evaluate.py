@@ -31,6 +31,7 @@ from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
+from palavra.tasks.spec import column_flag
 from palavra.typed_json import to_json
 
 
@@ -93,7 +94,7 @@ def _refuse(options: dict[str, Any], why: str) -> None:
     """Raise PalavraError for options that do not apply."""
     given = sorted(without_none(**options))
     if given:
-        raise PalavraError(f"--{given[0].replace('_', '-')} means nothing here: {why}; leave it out")
+        raise PalavraError(f"{column_flag(given[0])} means nothing here: {why}; leave it out")
 
 
 def _evaluate_text(
