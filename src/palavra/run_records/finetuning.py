@@ -165,10 +165,11 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedValue:
-    """A value that was fitted on the examples it is scored on: "cross-fitted" on the other half, or "fitted-on"."""
+    """A value that was fitted on the examples it is scored on: "cross-fitted" on the other half, or "fitted-on"; or a
+    value that was kept, "not-fitted"."""
 
     name: str
-    value: float
+    value: float | None
     scored: str
 
 
@@ -183,5 +184,5 @@ class ScoreDetails:
     points: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     errors: tuple[Mapping[str, object], ...] = ()
     warnings: tuple[str, ...] = ()
-    fitted: FittedValue | None = None
+    fitted: tuple[FittedValue, ...] = ()
     articles: str | None = None

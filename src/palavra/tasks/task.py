@@ -193,11 +193,11 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
 
 class Calibrated(NamedTuple):
-    """A calibrated output, the examples decoded for scoring, and the calibration's entries of `Scores.details`."""
+    """A calibrated output, the examples decoded for scoring, and what was `fitted`, or why not, as JSON."""
 
     output: Output[Any, Any]
     decoded: Any
-    details: dict[str, Any]
+    fitted: tuple[dict[str, Any], ...] = ()
 
 
 # Fits a parameter, such as a temperature, on labelled examples that were not trained on. Each half of them is decoded
@@ -208,7 +208,7 @@ Calibrate = Callable[[Any, Sequence[Any], EncodedExamples, ModelOutputs], Calibr
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[Example, Decoded]):
     """A task with known labels: its specification and its four parts. `calibrate` takes the output first; None if
-    nothing is fitted after training."""
+    nothing is fitted after training. `fitted`: what it fitted, or why not, as JSON."""
 
     spec: TaskSpec
     reader: Reader[Example]
@@ -216,6 +216,7 @@ class Task(Generic[Example, Decoded]):
     output: Output[Example, Decoded]
     scorer: Scorer[Example, Decoded]
     calibrate: Calibrate | None = None
+    fitted: tuple[dict[str, Any], ...] = ()
 
 
 AnyTask = Task[Any, Any]
@@ -226,11 +227,15 @@ def calibrated(
 ) -> tuple[AnyTask, Scores]:
     """Calibrate a task on labelled examples that were not trained on. Return it with its scores on them, which are
     cross-fitted: each half is scored with the values fitted on the other half (`details["fitted"]`)."""
-    fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of), {}))
+    fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of)))
     found = fit(task.output, examples, encoded, outputs)
     scores = task.scorer.score(examples, encoded, found.decoded)
-    settled = task if found.output is task.output else replace(task, output=found.output)
-    return settled, replace(scores, details={**scores.details, **found.details})
+    if not found.fitted:
+        return task, scores
+    reasons = [one["why"] for one in found.fitted if "why" in one]
+    warnings = [*scores.details.get("warnings", ()), *reasons]
+    details = {**scores.details, "fitted": list(found.fitted), "warnings": warnings}
+    return replace(task, output=found.output, fitted=found.fitted), replace(scores, details=details)
 
 
 @dataclass(frozen=True, kw_only=True)

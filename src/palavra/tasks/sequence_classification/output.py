@@ -94,7 +94,7 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
             found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
             return float(cross_entropies(found[np.arange(len(labels)), labels]).mean(dtype=np.float64))
 
-        return calibration.best_temperature(loss)
+        return calibration.best_temperature(loss, examples=len(labels))
 
 
 class LabelSets(NamedTuple):
@@ -175,7 +175,7 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
             found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
             return float(binary_cross_entropies(labels, found).mean(dtype=np.float64))
 
-        return calibration.best_temperature(loss)
+        return calibration.best_temperature(loss, examples=len(labels))
 
 
 def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:

@@ -46,7 +46,7 @@ class SingleLabelScorer(LabelScorer[Ranking]):
         gold = encoded.labels[encoded.first_sequences].astype(np.int64)
         chosen, confidence = decoded.chosen, decoded.confidence
         statistics: list[Statistic] = [
-            metrics.class_statistics(gold, chosen),
+            metrics.class_statistics(gold, chosen, hit=decoded.hit),
             means({"loss": metrics.cross_entropies(decoded.right), "accuracy_at_5": decoded.among}),
         ]
         if len(self.labels) <= MANY_CLASSES:
@@ -57,7 +57,7 @@ class SingleLabelScorer(LabelScorer[Ranking]):
 
         errors = surest_errors(chosen != gold, confidence, about)
         details = {**metrics.class_tables(gold, chosen, self.labels), "errors": errors}
-        calibrated = confidence, chosen == gold
+        calibrated = confidence, decoded.hit
         return Scores.of(self.metrics, statistics, len(examples), calibrated=calibrated, details=details)
 
 
