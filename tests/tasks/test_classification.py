@@ -48,7 +48,7 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
 def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS * 3)), example(1, "b")]
     task = fit(SPEC, examples)
-    encoded = task.encoder.encode(examples, tokenizer, 12, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 12, False, overflow="window")
     assert encoded.labels.tolist() == [0] * (encoded.sequences - 1) + [1]
     assert encoded.sequences > 3
 
@@ -76,7 +76,7 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
     examples = [
         TextExample(first=" ".join(words[:a]), second=" ".join(words[-b:]), label=("a",), where="") for a, b in sizes
     ]
-    encoded = encode_texts(examples, tokenizer, context, True, True)
+    encoded = encode_texts(examples, tokenizer, context, True, "window")
     assert encoded.lengths.max() <= context
     assert encoded.cut is not None
     found = parts_of(encoded, tokenizer.sep_id)
@@ -108,7 +108,7 @@ def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
     task = fit(PAIRS, [pair, example(1, "b", pair=True)])
     cut = task.encoder.encode([long, pair], tokenizer, 40, True)
     assert (cut.sequences, cut.truncated) == (2, 1)
-    split = task.encoder.encode([long, pair], tokenizer, 40, True, windowed=True)
+    split = task.encoder.encode([long, pair], tokenizer, 40, True, overflow="window")
     assert split.sequences > 4
     assert split.truncated == 0
     assert split.segment_ids is not None
@@ -126,7 +126,7 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS)), example(4, "b")]
     task = fit(SPEC, examples)
-    encoded = task.encoder.encode(examples, tokenizer, 20, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 20, False, overflow="window")
     windows = encoded.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
     probabilities = np.stack([np.append(first, 0.3), np.append(1 - first, 0.7)], 1)

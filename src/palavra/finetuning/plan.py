@@ -54,7 +54,7 @@ def resolve_finetuning(
         torch.set_num_threads(train.threads)
     encoded = {
         split.task.spec.name: {
-            kind: encode(split.task, getattr(split, kind), tokenizer, config, kind) for kind in ("train", "valid")
+            kind: encode(split.task, getattr(split, kind), tokenizer, config) for kind in ("train", "valid")
         }
         for split in splits
     }
@@ -74,12 +74,10 @@ def resolve_finetuning(
     )
 
 
-def encode(
-    task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig, kind: str
-) -> EncodedExamples:
-    """Encode the examples of a split. Outside training, long texts become windows, as for predictions."""
-    windowed = kind != "train" and task.spec.overflow == "window"
-    return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, windowed=windowed)
+def encode(task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig) -> EncodedExamples:
+    """Encode examples as predictions do."""
+    overflow = task.spec.overflow
+    return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, overflow=overflow)
 
 
 def batch_sampler(recipe: FinetuneRecipe, encoded: Mapping[str, EncodedExamples]) -> BatchSampler:

@@ -181,7 +181,7 @@ def _labelled(
 
 def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
     """Warn of truncated examples. Where long texts become windows, only pairs are truncated."""
-    windowed = kind != "training" and task.spec.overflow == "window"
+    windowed = task.spec.overflow == "window"
     how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
     if encoded.truncated:
         log.warn(
@@ -279,6 +279,6 @@ def save_finished(
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """Return the scores on the test examples."""
     task, config = job.tasks[split.task.spec.name], job.model.config
-    encoded = encode(task, split.test, tokenizer, config, "test")
+    encoded = encode(task, split.test, tokenizer, config)
     _warn_of_cuts(task, "test", encoded, context_of(config, task), log)
     return job.score(task.spec.name, Labelled(examples=split.test, encoded=encoded))

@@ -11,7 +11,8 @@ from palavra.model.config import HeadConfig, OutputConfig
 from palavra.option import Command, Option, declared, misapplied, option
 
 KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
-Overflow = Literal["truncate", "window"]
+Overflow = Literal["truncate", "head-tail", "window"]
+WindowJoin = Literal["mean", "max", "ends"]
 Sampling = Literal["proportional", "uniform", "temperature"]
 Scheme = Literal["bio", "bioes", "plain"]
 
@@ -98,7 +99,8 @@ class QuestionAnsweringOptions:
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """One task: its files (or `hf://...:split`), their columns, and how to train it. `label_smoothing` follows Szegedy
-    et al. 2016, `temperature` Guo et al. 2017; windows of a long text overlap."""
+    et al. 2016, `temperature` Guo et al. 2017, head-tail truncation Sun et al. 2019 (arXiv:1905.05583); windows of a
+    long text overlap."""
 
     kind: KindName = field(metadata={"option": Option(help="Kind of task: the first argument of the command.")})
     name: str = option("task", help="Name that tells it from other tasks of the model: letters, digits and _.")
@@ -142,10 +144,19 @@ class TaskSpec:
     )
     overflow: Overflow = option(
         "truncate",
-        help="What to do with longer texts in validation and prediction: truncate, or average over windows.",
+        help="What to do with longer texts: read their beginning, a quarter from the beginning and the rest from the "
+        "end, or all of it in windows.",
         flag="--overflow",
         commands=(*_TRAINED, "predict"),
         when={"kind": SPLIT_BY_REQUEST},
+    )
+    windows: WindowJoin = option(
+        "mean",
+        help="How to join the predictions of windows: their mean, the maximum of each class, or the mean of the first "
+        "and the last window.",
+        flag="--windows",
+        commands=(*_TRAINED, "predict"),
+        when={"kind": SPLIT_BY_REQUEST, "overflow": ("window",)},
     )
     temperature: bool = option(
         False,

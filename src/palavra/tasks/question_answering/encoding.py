@@ -15,6 +15,7 @@ import numpy.typing as npt
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
+from palavra.tasks.spec import Overflow
 from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
@@ -147,11 +148,11 @@ class QuestionEncoder:
 
     def encode(
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedQuestions:  # fmt: skip
         """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; they share `stride` tokens,
         or half the room if less. Questions are truncated to `LONGEST_QUESTION` tokens and half the room."""
-        del windowed
+        del overflow
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
         kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
