@@ -165,11 +165,11 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
-    examples = examples_of(["a", "b", "b", "a"])
+    examples = examples_of(["a", "b", "b", "a"] * 10)
     task = fit(replace(SPEC, temperature=True), examples)
     encoded = task.encoder.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
-    log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
+    log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]] * 10))
     softer, _ = calibrated(task, examples, encoded, log_p)
     assert softer.output.temperature > 2
     assert calibrated(fit(SPEC, examples), examples, encoded, log_p)[0].output.temperature == 1
@@ -177,7 +177,7 @@ def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer:
     assert again.output.temperature == softer.output.temperature
     found = predict(again, examples, encoded, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
-    assert [one["label"] for one in found] == ["a", "a", "b", "b"]
+    assert [one["label"] for one in found] == ["a", "a", "b", "b"] * 10
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])

@@ -13,6 +13,7 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
+from palavra.finetuning.long_answers import of_long_answers
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
@@ -188,6 +189,8 @@ def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: i
             f"{task.spec.name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
             f"{encoded.truncated:,}"
         )
+    for line in of_long_answers(task, kind, encoded, context):
+        log.warn(line)
 
 
 def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:

@@ -70,7 +70,11 @@ class TokenClassificationOptions:
 class QuestionAnsweringOptions:
     """Question answering. Scores with different `articles` are not comparable."""
 
-    stride: int = option(128, help="Tokens that neighbouring windows of a long passage have in common.")
+    stride: int | None = option(
+        None,
+        help="Tokens that neighbouring windows of a long passage have in common.",
+        unset="128, or half a window if that is less",
+    )
     max_answer_length: int = option(30, help="Most tokens of an answer.")
     n_best: int = option(5, help="How many answers a prediction lists.")
     threshold: float | None = option(
@@ -92,8 +96,9 @@ class QuestionAnsweringOptions:
             raise PalavraError(f"question_answering.threshold is {self.threshold}: give a finite number of logits, 0 "
                                "for the published rule")  # fmt: skip
         for name in ("stride", "max_answer_length", "n_best"):
-            if getattr(self, name) < 1:
-                raise PalavraError(f"question_answering.{name} is {getattr(self, name)}: it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PalavraError(f"question_answering.{name} is {value}: it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
