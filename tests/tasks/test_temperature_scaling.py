@@ -130,7 +130,7 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     labels = ["ab"[i] for i in random.integers(2, size=40)]
     examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
     task = fit(replace(SPEC, temperature=True, overflow="window"), examples)
-    encoded = task.encoder.encode(examples, tokenizer, 24, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 24, False, overflow="window")
     assert encoded.sequences > 60
     right = np.array([task.output.labels.index(labels[n]) for n in encoded.example])
     logits = random.normal(size=(encoded.sequences, 2)) * 4
@@ -148,7 +148,7 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     assert scores.details["fitted"][0]["scored"] == "cross-fitted"
     sets = fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
     labelled = [replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)]
-    both = sets.encoder.encode(labelled, tokenizer, 24, False, windowed=True)
+    both = sets.encoder.encode(labelled, tokenizer, 24, False, overflow="window")
     warm = sets.output.best_temperature(both, found, np.ones(40, dtype=bool))
     losses = np.array(
         [score(sets, examples, both, found, DecodeOptions(temperature=one)).values["loss"] for one in grid]

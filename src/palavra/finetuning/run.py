@@ -13,6 +13,7 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
+from palavra.finetuning.long_answers import of_long_answers
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
@@ -181,13 +182,15 @@ def _labelled(
 
 def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
     """Warn of truncated examples. Where long texts become windows, only pairs are truncated."""
-    windowed = kind != "training" and task.spec.overflow == "window"
+    windowed = task.spec.overflow == "window"
     how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
     if encoded.truncated:
         log.warn(
             f"{task.spec.name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
             f"{encoded.truncated:,}"
         )
+    for line in of_long_answers(task, kind, encoded, context):
+        log.warn(line)
 
 
 def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
@@ -279,6 +282,6 @@ def save_finished(
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """Return the scores on the test examples."""
     task, config = job.tasks[split.task.spec.name], job.model.config
-    encoded = encode(task, split.test, tokenizer, config, "test")
+    encoded = encode(task, split.test, tokenizer, config)
     _warn_of_cuts(task, "test", encoded, context_of(config, task), log)
     return job.score(task.spec.name, Labelled(examples=split.test, encoded=encoded))

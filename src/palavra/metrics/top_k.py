@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 Int64Array = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class Ranking(NamedTuple):
@@ -25,6 +26,7 @@ class Ranking(NamedTuple):
     `best` (E, L): the L most probable classes, best first, ties by lower number; `probabilities` (E, L) of these.
     `right` (E,): the probability of the gold class; `hit` and `among` (E,): the `chances` that it is the best class,
     and one of the five best; all empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
+    `differ` (E,): whether the windows of a text have different best classes.
     """
 
     best: Int64Array
@@ -33,6 +35,7 @@ class Ranking(NamedTuple):
     hit: Doubles
     among: Doubles
     every: Floats
+    differ: BoolArray
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
@@ -55,6 +58,7 @@ class Ranking(NamedTuple):
             among=among,
             # A view would keep all probabilities in memory.
             every=probabilities if classes <= MANY_CLASSES else np.empty((examples, 0), probabilities.dtype),
+            differ=np.zeros(examples, dtype=np.bool_),
         )
 
     @property

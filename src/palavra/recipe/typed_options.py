@@ -85,7 +85,8 @@ class FinetuneOptions(TypedDict, total=False):
     class_weights: Literal["none", "balanced"] | None
     label_smoothing: float | None
     max_length: int | None
-    overflow: Literal["truncate", "window"] | None
+    overflow: Literal["truncate", "head-tail", "window"] | None
+    windows: Literal["mean", "max", "ends"] | None
     temperature: bool | None
     pooling: Literal["cls", "mean", "max"] | None
     hidden_sizes: Sequence[int] | None

@@ -21,8 +21,8 @@ from palavra.metrics.resampled import Doubles
 from palavra.metrics.scores import Scores
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.spec import Overflow, TaskSpec, WindowJoin
 from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
@@ -92,10 +92,10 @@ class Encoder(Protocol[ExampleIn]):
 
     def encode(
         self, examples: Sequence[ExampleIn], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedExamples:  # fmt: skip
-        """Encode examples as sequences of at most `context` tokens, with labels if the examples have them. `windowed`:
-        split long texts into several sequences; otherwise truncate them and record which were cut."""
+        """Encode examples as sequences of at most `context` tokens, with labels if the examples have them. `overflow`:
+        what becomes of long texts, in kinds that offer it; those that are truncated are recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +103,14 @@ class DecodeOptions:
     """Options of a prediction; None selects the task's default.
 
     `top_k`: number of classes or answers to list. `threshold`: margin over the best answer above which to predict "no
-    answer", in logits. `temperature`: divisor of the logits. The last two are scalars or (E,).
+    answer", in logits. `temperature`: divisor of the logits. These two are scalars or (E,). `windows`: how the
+    predictions of the windows of a long text are joined.
     """
 
     top_k: int | None = None
     threshold: float | Doubles | None = None
     temperature: float | Doubles | None = None
+    windows: WindowJoin | None = None
 
 
 PLAIN = DecodeOptions()
@@ -251,14 +253,30 @@ class Kind:
     from_json: Callable[[TaskSpec, Any], AnyTask]
 
 
-def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, count: int) -> npt.NDArray[np.float32]:
-    """Average the rows of `values` (S, K) by example: (E, K)."""
-    if len(values) == count:
+def marked(predictions: list[Prediction], name: str, which: npt.NDArray[np.bool_]) -> list[Prediction]:
+    """Return the predictions, with `name` true in `which` (E,) of them and absent from the others."""
+    for number in np.flatnonzero(which).tolist():
+        predictions[number][name] = True
+    return predictions
+
+
+def join_windows(
+    values: npt.NDArray[np.float32], encoded: EncodedExamples, how: WindowJoin = "mean"
+) -> npt.NDArray[np.float32]:
+    """Join the rows of `values` (S, K) of each example: (E, K)."""
+    example, first = encoded.example, encoded.first_sequences
+    if len(values) == len(first):
         return values
-    total = np.zeros((count, values.shape[1]), dtype=np.float32)
+    if how == "max":
+        found: npt.NDArray[np.float32] = np.maximum.reduceat(values, first, axis=0)
+        return found
+    if how == "ends":
+        last = np.append(first[1:], len(values)) - 1
+        ends: npt.NDArray[np.float32] = (values[first] + values[last]) / 2
+        return ends
+    total = np.zeros((len(first), values.shape[1]), dtype=np.float32)
     np.add.at(total, example, values)
-    seen = np.bincount(example, minlength=count).astype(np.float32)
-    total /= seen[:, None]
+    total /= np.bincount(example, minlength=len(first)).astype(np.float32)[:, None]
     return total
 
 

@@ -15,12 +15,14 @@ import numpy.typing as npt
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
+from palavra.tasks.spec import Overflow
 from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
 
 # As in the published programs for SQuAD.
 LONGEST_QUESTION = 64
+STRIDE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,16 @@ class EncodedQuestions(EncodedExamples):
         first = int(self.first[window])
         tokens = slice(first, first + int(self.row_counts[window]) - 1)
         return self.token_starts[tokens], self.token_ends[tokens]
+
+
+def kept_of_question(context: int) -> int:
+    """Return the most tokens that are read of a question."""
+    return min(LONGEST_QUESTION, (context - 3) // 2)
+
+
+def largest_stride(context: int) -> int:
+    """Return the largest stride that the windows of every question can have: half the room beside the longest one."""
+    return (context - 3 - kept_of_question(context)) // 2
 
 
 def taught_answer(question: Question) -> Answer | None:
@@ -147,14 +159,14 @@ class QuestionEncoder:
 
     def encode(
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedQuestions:  # fmt: skip
         """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; they share `stride` tokens,
         or half the room if less. Questions are truncated to `LONGEST_QUESTION` tokens and half the room."""
-        del windowed
+        del overflow
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
-        kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
+        kept = np.minimum(asked_lengths, kept_of_question(context))
         room = context - 3 - kept
         question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
         first += offsets_of(passages.lengths)[passages.number][question]
@@ -166,6 +178,8 @@ class QuestionEncoder:
         # The row before the passage is [SEP]; replace it by [CLS].
         rows = ranges(wrapped.starts - 1, lengths + 1)
         rows[offsets_of(lengths + 1)[:-1]] = 0
+        labels = _labels(examples, passages, question, first, lengths)
+        found = np.bincount(question, labels[:, 1] > 0, minlength=len(examples)) > 0
         return EncodedQuestions(
             input_ids=wrapped.input_ids,
             lengths=wrapped.lengths,
@@ -173,9 +187,10 @@ class QuestionEncoder:
             example=question,
             rows=rows,
             row_counts=lengths + 1,
-            labels=_labels(examples, passages, question, first, lengths),
+            labels=labels,
             label_counts=np.ones(len(question), dtype=np.int64),
             cut=kept < asked_lengths,
+            unseen=np.array([bool(one.answers) for one in examples], dtype=bool) & ~found,
             first=first,
             token_starts=passages.starts,
             token_ends=passages.ends,
