@@ -1,5 +1,6 @@
 """finetune(): from a pretrained model and labelled data to a model for a task, from top to bottom."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
     evaluation_of,
+    much_gained,
     scores_line,
     summary_lines,
     trained_parameters,
@@ -239,12 +241,18 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
     evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
+    if job.valid:
+        validations = math.ceil(outcome.state.step / (job.intervals.eval_every or job.loop.steps))
+        rising = much_gained(outcome.last_gain, evaluation)
+        evaluation = replace(evaluation, chosen_among={"validations": validations}, rising=rising)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
+    for warning in evaluation.warnings:
+        log.warn(warning)
     for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
     state = outcome.state
