@@ -54,7 +54,7 @@ def _main() -> None:
     try:
         code = app(standalone_mode=False)
     except PalavraError as error:
-        _fail(error, 2, debug)
+        _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
         _fail(error, 130, debug, "stopped")
     except OSError as error:
