@@ -34,11 +34,16 @@ def write_report(run_directory: str | PathLike[str]) -> Path:
         raise PalavraError("the folder of the run is empty: name one (. for the working directory)")
     folder = Path(run_directory)
     path, records = folder / "report.html", read_records(folder)
-    if path.exists() and folder_kind(folder) != "run":
-        raise PalavraError(f"{path} is in a folder that Palavra did not write: move it away to have a report there")
+    if path.is_file() and folder_kind(folder) != "run" and not _is_report(path):
+        raise PalavraError(f"{path} is no report of Palavra: move it away to have one there")
     with output_file(path) as temporary:
         temporary.write_bytes(render(records).encode("utf-8"))
     return path
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b" Palavra report</title>" in file.read(4096)
 
 
 def render(records: PretrainingRecords | FinetuningRecords) -> str:
