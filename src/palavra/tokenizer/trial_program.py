@@ -11,6 +11,7 @@ LONGEST_SECONDS = 5  # of work
 MOST_MEMORY = 2 << 30  # bytes
 MOST_GROWTH = 64  # characters for each one of a text
 _USUAL = "aA1 .'-\n\t\0\u00e9\u65e5\u2581"
+_ENDS = ("\x01", "~")  # some normalizers remove the first
 _LONGEST_RUN = 4000  # characters; time that grows with their third power is too long there
 _TEXTS = [
     "",
@@ -63,8 +64,8 @@ def _probes(content: dict[str, Any]) -> Iterator[str]:
     yield from (pattern * 20 for pattern in patterns)
     letters = list(dict.fromkeys(_USUAL + "".join(patterns)))[:40]
     for length in (8, 64, _LONGEST_RUN):
-        yield from (letter * length + "\x01" for letter in letters)
-    yield from ("".join(pair) * 64 + "\x01" for pair in permutations(letters[:12], 2))
+        yield from (letter * length + end for letter in letters for end in _ENDS)
+    yield from ("".join(pair) * 64 + end for pair in permutations(letters[:12], 2) for end in _ENDS)
 
 
 def _patterns(value: Any) -> Iterator[str]:
