@@ -45,7 +45,7 @@ def task_section(task: EvaluatedTask, *, alone: bool) -> dict[str, Any]:
         "splits": list(splits.items()),
         "articles": sorted({task.details[name].articles or "" for name in splits}),
         "scores": _scores(splits),
-        "baselines": [_baselines(split, task.scores) for split in (task.scores.baselines if task.scores else ())],
+        "baselines": _baselines(task.scores),
         "better": {split: task.scores.better_baseline(split) for split in splits if task.scores},
         "data": _data(task),
         "figures": _label_pictures(task, anchor),
@@ -72,16 +72,22 @@ def _scores(splits: Mapping[str, SplitScores]) -> Table:
     )
 
 
-def _baselines(split: str, scores: TaskScores) -> Table:
-    of = scores.splits[split]
-    rows = [("this model", of.values), *((one.name, one.values) for one in scores.baselines[split])]
-    keys = [key for key in of.values if any(key in values for _, values in rows[1:])]
-    return Table(
-        caption=f"Without a language model, {split_title(split).lower()} examples",
-        columns=("", *map(metric_name, keys)),
-        rows=[(name, *(written(values.get(key), key) for key in keys)) for name, values in rows],
-        wide=True,
-    )
+def _baselines(scores: TaskScores | None) -> list[Table]:
+    """Return a table for each split with baselines: the model's scores that they have too, and theirs."""
+    tables = []
+    for split, baselines in scores.baselines.items() if scores else ():
+        of = scores.splits[split].values if scores and split in scores.splits else {}
+        keys = [key for key in of if any(key in one.values for one in baselines)]
+        rows = [("this model", of), *((one.name, one.values) for one in baselines)]
+        tables.append(
+            Table(
+                caption=f"Without a language model, {split_title(split).lower()} examples",
+                columns=("", *map(metric_name, keys)),
+                rows=[(name, *(written(values.get(key), key) for key in keys)) for name, values in rows],
+                wide=True,
+            )
+        )
+    return tables
 
 
 def _data(task: EvaluatedTask) -> list[tuple[str, str]]:
