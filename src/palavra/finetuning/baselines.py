@@ -24,9 +24,12 @@ from palavra.metrics.resampled import BoolArray, Integers, Statistic, means, poi
 from palavra.run_records.finetuning import Baseline, FinetuningEvaluation
 from palavra.tasks.multiple_choice.examples import ChoiceExample
 from palavra.tasks.regression.encoding import targets_of
+from palavra.tasks.sequence_classification.encoding import LabelEncoder
 from palavra.tasks.task import AnyTask
 from palavra.tasks.text_examples import TextExample
 from palavra.tasks.token_classification.examples import TaggedSentence
+from palavra.tasks.token_classification.output import TagOutput
+from palavra.tasks.token_classification.scores import TagScorer
 from palavra.tasks.token_classification.tags import normalized
 
 MOST_EXAMPLES = 10_000  # training examples of the baselines that read texts: the first ones
@@ -97,7 +100,10 @@ def _random_choice(examples: Sequence[ChoiceExample]) -> Baseline:
 
 def _word_labels(task: AnyTask, train: Sequence[TaggedSentence], examples: Sequence[TaggedSentence]) -> Baseline:
     """Give each word its most frequent label in training, and words that training lacks the most frequent one."""
-    scheme, number = task.output.scheme, {label: index for index, label in enumerate(task.scorer.labels)}
+    output, scorer = task.output, task.scorer
+    assert isinstance(output, TagOutput)
+    assert isinstance(scorer, TagScorer)
+    scheme, number = output.scheme, {label: index for index, label in enumerate(output.labels)}
     of_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for example in train:
         for word, label in zip(example.words, normalized(example, scheme), strict=True):
@@ -108,7 +114,7 @@ def _word_labels(task: AnyTask, train: Sequence[TaggedSentence], examples: Seque
     chosen = np.array([number[usual_of.get(word, usual)] for word in words], dtype=np.int64)
     gold = np.array([number[label] for example in examples for label in normalized(example, scheme)], dtype=np.int64)
     sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
-    statistics, _ = task.scorer.measured(examples, gold, chosen, sizes)
+    statistics, _ = scorer.measured(examples, gold, chosen, sizes)
     return _baseline("most frequent label of each word", statistics, examples)
 
 
@@ -138,7 +144,9 @@ def _classes(train: Sequence[TextExample], examples: Sequence[TextExample]) -> I
 
 
 def _label_sets(task: AnyTask, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Iterator[Baseline]:
-    known, gold = (task.encoder.targets(of).astype(np.bool_) for of in (train, examples))
+    encoder = task.encoder
+    assert isinstance(encoder, LabelEncoder)
+    known, gold = (encoder.targets(of).astype(np.bool_) for of in (train, examples))
     usual = np.zeros(gold.shape, dtype=np.bool_)
     usual[:, known.sum(0).argmax()] = True
     yield _baseline("most frequent label", [label_set_statistics(gold, usual)], examples)
