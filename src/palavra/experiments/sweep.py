@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.experiments.runs import evaluation_in, take_model, values_of
+from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
@@ -156,6 +157,7 @@ def _finish(work: "Trials") -> Sweep:
     evaluation = _with_test_scores(work, evaluation_in(folder))
     among = {**evaluation.chosen_among, "trials": len(summary.trials)}
     evaluation = replace(evaluation, chosen_among=among)
+    log_baselines(evaluation, log)
     run.write_json("evaluation.json", evaluation)
     for warning in evaluation.warnings:
         log.warn(warning)
@@ -191,5 +193,5 @@ def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> Finet
             work.log.line(f"{task.name}, test: {scores_line(scores)}")
             task = replace(task, splits={**task.splits, "test": split_scores(scores)})
         tasks.append(task)
-    found = with_mean_score(tasks)
+    found = with_baselines(with_mean_score(tasks), work.splits)
     return replace(found, chosen_among=evaluation.chosen_among, rising=evaluation.rising)

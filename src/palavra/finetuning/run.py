@@ -13,6 +13,7 @@ import torch
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.finetuning.long_answers import of_long_answers
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
@@ -248,7 +249,7 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
+    evaluation = with_baselines(evaluation_of(job.tasks, scores, job.recipe.train.metric), splits)
     if job.valid:
         validations = math.ceil(outcome.state.step / (job.intervals.eval_every or job.loop.steps))
         rising = much_gained(outcome.last_gain, evaluation)
@@ -259,6 +260,7 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
+    log_baselines(evaluation, log)
     for warning in evaluation.warnings:
         log.warn(warning)
     for kind, mean in evaluation.mean_score.items():
