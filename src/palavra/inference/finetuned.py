@@ -257,23 +257,29 @@ class FineTunedModel(AnyModel):
 
     def evaluate(
         self, examples: Sequence[object], *, task: str | None = None, threshold: float | None = None,
-        articles: Articles | None = None,
+        articles: Articles | None = None, out_of_scope: str | None = None,
     ) -> tuple[Scores, list[Prediction]]:  # fmt: skip
         """`score`, and what the model predicts for each example; `threshold` as in `options`, `articles` those of which
-        language the scores of answers leave out."""
+        language the scores of answers leave out, `out_of_scope` the label of examples that belong to no class."""
         options = self.options(task, threshold=threshold)
         if articles is not None:
             _check_answers("--articles", self.task(task)[1])
-        chosen, encoded, decoded = self._decoded(examples, task, options)
+        chosen, encoded, decoded = self._decoded(examples, task, options, out_of_scope)
         scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
         scores = scorer.score(cast(Sequence[Any], examples), encoded, decoded)
         return scores, _cut_marked(chosen.output.predictions(examples, decoded), encoded)
 
     def _decoded(
-        self, examples: Sequence[object], task: str | None, options: DecodeOptions = PLAIN
-    ) -> tuple[AnyTask, EncodedExamples, Any]:
+        self, examples: Sequence[object], task: str | None, options: DecodeOptions = PLAIN,
+        out_of_scope: str | None = None,
+    ) -> tuple[AnyTask, EncodedExamples, Any]:  # fmt: skip
         name, chosen = self.task(task)
-        chosen.encoder.check(examples)
+        if out_of_scope is not None:
+            spec = replace(chosen.spec, out_of_scope=out_of_scope)
+            if spec.kind != "classification":
+                raise PalavraError(does_not_apply("--out-of-scope", spec.kind, ("classification",)))
+            chosen = KINDS[spec.kind].from_json(spec, chosen.output.to_json())
+        chosen.check_test(examples)
         encoded = self.encode(chosen, examples, None)
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 

@@ -52,15 +52,16 @@ class LabelProbability:
 @dataclass(frozen=True, kw_only=True)
 class ClassPrediction(_Prediction):
     """The most probable class, and the `best` few, best first; `windows_differ` where the windows of a long text have
-    different ones."""
+    different ones, `abstained` where the class is too improbable for the coverage that the model was trained with."""
 
-    _optional: ClassVar[tuple[str, ...]] = ("truncated", "windows_differ")
+    _optional: ClassVar[tuple[str, ...]] = ("truncated", "windows_differ", "abstained")
 
     label: str
     probability: float
     best: tuple[LabelProbability, ...] = ()
     truncated: bool = False
     windows_differ: bool = False
+    abstained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ class Ranking(NamedTuple):
     `best` (E, L): the L most probable classes, best first, ties by lower number; `probabilities` (E, L) of these.
     `right` (E,): the probability of the gold class; `hit` and `among` (E,): the `chances` that it is the best class,
     and one of the five best; all empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
-    `differ` (E,): whether the windows of a text have different best classes.
+    `differ` (E,): whether the windows of a text have different best classes. `abstained` (E,): whether the best class
+    is too improbable to be given.
     """
 
     best: Int64Array
@@ -36,6 +37,7 @@ class Ranking(NamedTuple):
     among: Doubles
     every: Floats
     differ: BoolArray
+    abstained: BoolArray
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
@@ -59,6 +61,7 @@ class Ranking(NamedTuple):
             # A view would keep all probabilities in memory.
             every=probabilities if classes <= MANY_CLASSES else np.empty((examples, 0), probabilities.dtype),
             differ=np.zeros(examples, dtype=np.bool_),
+            abstained=np.zeros(examples, dtype=np.bool_),
         )
 
     @property

@@ -88,6 +88,8 @@ class FinetuneOptions(TypedDict, total=False):
     overflow: Literal["truncate", "head-tail", "window"] | None
     windows: Literal["mean", "max", "ends"] | None
     temperature: bool | None
+    coverage: float | None
+    out_of_scope: str | None
     pooling: Literal["cls", "mean", "max"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None

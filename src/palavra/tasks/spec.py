@@ -169,6 +169,22 @@ class TaskSpec:
         flag="--temperature",
         when={"kind": ("classification", "token-classification", "multiple-choice")},
     )
+    coverage: float | None = option(
+        None,
+        help="Fraction of texts like the validation examples that get a label; predictions of the least certain others "
+        "say that they abstain.",
+        flag="--coverage",
+        unset="all",
+        when={"kind": ("classification",)},
+    )
+    out_of_scope: str | None = option(
+        None,
+        help="Label of test examples that belong to no class; scored by how well their probability tells them from the "
+        "others.",
+        flag="--out-of-scope",
+        commands=_LABELLED,
+        when={"kind": ("classification",)},
+    )
     weight: float = option(1.0, help="Weight of the task's loss among several tasks.")
     head: HeadConfig = option(HeadConfig(), help="What stands between the body and the output layer.")
     output: OutputConfig = option(OutputConfig(), help="Output layer.", when={"kind": _LABELLING})
@@ -187,6 +203,8 @@ class TaskSpec:
             raise PalavraError(f"valid_fraction is {self.valid_fraction}: it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:
             raise PalavraError(f"label_smoothing is {self.label_smoothing}: it must be at least 0 and below 1")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise PalavraError(f"coverage is {self.coverage}: it must lie between 0 and 1")
         if self.weight <= 0:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.max_length is not None and self.max_length < 4:

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.data.records import RECORD_KINDS, read_records
+from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics.resampled import Doubles
 from palavra.metrics.scores import Scores
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import composed
 from palavra.tasks.spec import Overflow, TaskSpec, WindowJoin
 from palavra.tokenizer import Tokenizer
 
@@ -219,6 +221,14 @@ class Task(Generic[Example, Decoded]):
     scorer: Scorer[Example, Decoded]
     calibrate: Calibrate | None = None
     fitted: tuple[dict[str, Any], ...] = ()
+
+    def check_test(self, examples: Sequence[Example]) -> None:
+        """Check labelled examples as `Encoder.check` does, except those out of scope; there must be others."""
+        outside = None if self.spec.out_of_scope is None else composed(self.spec.out_of_scope)
+        inside = [example for example in examples if outside is None or self.reader.gold(example) != outside]
+        if examples and not inside:
+            raise PalavraError(f"all examples are out of scope ({outside!r}): none is left to score the labels on")
+        self.encoder.check(inside)
 
 
 AnyTask = Task[Any, Any]

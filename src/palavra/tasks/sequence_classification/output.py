@@ -75,9 +75,11 @@ class TextLabelOutput(LabelOutput[TextExample, Decoded]):
         return [{"label": self.labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
 class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranking]):
-    """A softmax over the classes."""
+    """A softmax over the classes. `rejection`: the probability of the best class below which to abstain."""
 
+    rejection: float | None = None
     problem = "single_label_classification"
 
     def of_windows(
@@ -100,19 +102,23 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
         """Return the most probable classes, and the probabilities of the gold ones if labelled."""
         del examples
         labels = encoded.labels[encoded.first_sequences].astype(np.int64) if encoded.label_counts.any() else None
+        if labels is not None:
+            # Examples out of scope have no class; the scorer leaves them out.
+            labels = np.maximum(labels, 0)
         values = self.of_windows(encoded, outputs, options)
         found = Ranking.of(self.joined(values, encoded, options), labels, options.top_k or LISTED)
-        return found._replace(differ=windows_differ(values.argmax(1)[:, None], encoded))
+        differ, limit = windows_differ(values.argmax(1)[:, None], encoded), self.rejection
+        return found._replace(differ=differ, abstained=found.confidence < (0.0 if limit is None else limit))
 
     def predictions(self, examples: Sequence[TextExample], decoded: Ranking) -> list[Prediction]:
-        """Return `label`, its `probability`, and the `best` labels with theirs."""
+        """Return `label`, its `probability`, and the `best` labels with theirs; `abstained` where it is rejected."""
         del examples
         rows = zip(decoded.best.tolist(), decoded.probabilities.tolist(), strict=True)
         found = [
             {"label": self.labels[ids[0]], "probability": values[0], "best": self.named(ids, values)}
             for ids, values in rows
         ]
-        return marked(found, "windows_differ", decoded.differ)
+        return marked(marked(found, "abstained", decoded.abstained), "windows_differ", decoded.differ)
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
         """The temperature under which the labels of the `chosen` examples (E,) are most probable."""
