@@ -222,12 +222,18 @@ class Task(Generic[Example, Decoded]):
     calibrate: Calibrate | None = None
     fitted: tuple[dict[str, Any], ...] = ()
 
+    def in_scope(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the labelled examples whose label is not the one out of scope."""
+        outside = None if self.spec.out_of_scope is None else composed(self.spec.out_of_scope)
+        return [example for example in examples if outside is None or self.reader.gold(example) != outside]
+
     def check_test(self, examples: Sequence[Example]) -> None:
         """Check labelled examples as `Encoder.check` does, except those out of scope; there must be others."""
-        outside = None if self.spec.out_of_scope is None else composed(self.spec.out_of_scope)
-        inside = [example for example in examples if outside is None or self.reader.gold(example) != outside]
+        inside = self.in_scope(examples)
         if examples and not inside:
-            raise PalavraError(f"all examples are out of scope ({outside!r}): none is left to score the labels on")
+            raise PalavraError(
+                f"all examples are out of scope ({self.spec.out_of_scope!r}): none is left to score the labels on"
+            )
         self.encoder.check(inside)
 
 
