@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from palavra.data.decoding import text_lines
+from palavra.data.decoding import check_ordinary, text_lines
 from palavra.data.hub import PREFIX, hub_records, open_hub
-from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
+from palavra.data.json_text import JsonDocument, checked_object, json_line_objects, list_items, refuse_nul
 from palavra.data.memory import MemorySource, class_names, with_class_names
 from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
+from palavra.limits import check_record, size_of
 
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -38,7 +39,7 @@ def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
 
     `.csv` and `.tsv` have a header. The delimiter is detected, quoted fields may hold line ends, a byte order mark and
     blanks around column names are removed, values are unchanged, and rows of empty fields are skipped. `.jsonl` has one
-    object a line; `.json` is one list of objects and is held in memory. All of these may be compressed (`.gz`, `.bz2`,
+    object a line; `.json` is one list of objects. All of these may be compressed (`.gz`, `.bz2`,
     `.xz`, `.zst`) and have the `encoding`. Raises `PalavraError`, with file and line, for anything else, for rows with
     more or fewer fields than the header, and for a source without records.
     """
@@ -70,6 +71,7 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
         raise PalavraError(f"{source}: this is a folder; name one file in it, {shown_kinds(kinds)}")
     if not os.path.exists(path):
         raise PalavraError(f"{source}: no such file")
+    check_ordinary(path)
     kind = kind_of(path, kinds)
     if kind is None:
         hint = "; save the table as CSV" if path.suffix.lower() in SPREADSHEETS else ""
@@ -111,7 +113,7 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
     if kind == ".parquet":
         return _from_parquet(path)
     if kind == ".json":
-        return records_of_list(read_whole(path, encoding), path)
+        return records_of_list(JsonDocument(path, encoding))
     lines = numbered_lines(path, encoding)
     return _from_json_lines(lines, path) if kind == ".jsonl" else _from_table(path, lines, tabs=kind == ".tsv")
 
@@ -119,13 +121,15 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
 def _from_memory(source: MemorySource) -> Iterator[Record]:
     for row, values in enumerate(source.records(), 1):
         where = f"{source.name}:row {row}"
+        check_record(size_of(values), where)
         yield Record(checked_object(values, where), where)
 
 
-def records_of_list(text: str, path: Path) -> Iterator[Record]:
-    """Yield the records of a JSON list of objects, which is the whole `text` of a file."""
-    for line, value in list_items(text, path):
-        yield Record(checked_object(value, f"{path}:{line}"), f"{path}:{line}")
+def records_of_list(document: JsonDocument) -> Iterator[Record]:
+    """Yield the records of a file that is a JSON list of objects."""
+    for line, value in list_items(document):
+        where = f"{document.path}:{line}"
+        yield Record(checked_object(value, where), where)
 
 
 def _from_json_lines(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:

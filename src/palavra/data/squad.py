@@ -1,13 +1,12 @@
 """Questions and the passages that answer them: SQuAD's JSON, and records of one question each."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from palavra.data.decoding import text_blocks
-from palavra.data.json_text import checked_object, json_kind, parse_json, read_whole
+from palavra.data.json_text import JsonDocument, checked_object, json_kind
 from palavra.data.records import (
     RECORD_KINDS,
     Record,
@@ -49,7 +48,7 @@ def read_questions(
 ) -> Iterator[Question]:
     """Yield the questions of one file, or of `hf://dataset[/config]:split`, in order.
 
-    SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`, held in memory. Any
+    SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`. Any
     other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers` (texts,
     objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`. An empty or
     missing answer means that the passage has none; without `answer_start`, the first occurrence is taken. `columns`
@@ -66,8 +65,7 @@ def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     path, kind = data_file(source, RECORD_KINDS)
     if kind != ".json":
         return False
-    begun = (block.lstrip(" \t\n") for block in text_blocks(path, encoding))
-    return next(filter(None, begun), "").startswith("{")
+    return JsonDocument(path, encoding).peek() == "{"
 
 
 def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Question]:
@@ -78,17 +76,17 @@ def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Qu
     if not names_records(source):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
-            text = read_whole(path, encoding)
-            if text.lstrip().startswith("{"):
-                return _of_squad(parse_json(text, path), path)
-            return map(of_record, records_of_list(text, path))
+            document = JsonDocument(path, encoding)
+            return _of_squad(document) if document.peek() == "{" else map(of_record, records_of_list(document))
     return map(of_record, read_records(source, encoding=encoding))
 
 
 def _unique(questions: Iterator[Question]) -> Iterator[Question]:
-    seen: dict[str, str] = {}
+    seen: dict[bytes, str] = {}  # of hashes: an id may have any length
     for question in questions:
-        first = seen.setdefault(question.id, question.where)
+        first = seen.setdefault(
+            hashlib.blake2b(question.id.encode(errors="surrogatepass"), digest_size=16).digest(), question.where
+        )
         if first != question.where:
             raise PalavraError(
                 f"{question.where}: the id {question.id!r} is also at {first}; every question needs its own"
@@ -96,26 +94,59 @@ def _unique(questions: Iterator[Question]) -> Iterator[Question]:
         yield question
 
 
-def _of_squad(value: Any, path: Path) -> Iterator[Question]:
-    document = checked_object(value, str(path))
-    for at_article, article in _items(document, "data", f"{path}:"):
-        for at_paragraph, paragraph in _items(article, "paragraphs", f"{at_article}."):
+def _of_squad(document: JsonDocument) -> Iterator[Question]:
+    for at_article in _objects_in(document, "data", f"{document.path}:"):
+        for at_paragraph in _objects_in(document, "paragraphs", f"{at_article}."):
+            paragraph = checked_object(document.value(), at_paragraph)
             context = _text(paragraph, "context", at_paragraph)
             for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
                 yield _question({**asked, "context": context}, _of_asked(asked, where), where)
+    document.end()
+
+
+def _objects_in(document: JsonDocument, key: str, where: str) -> Iterator[str]:
+    """Yield the place of each object in the list `key` of the object that comes next; the object must be read before
+    the next one."""
+    place, found = f"{where}{key}", False
+    for name in document.members():
+        mark = document.peek()
+        if name != key or mark != "[":
+            value = document.value()
+            if name == key:
+                raise _no_list(place, value)
+            continue
+        found = True
+        for number, _ in enumerate(document.items()):
+            if document.peek() != "{":
+                raise _no_object(f"{place}[{number}]", document.value())
+            yield f"{place}[{number}]"
+    if not found:
+        raise _missing(place)
 
 
 def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place and the value of each object in the list `key`."""
     place = f"{where}{key}"
     if key not in parent:
-        raise PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")
+        raise _missing(place)
     if not isinstance(parent[key], list):
-        raise PalavraError(f"{place}: a JSON {json_kind(parent[key])}, not a list")
+        raise _no_list(place, parent[key])
     for number, item in enumerate(parent[key]):
         if not isinstance(item, dict):
-            raise PalavraError(f"{place}[{number}]: a JSON {json_kind(item)}, not an object")
+            raise _no_object(f"{place}[{number}]", item)
         yield f"{place}[{number}]", item
+
+
+def _missing(place: str) -> PalavraError:
+    return PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")
+
+
+def _no_list(place: str, value: Any) -> PalavraError:
+    return PalavraError(f"{place}: a JSON {json_kind(value)}, not a list")
+
+
+def _no_object(place: str, value: Any) -> PalavraError:
+    return PalavraError(f"{place}: a JSON {json_kind(value)}, not an object")
 
 
 def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Unpack, cast, overload
 
@@ -17,6 +16,7 @@ from palavra.inference import predictions
 from palavra.inference.base import AnyModel, load_parts
 from palavra.inference.batching import evaluating, placed
 from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
+from palavra.limits import batched
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute
@@ -226,7 +226,7 @@ class FineTunedModel(AnyModel):
             columns = {**columns, **found}
             reader = self.reader(task, **columns) if found else reader
         made = predictions.Predictions()
-        while waiting := list(islice(given, PREDICTED_AT_ONCE)):
+        for waiting in batched(given, PREDICTED_AT_ONCE):
             some = self.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)
             made += map(predictions.prediction_of, some)
         return made[0] if single else made
