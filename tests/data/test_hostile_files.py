@@ -24,8 +24,9 @@ SHARING = {"column": 50_000_000, "list": 20_000_000, "struct": 20_000_000, "smal
 def compressed(path: Path, first: bytes, then: bytes, size: int = LARGE) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(first)
-        for _ in range(size // (1000 * len(then))):
-            file.write(then * 1000)
+        block = then * max(1, 1_000_000 // len(then))
+        for _ in range(size // len(block)):
+            file.write(block)
 
 
 def refused(items: Callable[[], Iterable[object]]) -> str:
