@@ -12,7 +12,7 @@ _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
 _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
 # Flags without a value, as arguments.
 _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | {
-    name: f"{name.replace('-', '_')}=True" for name in ("resume", "multilabel", "from-scratch", "sliding")
+    name: f"{name.replace('-', '_')}=True" for name in ("resume", "skip-bad", "multilabel", "from-scratch", "sliding")
 }
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
+from palavra.data.characters import is_blank
 from palavra.data.json_text import JsonDocument, checked_object, json_kind
 from palavra.data.records import (
     RECORD_KINDS,
@@ -23,10 +25,17 @@ _WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # tables with empty c
 
 
 class Answer(NamedTuple):
-    """An answer in the passage: `text` is `context[start : start + len(text)]`, in characters."""
+    """An answer in the passage: `text` is `context[start : start + len(text)]`, in characters; `start` is `NOWHERE` for
+    an answer whose place is not known, which can be scored but not learned."""
 
     text: str
     start: int
+
+
+# How much is read of answers: their texts and places, the texts and what places are right, or nothing.
+Answers = Literal["located", "texts", "none"]
+# The start of an answer whose place is not known.
+NOWHERE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,15 @@ def read_questions(
     maps these names to the column names of a file of records. Raises `PalavraError`, with the place and the question's
     id, for an answer that is not where the file says, missing keys, a repeated id, and a source without questions.
     """
-    return at_least_one(_unique(_read(source, encoding, columns or {})), source, "questions")
+    return unique_questions(make() for make in asked_in(source, encoding=encoding, columns=columns))
+
+
+def asked_in(
+    source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None, answers: Answers = "located"
+) -> Iterator[Callable[[], Question]]:
+    """Yield a function that makes each question of a source, as `read_questions`, and raises its error if it is
+    none."""
+    return at_least_one(_read(source, encoding, columns or {}, answers), source, "questions")
 
 
 def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
@@ -68,20 +85,26 @@ def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     return JsonDocument(path, encoding).peek() == "{"
 
 
-def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Question]:
+def _read(
+    source: str, encoding: str, columns: Mapping[str, str], answers: Answers
+) -> Iterator[Callable[[], Question]]:  # fmt: skip
     def of_record(record: Record) -> Question:
-        named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in columns.items()}
-        return _of_record(Record({**record.values, **named}, record.where))
+        wanted = {ours: theirs for ours, theirs in columns.items() if ours != "answers" or answers != "none"}
+        named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in wanted.items()}
+        return _of_record(Record({**record.values, **named}, record.where), answers)
 
     if not names_records(source):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
             document = JsonDocument(path, encoding)
-            return _of_squad(document) if document.peek() == "{" else map(of_record, records_of_list(document))
-    return map(of_record, read_records(source, encoding=encoding))
+            if document.peek() == "{":
+                return _of_squad(document, answers)
+            return (partial(of_record, record) for record in records_of_list(document))
+    return (partial(of_record, record) for record in read_records(source, encoding=encoding))
 
 
-def _unique(questions: Iterator[Question]) -> Iterator[Question]:
+def unique_questions(questions: Iterable[Question]) -> Iterator[Question]:
+    """Yield the questions. Raises PalavraError for an id that another one has."""
     seen: dict[bytes, str] = {}  # of hashes: an id may have any length
     for question in questions:
         first = seen.setdefault(
@@ -94,13 +117,13 @@ def _unique(questions: Iterator[Question]) -> Iterator[Question]:
         yield question
 
 
-def _of_squad(document: JsonDocument) -> Iterator[Question]:
+def _of_squad(document: JsonDocument, answers: Answers) -> Iterator[Callable[[], Question]]:
     for at_article in _objects_in(document, "data", f"{document.path}:"):
         for at_paragraph in _objects_in(document, "paragraphs", f"{at_article}."):
             paragraph = checked_object(document.value(), at_paragraph)
             context = _text(paragraph, "context", at_paragraph)
             for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
-                yield _question({**asked, "context": context}, _of_asked(asked, where), where)
+                yield partial(_asked_of, {**asked, "context": context}, where, answers)
     document.end()
 
 
@@ -149,6 +172,10 @@ def _no_object(place: str, value: Any) -> PalavraError:
     return PalavraError(f"{place}: a JSON {json_kind(value)}, not an object")
 
 
+def _asked_of(asked: dict[str, Any], where: str, answers: Answers) -> Question:
+    return _question(asked, [] if answers == "none" else _of_asked(asked, where), where, answers)
+
+
 def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
     if asked.get("is_impossible") is True:
         if asked.get("answers"):
@@ -159,16 +186,19 @@ def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
     return _given(asked["answers"], where)
 
 
-def _of_record(record: Record) -> Question:
-    key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
-    value = column(record, key, option="--answers")
+def _of_record(record: Record, answers: Answers) -> Question:
+    given = [] if answers == "none" else _answers_of(record)
     for name in ("question", "context"):
         column(record, name, option=f"--{name}")
+    return _question({"id": record.where, **record.values}, given, record.where, answers)
+
+
+def _answers_of(record: Record) -> list[tuple[Any, Any]]:
+    key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
+    value = column(record, key, option="--answers")
     if isinstance(value, str):
-        given = [(value, record.values.get("answer_start"))] if value.strip() else []
-    else:
-        given = _given(value, record.where)
-    return _question({"id": record.where, **record.values}, given, record.where)
+        return [(value, record.values.get("answer_start"))] if value.strip() else []
+    return _given(value, record.where)
 
 
 def _given(value: Any, where: str) -> list[tuple[Any, Any]]:
@@ -191,11 +221,13 @@ def _given(value: Any, where: str) -> list[tuple[Any, Any]]:
     return [(item["text"], item.get("answer_start")) if isinstance(item, dict) else (item, None) for item in value]
 
 
-def _question(values: dict[str, Any], given: list[tuple[Any, Any]], where: str) -> Question:
+def _question(values: dict[str, Any], given: list[tuple[Any, Any]], where: str, kept: Answers) -> Question:
     number = values.get("id")
     id = str(number) if type(number) is int else _text(values, "id", where)
     question, context = _text(values, "question", where), _text(values, "context", where)
-    answers = tuple(_answer(text, start, context, f"{where}: question {id!r}") for text, start in given)
+    answers = tuple(
+        _answer(text, start, context, f"{where}: question {id!r}", located=kept == "located") for text, start in given
+    )
     return Question(id=id, question=question, context=context, answers=answers, where=where)
 
 
@@ -205,13 +237,13 @@ def _text(values: dict[str, Any], key: str, where: str) -> str:
     value = values[key]
     if not isinstance(value, str):
         raise PalavraError(f"{where}: {key!r} is a JSON {json_kind(value)}, not text")
-    if not value.strip():
+    if is_blank(value):
         raise PalavraError(f"{where}: {key!r} is empty")
     return value
 
 
-def _answer(text: Any, stated: Any, context: str, where: str) -> Answer:
-    """Return the answer with its place in the passage. Raises PalavraError if it is not there."""
+def _answer(text: Any, stated: Any, context: str, where: str, *, located: bool) -> Answer:
+    """Return the answer with its place in the passage. Raises PalavraError if it must be `located` and is not there."""
     if not isinstance(text, str) or not text.strip():
         shown = "empty" if isinstance(text, str) else f"a JSON {json_kind(text)}, not text"
         raise PalavraError(f"{where}: an answer is {shown}; a question without one has no answers at all")
@@ -221,6 +253,8 @@ def _answer(text: Any, stated: Any, context: str, where: str) -> Answer:
         return Answer(text, first)
     if start is not None and start >= 0 and context.startswith(text, start):
         return Answer(text, start)
+    if not located:
+        return Answer(text, NOWHERE)
     shown = f"the answer {text[:40]!r}{'...' if len(text) > 40 else ''}"
     if first < 0:
         raise PalavraError(f"{where}: {shown} is nowhere in the context; copy it from there, letter by letter")

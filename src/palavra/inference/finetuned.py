@@ -150,7 +150,7 @@ class FineTunedModel(AnyModel):
 
     def reader(
         self, task: str | None = None, *, encoding: str | None = None, separator: str | None = None,
-        **columns: Unpack[LabelledColumns],
+        skip_bad: bool | None = None, **columns: Unpack[LabelledColumns],
     ) -> Reader[Any]:  # fmt: skip
         """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
 
@@ -161,7 +161,7 @@ class FineTunedModel(AnyModel):
         before, named = chosen.spec, given_columns(columns, (chosen.spec.kind,))
         changes: dict[str, Any] = {"encoding": encoding, "separator": separator}
         changes = {key: value for key, value in changes.items() if value is not None}
-        spec = replace(before, columns=replace(before.columns, **named), **changes)
+        spec = replace(before, columns=replace(before.columns, **named), skip_bad=bool(skip_bad), **changes)
         check_read({**named, **changes}, [spec])
         wanted, found = (len(each.columns.label or ("label",)) for each in (before, spec))
         if found != wanted:
