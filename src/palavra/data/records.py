@@ -1,6 +1,7 @@
 """Labelled records: every column of tables, JSON, Parquet and hub data sets, with the place each comes from."""
 
 import difflib
+import glob
 import json
 import os
 from collections import Counter
@@ -77,6 +78,20 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
         hint = "; save the table as CSV" if path.suffix.lower() in SPREADSHEETS else ""
         raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(kinds)}{hint}")
     return path, kind
+
+
+def record_sources(source: str) -> list[str]:
+    """Return the files of records that a source names: a folder those in it and below, in order of names, a glob those
+    that match, anything else itself."""
+    path = Path(os.path.expanduser(source))
+    if names_records(source) or (path.exists() and not path.is_dir()):
+        return [source]
+    folders = [path] if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
+    inside = [each for folder in folders for each in (folder.rglob("*") if folder.is_dir() else [folder])]
+    found = sorted(str(each) for each in inside if each.is_file() and kind_of(each, RECORD_KINDS) is not None)
+    if path.is_dir() and not found:
+        raise PalavraError(f"{source}: no files of records here; looked for {shown_kinds(RECORD_KINDS)}")
+    return found or [source]
 
 
 def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
