@@ -42,6 +42,7 @@ FLOORS = {
     "log": 1,
     "errors": 1,
     "limits": 1,
+    "output": 1,
     "run_records": 1,
     "typed_json": 1,
 }

@@ -28,6 +28,7 @@ from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
+from palavra.output import claimed
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
 from palavra.tasks.spec import TaskSpec
@@ -212,8 +213,8 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     def breaking(recipe: Any, splits: Any, out: Path, *others: Any) -> Any:
         ran.append(out.name)
         if len(ran) == 2:
-            out.mkdir()
-            (out / "half").touch()
+            with claimed(out, "run"):
+                (out / "train.log").write_text("half")
             raise KeyboardInterrupt
         if len(ran) == 4:
             raise MemoryError  # as abrupt as a kill: nothing is told to anybody
@@ -230,7 +231,7 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
         run(trials=3, out=out, epochs=1, resume=True)
     found = run(trials=3, out=out, epochs=1, resume=True)
     assert ran == ["trial-0", "trial-1", "trial-1", "trial-2", "trial-2"]
-    assert not (out / "trial-1/half").exists()
+    assert not (out / "trial-1/train.log").read_text().startswith("half")
     assert [(t.state, t.value, t.params, t.evaluations) for t in found.trials] == [
         (t.state, t.value, t.params, t.evaluations) for t in whole.trials
     ]

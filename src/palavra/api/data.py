@@ -42,17 +42,24 @@ def text_sources(
 def text_recipe(
     sources: Sequence[Source], texts: Iterable[str] | None, options: TokenizerOptions | PrepareOptions, out: Path
 ) -> Recipe:
-    """Return a recipe with options and sources of text. Data that can be read only once is spilled to the folder `out`,
-    which is created."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Return a recipe with options and sources of text. Data that can be read only once is spilled to the folder
+    `out`."""
     found, column = text_sources(sources, texts, options.get("column"), out)
     recipe = with_options(Recipe(), {**options, "column": column})
     return replace(recipe, data=replace(recipe.data, sources=tuple(found)))
 
 
+def path_of(path: str | PathLike[str], option: str) -> Path:
+    """Return a path. Raises PalavraError for an empty one, which would mean the working directory."""
+    if not fspath(path):
+        raise PalavraError(f"{option} is empty: name a file or folder (. for the working directory)")
+    return Path(path)
+
+
 def source_of(name: str, source: Source, spill: Path | None = None) -> str:
     """Return a path as text, or data in memory as a source called `name`."""
     if isinstance(source, str | PathLike):
+        path_of(source, name)
         return fspath(source)
     return memory_source(name, source, spill)
 

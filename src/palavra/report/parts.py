@@ -50,7 +50,7 @@ def facts(record: object) -> list[tuple[str, str]]:
     values = record if isinstance(record, Mapping) else vars(record)
     forms: Mapping[str, Format] = {"bytes": size, "efficiency": percent, "family": family}
     shown = {key: value for key, value in values.items() if isinstance(value, str | int | float | list | tuple)}
-    return [(key, forms.get(key, plain)(value)) for key, value in shown.items() if key != "warnings"]
+    return [(key, forms.get(key, plain)(value)) for key, value in shown.items() if key not in ("warnings", "shards")]
 
 
 def label(key: str) -> str:
