@@ -66,8 +66,9 @@ def test_every_line_comes_back(texts: list[str]) -> None:
     [
         (b"", "a.txt has no text"),
         (b"\n \n", "a.txt has no text"),
-        ("um\né\n".encode("latin-1"), "a.txt:2: byte 0xe9 is not valid utf-8; if the text is latin-1"),
-        (b"um\n\0\n", "a.txt:2: a NUL character"),
+        ("um\rdois\r\né\r".encode("latin-1"), "a.txt:3 is not UTF-8"),
+        ("um\né\n".encode("latin-1"), "a.txt:2 is not UTF-8"),
+        (b"um\n\0\n", "a.txt:2 has a NUL character"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(content: bytes, said: str) -> None:

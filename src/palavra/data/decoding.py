@@ -29,6 +29,14 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _OPEN_STREAM = re.compile(r"/dev/(?:stdin|fd/\d+)|/proc/self/fd/\d+")
 
 
+class NotInEncoding(PalavraError):
+    """A file that does not have the encoding it is read in; `where` is the "file:line"."""
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
 def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
     r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
     is read instead, if given, each block as soon as it is there, and stays open; errors call it `name`."""
@@ -137,7 +145,8 @@ def _not_in_encoding(
         guess = "utf-16"
     else:  # Windows has letters and quotes where latin-1 has control characters
         guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
-    raise PalavraError(
+    raise NotInEncoding(
         f"{name}:{line}: byte 0x{wrong.hex()} is not valid {encoding}; "
-        f"if the text is {guess}, say so with the encoding option (--encoding={guess})"
+        f"if the text is {guess}, say so with the encoding option (--encoding={guess})",
+        f"{name}:{line}",
     ) from None

@@ -7,10 +7,9 @@ from typing import IO, TypeAlias
 
 from palavra.data.characters import is_blank
 from palavra.data.columns import text_column
-from palavra.data.decoding import open_bytes
+from palavra.data.decoding import NotInEncoding, open_bytes, text_lines
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.memory import memory_source
-from palavra.data.records import numbered_lines
 from palavra.errors import PalavraError
 from palavra.limits import AT_ONCE, size_of
 
@@ -62,8 +61,7 @@ def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
     blank: list[str] | None = []
     held = 0
     with file:
-        for _, line in numbered_lines(name, "utf-8", file):
-            text = line.removesuffix("\n")
+        for text in _lines(file, name):
             if blank is None:
                 yield text
                 continue
@@ -74,3 +72,14 @@ def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
                 blank = None
     if blank is not None:
         raise PalavraError(f"{name} has no text: write one text a line")
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[str]:
+    """Yield the lines; here no option says another encoding."""
+    try:
+        for number, line in enumerate(text_lines(name, "utf-8", file), 1):
+            if "\0" in line:
+                raise PalavraError(f"{name}:{number} has a NUL character: convert the file to UTF-8 text first")
+            yield line.removesuffix("\n")
+    except NotInEncoding as error:
+        raise PalavraError(f"{error.where} is not UTF-8: convert the file first") from None
