@@ -1,0 +1,21 @@
+"""What a generator makes: a command, and which files it may write."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, TypeAlias
+
+from fuzz.world import World
+
+
+class Case(NamedTuple):
+    """Arguments of `palavra`; whether standard output is JSON; the folder or file it may write; its standard input."""
+
+    arguments: Sequence[str]
+    json_output: bool = False
+    out: str | None = None
+    stdin: Path | None = None
+
+
+# Writes damaged files into the folder, and returns a command that reads them.
+Generator: TypeAlias = Callable[[Random, World, Path], Case]
