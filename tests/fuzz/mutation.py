@@ -33,7 +33,7 @@ def damaged(random: Random, value: Any) -> Any:
 
 
 def _changed_somewhere(random: Random, value: Any) -> Any:
-    if isinstance(value, dict) and value and random.random() < 0.85:
+    if isinstance(value, dict) and value and random.random() < 0.95:
         key = random.choice(list(value))
         action = random.random()
         if action < 0.1:
@@ -43,7 +43,7 @@ def _changed_somewhere(random: Random, value: Any) -> Any:
         if action < 0.2:
             return value | {odd_name(random): odd(random)}
         return value | {key: _changed_somewhere(random, value[key])}
-    if isinstance(value, list) and value and random.random() < 0.85:
+    if isinstance(value, list) and value and random.random() < 0.95:
         place = random.randrange(len(value))
         changes: list[Callable[[], list[Any]]] = [
             lambda: value[:place] + value[place + 1 :],
@@ -121,14 +121,17 @@ def damaged_bytes(random: Random, content: bytes) -> bytes:
     return content
 
 
-def json_bytes(random: Random, value: Any, **options: Any) -> bytes:
-    """A value as JSON: sometimes with a key twice, another encoding, or bytes that are damaged."""
-    text = json.dumps(value, ensure_ascii=random.random() < 0.5, **options)
-    text = text.replace(f'"{NESTED}"', "[" * 100_000 + "]" * 100_000)
-    chance = random.random()
+def plain_json(value: Any) -> bytes:
+    """A value as JSON in UTF-8, on one line."""
+    text = json.dumps(value, ensure_ascii=False).replace(f'"{NESTED}"', "[" * 100_000 + "]" * 100_000)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def json_bytes(random: Random, value: Any) -> bytes:
+    """A value as JSON: sometimes with a key twice, in another encoding, or with bytes that are damaged."""
+    content, chance = plain_json(value), random.random()
     if chance < 0.03:
-        text = text.replace("{", '{"a":1,"a":2,', 1)
-    elif chance < 0.05:
-        return text.encode("utf-16", "surrogatepass")
-    content = text.encode("utf-8", "surrogatepass")
+        return content.replace(b"{", b'{"a":1,"a":2,', 1)
+    if chance < 0.05:
+        return content.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass")
     return damaged_bytes(random, content) if chance > 0.9 else content

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from builders.labelled_files import conllu, squad
 
 from fuzz.case import Case, Generator
-from fuzz.mutation import damaged, damaged_bytes, damaged_text, json_bytes, odd
+from fuzz.mutation import damaged, damaged_bytes, damaged_text, json_bytes, odd, plain_json
 from fuzz.world import FINETUNE, LINES, PRETRAIN, World, records
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -186,25 +186,24 @@ def _column(random: Random, values: list[Any]) -> pa.Array:
 def labelled(random: Random, world: World, folder: Path) -> Case:
     """Labelled examples of every kind of task, in every format."""
     kind = random.choice(list(world.models))
-    rows = [damaged(random, row) if random.random() < 0.2 else row for row in records(kind)]
-    rows = [row if isinstance(row, dict) and row else {"x": odd(random)} for row in rows]
-    suffix = random.choice([".csv", ".tsv", ".jsonl", ".json", ".parquet"])
-    options: list[str] = []
+    rows: list[Any] = records(kind)
+    if random.random() < 0.7:
+        place = random.randrange(len(rows))
+        rows[place] = damaged(random, rows[place])
+    flat = all(isinstance(value, str) for value in records(kind)[0].values())
+    suffix = random.choice([".csv", ".tsv", ".jsonl", ".json", ".parquet"] if flat else [".jsonl", ".json", ".parquet"])
     if suffix == ".parquet":
-        first = rows[0]
-        content, compression = parquet(random, [{name: row.get(name) for name in first} for row in rows]), ""
+        whole = [row for row in rows if isinstance(row, dict) and row]
+        content = parquet(random, [{name: row.get(name) for name in whole[0]} for row in whole])
+        return _use(random, world, kind, _write(folder, f"data{suffix}", content), [])
+    if suffix in (".csv", ".tsv"):
+        alike = [row for row in rows if isinstance(row, dict) and row.keys() == records(kind)[0].keys()]
+        content, options = encoded(random, table(random, alike, suffix))
     else:
-        if suffix == ".jsonl":
-            content = b"\n".join(json_bytes(random, row) for row in rows)
-        elif suffix == ".json":
-            content = json_bytes(random, rows, indent=random.choice([None, 1]))
-        else:
-            content, options = encoded(
-                random, table(random, [row for row in rows if row.keys() == rows[0].keys()], suffix)
-            )
-        content, compression = compressed(random, content)
-    source = _write(folder, f"data{suffix}{compression}", content)
-    return _use(random, world, kind, source, options)
+        options = []
+        content = b"\n".join(map(plain_json, rows)) if suffix == ".jsonl" else json_bytes(random, rows)
+    content, compression = compressed(random, content)
+    return _use(random, world, kind, _write(folder, f"data{suffix}{compression}", content), options)
 
 
 def conll(random: Random, world: World, folder: Path) -> Case:
@@ -212,11 +211,11 @@ def conll(random: Random, world: World, folder: Path) -> Case:
     if random.random() < 0.5:
         suffix, text = ".conll", "the O\nred B-X\nboat I-X\n\na O\nboat B-X\n\n" * 3
     else:
-        suffix, text = (
-            ".conllu",
-            conllu("1 the DET _", "2-3 redboat _ _", "2 red ADJ _", "3 boat NOUN SpaceAfter=No") * 4,
-        )
-    text = damaged_text(random, text) if random.random() < 0.8 else text
+        suffix, text = ".conllu", conllu("1 the DET _", "2-3 redboat _ _", "2 red B-X _", "3 boat O SpaceAfter=No") * 4
+    if random.random() < 0.5:
+        text = text.replace(random.choice(["boat", "B-X", "1", "_"]), str(odd(random)), random.choice([1, 100]))
+    elif random.random() < 0.7:
+        text = damaged_text(random, text)
     content, options = encoded(random, text)
     content, compression = compressed(random, content)
     return _use(random, world, "token-classification", _write(folder, f"data{suffix}{compression}", content), options)
@@ -225,9 +224,7 @@ def conll(random: Random, world: World, folder: Path) -> Case:
 def squads(random: Random, world: World, folder: Path) -> Case:
     """Questions with their answers, as SQuAD has them."""
     answers = [{"text": "Évora", "answer_start": 17}]
-    value = json.loads(
-        squad({"answers": answers}, {"answers": answers, "id": "r"}, {"answers": [], "is_impossible": True})
-    )
+    value = json.loads(squad({"answers": answers}, {"answers": answers, "id": "r"}))
     content = json_bytes(random, damaged(random, value))
     content, compression = compressed(random, content)
     return _use(random, world, "question-answering", _write(folder, f"data.json{compression}", content), [])
@@ -236,8 +233,8 @@ def squads(random: Random, world: World, folder: Path) -> Case:
 def pairs(random: Random, world: World, folder: Path) -> Case:
     """Minimal pairs."""
     row = {"sentence_good": "the red boat", "sentence_bad": "the boat red", "UID": "order"}
-    rows = [damaged(random, row) if random.random() < 0.3 else row for _ in range(6)]
-    content, compression = compressed(random, b"\n".join(json_bytes(random, each) for each in rows))
+    rows = [row] * 5 + [damaged(random, row)]
+    content, compression = compressed(random, b"\n".join(map(plain_json, rows)))
     source = _write(folder, f"pairs.jsonl{compression}", content)
     return Case(
         ["compare-pairs", str(world.pretrained[random.choice(["bert", "llama"])]), source, "--json"], json_output=True

@@ -96,7 +96,8 @@ def _runs(world: World) -> None:
 
 def records(kind: str) -> list[dict[str, Any]]:
     """Labelled examples of a kind."""
-    example = EXAMPLES[kind]
+    names = {"words": "tokens", "label": "labels"} if kind == "token-classification" else {}
+    example = {names.get(name, name): value for name, value in EXAMPLES[kind].items()}
     others: dict[str, Any] = {"classification": "b", "pairs": "a", "multiple-choice": 1}
     changed = {"label": others[kind]} if kind in others else {}
     return [example | (changed if row % 2 else {}) for row in range(8)]
