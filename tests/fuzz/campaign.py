@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from fuzz import directories, readers, recipes
+from fuzz import directories, outputs, readers, recipes
 from fuzz.case import Generator
 from fuzz.judge import faults, snapshot
 from fuzz.process import run_command
 from fuzz.world import World
 
-GENERATORS: dict[str, Generator] = {**readers.READERS, **directories.DIRECTORIES, **recipes.RECIPES}
+GENERATORS: dict[str, Generator] = {**readers.READERS, **directories.DIRECTORIES, **recipes.RECIPES, **outputs.OUTPUTS}
 
 
 class Judged(NamedTuple):
@@ -36,15 +36,15 @@ class Judged(NamedTuple):
 def judge(name: str, seed: int, world: World, folder: Path) -> Judged:
     """Make the case of a generator and a seed in the empty `folder`, and run it."""
     case = GENERATORS[name](Random(f"{name} {seed}"), world, folder)
-    before = snapshot(folder, case.out), snapshot(world.root)
+    own = case.out if not case.keeps else None
+    before = {**snapshot(folder, own), **snapshot(world.root)}
     ended = run_command(case.arguments, folder, stdin=case.stdin)
     found = list(faults(ended, json_output=case.json_output))
-    after = snapshot(folder, case.out), snapshot(world.root)
-    if before != after:
-        changed = [
-            str(set(old.items()) ^ set(new.items())) for old, new in zip(before, after, strict=True) if old != new
-        ]
-        found.append(f"files changed that are not its own: {changed[0][:300]}")
+    after = {**snapshot(folder, own), **snapshot(world.root)}
+    changed = {name for name in before if before[name] != after.get(name)}
+    added = {name for name in after.keys() - before.keys() if not name.startswith(f"{folder}/{case.out}")}
+    if changed or added:
+        found.append(f"changed what is not its own: {sorted(changed | added)[:3]}")
     if partial := next(folder.rglob(".*.partial"), None):
         found.append(f"left behind: {partial.name}")
     return Judged(name, seed, list(case.arguments), ended.code, ended.err[-1000:], found)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,14 @@ LONGEST = 3000  # characters of a message
 _ALLOWED_FAILURES = re.compile(r"diverged|not finite")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
 
-Snapshot = Mapping[str, tuple[int, int]]
 
-
-def snapshot(folder: Path, without: str | None = None) -> Snapshot:
-    """Size and time of change of every file below a folder, except those in the folder `without`."""
+def snapshot(folder: Path, without: str | None = None) -> dict[str, tuple[int, int]]:
+    """Size and time of change of everything below a folder, by path, except what is in its folder `without`."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if without is None or not (name == without or name.startswith(f"{without}/")):
+    for path in folder.rglob("*"):
+        if without is None or path.relative_to(folder).parts[0] != without:
             status = path.lstat()
-            found[name] = (status.st_size, status.st_mtime_ns) if path.is_file() else (0, 0)
+            found[str(path)] = (0, 0) if path.is_dir() else (status.st_size, status.st_mtime_ns)
     return found
 
 

@@ -56,7 +56,6 @@ def make(root: Path) -> World:
     torch.manual_seed(0)
     world = World(root)
     world.text.write_text("\n".join(LINES) + "\n", encoding="utf-8")
-    (root / "labelled.csv").write_text("text,label\n" + "the red boat,a\na boat,b\n" * 4, encoding="utf-8")
     for folder in (root / "pretrained", world.reviews, root / "runs", root / "unfinished"):
         folder.mkdir()
     write_pretrained(root / "pretrained")
