@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from palavra.errors import with_options_named
+from palavra.files import open_append
 from palavra.printable import one_message
 
 # Seconds between two updates of a progress bar.
@@ -24,9 +25,9 @@ class LiveLine:
     def __init__(self, progress: Progress, task: TaskID, notebook: "_NotebookLine | None"):
         self._progress, self._task, self._notebook = progress, task, notebook
 
-    def update(self, done: float, detail: str = "") -> None:
-        """Show `done` of the total, followed by `detail`."""
-        self._progress.update(self._task, completed=done, detail=one_message(detail))
+    def update(self, done: float, detail: str = "", total: float | None = None) -> None:
+        """Show `done` of the total, followed by `detail`; `total` replaces the one before."""
+        self._progress.update(self._task, completed=done, detail=one_message(detail), total=total)
         if self._notebook is not None:
             self._notebook.draw(self._progress)
 
@@ -103,7 +104,7 @@ class Log:
         if self._file is None:
             return
         try:
-            with self._file.open("a", encoding="utf-8") as file:
+            with open_append(self._file) as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError as error:
             # A full disk stops the log file, not the run.

@@ -1,8 +1,9 @@
 """Checkpoints: the full state of a run, written atomically and loaded only if all hashes match."""
 
 import json
+import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from palavra.data.packing import Cursor
 from palavra.errors import OptionNaming, PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file, sync_directory
 from palavra.training.optimizers import Optimizers
+from palavra.training.run_length import RunLength
 
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
-PREFIX, PARTIAL = "step-", ".partial-"
+PREFIX, PARTIAL, DAMAGED = "step-", ".partial-", "damaged-"
 
 
 class CheckpointError(OptionNaming):
@@ -34,7 +36,8 @@ class RunState:
     random state. `tokens`, `documents` (summed over steps) and `seconds` are totals; `best_*` is the best validation so
     far (the lowest score, and of equal ones the lowest `best_loss`); the monitor compares with `smoothed_loss` and
     `first_loss`; `optimizer` names the one whose state the checkpoint holds; bit-for-bit equality also depends on
-    `threads` and `torch`.
+    `threads` and `torch`. `elapsed` is `seconds` with validations and checkpoints; `length` replaces the recipe's,
+    `planned_steps`, in a run that was planned again.
     """
 
     step: int
@@ -51,6 +54,9 @@ class RunState:
     optimizer: str = ""
     threads: int = field(default_factory=torch.get_num_threads)
     torch: str = torch.__version__
+    elapsed: float = 0.0
+    planned_steps: int | None = None
+    length: RunLength | None = None
 
 
 def _folder(directory: Path, step: int) -> Path:
@@ -99,8 +105,18 @@ def prune(directory: Path, keep: int, best_step: int | None) -> None:
     for step in steps_saved(directory)[:-keep]:
         if step != best_step:
             shutil.rmtree(_folder(directory, step), ignore_errors=True)
+    remove_unfinished(directory)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove the checkpoints that a kill left half written."""
     for leftover in directory.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path has the name of a checkpoint, also of a damaged or unfinished one."""
+    return re.fullmatch(rf"({re.escape(PARTIAL)}|({DAMAGED})?{PREFIX})[0-9]+", path.name) is not None
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -128,7 +144,7 @@ def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a damaged checkpoint, so that it does not count among those to keep. Deletes nothing."""
-    target = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    target = checkpoint.with_name(f"{DAMAGED}{checkpoint.name}")
     shutil.rmtree(target, ignore_errors=True)
     return checkpoint.rename(target)
 
@@ -149,7 +165,8 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizers: Optimizers) 
     try:
         optimizers.load_state(_read(checkpoint / OPTIMIZER))
         values: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        return RunState(**{**values, "cursor": Cursor.from_json(values["cursor"])})
+        state = RunState(**{**values, "cursor": Cursor.from_json(values["cursor"])})
+        return replace(state, length=None if values.get("length") is None else RunLength(**values["length"]))
     except (KeyError, TypeError, ValueError) as error:
         raise PalavraError(
             f"{checkpoint} belongs to another optimizer or version ({error}): resume with the run's own palavra.toml"

@@ -61,9 +61,7 @@ class ThroughputMeter:
         norm = float(torch.stack([one.gradient_norm for one in self._reports]).mean())
         rate = sum(one.tokens for one in self._reports) / elapsed
         peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
-        self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
-            f"  {peak:.0%} of peak" if peak else ""
-        )
+        self.detail = f"loss {loss:.3f}  {rate:,.0f} tokens/s" + (f"  {peak:.0%} of peak" if peak else "")
         return {
             "loss": loss,
             "gradient_norm": norm,
