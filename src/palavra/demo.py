@@ -108,7 +108,10 @@ def fetch_reviews(log: Log) -> Path:
 
 
 def free_folder(wanted: Path) -> Path:
-    """Return `wanted`, or the first numbered variant that is not a folder with content."""
+    """Return `wanted`, or the first numbered variant that is not a folder with content. Raises PalavraError for a path
+    without a name, such as "/"."""
+    if not wanted.name:
+        raise PalavraError(f"--out {str(wanted)!r} is no name for a folder: choose another one")
     folder, number = wanted, 2
     while folder.exists() and any(folder.iterdir()):
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1

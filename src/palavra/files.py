@@ -195,6 +195,14 @@ def read_json_object(path: Path, largest: int, remedy: str) -> dict[str, Any]:
     return values
 
 
+def path_of(path: str | os.PathLike[str], called: str) -> Path:
+    """Return a path, which an error calls `called`. Raises PalavraError for an empty one, which would mean the working
+    directory."""
+    if not os.fspath(path):
+        raise PalavraError(f"{called} is empty: name a file or folder (. for the working directory)")
+    return Path(path)
+
+
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal, read as a stream."""
     with open(path, "rb") as file:

@@ -239,6 +239,22 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     assert ran[5:] == ["trial-3"]
 
 
+@pytest.mark.parametrize("content", ["theirs", "ours"])
+def test_a_trial_does_not_replace_what_somebody_put_in_its_place(
+    run: Callable[..., Sweep], tmp_path: Path, content: str
+) -> None:
+    out = tmp_path / "out"
+    run(trials=1, out=out, epochs=1)
+    if content == "ours":  # a trial that was killed
+        with claimed(out, "run"), claimed(out / "trial-1", "run"):
+            (out / "trial-1" / "train.log").write_text("half")
+    (out / "trial-1").mkdir(exist_ok=True)
+    (out / "trial-1" / "notes.txt").write_text("mine")
+    with pytest.raises(PalavraError, match=r"trial-1 holds notes\.txt"):
+        run(trials=2, out=out, epochs=1, resume=True)
+    assert (out / "trial-1" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_behind_it(
     run: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int

@@ -12,6 +12,7 @@ from palavra.data.forms import Data
 from palavra.data.memory import MemorySource, memory_source, together
 from palavra.data.records import read_records
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.recipe.options import with_options
 from palavra.recipe.pretraining import Recipe
 from palavra.recipe.typed_options import PrepareOptions, TokenizerOptions
@@ -47,13 +48,6 @@ def text_recipe(
     found, column = text_sources(sources, texts, options.get("column"), out)
     recipe = with_options(Recipe(), {**options, "column": column})
     return replace(recipe, data=replace(recipe.data, sources=tuple(found)))
-
-
-def path_of(path: str | PathLike[str], option: str) -> Path:
-    """Return a path. Raises PalavraError for an empty one, which would mean the working directory."""
-    if not fspath(path):
-        raise PalavraError(f"{option} is empty: name a file or folder (. for the working directory)")
-    return Path(path)
 
 
 def source_of(name: str, source: Source, spill: Path | None = None) -> str:

@@ -8,12 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
-from palavra.api.data import Source, columns_in_memory, examples_of, path_of, source_of, text_sources
+from palavra.api.data import Source, columns_in_memory, examples_of, source_of, text_sources
 from palavra.config import without_none
 from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.memory import MemorySource
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.finetuning.run_info import split_scores
 from palavra.inference.causal import CausalModel
 from palavra.inference.evaluation import EvalSet, EvaluationResult

@@ -12,10 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from palavra.api.data import path_of
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
 from palavra.experiments.sweep import Sweep
+from palavra.files import path_of
 from palavra.finetuning.run import FineTuned
 from palavra.inference.causal import CausalModel
 from palavra.inference.finetuned import FineTunedModel

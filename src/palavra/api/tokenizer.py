@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import Unpack
 
-from palavra.api.data import Source, path_of, text_recipe
+from palavra.api.data import Source, text_recipe
+from palavra.files import path_of
 from palavra.log import Log
 from palavra.output import check_alone, claimed
 from palavra.pretraining.corpus import train_tokenizer

@@ -19,6 +19,7 @@ from palavra.data.memory import MemorySource
 from palavra.data.results import is_result
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.output import Kind, folder_kind, is_part
 
 # All compressions shrink natural text to about a third.
@@ -193,7 +194,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
         return
     if source.startswith(memory.PREFIX):
         raise PalavraError(f"{source}: this text was in memory when the recipe was written; give the text again")
-    path = Path(source).expanduser()
+    path = path_of(source, "a source of text").expanduser()
     if path.is_file() and kind_of(path, FORMATS) is None:
         raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
     paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]

@@ -78,7 +78,8 @@ def run_all(
             folder, name = run.path / one.name, one.name.replace("-", " ")
             log.line(f"{name} ({number} of {len(planned)})")
             if is_finished(folder, keep_checkpoints=one.recipe.train.keep_checkpoints):
-                log.line(f"{folder} is finished already")
+                with RunDirectory(folder).locked():  # which removes what a kill left
+                    log.line(f"{folder} is finished already")
             elif (folder / "palavra.toml").exists():
                 resume_finetuning(folder, (), log, one.splits)
             else:

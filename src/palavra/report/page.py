@@ -2,12 +2,13 @@
 
 import re
 from importlib.resources import files
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.output import folder_kind, output_file
 from palavra.report import formatting, metrics, parts
 from palavra.report.finetuning import finetuning_page
@@ -30,9 +31,7 @@ def write_report(run_directory: str | PathLike[str]) -> Path:
     Raises:
         PalavraError: the directory is not a run, or cannot be written.
     """
-    if not fspath(run_directory):
-        raise PalavraError("the folder of the run is empty: name one (. for the working directory)")
-    folder = Path(run_directory)
+    folder = path_of(run_directory, "the path of the run")
     path, records = folder / "report.html", read_records(folder)
     if path.is_file() and folder_kind(folder) != "run" and not _is_report(path):
         raise PalavraError(f"{path} is no report of Palavra: move it away to have one there")
