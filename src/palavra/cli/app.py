@@ -74,7 +74,7 @@ def _main() -> int:
     except PalavraError as error:
         # A file that could not be read for want of memory is not damaged.
         lack = lack_of_memory(error.__context__) if type(error) is PalavraError else None
-        return _fail_for_memory(error, lack, debug) if lack else _fail(error, 2, debug)
+        return _fail_for_memory(error, lack, debug) if lack else _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
         return _fail(error, 130, debug, "stopped")
     except ReaderGone as error:

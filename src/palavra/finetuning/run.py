@@ -12,6 +12,7 @@ import torch
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
@@ -120,12 +121,12 @@ def resume_finetuning(
     or those of its files."""
     run = RunDirectory(out)
     run.check_present()
-    if run.weights.exists() and not run.checkpoints.exists():
-        raise PalavraError(
-            f"{out} is finished: nothing is left to resume (with --set train.keep_checkpoints=true a new run could be "
-            "made longer later)"
-        )
     with run.locked():
+        if run.weights.exists() and not run.has_checkpoints:
+            raise PalavraError(
+                f"{out} is finished: nothing is left to resume (with --set train.keep_checkpoints=true a new run could "
+                "be made longer later)"
+            )
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
         splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
@@ -141,6 +142,14 @@ def resume_finetuning(
         training = Trainer(job, run, log)
         training.resume(whole, skipped)
         return _train(training, job, splits, tokenizer)
+
+
+def is_finished(folder: Path, *, keep_checkpoints: bool) -> bool:
+    """Return whether a run came to its end. The last that it does is to remove its checkpoints or, with
+    `keep_checkpoints`, to write its report."""
+    run = RunDirectory(folder)
+    last = (run.path / "report.html").exists() if keep_checkpoints else not run.has_checkpoints
+    return last and run.weights.exists() and (run.path / "evaluation.json").exists()
 
 
 # The job
@@ -235,13 +244,14 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
+    evaluation = with_baselines(evaluation_of(job.tasks, scores, job.recipe.train.metric), splits)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
+    log_baselines(evaluation, log)
     for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
     state = outcome.state

@@ -1,7 +1,7 @@
 """One task of a fine-tuning run on its page: scores, classes, confusions, errors, data."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ from palavra.report.metrics import UNNAMED, decimal, format_of, metric_name, spl
 from palavra.report.parts import Picture, Table, facts, picture_at
 from palavra.report.records import EvaluatedTask
 from palavra.report.task_charts import Counts
-from palavra.run_records.finetuning import ScoreDetails, SplitScores
+from palavra.run_records.finetuning import ScoreDetails, SplitScores, TaskScores
 
 ORDER = ("test", "valid")  # details of the first that is there are open
 ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",
                  "decision": "Most confident mistake", "probability": "Probability", "where": "Where"}  # fmt: skip
 LONG_LABELS = ("question-answering", "multiple-choice")
+LONG_NAME = 24  # characters of a label that is written on several lines
 READABLE_CLASSES = 25
 SHOWN_CONFUSIONS = 25
 SHOWN_ERRORS = 50
 SHOWN_TARGETS = 20
 MOST_POINTS = 2000
+FEW = 20  # occurrences of a label from which little is learned
 
 
 def kind_name(kind: str) -> str:
@@ -45,6 +47,8 @@ def task_section(task: EvaluatedTask, *, alone: bool) -> dict[str, Any]:
         "splits": list(splits.items()),
         "articles": sorted({task.details[name].articles or "" for name in splits}),
         "scores": _scores(splits),
+        "baselines": _baselines(task.scores),
+        "better": {split: task.scores.better_baseline(split) for split in splits if task.scores},
         "data": _data(task),
         "figures": _label_pictures(task, anchor),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
@@ -70,6 +74,24 @@ def _scores(splits: Mapping[str, SplitScores]) -> Table:
     )
 
 
+def _baselines(scores: TaskScores | None) -> list[Table]:
+    """Return a table for each split with baselines: the model's scores that they have too, and theirs."""
+    tables = []
+    for split, baselines in scores.baselines.items() if scores else ():
+        of = scores.splits[split].values if scores and split in scores.splits else {}
+        keys = [key for key in of if any(key in one.values for one in baselines)]
+        rows = [("this model", of), *((one.name, one.values) for one in baselines)]
+        tables.append(
+            Table(
+                caption=f"Without a language model, {split_title(split).lower()} examples",
+                columns=("", *map(metric_name, keys)),
+                rows=[(name, *(written(values.get(key), key) for key in keys)) for name, values in rows],
+                wide=True,
+            )
+        )
+    return tables
+
+
 def _data(task: EvaluatedTask) -> list[tuple[str, str]]:
     data, examples = task.data, task.run.examples if task.run else {}
     others = {key: value for key, value in data.others.items() if key != "examples" or not examples}
@@ -91,10 +113,19 @@ def _label_pictures(task: EvaluatedTask, place: str) -> list[Picture]:
     shown = (("labels", task.data.labels, unit), ("spans", task.data.spans, "spans in training"))
     ranked = [(name, sorted(counts.items(), key=lambda one: -one[1]), unit) for name, counts, unit in shown]
     return [
-        picture_at(f"{place}-{name}", name, task_charts.label_counts(counts, unit))
+        picture_at(f"{place}-{name}", name, task_charts.label_counts(counts, unit), caption=_rare(counts))
         for name, counts, unit in ranked
         if counts
     ]
+
+
+def _rare(counts: Sequence[tuple[str, int]]) -> str:
+    """Return what to know about labels that occur rarely; empty without such labels."""
+    few = sum(number < FEW for _, number in counts)
+    if not few:
+        return ""
+    of = f"{few:,} of {len(counts):,} labels occur" if few > 1 else f"One of {len(counts):,} labels occurs"
+    return f"{of} fewer than {FEW} times: a label with few examples is hard to learn."
 
 
 # --- one split ----------------------------------------------------------------------------------------------
@@ -135,6 +166,7 @@ def _confused(names: list[str], counts: Counts) -> Table:
              percent(float(wrong[gold, found] / counts[gold].sum())))
             for gold, found in cells
         ],
+        wrapped=frozenset({0, 1}),
     )  # fmt: skip
 
 
@@ -165,7 +197,9 @@ def _errors(task: EvaluatedTask, details: ScoreDetails) -> Table:
     present = {key for row in rows for key in row}
     columns = [key for key in ERROR_COLUMNS if key in present]
     kind = "Largest" if task.kind == "regression" else "Most confident" if "probability" in present else "Worst"
-    wrapped = {"text", "where", *(("label", "predicted") if task.kind in LONG_LABELS else ())}
+    longest = max((len(plain(row.get(key))) for row in rows for key in ("label", "predicted")), default=0)
+    labels = ("label", "predicted") if task.kind in LONG_LABELS or longest > LONG_NAME else ()
+    wrapped = {"text", "where", *labels}
     # Of where an example is from, without the folders.
     forms = {"probability": percent, "where": lambda value: plain(value).rpartition("/")[2] or ABSENT}
     return Table(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from itertools import permutations
@@ -23,7 +24,7 @@ _TEXTS = [
 
 
 def main() -> None:
-    """Use the file on standard input on hard texts; print why it failed and end with 1."""
+    """Use the file on standard input on hard texts; say why it failed and end with 1."""
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
@@ -36,7 +37,7 @@ def main() -> None:
     try:
         _use(json.loads(serialized), hf.Tokenizer.from_str(serialized), hf.Tokenizer.from_str(serialized))
     except BaseException as error:  # a panic is no Exception
-        print(" ".join(str(error).split())[:200], end="")
+        os.write(1, " ".join(str(error).split())[:200].encode(errors="replace"))
         sys.exit(1)
 
 

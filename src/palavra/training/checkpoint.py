@@ -1,6 +1,7 @@
 """Checkpoints: the full state of a run, written atomically and loaded only if all hashes match."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from palavra.training.optimizers import Optimizers
 from palavra.training.run_length import RunLength
 
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
-PREFIX, PARTIAL = "step-", ".partial-"
+PREFIX, PARTIAL, DAMAGED = "step-", ".partial-", "damaged-"
 
 
 class CheckpointError(OptionNaming):
@@ -104,8 +105,18 @@ def prune(directory: Path, keep: int, best_step: int | None) -> None:
     for step in steps_saved(directory)[:-keep]:
         if step != best_step:
             shutil.rmtree(_folder(directory, step), ignore_errors=True)
+    remove_unfinished(directory)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove the checkpoints that a kill left half written."""
     for leftover in directory.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path has the name of a checkpoint, also of a damaged or unfinished one."""
+    return re.fullmatch(rf"({re.escape(PARTIAL)}|({DAMAGED})?{PREFIX})[0-9]+", path.name) is not None
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -133,7 +144,7 @@ def newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a damaged checkpoint, so that it does not count among those to keep. Deletes nothing."""
-    target = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    target = checkpoint.with_name(f"{DAMAGED}{checkpoint.name}")
     shutil.rmtree(target, ignore_errors=True)
     return checkpoint.rename(target)
 
