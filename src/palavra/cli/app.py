@@ -1,6 +1,7 @@
 """The command-line application: global options and error messages."""
 
 import contextlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def _main() -> int:
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
     try:
         with standard_streams():
+            _check_working_directory()
             code = app(standalone_mode=False)
     except PalavraError as error:
         # A file that could not be read for want of memory is not damaged.
@@ -94,6 +96,14 @@ def _main() -> int:
             raise
         return _fail(error, getattr(error, "exit_code", 1), debug)
     return code if isinstance(code, int) else 0
+
+
+def _check_working_directory() -> None:
+    """Raise PalavraError if it is gone: a library of torch would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise PalavraError(f"the working directory cannot be used ({error.strerror}): change to another one") from None
 
 
 # The base class of the library's usage errors has no public name.
