@@ -18,7 +18,7 @@ _NO_MEMORY = re.compile(
 )
 # Flags without a value, as arguments.
 _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | {
-    name: f"{name.replace('-', '_')}=True" for name in ("resume", "multilabel", "from-scratch", "sliding")
+    name: f"{name.replace('-', '_')}=True" for name in ("resume", "skip-bad", "multilabel", "from-scratch", "sliding")
 }
 
 
