@@ -1,8 +1,8 @@
 """The command-line application: global options and error messages."""
 
 import contextlib
-import os
 import errno
+import os
 import sys
 from typing import Annotated, Any
 
