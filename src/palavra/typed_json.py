@@ -61,6 +61,23 @@ def to_json(value: object) -> Any:
     return [to_json(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def json_text(value: object, **options: Any) -> str:
+    """Return values as JSON, with null in the place of numbers that are not finite, which JSON does not have. `options`
+    are those of `json.dumps`."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def from_json(kind: type[T], value: object, where: str) -> T:
     """Return a JSON value as a `kind`, checked recursively. Raises PalavraError, which names `where` and the key, if a
     key is missing, or a value has another type, is not finite or is out of range."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from palavra.cli.streams import write_result
 from palavra.printable import escaped
+from palavra.typed_json import json_text
 
 # Besides printable characters, text of many languages has lines, joiners and other spaces.
 _OF_TEXT = "\n\t\u00a0\u00ad\u200c\u200d\u202f\u2060\u3000"
@@ -42,7 +43,7 @@ def _print_json(values: Any, indent: int | None) -> None:
     """Print JSON whose control characters, and those that the output's encoding lacks, are escaped as JSON does it, so
     that the values stay as they are."""
     lacking = not (sys.stdout.encoding or "").lower().startswith("utf")
-    content = json.dumps(values, indent=indent, ensure_ascii=lacking)
+    content = json_text(values, indent=indent, ensure_ascii=lacking)
     write_result(escaped(content, keep=_OF_TEXT, escape=lambda c: json.dumps(c)[1:-1]) + "\n")
 
 

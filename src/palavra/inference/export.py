@@ -1,6 +1,5 @@
 """Write embeddings to files that other programs read."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from palavra.errors import PalavraError
 from palavra.inference.embedding import Embedding, Pooling
 from palavra.output import check_no_input
+from palavra.typed_json import json_text
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
@@ -89,7 +89,7 @@ def _write_parquet(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> No
 def _write_lines(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
     for chunk in chunks:
         for content in as_json(chunk):
-            file.write(f"{json.dumps(content, ensure_ascii=False)}\n".encode())
+            file.write(f"{json_text(content, ensure_ascii=False)}\n".encode())
 
 
 def _table(embeddings: Sequence[Embedding], first: int) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.squad import Answer, Question
+from palavra.data.squad import NOWHERE, Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
 from palavra.tasks.spec import Overflow
@@ -37,6 +37,10 @@ class EncodedQuestions(EncodedExamples):
     first: Int64Array
     token_starts: Int32Array
     token_ends: Int32Array
+
+    def why_cut(self, context: int) -> str:
+        """Return why questions were truncated; passages never are."""
+        return f"have a question longer than the {kept_of_question(context)} tokens of it that are read"
 
     def window_spans(self, window: int) -> tuple[Int32Array, Int32Array]:
         """Return the start and end offsets of the passage tokens of a window."""
@@ -67,7 +71,7 @@ def _labels(
     """Return the row indices (S, 2) of the answer in each window; row 0 is [CLS]."""
     spans = np.full((len(questions), 2), -1, dtype=np.int64)
     for number, one in enumerate(questions):
-        if (answer := taught_answer(one)) is not None:
+        if (answer := taught_answer(one)) is not None and answer.start != NOWHERE:
             start = answer.start + len(answer.text) - len(answer.text.lstrip())
             spans[number] = start, start + len(answer.text.strip())
     tokens = passages.tokens_of(passages.number, spans)[question]
@@ -139,9 +143,11 @@ class QuestionEncoder:
     stride: int
 
     def check(self, examples: Sequence[Question]) -> None:
-        """Raise PalavraError for an answer that is not at its stated place in the passage."""
+        """Raise PalavraError for an answer that has a place and is not there in the passage."""
         for example in examples:
             for answer in example.answers:
+                if answer.start == NOWHERE and answer.text.strip():
+                    continue
                 here = answer.start >= 0 and example.context.startswith(answer.text, answer.start)
                 if not here or not answer.text.strip():
                     raise PalavraError(
@@ -190,7 +196,8 @@ class QuestionEncoder:
             labels=labels,
             label_counts=np.ones(len(question), dtype=np.int64),
             cut=kept < asked_lengths,
-            unseen=np.array([bool(one.answers) for one in examples], dtype=bool) & ~found,
+            unseen=np.array([any(answer.start != NOWHERE for answer in one.answers) for one in examples], dtype=bool)
+            & ~found,
             first=first,
             token_starts=passages.starts,
             token_ends=passages.ends,
