@@ -206,6 +206,11 @@ def evaluate_masked(
         held_out_batches = held_out.batches(vocabulary, model.config.context, limit)
         parts = [_score(model, *placed(batch, compute)) for batch in held_out_batches]
     table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 3))
+    if not len(table) and held_out.lengths.sum():
+        raise PalavraError(
+            "there is nothing to predict in this text: all its tokens are unknown to the model's tokenizer; pass text "
+            "of the kind that it was trained on"
+        )
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
     labels, losses, ranks = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
