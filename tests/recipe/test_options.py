@@ -196,3 +196,10 @@ def test_a_recipe_of_a_file_is_changed_by_options_then_by_set(tmp_path: Any) -> 
     path.write_text(config.to_toml(Recipe()), encoding="utf-8")
     made = build_recipe(["text"], recipe=path, warmup=0.2, weight_decay=0.3, set=["schedule.warmup=0.4"])
     assert (made.schedule.warmup, made.optimizer.weight_decay) == (0.4, 0.3)
+
+
+@pytest.mark.parametrize("recipe", [Recipe, FinetuneRecipe])
+@pytest.mark.parametrize("threads", [1025, 10**5, 2**31, 10**180])
+def test_threads_that_would_end_the_process_are_refused(recipe: Any, threads: int) -> None:
+    with pytest.raises(PalavraError, match="threads"):
+        override(recipe(), [f"train.threads={threads}"])

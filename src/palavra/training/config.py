@@ -10,6 +10,7 @@ OptimizerName = Literal["adamw", "adam", "sgd", "adagrad", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "warmup-stable-decay", "inverse-square-root"]
 StrategyName = Literal["full", "frozen", "last-n", "gradual", "lora"]
 
+MOST_THREADS = 1024  # with some ten thousands, the libraries that compute end the process
 _ADAM = ("adamw", "adam", "muon")
 
 
@@ -23,6 +24,7 @@ class RunConfig:
     save_every: int | None
     keep_last: int
     seed: int
+    threads: int | None
     tensorboard: bool
 
     def __post_init__(self) -> None:
@@ -31,6 +33,8 @@ class RunConfig:
                 raise PalavraError(f"train.seed is {value}: it must be 0 or more")
             if name != "seed" and type(value) in (int, float) and value <= 0:
                 raise PalavraError(f"train.{name} is {value}: it must be above 0")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise PalavraError(f"train.threads is {self.threads}: it must be at most {MOST_THREADS}")
 
 
 @dataclass(frozen=True, kw_only=True)
