@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -11,13 +10,14 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from palavra.errors import PalavraError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_TEXT = 1 << 28  # bytes of a file that is held in memory
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
@@ -126,17 +126,30 @@ def remove_partial(directory: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def read_json_object(path: Path, largest: int, remedy: str) -> dict[str, Any]:
-    """Read a JSON object from a file of at most `largest` bytes. Raises PalavraError that names file and `remedy`."""
-    if path.stat().st_size > largest:
-        raise PalavraError(f"{path} is larger than {largest:,} bytes: {remedy}")
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """Return the text of a file in UTF-8. Raises PalavraError, which names the file, if it cannot be read, is not
+    UTF-8, is larger than `largest` bytes, or is not a regular file: reading a pipe could wait forever."""
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path} is damaged, not valid JSON ({error}): {remedy}") from None
-    if not isinstance(values, dict):
-        raise PalavraError(f"{path} is damaged, not a JSON object: {remedy}")
-    return values
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PalavraError(f"{path} is not a regular file: give a file")
+        if status.st_size > largest:
+            raise PalavraError(f"{path} is larger than {largest:,} bytes, more than such a file needs")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PalavraError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise PalavraError(f"{path} is not UTF-8: save it as UTF-8") from None
+
+
+def half_character(text: str) -> str:
+    """Return the first half of a surrogate pair in a text, as JSON escapes it; empty if the text is whole. A text with
+    one cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"\\u{ord(error.object[error.start]):04x}"
+    return ""
 
 
 def sha256_of_file(path: Path) -> str:

@@ -8,18 +8,12 @@ from typing import Any
 
 from palavra.data.decoding import text_blocks
 from palavra.errors import PalavraError
+from palavra.files import half_character
+from palavra.typed_json import check_nesting, no_json, parse_json
 
 LONGEST_FILE = 1 << 28  # characters of a file that is held in memory
 
 _BLANKS = re.compile(r"[ \t\n]*")
-
-
-def parse_json(text: str, name: Path | str, line: int = 1) -> Any:
-    """Return the JSON value that `text` is; it starts at `line` of what errors call `name`."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(error, name, line) from None
 
 
 def json_line_objects(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -39,15 +33,8 @@ def as_object(value: Any, where: str) -> dict[str, Any]:
 def checked_object(value: Any, where: str) -> dict[str, Any]:
     """Return a value that must be a JSON object of well-formed text. Raises PalavraError for anything else."""
     values = as_object(value, where)
-    try:
-        json.dumps(values, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise PalavraError(f"{where}: not readable JSON ({error})") from None
-    except UnicodeEncodeError as error:
-        wrong = ord(error.object[error.start])
-        raise PalavraError(
-            f"{where}: \\u{wrong:04x} is half of a character, as when a text is cut inside an emoji; remove it"
-        ) from None
+    if half := half_character(json.dumps(values, ensure_ascii=False)):
+        raise PalavraError(f"{where}: {half} is half of a character, as when a text is cut inside an emoji; remove it")
     return values
 
 
@@ -90,18 +77,19 @@ def list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:  # JSON's own errors know their line
-            raise _refusal(error, path, 1 if isinstance(error, json.JSONDecodeError) else line) from None
+            raise no_json(error, path, 1 if isinstance(error, json.JSONDecodeError) else line) from None
+        check_nesting(value, f"{path}:{line}")
         yield line, value
         at = _after_blanks(text, at)
         if text[at : at + 1] == ",":
             at = _after_blanks(text, at + 1)
             if text[at : at + 1] == "]":
-                raise _refusal(json.JSONDecodeError("A comma before the end", text, at), path)
+                raise no_json(json.JSONDecodeError("A comma before the end", text, at), path)
         elif text[at : at + 1] != "]":
-            raise _refusal(json.JSONDecodeError("Expecting ',' or ']'", text, at), path)
+            raise no_json(json.JSONDecodeError("Expecting ',' or ']'", text, at), path)
     at = _after_blanks(text, at + 1)
     if at < len(text):
-        raise _refusal(json.JSONDecodeError("Extra data", text, at), path)
+        raise no_json(json.JSONDecodeError("Extra data", text, at), path)
 
 
 def refuse_nul(where: str) -> None:
@@ -114,12 +102,3 @@ def refuse_nul(where: str) -> None:
 
 def _after_blanks(text: str, at: int) -> int:
     return found.end() if (found := _BLANKS.match(text, at)) else at
-
-
-def _refusal(error: Exception, name: Path | str, line: int = 1) -> PalavraError:
-    """Return the error for text, from `line` on, that is no JSON."""
-    if isinstance(error, json.JSONDecodeError):
-        where = f"{name}:{line + error.lineno - 1}"
-        return PalavraError(f"{where}: not valid JSON ({error.msg}, column {error.colno})")
-    # A number or a nesting that is too long for Python.
-    return PalavraError(f"{name}:{line}: not readable JSON ({error})")

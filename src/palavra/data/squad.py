@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.decoding import text_blocks
-from palavra.data.json_text import checked_object, json_kind, parse_json, read_whole
+from palavra.data.json_text import checked_object, json_kind, read_whole
 from palavra.data.records import (
     RECORD_KINDS,
     Record,
@@ -19,6 +19,7 @@ from palavra.data.records import (
     records_of_list,
 )
 from palavra.errors import PalavraError
+from palavra.typed_json import parse_json
 
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # tables with empty cells write 12 as 12.0
 

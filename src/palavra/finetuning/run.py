@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from palavra import config as configuration
+from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.job import FinetuningJob, Labelled
@@ -137,7 +138,7 @@ def resume_finetuning(
         for line in resolved.reasons:
             log.line(line)
         job = build_job(resolved, splits)
-        whole, skipped = newest_whole(run.checkpoints)
+        whole, skipped = newest_whole(run.checkpoints, lambda state: state.cursor == Cursor(batch=state.step))
         training = Trainer(job, run, log)
         training.resume(whole, skipped)
         return _train(training, job, splits, tokenizer)

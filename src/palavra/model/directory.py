@@ -1,6 +1,5 @@
 """Model directories: weights and configuration in the format of `transformers`, with nothing executable."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_tensors, atomic_write_text, read_json_object
+from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
+from palavra.typed_json import json_text, read_json_object
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # Unknown to `transformers`, where such a model's logits are those of the next token.
@@ -64,7 +64,7 @@ def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] 
     values = family_named(config.family, str(directory)).write(config)
     values |= {"dtype": "float32", "pad_token_id": config.pad_id} | ({SHIFTED: True} if config.mntp else {})
     values |= extra or {}
-    atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    atomic_write_text(directory / CONFIG, json_text(dict(sorted(values.items())), indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

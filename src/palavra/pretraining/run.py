@@ -10,7 +10,7 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import EvaluationResult
 from palavra.log import Log
 from palavra.model.directory import OBJECTIVE_KEY, read_config, write_config
-from palavra.pretraining.corpus import open_text, prepare_text
+from palavra.pretraining.corpus import open_text, packer_for, prepare_text
 from palavra.pretraining.job import PretrainingJob, build_job
 from palavra.pretraining.model import initial_model
 from palavra.pretraining.objectives import pretraining_objective
@@ -72,7 +72,8 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
                 f"{run.path} did not begin with mixture.mntp={str(recipe.mntp).lower()}: resume without changing "
                 "it, or start a new run with --init"
             )
-        checkpoint, skipped = newest_whole(run.checkpoints)
+        packer = packer_for(recipe, text.corpus.train)
+        checkpoint, skipped = newest_whole(run.checkpoints, lambda state: packer.holds(state.cursor))
         # A checkpoint's weights replace the initial ones, so the model of `init` is no longer needed.
         model = pretraining_objective(recipe).new(config) if checkpoint else initial_model(recipe, text.tokenizer)
         job = build_job(resolved, model, text)

@@ -3,7 +3,7 @@ only in their `TrainingJob`."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
 from palavra.run_records.training import MetricLine, TrainingSummary
-from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside
+from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside, steps_saved
 from palavra.training.early_stopping import reason_to_stop
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.job import TrainingJob, Validation
@@ -91,7 +91,7 @@ class Trainer:
                 f"{wanted.name}: resume with the optimizer the run began with"
             )
         self.state = state
-        self.packing = PackingTally(**state.packing) if state.packing else self.packing
+        self.packing = state.packing or self.packing
         self.monitor.smoothed, self.monitor.first = state.smoothed_loss, state.first_loss
         if (state.threads, state.torch) != (torch.get_num_threads(), torch.__version__):
             self.log.warn(
@@ -111,7 +111,7 @@ class Trainer:
             stack.enter_context(self._name_last_checkpoint())
             folder, enabled = self.run.path / "tensorboard", job.intervals.tensorboard
             self._write_scalars = stack.enter_context(tensorboard(folder, self.state.step, enabled=enabled))
-            self._meter.restart()
+            self._meter.restart(self.state.since_line)
             for report in self._reports(prepared):
                 self._count(report)
                 if report.step == first:
@@ -165,7 +165,7 @@ class Trainer:
         try:
             yield
         except Diverged as error:
-            if any(self.run.checkpoints.glob("step-*")):
+            if steps_saved(self.run.checkpoints):
                 error.add_note("the last good checkpoint is kept")
             raise
 
@@ -249,7 +249,8 @@ class Trainer:
     def _to_save(self, state: RunState) -> RunState:
         return replace(
             state,
-            packing=asdict(self.packing),
+            packing=self.packing,
+            since_line=self._meter.sums(),
             optimizer=self.job.optimizer.algorithm,
             smoothed_loss=self.monitor.smoothed,
             first_loss=self.monitor.first,
