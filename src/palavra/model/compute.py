@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from palavra.errors import PalavraError
 from palavra.model.config import CompileMode, Precision
+from palavra.model.cpu_threads import share_cores
 from palavra.model.layers import Layer
 from palavra.model.layouts import BACKENDS, Backend, choose_backend
 
@@ -56,9 +57,12 @@ def choose_compute(
     """Choose device, precision, attention and compilation for this machine.
 
     `worth_compiling` decides for "auto" if there is a compiler: in a short run, compiling takes longer than it saves.
-    Raises PalavraError for a device that this machine does not have.
+    From here on, threads on a CPU share its cores with other programs (`cpu_threads`). Raises PalavraError for
+    a device that this machine does not have.
     """
     place = _device(device)
+    if place.type == "cpu":
+        share_cores()
     dtype, why = _dtype(place, precision)
     backend = choose_backend(place, dtype)
     compiles, why_compile = _compiles(place, compiled, worth_compiling)

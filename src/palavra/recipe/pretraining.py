@@ -126,9 +126,7 @@ class TrainConfig(RunConfig):
     keep_last: int = option(2, help="Checkpoints to keep beside the best one.")
     seed: int = option(0, help="Seed of everything random.", flag="--seed")
     device: str = option("auto", help="auto, cpu or cuda.")
-    threads: int | None = option(
-        None, help="Threads that compute on a CPU.", unset="the faster of all and one, as measured"
-    )
+    threads: int | None = option(None, help="Threads that compute on a CPU.", unset="all")
     precision: Precision = option("auto", help="Precision of the matrix products; parameters are float32.")
     compile: CompileMode = option("auto", help="Whether to compile the layers; auto compiles long runs.")
     tensorboard: bool = option(False, help="Write TensorBoard files too.", flag="--tensorboard")

@@ -9,7 +9,7 @@ import torch
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute
 from palavra.pretraining.corpus import vocabulary_size
-from palavra.pretraining.plan.compute import compute_for, set_threads
+from palavra.pretraining.plan.compute import compute_for
 from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.pretraining.plan.length import stated_steps, steps_of_run, time_budget, with_steps
 from palavra.pretraining.plan.memory import fit_micro_batch
@@ -55,10 +55,12 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
     if not recipe.init and not recipe.tokenizer_from:
         entries = vocabulary_size(recipe.data, recipe.tokenizer)
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=entries))
-    # Sizes and threads are compared uncompiled: compiling each takes longer than measuring it.
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    threads = torch.get_num_threads()
+    decided(f"threads: {threads}")
+    # Sizes are compared uncompiled: compiling each takes longer than measuring it.
     sizing = choose_compute(recipe.train.device, recipe.train.precision, "off")
-    threads, reason = set_threads(recipe, text, sizing)
-    decided(reason)
     recipe, lines, candidates = with_size(recipe, text, sizing)
     decided(*lines)
     recipe, lines = fit_micro_batch(recipe, asked, text.vocab_size, sizing)
