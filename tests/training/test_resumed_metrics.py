@@ -10,6 +10,7 @@ from builders.pretraining import TINY, metrics_of
 import palavra
 from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
+from palavra.recipe import FinetuneRecipe
 from palavra.training.interrupts import Interrupted
 from palavra.training.trainer import Trainer
 
@@ -64,6 +65,14 @@ def test_of_pretraining(tmp_path: Path, killed: list[int], interrupted: list[int
     assert [line["step"] for line in lines(tmp_path / "straight") if line["kind"] == "train"] == [5, 10, 12]
 
 
+def begin_or_resume(wanted: FinetuneRecipe, out: Path, *, resume: bool) -> None:
+    """Fine-tune, from the start or on."""
+    if resume:
+        resume_finetuning(out, (), Log(quiet=True))
+    else:
+        run(wanted, out)
+
+
 @pytest.mark.parametrize(("killed", "interrupted"), ENDS)
 def test_of_finetuning(
     pretrained: Path, reviews: Path, tmp_path: Path, killed: list[int], interrupted: list[int]
@@ -75,9 +84,6 @@ def test_of_finetuning(
         end(patch, [*killed], [*interrupted])
         for number in range(len(killed) + len(interrupted)):
             with pytest.raises((Killed, Interrupted)):
-                if number:
-                    resume_finetuning(tmp_path / "ended", (), Log(quiet=True))
-                else:
-                    run(wanted, tmp_path / "ended")
-        resume_finetuning(tmp_path / "ended", (), Log(quiet=True))
+                begin_or_resume(wanted, tmp_path / "ended", resume=number > 0)
+        begin_or_resume(wanted, tmp_path / "ended", resume=True)
     assert lines(tmp_path / "ended") == lines(tmp_path / "straight")

@@ -1,6 +1,5 @@
 """Evaluate a model on text or on labelled examples."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -32,7 +31,7 @@ from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
 from palavra.tasks.column_options import LabelledColumns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.spec import column_flag
-from palavra.typed_json import to_json
+from palavra.typed_json import json_text, to_json
 
 
 def evaluate(
@@ -206,7 +205,7 @@ def evaluate_task(
     scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
     if predictions is not None:
         lines = [
-            json.dumps({"where": example.where, "gold": reader.gold(example), **one}, ensure_ascii=False)
+            json_text({"where": example.where, "gold": reader.gold(example), **one})
             for example, one in zip(examples, found, strict=True)
         ]
         atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))

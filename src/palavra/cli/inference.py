@@ -1,6 +1,5 @@
 """Inference commands."""
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from palavra.cli.app import app
 from palavra.cli.parameters import Device, Json, Masking, Model, Task, TextFile, takes_options, texts_of
 from palavra.cli.printing import one_line
 from palavra.errors import PalavraError
+from palavra.typed_json import json_text
 
 
 @app.command()
@@ -77,7 +77,7 @@ def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: b
     if as_json:
         masks = [[vars(fill) for fill in blank.fills] for blank in blanks]
         readings = {"readings": [blank.reading for blank in blanks]} if order == "iterative" else {}
-        typer.echo(json.dumps({"text": text, "fills": masks, **readings}, ensure_ascii=False))
+        typer.echo(json_text({"text": text, "fills": masks, **readings}))
         return
     typer.echo(text)
     for blank in blanks:
@@ -100,7 +100,7 @@ def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: 
             }
             for way in fillings
         ]
-        typer.echo(json.dumps({"text": text, "fillings": ways}, ensure_ascii=False))
+        typer.echo(json_text({"text": text, "fillings": ways}))
         return
     typer.echo(text)
     for way in fillings:
@@ -166,7 +166,7 @@ def generate(
     for text, found in generate_all(loaded, prompts, options, samples, name):
         for number, one in enumerate(found, start=1):
             if as_json:
-                typer.echo(json.dumps({"prompt": text, "sample": number, **vars(one)}, ensure_ascii=False))
+                typer.echo(json_text({"prompt": text, "sample": number, **vars(one)}))
             else:
                 typer.echo(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
 
@@ -213,7 +213,7 @@ def score(
     found = score_all(loaded, wanted, per_token=per_token, masking=masking, name=name)
     for number, one in enumerate(found):
         if as_json:
-            typer.echo(json.dumps(_score_json(one, per_token), ensure_ascii=False))
+            typer.echo(json_text(_score_json(one, per_token)))
             continue
         if number == 0:
             typer.echo("log-likelihood  tokens  perplexity  bits per byte  text")
@@ -316,4 +316,4 @@ def predict(
     loaded.check_offers("predict")
     assert isinstance(loaded, FineTunedModel)
     for one in predict_inputs(loaded, texts or (), file, task=task, format=format, top=top, **options):
-        typer.echo(json.dumps(one, ensure_ascii=False))
+        typer.echo(json_text(one))

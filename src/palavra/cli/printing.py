@@ -1,10 +1,11 @@
 """How commands print results."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 import typer
+
+from palavra.typed_json import json_text
 
 
 def one_line(text: str, most: int = 80) -> str:
@@ -15,7 +16,7 @@ def one_line(text: str, most: int = 80) -> str:
 
 def print_json(values: Any) -> None:
     """Print a value as indented JSON."""
-    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    typer.echo(json_text(values, indent=2))
 
 
 def print_plan(recipe: Any, lines: Iterable[str]) -> None:

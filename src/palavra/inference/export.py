@@ -1,6 +1,5 @@
 """Write embeddings to files that other programs read."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from palavra.errors import PalavraError
 from palavra.files import atomic_path
 from palavra.inference.embedding import Embedding, Pooling
+from palavra.typed_json import json_text
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
@@ -33,7 +33,7 @@ def json_lines(embeddings: Sequence[Embedding]) -> Iterator[str]:
         else:
             tokens = zip(found.offsets, found.vectors, strict=True)
             content = {"tokens": [{"start": at, "end": end, "vector": _numbers(own)} for (at, end), own in tokens]}
-        yield json.dumps({"text": found.text, **content}, ensure_ascii=False)
+        yield json_text({"text": found.text, **content})
 
 
 def _numbers(vector: npt.NDArray[np.float32]) -> list[float]:
