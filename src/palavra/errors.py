@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 
+from palavra.printable import one_message
+
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
 _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
 # Flags without a value, as arguments.
@@ -15,10 +17,10 @@ _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | 
 
 
 class OptionNaming(Exception):
-    """An exception whose message names options as whoever reads it gives them."""
+    """An exception whose message is one line of bounded length, and names options as whoever reads it gives them."""
 
     def __str__(self) -> str:
-        return with_options_named(super().__str__())
+        return one_message(with_options_named(super().__str__()))
 
 
 class PalavraError(OptionNaming):

@@ -1,8 +1,9 @@
 """The log of a run: lines, also written to a file, and a progress bar."""
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from palavra.errors import with_options_named
+from palavra.printable import one_message
 
 # Seconds between two updates of a progress bar.
 _REDRAWN = 0.25
@@ -24,7 +26,7 @@ class LiveLine:
 
     def update(self, done: float, detail: str = "") -> None:
         """Show `done` of the total, followed by `detail`."""
-        self._progress.update(self._task, completed=done, detail=detail)
+        self._progress.update(self._task, completed=done, detail=one_message(detail))
         if self._notebook is not None:
             self._notebook.draw(self._progress)
 
@@ -62,11 +64,31 @@ class _Html:
         return self._html
 
 
+class _StandardError:
+    """The standard error of the moment. That it cannot be written, as on a terminal that was closed, stops no run."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    @property
+    def _file(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr) or StringIO()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class Log:
     """Lines go to the console (stderr, unless `quiet`) and, once `open_file` was called, to a file with times."""
 
     def __init__(self, *, quiet: bool = False):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        file: Any = _StandardError()
+        self._console = Console(file=file, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._file: Path | None = None
 
     def open_file(self, path: Path) -> None:
@@ -75,9 +97,9 @@ class Log:
         self._file = path
 
     def line(self, text: str, style: str = "") -> None:
-        """Log one line; options in it are named as in errors."""
-        text = with_options_named(text)
-        self._console.print(text, style=style, markup=False)
+        """Log one line, escaped and bounded as errors are; options in it are named as there."""
+        text = one_message(with_options_named(text))
+        self._console.print(text, style=style)
         if self._file is None:
             return
         try:
@@ -96,9 +118,9 @@ class Log:
     def live(self, title: str, total: float | None) -> Iterator[LiveLine]:
         """Show a progress bar with elapsed and remaining time, on terminals and in notebooks, while the block runs."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
@@ -110,7 +132,7 @@ class Log:
             *columns, console=self._console, transient=True, refresh_per_second=4, disable=hidden
         ) as progress:
             try:
-                yield LiveLine(progress, progress.add_task(title, total=total, detail=""), notebook)
+                yield LiveLine(progress, progress.add_task(one_message(title), total=total, detail=""), notebook)
             finally:
                 if notebook is not None:
                     notebook.clear()

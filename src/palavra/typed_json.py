@@ -68,15 +68,15 @@ def to_json(value: object) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON text that can be written as UTF-8, with null for numbers that are not finite; a record as
-    `to_json` returns it."""
+def json_text(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return a value as JSON text that can be written as UTF-8, or as ASCII, with null for numbers that are not finite;
+    a record as `to_json` returns it."""
     write = partial(json.dumps, allow_nan=False, indent=indent)
     try:
-        text = write(value, ensure_ascii=False)
+        text = write(value, ensure_ascii=ascii_only)
     except (ValueError, TypeError):  # a number that is not finite, or a record
         value = to_json(value)
-        text = write(value, ensure_ascii=False)
+        text = write(value, ensure_ascii=ascii_only)
     return write(value) if half_character(text) else text
 
 

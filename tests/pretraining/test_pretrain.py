@@ -198,7 +198,7 @@ def test_killed_and_resumed_equals_straight_through_bit_for_bit(corpus: Path, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_the_step_and_leaves_with_its_code(
     corpus: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

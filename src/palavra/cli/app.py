@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from palavra.cli.printing import print_row
+from palavra.cli.streams import ReaderGone, print_note, print_traceback, standard_streams
 from palavra.errors import PalavraError, options_as_flags
 
 app = typer.Typer(
@@ -24,7 +26,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("palavra"))
+        print_row(version("palavra"))
         raise typer.Exit
 
 
@@ -44,53 +46,58 @@ def common(
 def main() -> None:
     """Run the command line: user errors print one line, tracebacks need --debug."""
     with options_as_flags():
-        _main()
+        sys.exit(_main())
 
 
-def _main() -> None:
+def _main() -> int:
     debug = "--debug" in sys.argv
     # Accepted anywhere on the line, not only before the command.
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
     try:
-        code = app(standalone_mode=False)
+        with standard_streams():
+            code = app(standalone_mode=False)
     except PalavraError as error:
-        _fail(error, 2, debug)
+        return _fail(error, 2, debug)
     except KeyboardInterrupt as error:
-        _fail(error, 130, debug, "stopped")
+        return _fail(error, 130, debug, "stopped")
+    except ReaderGone as error:
+        return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(error, 1, debug, f"{where}{error.strerror or error}")
+        return _fail(error, 1, debug, f"{where}{error.strerror or error}")
     except typer.Abort:
-        sys.exit(1)
+        return 1
     except Exception as error:
         if isinstance(error, _USAGE_ERROR):
-            _fail_usage(error, debug)
-        code = getattr(error, "exit_code", 1)
-        known = type(error).__module__.startswith("palavra.")
-        _fail(error, code, debug or not known)
-    sys.exit(code if isinstance(code, int) else 0)
+            return _fail_usage(error, debug)
+        if not type(error).__module__.startswith("palavra."):
+            sys.excepthook = lambda _kind, bug, _trace: print_traceback(bug)
+            raise
+        return _fail(error, getattr(error, "exit_code", 1), debug)
+    return code if isinstance(code, int) else 0
 
 
 # The base class of the library's usage errors has no public name.
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
 
 
-def _fail_usage(error: Any, debug: bool) -> None:
-    """Print a usage error in one line, or the help if no command was given."""
+def _fail_usage(error: Any, debug: bool) -> int:
+    """Print a usage error in one line, or the help if no command was given. Return its exit code."""
     context = error.ctx
+    code: int = error.exit_code
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
-        sys.exit(error.exit_code)
+        return code
     said = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
     command = context.command_path if context is not None else "palavra"
-    line = f"{said[:1].lower()}{said[1:]} ({command} --help shows the options)"
-    _fail(error, error.exit_code, debug, line)
+    return _fail(error, code, debug, f"{said[:1].lower()}{said[1:]} ({command} --help shows the options)")
 
 
-def _fail(error: BaseException, code: int, debug: bool, message: str | None = None) -> None:
+def _fail(error: BaseException, code: int, debug: bool, message: str | None = None) -> int:
+    """Print an error in one line, or its traceback. Return `code`."""
     if debug:
-        raise error
-    lines = "; ".join([message or str(error), *getattr(error, "__notes__", ())]).splitlines()
-    lines = lines or [type(error).__name__]
-    typer.echo(f"palavra: {' '.join(line.strip() for line in lines)}", err=True)
-    sys.exit(code)
+        print_traceback(error)
+    else:
+        said = "; ".join([message or str(error), *getattr(error, "__notes__", ())])
+        print_note(f"palavra: {said or type(error).__name__}")
+    return code

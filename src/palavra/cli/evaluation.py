@@ -7,7 +7,7 @@ import typer
 
 from palavra.cli.app import app
 from palavra.cli.parameters import Device, Json, Masking, Model, Quiet, Task, takes_options
-from palavra.cli.printing import print_json
+from palavra.cli.printing import print_json, print_row
 
 
 @app.command()
@@ -47,7 +47,7 @@ def evaluate(
         print_json(found.to_json())
         return
     for line in found.lines():
-        typer.echo(line)
+        print_row(line)
 
 
 @app.command()
@@ -76,5 +76,5 @@ def compare_pairs(
         print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
         return
     for one in found.phenomena:
-        typer.echo(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
-    typer.echo(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {found.masking})")
+        print_row(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
+    print_row(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {found.masking})")

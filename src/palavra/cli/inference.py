@@ -1,7 +1,6 @@
 """Inference commands."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +9,9 @@ import typer
 
 from palavra.cli.app import app
 from palavra.cli.parameters import Device, Json, Masking, Model, Task, TextFile, takes_options, texts_of
-from palavra.cli.printing import one_line
+from palavra.cli.printing import one_line, print_json_line, print_row, print_text
+from palavra.cli.streams import print_note
 from palavra.errors import PalavraError
-from palavra.typed_json import json_text
 
 
 @app.command()
@@ -77,14 +76,14 @@ def _show_blanks(text: str, blanks: Sequence[Any], order: str | None, as_json: b
     if as_json:
         masks = [[vars(fill) for fill in blank.fills] for blank in blanks]
         readings = {"readings": [blank.reading for blank in blanks]} if order == "iterative" else {}
-        typer.echo(json_text({"text": text, "fills": masks, **readings}))
+        print_json_line({"text": text, "fills": masks, **readings})
         return
-    typer.echo(text)
+    print_text(text)
     for blank in blanks:
         if len(blanks) > 1:
-            typer.echo(f"  blank {blank.index + 1}" + (f", filled {blank.reading}." if order == "iterative" else ""))
+            print_row(f"  blank {blank.index + 1}" + (f", filled {blank.reading}." if order == "iterative" else ""))
         for found in blank.fills:
-            typer.echo(f"  {found.probability:6.1%}  {one_line(found.token)}")
+            print_row(f"  {found.probability:6.1%}  {one_line(found.token)}")
 
 
 def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: bool) -> None:
@@ -100,13 +99,13 @@ def _show_fillings(text: str, fillings: Sequence[Any], by_token: bool, as_json: 
             }
             for way in fillings
         ]
-        typer.echo(json_text({"text": text, "fillings": ways}))
+        print_json_line({"text": text, "fillings": ways})
         return
-    typer.echo(text)
+    print_text(text)
     for way in fillings:
         shown = f"{way.probability:7.1%}" if way.probability >= 0.001 else f"{way.probability:7.0e}"
         each = f"  {way.probability_per_token:6.1%} a token" if by_token else ""
-        typer.echo(f" {shown}{each}  {one_line(' / '.join(blank.text for blank in way.blanks))}")
+        print_row(f" {shown}{each}  {one_line(' / '.join(blank.text for blank in way.blanks))}")
 
 
 @app.command()
@@ -166,28 +165,27 @@ def generate(
     for text, found in generate_all(loaded, prompts, options, samples, name):
         for number, one in enumerate(found, start=1):
             if as_json:
-                typer.echo(json_text({"prompt": text, "sample": number, **vars(one)}))
+                print_json_line({"prompt": text, "sample": number, **vars(one)})
             else:
-                typer.echo(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
+                print_text(f"[{number}] {text}{one.text}" if samples > 1 else f"{text}{one.text}")
 
 
 def _stream(model: Any, prompt: str, options: Any) -> None:
     """Print a prompt and its continuation as it is generated, and why it ended if early."""
     pieces = model.stream(prompt, **options)
     first = next(pieces, "")  # before printing, since this may fail
-    typer.echo(prompt + first, nl=False)
+    print_text(prompt + first, end="")
     try:
         for piece in pieces:
-            typer.echo(piece, nl=False)
-            sys.stdout.flush()
+            print_text(piece, end="")
     finally:
-        typer.echo()
+        print_text("")
     found, asked = pieces.continuation, options["max_tokens"]
     if found.reason == "length" and len(found.tokens) != asked:
         context = model.model.config.context
-        typer.echo(f"(the context of {context} tokens is full: --max-tokens N --overflow slide continues)", err=True)
+        print_note(f"(the context of {context} tokens is full: --max-tokens N --overflow slide continues)")
     elif found.reason == "end" and asked is not None:
-        typer.echo(f"(the model ended the text after {len(found.tokens)} of {asked} tokens)", err=True)
+        print_note(f"(the model ended the text after {len(found.tokens)} of {asked} tokens)")
 
 
 @app.command()
@@ -213,17 +211,17 @@ def score(
     found = score_all(loaded, wanted, per_token=per_token, masking=masking, name=name)
     for number, one in enumerate(found):
         if as_json:
-            typer.echo(json_text(_score_json(one, per_token)))
+            print_json_line(_score_json(one, per_token))
             continue
         if number == 0:
-            typer.echo("log-likelihood  tokens  perplexity  bits per byte  text")
-        typer.echo(
+            print_row("log-likelihood  tokens  perplexity  bits per byte  text")
+        print_row(
             f"{one.log_likelihood:14.2f}  {one.tokens:6}  {one.perplexity:10.2f}  {one.bits_per_byte:13.3f}  "
             f"{one_line(one.text)}"
         )
         for token in one.per_token:
             shown = one_line(one.text[token.start : token.stop] or token.token)
-            typer.echo(f"{token.log_probability:14.2f}  {shown}")
+            print_row(f"{token.log_probability:14.2f}  {shown}")
 
 
 def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
@@ -256,7 +254,7 @@ def embed(
     device: Device = "auto",
 ) -> None:
     """Embed texts, or their tokens, as vectors."""
-    from palavra.inference.export import check_target, json_lines, write_embeddings
+    from palavra.inference.export import as_json, check_target, write_embeddings
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import Embedded
@@ -271,12 +269,12 @@ def embed(
         write_embeddings(found, out)
     else:
         for some in found:
-            for line in json_lines(some):
-                typer.echo(line)
+            for content in as_json(some):
+                print_json_line(content)
     if found.cut:
-        typer.echo(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut", err=True)
+        print_note(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut")
     if out is not None:
-        typer.echo(f"{found.texts} texts -> {out}", err=True)
+        print_note(f"{found.texts} texts -> {out}")
 
 
 @app.command()
@@ -316,4 +314,4 @@ def predict(
     loaded.check_offers("predict")
     assert isinstance(loaded, FineTunedModel)
     for one in predict_inputs(loaded, texts or (), file, task=task, format=format, top=top, **options):
-        typer.echo(json_text(one))
+        print_json_line(one)

@@ -8,7 +8,7 @@ import typer
 from palavra.cli.app import app
 from palavra.cli.finetuning import KIND, TRAIN
 from palavra.cli.parameters import Json, Quiet, RecipeFile, Set, takes_options
-from palavra.cli.printing import print_json
+from palavra.cli.printing import print_json, print_row
 from palavra.errors import PalavraError
 from palavra.recipe.finetuning_options import Kind
 
@@ -46,4 +46,4 @@ def learning_curve(
     for name, scores in found.scores.items():
         for examples, score in scores.items():
             shown = "not defined" if score is None else f"{score:.4f}"
-            typer.echo(f"{name:<12}  {examples:>7,} labels  {found.curve.metric} {shown}")
+            print_row(f"{name:<12}  {examples:>7,} labels  {found.curve.metric} {shown}")

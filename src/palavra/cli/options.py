@@ -7,7 +7,7 @@ import typer
 from palavra.api.options import OptionInfo, RecipeCommand, options
 from palavra.cli.app import app
 from palavra.cli.parameters import Json
-from palavra.cli.printing import print_json
+from palavra.cli.printing import print_json, print_row
 
 
 @app.command("options")
@@ -24,9 +24,10 @@ def list_options(
     for each in found:
         if each.table != table:
             table = each.table
-            typer.echo(f"\n[{table}]" if table else f"Recipe of {command} (TOML, or --set key=value)\n")
+            for row in ("", f"[{table}]") if table else (f"Recipe of {command} (TOML, or --set key=value)", ""):
+                print_row(row)
         for line in _lines(each):
-            typer.echo(line)
+            print_row(line)
 
 
 def _lines(each: OptionInfo) -> list[str]:

@@ -7,7 +7,7 @@ import typer
 
 from palavra.cli.app import app, tokenizer_app
 from palavra.cli.parameters import SOURCES_HELP, DryRun, Json, Quiet, RecipeFile, Set, Sources, takes_options
-from palavra.cli.printing import print_json, print_plan
+from palavra.cli.printing import print_json, print_plan, print_text
 from palavra.errors import PalavraError
 
 
@@ -99,7 +99,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.", show_def
     """Write report.html of a run anew."""
     from palavra.report import write_report
 
-    typer.echo(str(write_report(run)))
+    print_text(str(write_report(run)))
 
 
 @app.command()

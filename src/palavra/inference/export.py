@@ -25,15 +25,15 @@ def check_target(path: Path, pooling: Pooling) -> None:
         raise PalavraError(f"{path}: one vector a token makes no single array: use .parquet or .jsonl")
 
 
-def json_lines(embeddings: Sequence[Embedding]) -> Iterator[str]:
-    """Yield one JSON object a text: its text and vector, or its tokens with their offsets and vectors."""
+def as_json(embeddings: Sequence[Embedding]) -> Iterator[dict[str, object]]:
+    """Yield a JSON object for each text: its text and vector, or its tokens with their offsets and vectors."""
     for found in embeddings:
         if found.vectors.ndim == 1:
             content: dict[str, object] = {"vector": _numbers(found.vectors)}
         else:
             tokens = zip(found.offsets, found.vectors, strict=True)
             content = {"tokens": [{"start": at, "end": end, "vector": _numbers(own)} for (at, end), own in tokens]}
-        yield json_text({"text": found.text, **content})
+        yield {"text": found.text, **content}
 
 
 def _numbers(vector: npt.NDArray[np.float32]) -> list[float]:
@@ -45,7 +45,7 @@ def write_embeddings(chunks: Iterable[Sequence[Embedding]], path: Path) -> None:
     """Write atomically in the format of the file's ending, holding one list of embeddings at a time.
 
     `.npy` (texts, D) float32 in the order of the texts; `.parquet` text and vector columns (and one row a token
-    with `start` and `end` where vectors are per token), a row group a list; `.jsonl` as `json_lines`.
+    with `start` and `end` where vectors are per token), a row group a list; `.jsonl` as `as_json`.
     """
     writers = {".npy": _write_array, ".parquet": _write_parquet, ".jsonl": _write_lines}
     try:
@@ -89,8 +89,8 @@ def _write_parquet(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> No
 
 def _write_lines(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
     for chunk in chunks:
-        for line in json_lines(chunk):
-            file.write(f"{line}\n".encode())
+        for content in as_json(chunk):
+            file.write(f"{json_text(content)}\n".encode())
 
 
 def _table(embeddings: Sequence[Embedding], first: int) -> pa.Table:

@@ -44,6 +44,8 @@ def open_input(file: str | Path) -> tuple[IO[bytes], str]:
     """A file, what is compressed without the compression, or for "-" the standard input; and what errors call it.
     Raises PalavraError where it cannot be opened."""
     if str(file) == "-":
+        if sys.stdin is None:
+            raise PalavraError("the standard input is closed: give it texts, or name a file")
         return sys.stdin.buffer, "stdin"
     return open_bytes(Path(file)), str(file)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and exit with the code of the signal."""
+"""Ctrl-C, SIGTERM and the end of the terminal: finish the step, save, and exit with the code of the signal."""
 
 import signal
 import threading
@@ -8,6 +8,9 @@ from types import FrameType
 from typing import Any
 
 from palavra.errors import OptionNaming
+
+# Windows has no SIGHUP.
+_HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 class Interrupted(OptionNaming):
@@ -31,6 +34,8 @@ class StopRequest:
         """Record a first signal; a second one has its usual effect."""
         before = self._before[number]
         if self.signal is not None:
+            if number == _HANG_UP:
+                return  # the system and the shell send one each
             signal.signal(number, before)
             signal.raise_signal(number)
             return
@@ -43,13 +48,14 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.signal or 0)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM while the block runs; a second one has its usual effect.
+    """Record SIGINT, SIGTERM and SIGHUP while the block runs; a second one has its usual effect, but a second SIGHUP
+    has none. A SIGHUP that is ignored, as under `nohup`, stays ignored.
 
     Blocks may be nested: a signal that the inner block did not act on, such as one in the last step of a repeated run,
     is recorded in the outer block too. Outside the main thread, where Python allows no handlers, signals keep their
@@ -58,7 +64,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield StopRequest({})
         return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _HANG_UP is not None and signal.getsignal(_HANG_UP) != signal.SIG_IGN:
+        numbers.append(_HANG_UP)
+    before = {int(number): signal.getsignal(number) for number in numbers}
     request = StopRequest(before)
     for number in before:
         signal.signal(number, request)
