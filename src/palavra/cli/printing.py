@@ -1,10 +1,11 @@
 """How commands print results."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
 
+from palavra.errors import OptionNaming
 from palavra.typed_json import json_text
 
 
@@ -17,6 +18,20 @@ def one_line(text: str, most: int = 80) -> str:
 def print_json(values: Any) -> None:
     """Print a value as indented JSON."""
     typer.echo(json_text(values, indent=2))
+
+
+def end_incomplete(unwritten: Sequence[str]) -> None:
+    """End with exit code 1 if a finished run could not write some of its files."""
+    if unwritten:
+        raise Incomplete(
+            f"the model is finished, but not written as a whole: {', '.join(unwritten)}; free space on the disk"
+        )
+
+
+class Incomplete(OptionNaming):
+    """A run is finished, and some of its files are not there."""
+
+    exit_code = 1
 
 
 def print_plan(recipe: Any, lines: Iterable[str]) -> None:
