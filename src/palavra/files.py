@@ -40,8 +40,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
+    except OSError as error:
+        if error.filename not in (None, str(temporary), os.fspath(temporary)):
+            raise
+        raise OSError(error.errno or errno.EIO, reason(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    """Return why the system refused something, without the name of a file."""
+    return error.strerror or " ".join(str(error).split())
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:

@@ -52,7 +52,7 @@ LARGEST_VECTORS = 2**31
 @dataclass(frozen=True, kw_only=True)
 class FineTuned:
     """A finished fine-tuning run: its directory and report, `scores` by task and by "valid" and "test", steps and
-    time."""
+    time, and files besides the model that could not be written."""
 
     directory: Path
     report: Path
@@ -61,6 +61,7 @@ class FineTuned:
     seconds: float
     examples_per_second: float
     stopped: str | None
+    unwritten: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the text that the command line prints."""
@@ -222,9 +223,11 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
 
 def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
     """Train, save the best weights as a model directory, evaluate them, and write the report."""
-    run, log, began = training.run, training.log, time.perf_counter()
+    run, log, began = training.run, training.log, time.perf_counter() - training.state.seconds
     outcome = training.train()
-    log.line(f"trained in {time.perf_counter() - began:.0f} s")
+    seconds = outcome.state.seconds
+    around = time.perf_counter() - began - seconds
+    log.line(f"trained in {seconds:.0f} s; validation and checkpoints took {around:.0f} s besides")
     training.keep_best()
     finish_model(job.model)
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
@@ -261,6 +264,7 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
         seconds=state.seconds,
         examples_per_second=rate,
         stopped=outcome.stopped,
+        unwritten=tuple(log.unwritten),
     )
 
 

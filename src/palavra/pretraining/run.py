@@ -28,7 +28,8 @@ from palavra.training.trainer import Outcome, Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished run: its directory and report, the evaluation, and the steps, tokens and seconds of training."""
+    """A finished run: its directory and report, the evaluation, the steps, tokens and seconds of training, and files
+    besides the model that could not be written."""
 
     directory: Path
     report: Path
@@ -36,6 +37,7 @@ class Finished:
     steps: int
     tokens: int
     seconds: float
+    unwritten: tuple[str, ...] = ()
 
 
 def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
@@ -120,6 +122,7 @@ def _report(trainer: Trainer, job: PretrainingJob, outcome: Outcome, evaluation:
         steps=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
+        unwritten=tuple(trainer.log.unwritten),
     )
 
 

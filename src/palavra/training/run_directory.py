@@ -103,3 +103,4 @@ class Metrics:
             if not self._failed:
                 self._log.warn(f"{self._path} has gaps ({error.strerror}): free space on the disk")
             self._failed = True
+            self._log.lost(self._path)
