@@ -42,8 +42,13 @@ def learning_curve(
     )
     if as_json:
         print_json(found.to_json())
-    for name, scores in () if as_json else found.scores.items():
+    else:
+        _print_scores(found)
+    end_incomplete(found.unwritten)
+
+
+def _print_scores(found: Any) -> None:
+    for name, scores in found.scores.items():
         for examples, score in scores.items():
             shown = "not defined" if score is None else f"{score:.4f}"
             print_row(f"{name:<12}  {examples:>7,} labels  {found.curve.metric} {shown}")
-    end_incomplete(found.unwritten)
