@@ -190,7 +190,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the wanted tensors of all weight files, by their full names. A bare encoder is saved without the prefix
     that it has inside a larger model."""
     suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
-    parts = {suffix.split(".", 1)[0] for suffix in suffixes} | {key.rpartition(".")[0] for key in wanted}
+    parts = {suffix.split(".", 1)[0] for suffix in suffixes} | {key.rpartition(".")[0] for key in wanted if "." in key}
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as file:
