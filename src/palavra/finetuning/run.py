@@ -42,8 +42,9 @@ from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
+from palavra.training.saving import say_how_to_continue
 from palavra.training.strategies import finish_model, prepare_model
-from palavra.training.trainer import Trainer
+from palavra.training.trainer import Outcome, Trainer
 
 # The vectors of a frozen body are cached up to this many bytes.
 LARGEST_VECTORS = 2**31
@@ -222,12 +223,21 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
 
 
 def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
-    """Train, save the best weights as a model directory, evaluate them, and write the report."""
-    run, log, began = training.run, training.log, time.perf_counter() - training.state.seconds
+    """Train, then finish the run; on a full disk its checkpoints remain."""
+    log, began = training.log, time.perf_counter() - training.state.seconds
     outcome = training.train()
     seconds = outcome.state.seconds
     around = time.perf_counter() - began - seconds
     log.line(f"trained in {seconds:.0f} s; validation and checkpoints took {around:.0f} s besides")
+    with say_how_to_continue():
+        return _finish(training, job, splits, tokenizer, outcome)
+
+
+def _finish(
+    training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer, outcome: Outcome
+) -> FineTuned:
+    """Save the best weights as a model directory, evaluate them, and write the report."""
+    run, log = training.run, training.log
     training.keep_best()
     finish_model(job.model)
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}

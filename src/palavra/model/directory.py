@@ -186,6 +186,12 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
     return {ours: entry.join({name: found.pop(name) for name in entry.names}) for ours, entry in whole.items()}
 
 
+def check_weights(directory: Path) -> None:
+    """Raise PalavraError if the weight files of a directory are missing, pickled, or damaged at their beginning."""
+    for _ in _tensors(directory, set()):
+        pass
+
+
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the wanted tensors of all weight files, by their full names. A bare encoder is saved without the prefix
     that it has inside a larger model."""

@@ -23,6 +23,7 @@ from palavra.report import write_report
 from palavra.run_records.pretraining import PretrainingRun
 from palavra.training.checkpoint import newest_whole
 from palavra.training.run_directory import RunDirectory
+from palavra.training.saving import say_how_to_continue
 from palavra.training.trainer import Outcome, Trainer
 
 
@@ -85,14 +86,20 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
 
 
 def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
-    """Train, save the best weights as a model directory, evaluate them, and write the report."""
-    run, log = trainer.run, trainer.log
+    """Train, then finish the run; on a full disk its checkpoints remain."""
     if job.held_out is None:
-        log.warn(
+        trainer.log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
             "--documents=line"
         )
     outcome = trainer.train()
+    with say_how_to_continue():
+        return _finish(trainer, job, outcome)
+
+
+def _finish(trainer: Trainer, job: PretrainingJob, outcome: Outcome) -> Finished:
+    """Save the best weights as a model directory, evaluate them, and write the report."""
+    run, log = trainer.run, trainer.log
     trainer.keep_best()
     save_finished(job, run.path)
     if job.model.config.mntp:

@@ -1,6 +1,8 @@
 """Save checkpoints, and handle a full disk."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,6 +14,16 @@ from palavra.run_records.training import MetricLine
 from palavra.training.checkpoint import CheckpointError, RunState, checkpoint_bytes, prune, save_checkpoint, steps_saved
 from palavra.training.optimizers import Optimizers
 from palavra.training.run_directory import Metrics, RunDirectory
+
+
+@contextmanager
+def say_how_to_continue() -> Iterator[None]:
+    """Add to an error of the disk, once a run is trained, that its checkpoints hold everything."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note("free space on the disk, then continue with --resume")
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
