@@ -24,9 +24,9 @@ class LiveLine:
     def __init__(self, progress: Progress, task: TaskID, notebook: "_NotebookLine | None"):
         self._progress, self._task, self._notebook = progress, task, notebook
 
-    def update(self, done: float, detail: str = "") -> None:
-        """Show `done` of the total, followed by `detail`."""
-        self._progress.update(self._task, completed=done, detail=one_message(detail))
+    def update(self, done: float, detail: str = "", total: float | None = None) -> None:
+        """Show `done` of the total, followed by `detail`; `total` replaces the one before."""
+        self._progress.update(self._task, completed=done, detail=one_message(detail), total=total)
         if self._notebook is not None:
             self._notebook.draw(self._progress)
 

@@ -29,6 +29,7 @@ from palavra.objectives.masked import MaskedObjective
 from palavra.objectives.mixture import MixedObjective
 from palavra.training.config import ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps
+from palavra.training.run_length import RunLength
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -159,7 +160,7 @@ def test_a_step_reads_each_part_in_its_own_way() -> None:
     """What the loop prepares: two parts of each micro-batch, each with its own layout, and what both count."""
     shelf = Shelf.random([9, 14, 3, 30, 11, 6, 8, 25])
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
-    config = LoopConfig(steps=1, schedule=ScheduleConfig(), clip=0.0, seed=0, row_width=16)
+    config = LoopConfig(length=RunLength(steps=1), schedule=ScheduleConfig(), clip=0.0, seed=0, row_width=16)
     (step,) = prepare_steps(in_steps(packed_batches(shelf, packer, CLS, SEP), 2), objective(), config, CPU, 0)
     assert step.micro_batches == 2
     assert [part.causal for part, _ in step.parts if isinstance(part, ObjectiveBatch)] == [True, False] * 2

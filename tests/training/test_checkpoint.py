@@ -39,6 +39,7 @@ from palavra.training.checkpoint import (
 from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConfig
 from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
+from palavra.training.run_length import RunLength
 from palavra.training.throughput import LineSums
 
 STATE = RunState(
@@ -62,7 +63,9 @@ class Run:
         torch.manual_seed(5)
         self.model = MaskedLanguageModel(config)
         self.optimizers = build_optimizers(self.model.named_parameters(), OptimizerConfig(name=optimizer))
-        self.config = LoopConfig(steps=steps, schedule=ScheduleConfig(), clip=1.0, seed=9, row_width=16)
+        self.config = LoopConfig(
+            length=RunLength(steps=steps), schedule=ScheduleConfig(), clip=1.0, seed=9, row_width=16
+        )
         self.state = RunState(step=0, cursor=Cursor())
         self.losses: list[float] = []
 

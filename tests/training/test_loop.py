@@ -50,13 +50,14 @@ from palavra.training.loop import (
 )
 from palavra.training.monitor import Diverged, Monitor
 from palavra.training.optimizers import build_optimizers
+from palavra.training.run_length import RunLength
 from palavra.typed_json import from_json
 
 CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 
 
 def loop_config(steps: int = 10, clip: float = 0.0, seed: int = 0) -> LoopConfig:
-    return LoopConfig(steps=steps, schedule=CONSTANT, clip=clip, seed=seed, row_width=0)
+    return LoopConfig(length=RunLength(steps=steps), schedule=CONSTANT, clip=clip, seed=seed, row_width=0)
 
 
 def reports(
@@ -241,6 +242,7 @@ from palavra.data.loader import packed_batches
 from palavra.data.packing import Packer
 from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
+from palavra.training.run_length import RunLength
 from palavra.training.schedules import ScheduleConfig
 from palavra.typed_json import to_json
 from builders.models import CLS, CPU, SEP, EveryThird, Shelf, build_model, model_config
@@ -251,7 +253,7 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
     packer = Packer(lengths=shelf.lengths, context=16, batch_tokens=64, seed=0)
     model, objective = build_model(model_config()), EveryThird()
     schedule = ScheduleConfig(name="constant", warmup=0.0)
-    config = LoopConfig(steps=4, schedule=schedule, clip=0.5, seed=0, row_width=0)
+    config = LoopConfig(length=RunLength(steps=4), schedule=schedule, clip=0.5, seed=0, row_width=0)
     packed = packed_batches(shelf, packer, CLS, SEP, rank=rank, ranks=2)
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
     steps = prepare_steps(in_steps(packed, 1), objective, config, CPU, 0)

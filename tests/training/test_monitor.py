@@ -14,6 +14,7 @@ from palavra.training.monitor import Diverged, Monitor
 def report_of(step: int, loss: float, norm: float = 1.0) -> StepReport:
     return StepReport(
         step=step,
+        progress=0.0,
         loss=torch.tensor(loss),
         gradient_norm=torch.tensor(norm),
         lr_multiplier=0.5,

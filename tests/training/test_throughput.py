@@ -15,8 +15,8 @@ from palavra.training.throughput import ThroughputMeter
 
 def report(step: int, loss: float, labelled: int) -> StepReport:
     return StepReport(
-        step=step, loss=torch.tensor(loss), gradient_norm=torch.tensor(1.0), lr_multiplier=1.0, labelled=labelled,
-        tokens=4 * labelled, micro_batches=1, cursor=Cursor(), documents=np.arange(1),
+        step=step, progress=0.0, loss=torch.tensor(loss), gradient_norm=torch.tensor(1.0), lr_multiplier=1.0,
+        labelled=labelled, tokens=4 * labelled, micro_batches=1, cursor=Cursor(), documents=np.arange(1),
     )  # fmt: skip
 
 

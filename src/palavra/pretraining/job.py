@@ -75,6 +75,12 @@ class PretrainingJob(TrainingJob):
         return math.log(self.tokenizer.vocab_size)
 
     @property
+    def budget_seconds(self) -> float | None:
+        """The recipe's minutes; a resolved recipe has none if its length was given in another unit."""
+        minutes = self.recipe.train.minutes
+        return None if minutes is None else 60 * minutes
+
+    @property
     def micro_batch_tokens(self) -> int | None:
         """The token budget of a micro-batch."""
         return self.recipe.train.micro_batch_tokens
@@ -105,7 +111,7 @@ class PretrainingJob(TrainingJob):
 
     def step_values(self, report: StepReport) -> Mapping[str, float]:
         """Return the objective's values of the step."""
-        return self.pretraining.step_values(self.recipe, (report.step - 1) / self.loop.steps)
+        return self.pretraining.step_values(self.recipe, report.progress)
 
     def flops(self, report: StepReport) -> float:
         """Return the floating-point operations of the step's matrix products."""

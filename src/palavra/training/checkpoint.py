@@ -16,6 +16,7 @@ from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import OptionNaming, PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text, sha256_of_file, sync_directory
 from palavra.training.optimizers import Optimizers
+from palavra.training.run_length import RunLength
 from palavra.training.throughput import LineSums
 from palavra.typed_json import Count, Duration, json_text, other_keys, read_json
 
@@ -39,6 +40,8 @@ class RunState:
     far (the lowest score, infinite if it is not defined, and of equal ones the lowest `best_loss`); the monitor
     compares with `smoothed_loss` and `first_loss`; `since_line` is what the next log line is the mean of; `optimizer`
     names the one whose state the checkpoint holds; bit-for-bit equality also depends on `threads` and `torch`.
+    `elapsed` is `seconds` with validations and checkpoints; `length` replaces the recipe's, `planned_steps`, in a run
+    that was planned again.
     """
 
     step: Count
@@ -56,6 +59,9 @@ class RunState:
     optimizer: str = ""
     threads: Count = field(default_factory=torch.get_num_threads)
     torch: str = torch.__version__
+    elapsed: Duration = 0.0
+    planned_steps: Count | None = None
+    length: RunLength | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from palavra.model.compute import Compute
 from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 from palavra.training.loop import LoopConfig, Objective, StepReport
 from palavra.training.optimizers import Optimizers, build_optimizers
+from palavra.training.run_length import RunLength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,11 @@ class TrainingJob(ABC):
         return None
 
     @property
+    def budget_seconds(self) -> float | None:
+        """The seconds that training and its validations should take, if the length of the run is a time."""
+        return None
+
+    @property
     def micro_batch_tokens(self) -> int | None:
         """The token budget of a micro-batch; None if batches are not packed to one."""
         return None
@@ -134,5 +140,6 @@ def loop_config(recipe: TrainedRecipe, row_width: int, steps: int | None = None)
     steps = steps or recipe.train.steps
     assert steps
     return LoopConfig(
-        steps=steps, schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed, row_width=row_width
-    )
+        length=RunLength(steps=steps), schedule=recipe.schedule, clip=recipe.optimizer.clip, seed=recipe.train.seed,
+        row_width=row_width,
+    )  # fmt: skip

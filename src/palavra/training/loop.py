@@ -22,6 +22,7 @@ from palavra.model.heads import lay_out
 from palavra.model.layouts import Layout
 from palavra.training.config import ScheduleConfig
 from palavra.training.optimizers import Optimizers
+from palavra.training.run_length import RunLength
 from palavra.training.schedules import rate
 
 Int64Array = npt.NDArray[np.int64]
@@ -61,15 +62,20 @@ class Objective(Protocol[Model, RawIn]):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Settings of the loop: `steps` of the whole run; `schedule` of the learning rate; `clip`, the largest gradient
+    """Settings of the loop: `length` of the whole run; `schedule` of the learning rate; `clip`, the largest gradient
     norm (0: no limit); `seed` of everything random; `row_width`, the slots of an attention row (the context; 0: the
     longest sequence of each micro-batch)."""
 
-    steps: int
+    length: RunLength
     schedule: ScheduleConfig
     clip: float
     seed: int
     row_width: int
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole run."""
+        return self.length.steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +92,13 @@ class PreparedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """The result of one step. `step` counts from 1. `loss` (nats a labelled row) and `gradient_norm` (before
-    clipping) are scalars still on the device: reading them waits for it. `labelled`, `tokens` and
-    `micro_batches` are those of this rank, `cursor` is the data cursor after the step, `documents` those it read."""
+    """The result of one step. `step` counts from 1, `progress` is the fraction of training done before it. `loss`
+    (nats a labelled row) and `gradient_norm` (before clipping) are scalars still on the device: reading them waits for
+    it. `labelled`, `tokens` and `micro_batches` are those of this rank, `cursor` is the data cursor after the step,
+    `documents` those it read."""
 
     step: int
+    progress: float
     loss: Tensor
     gradient_norm: Tensor
     lr_multiplier: float
@@ -133,7 +141,7 @@ def prepare_steps(
     Raises PalavraError for a step in which no token can be predicted.
     """
     for step in range(first_step, config.steps):
-        at = step / config.steps if progress is None else progress
+        at = config.length.progress(step) if progress is None else progress
         ready: list[tuple[Batch, Layout]] = []
         documents: list[Int64Array] = []
         for micro, raw in enumerate(next(micro_batches)):
@@ -203,11 +211,12 @@ def train(
                 parameter.grad = distributed.all_reduce_sum(parameter.grad)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = finish_gradients(gradients, count, config.clip)
-        lr_multiplier = rate(step, config.steps, config.schedule)
+        lr_multiplier = rate(config.length.place(step), config.length.places, config.schedule)
         optimizers.set_rate(lr_multiplier)
         optimizers.step()
         yield StepReport(
             step=step + 1,
+            progress=config.length.progress(step),
             loss=total / count,
             gradient_norm=norm,
             lr_multiplier=lr_multiplier,

@@ -40,7 +40,7 @@ SCHEDULES: dict[ScheduleName, Callable[[float, ScheduleConfig], float]] = {
 }
 
 
-def rate(step: int, steps: int, config: ScheduleConfig) -> float:
+def rate(step: float, steps: float, config: ScheduleConfig) -> float:
     """Return the multiplier of the peak rate at `step` (from 0) of `steps`: linear warmup, then the schedule."""
     warmup_steps = config.warmup * steps
     if step < warmup_steps:

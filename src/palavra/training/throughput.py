@@ -83,9 +83,7 @@ class ThroughputMeter:
         loss, norm = sums.loss / sums.labelled, sums.gradient_norm / sums.steps
         rate = self._tokens / elapsed
         peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
-        self.detail = f"{report.step}/{job.loop.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s" + (
-            f"  {peak:.0%} of peak" if peak else ""
-        )
+        self.detail = f"loss {loss:.3f}  {rate:,.0f} tokens/s" + (f"  {peak:.0%} of peak" if peak else "")
         return {
             "loss": loss,
             "gradient_norm": norm,

@@ -1,6 +1,7 @@
 """The trainer of every run: steps, logging, validation, checkpoints, interruption. Pretraining and fine-tuning differ
 only in their `TrainingJob`."""
 
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from palavra.training.loop import PreparedStep, StepReport, prefetch, prepare_st
 from palavra.training.monitor import Diverged, Monitor
 from palavra.training.out_of_memory import explain_out_of_memory
 from palavra.training.run_directory import Metrics, RunDirectory
+from palavra.training.run_length import TimeBudget
 from palavra.training.saving import CheckpointSaver
 from palavra.training.tensorboard import TRAIN_SCALARS, WriteScalars, tensorboard, write_nothing
 from palavra.training.throughput import ThroughputMeter
@@ -65,6 +67,7 @@ class Trainer:
 
     def __init__(self, job: TrainingJob, run: RunDirectory, log: Log):
         self.job, self.run, self.log = job, run, log
+        self.loop = job.loop
         self.metrics = Metrics(run.metrics, log)
         self.optimizers = job.optimizers()
         self.packing = PackingTally(budget=job.micro_batch_tokens or 0)
@@ -80,6 +83,8 @@ class Trainer:
         self._unsaved: UnsavedBest | None = None
         self._unsaved_step: int | None = None  # of the last checkpoint, if it could not be written
         self._stopped: str | None = None
+        self._budget: TimeBudget | None = None
+        self._began = self._elapsed_before = 0.0
 
     def resume(self, checkpoint: Path | None, skipped: Sequence[tuple[Path, str]]) -> None:
         """Restore the whole checkpoint, if any, and warn of the damaged ones that were skipped, both from
@@ -89,7 +94,7 @@ class Trainer:
             self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
         if checkpoint is not None:
             self._load(checkpoint)
-        self.log.line(f"resuming at step {self.state.step} of {self.job.loop.steps}")
+        self.log.line(f"resuming at step {self.state.step} of {self.loop.steps}")
         # A run that was killed after its early stop, before saving its model, has nothing left to train.
         self._stop_early()
         self.metrics.rewind(self.state.step)
@@ -103,6 +108,8 @@ class Trainer:
                 f"{wanted.name}: resume with the optimizer the run began with"
             )
         self.state = state
+        if state.length is not None and state.planned_steps == self.loop.steps:
+            self.loop = replace(self.loop, length=state.length)
         self.packing = state.packing or self.packing
         self.monitor.smoothed, self.monitor.first = state.smoothed_loss, state.first_loss
         if (state.threads, state.torch) != (torch.get_num_threads(), torch.__version__):
@@ -116,20 +123,23 @@ class Trainer:
         OutOfMemory, and CheckpointError if the first checkpoint cannot be written."""
         job, first = self.job, self.state.step + 1
         with ExitStack() as stack:
-            prepared = stack.enter_context(closing(self._prepared_steps()))
             stop = stack.enter_context(stop_on_signals())
-            live = stack.enter_context(self.log.live(job.title, job.loop.steps))
+            live = stack.enter_context(self.log.live(job.title, self.loop.steps))
             stack.enter_context(explain_out_of_memory())
             stack.enter_context(self._name_last_checkpoint())
             folder, enabled = self.run.path / "tensorboard", job.intervals.tensorboard
             self._write_scalars = stack.enter_context(tensorboard(folder, self.state.step, enabled=enabled))
             self._meter.restart(self.state.since_line)
-            for report in self._reports(prepared):
+            self._began, self._elapsed_before = time.perf_counter(), self.state.elapsed
+            if job.budget_seconds is not None:
+                self._budget = TimeBudget(job.budget_seconds, self.state.step, self.state.seconds)
+            for report in stack.enter_context(closing(self._reports())):
                 self._count(report)
                 if report.step == first:
                     self._saver.check_space()
                 self._log_when_due(report, live)
                 self._validate_when_due(report)
+                self._plan_again_when_due(report)
                 self._save_when_due(report, stop)
                 if self._stopped:
                     break
@@ -159,23 +169,30 @@ class Trainer:
         else:
             self.log.warn(f"the best checkpoint, {checkpoint.name}, is damaged ({problem}): the last weights are kept")
 
+    def _reports(self) -> Generator[StepReport]:
+        """Yield the report of every step, stage by stage."""
+        *before, last = self.job.stages()
+        for stage in (*before, last):
+            while not self._stopped and self.state.step < (until := self.loop.steps if stage is last else stage.until):
+                stage.begin()
+                yield from self._reports_until(until)
+
+    def _reports_until(self, until: int) -> Iterator[StepReport]:
+        """Yield the reports of the steps up to `until`, or up to a change of the run's length."""
+        job, loop = self.job, self.loop
+        with closing(self._prepared_steps()) as prepared:
+            part = islice(prepared, until - self.state.step)
+            for report in train(job.model, job.objective, part, self.optimizers, loop, job.compute, self.state.step):
+                yield report
+                if self.loop is not loop:
+                    return
+
     def _prepared_steps(self) -> Generator[PreparedStep]:
         """Return the prepared steps; on a GPU, a background thread prepares them ahead. On a CPU it would slow down
         computation."""
         job, state = self.job, self.state
-        steps = prepare_steps(job.micro_batches(state.cursor), job.objective, job.loop, job.compute, state.step)
+        steps = prepare_steps(job.micro_batches(state.cursor), job.objective, self.loop, job.compute, state.step)
         return steps if job.compute.device.type == "cpu" else prefetch(steps)
-
-    def _reports(self, prepared: Iterator[PreparedStep]) -> Iterator[StepReport]:
-        """Yield the reports of all stages in order."""
-        job, step = self.job, self.state.step
-        for stage in job.stages():
-            if stage.until <= step or self._stopped:
-                continue
-            stage.begin()
-            part = islice(prepared, stage.until - step)
-            yield from train(job.model, job.objective, part, self.optimizers, job.loop, job.compute, step)
-            step = stage.until
 
     @contextmanager
     def _name_last_checkpoint(self) -> Iterator[None]:
@@ -202,7 +219,7 @@ class Trainer:
 
     def _log_when_due(self, report: StepReport, live: LiveLine) -> None:
         job = self.job
-        if report.step % job.intervals.log_every == 0 or report.step == job.loop.steps:
+        if report.step % job.intervals.log_every == 0 or report.step == self.loop.steps:
             values = {
                 **self._meter.close(report, job),
                 "tokens": self.state.tokens,
@@ -215,10 +232,10 @@ class Trainer:
             self._meter.restart()
             self.metrics.write(MetricLine(kind="train", step=report.step, values=values))
             self._write_scalars("train", report.step, {name: values[name] for name in TRAIN_SCALARS})
-        live.update(report.step, self._meter.detail)
+        live.update(report.step, f"{report.step}/{self.loop.steps}  {self._meter.detail}", self.loop.steps)
 
     def _validate_when_due(self, report: StepReport) -> None:
-        every, steps = self.job.intervals.eval_every, self.job.loop.steps
+        every, steps = self.job.intervals.eval_every, self.loop.steps
         if not every or (report.step % every and report.step != steps):
             return
         with self._meter.paused():
@@ -236,14 +253,38 @@ class Trainer:
         self._stop_early()
 
     def _stop_early(self) -> None:
-        if self._improved is not None or self.state.step == self.job.loop.steps:
+        if self._improved is not None or self.state.step == self.loop.steps:
             return
         self._stopped = reason_to_stop(self.state, self.job.patience, self.job.intervals.eval_every)
         if self._stopped:
             self.log.line(f"stopping early: {self._stopped}")
 
+    def _plan_again_when_due(self, report: StepReport) -> None:
+        """Change the run's length where its steps take another time than planned, if the length is a time."""
+        if self._budget is None or report.step % self.job.intervals.log_every or report.step == self.loop.steps:
+            return
+        # The ranks must agree.
+        own = torch.tensor([self._settle_seconds(), self._elapsed()], device=self.job.compute.device)
+        trained, elapsed = (distributed.all_reduce_sum(own) / distributed.world_size()).tolist()
+        length = self.loop.length
+        steps = self._budget.look(length, report.step, trained, elapsed)
+        if steps is None or steps == length.steps:
+            return
+        self.loop = replace(self.loop, length=length.changed(report.step, steps))
+        assert self._budget.step_seconds
+        message = (
+            f"a step takes {self._budget.step_seconds * 1000:.0f} ms now: {steps:,} steps instead of {length.steps:,}, "
+            f"so that the run keeps its {self._budget.seconds / 60:g} minutes"
+        )
+        self.log.line(message)
+        self.metrics.write(MetricLine(kind="event", step=report.step, message=message))
+
+    def _elapsed(self) -> float:
+        """Return the seconds of training with validations and checkpoints so far, over all sessions of the run."""
+        return self._elapsed_before + time.perf_counter() - self._began
+
     def _save_when_due(self, report: StepReport, stop: StopRequest) -> None:
-        every, steps = self.job.intervals.save_every, self.job.loop.steps
+        every, steps = self.job.intervals.save_every, self.loop.steps
         improved, self._improved = self._improved, None
         last = report.step == steps or self._stopped is not None
         if not (stop or last or improved is not None or (every and report.step % every == 0)):
@@ -291,6 +332,9 @@ class Trainer:
             optimizer=self.job.optimizer.algorithm,
             smoothed_loss=self.monitor.smoothed,
             first_loss=self.monitor.first,
+            elapsed=self._elapsed(),
+            planned_steps=self.job.loop.steps,
+            length=self.loop.length,
         )
 
     def _settle_seconds(self) -> float:

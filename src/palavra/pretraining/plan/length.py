@@ -69,11 +69,10 @@ def steps_of_run(recipe: Recipe, text: CorpusStats, seconds_a_step: float | None
     return stated, f"length: {stated:,} {unit}"
 
 
-def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """Return the recipe with its length in steps, and unset validation and checkpoint intervals spread over them."""
+def with_steps(recipe: Recipe, steps: int, minutes: float | None) -> Recipe:
+    """Return the recipe with its length in steps, that of a run in minutes also in `minutes`, and unset validation and
+    checkpoint intervals spread over them."""
     train = recipe.train
     every = -(-steps // VALIDATIONS)  # rounded up, so that the last validation is at the last step
-    return replace(
-        recipe,
-        train=replace(train, steps=steps, eval_every=train.eval_every or every, save_every=train.save_every or every),
-    )
+    validate, save = train.eval_every or every, train.save_every or every
+    return replace(recipe, train=replace(train, steps=steps, minutes=minutes, eval_every=validate, save_every=save))

@@ -77,7 +77,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
     steps, reason = steps_of_run(recipe, text, each, log)
     decided(reason)
     return ResolvedRecipe(
-        recipe=with_steps(recipe, steps),
+        recipe=with_steps(recipe, steps, None if each is None else time_budget(recipe) / 60),
         compute=compute,
         reasons=tuple(reasons),
         candidates=tuple(candidates),
