@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import pytest
 
 from palavra import distributed, files
 from palavra.errors import PalavraError
-from palavra.files import locked
+from palavra.output import claimed
 from palavra.training.run_directory import RunDirectory
 
 HOLD = """
 import sys
 from pathlib import Path
 
-from palavra.files import locked
+from palavra.output import claimed
 
-with locked(Path(sys.argv[1])):
+with claimed(Path(sys.argv[1]), "run"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -60,17 +61,23 @@ def test_a_killed_process_leaves_nothing_locked(tmp_path: Path) -> None:
         other.send_signal(signal.SIGKILL)
         other.wait()
         assert (tmp_path / ".lock").exists()
-        with locked(tmp_path):
+        with claimed(tmp_path, "run"):
             assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-def test_ending_badly_unlocks_and_twice_in_one_process_is_refused_too(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(PalavraError, match="another process"), locked(tmp_path):
-        pass
-    with pytest.raises(KeyError), locked(tmp_path):
+def test_ending_badly_unlocks_and_another_thread_is_refused_too(tmp_path: Path) -> None:
+    def claim() -> None:
+        with claimed(tmp_path, "run"):
+            pass
+
+    with ThreadPoolExecutor(1) as threads, claimed(tmp_path, "run"):
+        claim()  # the thread that holds it may do so again
+        with pytest.raises(PalavraError, match="another process"):
+            threads.submit(claim).result()
+    with pytest.raises(KeyError), claimed(tmp_path, "run"):
         raise KeyError
-    with locked(tmp_path):
+    with claimed(tmp_path, "run"):
         pass
 
 
@@ -89,18 +96,18 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatc
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    with locked(tmp_path), locked(tmp_path):
+    with claimed(tmp_path, "run"), claimed(tmp_path, "run"):
         pass
 
 
 def test_a_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PalavraError, match="cannot be written"), locked(tmp_path / "file" / "run"):
+    with pytest.raises(PalavraError, match="cannot be written"), claimed(tmp_path / "file" / "run", "run"):
         pass
 
 
 def test_the_lock_outlives_clearing_up(tmp_path: Path) -> None:
-    with locked(tmp_path):
+    with claimed(tmp_path, "run"):
         (tmp_path / ".a.txt.0123abcd.partial").write_text("half")
         files.remove_partial(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".palavra"}

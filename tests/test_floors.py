@@ -41,6 +41,7 @@ FLOORS = {
     "files": 1,
     "log": 1,
     "errors": 1,
+    "output": 1,
     "run_records": 1,
     "typed_json": 1,
 }

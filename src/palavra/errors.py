@@ -28,8 +28,10 @@ class PalavraError(OptionNaming):
 
     The message is one line: what is wrong, where, and what to do about it. It names options as the command line does
     (`--last-n`, `--strategy=last-n`); in Python they read as arguments (`last_n=`, `strategy="last-n"`). The command
-    line prints it without a traceback and exits with code 2.
+    line prints it without a traceback and exits with `exit_code`.
     """
+
+    exit_code = 2
 
 
 def unexpected(name: str, known: Iterable[str]) -> TypeError:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from palavra.errors import with_options_named
+from palavra.files import open_append
 from palavra.printable import one_message
 
 # Seconds between two updates of a progress bar.
@@ -104,7 +105,7 @@ class Log:
         if self._file is None:
             return
         try:
-            with self._file.open("a", encoding="utf-8") as file:
+            with open_append(self._file) as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError as error:
             # A full disk stops the log file, not the run.

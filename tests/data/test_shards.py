@@ -50,6 +50,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
         ],
         "longest_document": max(len(TOKENIZER.encode(text)) for text in texts),
         "mean_tokens": tokens / 500,
+        "shards": manifest.digest,
     }
 
 

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.sources import read, texts, wrong
 
 from palavra.data.sources import Tally
+from palavra.inference.embedding import Embedding
+from palavra.inference.export import write_embeddings
+from palavra.output import Kind, claimed
 
 
 def earlier_run(folder: Path) -> Path:
@@ -42,6 +46,52 @@ def test_a_run_that_has_only_begun_is_no_text(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["Um."]
     (tmp_path / "tokenizer.stamp").unlink()
     assert texts(tmp_path) == ["Um.", "[PAD]"]
+
+
+@pytest.mark.parametrize("kind", ["run", "text", "tokenizer"])
+def test_what_is_written_beside_the_text_is_no_text_the_next_time(kind: Kind, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Um.")
+    own = {"run": "metrics.jsonl", "text": "manifest.json", "tokenizer": "tokenizer.json"}[kind]
+    with claimed(tmp_path / "out", kind):
+        (tmp_path / "out" / own).write_text('{"text": "0.5"}')
+        if kind == "run":
+            (tmp_path / "out" / "data").mkdir()
+            (tmp_path / "out" / "data" / "train.jsonl").write_text('{"text": "0.5"}')
+    for source in (tmp_path, tmp_path / "**"):
+        tally = Tally()
+        assert texts(source, tally=tally) == ["Um."]
+        assert tally.runs == 1
+    if kind == "run":
+        assert texts(tmp_path / "out" / "data") == ["0.5"]  # named by itself, it is meant
+
+
+EMBEDDED = [
+    Embedding('a "quoted" text \\', np.ones(3, dtype=np.float32), ((0, 2),), False),
+    Embedding("um", np.zeros((1, 3), dtype=np.float32), ((0, 2),), False),
+    Embedding("", np.zeros((0, 3), dtype=np.float32), (), False),
+]
+
+
+@pytest.mark.parametrize("embedded", EMBEDDED)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_embeddings_beside_the_text_are_no_text_the_next_time(suffix: str, embedded: Embedding, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Um.")
+    vectors = tmp_path / f"vectors{suffix}"
+    write_embeddings([[embedded]], vectors, suffix)
+    tally = Tally()
+    assert texts(tmp_path, tally=tally) == ["Um."]
+    assert tally.warnings() == (
+        f"1 files hold embeddings or predictions that Palavra wrote, and were not read as text, the first: {vectors}",
+    )
+    if embedded.text:
+        assert texts(vectors) == [embedded.text]
+
+
+def test_predictions_are_no_text_and_what_only_looks_alike_is(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"where": "a.csv:1", "gold": "x", "label": "x", "text": "no"}\n')
+    (tmp_path / "q.jsonl").write_text('{"text": "yes", "vector": null}\n')
+    (tmp_path / "r.jsonl").write_text('{"text": "too", "tokens": ["a"]}\n')
+    assert texts(tmp_path) == ["yes", "too"]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])

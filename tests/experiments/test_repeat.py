@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import _selection_score, run_folds, run_seeds
 from palavra.experiments.runs import Repetition
+from palavra.finetuning import run as finetuning
 from palavra.finetuning.splits import with_absolute_paths
 from palavra.log import Log
-from palavra.run_records.finetuning import FinetuningEvaluation, TaskScores
+from palavra.run_records.finetuning import FinetuningEvaluation, FinetuningRun, TaskScores
 from palavra.tasks.spec import TaskSpec
 from palavra.training.interrupts import Interrupted
+from palavra.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -62,6 +65,59 @@ def test_a_signal_in_the_last_step_of_a_repetition_stops_behind_it(
     assert stopped.value.exit_code == 143
     assert not (tmp_path / "out" / "seed-1").exists()
     assert len(run_seeds(wanted, 2, tmp_path / "out", True, Log(quiet=True)).rows) == 2
+
+
+class Killed(BaseException):
+    """As abrupt as a kill: nothing is told to anybody."""
+
+
+@pytest.mark.parametrize("keep_checkpoints", [False, True])
+@pytest.mark.parametrize("last", ["evaluation.json", "run.json", "report.html", ".dropped"])
+def test_what_a_kill_left_of_the_end_of_a_run_is_made_up_for(
+    pretrained: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, keep_checkpoints: bool
+) -> None:
+    """The run is killed after each of the last files that it writes."""
+    out = tmp_path / "out"
+    train = {"steps": 2, "eval_every": 2, "keep_checkpoints": keep_checkpoints}
+    wanted = recipe(pretrained, spec(reviews), train=train)
+    ends = {"run.json": FinetuningRun, "evaluation.json": FinetuningEvaluation}
+    write_json, rmtree = RunDirectory.write_json, shutil.rmtree
+
+    def killed_after_writing(self: RunDirectory, name: str, record: Any) -> None:
+        write_json(self, name, record)
+        ended = name != "run.json" or record.training is not None
+        if name == last and isinstance(record, ends.get(name, ())) and ended:
+            raise Killed
+
+    def report(folder: Path) -> Path:
+        (folder / "report.html").write_text("a report")
+        if last == "report.html":
+            raise Killed
+        return folder / "report.html"
+
+    def killed_in_removing(path: Path, *arguments: Any, **options: Any) -> None:
+        if last == path.name == ".dropped" and path.exists():
+            raise Killed
+        rmtree(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_json", killed_after_writing)
+        patch.setattr(finetuning, "write_report", report)
+        patch.setattr(shutil, "rmtree", killed_in_removing)
+        if last == ".dropped" and keep_checkpoints:
+            run_seeds(wanted, 2, out, False, Log(quiet=True))
+        else:
+            with pytest.raises(Killed):
+                run_seeds(wanted, 2, out, False, Log(quiet=True))
+            assert not (out / "seed-1").exists()
+    monkeypatch.setattr(finetuning, "write_report", lambda folder: (folder / "report.html").write_text("a report"))
+    assert len(run_seeds(wanted, 2, out, True, Log(quiet=True)).rows) == 2
+    for seed in ("seed-0", "seed-1"):
+        run = RunDirectory(out / seed)
+        assert (run.path / "report.html").read_text() == "a report"
+        assert run.read_json(FinetuningRun, "run.json").training is not None
+        assert run.has_checkpoints == keep_checkpoints
+        assert not (run.path / ".dropped").exists()
 
 
 def test_repetitions_are_resumed_from_any_folder(

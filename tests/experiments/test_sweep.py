@@ -28,6 +28,7 @@ from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
 from palavra.model.directory import save_model
 from palavra.model.heads import MaskedLanguageModel
+from palavra.output import claimed
 from palavra.recipe import FinetuneRecipe
 from palavra.recipe.finetuning import FinetuneConfig
 from palavra.tasks.spec import TaskSpec
@@ -212,8 +213,8 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
     def breaking(recipe: Any, splits: Any, out: Path, *others: Any) -> Any:
         ran.append(out.name)
         if len(ran) == 2:
-            out.mkdir()
-            (out / "half").touch()
+            with claimed(out, "run"):
+                (out / "train.log").write_text("half")
             raise KeyboardInterrupt
         if len(ran) == 4:
             raise MemoryError  # as abrupt as a kill: nothing is told to anybody
@@ -230,12 +231,28 @@ def test_an_interrupted_sweep_goes_on_as_if_it_had_not_been(
         run(trials=3, out=out, epochs=1, resume=True)
     found = run(trials=3, out=out, epochs=1, resume=True)
     assert ran == ["trial-0", "trial-1", "trial-1", "trial-2", "trial-2"]
-    assert not (out / "trial-1/half").exists()
+    assert not (out / "trial-1/train.log").read_text().startswith("half")
     assert [(t.state, t.value, t.params, t.evaluations) for t in found.trials] == [
         (t.state, t.value, t.params, t.evaluations) for t in whole.trials
     ]
     assert len(run(trials=4, out=out, epochs=1, resume=True).trials) == 4  # more may be asked for
     assert ran[5:] == ["trial-3"]
+
+
+@pytest.mark.parametrize("content", ["theirs", "ours"])
+def test_a_trial_does_not_replace_what_somebody_put_in_its_place(
+    run: Callable[..., Sweep], tmp_path: Path, content: str
+) -> None:
+    out = tmp_path / "out"
+    run(trials=1, out=out, epochs=1)
+    if content == "ours":  # a trial that was killed
+        with claimed(out, "run"), claimed(out / "trial-1", "run"):
+            (out / "trial-1" / "train.log").write_text("half")
+    (out / "trial-1").mkdir(exist_ok=True)
+    (out / "trial-1" / "notes.txt").write_text("mine")
+    with pytest.raises(PalavraError, match=r"trial-1 holds notes\.txt"):
+        run(trials=2, out=out, epochs=1, resume=True)
+    assert (out / "trial-1" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -6,7 +6,7 @@ import io
 import json
 import lzma
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from palavra.inference.export import write_embeddings
 from palavra.inference.inputs import open_input, read_texts
 from palavra.inference.masked import MaskedModel
 from palavra.inference.streaming import Embedded, chunked, fill_all
+from palavra.output import output_file
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
 
@@ -146,19 +147,25 @@ def test_an_error_that_is_not_the_texts_keeps_its_words() -> None:
 # Embedding
 
 
+def written(chunks: Iterable[list[Embedding]], path: Path) -> None:
+    """Write embeddings as the command does."""
+    with output_file(path) as temporary:
+        write_embeddings(chunks, temporary, path.suffix)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "token"])
 def test_embeddings_are_those_of_all_texts_at_once(pooling: Any, tmp_path: Path) -> None:
     texts = ["", "", "", "", *TEXTS, "longo " * 80]
     whole = MODEL.embed(texts, pooling)
     embedded = Embedded(MODEL, iter(texts), pooling)
-    write_embeddings(embedded, tmp_path / "e.parquet")
+    written(embedded, tmp_path / "e.parquet")
     assert (embedded.texts, embedded.cut) == (28, 1)
     file = pq.ParquetFile(tmp_path / "e.parquet")
     assert file.num_row_groups == 7
     table = file.read()
     vectors = np.concatenate([found.vectors.reshape(-1, 16) for found in whole])
     np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), vectors, atol=1e-5)
-    write_embeddings(Embedded(MODEL, texts, pooling), tmp_path / "e.jsonl")
+    written(Embedded(MODEL, texts, pooling), tmp_path / "e.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["text"] for row in rows] == texts
     if pooling == "token":
@@ -169,7 +176,7 @@ def test_embeddings_are_those_of_all_texts_at_once(pooling: Any, tmp_path: Path)
         assert spans == [offset for found in whole for offset in found.offsets]
         assert [len(row["tokens"]) for row in rows] == [len(found.offsets) for found in whole]
         return
-    write_embeddings(Embedded(MODEL, texts, pooling), tmp_path / "e.npy")
+    written(Embedded(MODEL, texts, pooling), tmp_path / "e.npy")
     array = np.load(tmp_path / "e.npy", mmap_mode="r", allow_pickle=False)
     assert (array.dtype, array.shape) == (np.float32, (28, 16))
     np.testing.assert_allclose(array, vectors, atol=1e-5)
@@ -183,10 +190,10 @@ def test_a_file_is_written_whole_or_not_at_all(suffix: str, tmp_path: Path) -> N
 
     (tmp_path / f"e{suffix}").write_bytes(b"before")
     with pytest.raises(PalavraError, match=r"a\.txt:24"):
-        write_embeddings(Embedded(MODEL, broken()), tmp_path / f"e{suffix}")
+        written(Embedded(MODEL, broken()), tmp_path / f"e{suffix}")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
     with pytest.raises(PalavraError, match="cannot be written"):
-        write_embeddings(Embedded(MODEL, TEXTS), tmp_path / f"e{suffix}" / f"e{suffix}")
+        written(Embedded(MODEL, TEXTS), tmp_path / f"e{suffix}" / f"e{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
@@ -198,7 +205,7 @@ def test_memory_does_not_grow_with_the_texts(suffix: str, tmp_path: Path) -> Non
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            write_embeddings(chunks(count), tmp_path / f"e{suffix}")
+            written(chunks(count), tmp_path / f"e{suffix}")
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

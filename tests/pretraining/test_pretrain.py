@@ -248,6 +248,24 @@ def test_a_run_goes_on_without_the_text_it_began_with(corpus: Path, tmp_path: Pa
         assert model.read_bytes() == expected
 
 
+def test_a_run_is_held_to_the_text_it_began_with(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "m", 2)
+    other = tmp_path / "other.txt"
+    other.write_text("Outro texto.\nE mais um.\n" * 3, encoding="utf-8")
+    palavra.prepare(other, tokenizer=tmp_path / "m", out=tmp_path / "p", documents="line", deduplicate=False)
+    for file in (*(tmp_path / "m" / "data").iterdir(), *(tmp_path / "p").glob("*.*")):
+        if file.parent.name == "data":
+            file.unlink()
+        else:
+            shutil.copy(file, tmp_path / "m" / "data")
+    with pytest.raises(PalavraError, match="data holds another text than the run began with"):
+        palavra.pretrain(out=tmp_path / "m", resume=True)
+    described = json.loads((tmp_path / "m" / "run.json").read_text())
+    del described["data"]["shards"]  # a run from before they were bound
+    (tmp_path / "m" / "run.json").write_text(json.dumps(described))
+    palavra.pretrain(out=tmp_path / "m", resume=True)
+
+
 def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"at step \d+, learning rate .*, documents .*frases.txt:\d+"):
         run(corpus, tmp_path / "m", 60, "optimizer.name=sgd", "optimizer.learning_rate=900", "optimizer.clip=0",

@@ -120,3 +120,16 @@ def test_regression_keeps_points_for_its_picture(examples: int) -> None:
     assert len(points["a"]) == min(examples, 2000)
     assert points["b"][0] == [1.0, 2.0]
     assert points["b"][-1] == [2.0 * examples - 1, 2.0 * examples]
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        task_charts.label_counts([(f"a rather long name {number}", 9) for number in range(150)], "training examples"),
+        task_charts.importances([("tasks.0.head.hidden_sizes", 0.9)]),
+    ],
+)
+def test_the_title_of_bars_has_the_width_of_the_picture(svg: str) -> None:
+    """Beside long names it would leave the picture."""
+    (title,) = re.findall(r'<text[^>]*?(?:x="|translate\()([\d.-]+)[^>]*>(?:training examples|importance)', svg)
+    assert float(title) < 5

@@ -260,3 +260,15 @@ def test_run_that_has_just_begun(tmp_path: Path) -> None:
                   "Trained parameters1,234", "multiple choice"):  # fmt: skip
         assert shown in text, shown
     assert "examples.json" not in text
+
+
+@pytest.mark.parametrize(("fewest", "said"), [(3150, ""), (3, "3 of 6 labels occur fewer than 20 times")])
+def test_only_rare_labels_are_called_hard_to_learn(tmp_path: Path, fewest: int, said: str) -> None:
+    run = classification_run(tmp_path / "run")
+    records = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    labels = {f"topic {number}": fewest if number < 3 else 4000 for number in range(6)}
+    records["tasks"][0]["data"]["labels"] = labels
+    (run / "run.json").write_text(json.dumps(records), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert said in page
+    assert ("hard to learn" in page) == bool(said)

@@ -1,7 +1,6 @@
 """Compare the sentences of minimal pairs."""
 
-from os import PathLike
-from pathlib import Path
+from os import PathLike, fspath
 
 from palavra.api.data import Source, source_of
 from palavra.inference.causal import CausalModel
@@ -26,7 +25,7 @@ def compare_pairs(
     `masking` says how a masked model scores: "word" (the default) or "token" at a time, or "none", from left to right,
     for models of causal+masked. Raises PalavraError for anything else.
     """
-    loaded = load(Path(model), device=device) if isinstance(model, str | PathLike) else model
+    loaded = load(fspath(model), device=device) if isinstance(model, str | PathLike) else model
     loaded.check_offers("score")
     assert isinstance(loaded, MaskedModel | CausalModel)
     used = masking_of(loaded, masking)

@@ -12,6 +12,7 @@ from palavra.data.forms import Data
 from palavra.data.memory import MemorySource, memory_source, together
 from palavra.data.records import read_records
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.recipe.options import with_options
 from palavra.recipe.pretraining import Recipe
 from palavra.recipe.typed_options import PrepareOptions, TokenizerOptions
@@ -42,9 +43,8 @@ def text_sources(
 def text_recipe(
     sources: Sequence[Source], texts: Iterable[str] | None, options: TokenizerOptions | PrepareOptions, out: Path
 ) -> Recipe:
-    """Return a recipe with options and sources of text. Data that can be read only once is spilled to the folder `out`,
-    which is created."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Return a recipe with options and sources of text. Data that can be read only once is spilled to the folder
+    `out`."""
     found, column = text_sources(sources, texts, options.get("column"), out)
     recipe = with_options(Recipe(), {**options, "column": column})
     return replace(recipe, data=replace(recipe.data, sources=tuple(found)))
@@ -53,6 +53,7 @@ def text_recipe(
 def source_of(name: str, source: Source, spill: Path | None = None) -> str:
     """Return a path as text, or data in memory as a source called `name`."""
     if isinstance(source, str | PathLike):
+        path_of(source, name)
         return fspath(source)
     return memory_source(name, source, spill)
 

@@ -1,6 +1,7 @@
 """Evaluate a model on text or on labelled examples."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.memory import MemorySource
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import path_of
 from palavra.finetuning.run_info import split_scores
 from palavra.inference.causal import CausalModel
 from palavra.inference.evaluation import EvalSet, EvaluationResult
@@ -25,6 +26,7 @@ from palavra.log import Log
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
 from palavra.model.next_sentence import with_second_head
+from palavra.output import check_no_input, output_file
 from palavra.pretraining.corpus import in_memory
 from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
@@ -71,7 +73,7 @@ def evaluate(
     }  # fmt: skip
     if not isinstance(model, str | PathLike):
         raise PalavraError(f"model is of type {type(model).__name__}: give the folder of a model, or a finished run")
-    model = Path(model)
+    model = path_of(model, "model")
     if is_task_directory(model):
         alone = labels is None and text_pairs is None
         examples = texts if alone else examples_of(None, texts, labels, text_pairs)
@@ -194,19 +196,25 @@ def evaluate_task(
     it is from, its `gold` label, and the output of `predict`. `threshold` and `articles` are those of
     `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
-    loaded = FineTunedModel.load(model, device=device)
     source = source_of("data", data)
-    name, chosen = loaded.task(task)
-    if isinstance(source, MemorySource):
-        columns = {**columns, **columns_in_memory(chosen.spec, source, columns)}
-    reader = loaded.reader(name, encoding=encoding, separator=separator, **columns)
-    reader.check_columns(without_none(**columns), [source])
-    examples = reader.read(source)
-    scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
-    if predictions is not None:
-        lines = [
-            json_text({"where": example.where, "gold": reader.gold(example), **one})
-            for example, one in zip(examples, found, strict=True)
-        ]
-        atomic_write_text(Path(predictions), "".join(f"{line}\n" for line in lines))
+    with ExitStack() as stack:
+        temporary = None
+        if predictions is not None:
+            path = path_of(predictions, "--predictions")
+            check_no_input(path, [model, *([] if isinstance(source, MemorySource) else [source])], "--predictions")
+            temporary = stack.enter_context(output_file(path))  # before the work, which it may end
+        loaded = FineTunedModel.load(model, device=device)
+        name, chosen = loaded.task(task)
+        if isinstance(source, MemorySource):
+            columns = {**columns, **columns_in_memory(chosen.spec, source, columns)}
+        reader = loaded.reader(name, encoding=encoding, separator=separator, **columns)
+        reader.check_columns(without_none(**columns), [source])
+        examples = reader.read(source)
+        scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
+        if temporary is not None:
+            lines = [
+                json_text({"where": example.where, "gold": reader.gold(example), **one})
+                for example, one in zip(examples, found, strict=True)
+            ]
+            temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
     return TaskEvaluation(task=name, scores=scores, predictions=Predictions(map(prediction_of, found)))

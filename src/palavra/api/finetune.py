@@ -147,7 +147,7 @@ class GivenExamples:
         }  # fmt: skip
         spill = None if all(isinstance(source, str | PathLike | None) for source in sources.values()) else folder
         if spill is not None:
-            spill.mkdir(parents=True, exist_ok=True)
+            spill.mkdir(parents=True, exist_ok=True)  # a run to resume may be missing
         self._sources, columns = example_sources(sources, kind, dict(self.options), spill)
         self.options = cast(FinetuneOptions, {**self.options, **columns})
 

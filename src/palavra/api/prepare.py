@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from pathlib import Path
 from typing import Unpack
 
 from palavra.api.data import Source, text_recipe
 from palavra.data.shards import Manifest
+from palavra.files import path_of
 from palavra.log import Log
+from palavra.output import claimed
 from palavra.pretraining.corpus import prepare_shards
 from palavra.recipe.typed_options import PrepareOptions
 from palavra.tokenizer import Tokenizer
@@ -25,5 +26,8 @@ def prepare(
 
     `sources` and `texts` are those of `pretrain`. Raises PalavraError for wrong input.
     """
-    recipe = text_recipe(sources, texts, options, Path(out))
-    return prepare_shards(recipe.data, Tokenizer.load(Path(tokenizer)), Path(out), Log(quiet=quiet))
+    folder = path_of(out, "--out")
+    with claimed(folder, "text"):
+        recipe = text_recipe(sources, texts, options, folder)
+        loaded = Tokenizer.load(path_of(tokenizer, "--tokenizer"))
+        return prepare_shards(recipe.data, loaded, folder, Log(quiet=quiet))

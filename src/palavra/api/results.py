@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from html import escape
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from palavra.errors import PalavraError
 from palavra.experiments.repeat import RepeatedRuns
 from palavra.experiments.sweep import Sweep
+from palavra.files import path_of
 from palavra.finetuning.run import FineTuned
 from palavra.inference.causal import CausalModel
 from palavra.inference.finetuned import FineTunedModel
@@ -22,6 +24,7 @@ from palavra.inference.masked import MaskedModel
 from palavra.inference.results import html_table
 from palavra.pretraining.run import Finished
 from palavra.training.interrupts import Interrupted
+from palavra.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     _Path = Path
@@ -48,7 +51,9 @@ class TrainedRun:
 
     def save(self, path: str | Path) -> Path:
         """Copy the run to a new folder, and return its path. Raises PalavraError if the folder exists."""
-        target = Path(path)
+        target = path_of(path, "path")
+        if self.directory.resolve() in target.resolve().parents:
+            raise PalavraError(f"{target} is inside the run: choose a folder elsewhere")
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise PalavraError(f"{target} exists already: choose another folder")
         shutil.copytree(self.directory, target, dirs_exist_ok=True)
@@ -134,18 +139,24 @@ Run = TypeVar("Run", bound=TrainedRun)
 
 
 class Folder:
-    """The folder of a run: the requested one, or a temporary one."""
+    """The folder of a run: the requested one, or a temporary one. It is claimed inside the `with` block, unless it is
+    to be resumed and does not exist."""
 
     def __init__(self, out: str | PathLike[str] | None, *, resume: bool = False):
         if resume and out is None:
             raise PalavraError("--out is missing: name the folder of the run to resume")
-        self.path = Path(tempfile.mkdtemp(prefix="palavra-") if out is None else out)
+        self.path = Path(tempfile.mkdtemp(prefix="palavra-")) if out is None else path_of(out, "--out")
         self._temporary = out is None
+        self._claim: AbstractContextManager[None] = (
+            nullcontext() if resume and not self.path.exists() else RunDirectory(self.path).locked()
+        )
 
     def __enter__(self) -> "Folder":
+        self._claim.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._claim.__exit__(kind, error, trace)
         if error is None or not self._temporary:
             return
         if isinstance(error, Interrupted):

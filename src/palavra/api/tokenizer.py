@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from pathlib import Path
 from typing import Unpack
 
 from palavra.api.data import Source, text_recipe
+from palavra.files import path_of
 from palavra.log import Log
+from palavra.output import check_alone, claimed
 from palavra.pretraining.corpus import train_tokenizer
 from palavra.recipe.typed_options import TokenizerOptions
 from palavra.tokenizer import Tokenizer
@@ -23,5 +24,8 @@ def tokenizer_train(
 
     `sources` and `texts` are those of `pretrain`. Raises PalavraError for wrong input.
     """
-    recipe = text_recipe(sources, texts, options, Path(out))
-    return train_tokenizer(recipe.data, recipe.tokenizer, Path(out), Log(quiet=quiet))
+    folder = path_of(out, "--out")
+    with claimed(folder, "tokenizer"):
+        check_alone(folder, "tokenizer")  # a model that somebody put beside it would lose its tokenizer
+        recipe = text_recipe(sources, texts, options, folder)
+        return train_tokenizer(recipe.data, recipe.tokenizer, folder, Log(quiet=quiet))

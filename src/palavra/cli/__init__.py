@@ -3,7 +3,8 @@
 from typer.models import CommandInfo
 
 from palavra.cli import evaluation, finetuning, inference, learning_curve, options, pretraining
-from palavra.cli.app import app, main
+from palavra.cli.app import app, main, tokenizer_app
+from palavra.cli.paths import PathsGiven
 
 __all__ = [
     "FUNCTIONS",
@@ -44,3 +45,5 @@ def _place(command: CommandInfo) -> int:
 
 
 app.registered_commands.sort(key=_place)
+for _command in [*app.registered_commands, *tokenizer_app.registered_commands]:
+    _command.cls = PathsGiven

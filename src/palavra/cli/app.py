@@ -57,7 +57,7 @@ def _main() -> int:
         with standard_streams():
             code = app(standalone_mode=False)
     except PalavraError as error:
-        return _fail(error, 2, debug)
+        return _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
         return _fail(error, 130, debug, "stopped")
     except ReaderGone as error:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -258,19 +259,23 @@ def embed(
     from palavra.inference.loading import load
     from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import Embedded
+    from palavra.output import output_file
 
-    if out is not None:
-        check_target(out, pooling)
-    loaded = load(model, device=device)
-    loaded.check_offers("embed")
-    assert isinstance(loaded, MaskedModel)
-    found = Embedded(loaded, texts_of(texts, file)[0], pooling)
-    if out is not None:
-        write_embeddings(found, out)
-    else:
-        for some in found:
-            for content in as_json(some):
-                print_json_line(content)
+    with ExitStack() as stack:
+        temporary = None
+        if out is not None:
+            check_target(out, pooling, [model, *([] if file is None else [file])])
+            temporary = stack.enter_context(output_file(out))  # before the work, which it may end
+        loaded = load(model, device=device)
+        loaded.check_offers("embed")
+        assert isinstance(loaded, MaskedModel)
+        found = Embedded(loaded, texts_of(texts, file)[0], pooling)
+        if out is not None and temporary is not None:
+            write_embeddings(found, temporary, out.suffix)
+        else:
+            for some in found:
+                for content in as_json(some):
+                    print_json_line(content)
     if found.cut:
         print_note(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut")
     if out is not None:

@@ -1,5 +1,6 @@
 """The records of a folder of shards: `manifest.json`, and `unfinished.json` while it is being prepared."""
 
+import hashlib
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any, Literal
 
 from palavra.config import from_mapping
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text
+from palavra.files import atomic_write_text, remove_partial
 from palavra.typed_json import json_text, read_json_object
 
 FORMAT = "palavra-shards-1"
+UNFINISHED = "unfinished.json"
 Side = Literal["train", "valid"]
 SPLITS: tuple[Side, ...] = ("train", "valid")
 
@@ -109,6 +111,11 @@ class Manifest(_Checked):
         """All tokens."""
         return self.train.tokens + self.valid.tokens
 
+    @property
+    def digest(self) -> str:
+        """The digest of the names and hashes of all files, which binds a run to its text."""
+        return hashlib.sha256("".join(f"{part.file} {part.sha256}\n" for part in self.parts()).encode()).hexdigest()
+
     def parts(self, *sides: Side) -> list[ShardFile]:
         """Return the files of these sides of the split, by default of both, in order."""
         return [part for shard in self.shards for part in shard.parts(*sides)]
@@ -130,7 +137,7 @@ class Manifest(_Checked):
             "duplicates": self.duplicates, "empty": self.empty, "train_documents": train.documents,
             "train_tokens": train.tokens, "valid_documents": valid.documents, "valid_tokens": valid.tokens,
             "warnings": list(self.warnings), "longest_document": max(train.longest, valid.longest),
-            "mean_tokens": self.tokens / rows if rows else 0.0,
+            "mean_tokens": self.tokens / rows if rows else 0.0, "shards": self.digest,
         }  # fmt: skip
 
     def write(self, directory: Path) -> None:
@@ -171,15 +178,22 @@ def check_free(directory: Path) -> None:
         raise PalavraError(f"{path}: not a manifest of shards; {remedy}")
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a killed preparation left: partial files and, beside the manifest, the record of what was done."""
+    remove_partial(directory)
+    if (directory / "manifest.json").is_file():
+        (directory / UNFINISHED).unlink(missing_ok=True)
+
+
 def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
     """Record the shards that are done so far."""
     content = {"format": FORMAT, "key": key, "shards": [asdict(shard) for shard in shards]}
-    atomic_write_text(directory / "unfinished.json", json_text(content) + "\n")
+    atomic_write_text(directory / UNFINISHED, json_text(content) + "\n")
 
 
 def read_done(directory: Path, key: str) -> list[Shard]:
     """Return the shards of an earlier preparation with the same key, finished or not; none if the key differs."""
-    for name in ("unfinished.json", "manifest.json"):
+    for name in (UNFINISHED, "manifest.json"):
         path = directory / name
         if not path.is_file():
             continue

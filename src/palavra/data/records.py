@@ -15,6 +15,7 @@ from palavra.data.json_text import checked_object, json_line_objects, list_items
 from palavra.data.memory import MemorySource, class_names, with_class_names
 from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
+from palavra.files import path_of
 
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -42,6 +43,7 @@ def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
     `.xz`, `.zst`) and have the `encoding`. Raises `PalavraError`, with file and line, for anything else, for rows with
     more or fewer fields than the header, and for a source without records.
     """
+    path_of(source, "the file of records")
     return at_least_one(_read(source, encoding), source, "records")
 
 

@@ -21,13 +21,23 @@ import numpy.typing as npt
 from palavra.data.config import SourceConfig
 from palavra.data.corpus import Corpus, StoredDocuments, is_intact
 from palavra.data.deduplicate import without_duplicates
-from palavra.data.manifest import FILE_NAME, FORMAT, Manifest, Shard, check_free, read_done, write_unfinished
+from palavra.data.manifest import (
+    FILE_NAME,
+    FORMAT,
+    Manifest,
+    Shard,
+    check_free,
+    read_done,
+    remove_leftovers,
+    write_unfinished,
+)
 from palavra.data.memory import called
 from palavra.data.sources import Document, Tally, read_documents, source_stamp
 from palavra.data.splitting import settle
 from palavra.data.writing import ShardBuilder, write_shard
 from palavra.errors import PalavraError
 from palavra.files import remove_partial
+from palavra.output import Unwritable
 from palavra.tokenizer import Tokenizer
 
 __all__ = ["Corpus", "Manifest", "Progress", "StoredDocuments", "write_shards"]
@@ -81,6 +91,7 @@ def write_shards(
     stamp = _digest([source_stamp(config), asdict(config), deduplicate])
     finished = _finished(directory, key, stamp)
     if finished is not None:
+        remove_leftovers(directory)
         show(Progress(finished.documents, finished.bytes, finished.tokens))
         return finished
     try:
@@ -95,7 +106,7 @@ def write_shards(
             except _SourcesChanged as changed:
                 done = done[: changed.args[0]]
     except OSError as error:
-        raise PalavraError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        raise Unwritable(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
 class _SourcesChanged(Exception):
@@ -163,7 +174,7 @@ class _Work:
             empty=self.tally.empty, warnings=(*self.tally.warnings(), *warnings), shards=tuple(self.shards),
         )  # fmt: skip
         manifest.write(self.directory)
-        (self.directory / "unfinished.json").unlink(missing_ok=True)
+        remove_leftovers(self.directory)
         return manifest
 
     def _report(self, tokens: int) -> None:

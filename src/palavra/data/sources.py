@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from palavra.data.config import SourceConfig
 from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, record_texts
 from palavra.data.hub import PREFIX
 from palavra.data.memory import MemorySource
+from palavra.data.results import is_result
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
+from palavra.files import path_of
+from palavra.output import Kind, folder_kind, is_part
 
 # All compressions shrink natural text to about a third.
 _COMPRESSION_RATE = 3
@@ -51,6 +55,7 @@ _WARNINGS = {
     "surrogates": "{} documents held half surrogate pairs, which became U+FFFD",
     "cuts": "{} cuts were made in documents longer than the longest allowed",
     "runs": "{} folders are of earlier runs, whose own files were not read as text",
+    "results": "{} files hold embeddings or predictions that Palavra wrote, and were not read as text",
     "other_files": "{} files have other suffixes, or are not ordinary files, and were not read",
 }
 
@@ -70,6 +75,7 @@ class Tally:
     surrogates: int = 0
     cuts: int = 0
     runs: int = 0
+    results: int = 0
     other_files: int = 0
     first: dict[str, str] = field(default_factory=dict)
 
@@ -188,7 +194,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
         return
     if source.startswith(memory.PREFIX):
         raise PalavraError(f"{source}: this text was in memory when the recipe was written; give the text again")
-    path = Path(source).expanduser()
+    path = path_of(source, "a source of text").expanduser()
     if path.is_file() and kind_of(path, FORMATS) is None:
         raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
     paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
@@ -196,12 +202,17 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
         raise PalavraError(f"{source}: no such file or folder")
     texts = 0
     runs: set[Path] = set()
+    kinds: dict[Path, Kind | None] = {}
+    named = path if path.exists() else _before_wildcards(path)
     for each in paths:
         for file in _files_under(each) if each.is_dir() else (each,):
-            if file != path and file.name in _RUN_FILES and _is_run(file.parent):
-                if file.parent not in runs:
-                    tally.note("runs", str(file.parent))
-                runs.add(file.parent)
+            owner = None if file == path else _owner(file, named, kinds)
+            if owner is not None:
+                if owner not in runs:
+                    tally.note("runs", str(owner))
+                runs.add(owner)
+            elif file != path and is_result(file):
+                tally.note("results", str(file))
             elif kind_of(file, FORMATS) is None or not file.is_file():
                 tally.note("other_files", str(file))
             else:
@@ -214,33 +225,39 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """Yield the files under a folder, by name, without hidden ones and the states of runs."""
+    """Yield the files under a folder, by name, without hidden ones and the folders of runs."""
 
     def refuse(error: OSError) -> None:
         raise PalavraError(f"{error.filename}: this folder cannot be read ({error.strerror})")
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        states = _RUN_FOLDERS if _is_run(Path(parent)) else ()
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in states)
+        kind = folder_kind(Path(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (kind and is_part(name, kind)))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
-# What a run writes (docs/files.md). Text beside it is read.
-_RUN_FOLDERS = ("checkpoints", "tensorboard")
-_RUN_FILES = {
-    "palavra.toml", "metrics.jsonl", "run.json", "evaluation.json", "examples.json", "report.html", "train.log",
-    "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.stamp", "task.json",
-    "held_out.json", "sweep.json", "learning_curve.json", "vocab.txt", "vocab.json", "merges.txt",
-    "special_tokens_map.json",
-}  # fmt: skip
+# Of tokenizers that others wrote, beside which a run may put its files.
+_VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
-def _is_run(folder: Path) -> bool:
-    """Return whether a folder holds a run of Palavra, finished or not."""
-    if (folder / "tokenizer.stamp").is_file():
-        return True
-    left = (folder / "checkpoints", folder / "metrics.jsonl", folder / "model.safetensors")
-    return (folder / "palavra.toml").is_file() and any(path.exists() for path in left)
+def _owner(file: Path, named: Path, kinds: dict[Path, Kind | None]) -> Path | None:
+    """Return the folder in which Palavra wrote a file, if it is the folder `named` as a source or below; text beside is
+    read. `kinds` remembers folders."""
+    for parent in file.parents:
+        if not parent.is_relative_to(named):
+            return None
+        if parent not in kinds:
+            kinds[parent] = folder_kind(parent)
+        if kind := kinds[parent]:
+            own = is_part(file.relative_to(parent).parts[0], kind) or file.name in _VOCABULARIES
+            return parent if own else None
+    return None
+
+
+def _before_wildcards(path: Path) -> Path:
+    """Return the folder that a glob begins with."""
+    plain = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return Path(*plain)
 
 
 def _bytes_of(path: Path | str, column: str) -> int:

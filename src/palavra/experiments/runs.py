@@ -9,10 +9,11 @@ from typing import Literal
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.files import atomic_path, atomic_write_text
-from palavra.finetuning.run import finetune_splits, resume_finetuning
+from palavra.finetuning.run import finetune_splits, is_finished, resume_finetuning
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
+from palavra.output import check
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records.finetuning import FinetuningEvaluation
 from palavra.training.interrupts import Interrupted, stop_on_signals
@@ -76,8 +77,9 @@ def run_all(
         for number, one in enumerate(planned, start=1):
             folder, name = run.path / one.name, one.name.replace("-", " ")
             log.line(f"{name} ({number} of {len(planned)})")
-            if (folder / "evaluation.json").exists():
-                log.line(f"{folder} is finished already")
+            if is_finished(folder, keep_checkpoints=one.recipe.train.keep_checkpoints):
+                with RunDirectory(folder).locked():  # which removes what a kill left
+                    log.line(f"{folder} is finished already")
             elif (folder / "palavra.toml").exists():
                 resume_finetuning(folder, (), log, one.splits)
             else:
@@ -92,6 +94,8 @@ def _begin(what: Repetition, folders: Sequence[Path], run: RunDirectory, resume:
     began = run.repetition
     if resume and began.exists():
         _check_same(began, what)
+    for folder in folders:
+        check(folder, "run")
     if not resume:
         run.check_free()
         if any(folder.exists() for folder in folders):

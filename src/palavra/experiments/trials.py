@@ -2,7 +2,6 @@
 
 import errno
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from palavra.errors import PalavraError
 from palavra.experiments.search_space import Space, apply, combinations, effective, own_values, typed
+from palavra.files import own_copy
 from palavra.finetuning.job import FinetuningJob
 from palavra.finetuning.run import finetune_splits
 from palavra.finetuning.splits import Split, read_split
 from palavra.log import Log
+from palavra.output import check, discard
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records.experiments import SweepSummary, SweepTrial
 from palavra.training.interrupts import Interrupted, stop_on_signals
@@ -51,6 +52,7 @@ ATTEMPTS = 50
 def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
     """Open Optuna's storage of the sweep: SQLite, whose transactions survive a kill."""
     path = run.study
+    own_copy(path)
     storage = None
     try:
         storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
@@ -123,8 +125,12 @@ class Trials:
         """Run trials until there are as many as requested, time is up, or every combination was tried."""
         self._forget_unfinished()
         began, done = time.monotonic(), len(self._done())
+        for number in range(trials):
+            check(self.folder(number), "run")
         if done:
             self.log.line(f"{done} trials are finished already")
+            self._tidy()
+        discard(self.folder(done), "run")
         with stop_on_signals() as stop, self.log.live("sweep", trials) as live:
             for number in range(done, trials):
                 if minutes is not None and number > done and time.monotonic() - began > 60 * minutes:
@@ -197,7 +203,7 @@ class Trials:
     def _try(self, trial: Trial, number: int) -> None:
         """Run a trial in its own folder, and store its result."""
         folder, values, quiet = self.folder(number), dict(trial.params), Log(quiet=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder, "run")
         self.log.line(f"trial {number}: {self.shown(typed(self.recipe, values))}")
         evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
@@ -251,7 +257,7 @@ class Trials:
         summary = self.summary()
         for trial in summary.trials:
             folder = self.folder(trial.number)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            RunDirectory(folder).drop_checkpoints()
             if trial.number != summary.best:
                 (folder / "model.safetensors").unlink(missing_ok=True)
         self.run.write_json("sweep.json", summary)

@@ -123,12 +123,12 @@ def resume_finetuning(
     or those of its files."""
     run = RunDirectory(out)
     run.check_present()
-    if run.weights.exists() and not run.checkpoints.exists():
-        raise PalavraError(
-            f"{out} is finished: nothing is left to resume (with --set train.keep_checkpoints=true a new run could be "
-            "made longer later)"
-        )
     with run.locked():
+        if run.weights.exists() and not run.has_checkpoints:
+            raise PalavraError(
+                f"{out} is finished: nothing is left to resume (with --set train.keep_checkpoints=true a new run could "
+                "be made longer later)"
+            )
         log.open_file(run.log)
         recipe = configuration.override(configuration.from_toml(FinetuneRecipe, run.recipe), overrides)
         splits = splits or [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
@@ -144,6 +144,14 @@ def resume_finetuning(
         training = Trainer(job, run, log)
         training.resume(whole, skipped)
         return _train(training, job, splits, tokenizer)
+
+
+def is_finished(folder: Path, *, keep_checkpoints: bool) -> bool:
+    """Return whether a run came to its end. The last that it does is to remove its checkpoints or, with
+    `keep_checkpoints`, to write its report."""
+    run = RunDirectory(folder)
+    last = (run.path / "report.html").exists() if keep_checkpoints else not run.has_checkpoints
+    return last and run.weights.exists() and (run.path / "evaluation.json").exists()
 
 
 # The job

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from palavra.errors import PalavraError
+from palavra.files import path_of
 from palavra.model.compute import Compute, choose_compute
 from palavra.model.config import CompileMode, Precision
 from palavra.model.heads import VocabularyModel
@@ -51,7 +52,7 @@ class AnyModel:
 
 def model_folder(directory: str | Path) -> Path:
     """Return the path of a model directory. Raises PalavraError if it is not a directory."""
-    path = Path(directory)
+    path = path_of(directory, "the path of the model")
     if not path.is_dir():
         raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
     return path

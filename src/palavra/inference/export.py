@@ -10,15 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_path
 from palavra.inference.embedding import Embedding, Pooling
+from palavra.output import check_no_input
 from palavra.typed_json import json_text
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
 
-def check_target(path: Path, pooling: Pooling) -> None:
-    """Raise PalavraError, before any work, for a file that these embeddings cannot be written to."""
+def check_target(path: Path, pooling: Pooling, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise PalavraError, before any work, for a file that these embeddings cannot be written to, or that is one of the
+    `inputs` (see `check_no_input`)."""
+    check_no_input(path, inputs, "--out")
     if path.suffix not in SUFFIXES:
         raise PalavraError(f"{path}: embeddings are written as {', '.join(SUFFIXES)}: choose one of these endings")
     if path.suffix == ".npy" and pooling == "token":
@@ -41,18 +43,15 @@ def _numbers(vector: npt.NDArray[np.float32]) -> list[float]:
     return [float(f"{value:.9g}") for value in vector.tolist()]
 
 
-def write_embeddings(chunks: Iterable[Sequence[Embedding]], path: Path) -> None:
-    """Write atomically in the format of the file's ending, holding one list of embeddings at a time.
+def write_embeddings(chunks: Iterable[Sequence[Embedding]], path: Path, suffix: str) -> None:
+    """Write to a file in the format of a file name's ending, holding one list of embeddings at a time.
 
     `.npy` (texts, D) float32 in the order of the texts; `.parquet` text and vector columns (and one row a token
     with `start` and `end` where vectors are per token), a row group a list; `.jsonl` as `as_json`.
     """
     writers = {".npy": _write_array, ".parquet": _write_parquet, ".jsonl": _write_lines}
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            writers[path.suffix](chunks, file)
-    except OSError as error:
-        raise PalavraError(f"{path} cannot be written ({error.strerror}): choose another --out") from None
+    with path.open("wb") as file:
+        writers[suffix](chunks, file)
 
 
 def _write_array(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:

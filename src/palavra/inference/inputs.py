@@ -10,6 +10,7 @@ from palavra.data.decoding import byte_lines, open_bytes
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.memory import memory_source
 from palavra.errors import PalavraError
+from palavra.files import path_of
 
 # Several texts: a file with one a line, texts, or a table with a column of texts.
 Texts: TypeAlias = (
@@ -47,7 +48,7 @@ def open_input(file: str | Path) -> tuple[IO[bytes], str]:
         if sys.stdin is None:
             raise PalavraError("the standard input is closed: give it texts, or name a file")
         return sys.stdin.buffer, "stdin"
-    return open_bytes(Path(file)), str(file)
+    return open_bytes(path_of(file, "the file")), str(file)
 
 
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:

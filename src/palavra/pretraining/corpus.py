@@ -15,7 +15,7 @@ from palavra.data.packing import Int64Array, Packer
 from palavra.data.shards import Corpus, Manifest, Progress, write_shards
 from palavra.data.sources import Tally, read_documents, source_bytes, source_stamp
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text, locked
+from palavra.files import atomic_write_text
 from palavra.log import Log
 from palavra.model.directory import read_config
 from palavra.pretraining.objectives import pretraining_objective
@@ -53,9 +53,10 @@ def vocabulary_size(source: SourceConfig, config: TokenizerConfig) -> int:
 
 
 def prepare_shards(data: DataConfig, tokenizer: Tokenizer, out: Path, log: Log) -> Manifest:
-    """Tokenize the sources into shards in `out`; resumes where an earlier, killed preparation stopped."""
+    """Tokenize the sources into shards in `out`, which the caller has claimed; resumes where an earlier, killed
+    preparation stopped."""
     total = source_bytes(data)
-    with locked(out), log.live("preparing text", total) as live:
+    with log.live("preparing text", total) as live:
 
         def show(progress: Progress) -> None:
             live.update(progress.bytes, f"{progress.documents:,} documents, {progress.tokens:,} tokens")

@@ -68,6 +68,9 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
         if recipe.train.steps is None:
             raise PalavraError(f"{run.recipe} has no train.steps: it is not a resolved recipe; start the run anew")
         text = open_text(run)
+        began_with = run.read_json(PretrainingRun, "run.json").data.shards
+        if began_with not in ("", text.corpus.manifest.digest):
+            raise PalavraError(f"{run.data} holds another text than the run began with: start it anew in another --out")
         resolved = restore(recipe, log)
         config = read_config(run.path)
         if config.mntp != recipe.mntp:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from palavra.files import atomic_write_text
+from palavra.errors import PalavraError
+from palavra.files import path_of
+from palavra.output import folder_kind, output_file
 from palavra.report import formatting, metrics, parts
 from palavra.report.finetuning import finetuning_page
 from palavra.report.pretraining import pretraining_page
@@ -27,13 +29,20 @@ def write_report(run_directory: str | PathLike[str]) -> Path:
     """Write `report.html` into a run's directory and return its path; the same run gives the same bytes.
 
     Raises:
-        PalavraError: the directory is not a run.
+        PalavraError: the directory is not a run, or cannot be written.
     """
-    folder = Path(run_directory)
-    page = render(read_records(folder))
-    path = folder / "report.html"
-    atomic_write_text(path, page)
+    folder = path_of(run_directory, "the path of the run")
+    path, records = folder / "report.html", read_records(folder)
+    if path.is_file() and folder_kind(folder) != "run" and not _is_report(path):
+        raise PalavraError(f"{path} is no report of Palavra: move it away to have one there")
+    with output_file(path) as temporary:
+        temporary.write_bytes(render(records).encode("utf-8"))
     return path
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b" Palavra report</title>" in file.read(4096)
 
 
 def render(records: PretrainingRecords | FinetuningRecords) -> str:

@@ -32,17 +32,18 @@ class Table:
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A picture, and the name by which `captions.html` has its title and how to read it; a `title` of its own replaces
-    that one, and a `wide` picture takes the page's whole width."""
+    that one, a `caption` of its own how to read it, and a `wide` picture takes the page's whole width."""
 
     name: str
     svg: Markup
     title: str = ""
+    caption: str = ""
     wide: bool = False
 
 
-def picture_at(place: str, name: str, svg: str, title: str = "", *, wide: bool = False) -> Picture:
+def picture_at(place: str, name: str, svg: str, title: str = "", *, caption: str = "", wide: bool = False) -> Picture:
     """Return the picture at a place of the page, whose name becomes part of its ids."""
-    return Picture(name=name, svg=Markup(placed(svg, place)), title=title, wide=wide)
+    return Picture(name=name, svg=Markup(placed(svg, place)), title=title, caption=caption, wide=wide)
 
 
 def facts(record: object) -> list[tuple[str, str]]:
@@ -50,7 +51,7 @@ def facts(record: object) -> list[tuple[str, str]]:
     values = record if isinstance(record, Mapping) else vars(record)
     forms: Mapping[str, Format] = {"bytes": size, "efficiency": percent, "family": family}
     shown = {key: value for key, value in values.items() if isinstance(value, str | int | float | list | tuple)}
-    return [(key, forms.get(key, plain)(value)) for key, value in shown.items() if key != "warnings"]
+    return [(key, forms.get(key, plain)(value)) for key, value in shown.items() if key not in ("warnings", "shards")]
 
 
 def label(key: str) -> str:

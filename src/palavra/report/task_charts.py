@@ -116,9 +116,8 @@ def label_counts(figure: Figure, counts: Sequence[tuple[str, int]], unit: str) -
     what."""
     shown = list(counts[:MOST_BARS])
     values = [value for _, value in shown]
-    _bars(figure, [name for name, _ in shown], values, [formatting.count(value) for value in values])
-    rest = len(counts) - len(shown)
-    figure.axes[0].set_title(unit + (f", the {len(shown)} most frequent of {len(counts):,} labels" if rest else ""))
+    title = unit + (f", the {len(shown)} most frequent of {len(counts):,} labels" if len(shown) < len(counts) else "")
+    _bars(figure, title, [name for name, _ in shown], values, [formatting.count(value) for value in values])
     return f"Labels, counted in {unit}. " + " ".join(f"{name}: {value:,}." for name, value in shown)
 
 
@@ -126,8 +125,8 @@ def label_counts(figure: Figure, counts: Sequence[tuple[str, int]], unit: str) -
 def importances(figure: Figure, important: Sequence[tuple[str, float]]) -> str:
     """Draw bars of how much of the variance between trials each setting explains."""
     values = [value for _, value in important]
-    _bars(figure, [name for name, _ in important], values, [percent(value, 0) for value in values])
-    figure.axes[0].set_title("importance: fraction of the variance between trials")
+    title = "importance: fraction of the variance between trials"
+    _bars(figure, title, [name for name, _ in important], values, [percent(value, 0) for value in values])
     return "Importance of settings. " + " ".join(f"{name}: {percent(value)}." for name, value in important)
 
 
@@ -154,8 +153,10 @@ def scatter(figure: Figure, points: Floats, name: str) -> str:
     )
 
 
-def _bars(figure: Figure, names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> None:
+def _bars(figure: Figure, title: str, names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> None:
     """Draw horizontal bars with names and numbers; the figure grows with their number."""
+    # Over the names too: beside long ones a title has no room.
+    figure.suptitle(title, x=0, ha="left", fontsize="medium", color=MUTED)
     figure.set_figheight((60 + BAR * max(len(names), 3)) / 72)
     axes = figure.subplots()
     places = np.arange(len(names), dtype=np.float64)

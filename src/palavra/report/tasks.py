@@ -1,7 +1,7 @@
 """One task of a fine-tuning run on its page: scores, classes, confusions, errors, data."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ ORDER = ("test", "valid")  # details of the first that is there are open
 ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",
                  "decision": "Most confident mistake", "probability": "Probability", "where": "Where"}  # fmt: skip
 LONG_LABELS = ("question-answering", "multiple-choice")
+LONG_NAME = 24  # characters of a label that is written on several lines
 READABLE_CLASSES = 25
 SHOWN_CONFUSIONS = 25
 SHOWN_ERRORS = 50
 SHOWN_TARGETS = 20
 MOST_POINTS = 2000
+FEW = 20  # occurrences of a label from which little is learned
 
 
 def kind_name(kind: str) -> str:
@@ -91,10 +93,19 @@ def _label_pictures(task: EvaluatedTask, place: str) -> list[Picture]:
     shown = (("labels", task.data.labels, unit), ("spans", task.data.spans, "spans in training"))
     ranked = [(name, sorted(counts.items(), key=lambda one: -one[1]), unit) for name, counts, unit in shown]
     return [
-        picture_at(f"{place}-{name}", name, task_charts.label_counts(counts, unit))
+        picture_at(f"{place}-{name}", name, task_charts.label_counts(counts, unit), caption=_rare(counts))
         for name, counts, unit in ranked
         if counts
     ]
+
+
+def _rare(counts: Sequence[tuple[str, int]]) -> str:
+    """Return what to know about labels that occur rarely; empty without such labels."""
+    few = sum(number < FEW for _, number in counts)
+    if not few:
+        return ""
+    of = f"{few:,} of {len(counts):,} labels occur" if few > 1 else f"One of {len(counts):,} labels occurs"
+    return f"{of} fewer than {FEW} times: a label with few examples is hard to learn."
 
 
 # --- one split ----------------------------------------------------------------------------------------------
@@ -135,6 +146,7 @@ def _confused(names: list[str], counts: Counts) -> Table:
              percent(float(wrong[gold, found] / counts[gold].sum())))
             for gold, found in cells
         ],
+        wrapped=frozenset({0, 1}),
     )  # fmt: skip
 
 
@@ -165,7 +177,9 @@ def _errors(task: EvaluatedTask, details: ScoreDetails) -> Table:
     present = {key for row in rows for key in row}
     columns = [key for key in ERROR_COLUMNS if key in present]
     kind = "Largest" if task.kind == "regression" else "Most confident" if "probability" in present else "Worst"
-    wrapped = {"text", "where", *(("label", "predicted") if task.kind in LONG_LABELS else ())}
+    longest = max((len(plain(row.get(key))) for row in rows for key in ("label", "predicted")), default=0)
+    labels = ("label", "predicted") if task.kind in LONG_LABELS or longest > LONG_NAME else ()
+    wrapped = {"text", "where", *labels}
     # Of where an example is from, without the folders.
     forms = {"probability": percent, "where": lambda value: plain(value).rpartition("/")[2] or ABSENT}
     return Table(

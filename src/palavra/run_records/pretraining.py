@@ -25,7 +25,8 @@ class PretrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSummary:
-    """The text of a pretraining run, in documents, tokens and bytes."""
+    """The text of a pretraining run, in documents, tokens and bytes. `shards`: the digest of its files; empty in runs
+    before there was one."""
 
     sources: tuple[str, ...]
     documents: Count
@@ -40,6 +41,7 @@ class CorpusSummary:
     warnings: tuple[str, ...]
     longest_document: Count
     mean_tokens: float
+    shards: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,9 @@ from palavra.training.throughput import LineSums
 from palavra.typed_json import Count, Duration, json_text, other_keys, read_json
 
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = "weights.safetensors", "optimizer.safetensors", "state.json", "checksums.json"
-PREFIX, PARTIAL = "step-", ".partial-"
-_NAME = re.compile(rf"{PREFIX}(0|[1-9][0-9]{{0,17}})")
+PREFIX, PARTIAL, DAMAGED = "step-", ".partial-", "damaged-"
+_STEP = "(0|[1-9][0-9]{0,17})"
+_NAME = re.compile(PREFIX + _STEP)
 
 
 class CheckpointError(OptionNaming):
@@ -121,8 +122,18 @@ def prune(directory: Path, keep: int, best_step: int | None) -> None:
     for step in steps_saved(directory)[:-keep]:
         if step != best_step:
             shutil.rmtree(_folder(directory, step), ignore_errors=True)
+    remove_unfinished(directory)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove the checkpoints that a kill left half written."""
     for leftover in directory.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path has the name of a checkpoint, also of a damaged or unfinished one."""
+    return re.fullmatch(rf"({re.escape(PARTIAL)}|({DAMAGED})?{PREFIX}){_STEP}", path.name) is not None
 
 
 def read_state(checkpoint: Path) -> RunState:
@@ -163,7 +174,7 @@ def newest_whole(directory: Path, fits: Fits = lambda state: True) -> tuple[Path
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a damaged checkpoint, so that it does not count among those to keep. Deletes nothing."""
-    target = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    target = checkpoint.with_name(f"{DAMAGED}{checkpoint.name}")
     shutil.rmtree(target, ignore_errors=True)
     return checkpoint.rename(target)
 

@@ -2,15 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from palavra import distributed
+from palavra.data.manifest import remove_leftovers
 from palavra.errors import PalavraError
-from palavra.files import atomic_path, atomic_write_text, locked
+from palavra.files import atomic_path, atomic_write_text, open_append
 from palavra.log import Log
+from palavra.output import check_alone, claimed
 from palavra.run_records.training import MetricLine
+from palavra.training.checkpoint import is_checkpoint, remove_unfinished, steps_saved
 from palavra.typed_json import json_lines, json_text, read_json
 
 Record = TypeVar("Record")
@@ -41,29 +44,46 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing here while the block runs; the ranks of one run count as one.
-
-        Creates the directory if needed. A killed process leaves no lock. Raises PalavraError if another run works here.
-        """
-        with locked(self.path) if distributed.is_main() else nullcontext():
+        """Claim the directory while the block runs, as `claimed` does; the ranks of one run count as one. What a killed
+        run left half written or half removed is removed."""
+        if not distributed.is_main():
+            yield
+            return
+        with claimed(self.path, "run"):
+            self._empty_dropped()
+            remove_unfinished(self.checkpoints)
+            remove_leftovers(self.data)
             yield
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there are checkpoints, damaged ones included."""
+        return bool(steps_saved(self.checkpoints))
+
     def drop_checkpoints(self) -> None:
-        """Remove the checkpoints atomically: leftovers of a kill do not count as checkpoints."""
-        dropped = self.path / ".dropped"
-        shutil.rmtree(dropped, ignore_errors=True)
+        """Remove the checkpoints atomically: leftovers of a kill do not count as checkpoints. What else is in their
+        folder stays."""
+        self._empty_dropped()
         if self.checkpoints.exists():
-            self.checkpoints.rename(dropped)
-            shutil.rmtree(dropped, ignore_errors=True)
+            self.checkpoints.rename(self._dropped)
+            self._empty_dropped()
+
+    @property
+    def _dropped(self) -> Path:
+        return self.path / ".dropped"
+
+    def _empty_dropped(self) -> None:
+        for kept in self._dropped.glob("*"):
+            if not is_checkpoint(kept):
+                self.checkpoints.mkdir(exist_ok=True)
+                kept.rename(self.checkpoints / kept.name)
+        shutil.rmtree(self._dropped, ignore_errors=True)
 
     def check_free(self) -> None:
-        """Raise PalavraError if the directory already holds a run."""
+        """Raise PalavraError if the directory already holds a run, or anything that is no part of one."""
         if self.recipe.exists() or self.weights.exists() or self.checkpoints.exists():
             raise PalavraError(f"{self.path} already holds a run: add --resume to continue it, or choose another --out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PalavraError(f"{self.path} cannot be made ({error.strerror}): choose another --out") from None
+        check_alone(self.path, "run")
 
     def check_present(self) -> None:
         """Raise PalavraError if there is no run here to resume."""
@@ -97,7 +117,7 @@ class Metrics:
     def write(self, line: MetricLine) -> None:
         """Append one line. If it cannot be written, the curve has a gap and the run continues."""
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with open_append(self._path) as file:
                 file.write(json_text(line) + "\n")
         except OSError as error:
             if not self._failed:

@@ -1,0 +1,26 @@
+"""Paths on the command line."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from typer.core import TyperCommand
+
+from palavra.option import members
+
+
+class PathsGiven(TyperCommand):
+    """A command that refuses empty paths, which would mean the working directory."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as typer does."""
+        assert self.callback is not None
+        given = self.make_parser(ctx).parse_args(args=list(args))[0] if args else {}
+        for name, parameter in inspect.signature(self.callback, eval_str=True).parameters.items():
+            kind = next(iter(get_args(parameter.annotation)), None)
+            if given.get(name) == "" and Path in members(kind):
+                param: Any = next(each for each in self.params if each.name == name)
+                message = "it is empty: name a file or folder (. for the working directory)"
+                raise typer.BadParameter(message, ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
