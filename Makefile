@@ -3,6 +3,8 @@
 #   make demo    real text in, a pretrained model and its report out; options: make demo ARGS="--minutes 1"
 #   make test    the whole test suite; options for pytest: make test ARGS="-k tokenizer"
 #   make lint    lint, format, types, and the direction of imports
+#   make fuzz    damaged inputs for every reader, new ones each time: make fuzz MINUTES=30
+#   make crash   every command that writes, stopped at each of its changes to files, and resumed
 #   make clean   remove .venv and the caches of the tools
 #
 # CONSTRAINTS=constraints-lowest.txt installs the lowest versions that pyproject.toml allows instead of the pinned ones.
@@ -13,7 +15,7 @@ CONSTRAINTS = constraints.txt
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test lint clean
+.PHONY: demo test lint fuzz crash clean
 
 demo: .venv/.installed-demo
 	@.venv/bin/palavra demo $(ARGS)
@@ -26,6 +28,14 @@ lint: .venv/.installed-lint
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest --quiet tests/test_floors.py
+
+MINUTES = 10
+
+fuzz: .venv/.installed-test
+	@PYTHONPATH=tests:src .venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
+
+crash: .venv/.installed-test
+	@PYTHONPATH=tests:src .venv/bin/python -m fuzz --stops $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.experiments.runs import evaluation_in, take_model, values_of
+from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import selection_metric
 from palavra.finetuning.plan import optimizer_of
 from palavra.finetuning.run_info import scores_line, split_scores, with_mean_score
@@ -155,6 +156,7 @@ def _finish(work: "Trials") -> Sweep:
     if summary.importances:
         log.line("importances: " + ", ".join(f"{key} {of:.0%}" for key, of in summary.importances.items()))
     evaluation = _with_test_scores(work, evaluation_in(folder))
+    log_baselines(evaluation, log)
     run.write_json("evaluation.json", evaluation)
     described = run.read_json(FinetuningRun, "run.json")
     tests = {split.task.spec.name: {"test": len(split.test)} for split in work.splits}
@@ -189,4 +191,4 @@ def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> Finet
             work.log.line(f"{task.name}, test: {scores_line(scores)}")
             task = replace(task, splits={**task.splits, "test": split_scores(scores)})
         tasks.append(task)
-    return with_mean_score(tasks)
+    return with_baselines(with_mean_score(tasks), work.splits)

@@ -13,6 +13,7 @@ from palavra import config as configuration
 from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import FinetuningJob, Labelled
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
@@ -257,13 +258,14 @@ def _finish(
     for split in splits:
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
-    evaluation = evaluation_of(job.tasks, scores, job.recipe.train.metric)
+    evaluation = with_baselines(evaluation_of(job.tasks, scores, job.recipe.train.metric), splits)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
             log.line(f"{name}, {kind}: {scores_line(found)}")
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
+    log_baselines(evaluation, log)
     for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
     state = outcome.state

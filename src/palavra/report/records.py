@@ -67,6 +67,7 @@ class EvaluatedTask:
     data: LabelledData = field(default_factory=LabelledData)
     splits: Mapping[str, SplitScores] = field(default_factory=dict)
     details: Mapping[str, ScoreDetails] = field(default_factory=dict)
+    scores: TaskScores | None = None
 
     @classmethod
     def of(cls, run: FinetunedTask | None, scores: TaskScores | None) -> "EvaluatedTask":
@@ -82,6 +83,7 @@ class EvaluatedTask:
             data=from_json(LabelledData, run.data if run else {}, f"run.json: data of task {named.name}"),
             splits=splits,
             details={key: from_json(ScoreDetails, of.details, f"{where}, {key}") for key, of in splits.items()},
+            scores=scores,
         )
 
 

@@ -12,7 +12,7 @@ from palavra.report.metrics import UNNAMED, decimal, format_of, metric_name, spl
 from palavra.report.parts import Picture, Table, facts, picture_at
 from palavra.report.records import EvaluatedTask
 from palavra.report.task_charts import Counts
-from palavra.run_records.finetuning import ScoreDetails, SplitScores
+from palavra.run_records.finetuning import ScoreDetails, SplitScores, TaskScores
 
 ORDER = ("test", "valid")  # details of the first that is there are open
 ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",
@@ -47,6 +47,8 @@ def task_section(task: EvaluatedTask, *, alone: bool) -> dict[str, Any]:
         "splits": list(splits.items()),
         "articles": sorted({task.details[name].articles or "" for name in splits}),
         "scores": _scores(splits),
+        "baselines": _baselines(task.scores),
+        "better": {split: task.scores.better_baseline(split) for split in splits if task.scores},
         "data": _data(task),
         "figures": _label_pictures(task, anchor),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
@@ -70,6 +72,24 @@ def _scores(splits: Mapping[str, SplitScores]) -> Table:
         chosen=frozenset(number for number, key in enumerate(keys) if key in mains),
         wide=True,  # for the intervals
     )
+
+
+def _baselines(scores: TaskScores | None) -> list[Table]:
+    """Return a table for each split with baselines: the model's scores that they have too, and theirs."""
+    tables = []
+    for split, baselines in scores.baselines.items() if scores else ():
+        of = scores.splits[split].values if scores and split in scores.splits else {}
+        keys = [key for key in of if any(key in one.values for one in baselines)]
+        rows = [("this model", of), *((one.name, one.values) for one in baselines)]
+        tables.append(
+            Table(
+                caption=f"Without a language model, {split_title(split).lower()} examples",
+                columns=("", *map(metric_name, keys)),
+                rows=[(name, *(written(values.get(key), key) for key in keys)) for name, values in rows],
+                wide=True,
+            )
+        )
+    return tables
 
 
 def _data(task: EvaluatedTask) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The files of a fine-tuning run: `run.json` and `evaluation.json`, whose details the report reads."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -91,13 +92,31 @@ class SplitScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The scores of a prediction without a language model."""
+
+    name: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskScores:
-    """The scores of a task by split; `selection_metric` is the one that chose its weights."""
+    """The scores of a task by split; `selection_metric` is the one that chose its weights. `baselines`: what
+    predictions without a language model reach, on the last split that the run was scored on."""
 
     name: str
     kind: str
     selection_metric: str
     splits: Mapping[str, SplitScores]
+    baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=dict)
+
+    def better_baseline(self, split: str) -> Baseline | None:
+        """Return the best of the baselines that the model is below on a split, by the main score; None if there is
+        none. The main score of every kind is higher for better predictions; an undefined one is below all others."""
+        main = self.splits[split].main
+        reached = self.splits[split].values.get(main, -math.inf)
+        better = [one for one in self.baselines.get(split, ()) if one.values.get(main, -math.inf) > reached]
+        return max(better, key=lambda one: one.values[main], default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from palavra.option import option
 Algorithm = Literal["bpe", "wordpiece", "unigram"]
 
 OWN_TOKENS = {role: f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
+MOST_ENTRIES = 1 << 24
 _BYTE_VALUES = 256
 
 
@@ -47,10 +48,10 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         smallest = len(OWN_TOKENS) + (_BYTE_VALUES if self.algorithm == "bpe" else 1)
-        if self.vocab_size is not None and not smallest <= self.vocab_size <= 1 << 24:
+        if self.vocab_size is not None and not smallest <= self.vocab_size <= MOST_ENTRIES:
             raise PalavraError(
                 f"tokenizer vocab_size is {self.vocab_size}: {self.algorithm} needs at least {smallest}, "
-                f"at most {1 << 24}"
+                f"at most {MOST_ENTRIES}"
             )
         if self.min_frequency < 1 or self.sample_bytes < 1:
             raise PalavraError("tokenizer min_frequency and sample_bytes must be at least 1")

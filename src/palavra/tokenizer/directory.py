@@ -10,7 +10,10 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
+from palavra.tokenizer.check import is_known_good
 from palavra.tokenizer.config import OWN_TOKENS
+from palavra.tokenizer.guard import library_errors
+from palavra.tokenizer.trial import try_content
 from palavra.typed_json import json_text, read_json_object
 
 # The names of published tokenizers, for directories that do not say which token has a role.
@@ -18,23 +21,36 @@ _KNOWN_TOKENS = {
     "pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>", "<cls>"),
     "sep": ("[SEP]", "</s>", "<sep>"), "mask": ("[MASK]", "<mask>"),
 }  # fmt: skip
-_LARGEST_FILE = 1 << 30  # bytes; a tokenizer.json of a million entries is about 100 MB
+LARGEST_FILE = 128 << 20  # bytes; a tokenizer.json of a million entries is about 100 MB
 
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the `tokenizer.json` of a directory, built from `vocab.txt` if needed, and the settings beside it."""
+    """Return the `tokenizer.json` of a directory, built from `vocab.txt` if needed, and the settings beside it. The
+    library can use what is returned: raises PalavraError, which names the file, for one on which it would fail."""
     if not directory.is_dir():
         raise PalavraError(f"{directory}: no such tokenizer directory (download a model from a hub first)")
     settings = _read_json(directory / "special_tokens_map.json")
     settings |= _read_json(directory / "tokenizer_config.json")
-    if (directory / "tokenizer.json").is_file():
-        return _read_content(directory / "tokenizer.json", settings), settings
-    if (directory / "vocab.txt").is_file():
-        return _read_wordpiece(directory, settings), settings
+    for name, read in (("tokenizer.json", _read_content), ("vocab.txt", _read_wordpiece)):
+        path = directory / name
+        if path.is_file():
+            content = read(path, settings)
+            _check(content, path)
+            return content, settings
     raise PalavraError(
         f"{directory}: holds neither tokenizer.json nor vocab.txt; save it again with transformers "
         f"(AutoTokenizer.from_pretrained(...).save_pretrained(...)), which writes tokenizer.json"
     )
+
+
+def _check(content: Mapping[str, Any], path: Path) -> None:
+    """Raise PalavraError, which names the file, for a content that the library cannot use. One with parts whose effects
+    are not known is tried in another process."""
+    try:
+        if not is_known_good(content):
+            try_content(content)
+    except PalavraError as error:
+        raise PalavraError(f"{path}: {error}: save it again with transformers, or use another tokenizer") from None
 
 
 def write_directory(
@@ -72,7 +88,7 @@ def _unclosed(processor: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file; an absent file is an empty object."""
-    return read_json_object(path, _LARGEST_FILE, "download or save it again") if path.is_file() else {}
+    return read_json_object(path, LARGEST_FILE, "download or save it again") if path.is_file() else {}
 
 
 def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,11 +102,10 @@ def _read_content(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _read_wordpiece(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Read an old BERT directory: `vocab.txt` with one entry a line, and `do_lower_case` etc. in the settings."""
-    path = directory / "vocab.txt"
-    if path.stat().st_size > _LARGEST_FILE:
-        raise PalavraError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no vocabulary is")
+    if path.stat().st_size > LARGEST_FILE:
+        raise PalavraError(f"{path}: larger than {LARGEST_FILE:,} bytes, which no vocabulary is")
     try:
         lines = path.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -100,21 +115,24 @@ def _read_wordpiece(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
     missing = [token for token in tokens.values() if token not in vocabulary]
     if missing:
         raise PalavraError(f"{path}: lacks the special tokens {' '.join(missing)}; is this a BERT vocabulary?")
-    backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=tokens["unk"]))
-    backend.normalizer = normalizers.BertNormalizer(
-        lowercase=bool(settings.get("do_lower_case", True)),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens.values()])
-    added = _read_json(directory / "added_tokens.json")
-    backend.add_tokens(sorted((token for token in added if token not in vocabulary), key=lambda token: added[token]))
-    backend.post_processor = processors.BertProcessing(
-        (tokens["sep"], vocabulary[tokens["sep"]]), (tokens["cls"], vocabulary[tokens["cls"]])
-    )
-    content: dict[str, Any] = json.loads(backend.to_str())
+    with library_errors(path, "cannot use what stands beside it"):
+        backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=tokens["unk"]))
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=bool(settings.get("do_lower_case", True)),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens.values()])
+        added = _read_json(path.parent / "added_tokens.json")
+        backend.add_tokens(
+            sorted((token for token in added if token not in vocabulary), key=lambda token: added[token])
+        )
+        backend.post_processor = processors.BertProcessing(
+            (tokens["sep"], vocabulary[tokens["sep"]]), (tokens["cls"], vocabulary[tokens["cls"]])
+        )
+        content: dict[str, Any] = json.loads(backend.to_str())
     return content
 
 

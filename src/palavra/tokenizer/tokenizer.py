@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -20,8 +21,10 @@ import tokenizers as hf
 from tokenizers import decoders
 
 from palavra.errors import PalavraError
+from palavra.tokenizer.check import serialized
 from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 from palavra.tokenizer.directory import read_directory, role_names, write_directory
+from palavra.tokenizer.guard import library_errors
 from palavra.tokenizer.training import train_content
 
 
@@ -52,11 +55,13 @@ class Tokenizer:
         # Keep the content as read: the library may write the last digit of a Unigram score differently.
         self._content = {**content, "padding": None, "truncation": None}
         # Two copies, because recognizing special tokens in text is a state of the backend.
-        serialized = json.dumps(self._content)
-        self._prompts: hf.Tokenizer = hf.Tokenizer.from_str(serialized)
-        self._texts: hf.Tokenizer = hf.Tokenizer.from_str(serialized)
-        self._texts.encode_special_tokens = True
+        read = serialized(self._content)
         self._name = name
+        with library_errors(name, "cannot read it"):
+            self._prompts: hf.Tokenizer = hf.Tokenizer.from_str(read)
+            self._texts: hf.Tokenizer = hf.Tokenizer.from_str(read)
+            self._check_added_tokens()
+        self._texts.encode_special_tokens = True
         found = {
             role: next((token for token in names if self._prompts.token_to_id(token) is not None), None)
             for role, names in role_names.items()
@@ -76,10 +81,7 @@ class Tokenizer:
         """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT; nothing in it
         is run. Raises `PalavraError` that names what is missing or damaged."""
         content, settings = read_directory(Path(directory))
-        try:
-            return cls(content, role_names(settings), name=str(directory))
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise PalavraError(f"{directory}: the tokenizers library cannot read it ({error})") from None
+        return cls(content, role_names(settings), name=str(directory))
 
     def save(
         self, directory: Path | str, *, context: int | None = None, segments: bool = False, continues: bool = False
@@ -92,6 +94,24 @@ class Tokenizer:
         write_directory(Path(directory), self._content, self.roles, context, segments, continues)
 
     # Vocabulary and roles
+
+    def _check_added_tokens(self) -> None:
+        """Raise PalavraError for a token to which the library gives another id than its file, or which is empty once
+        normalized: the library finds that one everywhere, inside characters too, and panics."""
+        normalizer = self._prompts.normalizer
+        for token in self._content.get("added_tokens") or []:
+            shown = ascii(token["content"])[:40]
+            id = self._prompts.token_to_id(token["content"])
+            if id != token["id"]:
+                raise PalavraError(
+                    f"{self._name}: the added token {shown} has the id {token['id']}, but the library gives it {id}: "
+                    "the ids of added tokens must follow those of the vocabulary without a gap"
+                )
+            if normalizer is not None and token.get("normalized") and not normalizer.normalize_str(token["content"]):
+                raise PalavraError(f"{self._name}: nothing is left of the added token {shown} once it is normalized")
+
+    def _encoding(self) -> AbstractContextManager[None]:
+        return library_errors(self._name, "fails on a text")
 
     @cached_property
     def _vocabulary(self) -> dict[str, int]:
@@ -158,12 +178,15 @@ class Tokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without special tokens; runs on all cores."""
         texts = _well_formed(texts)
-        ids: list[list[int]] = [one.ids for one in self._texts.encode_batch_fast(texts, add_special_tokens=False)]
+        ids = self._encode_batch(texts)
         for index, text in enumerate(texts if self._spelled_specials is not None else ()):
             if len(parts := self._parts(text)) > 1:
-                encoded = self._texts.encode_batch_fast([part for _, part in parts], add_special_tokens=False)
-                ids[index] = [id for part in encoded for id in part.ids]
+                ids[index] = list(chain.from_iterable(self._encode_batch([part for _, part in parts])))
         return ids
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        with self._encoding():
+            return [one.ids for one in self._texts.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """Return the ids of all texts end to end, (N,) uint32, and the number of each text, (S,) int64."""
@@ -176,7 +199,8 @@ class Tokenizer:
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for shift, part in self._parts(*_well_formed([text])):
-            encoded = self._texts.encode(part, add_special_tokens=False)
+            with self._encoding():
+                encoded = self._texts.encode(part, add_special_tokens=False)
             ids += encoded.ids
             offsets += [_trimmed(text, shift + start, shift + end) for start, end in encoded.offsets]
         return ids, offsets
@@ -189,7 +213,8 @@ class Tokenizer:
         """
         if "mask" in self.roles:
             text = text.replace(OWN_TOKENS["mask"], self.roles["mask"])
-        ids: list[int] = self._prompts.encode(_well_formed([text])[0], add_special_tokens=False).ids
+        with self._encoding():
+            ids: list[int] = self._prompts.encode(_well_formed([text])[0], add_special_tokens=False).ids
         return ids
 
     @cached_property
@@ -200,7 +225,7 @@ class Tokenizer:
         unknown = {self._vocabulary[self.roles["unk"]]} if "unk" in self.roles else set()
 
         def reachable(text: str) -> bool:
-            ids = self._texts.encode(text, add_special_tokens=False).ids
+            (ids,) = self._encode_batch([text])
             return bool(self.special_ids.intersection(ids) - unknown)
 
         spelled = [token for token in tokens if any(map(reachable, (token, f"a {token} a", f"a{token}a")))]
@@ -216,7 +241,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, with special tokens. Byte-level: exactly the text that was encoded."""
-        return self._prompts.decode([int(id) for id in ids], skip_special_tokens=False)
+        with library_errors(self._name, "fails on a token"):
+            return self._prompts.decode([int(id) for id in ids], skip_special_tokens=False)
 
     def token(self, id: int) -> str:
         """Return an entry in readable form: " best" as "best", "##ing" as "ing", part of a character as U+FFFD."""
