@@ -1,5 +1,6 @@
 """The exception that people see, and how its message names options."""
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,10 @@ from palavra.printable import one_message
 
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
 _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
+_NO_MEMORY = re.compile(
+    r"(cannot|can't|unable to|failed to) (allocate|map segment|start new thread)|not enough memory|bad_alloc"
+    r"|out of memory|os error 12\b|thread pool has not been initialized|could not create a (primitive|memory)"
+)
 # Flags without a value, as arguments.
 _SWITCHES = {"lines": 'documents="line"', "single-label": "multilabel=False"} | {
     name: f"{name.replace('-', '_')}=True" for name in ("resume", "multilabel", "from-scratch", "sliding")
@@ -32,6 +37,17 @@ class PalavraError(OptionNaming):
     """
 
     exit_code = 2
+
+
+def lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """Return the exception, or the one that it came from, that says that memory did not suffice; else None. Many
+    libraries say so in words only."""
+    while error is not None:
+        full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        if full or _NO_MEMORY.search(str(error)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unexpected(name: str, known: Iterable[str]) -> TypeError:

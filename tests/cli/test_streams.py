@@ -165,6 +165,11 @@ def shell(line: str) -> "subprocess.CompletedProcess[str]":
         ("$palavra nothing 2>&-", 2, ""),
         ("$palavra nothing 2> /dev/full", 2, ""),
         ("$palavra options <&- > /dev/null", 0, ""),
+        (
+            "cd $(mktemp -d); rmdir $PWD; $palavra options",
+            2,
+            "palavra: the working directory cannot be used (No such file or directory): change to another one\n",
+        ),
     ],
 )
 def test_a_standard_stream_that_fails_is_one_line_and_a_code(line: str, code: int, said: str) -> None:
@@ -179,3 +184,19 @@ def test_a_standard_input_that_is_closed_is_wrong_input(
     code, out, err = ask("predict", folders / "classification", "--file", "-")
     assert (code, out) == (2, "")
     assert err.startswith("palavra: the standard input is closed")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("fill", "{}", "\udcff [MASK]"), ("generate", "{}", "\udcff"), ("generate", "{}", "a", "--stop", "\udcff"),
+     ("score", "{}", "\udcff"), ("embed", "{}", "\udcff"), ("predict", "{}", "\udcff")],
+)  # fmt: skip
+def test_a_text_that_is_not_in_the_encoding_of_the_locale_is_refused(
+    pretrained: Path, folders: Path, ask: Ask, arguments: tuple[str, ...]
+) -> None:
+    kinds = {"predict": folders / "classification", "generate": pretrained / "gpt2"}
+    model = kinds.get(arguments[0], pretrained / "bert")
+    code, out, err = ask(*(argument.format(model) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith(r"palavra: the text '\udcff")
+    assert "is not valid utf-8" in err

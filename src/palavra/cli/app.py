@@ -1,5 +1,7 @@
 """The command-line application: global options and error messages."""
 
+import contextlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 
 from palavra.cli.printing import print_row
 from palavra.cli.streams import ReaderGone, print_note, print_traceback, standard_streams
-from palavra.errors import PalavraError, options_as_flags
+from palavra.errors import PalavraError, lack_of_memory, options_as_flags
 
 app = typer.Typer(
     name="palavra",
@@ -18,6 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# Bytes. Where less is allowed, some libraries end the process while they load.
+LEAST_ADDRESS_SPACE = 1 << 30
 tokenizer_app = typer.Typer(help="Train a tokenizer.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tokenizer_app, name="tokenizer")
 
@@ -41,6 +45,18 @@ def common(
     """Options before the command."""
     del version  # printed by its callback
     del debug  # read by `main` before anything can fail
+    if not {"--help", "-h"}.intersection(sys.argv):
+        _check_address_space()
+
+
+def _check_address_space() -> None:
+    """Raise MemoryError if a limit leaves no room for the libraries, some of which end the process while they load."""
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+            raise MemoryError(f"{limit:,} bytes of address space are allowed, {LEAST_ADDRESS_SPACE:,} are needed")
 
 
 def main() -> None:
@@ -55,9 +71,12 @@ def _main() -> int:
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
     try:
         with standard_streams():
+            _check_working_directory()
             code = app(standalone_mode=False)
     except PalavraError as error:
-        return _fail(error, error.exit_code, debug)
+        # A file that could not be read for want of memory is not damaged.
+        lack = lack_of_memory(error.__context__) if type(error) is PalavraError else None
+        return _fail_for_memory(error, lack, debug) if lack else _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
         return _fail(error, 130, debug, "stopped")
     except ReaderGone as error:
@@ -68,6 +87,8 @@ def _main() -> int:
     except typer.Abort:
         return 1
     except Exception as error:
+        if lack := lack_of_memory(error):
+            return _fail_for_memory(error, lack, debug)
         if isinstance(error, _USAGE_ERROR):
             return _fail_usage(error, debug)
         if not type(error).__module__.startswith("palavra."):
@@ -77,8 +98,21 @@ def _main() -> int:
     return code if isinstance(code, int) else 0
 
 
+def _check_working_directory() -> None:
+    """Raise PalavraError if it is gone: a library of torch would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise PalavraError(f"the working directory cannot be used ({error.strerror}): change to another one") from None
+
+
 # The base class of the library's usage errors has no public name.
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
+
+
+def _fail_for_memory(error: BaseException, lack: BaseException, debug: bool) -> int:
+    remedy = "end other programs, raise the limit (ulimit -v), or do less at once"
+    return _fail(error, 1, debug, f"the memory does not suffice ({str(lack) or 'MemoryError'}): {remedy}")
 
 
 def _fail_usage(error: Any, debug: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from palavra.cli.app import app
-from palavra.cli.parameters import Device, Json, Masking, Model, Task, TextFile, takes_options, texts_of
+from palavra.cli.parameters import Device, Json, Masking, Model, Task, TextFile, readable, takes_options, texts_of
 from palavra.cli.printing import one_line, print_json_line, print_row, print_text
 from palavra.cli.streams import print_note
 from palavra.errors import PalavraError
@@ -152,17 +152,18 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
-        "stop": tuple(stop or ()),
+        "stop": tuple(map(readable, stop or ())),
         "seed": seed,
         "overflow": overflow,
     }
+    prompt = readable(prompt or "")
     loaded = load(model, device=device)
     loaded.check_offers("generate")
     assert isinstance(loaded, CausalModel | MixedModel)
     if file is None and samples == 1 and not as_json:
-        _stream(loaded, prompt or "", options)
+        _stream(loaded, prompt, options)
         return
-    prompts, name = ([prompt or ""], None) if file is None else texts_of([prompt] if prompt else None, file)
+    prompts, name = ([prompt], None) if file is None else texts_of([prompt] if prompt else None, file)
     for text, found in generate_all(loaded, prompts, options, samples, name):
         for number, one in enumerate(found, start=1):
             if as_json:
@@ -318,5 +319,7 @@ def predict(
     loaded = load(model, device=device)
     loaded.check_offers("predict")
     assert isinstance(loaded, FineTunedModel)
-    for one in predict_inputs(loaded, texts or (), file, task=task, format=format, top=top, **options):
+    for one in predict_inputs(
+        loaded, list(map(readable, texts or ())), file, task=task, format=format, top=top, **options
+    ):
         print_json_line(one)

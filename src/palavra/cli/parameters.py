@@ -1,6 +1,7 @@
 """Command parameters: those derived from recipe fields, and those of several commands."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -131,9 +132,21 @@ def texts_of(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str],
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file with one text a line (- for standard input), one of the two")
     if file is None:
-        return texts or [], None
+        return list(map(readable, texts or [])), None
 
     from palavra.inference.inputs import open_input, read_texts
 
     stream, name = open_input(file)
     return read_texts(stream, name), name
+
+
+def readable(text: str) -> str:
+    """Return a text of the command line. Raises PalavraError if it is not in the locale's encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PalavraError(
+            f"the text {text!r} is not valid {sys.getfilesystemencoding()}: write it in the encoding of the locale, or "
+            "give it with --file, which reads UTF-8"
+        ) from None
+    return text

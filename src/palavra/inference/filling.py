@@ -10,9 +10,9 @@ from torch import Tensor
 from palavra.batch import Batch, Sample, TokenIds
 from palavra.errors import PalavraError
 from palavra.inference.batching import logit_parts, run_labelled
-from palavra.inference.sampling import check_numbers
 from palavra.inference.scoring import Float64Array, shortened
 from palavra.model.compute import Compute
+from palavra.model.finite import check_numbers
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
 from palavra.run_records.pretraining import Fill

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from palavra.batch import Sample, pack
 from palavra.errors import PalavraError
-from palavra.inference.sampling import SamplingConfig, check_numbers, choose
+from palavra.inference.sampling import SamplingConfig, choose
 from palavra.model.cache import Decoder, StepModel
+from palavra.model.finite import check_numbers
 
 Overflow = Literal["error", "slide"]
 Reason = Literal["end", "stop", "length"]

@@ -24,6 +24,7 @@ from palavra.inference.scoring import Masking, Score, score_masked
 from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
 from palavra.model.directory import load_masked_model
+from palavra.model.finite import check_numbers
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
 from palavra.objectives.masked import Vocabulary
@@ -175,7 +176,9 @@ class MaskedModel(AnyModel):
 
         def run(batch: Batch, layout: Layout) -> tuple[Tensor]:
             vectors = self.model(batch, layout).index_select(0, batch.label_rows - int(self.model.config.mntp))
-            return (torch.softmax(self.model.logits(vectors).float(), -1),)
+            logits = self.model.logits(vectors).float()
+            check_numbers(logits)
+            return (torch.softmax(logits, -1),)
 
         found = [probabilities for (probabilities,) in run_labelled(samples, self.compute, run)]
         return found[0] if single else found
@@ -203,8 +206,10 @@ class MaskedModel(AnyModel):
         found: dict[int, npt.NDArray[np.float32]] = {}
         with torch.inference_mode(), self.compute.autocast():
             for numbers, batch in batches(samples):
-                vectors = self.model(*placed(batch, self.compute)).split(np.diff(batch.cu_seqlens.numpy()).tolist())
-                for number, own in zip(numbers, vectors, strict=True):
+                vectors = self.model(*placed(batch, self.compute))
+                check_numbers(vectors)
+                of_each = vectors.split(np.diff(batch.cu_seqlens.numpy()).tolist())
+                for number, own in zip(numbers, of_each, strict=True):
                     found[number] = pool(own, pooling).float().cpu().numpy()
         embeddings = Results(
             Embedding(text=text, vectors=found[i], offsets=tuple(offsets[:room]), truncated=len(ids) > room)

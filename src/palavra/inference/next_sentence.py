@@ -13,6 +13,7 @@ from palavra.inference.batching import BATCH_TOKENS, evaluating, placed
 from palavra.inference.corruption import CORRUPTION_SEED
 from palavra.inference.evaluation import EvalSet, ObjectiveResult
 from palavra.model.compute import Compute
+from palavra.model.finite import check_numbers
 from palavra.model.next_sentence import NextSentenceModel
 from palavra.objectives.next_sentence import NextSentenceObjective
 from palavra.run_records.pretraining import PairResult
@@ -53,6 +54,7 @@ def evaluate_next_sentence(
             batch = objective.uncorrupted(packed, np.random.default_rng([CORRUPTION_SEED, number]))
             moved, layout = placed(batch, compute)
             logits = model.follows(model(moved, layout, moved.pair_rows)).float()
+            check_numbers(logits)
             losses.append(F.cross_entropy(logits, moved.pair_labels, reduction="none").cpu())
             right.append((logits.argmax(-1) == moved.pair_labels).cpu())
             labels.append(batch.pair_labels)

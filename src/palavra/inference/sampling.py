@@ -11,14 +11,6 @@ from torch import Tensor
 from palavra.errors import PalavraError
 
 
-def check_numbers(predictions: Tensor) -> None:
-    """Raise PalavraError for a model whose predictions are not numbers."""
-    if bool(predictions.amax(-1).isnan().any()):  # what is not a number is the largest of its row
-        raise PalavraError(
-            "the model's predictions are not numbers: its training has diverged; use an earlier checkpoint"
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How a token is drawn. In this order:

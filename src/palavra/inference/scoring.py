@@ -15,6 +15,7 @@ from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
 from palavra.inference.batching import BATCH_TOKENS, SCORED_AT_ONCE, logit_parts, run_labelled
 from palavra.model.compute import Compute
+from palavra.model.finite import check_numbers
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 from palavra.model.layouts import Layout
 from palavra.tokenizer import Tokenizer
@@ -104,7 +105,9 @@ def labelled_losses(
         logits = logit_parts(model, model.head(model(batch, layout, batch.label_rows, causal)))
         labels = batch.labels.split(SCORED_AT_ONCE)
         parts = [F.cross_entropy(*part, reduction="none") for part in zip(logits, labels, strict=True)]
-        return (torch.cat(parts).double(),)
+        losses = torch.cat(parts)
+        check_numbers(losses)
+        return (losses.double(),)
 
     return [losses.numpy() for (losses,) in run_labelled(samples, compute, run)]
 

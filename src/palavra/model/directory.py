@@ -10,12 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, lack_of_memory
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
+from palavra.model.finite import all_finite
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
 from palavra.typed_json import json_text, read_json_object
 
@@ -164,8 +165,8 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
 
     `keys`: where each is stored. `repeats`: names of second copies, which are used if the first is absent. Only
     safetensors are read, and every tensor's shape is checked before it is used. Raises PalavraError for damaged
-    weights, for other shapes, and for further tensors of these modules or of the body, without which the model would
-    not compute what it did where it was saved.
+    weights, for values that are not finite, for other shapes, and for further tensors of these modules or of the body,
+    without which the model would not compute what it did where it was saved.
     """
     wanted = {ours: (stored(keys[ours]), tensor) for ours, tensor in module.state_dict().items() if ours in keys}
     expected = {
@@ -182,6 +183,11 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
             )
         if key == original or original not in found:
             found[original] = tensor.to(torch.float32)
+            if not all_finite(found[original]):
+                raise PalavraError(
+                    f"{directory}: {key} holds values that are not finite numbers: its training has diverged, or the "
+                    "file is damaged; use an earlier checkpoint or download it again"
+                )
     whole = {ours: entry for ours, (entry, _) in wanted.items() if all(name in found for name in entry.names)}
     return {ours: entry.join({name: found.pop(name) for name in entry.names}) for ours, entry in whole.items()}
 
@@ -212,6 +218,8 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                             "another configuration"
                         )
         except (SafetensorError, OSError) as error:
+            if lack_of_memory(error):
+                raise MemoryError(f"{path}: {error}") from None
             raise PalavraError(f"{path} is damaged ({error}): download it again or use an earlier checkpoint") from None
 
 

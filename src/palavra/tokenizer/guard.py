@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from palavra.errors import PalavraError
+from palavra.errors import PalavraError, lack_of_memory
 
 
 @contextmanager
@@ -17,4 +17,6 @@ def library_errors(where: object, does: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        if lack_of_memory(error):
+            raise MemoryError(f"{where}: {error}") from None
         raise PalavraError(f"{where}: the tokenizers library {does} ({error})") from None
