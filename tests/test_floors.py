@@ -41,12 +41,13 @@ FLOORS = {
     "files": 1,
     "log": 1,
     "errors": 1,
+    "limits": 1,
     "output": 1,
     "run_records": 1,
     "typed_json": 1,
 }
 TOP = max(FLOORS.values()) + 1  # palavra itself and __main__, which show what is inside and are imported by no room
-GROUND = {"errors", "files", "option", "printable", "typed_json"}  # what the other rooms of floor 1 may stand on
+GROUND = {"errors", "files", "limits", "option", "printable", "typed_json"}  # what the rooms of floor 1 may stand on
 
 FORBIDDEN = {
     "pickle": "a pickle can run code when it is read",

@@ -128,6 +128,21 @@ def test_pairs_are_compared_with_the_masking_asked_for(folder: Path, masking: An
     assert table.splitlines()[-1].endswith(f"(masking: {used})")
 
 
+def test_pairs_of_several_files_folders_and_globs(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b/c.jsonl", "b/.hidden.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        pair = {"sentence_good": WORDS[0], "sentence_bad": WORDS[2], "UID": name[0], "field": "syntax"}
+        path.write_text(json.dumps(pair), encoding="utf-8")
+    for sources in ([tmp_path], [tmp_path / "a.jsonl", tmp_path / "b"], [tmp_path / "a*", tmp_path / "**" / "c.jsonl"]):
+        found = json.loads(palavra("compare-pairs", folder / "causal", *sources, "--json"))
+        assert [(one["phenomenon"], one["pairs"]) for one in found["phenomena"]] == [("a", 1), ("b", 1)]
+        assert [(one["phenomenon"], one["pairs"]) for one in found["fields"]] == [("syntax", 2)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PalavraError, match="no files of records here"):
+        palavra("compare-pairs", folder / "causal", tmp_path / "empty")
+
+
 def test_the_masking_reaches_the_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     whole = MaskedModel.score

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.data import json_text
+from palavra.data import decoding, json_text
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 
@@ -190,18 +190,29 @@ def test_json_keeps_types_and_lines(tmp_path: Path) -> None:
         ]
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), min_size=1))
-def test_a_list_is_what_json_says(rows: list[dict[str, Any]]) -> None:
+@given(
+    rows=st.lists(
+        st.dictionaries(st.text(max_size=3), st.text() | st.floats(allow_nan=False) | st.none(), max_size=3), min_size=1
+    ),
+    block=st.integers(1, 9),
+)
+def test_a_list_is_what_json_says(
+    rows: list[dict[str, Any]], block: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     text = json.dumps(rows, indent=2)
-    items = list(json_text.list_items(text, Path("a.json")))
+    path = written(tmp_path_factory.getbasetemp() / "a.json", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_BLOCK", block)  # values are cut at every place
+        patch.setattr(json_text, "_FORGOTTEN", 2 * block)
+        items = list(json_text.list_items(json_text.JsonDocument(path, "utf-8")))
     assert [value for _, value in items] == json.loads(text)
     assert all(text.split("\n")[line - 1].startswith("  {") for line, _ in items)
 
 
 def test_a_file_too_large_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_text, "LONGEST_FILE", 20)
+    monkeypatch.setattr(json_text, "LARGEST_DOCUMENT", 20)
     path = written(tmp_path / "a.json", json.dumps([{"a": "x" * 20}]))
-    assert f"{path}: more than 20 characters; write it as .jsonl" in wrong(path)
+    assert f"{path}: more than 20 bytes; write it as .jsonl" in wrong(path)
 
 
 # Parquet and the hub

@@ -12,6 +12,7 @@ from builders.labelled_files import CONTEXT, squad, written
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palavra.data.characters import is_blank
 from palavra.data.squad import Answer, Question, read_questions
 from palavra.errors import PalavraError
 
@@ -94,7 +95,7 @@ def test_every_answer_is_found_where_it_is(
 ) -> None:
     start = data.draw(st.integers(0, len(context) - 1))
     end = data.draw(st.integers(start + 1, len(context)))
-    if not context[start:end].strip():
+    if not context[start:end].strip() or is_blank(context):
         return
     answer = {"text": context[start:end], "answer_start": start}
     path = written(tmp_path_factory.mktemp("squad") / "a.json", squad({"answers": [answer]}, context=context))

@@ -35,7 +35,7 @@ def scores(texts: Sequence[str]) -> list[Score]:
 
 def test_accuracy_by_phenomenon(tmp_path: Path) -> None:
     lines: list[dict[str, str]] = [
-        {"sentence_good": "a", "sentence_bad": "bb", "UID": "one", "field": "syntax"},
+        {"sentence_good": "a", "sentence_bad": "bb", "UID": "one", "field": "syntax", "linguistics_term": "order"},
         {"sentence_good": "aaa", "sentence_bad": "bb", "UID": "one"},
         {"sentence_good": "a", "sentence_bad": "bb", "UID": "one"},
         {"sentence_good": "aa", "sentence_bad": "bb", "linguistics_term": "tie"},
@@ -44,13 +44,17 @@ def test_accuracy_by_phenomenon(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n\n".join(map(json.dumps, lines)))
     pairs = read_pairs(path)
-    assert pairs[0] == MinimalPair("a", "bb", "one")
+    assert pairs[0] == MinimalPair("a", "bb", "one", "order", "syntax")
     found = compare_pairs(pairs, scores)
     assert {one.phenomenon: (one.pairs, one.accuracy) for one in found.phenomena} == {
         "one": (3, pytest.approx(2 / 3)),
         "tie": (1, 0.5),
         "all": (1, 1.0),
     }
+    assert [(one.phenomenon, one.pairs) for one in (*found.linguistics_terms, *found.fields)] == [
+        ("order", 1),
+        ("syntax", 1),
+    ]
     assert found.pairs == 5
     assert found.accuracy == pytest.approx(3.5 / 5)
 

@@ -49,9 +49,10 @@ def lines(content: bytes, name: str = "a.txt") -> list[str]:
 def test_lines_come_as_they_are_written() -> None:
     assert lines("\ufeffum\r\ndois\n\n  três\u2028 \x0c\n".encode()) == ["um", "dois", "", "  três\u2028 \x0c"]
     assert lines(b"\n \num") == ["", " ", "um"]
+    assert lines(b"um\rdois\r\ntr\xc3\xaas\r") == ["um", "dois", "três"]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n\ufeff", codec="utf-8")), min_size=1))
+@given(st.lists(st.text(st.characters(exclude_characters="\0\r\n\ufeff", codec="utf-8")), min_size=1))
 def test_every_line_comes_back(texts: list[str]) -> None:
     if any(text.strip() for text in texts):
         assert lines("".join(f"{text}\n" for text in texts).encode()) == texts
@@ -65,7 +66,9 @@ def test_every_line_comes_back(texts: list[str]) -> None:
     [
         (b"", "a.txt has no text"),
         (b"\n \n", "a.txt has no text"),
+        ("um\rdois\r\né\r".encode("latin-1"), "a.txt:3 is not UTF-8"),
         ("um\né\n".encode("latin-1"), "a.txt:2 is not UTF-8"),
+        (b"um\n\0\n", "a.txt:2 has a NUL character"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(content: bytes, said: str) -> None:
@@ -97,7 +100,7 @@ def test_a_compressed_file_is_its_text(suffix: str, tmp_path: Path) -> None:
 def test_chunks_keep_order_and_stay_small(texts: list[str], most: int, characters: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "CHUNK_TEXTS", most)
-        patch.setattr(streaming, "CHUNK_CHARACTERS", characters)
+        patch.setattr(streaming, "CHUNK_BYTES", characters)
         chunks = list(chunked(texts))
     assert [text for chunk in chunks for text in chunk] == texts
     for chunk in chunks:

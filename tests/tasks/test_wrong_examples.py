@@ -151,7 +151,7 @@ INPUTS: list[tuple[Any, Any, Any, str]] = [
     ),
     *(
         (QUESTION, ("who?", "me"), raw, QUESTION_AND_CONTEXT)
-        for raw in ("who?", {"question": "who?"}, ("who?", " "), ("a", "b", "c"), ("a", 1))
+        for raw in ("who?", {"question": "who?"}, ("a", "b", "c"), ("a", 1))
     ),
     (WORDS, "fine", 3, "a text or a list of words"),
     (WORDS, "fine", {"nothing": "x"}, "a text or a list of words"),

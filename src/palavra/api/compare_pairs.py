@@ -3,6 +3,7 @@
 from os import PathLike, fspath
 
 from palavra.api.data import Source, source_of
+from palavra.data.records import record_sources
 from palavra.inference.causal import CausalModel
 from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
@@ -13,15 +14,15 @@ from palavra.inference.streaming import ScoreMasking, masking_of, scorer
 
 def compare_pairs(
     model: str | PathLike[str] | MaskedModel | CausalModel,
-    pairs: Source,
-    *,
+    *pairs: Source,
     masking: ScoreMasking | None = None,
     encoding: str | None = None,
     device: str = "auto",
 ) -> PairComparison:
-    """Return a model's accuracy on minimal pairs, over all and by phenomenon.
+    """Return a model's accuracy on minimal pairs, over all, by phenomenon, and by the wider groups that they name.
 
-    `pairs` are records with `sentence_good`, `sentence_bad` and, for the phenomenon, `UID`, in a file or in memory.
+    `pairs` are records with `sentence_good`, `sentence_bad` and, for the phenomenon, `UID`, and for the groups
+    `linguistics_term` and `field`: files, folders, globs, or data in memory.
     `masking` says how a masked model scores: "word" (the default) or "token" at a time, or "none", from left to right,
     for models of causal+masked. Raises PalavraError for anything else.
     """
@@ -29,4 +30,10 @@ def compare_pairs(
     loaded.check_offers("score")
     assert isinstance(loaded, MaskedModel | CausalModel)
     used = masking_of(loaded, masking)
-    return compare(read_pairs(source_of("pairs", pairs), encoding=encoding or "utf-8"), scorer(loaded, used), used)
+    found = [
+        pair
+        for given in pairs
+        for source in record_sources(source_of("pairs", given))
+        for pair in read_pairs(source, encoding=encoding or "utf-8")
+    ]
+    return compare(found, scorer(loaded, used), used)

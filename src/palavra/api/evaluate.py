@@ -47,6 +47,7 @@ def evaluate(
     encoding: str | None = None,
     task: str | None = None,
     separator: str | None = None,
+    skip_bad: bool | None = None,
     threshold: float | None = None,
     articles: Articles | None = None,
     predictions: str | Path | None = None,
@@ -63,12 +64,14 @@ def evaluate(
     model is evaluated on the same text by perplexity and bits per byte. With `sliding`, for next-token prediction,
     windows of documents longer than the context overlap by half. A fine-tuned model is evaluated on labelled examples.
     If their columns differ from training, `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`,
-    `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several. Predictions
-    for each example go to the file `predictions`; `threshold` and `articles` are those of `FineTunedModel.evaluate`.
+    `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several.
+    Predictions for each example go to the file `predictions`; `skip_bad` leaves out examples that cannot be read;
+    `threshold` and `articles` are those of `FineTunedModel.evaluate`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
-        "task": task, "predictions": predictions, "separator": separator, "threshold": threshold, "articles": articles,
+        "task": task, "predictions": predictions, "separator": separator, "skip_bad": skip_bad,
+        "threshold": threshold, "articles": articles,
         "labels": labels, "text_pairs": text_pairs, **columns,
     }  # fmt: skip
     if not isinstance(model, str | PathLike):
@@ -82,8 +85,8 @@ def evaluate(
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, given[0], task=task, encoding=encoding, separator=separator, threshold=threshold,
-            articles=articles, predictions=predictions, device=device, **columns,
+            model, given[0], task=task, encoding=encoding, separator=separator, skip_bad=skip_bad,
+            threshold=threshold, articles=articles, predictions=predictions, device=device, **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
     found, column = text_sources(sources, texts, column)
@@ -129,11 +132,13 @@ def _evaluate_text(
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEvaluation:
-    """The scores of a fine-tuned model on a labelled file, and its prediction for each example."""
+    """The scores of a fine-tuned model on a labelled file, and its prediction for each example; `skipped` says what
+    was left out of the file."""
 
     task: str
     scores: Scores
     predictions: Predictions
+    skipped: tuple[str, ...] = ()
 
     @property
     def truncated(self) -> int:
@@ -145,6 +150,7 @@ class TaskEvaluation:
         articles = self.scores.details.get("articles")
         return [
             f"examples            {len(self.predictions):,}",
+            *(f"left out            {line}" for line in self.skipped),
             *([f"cut to the context  {self.truncated:,}"] if self.truncated else []),
             *([f"articles            {articles}"] if articles else []),
             *self._targets(),
@@ -174,7 +180,8 @@ class TaskEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON."""
-        return {"task": self.task, "truncated": self.truncated, **to_json(split_scores(self.scores))}
+        left_out = {"skipped": list(self.skipped)} if self.skipped else {}
+        return {"task": self.task, "truncated": self.truncated, **left_out, **to_json(split_scores(self.scores))}
 
 
 def evaluate_task(
@@ -186,6 +193,7 @@ def evaluate_task(
     device: str = "auto",
     encoding: str | None = None,
     separator: str | None = None,
+    skip_bad: bool | None = None,
     threshold: float | None = None,
     articles: Articles | None = None,
     **columns: Unpack[LabelledColumns],
@@ -207,9 +215,9 @@ def evaluate_task(
         name, chosen = loaded.task(task)
         if isinstance(source, MemorySource):
             columns = {**columns, **columns_in_memory(chosen.spec, source, columns)}
-        reader = loaded.reader(name, encoding=encoding, separator=separator, **columns)
+        reader = loaded.reader(name, encoding=encoding, separator=separator, skip_bad=skip_bad, **columns)
         reader.check_columns(without_none(**columns), [source])
-        examples = reader.read(source)
+        examples = reader.read_test(source)
         scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
         if temporary is not None:
             lines = [
@@ -217,4 +225,5 @@ def evaluate_task(
                 for example, one in zip(examples, found, strict=True)
             ]
             temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
-    return TaskEvaluation(task=name, scores=scores, predictions=Predictions(map(prediction_of, found)))
+    made = Predictions(map(prediction_of, found))
+    return TaskEvaluation(task=name, scores=scores, predictions=made, skipped=tuple(reader.skipped))

@@ -1,12 +1,12 @@
 """Predict texts from arguments, files and the standard input, a few thousand at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Unpack
 
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import PREDICTED_AT_ONCE, FineTunedModel
 from palavra.inference.task_inputs import Format, holds_records, in_parts, inputs_of_file, refuse
+from palavra.limits import batched
 from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import Overflow
 from palavra.tasks.task import PLAIN, DecodeOptions, Prediction, Reader
@@ -55,6 +55,5 @@ def predict_all(
     options: DecodeOptions = PLAIN,
 ) -> Iterator[Prediction]:
     """Yield predictions for a stream of inputs, in order, a few thousand at a time."""
-    stream = iter(inputs)
-    while waiting := list(islice(stream, PREDICTED_AT_ONCE)):
+    for waiting in batched(inputs, PREDICTED_AT_ONCE):
         yield from model.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)

@@ -54,11 +54,11 @@ def evaluate(
 @takes_options("compare-pairs")
 def compare_pairs(
     model: Model,
-    file: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
-            help="Minimal pairs, with sentence_good, sentence_bad, UID: .jsonl .json .csv .tsv .parquet, hf://; - for "
-            "standard input, as JSON lines.",
+            help="Minimal pairs, with sentence_good, sentence_bad, UID: files, folders or globs of .jsonl .json .csv "
+            ".tsv .parquet, or hf://; - for standard input, as JSON lines.",
             show_default=False,
         ),
     ],
@@ -68,13 +68,15 @@ def compare_pairs(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy on minimal pairs, by phenomenon."""
+    """Measure accuracy on minimal pairs, by phenomenon, linguistics_term and field."""
     from palavra.api.compare_pairs import compare_pairs as compare
 
-    found = compare(model, file, masking=masking, device=device, **options)
+    found = compare(model, *files, masking=masking, device=device, **options)
     if as_json:
-        print_json({**vars(found), "phenomena": [vars(one) for one in found.phenomena]})
+        print_json({**vars(found), **{name: [vars(one) for one in group] for name, group in found.groups().items()}})
         return
-    for one in found.phenomena:
-        print_row(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {one.phenomenon}")
+    for name, group in found.groups().items():
+        of = "" if name == "phenomena" else f"{name.removesuffix('s')} "
+        for one in group:
+            print_row(f"{one.accuracy:6.1%}  {one.pairs:6,} pairs  {of}{one.phenomenon}")
     print_row(f"{found.accuracy:6.1%}  {found.pairs:6,} pairs  (masking: {found.masking})")

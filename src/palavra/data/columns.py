@@ -1,12 +1,12 @@
 """Which columns of records in memory hold the text and the label, where nobody names them."""
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from palavra.data.memory import MemorySource
 from palavra.data.tables import shown_columns
 from palavra.errors import PalavraError
+from palavra.limits import LARGEST_RECORD, batched
 
 # Records that are looked at.
 _SAMPLE = 1000
@@ -50,7 +50,7 @@ def _only(source: MemorySource, role: str, names: Sequence[str], sample: dict[st
 def _sample(source: MemorySource) -> dict[str, list[Any]]:
     """The first values of each column, without the missing ones."""
     columns: dict[str, list[Any]] = {}
-    for record in islice(source.records(), _SAMPLE):
+    for record in next(batched(source.records(), _SAMPLE, at_once=LARGEST_RECORD), []):
         for name, value in record.items():
             columns.setdefault(name, []).extend([] if value is None else [value])
     return columns

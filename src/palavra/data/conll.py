@@ -12,6 +12,7 @@ from palavra.data.json_text import json_kind
 from palavra.data.records import Record, at_least_one, column, data_file, names_records, numbered_lines, read_records
 from palavra.data.tables import counted, shown_columns
 from palavra.errors import PalavraError
+from palavra.limits import check_record
 
 COLUMN_KINDS = (".conll", ".conllu", ".txt", ".tsv", ".bio", ".iob")
 RECORD_KINDS = (".jsonl", ".json", ".parquet")
@@ -122,7 +123,12 @@ def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
 def _sentences(path: Path, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]:
     """Yield the rows of each sentence."""
     for sentence in (group for filled, group in groupby(rows, lambda row: bool(row.fields)) if filled):
-        found = list(islice(sentence, _LONGEST_SENTENCE + 1))
+        found: list[ConllRow] = []
+        size = 0
+        for row in islice(sentence, _LONGEST_SENTENCE + 1):
+            found.append(row)
+            size += sum(map(len, row.fields))
+            check_record(size, f"{path}:{found[0].line}")
         if len(found) > _LONGEST_SENTENCE:
             raise PalavraError(
                 f"{path}:{found[0].line}: a sentence of more than {_LONGEST_SENTENCE:,} words; "
@@ -175,7 +181,7 @@ def _joined(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
 def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
     word, label = ("form" if word == 0 else word), ("upos" if label == -1 else label)
     chosen = _chosen(word, label, CONLLU_COLUMNS, len(CONLLU_COLUMNS), str(path))
-    written: list[tuple[int, str]] = []  # line and text of the "# text" comments since the last sentence
+    written: list[tuple[int, str]] = []  # line and text of the last "# text" comment since the last sentence
     for rows in _sentences(path, _conllu_rows(path, encoding, written)):
         words_only = [row for row in rows if row.fields[0].isdigit()]
         if words_only:
@@ -187,13 +193,13 @@ def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> 
 
 
 def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> Iterator[ConllRow]:
-    """Yield rows of ten columns, and those without fields between sentences; add text comments to `written`."""
+    """Yield rows of ten columns, and those without fields between sentences; put the last text comment in `written`."""
     for line, text in numbered_lines(path, encoding):
         text = text.rstrip("\n")
         if text.startswith("#"):
             key, _, value = text[1:].partition("=")
             if key.strip() == "text":
-                written.append((line, value.strip()))
+                written[:] = [(line, value.strip())]
             continue
         if not text.strip():
             yield ConllRow(line, [])

@@ -5,6 +5,9 @@ import codecs
 import gzip
 import io
 import lzma
+import os
+import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,35 +17,43 @@ from typing import IO, Any, NoReturn
 import pyarrow as pa
 
 from palavra.errors import PalavraError
-
-LONGEST_RECORD = 1 << 26  # characters of a JSON line or a CSV field
+from palavra.limits import check_record, utf8_size
 
 _BLOCK = 1 << 20  # bytes read at once
 # What reading a damaged or truncated file raises.
 _DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+# Codecs between texts, or for names, that Python lists among the encodings.
+_NO_ENCODINGS = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"}
+_LINE_END = re.compile(r"\r\n?|\n")
+# Names of streams that are already open, as a shell gives them for `<(command)`.
+_OPEN_STREAM = re.compile(r"/dev/(?:stdin|fd/\d+)|/proc/self/fd/\d+")
+
+
+class NotInEncoding(PalavraError):
+    """A file that does not have the encoding it is read in; `where` is the "file:line"."""
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(message)
+        self.where = where
 
 
 def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
     r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
-    is read instead, if given, and stays open; errors call it `name`."""
+    is read instead, if given, each block as soon as it is there, and stays open; errors call it `name`."""
     if file is None:
         with open_bytes(Path(name)) as opened:
             yield from text_blocks(name, encoding, opened)
         return
-    try:
-        "".encode(encoding)
-        known = codecs.lookup(encoding).name
-    except LookupError:
-        raise PalavraError(f"unknown encoding '{encoding}': use for example utf-8, latin-1 or cp1252") from None
-    decoder = codecs.getincrementaldecoder(known)()
-    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    lines, begun = 1, False
+    decoder = codecs.getincrementaldecoder(_checked(encoding))()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    read = getattr(file, "read1", file.read)
+    lines, begun, half_end = 1, False, False
     while True:
         try:
-            block = file.read(_BLOCK)
-            text = newlines.decode(block, final=not block)
+            block = read(_BLOCK)
+            text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            _not_in_encoding(name, encoding, lines, error)
+            _not_in_encoding(name, encoding, lines, half_end, error)
         except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
             raise PalavraError(
                 f"{name}: not valid {encoding} ({error}); if the text is utf-8, say so with the encoding option "
@@ -50,6 +61,8 @@ def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) 
             ) from None
         except _DAMAGES as error:
             _damaged(name, error)
+        half_end = text.endswith("\r") or (half_end and not text)
+        text = newlines.decode(text, final=not block)
         yield text if begun else text.removeprefix("\ufeff")
         begun = begun or bool(text)
         lines += text.count("\n")
@@ -60,48 +73,71 @@ def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) 
 def text_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -> Iterator[str]:
     """Yield the lines of a file, as `text_blocks`, with their line ends. Raises PalavraError for a line too long for a
     record."""
-    rest, line = "", 1
+    begun: list[str] = []  # the parts of a line that has not ended
+    size, line = 0, 1
     for block in text_blocks(name, encoding, file):
-        *whole, rest = (rest + block).split("\n")
-        for text in whole:
-            yield text + "\n"
-        line += len(whole)
-        if len(rest) > LONGEST_RECORD:
-            raise PalavraError(
-                f"{name}:{line}: a line of more than {LONGEST_RECORD:,} characters; is it one record a line?"
-            )
-    if rest:
-        yield rest
+        end, *others = block.split("\n")
+        begun.append(end)
+        size += utf8_size(end)
+        check_record(size, f"{name}:{line}")
+        if others:
+            yield "".join([*begun, "\n"])
+            *whole, rest = others
+            for text in whole:
+                yield text + "\n"
+            line += len(others)
+            begun, size = [rest], utf8_size(rest)
+    if size:
+        yield "".join(begun)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened."""
+    """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened, or is
+    no ordinary file: a named pipe or a device may never end, or never begin."""
     openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     try:
+        check_ordinary(path)
         if path.suffix.lower() == ".zst":  # Arrow's own streams cannot be read line by line
             return io.BufferedReader(pa.CompressedInputStream(str(path), compression="zstd"))
         file: IO[bytes] = openers.get(path.suffix.lower(), partial(open, mode="rb"))(str(path))
-    except OSError as error:
-        raise PalavraError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:
+        raise PalavraError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     return file
 
 
-def byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
-    """Yield the lines of an open file, each as soon as it is there; errors call it `name`. Raises PalavraError for a
-    damaged file."""
+def check_ordinary(path: Path) -> None:
+    """Raise PalavraError for a named pipe, a socket or a device, except the open streams that a shell names. Raises
+    OSError for a path that cannot be looked at."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _OPEN_STREAM.fullmatch(str(path))):
+        raise PalavraError(
+            f"{path}: a pipe, socket or device, not a file; write its content to a file, or where the command takes "
+            "standard input pass it there (-)"
+        )
+
+
+def _checked(encoding: str) -> str:
+    """Return the name of a text encoding. Raises PalavraError for anything else."""
     try:
-        yield from file
-    except _DAMAGES as error:
-        _damaged(name, error)
+        known = codecs.lookup(encoding)
+    except (LookupError, ValueError):  # unknown, or not even a name
+        known = None
+    if known is None or not known._is_text_encoding or known.name.replace("-", "_") in _NO_ENCODINGS:
+        raise PalavraError(f"unknown encoding {encoding[:40]!r}: use for example utf-8, latin-1 or cp1252")
+    return known.name
 
 
 def _damaged(name: Path | str, error: Exception) -> NoReturn:
     raise PalavraError(f"{name}: cannot be read to its end, the file is damaged or cut off ({error})") from None
 
 
-def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: UnicodeDecodeError) -> NoReturn:
-    """Raise PalavraError that names the line and the encoding that the text probably has."""
-    before = error.object[: error.start].decode(encoding, "replace")
+def _not_in_encoding(
+    name: Path | str, encoding: str, lines: int, half_end: bool, error: UnicodeDecodeError
+) -> NoReturn:
+    r"""Raise PalavraError that names the line and the encoding that the text probably has. `half_end`: the text before
+    ended with "\r", which is not counted yet."""
+    before = "\r" * half_end + error.object[: error.start].decode(encoding, "replace")
+    line = lines + len(_LINE_END.findall(before))
     wrong = error.object[error.start : error.start + 1]
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
         guess = "utf-8"
@@ -109,7 +145,8 @@ def _not_in_encoding(name: Path | str, encoding: str, lines: int, error: Unicode
         guess = "utf-16"
     else:  # Windows has letters and quotes where latin-1 has control characters
         guess = "cp1252" if any(0x80 <= byte <= 0x9F for byte in error.object) else "latin-1"
-    raise PalavraError(
-        f"{name}:{lines + before.count(chr(10))}: byte 0x{wrong.hex()} is not valid {encoding}; "
-        f"if the text is {guess}, say so with the encoding option (--encoding={guess})"
+    raise NotInEncoding(
+        f"{name}:{line}: byte 0x{wrong.hex()} is not valid {encoding}; "
+        f"if the text is {guess}, say so with the encoding option (--encoding={guess})",
+        f"{name}:{line}",
     ) from None

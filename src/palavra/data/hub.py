@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palavra.errors import PalavraError
+from palavra.limits import check_record, size_of
 
 PREFIX = "hf://"
 
@@ -15,7 +16,11 @@ PREFIX = "hf://"
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:
     """Yield the records of an open data set. Raises PalavraError for whatever stops the stream."""
     try:
-        yield from stream
+        for row, values in enumerate(stream, 1):
+            check_record(size_of(values), f"{source}:row {row}")
+            yield values
+    except PalavraError:
+        raise
     except Exception as error:  # whatever a reader of any format may raise, and the network
         raise PalavraError(f"{source}: cannot be read to its end ({_first_line(error)})") from None
 

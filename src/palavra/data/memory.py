@@ -16,14 +16,13 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from palavra.data.arrow_rows import BatchRows
 from palavra.data.forms import ArrowStream, Data, InterchangeFrame, Record
 from palavra.errors import PalavraError
 from palavra.files import atomic_path
 
 # How a recipe names data that nothing keeps: they were in memory.
 PREFIX = "memory://"
-# Rows of a frame that become Python values at once.
-_ROWS = 1024
 
 
 class MemorySource(str):
@@ -45,7 +44,10 @@ class MemorySource(str):
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records from the first on: plain Python values by column."""
-        yield from self._rows()  # and not merely return it: whoever iterates keeps the source
+        try:
+            yield from self._rows()  # and not merely return it: whoever iterates keeps the source
+        except RecursionError:
+            raise PalavraError(f"{self.name}: a record is nested too deeply, or holds itself") from None
 
     def text_bytes(self, column: str) -> int:
         """Return how many bytes of UTF-8 the texts of a column have."""
@@ -211,10 +213,10 @@ def _of_arrow(data: ArrowStream, names: Iterable[object] | None, name: str) -> I
         reader = pa.RecordBatchReader.from_stream(data)
         # An index of pandas becomes a column there.
         known = None if names is None else [str(each) for each in names]
+        rows = BatchRows(name, bounded=False)
         for batch in reader:
-            chosen = batch if known is None else batch.select(known)
-            for start in range(0, chosen.num_rows, _ROWS):
-                yield from map(plain, chosen.slice(start, _ROWS).to_pylist())
+            for _, values in rows.rows(batch if known is None else batch.select(known)):
+                yield plain(values)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise PalavraError(
             f"{name} cannot be read as an Arrow table ({str(error).splitlines()[0]}): let each column have one type "

@@ -1,6 +1,7 @@
 """Labelled records: every column of tables, JSON, Parquet and hub data sets, with the place each comes from."""
 
 import difflib
+import glob
 import json
 import os
 from collections import Counter
@@ -9,13 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from palavra.data.decoding import text_lines
+from palavra.data.decoding import check_ordinary, text_lines
 from palavra.data.hub import PREFIX, hub_records, open_hub
-from palavra.data.json_text import checked_object, json_line_objects, list_items, read_whole, refuse_nul
+from palavra.data.json_text import JsonDocument, checked_object, json_line_objects, list_items, refuse_nul
 from palavra.data.memory import MemorySource, class_names, with_class_names
 from palavra.data.tables import counted, kind_of, open_table, parquet_rows, shown_columns, shown_kinds
 from palavra.errors import PalavraError
 from palavra.files import path_of
+from palavra.limits import check_record, size_of
 
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 RECORD_KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -39,7 +41,7 @@ def read_records(source: str, *, encoding: str = "utf-8") -> Iterator[Record]:
 
     `.csv` and `.tsv` have a header. The delimiter is detected, quoted fields may hold line ends, a byte order mark and
     blanks around column names are removed, values are unchanged, and rows of empty fields are skipped. `.jsonl` has one
-    object a line; `.json` is one list of objects and is held in memory. All of these may be compressed (`.gz`, `.bz2`,
+    object a line; `.json` is one list of objects. All of these may be compressed (`.gz`, `.bz2`,
     `.xz`, `.zst`) and have the `encoding`. Raises `PalavraError`, with file and line, for anything else, for rows with
     more or fewer fields than the header, and for a source without records.
     """
@@ -72,11 +74,26 @@ def data_file(source: str, kinds: tuple[str, ...]) -> tuple[Path, str]:
         raise PalavraError(f"{source}: this is a folder; name one file in it, {shown_kinds(kinds)}")
     if not os.path.exists(path):
         raise PalavraError(f"{source}: no such file")
+    check_ordinary(path)
     kind = kind_of(path, kinds)
     if kind is None:
         hint = "; save the table as CSV" if path.suffix.lower() in SPREADSHEETS else ""
         raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(kinds)}{hint}")
     return path, kind
+
+
+def record_sources(source: str) -> list[str]:
+    """Return the files of records that a source names: a folder those in it and below, in order of names, a glob those
+    that match, anything else itself."""
+    path = Path(os.path.expanduser(source))
+    if names_records(source) or (path.exists() and not path.is_dir()):
+        return [source]
+    folders = [path] if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
+    inside = [each for folder in folders for each in (folder.rglob("*") if folder.is_dir() else [folder])]
+    found = sorted(str(each) for each in inside if each.is_file() and kind_of(each, RECORD_KINDS) is not None)
+    if path.is_dir() and not found:
+        raise PalavraError(f"{source}: no files of records here; looked for {shown_kinds(RECORD_KINDS)}")
+    return found or [source]
 
 
 def at_least_one(items: Iterator[T], source: str, what: str) -> Iterator[T]:
@@ -113,7 +130,7 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
     if kind == ".parquet":
         return _from_parquet(path)
     if kind == ".json":
-        return records_of_list(read_whole(path, encoding), path)
+        return records_of_list(JsonDocument(path, encoding))
     lines = numbered_lines(path, encoding)
     return _from_json_lines(lines, path) if kind == ".jsonl" else _from_table(path, lines, tabs=kind == ".tsv")
 
@@ -121,13 +138,15 @@ def _read(source: str, encoding: str) -> Iterator[Record]:
 def _from_memory(source: MemorySource) -> Iterator[Record]:
     for row, values in enumerate(source.records(), 1):
         where = f"{source.name}:row {row}"
+        check_record(size_of(values), where)
         yield Record(checked_object(values, where), where)
 
 
-def records_of_list(text: str, path: Path) -> Iterator[Record]:
-    """Yield the records of a JSON list of objects, which is the whole `text` of a file."""
-    for line, value in list_items(text, path):
-        yield Record(checked_object(value, f"{path}:{line}"), f"{path}:{line}")
+def records_of_list(document: JsonDocument) -> Iterator[Record]:
+    """Yield the records of a file that is a JSON list of objects."""
+    for line, value in list_items(document):
+        where = f"{document.path}:{line}"
+        yield Record(checked_object(value, where), where)
 
 
 def _from_json_lines(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[Record]:

@@ -1,13 +1,14 @@
 """Questions and the passages that answer them: SQuAD's JSON, and records of one question each."""
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
-from palavra.data.decoding import text_blocks
-from palavra.data.json_text import checked_object, json_kind, read_whole
+from palavra.data.characters import is_blank
+from palavra.data.json_text import JsonDocument, checked_object, json_kind
 from palavra.data.records import (
     RECORD_KINDS,
     Record,
@@ -19,16 +20,22 @@ from palavra.data.records import (
     records_of_list,
 )
 from palavra.errors import PalavraError
-from palavra.typed_json import parse_json
 
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # tables with empty cells write 12 as 12.0
 
 
 class Answer(NamedTuple):
-    """An answer in the passage: `text` is `context[start : start + len(text)]`, in characters."""
+    """An answer in the passage: `text` is `context[start : start + len(text)]`, in characters; `start` is `NOWHERE` for
+    an answer whose place is not known, which can be scored but not learned."""
 
     text: str
     start: int
+
+
+# How much is read of answers: their texts and places, the texts and what places are right, or nothing.
+Answers = Literal["located", "texts", "none"]
+# The start of an answer whose place is not known.
+NOWHERE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +57,22 @@ def read_questions(
 ) -> Iterator[Question]:
     """Yield the questions of one file, or of `hf://dataset[/config]:split`, in order.
 
-    SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`, held in memory. Any
+    SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) are `.json` files of an object with `data`. Any
     other file that `read_records` reads has one question a record: `id`, `question`, `context`, and `answers` (texts,
     objects of `text` and `answer_start`, or one object of two lists) or `answer` with `answer_start`. An empty or
     missing answer means that the passage has none; without `answer_start`, the first occurrence is taken. `columns`
     maps these names to the column names of a file of records. Raises `PalavraError`, with the place and the question's
     id, for an answer that is not where the file says, missing keys, a repeated id, and a source without questions.
     """
-    return at_least_one(_unique(_read(source, encoding, columns or {})), source, "questions")
+    return unique_questions(make() for make in asked_in(source, encoding=encoding, columns=columns))
+
+
+def asked_in(
+    source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None, answers: Answers = "located"
+) -> Iterator[Callable[[], Question]]:
+    """Yield a function that makes each question of a source, as `read_questions`, and raises its error if it is
+    none."""
+    return at_least_one(_read(source, encoding, columns or {}, answers), source, "questions")
 
 
 def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
@@ -67,29 +82,34 @@ def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
     path, kind = data_file(source, RECORD_KINDS)
     if kind != ".json":
         return False
-    begun = (block.lstrip(" \t\n") for block in text_blocks(path, encoding))
-    return next(filter(None, begun), "").startswith("{")
+    return JsonDocument(path, encoding).peek() == "{"
 
 
-def _read(source: str, encoding: str, columns: Mapping[str, str]) -> Iterator[Question]:
+def _read(
+    source: str, encoding: str, columns: Mapping[str, str], answers: Answers
+) -> Iterator[Callable[[], Question]]:  # fmt: skip
     def of_record(record: Record) -> Question:
-        named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in columns.items()}
-        return _of_record(Record({**record.values, **named}, record.where))
+        wanted = {ours: theirs for ours, theirs in columns.items() if ours != "answers" or answers != "none"}
+        named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in wanted.items()}
+        return _of_record(Record({**record.values, **named}, record.where), answers)
 
     if not names_records(source):
         path, kind = data_file(source, RECORD_KINDS)
         if kind == ".json":
-            text = read_whole(path, encoding)
-            if text.lstrip().startswith("{"):
-                return _of_squad(parse_json(text, path), path)
-            return map(of_record, records_of_list(text, path))
-    return map(of_record, read_records(source, encoding=encoding))
+            document = JsonDocument(path, encoding)
+            if document.peek() == "{":
+                return _of_squad(document, answers)
+            return (partial(of_record, record) for record in records_of_list(document))
+    return (partial(of_record, record) for record in read_records(source, encoding=encoding))
 
 
-def _unique(questions: Iterator[Question]) -> Iterator[Question]:
-    seen: dict[str, str] = {}
+def unique_questions(questions: Iterable[Question]) -> Iterator[Question]:
+    """Yield the questions. Raises PalavraError for an id that another one has."""
+    seen: dict[bytes, str] = {}  # of hashes: an id may have any length
     for question in questions:
-        first = seen.setdefault(question.id, question.where)
+        first = seen.setdefault(
+            hashlib.blake2b(question.id.encode(errors="surrogatepass"), digest_size=16).digest(), question.where
+        )
         if first != question.where:
             raise PalavraError(
                 f"{question.where}: the id {question.id!r} is also at {first}; every question needs its own"
@@ -97,26 +117,63 @@ def _unique(questions: Iterator[Question]) -> Iterator[Question]:
         yield question
 
 
-def _of_squad(value: Any, path: Path) -> Iterator[Question]:
-    document = checked_object(value, str(path))
-    for at_article, article in _items(document, "data", f"{path}:"):
-        for at_paragraph, paragraph in _items(article, "paragraphs", f"{at_article}."):
+def _of_squad(document: JsonDocument, answers: Answers) -> Iterator[Callable[[], Question]]:
+    for at_article in _objects_in(document, "data", f"{document.path}:"):
+        for at_paragraph in _objects_in(document, "paragraphs", f"{at_article}."):
+            paragraph = checked_object(document.value(), at_paragraph)
             context = _text(paragraph, "context", at_paragraph)
             for where, asked in _items(paragraph, "qas", f"{at_paragraph}."):
-                yield _question({**asked, "context": context}, _of_asked(asked, where), where)
+                yield partial(_asked_of, {**asked, "context": context}, where, answers)
+    document.end()
+
+
+def _objects_in(document: JsonDocument, key: str, where: str) -> Iterator[str]:
+    """Yield the place of each object in the list `key` of the object that comes next; the object must be read before
+    the next one."""
+    place, found = f"{where}{key}", False
+    for name in document.members():
+        mark = document.peek()
+        if name != key or mark != "[":
+            value = document.value()
+            if name == key:
+                raise _no_list(place, value)
+            continue
+        found = True
+        for number, _ in enumerate(document.items()):
+            if document.peek() != "{":
+                raise _no_object(f"{place}[{number}]", document.value())
+            yield f"{place}[{number}]"
+    if not found:
+        raise _missing(place)
 
 
 def _items(parent: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place and the value of each object in the list `key`."""
     place = f"{where}{key}"
     if key not in parent:
-        raise PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")
+        raise _missing(place)
     if not isinstance(parent[key], list):
-        raise PalavraError(f"{place}: a JSON {json_kind(parent[key])}, not a list")
+        raise _no_list(place, parent[key])
     for number, item in enumerate(parent[key]):
         if not isinstance(item, dict):
-            raise PalavraError(f"{place}[{number}]: a JSON {json_kind(item)}, not an object")
+            raise _no_object(f"{place}[{number}]", item)
         yield f"{place}[{number}]", item
+
+
+def _missing(place: str) -> PalavraError:
+    return PalavraError(f"{place}: missing; SQuAD's JSON is data[].paragraphs[].qas[]")
+
+
+def _no_list(place: str, value: Any) -> PalavraError:
+    return PalavraError(f"{place}: a JSON {json_kind(value)}, not a list")
+
+
+def _no_object(place: str, value: Any) -> PalavraError:
+    return PalavraError(f"{place}: a JSON {json_kind(value)}, not an object")
+
+
+def _asked_of(asked: dict[str, Any], where: str, answers: Answers) -> Question:
+    return _question(asked, [] if answers == "none" else _of_asked(asked, where), where, answers)
 
 
 def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
@@ -129,16 +186,19 @@ def _of_asked(asked: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
     return _given(asked["answers"], where)
 
 
-def _of_record(record: Record) -> Question:
-    key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
-    value = column(record, key, option="--answers")
+def _of_record(record: Record, answers: Answers) -> Question:
+    given = [] if answers == "none" else _answers_of(record)
     for name in ("question", "context"):
         column(record, name, option=f"--{name}")
+    return _question({"id": record.where, **record.values}, given, record.where, answers)
+
+
+def _answers_of(record: Record) -> list[tuple[Any, Any]]:
+    key = "answer" if "answer" in record.values and "answers" not in record.values else "answers"
+    value = column(record, key, option="--answers")
     if isinstance(value, str):
-        given = [(value, record.values.get("answer_start"))] if value.strip() else []
-    else:
-        given = _given(value, record.where)
-    return _question({"id": record.where, **record.values}, given, record.where)
+        return [(value, record.values.get("answer_start"))] if value.strip() else []
+    return _given(value, record.where)
 
 
 def _given(value: Any, where: str) -> list[tuple[Any, Any]]:
@@ -161,11 +221,13 @@ def _given(value: Any, where: str) -> list[tuple[Any, Any]]:
     return [(item["text"], item.get("answer_start")) if isinstance(item, dict) else (item, None) for item in value]
 
 
-def _question(values: dict[str, Any], given: list[tuple[Any, Any]], where: str) -> Question:
+def _question(values: dict[str, Any], given: list[tuple[Any, Any]], where: str, kept: Answers) -> Question:
     number = values.get("id")
     id = str(number) if type(number) is int else _text(values, "id", where)
     question, context = _text(values, "question", where), _text(values, "context", where)
-    answers = tuple(_answer(text, start, context, f"{where}: question {id!r}") for text, start in given)
+    answers = tuple(
+        _answer(text, start, context, f"{where}: question {id!r}", located=kept == "located") for text, start in given
+    )
     return Question(id=id, question=question, context=context, answers=answers, where=where)
 
 
@@ -175,13 +237,13 @@ def _text(values: dict[str, Any], key: str, where: str) -> str:
     value = values[key]
     if not isinstance(value, str):
         raise PalavraError(f"{where}: {key!r} is a JSON {json_kind(value)}, not text")
-    if not value.strip():
+    if is_blank(value):
         raise PalavraError(f"{where}: {key!r} is empty")
     return value
 
 
-def _answer(text: Any, stated: Any, context: str, where: str) -> Answer:
-    """Return the answer with its place in the passage. Raises PalavraError if it is not there."""
+def _answer(text: Any, stated: Any, context: str, where: str, *, located: bool) -> Answer:
+    """Return the answer with its place in the passage. Raises PalavraError if it must be `located` and is not there."""
     if not isinstance(text, str) or not text.strip():
         shown = "empty" if isinstance(text, str) else f"a JSON {json_kind(text)}, not text"
         raise PalavraError(f"{where}: an answer is {shown}; a question without one has no answers at all")
@@ -191,6 +253,8 @@ def _answer(text: Any, stated: Any, context: str, where: str) -> Answer:
         return Answer(text, first)
     if start is not None and start >= 0 and context.startswith(text, start):
         return Answer(text, start)
+    if not located:
+        return Answer(text, NOWHERE)
     shown = f"the answer {text[:40]!r}{'...' if len(text) > 40 else ''}"
     if first < 0:
         raise PalavraError(f"{where}: {shown} is nowhere in the context; copy it from there, letter by letter")

@@ -14,18 +14,23 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from palavra.data.decoding import LONGEST_RECORD
+from palavra.data.arrow_rows import BatchRows
 from palavra.errors import PalavraError
+from palavra.limits import LARGEST_RECORD, batched, check_record, utf8_size
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 DELIMITERS = ",;\t|"
 
 # How much of a table shows how it is written.
 SAMPLE_LINES = 5000
-_SAMPLE_CHARACTERS = 1 << 22
+_SAMPLE_BYTES = 1 << 22
 # The first line in which Excel names the delimiter of a CSV file.
 _SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 _PARQUET_ROWS = 256
+# Bytes of a dictionary of texts in a Parquet file, which programs end at 1 MiB, and of an index into it.
+_LARGEST_DICTIONARY = 1 << 21
+_LARGEST_INDEX = 4
+_BLOCK = 1 << 16
 
 
 def kind_of(path: Path, kinds: tuple[str, ...]) -> str | None:
@@ -78,7 +83,7 @@ def open_table(
     Otherwise the first records decide on the delimiter, unless a first line `sep=;` names it. A quote that is never
     closed, or not at the end of its field, is a `PalavraError`: the rows after it would become part of the same row.
     """
-    csv.field_size_limit(LONGEST_RECORD)  # for the whole process; the default is 131,072 characters
+    csv.field_size_limit(LARGEST_RECORD)  # for the whole process; the default is 131,072 characters
     filled = ((line, text) for line, text in lines if not text.isspace())
     first, header = next(filled, (0, ""))
     named = _SEPARATOR.fullmatch(header.rstrip("\r\n"))
@@ -95,18 +100,23 @@ def open_table(
 
 def _sample(header: str, lines: Iterator[str]) -> list[str]:
     """Return the header and the lines after it that show how the table is written."""
-    sample, size = [header], len(header)
-    while len(sample) < SAMPLE_LINES and size < _SAMPLE_CHARACTERS and (text := next(lines, "")):
-        sample.append(text)
-        size += len(text)
-    return sample
+    return next(batched(chain([header], lines), SAMPLE_LINES, utf8_size, _SAMPLE_BYTES))
 
 
 def _rows(path: Path, lines: Iterable[str], first: int, options: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of `lines`, of which the first is line `first` of the file; `options` are those of `csv`."""
-    reader = csv.reader(lines, strict=True, **options)
+    size = 0
+
+    def measured() -> Iterator[str]:
+        nonlocal size
+        for text in lines:
+            size += utf8_size(text)
+            check_record(size, f"{path}:{line}")
+            yield text
+
+    reader = csv.reader(measured(), strict=True, **options)
     while True:
-        line = first + reader.line_num
+        line, size = first + reader.line_num, 0
         try:
             row = next(reader, None)
         except csv.Error as error:
@@ -171,14 +181,57 @@ def parquet_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
     """Yield the rows of a Parquet file with their numbers, from 1. `columns` gets the Arrow schema and returns the
     names of the columns to read, None for all."""
-    row = 0
+    rows = BatchRows(str(path), bounded=True)
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=columns(file.schema_arrow)):
-                for values in batch.to_pylist():
-                    row += 1
-                    yield row, values
+        with pq.ParquetFile(path) as file:
+            metadata, names = file.metadata, columns(file.schema_arrow)
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            wanted = [group.column(place) for place in range(group.num_columns)]
+            wanted = [each for each in wanted if names is None or each.path_in_schema.split(".")[0] in names]
+            size = sum(each.total_uncompressed_size for each in wanted)
+            check_record(size // max(group.num_rows, 1), f"{path}:row {rows.row + 1} or later")
+            together = max(1, min(_PARQUET_ROWS, LARGEST_RECORD * group.num_rows // max(size, 1)))
+            shared = [each.path_in_schema for each in wanted if _shares_values(path, each)]
+            with pq.ParquetFile(path, metadata=metadata, pre_buffer=False, read_dictionary=shared) as file:
+                for batch in file.iter_batches(together, row_groups=[number], columns=names):
+                    yield from rows.rows(batch)
     except UnicodeDecodeError as error:
-        raise PalavraError(f"{path}: a text after row {row} is not valid UTF-8 ({error})") from None
+        raise PalavraError(f"{path}: a text after row {rows.row} is not valid UTF-8 ({error})") from None
     except (pa.ArrowException, OSError) as error:
         raise PalavraError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _shares_values(path: Path, column: Any) -> bool:
+    """Return whether rows of a column of texts refer to a dictionary, and are to be read as such: their texts together
+    can be any number of times the file. Arrow reads columns that hold texts too as dictionaries very slowly, so these
+    are only if the dictionary is larger than programs make them."""
+    if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
+        return False
+    with path.open("rb") as file:
+        file.seek(column.dictionary_page_offset or 0)
+        size = _page_size(file.read(16))
+    if size is None or size > _LARGEST_DICTIONARY:
+        return True
+    return bool(column.total_uncompressed_size - size <= _LARGEST_INDEX * column.num_values + _BLOCK)
+
+
+def _page_size(header: bytes) -> int | None:
+    """Return the uncompressed size in the header of a page, its second field in Thrift's compact encoding; None for
+    anything else."""
+    values, at = [], 0
+    for _ in range(2):
+        if header[at : at + 1] != b"\x15":  # the next field, a 32-bit number
+            return None
+        number = shift = 0
+        while True:
+            at += 1
+            if at >= len(header):
+                return None
+            number |= (header[at] & 0x7F) << shift
+            shift += 7
+            if header[at] < 0x80:
+                break
+        values.append(number >> 1)  # zigzag
+        at += 1
+    return values[1]

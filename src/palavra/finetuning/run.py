@@ -194,12 +194,10 @@ def _labelled(
 def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
     """Warn of truncated examples. Where long texts become windows, only pairs are truncated."""
     windowed = kind != "training" and task.spec.overflow == "window"
-    how = "hold two texts that do not fit beside each other in" if windowed else "are longer than"
+    beside = f"hold two texts that do not fit beside each other in the {context} tokens that are read"
+    why = beside if windowed else encoded.why_cut(context)
     if encoded.truncated:
-        log.warn(
-            f"{task.spec.name}: {kind} examples that {how} the {context} tokens that are read, and were cut: "
-            f"{encoded.truncated:,}"
-        )
+        log.warn(f"{task.spec.name}: {kind} examples that {why}, and were cut: {encoded.truncated:,}")
 
 
 def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
@@ -213,6 +211,8 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
         task, name = split.task, split.task.spec.name
         sizes = ", ".join(f"{len(getattr(split, kind)):,} {kind}" for kind in SPLITS if getattr(split, kind))
         log.line(f"{name}: {task.spec.kind}, {sizes}")
+        for line in split.skipped:
+            log.warn(f"{name}: {line}")
         for line in summary_lines(task.encoder.summary(split.train)):
             log.line(f"{name}: {line}")
         for kind, labelled in (("training", job.train), ("validation", job.valid)):

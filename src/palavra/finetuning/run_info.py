@@ -81,6 +81,7 @@ def describe(job: FinetuningJob, splits: Sequence[Split], pretrained_with: Optim
                 data=split.task.encoder.summary(split.train),
                 truncated=job.train[split.task.spec.name].encoded.truncated,
                 head=describe_head(job.model, split.task.spec.name),
+                skipped=split.skipped,
             )
             for split in splits
         ),

@@ -33,6 +33,7 @@ class Split:
     train: Sequence[Any]
     valid: Sequence[Any]
     test: Sequence[Any]
+    skipped: tuple[str, ...] = ()  # what was left out of the sources, a line for each
 
     def trained_on(self, train: Sequence[Any]) -> "Split":
         """Return the split with these training examples. The task keeps the labels of all and counts only these."""
@@ -73,9 +74,10 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
         task.encoder.check(valid)
     elif not train or not valid:
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a separate file")
-    test = task.reader.read(spec.test) if spec.test else []
+    test = task.reader.read_test(spec.test) if spec.test else []
     task.encoder.check(test)
-    return Split(task=task, train=train, valid=valid, test=test)
+    skipped = (*reader.skipped, *task.reader.skipped)
+    return Split(task=task, train=train, valid=valid, test=test, skipped=skipped)
 
 
 def examples_hash(splits: Sequence[Split]) -> str:

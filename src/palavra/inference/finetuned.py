@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Unpack, cast, overload
 
@@ -17,6 +16,7 @@ from palavra.inference import predictions
 from palavra.inference.base import AnyModel, load_parts
 from palavra.inference.batching import evaluating, placed
 from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
+from palavra.limits import batched
 from palavra.metrics.articles import Articles
 from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute
@@ -150,7 +150,7 @@ class FineTunedModel(AnyModel):
 
     def reader(
         self, task: str | None = None, *, encoding: str | None = None, separator: str | None = None,
-        **columns: Unpack[LabelledColumns],
+        skip_bad: bool | None = None, **columns: Unpack[LabelledColumns],
     ) -> Reader[Any]:  # fmt: skip
         """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
 
@@ -161,7 +161,7 @@ class FineTunedModel(AnyModel):
         before, named = chosen.spec, given_columns(columns, (chosen.spec.kind,))
         changes: dict[str, Any] = {"encoding": encoding, "separator": separator}
         changes = {key: value for key, value in changes.items() if value is not None}
-        spec = replace(before, columns=replace(before.columns, **named), **changes)
+        spec = replace(before, columns=replace(before.columns, **named), skip_bad=bool(skip_bad), **changes)
         check_read({**named, **changes}, [spec])
         wanted, found = (len(each.columns.label or ("label",)) for each in (before, spec))
         if found != wanted:
@@ -226,7 +226,7 @@ class FineTunedModel(AnyModel):
             columns = {**columns, **found}
             reader = self.reader(task, **columns) if found else reader
         made = predictions.Predictions()
-        while waiting := list(islice(given, PREDICTED_AT_ONCE)):
+        for waiting in batched(given, PREDICTED_AT_ONCE):
             some = self.predict_examples(reader.inputs(waiting), task=task, overflow=overflow, options=options)
             made += map(predictions.prediction_of, some)
         return made[0] if single else made

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from palavra.data.characters import is_blank
 from palavra.data.columns import text_column
-from palavra.data.decoding import byte_lines, open_bytes
+from palavra.data.decoding import NotInEncoding, open_bytes, text_lines
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.memory import memory_source
 from palavra.errors import PalavraError
 from palavra.files import path_of
+from palavra.limits import AT_ONCE, size_of
 
 # Several texts: a file with one a line, texts, or a table with a column of texts.
 Texts: TypeAlias = (
@@ -54,21 +56,31 @@ def open_input(file: str | Path) -> tuple[IO[bytes], str]:
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:
     """The lines of a file in UTF-8, without their line ends; the file is closed at its end.
 
-    Raises PalavraError, with file and line, for what is not UTF-8, for a damaged file, and when no line has any text.
+    Raises PalavraError, with file and line, for what is not UTF-8, for a damaged file, for a line longer than a record
+    may be, and when no line has any text.
     """
     blank: list[str] | None = []
+    held = 0
     with file:
-        for number, line in enumerate(byte_lines(file, name), 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-            except UnicodeDecodeError:
-                raise PalavraError(f"{name}:{number} is not UTF-8: convert the file first") from None
+        for text in _lines(file, name):
             if blank is None:
                 yield text
                 continue
             blank.append(text)
-            if text.strip():
+            held += size_of(text) + 1
+            if not is_blank(text) or held > AT_ONCE:
                 yield from blank
                 blank = None
     if blank is not None:
         raise PalavraError(f"{name} has no text: write one text a line")
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[str]:
+    """Yield the lines; here no option says another encoding."""
+    try:
+        for number, line in enumerate(text_lines(name, "utf-8", file), 1):
+            if "\0" in line:
+                raise PalavraError(f"{name}:{number} has a NUL character: convert the file to UTF-8 text first")
+            yield line.removesuffix("\n")
+    except NotInEncoding as error:
+        raise PalavraError(f"{error.where} is not UTF-8: convert the file first") from None

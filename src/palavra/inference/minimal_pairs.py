@@ -12,15 +12,19 @@ from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
 from palavra.inference.results import html_table
 from palavra.inference.scoring import Score
+from palavra.inference.streaming import chunked
 
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two sentences that differ in one thing, the `good` one acceptable; `phenomenon` says what is tested."""
+    """Two sentences that differ in one thing, the `good` one acceptable; `phenomenon` says what is tested, and
+    `linguistics_term` and `field` of which wider groups that is part, if the file says so."""
 
     good: str
     bad: str
     phenomenon: str
+    linguistics_term: str | None = None
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,27 @@ class PairAccuracy:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """`accuracy` over all `pairs`, and `phenomena` one by one, by name; `masking` is how a model scored them."""
+    """`accuracy` over all `pairs`, and `phenomena` one by one, by name; `masking` is how a model scored them.
+    `linguistics_terms` and `fields`: the accuracies of these wider groups, empty if the pairs do not name them."""
 
     pairs: int
     accuracy: float
     phenomena: tuple[PairAccuracy, ...]
     masking: str = "none"
+    linguistics_terms: tuple[PairAccuracy, ...] = ()
+    fields: tuple[PairAccuracy, ...] = ()
+
+    def groups(self) -> dict[str, tuple[PairAccuracy, ...]]:
+        """Return the accuracies by phenomenon, term and field, without empty ones."""
+        return {name: found for name in _GROUPS if (found := getattr(self, name))}
 
     def _repr_html_(self) -> str:
-        return html_table([*map(vars, self.phenomena), {"phenomenon": "all", **vars(self), "phenomena": None}])
+        whole = {"phenomenon": "all", "pairs": self.pairs, "accuracy": self.accuracy, "masking": self.masking}
+        return html_table([*(vars(one) for found in self.groups().values() for one in found), whole])
+
+
+# The groups of a comparison, and the attribute of a pair that says to which of them it belongs.
+_GROUPS = {"phenomena": "phenomenon", "linguistics_terms": "linguistics_term", "fields": "field"}
 
 
 def read_pairs(source: str | Path, *, encoding: str = "utf-8") -> list[MinimalPair]:
@@ -63,8 +79,10 @@ def _pair(record: Record) -> MinimalPair:
         if not isinstance(values.get(key), str):
             raise PalavraError(f"{record.where}: {key} is missing or not a text; each pair needs both sentences")
     names = (values.get(key) for key in ("UID", "linguistics_term", "field"))
-    phenomenon = next((name for name in names if isinstance(name, str) and name), "all")
-    return MinimalPair(values["sentence_good"], values["sentence_bad"], phenomenon)
+    of, term, field = (name if isinstance(name, str) and name else None for name in names)
+    if of is None:  # the term or the field is the phenomenon itself
+        return MinimalPair(values["sentence_good"], values["sentence_bad"], term or field or "all")
+    return MinimalPair(values["sentence_good"], values["sentence_bad"], of, term, field)
 
 
 def compare_pairs(
@@ -76,12 +94,18 @@ def compare_pairs(
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
     # Each distinct sentence once: pairs of one paradigm share them.
     distinct = list(dict.fromkeys(texts))
-    likelihood = {text: found.log_likelihood for text, found in zip(distinct, score(distinct), strict=True)}
-    right: dict[str, list[float]] = {}
-    for pair in pairs:
-        difference = likelihood[pair.good] - likelihood[pair.bad]
-        right.setdefault(pair.phenomenon, []).append(0.5 + 0.5 * float(np.sign(difference)))
-    phenomena = tuple(PairAccuracy(name, len(own), float(np.mean(own))) for name, own in sorted(right.items()))
-    return PairComparison(
-        len(pairs), float(np.mean([value for own in right.values() for value in own])), phenomena, masking
-    )
+    likelihood = {
+        text: found.log_likelihood for some in chunked(distinct) for text, found in zip(some, score(some), strict=True)
+    }
+    right = [0.5 + 0.5 * float(np.sign(likelihood[pair.good] - likelihood[pair.bad])) for pair in pairs]
+    groups = {name: _accuracies([getattr(pair, of) for pair in pairs], right) for name, of in _GROUPS.items()}
+    return PairComparison(pairs=len(pairs), accuracy=float(np.mean(right)), masking=masking, **groups)
+
+
+def _accuracies(names: Sequence[str | None], right: Sequence[float]) -> tuple[PairAccuracy, ...]:
+    """Return the accuracy of each group by name; pairs of None belong to none."""
+    own: dict[str, list[float]] = {}
+    for name, value in zip(names, right, strict=True):
+        if name is not None:
+            own.setdefault(name, []).append(value)
+    return tuple(PairAccuracy(name, len(values), float(np.mean(values))) for name, values in sorted(own.items()))

@@ -12,6 +12,7 @@ from palavra.inference.infilling import Filling, Order
 from palavra.inference.masked import MaskedModel
 from palavra.inference.mixed import MixedModel
 from palavra.inference.scoring import Masking, Score
+from palavra.limits import batched, utf8_size
 from palavra.option import does_not_apply
 
 ScoreMasking = Masking | Literal["none"]
@@ -19,23 +20,14 @@ Found = TypeVar("Found")
 
 # Enough for full batches of texts of like length, few enough for a vector of each of their tokens to fit.
 CHUNK_TEXTS = 4096
-CHUNK_CHARACTERS = 1 << 19
+CHUNK_BYTES = 1 << 19
 # Prompts that are continued together: results are to be seen before all are done.
 CHUNK_PROMPTS = 32
 
 
 def chunked(texts: Iterable[str], most: int | None = None) -> Iterator[list[str]]:
-    """The texts in order, in lists of so many texts (`most`, where given) and characters as are worked on together."""
-    chunk: list[str] = []
-    size = 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if len(chunk) >= (most or CHUNK_TEXTS) or size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    """The texts in order, in lists of so many texts (`most`, where given) and bytes as are worked on together."""
+    return batched(texts, most or CHUNK_TEXTS, utf8_size, CHUNK_BYTES)
 
 
 def fill_all(

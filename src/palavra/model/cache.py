@@ -18,19 +18,27 @@ from palavra.model.heads import VocabularyModel
 from palavra.model.layers import Layer
 from palavra.model.layouts import Layout
 
+# Places for each sequence at the beginning.
+_FIRST_PLACES = 256
+
 
 class _LayerCache(NamedTuple):
-    """Keys and values of one layer, (R, shared heads, capacity, d) each."""
+    """Keys and values of one layer, (R, shared heads, places, d) each."""
 
     keys: Tensor
     values: Tensor
+
+    def grown(self, places: int) -> "_LayerCache":
+        """Return a cache with more places, the content of this one in the first of them."""
+        return _LayerCache(*(F.pad(tensor, (0, 0, 0, places - tensor.shape[2])) for tensor in self))
 
 
 class Decoder:
     """R sequences that are read side by side, of any lengths.
 
     There is no padding: each sequence has its own positions, and a mask over the places that it has not reached. Memory
-    is allocated once: 2 x layers x R x shared heads x `capacity` x d numbers.
+    grows with the longest sequence, by half each time and up to `capacity` places: 2 x layers x R x shared heads x
+    places x d numbers.
     """
 
     def __init__(self, steps: "StepModel", rows: int, capacity: int):
@@ -39,7 +47,8 @@ class Decoder:
         self._whole = [cast(Layer, layer) for layer in model.transformer.layers]
         self._stepwise, self._unembedding = steps.for_rows(rows)
         self._windows = {layer.attention.window for layer in self._whole}
-        shape = (rows, config.shared_heads, capacity, config.head_width)
+        self._places = min(capacity, _FIRST_PLACES)
+        shape = (rows, config.shared_heads, self._places, config.head_width)
         self._layers = [
             _LayerCache(*(torch.zeros(shape, device=compute.device, dtype=compute.dtype) for _ in range(2)))
             for _ in range(config.num_layers)
@@ -51,6 +60,7 @@ class Decoder:
         """Read whole sequences, which replace those of `rows` (S,); return the logits (S, V) of their next tokens."""
         layout = self.compute.backend.layout(batch.cu_seqlens, batch.max_seqlen, 0, self.compute.device)
         lengths = np.diff(batch.cu_seqlens.numpy())
+        self._make_room(int(lengths.max()))
         batch = batch.to(self.compute.device)
         row = self._tensor(np.repeat(rows, lengths))
         last = self._tensor(np.cumsum(lengths) - 1)
@@ -83,6 +93,7 @@ class Decoder:
             raise ValueError("the cache is full")
         transformer, positions = self.model.transformer, self._tensor(self.lengths)
         seen = int(self.lengths.max()) + 1
+        self._make_room(seen)
         place = self._place(positions, seen)
         sees = {window: self._sees(positions, seen, window) for window in self._windows}
         x = transformer.embeddings(self._tensor(tokens), positions, None)
@@ -99,6 +110,12 @@ class Decoder:
         x = transformer.final_norm(x)
         self.lengths += 1
         return self._logits(x)
+
+    def _make_room(self, places: int) -> None:
+        """Have at least so many places for each sequence."""
+        if places > self._places:
+            self._places = min(self.capacity, max(places, self._places * 3 // 2))
+            self._layers = [layer.grown(self._places) for layer in self._layers]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Vectors (R, D) -> logits (R, V) float32."""

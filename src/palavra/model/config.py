@@ -1,6 +1,7 @@
 """What a transformer is made of, in terms that do not depend on the family it is saved as."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -23,6 +24,14 @@ LARGEST_HIDDEN = 2**16
 # A directory from elsewhere is read before it is trusted: sizes past these bounds are refused, not allocated.
 LARGEST = {"vocab_size": 2**22, "hidden_size": 2**15, "num_layers": 2**10, "intermediate_size": 2**18, "context": 2**22}
 _BOUNDS = {**{name: (1, largest) for name, largest in LARGEST.items()}, "window": (0, 2**22), "segments": (0, 2**22)}
+
+
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Raise PalavraError for a size, by its name in `ModelConfig`, that no model has."""
+    for name, size in sizes.items():
+        least, largest = _BOUNDS.get(name, (1, math.inf))
+        if not least <= size <= largest:
+            raise PalavraError(f"model.{name} is {size}: it must be {least} to {largest:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +86,7 @@ class ModelConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        for name, (least, largest) in _BOUNDS.items():
-            if not least <= getattr(self, name) <= largest:
-                raise PalavraError(f"model.{name} is {getattr(self, name)}: it must be {least} to {largest:,}")
+        check_sizes({name: getattr(self, name) for name in _BOUNDS})
         for name, divisor in (("hidden_size", "num_heads"), ("num_heads", "num_kv_heads")):
             size, part = getattr(self, name), getattr(self, divisor)
             if part is not None and (part < 1 or size % part):

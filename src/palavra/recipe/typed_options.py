@@ -80,6 +80,7 @@ class FinetuneOptions(TypedDict, total=False):
     label: str | Sequence[str] | None
     answers: str | None
     encoding: str | None
+    skip_bad: bool | None
     multilabel: bool | None
     separator: str | None
     class_weights: Literal["none", "balanced"] | None

@@ -105,6 +105,7 @@ def _data(task: EvaluatedTask) -> list[tuple[str, str]]:
         ),
         *((f"With {size} choices", count(times)) for size, times in data.choices.items()),
         *([("truncated", count(task.run.truncated))] if task.run else ()),
+        *(("Left out", line) for line in (task.run.skipped if task.run else ())),
     ]
 
 

@@ -27,7 +27,8 @@ class FinetunedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTask:
-    """A task of a fine-tuning run: `examples` by split, what the kind counts in `data`, the `head`'s configuration."""
+    """A task of a fine-tuning run: `examples` by split, what the kind counts in `data`, the `head`'s configuration,
+    and what was left out of the sources, `skipped`."""
 
     name: str
     kind: str
@@ -35,6 +36,7 @@ class FinetunedTask:
     data: Mapping[str, object]
     truncated: Count
     head: Mapping[str, object]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

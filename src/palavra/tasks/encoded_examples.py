@@ -73,6 +73,10 @@ class EncodedExamples:
         """Return the number of truncated examples."""
         return 0 if self.cut is None else int(self.cut.sum())
 
+    def why_cut(self, context: int) -> str:
+        """Return why examples of at most `context` tokens were truncated, for a message."""
+        return f"are longer than the {context} tokens that are read"
+
     @property
     def units(self) -> Int64Array:
         """Return the bounds (U + 1,) of the units of sampling: unit i has the sequences from entry i to i + 1."""

@@ -114,6 +114,13 @@ class TaskSpec:
     )
     columns: Columns = option(Columns(), help="Names of the columns.")
     encoding: str = option("utf-8", help="Encoding of the files.", flag="--encoding", commands=_GIVEN)
+    skip_bad: bool = option(
+        False,
+        help="Leave out examples that cannot be read, and say how many, instead of stopping.",
+        flag="--skip-bad",
+        commands=_LABELLED,
+        when={"kind": (*_ONE_LABEL, *_ANSWERING)},
+    )
     multilabel: bool | None = option(
         None,
         help="Whether an example may have several labels.",

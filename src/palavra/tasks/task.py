@@ -7,7 +7,7 @@ task has a package with its four parts (`registry.KINDS`). No part depends on an
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -51,7 +51,8 @@ class Reader(Generic[Example]):
     `stratification_keys`: the keys that stratify a split into training and validation. `group`: examples of one group
     stay on one side of a split; None for an independent example. `check_columns`: refuse a given column that none of
     these sources has. `inputs_in`: the inputs of a file, or None to read its records. `files`: suffixes of the files
-    that `read_inputs` reads. `parts`: the number of texts in one input.
+    that `read_inputs` reads. `parts`: the number of texts in one input. `read_scored`: as `read`, for examples that are
+    only scored, where less is asked of them. `skipped`: what `read` left out of the sources so far, a line for each.
     """
 
     spec: TaskSpec
@@ -64,6 +65,8 @@ class Reader(Generic[Example]):
     inputs_in: Callable[[str], Iterator[Located] | None] = lambda _: None
     files: tuple[str, ...] = RECORD_KINDS
     parts: int = 1
+    read_scored: Callable[[str], list[Example]] | None = None
+    skipped: list[str] = field(default_factory=list)
 
     def read_inputs(self, source: str, given: Collection[str] = ()) -> Iterator[Located]:
         """Yield the inputs of a file; `given` lists the columns that the user named."""
@@ -72,6 +75,10 @@ class Reader(Generic[Example]):
             return (Located(one.values, one.where) for one in read_records(source, encoding=self.spec.encoding))
         self.check_columns(given, [source])
         return inputs
+
+    def read_test(self, source: str) -> list[Example]:
+        """Return the labelled examples of a file that are only scored."""
+        return (self.read_scored or self.read)(source)
 
     def inputs(self, raw: Sequence[Any]) -> list[Example]:
         """Return unlabelled examples from inputs; an input that is not `Located` gets its number as source."""

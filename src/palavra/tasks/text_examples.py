@@ -1,9 +1,9 @@
 """Read and encode examples of one or two texts, for classification and regression."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from palavra.tasks.encoded_examples import (
     windows,
     wrap,
 )
+from palavra.tasks.reading import read_examples
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, TaskSpec, column_flag, text_fields
 from palavra.tasks.task import Encoder, Reader
 from palavra.tokenizer import Tokenizer
@@ -56,24 +57,33 @@ def settle_texts(spec: TaskSpec) -> TaskSpec:
     return replace(spec, columns=replace(spec.columns, text_a="text_a", text_b="text_b"))
 
 
-# Yields each record with its label.
-LabelReader = Callable[[Iterable[Record]], Iterable[tuple[Record, Any]]]
+class LabelReader(NamedTuple):
+    """Reads the label of each record, and checks those that it read."""
+
+    read: Callable[[Record], Any]
+    check: Callable[[], None] = lambda: None
 
 
 def text_reader(
     spec: TaskSpec, *, labels: Callable[[TaskSpec], LabelReader], gold: Callable[[TextExample], Any],
     stratification_keys: Callable[[TextExample], Sequence[str]],
 ) -> Reader[TextExample]:  # fmt: skip
-    """Return a reader of examples of one or two texts; `labels` yields each record with its label."""
+    """Return a reader of examples of one or two texts; `labels` makes a reader of the labels of a
+    source."""
+    skipped: list[str] = []
 
     def read(source: str) -> list[TextExample]:
-        columns, examples = _columns(spec), []
-        for record, label in labels(spec)(read_records(source, encoding=spec.encoding)):
+        columns, of = _columns(spec), labels(spec)
+
+        def example_of(record: Record) -> TextExample:
+            label = of.read(record)
             texts = [_text(record, *place) for place in columns]
             second = texts[1] if len(texts) == 2 else None
-            examples.append(TextExample(first=texts[0], second=second, label=label, where=record.where))
-        if not examples:
-            raise PalavraError(f"{source} has no examples: it needs a line for each")
+            return TextExample(first=texts[0], second=second, label=label, where=record.where)
+
+        records = read_records(source, encoding=spec.encoding)
+        examples = read_examples(records, example_of, source, skip_bad=spec.skip_bad, skipped=skipped)
+        of.check()
         return examples
 
     return Reader(
@@ -83,6 +93,7 @@ def text_reader(
         gold=gold,
         stratification_keys=stratification_keys,
         parts=len(text_fields(spec)),
+        skipped=skipped,
     )
 
 

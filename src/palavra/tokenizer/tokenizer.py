@@ -21,6 +21,7 @@ import tokenizers as hf
 from tokenizers import decoders
 
 from palavra.errors import PalavraError
+from palavra.limits import AT_ONCE, batched
 from palavra.tokenizer.check import serialized
 from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 from palavra.tokenizer.directory import read_directory, role_names, write_directory
@@ -178,10 +179,10 @@ class Tokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without special tokens; runs on all cores."""
         texts = _well_formed(texts)
-        ids = self._encode_batch(texts)
-        for index, text in enumerate(texts if self._spelled_specials is not None else ()):
-            if len(parts := self._parts(text)) > 1:
-                ids[index] = list(chain.from_iterable(self._encode_batch([part for _, part in parts])))
+        ids = self._encode_batch([text if len(text) <= AT_ONCE else "" for text in texts])
+        for index, text in enumerate(texts):
+            if (self._spelled_specials is not None or len(text) > AT_ONCE) and len(parts := self._parts(text)) > 1:
+                ids[index] = [id for _, part in parts for id in self._encode_batch([part])[0]]
         return ids
 
     def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -190,9 +191,12 @@ class Tokenizer:
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """Return the ids of all texts end to end, (N,) uint32, and the number of each text, (S,) int64."""
-        ids = self.encode_many(texts)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        return np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths.sum())), lengths
+        parts, lengths = [np.empty(0, dtype=np.uint32)], [np.empty(0, dtype=np.int64)]
+        for some in batched(texts, len(texts), len):
+            ids = self.encode_many(some)
+            lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
+            parts.append(np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths[-1].sum())))
+        return np.concatenate(parts), np.concatenate(lengths)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of `text` and the span `text[start:end]` of each, without blanks around it."""
@@ -232,10 +236,18 @@ class Tokenizer:
         return re.compile("|".join(map(re.escape, spelled)), re.IGNORECASE) if spelled else None
 
     def _parts(self, text: str) -> list[tuple[int, str]]:
-        """Cut `text` inside every special token that it spells; return each part with its start."""
+        """Cut `text` inside every special token that it spells, and before a space where it is longer than what is
+        encoded at once; return each part with its start."""
         spelled = self._spelled_specials.finditer(text) if self._spelled_specials is not None else ()
-        cuts = [0, *(found.start() + 1 for found in spelled), len(text)]
-        return [(start, text[start:end]) for start, end in pairwise(cuts)]
+        parts: list[tuple[int, str]] = []
+        for start, end in pairwise([0, *(found.start() + 1 for found in spelled), len(text)]):
+            while end - start > AT_ONCE:
+                space = text.rfind(" ", start + 1, start + AT_ONCE)
+                cut = space if space > 0 else start + AT_ONCE
+                parts.append((start, text[start:cut]))
+                start = cut
+            parts.append((start, text[start:end]))
+        return parts
 
     # Ids to text
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_type_hints
 
-from palavra.model.config import Activation, HeadConfig, ModelConfig
+from palavra.model.config import Activation, HeadConfig, ModelConfig, check_sizes
 from palavra.model.families.parsing import activation, activation_name, flag, number, token_id
 from palavra.model.families.storage import Keys, Stored
 
@@ -91,6 +91,7 @@ class Family:
         if self.fixed["gated"]:  # two thirds of it: a gated part has three matrices, a plain one two
             inner = -(-2 * inner // 3 // 32) * 32
         sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads, "context": context}
+        check_sizes({**sizes, "vocab_size": vocab_size})
         values = {"layer_kinds": ("global",) * num_layers, **self.fixed, **sizes, "vocab_size": vocab_size}
         values |= {"intermediate_size": intermediate_size or inner, **self.proportions(num_layers, num_heads, context)}
         return ModelConfig(family=self.name, **{**values, **changes})

@@ -10,6 +10,7 @@ from palavra.data.characters import is_blank
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.labels import composed
+from palavra.tasks.reading import read_examples
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Reader
 from palavra.tasks.text_examples import shown, text_columns
@@ -30,14 +31,18 @@ class ChoiceExample:
 
 def reader(spec: TaskSpec) -> Reader[ChoiceExample]:
     """Return a reader of texts, choices in a list or in columns, and the gold choice by number, letter or text."""
+    skipped: list[str] = []
+
+    def read(source: str) -> list[ChoiceExample]:
+        label = spec.label_column("multiple choice takes one, the gold choice") or "label"
+        records = read_records(source, encoding=spec.encoding)
+        return read_examples(
+            records, lambda record: _example(record, spec, label), source, skip_bad=spec.skip_bad, skipped=skipped
+        )
+
     return Reader(
-        spec=spec, read=partial(_read, spec), input_of=partial(_input, spec), gold=lambda example: example.label
+        spec=spec, read=read, input_of=partial(_input, spec), gold=lambda example: example.label, skipped=skipped
     )
-
-
-def _read(spec: TaskSpec, source: str) -> list[ChoiceExample]:
-    label = spec.label_column("multiple choice takes one, the gold choice") or "label"
-    return [_example(record, spec, label) for record in read_records(source, encoding=spec.encoding)]
 
 
 def _example(record: Record, spec: TaskSpec, label: str) -> ChoiceExample:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.squad import Answer, Question
+from palavra.data.squad import NOWHERE, Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
 from palavra.tokenizer import Tokenizer
@@ -36,11 +36,20 @@ class EncodedQuestions(EncodedExamples):
     token_starts: Int32Array
     token_ends: Int32Array
 
+    def why_cut(self, context: int) -> str:
+        """Return why questions were truncated; passages never are."""
+        return f"have a question longer than the {_room_of_question(context)} tokens of it that are read"
+
     def window_spans(self, window: int) -> tuple[Int32Array, Int32Array]:
         """Return the start and end offsets of the passage tokens of a window."""
         first = int(self.first[window])
         tokens = slice(first, first + int(self.row_counts[window]) - 1)
         return self.token_starts[tokens], self.token_ends[tokens]
+
+
+def _room_of_question(context: int) -> int:
+    """Return how many tokens of a question are read."""
+    return min(LONGEST_QUESTION, (context - 3) // 2)
 
 
 def taught_answer(question: Question) -> Answer | None:
@@ -55,7 +64,7 @@ def _labels(
     """Return the row indices (S, 2) of the answer in each window; row 0 is [CLS]."""
     spans = np.full((len(questions), 2), -1, dtype=np.int64)
     for number, one in enumerate(questions):
-        if (answer := taught_answer(one)) is not None:
+        if (answer := taught_answer(one)) is not None and answer.start != NOWHERE:
             start = answer.start + len(answer.text) - len(answer.text.lstrip())
             spans[number] = start, start + len(answer.text.strip())
     tokens = passages.tokens_of(passages.number, spans)[question]
@@ -127,9 +136,11 @@ class QuestionEncoder:
     stride: int
 
     def check(self, examples: Sequence[Question]) -> None:
-        """Raise PalavraError for an answer that is not at its stated place in the passage."""
+        """Raise PalavraError for an answer that has a place and is not there in the passage."""
         for example in examples:
             for answer in example.answers:
+                if answer.start == NOWHERE and answer.text.strip():
+                    continue
                 here = answer.start >= 0 and example.context.startswith(answer.text, answer.start)
                 if not here or not answer.text.strip():
                     raise PalavraError(
@@ -154,7 +165,7 @@ class QuestionEncoder:
         del windowed
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
-        kept = np.minimum(asked_lengths, min(LONGEST_QUESTION, (context - 3) // 2))
+        kept = np.minimum(asked_lengths, _room_of_question(context))
         room = context - 3 - kept
         question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
         first += offsets_of(passages.lengths)[passages.number][question]

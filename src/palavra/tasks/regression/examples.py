@@ -1,7 +1,6 @@
 """Read texts with numbers from records."""
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,14 +35,13 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
 
 
 def _targets(spec: TaskSpec) -> LabelReader:
-    def labelled(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[float, ...]]]:
-        columns = [_Numbers(name) for name in target_names(spec)]
-        for record in records:
-            yield record, tuple(numbers.read(record) for numbers in columns)
+    columns = [_Numbers(name) for name in target_names(spec)]
+
+    def check() -> None:
         for numbers in columns:
             numbers.check()
 
-    return labelled
+    return LabelReader(lambda record: tuple(numbers.read(record) for numbers in columns), check)
 
 
 class _Numbers:

@@ -27,7 +27,7 @@ def reader(spec: TaskSpec) -> Reader[TextExample]:
 
 def _labels(spec: TaskSpec) -> LabelReader:
     name = spec.label_column("classification takes one; several labels go in a list") or "label"
-    return lambda records: ((record, labels_of(record, name, spec)) for record in records)
+    return LabelReader(lambda record: labels_of(record, name, spec))
 
 
 def labels_of(record: Record, name: str, spec: TaskSpec) -> Labels:
