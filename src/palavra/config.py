@@ -172,7 +172,8 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
         if field.name in mapping:
             values[field.name] = value = _decode(kind, mapping[field.name], default, key, root)
             said = field.metadata.get("option")
-            if said and said.path and (value == "" or (isinstance(value, tuple) and "" in value)):
+            unset = value == field.default  # data in memory have no path
+            if said and said.path and not unset and (value == "" or (isinstance(value, tuple) and "" in value)):
                 raise _Invalid(key, f"{key} is empty: name a file or folder")
         elif default is not dataclasses.MISSING:
             values[field.name] = default

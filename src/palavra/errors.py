@@ -12,8 +12,9 @@ from palavra.printable import one_message
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
 _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w.+-]*\w))?")
 _NO_MEMORY = re.compile(
-    r"(cannot|can't|unable to|failed to) (allocate|map segment|start new thread|launch worker thread)|not enough memory|bad_alloc"
-    r"|out of memory|os error 12\b|thread pool has not been initialized|could not create a (primitive|memory)",
+    r"(cannot|can't|unable to|failed to) (allocate|map segment|start new thread|launch worker thread)|bad_alloc"
+    r"|not enough memory|out of memory|os error 12\b|thread pool has not been initialized"
+    r"|could not create a (primitive|memory)",
     re.IGNORECASE,
 )
 # Flags without a value, as arguments.

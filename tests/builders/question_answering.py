@@ -10,7 +10,7 @@ import transformers
 from builders.tasks import TEXTS, trained
 from palavra.data.squad import Answer, Question
 from palavra.tasks.encoded_examples import offsets_of
-from palavra.tasks.question_answering.encoding import EncodedQuestions, QuestionEncoder
+from palavra.tasks.question_answering.encoding import STRIDE, EncodedQuestions, QuestionEncoder
 from palavra.tasks.spec import QuestionAnsweringOptions, TaskSpec
 
 transformers.utils.logging.set_verbosity_error()
@@ -41,7 +41,7 @@ QUESTIONS = [
 
 
 def encode(questions: Sequence[Question], context: int = 64, **options: Any) -> EncodedQuestions:
-    encoder = QuestionEncoder(stride=spec(**options).question_answering.stride)
+    encoder = QuestionEncoder(stride=spec(**options).question_answering.stride or STRIDE)
     return encoder.encode(questions, WORDPIECE, context, True)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from builders.commands import Ask
 
+LONG = "x" * 300
 GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
 COMMANDS = ("", "tokenizer", "tokenizer train", "prepare", "pretrain", "finetune", "sweep", "evaluate", "fill",
             "generate", "score", "compare-pairs", "embed", "predict", "report", "options", "demo")  # fmt: skip
@@ -128,6 +129,10 @@ def test_evaluate_and_report_work_on_a_finished_run(model: Path, ask: Ask) -> No
         (["evaluate", "{tmp}"], "config.json"),
         (["embed", "{begun}", "a"], "begun holds a run that is not finished: resume it (--resume) first"),
         (["report", "{tmp}"], "{tmp}"),
+        *((arguments, "File name too long") for arguments in (
+            ["embed", LONG, "a"], ["evaluate", "{model}", LONG], ["tokenizer", "train", LONG, "--out", "{tmp}/t"],
+            ["report", LONG], ["pretrain", "--resume", "--out", LONG],
+        )),
     ],
 )  # fmt: skip
 def test_wrong_input_gives_one_line_and_code_2(

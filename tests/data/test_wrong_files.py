@@ -53,6 +53,11 @@ JSON_RECORDS: list[tuple[str, str, str]] = [
         '\n{"a": 1}\n{"a": 2}',
         ":2: a list of objects, [{...}, ...], is expected here, but the file begins",
     ),
+    (
+        "a.json",
+        '\n{"train": [["a", "b"]]}',
+        ":2: a list of objects, [{...}, ...], is expected here, but the file is",
+    ),
     ("a.json", '[{"a": 1},\n{"a": }]', ":2: not valid JSON (Expecting value, column 7)"),
     ("a.json", '[{"a": 1},\n]', ":2: not valid JSON (A comma before the end, column 1)"),
     ("a.json", '[{"a": 1}\n{"a": 2}]', ":2: not valid JSON (Expecting ',' or ']', column 1)"),

@@ -15,7 +15,15 @@ from fuzz.process import Ended, run_command
 from fuzz.world import FINETUNE, PRETRAIN, World
 
 # What differs between two equal runs: a clock, the lock, the story of the run, and what says the same in another form.
-_CLOCKS = {"seconds", "tokens_per_second", "examples_per_second", "peak_share", "datetime_start", "datetime_complete"}
+_CLOCKS = {
+    "seconds",
+    "tokens_per_second",
+    "examples_per_second",
+    "peak_share",
+    "elapsed",
+    "datetime_start",
+    "datetime_complete",
+}
 _UNLIKE = {".lock", "train.log", "report.html", "sweep.db", "checksums.json"}
 _WHOLE = ("model.safetensors", "evaluation.json", "config.json", "tokenizer.json")
 

@@ -8,12 +8,12 @@ from fuzz.case import Case, Generator
 from fuzz.crash import commands
 from fuzz.world import World
 
-# Names that runs give to their own files.
+# Names that runs give to their own files, without those by which a run of an earlier version is known.
 NAMES = [
     "config.json", "tokenizer.json", "model.safetensors", "run.json", "report.html", "train.log", ".lock", "notes.txt",
     "data/train-00000.arrow", "data/manifest.json", "checkpoints/step-1/weights.safetensors", "checkpoints/mine.txt",
-    "trial-0/mine.txt", "seed-0/mine.txt", "seed-0/model.safetensors", "metrics.jsonl", "palavra.toml", "sweep.db",
-    ".dropped/mine.txt", "data/unfinished.json", "evaluation.json", "repeated.toml", "tokenizer.stamp",
+    "trial-0/mine.txt", "seed-0/mine.txt", "seed-0/model.safetensors", "metrics.jsonl", "palavra.toml",
+    ".dropped/mine.txt", "data/unfinished.json", "evaluation.json",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_outputs_that_are_not_finite_are_refused_in_python(models: dict[str, Pat
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(math.nan)
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: masked.fill("a [MASK]"),
         lambda: masked.fillings("a [MASK]"),
         lambda: masked.distribution("a [MASK]"),

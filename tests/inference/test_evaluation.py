@@ -176,5 +176,5 @@ def test_scores_that_are_no_numbers_are_refused_in_one_line(value: float) -> Non
 
 
 def test_nothing_to_predict_is_one_line() -> None:
-    with pytest.raises(PalavraError, match="no text to evaluate on"):
+    with pytest.raises(PalavraError, match="all its tokens are unknown to the model's tokenizer"):
         evaluate_masked(build_model(model_config()), of(Shelf([np.full(2000, UNK)])), vocabulary(), CPU)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from palavra.metrics.calibration import (
+    PRIOR_DEVIATION,
     expected_calibration_error,
     fit_temperature,
     halves,
@@ -89,7 +90,8 @@ def test_equals_torchs_minimum() -> None:
     def closure() -> float:
         optimizer.zero_grad()
         scaled = torch.from_numpy(3 * logits) / log_temperature.exp()
-        loss = F.cross_entropy(scaled, torch.from_numpy(labels))
+        prior = (log_temperature / PRIOR_DEVIATION) ** 2 / 2
+        loss = F.cross_entropy(scaled, torch.from_numpy(labels), reduction="sum") + prior
         loss.backward()
         return float(loss.detach())
 
@@ -104,6 +106,38 @@ def test_never_worse_than_without(examples: int, scale: float, seed: int) -> Non
     temperature = fit_temperature(logits, labels)
     assert 0.01 <= temperature <= 100
     assert negative_log_likelihood(logits, labels, temperature) <= negative_log_likelihood(logits, labels)
+
+
+@pytest.mark.parametrize(("classes", "examples"), [(2, 10), (2, 20), (2, 50), (5, 10), (5, 20)])
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.0])
+def test_examples_without_an_error_make_the_loss_of_others_hardly_worse(
+    examples: int, true: float, classes: int
+) -> None:
+    """Of samples in which every prediction is right, the most probable temperature is 0, at which every error of the
+    others costs without bound."""
+    others, gold = drawn(4000, classes, 6.0, seed=99)
+    plain = negative_log_likelihood(true * others, gold)
+    ratios = []
+    for seed in range(1000):
+        logits, labels = drawn(examples, classes, 6.0, seed=seed)
+        if (logits.argmax(1) == labels).all():
+            found = fit_temperature(true * logits, labels)
+            ratios.append(negative_log_likelihood(true * others, gold, found) / plain)
+        if len(ratios) == 20:
+            break
+    assert ratios
+    assert np.mean(ratios) < 1.15
+    assert max(ratios) < 1.3
+
+
+@pytest.mark.parametrize("true", [0.3, 3.0])
+def test_many_examples_outweigh_the_prior(true: float) -> None:
+    others, gold = drawn(4000, 3, 3.0, seed=99)
+    best = negative_log_likelihood(others, gold)
+    for examples, most in ((200, 1.03), (2000, 1.003)):
+        logits, labels = drawn(examples, 3, 3.0, seed=1)
+        found = fit_temperature(true * logits, labels)
+        assert negative_log_likelihood(true * others, gold, found) < most * best
 
 
 def test_logits_that_no_temperature_improves_keep_theirs() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from palavra.errors import PalavraError
 from palavra.metrics.articles import ENGLISH_ARTICLES, PORTUGUESE_ARTICLES
 from palavra.metrics.resampled import point
-from palavra.metrics.squad import Grades, Threshold, best_threshold, grade, normalize_answer
+from palavra.metrics.squad import Grades, Threshold, best_threshold, fitted_threshold, grade, normalize_answer
 
 
 def exact_match(prediction: str, gold: str, articles: frozenset[str] = ENGLISH_ARTICLES) -> bool:
@@ -214,3 +214,34 @@ def test_equals_the_published_search_where_scores_differ(data: st.DataObject, si
 def test_a_no_answer_score_that_is_no_number_is_an_error() -> None:
     with pytest.raises(PalavraError, match="not a number"):
         question_scores({"a": "x"}, {"a": ("x",)}, no_answer_scores={"a": math.nan})
+
+
+@pytest.mark.parametrize(("answerable", "refused"), [(-12.0, 8.0), (2.0, 16.0), (-0.6, -0.4)])
+@pytest.mark.parametrize("questions", [16, 60, 400])
+def test_a_fitted_threshold_holds_for_other_questions(answerable: float, refused: float, questions: int) -> None:
+    """Two sorts of margins that hardly overlap: the best threshold on some of them withholds answers to others."""
+    random = np.random.default_rng(questions)
+    spread = (refused - answerable) / 6
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        answered = np.arange(count) % 2 == 0
+        return answered, random.normal(np.where(answered, answerable, refused), spread)
+
+    reached = []
+    for _ in range(20):
+        answered, margins = drawn(questions)
+        others, theirs = drawn(1000)
+        scores = answered.astype(np.float64)
+        thresholds = fitted_threshold(scores, answered, margins), best_threshold(scores, answered, margins).value
+        reached.append([float(((theirs <= one) == others).mean()) for one in thresholds])
+    fitted, best = np.mean(reached, 0)
+    assert fitted > best
+    assert fitted > 0.98
+    assert np.min(reached, 0)[0] > 0.95
+
+
+def test_a_threshold_without_evidence_is_the_published_one() -> None:
+    assert fitted_threshold(np.array([1.0, 0.0]), np.array([True, False]), np.array([-3.0, -3.0])) == 0.0
+    # Every threshold between the two is as good: the middle is taken, a little nearer to 0, and no margin.
+    found = fitted_threshold(np.array([1.0] * 5 + [0.0] * 5), np.arange(10) < 5, np.repeat([-12.0, 8.0], 5))
+    assert -2 < found < 0

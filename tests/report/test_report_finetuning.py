@@ -104,10 +104,10 @@ def test_scores_stand_with_their_intervals_and_how_they_came_about() -> None:
         "values": {"f1": 0.81, "loss": 1.25},
         "interval": interval,
         "intervals": {"f1": interval},
-        "details": {"articles": "pt", "fitted": {"name": "threshold", "value": 2.125, "scored": "cross-fitted"}},
+        "details": {"articles": "pt", "fitted": [{"name": "threshold", "value": 2.125, "scored": "cross-fitted"}]},
     }
     few = {"name": "temperature", "value": 1.5, "scored": "fitted-on"}
-    test = {"values": {"f1": 0.8}, "details": {"articles": "en", "fitted": few}}
+    test = {"values": {"f1": 0.8}, "details": {"articles": "en", "fitted": [few]}}
     task = evaluated("question-answering", test=test, valid=valid)
     assert task_section(task, alone=True)["scores"].rows == [
         ("F1", "80.0%", "81.0% (79.0% to 83.0%)"), ("Loss", "–", "1.250")

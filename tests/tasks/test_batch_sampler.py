@@ -135,7 +135,7 @@ def examples_of(counts: list[int], second: list[int] | None = None) -> list[Text
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=5), context=st.integers(4, 30))
 def test_windows_cover_every_token_of_a_long_text(tokenizer: Tokenizer, counts: list[int], context: int) -> None:
     examples = examples_of(counts)
-    encoded = encode_texts(examples, tokenizer, context, False, windowed=True)
+    encoded = encode_texts(examples, tokenizer, context, False, overflow="window")
     assert encoded.lengths.max() <= context
     assert encoded.truncated == 0
     bounds, room = offsets_of(encoded.lengths), context - 2
@@ -161,7 +161,7 @@ def test_without_windows_the_beginning_is_kept_and_losses_are_counted(
     tokenizer: Tokenizer, counts: list[int], context: int
 ) -> None:
     examples = examples_of(counts)
-    encoded = encode_texts(examples, tokenizer, context, True, windowed=False)
+    encoded = encode_texts(examples, tokenizer, context, True, overflow="truncate")
     bounds = offsets_of(encoded.lengths)
     lost = 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
@@ -179,7 +179,7 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
     counts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
     others = data.draw(st.lists(st.integers(1, 30), min_size=len(counts), max_size=len(counts)))
     examples = examples_of(counts, others)
-    encoded = encode_texts(examples, tokenizer, context, True, windowed=False)
+    encoded = encode_texts(examples, tokenizer, context, True, overflow="truncate")
     assert encoded.segment_ids is not None
     bounds, lost = offsets_of(encoded.lengths), 0
     for (start, stop), example in zip(pairwise(bounds.tolist()), examples, strict=True):
@@ -192,7 +192,7 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
         assert encoded.segment_ids[start:stop].tolist() == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
         assert stop - start <= context
     assert encoded.truncated == lost
-    assert encode_texts(examples, tokenizer, context, False, windowed=False).segment_ids is None
+    assert encode_texts(examples, tokenizer, context, False, overflow="truncate").segment_ids is None
 
 
 def test_wrapping_says_where_the_last_text_begins() -> None:

@@ -48,7 +48,7 @@ def test_eight_examples_are_learned_by_heart(tokenizer: Tokenizer, kind: str, fa
 def test_targets_go_with_their_windows(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS * 3)), example(1, "b")]
     task = fit(SPEC, examples)
-    encoded = task.encoder.encode(examples, tokenizer, 12, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 12, False, overflow="window")
     assert encoded.labels.tolist() == [0] * (encoded.sequences - 1) + [1]
     assert encoded.sequences > 3
 
@@ -76,7 +76,7 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
     examples = [
         TextExample(first=" ".join(words[:a]), second=" ".join(words[-b:]), label=("a",), where="") for a, b in sizes
     ]
-    encoded = encode_texts(examples, tokenizer, context, True, True)
+    encoded = encode_texts(examples, tokenizer, context, True, "window")
     assert encoded.lengths.max() <= context
     assert encoded.cut is not None
     found = parts_of(encoded, tokenizer.sep_id)
@@ -108,7 +108,7 @@ def test_a_long_pair_is_classified_by_all_of_it(tokenizer: Tokenizer) -> None:
     task = fit(PAIRS, [pair, example(1, "b", pair=True)])
     cut = task.encoder.encode([long, pair], tokenizer, 40, True)
     assert (cut.sequences, cut.truncated) == (2, 1)
-    split = task.encoder.encode([long, pair], tokenizer, 40, True, windowed=True)
+    split = task.encoder.encode([long, pair], tokenizer, 40, True, overflow="window")
     assert split.sequences > 4
     assert split.truncated == 0
     assert split.segment_ids is not None
@@ -126,7 +126,7 @@ def with_log_p(probabilities: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.f
 def test_windows_probabilities_are_averaged(tokenizer: Tokenizer) -> None:
     examples = [replace(example(0, "a"), first=" ".join(TEXTS)), example(4, "b")]
     task = fit(SPEC, examples)
-    encoded = task.encoder.encode(examples, tokenizer, 20, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 20, False, overflow="window")
     windows = encoded.sequences - 1
     first = np.linspace(0.2, 0.9, windows)
     probabilities = np.stack([np.append(first, 0.3), np.append(1 - first, 0.7)], 1)
@@ -165,11 +165,11 @@ def test_of_equally_probable_classes_the_one_that_is_scored_is_given(tokenizer: 
 
 
 def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer: Tokenizer) -> None:
-    examples = examples_of(["a", "b", "b", "a"])
+    examples = examples_of(["a", "b", "b", "a"] * 10)
     task = fit(replace(SPEC, temperature=True), examples)
     encoded = task.encoder.encode(examples, tokenizer, 32, False)
     # Sure of itself, and right half of the time.
-    log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]]))
+    log_p = with_log_p(np.array([[0.999, 0.001], [0.999, 0.001], [0.001, 0.999], [0.001, 0.999]] * 10))
     softer, _ = calibrated(task, examples, encoded, log_p)
     assert softer.output.temperature > 2
     assert calibrated(fit(SPEC, examples), examples, encoded, log_p)[0].output.temperature == 1
@@ -177,7 +177,7 @@ def test_a_temperature_makes_probabilities_softer_and_keeps_the_order(tokenizer:
     assert again.output.temperature == softer.output.temperature
     found = predict(again, examples, encoded, log_p)
     assert all(0.5 <= one["probability"] < 0.9 for one in found)
-    assert [one["label"] for one in found] == ["a", "a", "b", "b"]
+    assert [one["label"] for one in found] == ["a", "a", "b", "b"] * 10
 
 
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL])

@@ -109,7 +109,7 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
     encoded = task.encoder.encode(examples, tokenizer, 32, False)
     log_p = with_log_p(random.dirichlet(np.full(3, 0.1), size=30) + 1e-6)
     fitted, found = calibrated(task, examples, encoded, log_p)
-    told = found.details["fitted"]
+    (told,) = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("temperature", fitted.output.temperature, "cross-fitted")
     second = halves(labels)
     losses = []
@@ -123,9 +123,12 @@ def test_a_temperature_is_scored_on_examples_it_was_not_fitted_on(tokenizer: Tok
         )
     assert found.values["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found.values["accuracy"] == score(fitted, examples, encoded, log_p).values["accuracy"]
-    # What was fitted on the examples has the least loss there is, and so less than is honest.
+    # What was fitted on the examples has less loss than is honest.
     assert score(fitted, examples, encoded, log_p).values["loss"] < found.values["loss"]
     few = task.encoder.encode(examples[:9], tokenizer, 32, False)
-    told = calibrated(task, examples[:9], few, (log_p[0][:9],))[1].details["fitted"]
-    assert (told["scored"], told["halves"]) == ("fitted-on", [])
+    kept, found = calibrated(task, examples[:9], few, (log_p[0][:9],))
+    assert kept.output.temperature == 1
+    assert found.details["fitted"] == list(kept.fitted) != []
+    (why,) = found.details["warnings"]
+    assert why == "the temperature stays 1: 9 examples are too few to fit one, 10 are needed"
     assert "fitted" not in calibrated(fit(SPEC, examples), examples, encoded, log_p)[1].details

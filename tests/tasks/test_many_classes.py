@@ -80,13 +80,13 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
     model = build(tokenizer, {"task": MANY})
     examples = labelled(30)
     # Some are right, and some nearly.
-    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
+    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, overflow="window" if split else "truncate")
     assert (encoded.sequences > encoded.examples == 30) is split
     (logits,) = finetuned.infer(model, "task", MANY, encoded, CPU)
     order = np.argsort(-MANY.output.probabilities(encoded, (logits,)), axis=1)
     ranks = [0, 3, 4, 5, 900]
     examples = [replace(one, label=(MANY.output.labels[order[n, ranks[n % 5]]],)) for n, one in enumerate(examples)]
-    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, windowed=split)
+    encoded = MANY.encoder.encode(examples, tokenizer, 16, True, overflow="window" if split else "truncate")
     expected, predictions = evaluate(MANY, examples, encoded, (logits,))
     assert expected.values["accuracy"] == pytest.approx(1 / 5)
     assert expected.values["accuracy_at_5"] == pytest.approx(3 / 5)
@@ -99,7 +99,13 @@ def test_condensed_a_few_at_a_time_they_are_scored_as_whole(split: bool, monkeyp
         assert [one["label"] for one in found.details["errors"]] == [one["label"] for one in expected.details["errors"]]
         assert [one["label"] for one in given] == [one["label"] for one in predictions]
     # Of labels that are not known, what is most probable.
-    bare = MANY.encoder.encode(MANY.reader.inputs([one.first for one in examples]), tokenizer, 16, True, windowed=split)
+    bare = MANY.encoder.encode(
+        MANY.reader.inputs([one.first for one in examples]),
+        tokenizer,
+        16,
+        True,
+        overflow="window" if split else "truncate",
+    )
     unlabelled = MANY.output.predictions([], finetuned.decode(model, "task", MANY, [], bare, CPU))
     assert [one["label"] for one in unlabelled] == [one["label"] for one in predictions]
 
@@ -158,7 +164,7 @@ def test_an_evaluation_holds_no_number_for_each_example_and_class(monkeypatch: p
 
 def test_features_in_parts_are_the_same_features() -> None:
     tokenizer = trained()
-    encoded = MANY.encoder.encode(labelled(25), tokenizer, 12, True, windowed=True)
+    encoded = MANY.encoder.encode(labelled(25), tokenizer, 12, True, overflow="window")
     whole = encoded.batch(np.arange(encoded.sequences), "task")
     for sequences in (1, 4, 1000):
         parts = list(encoded.parts(sequences))

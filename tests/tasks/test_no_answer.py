@@ -54,30 +54,33 @@ def test_no_answer_is_given_above_the_threshold_only() -> None:
 
 def test_the_threshold_is_fitted_where_both_sorts_are() -> None:
     task = answers_of(spec(), True)
-    encoded = encode(QUESTIONS)
+    questions = [*QUESTIONS, *[replace(QUESTIONS[7], context=f"{QUESTIONS[7].context} {n}") for n in range(7)]]
+    encoded = encode(questions)
     (scores,) = random_scores(encoded, 0)
     scores[:] = 0
     first = offsets_of(encoded.row_counts)[:-1]
     for window in range(7):
         scores[first[window] + encoded.labels[window], [0, 1]] = 5
         scores[first[window]] = 6  # too sure that there is none: 12 against 10
-    scores[first[7]] = 8
-    before = score(task, QUESTIONS, encoded, (scores,))
+    scores[first[7:]] = 8
+    before = score(task, questions, encoded, (scores,))
     assert before.values["has_answer_f1"] == 0
     assert before.values["no_answer_f1"] == 1
     assert before.values["best_f1"] == 1
-    assert before.values["f1"] == 1 / 8
-    fitted, _ = calibrated(task, QUESTIONS, encoded, (scores,))
-    assert fitted.output.threshold == before.details["best_f1"]["value"] == 2.0
+    assert before.values["f1"] == 8 / 15
+    fitted, _ = calibrated(task, questions, encoded, (scores,))
+    # Between those to answer and those to refuse, neither at one of them.
+    assert before.details["best_f1"]["value"] == 2.0
+    assert 4 < fitted.output.threshold < 14
     assert not any("threshold" in name for name in before.values)  # logits are no scores
-    after = score(fitted, QUESTIONS, encoded, (scores,))
+    after = score(fitted, questions, encoded, (scores,))
     assert after.values["f1"] == after.values["exact"] == 1
     sorts = {f"{sort}_{name}" for sort in ("has_answer", "no_answer") for name in ("f1", "exact")}
     assert with_intervals(before) == {"f1", "exact", "loss"}  # of both sorts of questions, all are alike
     assert set(after.values) == {"f1", "exact", "calibration_error", "loss", "best_f1", "best_exact"} | sorts
-    assert (after.details["articles"], after.details["threshold"]) == ("en", 2.0)
+    assert (after.details["articles"], after.details["threshold"]) == ("en", fitted.output.threshold)
     only = QUESTIONS[:7]
-    assert calibrated(task, only, encode(only), (scores[: first[7]],))[0] is task
+    assert calibrated(task, only, encode(only), (scores[: first[7]],))[0].output is task.output
     plain = answers_of(spec(), False)
     assert set(score(plain, only, encode(only), (scores[: first[7]],)).values) == set(plain.scorer.metrics) - set(
         plain.scorer.undefined(only)
@@ -92,7 +95,7 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
     scores = refusing_scores(encoded, 3)
     task, found = calibrated(answers_of(spec(), True), questions, encoded, scores)
     assert task.output.threshold is not None
-    told = found.details["fitted"]
+    (told,) = found.details["fitted"]
     assert (told["name"], told["value"], told["scored"]) == ("threshold", task.output.threshold, "cross-fitted")
     # Questions on one passage are in one half.
     passages = {text: number for number, text in enumerate(dict.fromkeys(one.context for one in questions))}
@@ -109,11 +112,16 @@ def test_the_threshold_is_scored_on_questions_it_was_not_fitted_on() -> None:
         assert fitted.output.threshold == threshold
         expected.append(score(fitted, *parts["own"]).values["f1"])
     assert found.values["f1"] == pytest.approx(np.mean(expected))
-    assert found.values["f1"] < score(task, questions, encoded, scores).values["f1"]
+    assert found.values["f1"] <= score(task, questions, encoded, scores).values["f1"]
     few = QUESTIONS[:1] + QUESTIONS[7:]
     encoded = encode(few)
-    told = calibrated(task, few, encoded, random_scores(encoded, 0))[1].details["fitted"]
-    assert (told["scored"], told["halves"]) == ("fitted-on", [])
+    kept, found = calibrated(answers_of(spec(), True), few, encoded, random_scores(encoded, 0))
+    assert kept.output.threshold is None
+    assert (kept.fitted[0]["scored"], kept.fitted[0]["value"]) == ("not-fitted", 0.0)
+    assert found.details["warnings"] == [
+        "the no-answer threshold stays 0: 1 questions with an answer and 1 without are too few to fit it, 5 of each "
+        "are needed"
+    ]
     given = answers_of(spec(threshold=1.0), True)
     assert "fitted" not in calibrated(given, few, encoded, random_scores(encoded, 0))[1].details
 
@@ -185,4 +193,4 @@ def test_a_threshold_is_cross_fitted_only_where_both_halves_have_both_sorts() ->
     questions = answered + refused
     encoded = encode(questions)
     _, found = calibrated(answers_of(spec(), True), questions, encoded, refusing_scores(encoded, 3))
-    assert found.details["fitted"]["scored"] == "fitted-on"
+    assert found.details["fitted"][0]["scored"] == "fitted-on"

@@ -4,6 +4,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from builders.tasks import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palavra.data.grapheme_clusters import is_boundary
 from palavra.data.squad import Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import offsets_of
@@ -200,8 +202,7 @@ def test_answers_are_searched_once_for_predictions_and_scores(monkeypatch: pytes
     assert (found.values, predictions) == (expected[0].values, expected[1])
     assert searched == [8]
     fitted, found = calibrated(task, QUESTIONS, encoded, scores)
-    assert fitted.output.threshold is not None
-    assert "fitted" in found.details
+    assert fitted.fitted == tuple(found.details["fitted"])
     assert searched == [8, 8]
 
 
@@ -283,6 +284,33 @@ def test_an_answer_keeps_the_accent_of_its_last_letter(context: str, answer: str
     (found,) = predict(task, [question], encoded, (scores,))
     assert found["answer"] == answer == context[found["start"] : found["end"]]
     assert score(task, [question], encoded, (scores,)).values["exact"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        (unicodedata.normalize("NFD", "그는 한국 사람"), unicodedata.normalize("NFD", "한국")),
+        ("bandeiras 🇧🇷🇵🇹 no mar", "🇧🇷"),
+        ("a 👩\u200d👧 viu", "👩\u200d👧"),
+        ("amo ❤\ufe0f muito", "❤\ufe0f"),
+        ("यह क्षमा है", "क्षमा"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_an_answer_begins_and_ends_with_whole_characters(context: str, answer: str, algorithm: Any) -> None:
+    """Whatever part of them a token is: bytes, jamo, half a flag."""
+    tokenizer = Tokenizer.train([context, "o que?"] * 9, TokenizerConfig(algorithm=algorithm, vocab_size=300))
+    question = Question(id="1", question="o que?", context=context, answers=(Answer(answer, context.index(answer)),),
+                        where="t:1")  # fmt: skip
+    task = answers_of(spec(), False)
+    encoded = task.encoder.encode([question], tokenizer, 64, True)
+    rows = int(encoded.row_counts.sum())
+    for first, last in combinations_with_replacement(range(1, rows), 2):
+        scores = np.full((rows, 2), -9.0, dtype=np.float32)
+        scores[first, 0] = scores[last, 1] = 9.0
+        (found,) = predict(task, [question], encoded, (scores,))
+        assert all(is_boundary(context, found[name]) for name in ("start", "end"))
+        assert found["answer"] == context[found["start"] : found["end"]]
 
 
 def test_read_fit_and_summary(tmp_path: Path) -> None:

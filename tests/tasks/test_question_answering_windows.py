@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
-from builders.question_answering import QUESTIONS, WORDPIECE, ask, encode
-from builders.tasks import TEXTS, trained
+from builders.question_answering import QUESTIONS, WORDPIECE, ask, encode, spec
+from builders.tasks import TEXTS, fit, trained
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palavra.data.squad import Answer, Question
+from palavra.finetuning.long_answers import of_long_answers
 from palavra.tasks.encoded_examples import offsets_of
 from palavra.tasks.question_answering.encoding import (
     LONGEST_QUESTION,
     EncodedQuestions,
     QuestionEncoder,
+    largest_stride,
     taught_answer,
 )
 from palavra.tokenizer import Tokenizer
@@ -143,3 +145,35 @@ def test_the_most_frequent_answer_is_taught_and_a_window_without_it_says_so() ->
         own = {text for text, e in zip(found, windows.example, strict=True) if e == number}
         assert own == {answer} or own == {answer, None}
     assert None in found[: (windows.example == 0).sum()]
+
+
+def test_answers_that_no_window_holds_are_not_taught_to_be_absent() -> None:
+    long = ask("what is it about?", " ".join([TEXTS[0]] * 3), " ".join([TEXTS[0]] * 2))
+    questions = [long, *QUESTIONS]
+    encoded = encode(questions, 40, stride=6)
+    assert encoded.unseen is not None
+    assert encoded.unseen.tolist() == [True] + [False] * 8
+    taught = encoded.taught()
+    assert set(taught.example.tolist()) == set(range(1, 9))
+    assert encoded.sequences - taught.sequences == (encoded.example == 0).sum() > 1
+    kept = np.flatnonzero(encoded.example > 0)
+    whole, part = encoded.batch(kept, "task"), taught.batch(np.arange(taught.sequences), "task")
+    for name in ("input_ids", "label_rows", "labels", "cu_seqlens"):
+        assert getattr(whole, name).tolist() == getattr(part, name).tolist()
+    assert encode(QUESTIONS).taught().sequences == len(QUESTIONS)
+    task = fit(spec(max_answer_length=50), questions)
+    assert list(of_long_answers(task, "training", encoded, 40)) == [
+        "task: training questions that are left out of training, because no window of 40 tokens holds their whole "
+        "answer: 1"
+    ]
+    (line,) = of_long_answers(fit(spec(max_answer_length=1), questions), "test", encode(QUESTIONS), 64)
+    assert line.startswith("task: test questions with an answer of more than 1 tokens, the most that a prediction has")
+
+
+@given(asked=st.integers(0, 90), context=st.integers(8, 64))
+def test_the_largest_stride_is_what_every_question_has(asked: int, context: int) -> None:
+    question = ask("gato " * asked + "?", " ".join([TEXTS[0]] * 4))
+    most = largest_stride(context)
+    encoded = QuestionEncoder(stride=max(1, most)).encode([question], WORDPIECE, context, True)
+    shared = encoded.first[:-1] + encoded.row_counts[:-1] - 1 - encoded.first[1:]
+    assert (shared == max(1, most)).all() or most == 0

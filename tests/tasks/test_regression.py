@@ -196,7 +196,7 @@ def test_where_there_is_no_correlation_none_was_found(tokenizer: Tokenizer, targ
 def test_windows_are_averaged(tokenizer: Tokenizer) -> None:
     long = replace(examples_of([(1.0,)])[0], first=" ".join(TEXTS))
     task = fit(SPEC, examples_of([(1.0,), (2.0,)]))
-    encoded = task.encoder.encode([long], tokenizer, 12, False, windowed=True)
+    encoded = task.encoder.encode([long], tokenizer, 12, False, overflow="window")
     values = np.arange(encoded.sequences, dtype=np.float32)[:, None]
     assert encoded.sequences > 2
     assert encoded.labels.tolist() == [[-1.0]] * encoded.sequences

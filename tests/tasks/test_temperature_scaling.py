@@ -15,7 +15,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.predictions import Predictions
-from palavra.metrics.calibration import fit_label_temperature
+from palavra.metrics.calibration import PRIOR_DEVIATION, fit_label_temperature
 from palavra.model.compute import choose_compute
 from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.build import is_linear, rescaled
@@ -113,7 +113,7 @@ def test_a_temperature_is_fitted_for_label_sets(tokenizer: Tokenizer) -> None:
     task = fit(replace(SEVERAL, temperature=True), examples)
     fitted, scores = calibrated(task, examples, encoded, found)
     assert 3 < fitted.output.temperature < 9
-    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    assert scores.details["fitted"][0]["scored"] == "cross-fitted"
     assert scores.values["loss"] < score(task, examples, encoded, found).values["loss"]
     assert scores.values["micro_f1"] == score(task, examples, encoded, found).values["micro_f1"]
     np.testing.assert_allclose(
@@ -130,7 +130,7 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
     labels = ["ab"[i] for i in random.integers(2, size=40)]
     examples = [replace(one, first=" ".join(TEXTS * (1 + n % 4))) for n, one in enumerate(examples_of(labels))]
     task = fit(replace(SPEC, temperature=True, overflow="window"), examples)
-    encoded = task.encoder.encode(examples, tokenizer, 24, False, windowed=True)
+    encoded = task.encoder.encode(examples, tokenizer, 24, False, overflow="window")
     assert encoded.sequences > 60
     right = np.array([task.output.labels.index(labels[n]) for n in encoded.example])
     logits = random.normal(size=(encoded.sequences, 2)) * 4
@@ -142,14 +142,18 @@ def test_texts_in_windows_have_the_temperature_of_their_averages(tokenizer: Toke
         return score(task, examples, encoded, found, DecodeOptions(temperature=temperature)).values["loss"]
 
     grid = np.exp(np.linspace(-3, 3, 121))
-    assert fitted.output.temperature == pytest.approx(grid[np.argmin([loss(one) for one in grid])], rel=0.06)
-    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    prior = (np.log(grid) / PRIOR_DEVIATION) ** 2 / 2
+    losses = np.array([loss(one) for one in grid])
+    assert fitted.output.temperature == pytest.approx(grid[np.argmin(40 * losses + prior)], rel=0.06)
+    assert scores.details["fitted"][0]["scored"] == "cross-fitted"
     sets = fit(replace(SEVERAL, temperature=True), examples_of([(one,) for one in labels]))
     labelled = [replace(one, label=(label,)) for one, label in zip(examples, labels, strict=True)]
-    both = sets.encoder.encode(labelled, tokenizer, 24, False, windowed=True)
+    both = sets.encoder.encode(labelled, tokenizer, 24, False, overflow="window")
     warm = sets.output.best_temperature(both, found, np.ones(40, dtype=bool))
-    losses = [score(sets, examples, both, found, DecodeOptions(temperature=one)).values["loss"] for one in grid]
-    assert warm == pytest.approx(grid[np.argmin(losses)], rel=0.06)
+    losses = np.array(
+        [score(sets, examples, both, found, DecodeOptions(temperature=one)).values["loss"] for one in grid]
+    )
+    assert warm == pytest.approx(grid[np.argmin(40 * losses + prior)], rel=0.06)
 
 
 # Of words, and of choices
@@ -183,7 +187,7 @@ def test_words_have_the_temperature_that_fits_them(subwords: Any) -> None:
     found = (log_softmax(3 * logits[word], axis=1).astype(np.float32),)
     fitted, scores = calibrated(task, tagged, encoded, found)
     assert fitted.output.temperature == pytest.approx(3, rel=0.35)
-    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    assert scores.details["fitted"][0]["scored"] == "cross-fitted"
     before = score(task, tagged, encoded, found)
     assert scores.values["loss"] < before.values["loss"]
     assert scores.values["calibration_error"] < before.values["calibration_error"]
@@ -209,7 +213,7 @@ def test_choices_have_the_temperature_that_fits_them() -> None:
     found = ((3 * np.concatenate(logits)[:, None]).astype(np.float32),)
     fitted, scores = calibrated(task, examples, encoded, found)
     assert fitted.output.temperature == pytest.approx(3, rel=0.35)
-    assert scores.details["fitted"]["scored"] == "cross-fitted"
+    assert scores.details["fitted"][0]["scored"] == "cross-fitted"
     assert scores.values["loss"] < score(task, examples, encoded, found).values["loss"]
     for row, said in zip(logits, predict(fitted, examples, encoded, found), strict=True):
         np.testing.assert_allclose(said["probabilities"], softmax(3 * row / fitted.output.temperature), rtol=1e-4)
@@ -227,3 +231,19 @@ def test_a_linear_layer_of_words_and_of_choices_takes_the_temperature_in() -> No
         torch.testing.assert_close(divided(x), linear(x) / 2.5)
     with pytest.raises(ValueError, match="a temperature of 0"):
         choices_of(TaskSpec(kind="multiple-choice"), 0.0)
+
+
+def test_logits_that_mean_nothing_keep_their_temperature() -> None:
+    """Thousands of words whose logits are far too large, at random: no temperature in the searched range is enough."""
+    random = np.random.default_rng(0)
+    task = choices_of(TaskSpec(kind="multiple-choice", temperature=True))
+    examples = [
+        ChoiceExample(text="o gato", choices=("a", "b"), label=int(random.integers(2)), where=f"c:{n}")
+        for n in range(40)
+    ]
+    encoded = task.encoder.encode(examples, trained(), 32, True)
+    found = ((1e5 * random.normal(size=(80, 1))).astype(np.float32),)
+    fitted, scores = calibrated(task, examples, encoded, found)
+    assert fitted.output.temperature == 1.0
+    assert [one["scored"] for one in fitted.fitted] == ["not-fitted"]
+    assert "the temperature stays 1: the best one is 100 or beyond" in scores.details["warnings"][0]

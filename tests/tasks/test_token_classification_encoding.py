@@ -119,7 +119,7 @@ def test_long_sentences_lose_nothing_and_a_word_too_long_is_counted() -> None:
     text = " ".join(SENTENCES)
     task = task_of()
     plain = task.reader.inputs([text])
-    encoded = task.encoder.encode(plain, WORDPIECE, 16, False, windowed=False)
+    encoded = task.encoder.encode(plain, WORDPIECE, 16, False, overflow="truncate")
     assert encoded.sequences > 3
     assert len(encoded.rows) == len(plain[0].words)
     assert encoded.truncated == 0

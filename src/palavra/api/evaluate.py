@@ -50,6 +50,7 @@ def evaluate(
     skip_bad: bool | None = None,
     threshold: float | None = None,
     articles: Articles | None = None,
+    out_of_scope: str | None = None,
     predictions: str | Path | None = None,
     sliding: bool | None = None,
     device: str = "auto",
@@ -66,12 +67,12 @@ def evaluate(
     If their columns differ from training, `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`,
     `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several.
     Predictions for each example go to the file `predictions`; `skip_bad` leaves out examples that cannot be read;
-    `threshold` and `articles` are those of `FineTunedModel.evaluate`.
+    `threshold`, `articles` and `out_of_scope` are those of `FineTunedModel.evaluate`.
     """
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
         "task": task, "predictions": predictions, "separator": separator, "skip_bad": skip_bad,
-        "threshold": threshold, "articles": articles,
+        "threshold": threshold, "articles": articles, "out_of_scope": out_of_scope,
         "labels": labels, "text_pairs": text_pairs, **columns,
     }  # fmt: skip
     if not isinstance(model, str | PathLike):
@@ -86,7 +87,8 @@ def evaluate(
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
             model, given[0], task=task, encoding=encoding, separator=separator, skip_bad=skip_bad,
-            threshold=threshold, articles=articles, predictions=predictions, device=device, **columns,
+            threshold=threshold, articles=articles, out_of_scope=out_of_scope, predictions=predictions, device=device,
+            **columns,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
     found, column = text_sources(sources, texts, column)
@@ -196,13 +198,14 @@ def evaluate_task(
     skip_bad: bool | None = None,
     threshold: float | None = None,
     articles: Articles | None = None,
+    out_of_scope: str | None = None,
     **columns: Unpack[LabelledColumns],
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
     `columns` names columns that differ from training. The file `predictions` gets one JSON object an example: `where`
-    it is from, its `gold` label, and the output of `predict`. `threshold` and `articles` are those of
-    `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
+    it is from, its `gold` label, and the output of `predict`. `threshold`, `articles` and `out_of_scope`
+    are those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     source = source_of("data", data)
     with ExitStack() as stack:
@@ -218,7 +221,9 @@ def evaluate_task(
         reader = loaded.reader(name, encoding=encoding, separator=separator, skip_bad=skip_bad, **columns)
         reader.check_columns(without_none(**columns), [source])
         examples = reader.read_test(source)
-        scores, found = loaded.evaluate(examples, task=name, threshold=threshold, articles=articles)
+        scores, found = loaded.evaluate(
+            examples, task=name, threshold=threshold, articles=articles, out_of_scope=out_of_scope
+        )
         if temporary is not None:
             lines = [
                 json_text({"where": example.where, "gold": reader.gold(example), **one})

@@ -8,7 +8,7 @@ from palavra.inference.finetuned import PREDICTED_AT_ONCE, FineTunedModel
 from palavra.inference.task_inputs import Format, holds_records, in_parts, inputs_of_file, refuse
 from palavra.limits import batched
 from palavra.tasks.column_options import InputColumns
-from palavra.tasks.spec import Overflow
+from palavra.tasks.spec import Overflow, WindowJoin
 from palavra.tasks.task import PLAIN, DecodeOptions, Prediction, Reader
 
 
@@ -23,17 +23,18 @@ def predict_inputs(
     encoding: str | None = None,
     threshold: float | None = None,
     top: int | None = None,
+    windows: WindowJoin | None = None,
     **columns: Unpack[InputColumns],
 ) -> Iterator[Prediction]:
     """Yield predictions for texts, or for the content of a file ("-": standard input), in order; see `inputs_of_file`,
-    and `FineTunedModel.options` for `threshold` and `top`.
+    and `FineTunedModel.options` for the others.
 
     Raises PalavraError unless exactly one of the two is given, and for options that do not apply to it.
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
     reader = model.reader(task, encoding=encoding, **columns)
-    decoding = model.options(task, threshold=threshold, top=top)
+    decoding = model.options(task, threshold=threshold, top=top, overflow=overflow, windows=windows)
     if file is None:
         refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
         inputs = in_parts(reader, texts)

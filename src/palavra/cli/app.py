@@ -1,6 +1,7 @@
 """The command-line application: global options and error messages."""
 
 import contextlib
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -83,7 +84,9 @@ def _main() -> int:
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(error, 1, debug, f"{where}{error.strerror or error}")
+        # What is written is checked before: a name that no file system takes, or links in a ring, are to be read.
+        code = 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
+        return _fail(error, code, debug, f"{where}{error.strerror or error}")
     except typer.Abort:
         return 1
     except Exception as error:

@@ -1,8 +1,10 @@
-"""Characters that belong to the one before them, such as combining accents: text must not be cut before them."""
+"""Words, and characters that belong to the one before them, such as combining accents."""
 
 import re
 import unicodedata
 from functools import lru_cache
+
+from palavra.data.grapheme_clusters import is_boundary
 
 # Modifiers of emoji; their Unicode category is that of ordinary symbols.
 SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -29,28 +31,20 @@ def marks_of(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _patterns(marks: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return patterns for texts with these `marks_of`: of a word, and of what belongs to the character before it."""
+def _word(marks: str) -> re.Pattern[str]:
+    """Return the pattern of a word in texts with these `marks_of`."""
     marked = rf"[{marks}]*" if marks else ""
     sign = rf"[^\w\s{JOINERS}{UNSEEN}]{marked}"
-    word = re.compile(rf"\w[\w{marks}{JOINERS}]*|{sign}(?:\u200d{sign})*")
-    return word, re.compile(rf"{marked}(?:\u200d[^\w\s]{marked})*")
-
-
-# `whole_end` is called many times in a row for one text.
-_marks_of_one = lru_cache(maxsize=1)(marks_of)
-
-
-def whole_end(text: str, end: int) -> int:
-    """Return where the character before `end` ends, with its marks and what a joiner attaches to it."""
-    if not end or text.isascii():
-        return end
-    found = _patterns(_marks_of_one(text))[1].match(text, end)
-    return end if found is None else found.end()
+    return re.compile(rf"\w[\w{marks}{JOINERS}]*|{sign}(?:\u200d{sign})*")
 
 
 def split_words(text: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
     r"""Return the words of a text and their character offsets: those of `\w+|[^\w\s]`, with the marks on their
-    characters and the joiners between them."""
-    found = list(_patterns(marks_of(text))[0].finditer(text))
-    return tuple(match.group() for match in found), tuple(match.span() for match in found)
+    characters and the joiners between them. No word ends inside a grapheme cluster, such as a flag."""
+    spans: list[tuple[int, int]] = []
+    for match in _word(marks_of(text)).finditer(text):
+        start, end = match.span()
+        if spans and spans[-1][1] == start and not is_boundary(text, start):
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return tuple(text[start:end] for start, end in spans), tuple(spans)

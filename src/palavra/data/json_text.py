@@ -184,9 +184,17 @@ class JsonDocument:
 def list_items(document: JsonDocument) -> Iterator[tuple[int, Any]]:
     """Yield the items of the JSON list that a file is, with the line where each starts."""
     if (mark := document.peek()) != "[":
+        line = document.line
+        key = next(document.members(), "") if mark == "{" else ""
+        if document.peek() == "[":
+            raise PalavraError(
+                f"{document.path}:{line}: a list of objects, [{{...}}, ...], is expected here, but the file is an "
+                f"object with lists, the first in {key[:40]!r}; write each list to a file of its own, as objects "
+                "that name their columns"
+            )
         what = f"begins with {mark!r}" if mark else "ends where it should begin"
         raise PalavraError(
-            f"{document.path}:{document.line}: a list of objects, [{{...}}, ...], is expected here, but the file "
+            f"{document.path}:{line}: a list of objects, [{{...}}, ...], is expected here, but the file "
             f"{what}; if it has one object a line, name it .jsonl"
         )
     for line in document.items():

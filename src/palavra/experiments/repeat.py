@@ -86,7 +86,11 @@ def _repeat(what: Repetition, planned: Sequence[PlannedRun], out: Path, resume: 
             rows=tuple(RunScores(name=name, directory=name, values=values) for name, values in rows.items()),
             summary=summary,
         )
-        run.write_json("evaluation.json", replace(evaluations[best], runs=runs))
+        among = {**evaluations[best].chosen_among, f"{what.over}s": len(rows)}
+        evaluation = replace(evaluations[best], runs=runs, chosen_among=among)
+        run.write_json("evaluation.json", evaluation)
+        for warning in evaluation.warnings:
+            log.warn(warning)
         for place, metrics in summary.items():
             said = ", ".join(f"{name} {of.mean:.4f}{_spread(of)}" for name, of in metrics.items())
             log.line(f"{place}, {len(rows)} {what.over}s, mean ± standard deviation [95% interval]: {said}")

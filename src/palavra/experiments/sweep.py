@@ -156,8 +156,12 @@ def _finish(work: "Trials") -> Sweep:
     if summary.importances:
         log.line("importances: " + ", ".join(f"{key} {of:.0%}" for key, of in summary.importances.items()))
     evaluation = _with_test_scores(work, evaluation_in(folder))
+    among = {**evaluation.chosen_among, "trials": len(summary.trials)}
+    evaluation = replace(evaluation, chosen_among=among)
     log_baselines(evaluation, log)
     run.write_json("evaluation.json", evaluation)
+    for warning in evaluation.warnings:
+        log.warn(warning)
     described = run.read_json(FinetuningRun, "run.json")
     tests = {split.task.spec.name: {"test": len(split.test)} for split in work.splits}
     tasks = [replace(task, examples={**task.examples, **tests[task.name]}) for task in described.tasks]
@@ -191,4 +195,5 @@ def _with_test_scores(work: "Trials", evaluation: FinetuningEvaluation) -> Finet
             work.log.line(f"{task.name}, test: {scores_line(scores)}")
             task = replace(task, splits={**task.splits, "test": split_scores(scores)})
         tasks.append(task)
-    return with_baselines(with_mean_score(tasks), work.splits)
+    found = with_baselines(with_mean_score(tasks), work.splits)
+    return replace(found, chosen_among=evaluation.chosen_among, rising=evaluation.rising)

@@ -49,7 +49,9 @@ def with_baselines(evaluation: FinetuningEvaluation, splits: Sequence[Split]) ->
     tasks = []
     for task in evaluation.tasks:
         split, scored = of[task.name], [name for name in ("test", "valid") if name in task.splits][:1]
-        found = {name: baselines_of(split.task, split.train, getattr(split, name)) for name in scored}
+        found = {
+            name: baselines_of(split.task, split.train, split.task.in_scope(getattr(split, name))) for name in scored
+        }
         tasks.append(replace(task, baselines={name: baselines for name, baselines in found.items() if baselines}))
     return replace(evaluation, tasks=tuple(tasks))
 

@@ -54,7 +54,8 @@ def resolve_finetuning(
         torch.set_num_threads(train.threads)
     encoded = {
         split.task.spec.name: {
-            kind: encode(split.task, getattr(split, kind), tokenizer, config, kind) for kind in ("train", "valid")
+            "train": _encode_training(split, tokenizer, config),
+            "valid": encode(split.task, split.valid, tokenizer, config),
         }
         for split in splits
     }
@@ -74,12 +75,21 @@ def resolve_finetuning(
     )
 
 
-def encode(
-    task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig, kind: str
-) -> EncodedExamples:
-    """Encode the examples of a split. Outside training, long texts become windows, as for predictions."""
-    windowed = kind != "train" and task.spec.overflow == "window"
-    return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, windowed=windowed)
+def _encode_training(split: Split, tokenizer: Tokenizer, config: ModelConfig) -> EncodedExamples:
+    """Encode the training examples. Raises PalavraError if no window holds a whole answer."""
+    found = encode(split.task, split.train, tokenizer, config).taught()
+    if split.train and not found.sequences:
+        raise PalavraError(
+            f"{split.task.spec.source}: no window of {context_of(config, split.task)} tokens holds a whole answer: "
+            "take shorter answers, or a model with a longer context"
+        )
+    return found
+
+
+def encode(task: AnyTask, examples: Sequence[Any], tokenizer: Tokenizer, config: ModelConfig) -> EncodedExamples:
+    """Encode examples as predictions do."""
+    overflow = task.spec.overflow
+    return task.encoder.encode(examples, tokenizer, context_of(config, task), config.segments > 1, overflow=overflow)
 
 
 def batch_sampler(recipe: FinetuneRecipe, encoded: Mapping[str, EncodedExamples]) -> BatchSampler:

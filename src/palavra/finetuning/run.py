@@ -1,5 +1,6 @@
 """finetune(): from a pretrained model and labelled data to a model for a task, from top to bottom."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.baselines import log_baselines, with_baselines
 from palavra.finetuning.job import FinetuningJob, Labelled
+from palavra.finetuning.long_answers import of_long_answers
 from palavra.finetuning.plan import ResolvedFinetuning, encode, optimizer_of, resolve_finetuning
 from palavra.finetuning.run_info import (
     describe,
     drops_a_head,
     evaluation_of,
+    much_gained,
     scores_line,
     summary_lines,
     trained_parameters,
@@ -193,11 +196,13 @@ def _labelled(
 
 def _warn_of_cuts(task: AnyTask, kind: str, encoded: EncodedExamples, context: int, log: Log) -> None:
     """Warn of truncated examples. Where long texts become windows, only pairs are truncated."""
-    windowed = kind != "training" and task.spec.overflow == "window"
+    windowed = task.spec.overflow == "window"
     beside = f"hold two texts that do not fit beside each other in the {context} tokens that are read"
     why = beside if windowed else encoded.why_cut(context)
     if encoded.truncated:
         log.warn(f"{task.spec.name}: {kind} examples that {why}, and were cut: {encoded.truncated:,}")
+    for line in of_long_answers(task, kind, encoded, context):
+        log.warn(line)
 
 
 def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
@@ -259,6 +264,10 @@ def _finish(
         if split.test:
             scores[split.task.spec.name]["test"] = _test_scores(job, split, tokenizer, log)
     evaluation = with_baselines(evaluation_of(job.tasks, scores, job.recipe.train.metric), splits)
+    if job.valid:
+        validations = math.ceil(outcome.state.step / (job.intervals.eval_every or job.loop.steps))
+        rising = much_gained(outcome.last_gain, evaluation)
+        evaluation = replace(evaluation, chosen_among={"validations": validations}, rising=rising)
     run.write_json("evaluation.json", evaluation)
     for name, of in scores.items():
         for kind, found in of.items():
@@ -266,6 +275,8 @@ def _finish(
             for warning in found.details.get("warnings", ()):
                 log.warn(f"{name}, {kind}: {warning}")
     log_baselines(evaluation, log)
+    for warning in evaluation.warnings:
+        log.warn(warning)
     for kind, mean in evaluation.mean_score.items():
         log.line(f"mean score, {kind}: {mean:.4f}, over the selection metrics, errors negative")
     state = outcome.state
@@ -304,6 +315,6 @@ def save_finished(
 def _test_scores(job: FinetuningJob, split: Split, tokenizer: Tokenizer, log: Log) -> Scores:
     """Return the scores on the test examples."""
     task, config = job.tasks[split.task.spec.name], job.model.config
-    encoded = encode(task, split.test, tokenizer, config, "test")
+    encoded = encode(task, split.test, tokenizer, config)
     _warn_of_cuts(task, "test", encoded, context_of(config, task), log)
     return job.score(task.spec.name, Labelled(examples=split.test, encoded=encoded))

@@ -117,6 +117,17 @@ def evaluation_of(
     )
 
 
+def much_gained(gain: float | None, evaluation: FinetuningEvaluation) -> float | None:
+    """Return the gain of a run's last validation if it is more than a standard error of the score, by the interval of a
+    single task's score; None otherwise."""
+    if gain is None or not math.isfinite(gain) or len(evaluation.tasks) != 1:
+        return None
+    (task,) = evaluation.tasks
+    interval = task.splits["valid"].intervals.get(task.selection_metric)
+    # A 95% interval is about four standard errors wide.
+    return gain if interval is not None and gain > (interval.high - interval.low) / 4 else None
+
+
 def with_mean_score(tasks: Sequence[TaskScores]) -> FinetuningEvaluation:
     """Return the evaluation of these tasks. Several tasks get a mean selection score, in which errors are negative."""
     mean_score: dict[str, float] = {}

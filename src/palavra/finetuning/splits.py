@@ -75,7 +75,7 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     elif not train or not valid:
         raise PalavraError(f"{spec.train} has too few examples to hold some out: give --valid a separate file")
     test = task.reader.read_test(spec.test) if spec.test else []
-    task.encoder.check(test)
+    task.check_test(test)
     skipped = (*reader.skipped, *task.reader.skipped)
     return Split(task=task, train=train, valid=valid, test=test, skipped=skipped)
 

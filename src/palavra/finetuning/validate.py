@@ -10,6 +10,7 @@ from palavra.model.directory import check_weights, read_config
 from palavra.model.task_heads import check_head_name
 from palavra.option import does_not_apply, misapplied
 from palavra.recipe import FinetuneRecipe
+from palavra.tasks.question_answering.encoding import largest_stride
 from palavra.tasks.saved_model import check_head
 from palavra.tasks.spec import MixingConfig, TaskSpec, check_fields
 from palavra.tasks.task import AnyTask
@@ -48,6 +49,13 @@ def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:
                 f"task {task.spec.name}: max_length is {task.spec.max_length}, but {recipe.model} "
                 f"reads {config.context} "
                 "tokens at most: lower it or leave it out"
+            )
+        context = min(config.context, task.spec.max_length or config.context)
+        stride, most = task.spec.question_answering.stride, largest_stride(context)
+        if stride is not None and stride > most:
+            raise PalavraError(
+                f"task {task.spec.name}: question_answering.stride is {stride}, but windows of {context} tokens, with "
+                f"a question in each, can share {most} at most: lower it or leave it out"
             )
 
 

@@ -17,6 +17,7 @@ from palavra.data.packing import Cursor, Int64Array, Pieces, mix, one_pass
 from palavra.errors import PalavraError
 from palavra.inference.batching import BATCH_TOKENS, SCORED_AT_ONCE, evaluating, logit_parts, placed
 from palavra.inference.corruption import CORRUPTION, CORRUPTION_SEED, SMALL_TEXT, FixedCorruption
+from palavra.metrics.top_k import chances
 from palavra.model.compute import Compute
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
@@ -205,43 +206,49 @@ def evaluate_masked(
     with evaluating(model, compute):
         held_out_batches = held_out.batches(vocabulary, model.config.context, limit)
         parts = [_score(model, *placed(batch, compute)) for batch in held_out_batches]
-    table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 3))
+    table = torch.cat(parts).cpu().numpy() if parts else np.empty((0, 4))
+    if not len(table) and held_out.lengths.sum():
+        raise PalavraError(
+            "there is nothing to predict in this text: all its tokens are unknown to the model's tokenizer; pass text "
+            "of the kind that it was trained on"
+        )
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
-    labels, losses, ranks = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
+    labels, losses = table[:, 0].astype(np.int64), table[:, 1]
+    hits = {count: chances(count, table[:, 2], table[:, 3]) for count in (1, 5)}
     if not np.isfinite(losses).all():
         raise PalavraError(
             "the model's loss on held-out text is not a finite number: its weights are damaged or diverged; "
             "take those of an earlier checkpoint, or train with a lower optimizer.learning_rate"
         )
-    bands = () if counts is None else tuple(_bands(labels, losses, ranks, counts))
+    bands = () if counts is None else tuple(_bands(labels, losses, hits, counts))
     loss = float(losses.mean())
     return Evaluation(
         tokens=len(labels),
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        accuracy=float((ranks < 1).mean()),
-        accuracy_at_5=float((ranks < 5).mean()),
+        accuracy=float(hits[1].mean()),
+        accuracy_at_5=float(hits[5].mean()),
         bands=bands,
     )
 
 
 def _score(model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Tensor:
-    """(M, 3) float64: label, loss, and how many other entries of the vocabulary score as high as the label or higher:
-    a tie is no right guess."""
+    """(M, 4) float64: label, loss, and how many entries of the vocabulary score higher than the label and as high, as
+    `gold_ranks` counts them."""
     hidden = model.head(model(batch, layout).index_select(0, batch.label_rows - int(model.config.mntp)))
     out = []
     for logits, labels in zip(logit_parts(model, hidden), batch.labels.split(SCORED_AT_ONCE), strict=True):
         own = logits.gather(1, labels[:, None])
-        # The label is as high as itself.
-        rank = (logits >= own).sum(1) - 1
+        above = (logits > own).sum(1)
+        tied = (logits >= own).sum(1) - above
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        out.append(torch.stack([labels.double(), loss.double(), rank.double()], dim=1))
+        out.append(torch.stack([labels.double(), loss.double(), above.double(), tied.double()], dim=1))
     return torch.cat(out)
 
 
 def _bands(
-    labels: Int64Array, losses: npt.NDArray[Any], ranks: npt.NDArray[Any], counts: npt.NDArray[np.integer]
+    labels: Int64Array, losses: npt.NDArray[Any], hits: Mapping[int, npt.NDArray[Any]], counts: npt.NDArray[np.integer]
 ) -> Iterator[FrequencyBand]:
     frequency_rank = np.empty(len(counts), dtype=np.int64)
     frequency_rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
@@ -254,6 +261,6 @@ def _bands(
                 band=f"{low:,}-{high - 1:,}",
                 tokens=int(inside.sum()),
                 loss=float(losses[inside].mean()),
-                accuracy=float((ranks[inside] < 1).mean()),
-                accuracy_at_5=float((ranks[inside] < 5).mean()),
+                accuracy=float(hits[1][inside].mean()),
+                accuracy_at_5=float(hits[5][inside].mean()),
             )

@@ -29,8 +29,8 @@ from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, offsets_
 from palavra.tasks.question_answering.scores import AnswerScorer
 from palavra.tasks.registry import KINDS
 from palavra.tasks.saved_model import load_task_model
-from palavra.tasks.spec import SPLIT_BY_REQUEST, KindName, Overflow
-from palavra.tasks.task import PLAIN, AnyTask, DecodeOptions, ModelOutputs, Prediction, Reader
+from palavra.tasks.spec import SPLIT_BY_REQUEST, KindName, Overflow, WindowJoin
+from palavra.tasks.task import PLAIN, AnyTask, DecodeOptions, ModelOutputs, Prediction, Reader, marked
 from palavra.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -172,10 +172,11 @@ class FineTunedModel(AnyModel):
         return reader
 
     def options(
-        self, task: str | None = None, *, top: int | None = None, threshold: float | None = None
-    ) -> DecodeOptions:
-        """The options of a prediction: how many of the most probable classes or answers it lists, and how much better
-        than the best answer "no answer" must score (logits).
+        self, task: str | None = None, *, top: int | None = None, threshold: float | None = None,
+        overflow: Overflow | None = None, windows: WindowJoin | None = None,
+    ) -> DecodeOptions:  # fmt: skip
+        """The options of a prediction: how many of the most probable classes or answers it lists, how much better
+        than the best answer "no answer" must score (logits), and how to join the `windows` that `overflow` makes.
 
         A threshold of 0 is the rule of SQuAD 2.0. A directory of `transformers` does not say whether its model learned
         this, so unasked it never gives no answer. Raises PalavraError for options that mean nothing to the task.
@@ -189,33 +190,39 @@ class FineTunedModel(AnyModel):
             _check_answers("--threshold", chosen)
             # Checks the value.
             replace(chosen.spec.question_answering, threshold=threshold)
-        return DecodeOptions(top_k=top, threshold=threshold)
+        if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
+            raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
+        if windows is not None and (overflow or chosen.spec.overflow) != "window":
+            raise PalavraError(does_not_apply("--windows", f"overflow {overflow or chosen.spec.overflow}", ["window"]))
+        return DecodeOptions(top_k=top, threshold=threshold, windows=windows)
 
     @overload
     def predict(  # type: ignore[overload-overlap]
         self, inputs: Input, *, task: str | None = None, overflow: Overflow | None = None, top: int | None = None,
-        threshold: float | None = None, **columns: Unpack[InputColumns],
+        threshold: float | None = None, windows: WindowJoin | None = None, **columns: Unpack[InputColumns],
     ) -> predictions.Prediction: ...  # fmt: skip
 
     @overload
     def predict(
         self, inputs: Inputs, *, task: str | None = None, overflow: Overflow | None = None, top: int | None = None,
-        threshold: float | None = None, **columns: Unpack[InputColumns],
+        threshold: float | None = None, windows: WindowJoin | None = None, **columns: Unpack[InputColumns],
     ) -> predictions.Predictions: ...  # fmt: skip
 
     def predict(
         self, inputs: Input | Inputs, *, task: str | None = None, overflow: Overflow | None = None,
-        top: int | None = None, threshold: float | None = None, **columns: Unpack[InputColumns],
+        top: int | None = None, threshold: float | None = None, windows: WindowJoin | None = None,
+        **columns: Unpack[InputColumns],
     ) -> predictions.Prediction | predictions.Predictions:  # fmt: skip
         """Return what the model predicts for one input, or a list for several, in order.
 
         An input is a text, a pair of texts, or a dict with the task's columns, or with those that `columns` (`text`,
         `text_a`, ..., as in training) name. Several are a list of these, a file of them (a `Path`), a generator, a data
-        frame, an Arrow table or a data set. `overflow` "window" or "truncate" says what becomes of texts beyond the
-        context (None: as the task was trained); `top` how many of the most probable classes or answers `best` lists
-        (None: 5); `threshold` as in `options`.
+        frame, an Arrow table or a data set. `overflow` "window", "head-tail" or "truncate" says what becomes of texts
+        beyond the context, `windows` "mean", "max" or "ends" how their windows are joined (None: as the task was
+        trained); `top` how many of the most probable classes or answers `best` lists (None: 5); `threshold` as in
+        `options`.
         """
-        options = self.options(task, top=top, threshold=threshold)
+        options = self.options(task, top=top, threshold=threshold, overflow=overflow, windows=windows)
         reader = self.reader(task, **columns)
         single = is_one_input(inputs, reader.parts)
         if isinstance(inputs, Path):
@@ -237,13 +244,11 @@ class FineTunedModel(AnyModel):
     ) -> list[Prediction]:  # fmt: skip
         """Return the predictions for examples that a `reader` made, as JSON has them."""
         name, chosen = self.task(task)
-        if overflow is not None and chosen.spec.kind not in SPLIT_BY_REQUEST:
-            raise PalavraError(does_not_apply("--overflow", chosen.spec.kind, SPLIT_BY_REQUEST))
         if not examples:
             return []
         encoded = self.encode(chosen, examples, overflow)
         decoded = decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
-        return _marked(chosen.output.predictions(examples, decoded), encoded)
+        return _cut_marked(chosen.output.predictions(examples, decoded), encoded)
 
     def score(self, examples: Sequence[object], *, task: str | None = None) -> Scores:
         """Return the scores on labelled examples (as a `reader` reads them)."""
@@ -252,33 +257,37 @@ class FineTunedModel(AnyModel):
 
     def evaluate(
         self, examples: Sequence[object], *, task: str | None = None, threshold: float | None = None,
-        articles: Articles | None = None,
+        articles: Articles | None = None, out_of_scope: str | None = None,
     ) -> tuple[Scores, list[Prediction]]:  # fmt: skip
         """`score`, and what the model predicts for each example; `threshold` as in `options`, `articles` those of which
-        language the scores of answers leave out."""
+        language the scores of answers leave out, `out_of_scope` the label of examples that belong to no class."""
         options = self.options(task, threshold=threshold)
         if articles is not None:
             _check_answers("--articles", self.task(task)[1])
-        chosen, encoded, decoded = self._decoded(examples, task, options)
+        chosen, encoded, decoded = self._decoded(examples, task, options, out_of_scope)
         scorer = chosen.scorer if articles is None else AnswerScorer(articles=articles)
         scores = scorer.score(cast(Sequence[Any], examples), encoded, decoded)
-        return scores, _marked(chosen.output.predictions(examples, decoded), encoded)
+        return scores, _cut_marked(chosen.output.predictions(examples, decoded), encoded)
 
     def _decoded(
-        self, examples: Sequence[object], task: str | None, options: DecodeOptions = PLAIN
-    ) -> tuple[AnyTask, EncodedExamples, Any]:
+        self, examples: Sequence[object], task: str | None, options: DecodeOptions = PLAIN,
+        out_of_scope: str | None = None,
+    ) -> tuple[AnyTask, EncodedExamples, Any]:  # fmt: skip
         name, chosen = self.task(task)
-        chosen.encoder.check(examples)
+        if out_of_scope is not None:
+            spec = replace(chosen.spec, out_of_scope=out_of_scope)
+            if spec.kind != "classification":
+                raise PalavraError(does_not_apply("--out-of-scope", spec.kind, ("classification",)))
+            chosen = KINDS[spec.kind].from_json(spec, chosen.output.to_json())
+        chosen.check_test(examples)
         encoded = self.encode(chosen, examples, None)
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
     def encode(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
         """Return the examples as the model reads them."""
-        windowed = (overflow or task.spec.overflow) == "window"
-        segments = self.model.config.segments > 1
-        return task.encoder.encode(
-            examples, self.tokenizer, context_of(self.model.config, task), segments, windowed=windowed
-        )
+        segments, context = self.model.config.segments > 1, context_of(self.model.config, task)
+        overflow = overflow or task.spec.overflow
+        return task.encoder.encode(examples, self.tokenizer, context, segments, overflow=overflow)
 
 
 def _check_answers(option: str, task: AnyTask) -> None:
@@ -287,11 +296,9 @@ def _check_answers(option: str, task: AnyTask) -> None:
         raise PalavraError(does_not_apply(option, task.spec.kind, ("question-answering",)))
 
 
-def _marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Prediction]:
+def _cut_marked(predictions: list[Prediction], encoded: EncodedExamples) -> list[Prediction]:
     """The predictions, those of inputs that lost text marked as such."""
-    for number in () if encoded.cut is None else np.flatnonzero(encoded.cut).tolist():
-        predictions[number]["truncated"] = True
-    return predictions
+    return predictions if encoded.cut is None else marked(predictions, "truncated", encoded.cut)
 
 
 def context_of(config: ModelConfig, task: AnyTask) -> int:

@@ -56,7 +56,9 @@ def evaluate_next_sentence(
             logits = model.follows(model(moved, layout, moved.pair_rows)).float()
             check_numbers(logits)
             losses.append(F.cross_entropy(logits, moved.pair_labels, reduction="none").cpu())
-            right.append((logits.argmax(-1) == moved.pair_labels).cpu())
+            own, other = (logits.gather(1, of[:, None])[:, 0] for of in (moved.pair_labels, 1 - moved.pair_labels))
+            # Equal logits are right half of the time.
+            right.append((0.5 + 0.5 * (own - other).sign()).cpu())
             labels.append(batch.pair_labels)
             seen += batch.tokens
             if limit is not None and seen >= limit:

@@ -51,24 +51,32 @@ class LabelProbability:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPrediction(_Prediction):
-    """The most probable class, and the `best` few, best first."""
+    """The most probable class, and the `best` few, best first; `windows_differ` where the windows of a long text have
+    different ones, `abstained` where the class is too improbable for the coverage that the model was trained with."""
+
+    _optional: ClassVar[tuple[str, ...]] = ("truncated", "windows_differ", "abstained")
 
     label: str
     probability: float
     best: tuple[LabelProbability, ...] = ()
     truncated: bool = False
+    windows_differ: bool = False
+    abstained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSetPrediction(_Prediction):
-    """The labels of a text that may have several, each with its probability, and the `best` few of all."""
+    """The labels of a text that may have several, each with its probability, and the `best` few of all;
+    `windows_differ` where the windows of a long text have different ones."""
 
+    _optional: ClassVar[tuple[str, ...]] = ("truncated", "windows_differ")
     _names: ClassVar[Mapping[str, str]] = {"labels": "label", "probabilities": "probability"}
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
     best: tuple[LabelProbability, ...] = ()
     truncated: bool = False
+    windows_differ: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,9 @@ Floats = npt.NDArray[np.floating]
 
 # Search range of the temperature. The optimum is 0 for perfectly separated logits, infinity for random ones.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
-# A value fitted on fewer examples (of each type needed) does not carry over to the other half.
+# Standard deviation of the prior of log T: twice that is a factor of 2. Without it, T of separable logits is 0.
+PRIOR_DEVIATION = math.log(2) / 2
+# A value fitted on fewer examples (of each type needed) does not carry over to others.
 FEWEST_IN_HALF = 5
 
 
@@ -73,15 +75,16 @@ def negative_log_likelihood(logits: Floats, labels: npt.NDArray[np.integer], tem
 
 
 def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
-    """Return the temperature T that minimises the negative log-likelihood of softmax(logits / T), section 4.2.
+    """Return the temperature T that fits softmax(logits / T) (section 4.2), as `best_temperature` does.
 
-    logits (E, K) and labels (E,) of examples that were not trained on. The likelihood is convex in 1 / T, so the search
-    in log T, between 0.01 and 100, has one minimum; T is 1 if nothing is better. Raises ValueError without examples,
-    or with logits that are not finite.
+    logits (E, K) and labels (E,) of examples that were not trained on. Raises ValueError without examples, or with
+    logits that are not finite.
     """
     if len(labels) == 0 or logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, at least one")
-    return best_temperature(lambda temperature: negative_log_likelihood(logits, labels, temperature))
+    return best_temperature(
+        lambda temperature: negative_log_likelihood(logits, labels, temperature), examples=len(labels)
+    )
 
 
 def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> float:
@@ -91,14 +94,23 @@ def fit_label_temperature(logits: Floats, labels: npt.NDArray[np.bool_]) -> floa
         raise ValueError("a temperature needs finite logits (E, K) and as many labels, of at least one example")
     # -log sigmoid(z) if the label is present, else -log sigmoid(-z).
     against = np.where(labels, -logits.astype(np.float64), logits.astype(np.float64))
-    return best_temperature(lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()))
+    return best_temperature(
+        lambda temperature: float(np.logaddexp(0.0, against / temperature).mean()), examples=len(labels)
+    )
 
 
-def best_temperature(of: Callable[[float], float]) -> float:
-    """Return the temperature with the lowest loss, or 1 if none is better."""
+def best_temperature(of: Callable[[float], float], *, examples: int) -> float:
+    """Return the most probable temperature, between 0.01 and 100, or 1 if none is better; `of` gives the mean loss of
+    so many examples in nats.
+
+    Examples without a single error have no best temperature: the smaller, the more probable their labels. A weakly
+    informative prior (Gelman et al. 2008, doi:10.1214/08-AOAS191), normal in log T around T = 1, answers this: it
+    weighs as much as a few errors, and next to nothing among many examples. The decisions of one example (its labels,
+    its words) depend on each other, so they count as one.
+    """
 
     def loss(log_temperature: float) -> float:
-        return of(math.exp(log_temperature))
+        return examples * of(math.exp(log_temperature)) + (log_temperature / PRIOR_DEVIATION) ** 2 / 2
 
     bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
@@ -115,6 +127,11 @@ def halves(strata: Sequence[str]) -> npt.NDArray[np.bool_]:
     return second
 
 
+def at_a_bound(temperature: float) -> bool:
+    """Return whether a fitted temperature is at an end of the search range."""
+    return not 1.01 * LOWEST_TEMPERATURE < temperature < HIGHEST_TEMPERATURE / 1.01
+
+
 class CrossFitted(NamedTuple):
     """The `value` fitted on all examples, the `values` (E,) to score each example with, and `details` for reports."""
 
@@ -123,8 +140,13 @@ class CrossFitted(NamedTuple):
     details: dict[str, Any]
 
 
+def not_fitted(name: str, value: float | None, why: str) -> dict[str, Any]:
+    """Return the details, for reports, of a value that was not fitted."""
+    return {"name": name, "value": value, "scored": "not-fitted", "halves": [], "why": why}
+
+
 def cross_fit(
-    name: str, fit: Callable[[npt.NDArray[np.bool_]], float], second: npt.NDArray[np.bool_], *, enough: bool
+    name: str, fit: Callable[[npt.NDArray[np.bool_]], float], second: npt.NDArray[np.bool_], *, enough: bool = True
 ) -> CrossFitted:
     """Fit a value on all examples, and one on each half to score the other half with. If the halves are not large
     `enough`, all are scored with the value fitted on them, an optimistic estimate. `fit` takes a mask (E,)."""

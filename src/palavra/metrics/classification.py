@@ -50,9 +50,12 @@ def label_set_table(gold: BoolArray, chosen: BoolArray, names: Sequence[str], au
     return [asdict(row) for row in class_rows(names, *counts, areas)]
 
 
-def class_statistics(gold: Integers, predicted: Integers, sizes: Integers | None = None) -> OfSums:
+def class_statistics(
+    gold: Integers, predicted: Integers, sizes: Integers | None = None, hit: Floats | None = None
+) -> OfSums:
     """Return accuracy, macro and weighted F1 and Matthews correlation of classes (M,); `sizes` (E,): the number of them
-    per example, if not one (the words of a sentence)."""
+    per example, if not one (the words of a sentence); `hit` (M,): what each counts for accuracy (see `top_k.chances`),
+    if not 1 where the two are equal."""
     examples = len(gold) if sizes is None else len(sizes)
     owner = np.repeat(np.arange(examples), 1 if sizes is None else sizes)
     names, numbers = np.unique(np.concatenate([gold, predicted]), return_inverse=True)
@@ -60,21 +63,23 @@ def class_statistics(gold: Integers, predicted: Integers, sizes: Integers | None
     right, classes = of_gold == of_found, len(names)
     rows = np.concatenate([owner, owner, owner[right]])
     columns = np.concatenate([of_gold, classes + of_found, 2 * classes + of_gold[right]])
+    hits = np.bincount(owner, right if hit is None else hit, examples)
 
     def score(sums: Doubles) -> Sampled:
-        support, found, both = np.split(sums, 3, axis=1)
+        support, found, both = np.split(sums[:, :-1], 3, axis=1)
         total, correct = support.sum(1), both.sum(1)
         each = ratio(2 * both, support + found, 0.0)
         covariance = correct * total - (support * found).sum(1)
         spread = (total**2 - (support**2).sum(1)) * (total**2 - (found**2).sum(1))
         return {
-            "accuracy": ratio(correct, total),
+            "accuracy": ratio(sums[:, -1], total),
             "macro_f1": ratio(each.sum(1), (support + found > 0).sum(1).astype(np.float64)),
             "weighted_f1": ratio((each * support).sum(1), total),
             "matthews": ratio(covariance, np.sqrt(spread), 0.0),
         }
 
-    return OfSums(each=counted(rows, columns, (examples, 3 * classes)), score=score)
+    counts = counted(rows, columns, (examples, 3 * classes))
+    return OfSums(each=sparse.csr_array(sparse.hstack([counts, sparse.csr_array(hits[:, None])])), score=score)
 
 
 def label_set_statistics(gold: BoolArray, chosen: BoolArray) -> OfSums:

@@ -43,6 +43,11 @@ METRICS: Mapping[str, Metric] = {
                                 "2017, equation 3).", error=True),
     "loss": _error("Mean loss: cross-entropy in nats, with probabilities clipped at their dtype's epsilon; for "
                    "regression the squared error in units of the training deviation."),
+    "coverage": Metric("Rate of examples that get a label, and no abstention."),
+    "selective_accuracy": Metric("accuracy of the examples that get a label. It rises as coverage falls."),
+    "out_of_scope_auroc": Metric("Probability that an example out of scope has a lower highest probability than one "
+                                 "with a label."),
+    "out_of_scope_abstained": Metric("Rate of abstentions on the examples out of scope."),
     # Spans and answers
     "precision": Metric("Rate of predicted spans that are gold, with exactly their boundaries and label."),
     "recall": Metric("Rate of gold spans that were predicted, with exactly their boundaries and label."),

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from palavra.errors import PalavraError
 from palavra.metrics.articles import ENGLISH_ARTICLES
@@ -22,6 +23,9 @@ from palavra.metrics.resampled import Statistic, means
 
 # ASCII only, as published: quotation marks such as « and “ stay.
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+# Thresholds to compare.
+TRIED_THRESHOLDS = 512
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,3 +129,23 @@ def best_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_ma
         return Threshold(value=float(ascending[best]), score=float(totals[best]) / len(scores))
     below_all = 0.0 if ascending[0] > 0 else float(np.nextafter(ascending[0], -math.inf))
     return Threshold(value=below_all, score=float(abstained.mean()))
+
+
+def fitted_threshold(scores: Floats, answered: npt.NDArray[np.bool_], no_answer_margin: Floats) -> float:
+    """Return a threshold on `no_answer_margin` (E,) to use on other questions; arguments as in `best_threshold`.
+
+    The best threshold is one of the margins themselves and, of few questions, far from the best on others. Here each
+    margin counts with a logistic error (the smoothed maximum score estimator, Horowitz 1992), so that the threshold
+    lies between the questions to answer and those to refuse. A normal prior around 0, the published threshold, as wide
+    as the margins are large, weighs about as much as one question of the wrong sort.
+    """
+    spread, size = float(no_answer_margin.std()), float(np.sqrt(np.mean(no_answer_margin**2)))
+    if spread == 0:
+        return 0.0
+    # What an answer brings beyond an abstention.
+    gains = scores - (~answered)
+    width = spread / 2 * len(scores) ** -0.2
+    lowest, highest = (float(of) for of in (no_answer_margin.min(), no_answer_margin.max()))
+    tried = np.linspace(min(0.0, lowest) - spread, max(0.0, highest) + spread, TRIED_THRESHOLDS)
+    reached = [gains @ expit((threshold - no_answer_margin) / width) for threshold in tried]
+    return float(tried[np.argmax(reached - (tried / size) ** 2 / 2)])

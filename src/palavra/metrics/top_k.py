@@ -16,6 +16,7 @@ COMPARED_AT_ONCE = 2**22
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 Int64Array = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -23,34 +24,44 @@ class Ranking(NamedTuple):
     """A summary of the probabilities of K classes for E examples.
 
     `best` (E, L): the L most probable classes, best first, ties by lower number; `probabilities` (E, L) of these.
-    `right` (E,): the probability of the gold class, `among` (E,) bool: whether fewer than five classes rank above it;
-    both empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
+    `right` (E,): the probability of the gold class; `hit` and `among` (E,): the `chances` that it is the best class,
+    and one of the five best; all empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
+    `differ` (E,): whether the windows of a text have different best classes. `abstained` (E,): whether the best class
+    is too improbable to be given.
     """
 
     best: Int64Array
     probabilities: Floats
     right: Floats
-    among: BoolArray
+    hit: Doubles
+    among: Doubles
     every: Floats
+    differ: BoolArray
+    abstained: BoolArray
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Integers | None = None, listed: int = LISTED) -> "Ranking":
         """Summarize finite probabilities (E, K), with gold classes (E,) if known, keeping the `listed` best classes.
         Raises ValueError for labels that are not one class for each example, counted from 0."""
         examples, classes = probabilities.shape
-        right, among = np.empty(0, probabilities.dtype), np.empty(0, np.bool_)
+        right, hit, among = np.empty(0, probabilities.dtype), np.empty(0), np.empty(0)
         if labels is not None:
             if labels.shape != (examples,) or not ((labels >= 0) & (labels < classes)).all():
                 raise ValueError("labels are one class for each example, counted from 0")
-            right, among = probabilities[np.arange(examples), labels], right_among(LISTED, labels, probabilities)
+            right = probabilities[np.arange(examples), labels]
+            above, tied = gold_ranks(labels, probabilities)
+            hit, among = chances(1, above, tied), chances(LISTED, above, tied)
         best = best_classes(probabilities, min(listed, classes))
         return cls(
             best=best,
             probabilities=np.take_along_axis(probabilities, best, 1),
             right=right,
+            hit=hit,
             among=among,
             # A view would keep all probabilities in memory.
             every=probabilities if classes <= MANY_CLASSES else np.empty((examples, 0), probabilities.dtype),
+            differ=np.zeros(examples, dtype=np.bool_),
+            abstained=np.zeros(examples, dtype=np.bool_),
         )
 
     @property
@@ -83,15 +94,19 @@ def _best_of(probabilities: Floats, count: int) -> Int64Array:
     return best
 
 
-def right_among(count: int, labels: Integers, probabilities: Floats) -> BoolArray:
-    """Return whether fewer than `count` classes rank above the gold one of each example (E,), by probability and then
-    by index. The mean is `accuracy_at_5`."""
-    rows = max(1, COMPARED_AT_ONCE // probabilities.shape[1])
-    classes = np.arange(probabilities.shape[1])
-    hits = np.empty(len(labels), dtype=bool)
+def gold_ranks(labels: Integers, scores: Floats) -> tuple[Int64Array, Int64Array]:
+    """Return how many classes score above the gold one of each example (E,), and how many as high, itself included."""
+    rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
+    above, tied = np.empty((2, len(labels)), dtype=np.int64)
     for start in range(0, len(labels), rows):
-        part, label = probabilities[start : start + rows], labels[start : start + rows, None]
-        right = np.take_along_axis(part, label, 1)
-        before = (part > right) | ((part == right) & (classes < label))
-        hits[start : start + rows] = before.sum(1) < count
-    return hits
+        part = scores[start : start + rows]
+        gold = np.take_along_axis(part, labels[start : start + rows, None], 1)
+        above[start : start + rows], tied[start : start + rows] = (part > gold).sum(1), (part == gold).sum(1)
+    return above, tied
+
+
+def chances(count: int, above: Integers | Floats, tied: Integers | Floats) -> Doubles:
+    """Return the chance that the gold class is among the `count` best if equal scores are put in random order, from
+    `gold_ranks`. It is 0 or 1 without ties; the mean is the expected accuracy, which no order of the classes helps."""
+    found: Doubles = np.clip((count - above) / tied, 0.0, 1.0)
+    return found

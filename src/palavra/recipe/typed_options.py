@@ -86,8 +86,11 @@ class FinetuneOptions(TypedDict, total=False):
     class_weights: Literal["none", "balanced"] | None
     label_smoothing: float | None
     max_length: int | None
-    overflow: Literal["truncate", "window"] | None
+    overflow: Literal["truncate", "head-tail", "window"] | None
+    windows: Literal["mean", "max", "ends"] | None
     temperature: bool | None
+    coverage: float | None
+    out_of_scope: str | None
     pooling: Literal["cls", "mean", "max"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None

@@ -153,11 +153,34 @@ class RunsSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningEvaluation:
-    """`evaluation.json` of a fine-tuning run: `mean_score` by split of several tasks, `runs` if there are several."""
+    """`evaluation.json` of a fine-tuning run: `mean_score` by split of several tasks, `runs` if there are several.
+
+    `chosen_among`: the numbers of "validations", "seeds", "folds" and "trials" among which the validation examples
+    chose these weights. `rising`: by how much the last validation was better than all before, if that is much.
+    """
 
     tasks: tuple[TaskScores, ...]
     mean_score: Mapping[str, float] = field(default_factory=dict)
     runs: RunsSummary | None = None
+    chosen_among: Mapping[str, Count] = field(default_factory=dict)
+    rising: float | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what to know before the scores are read, a sentence each."""
+        among = [f"{number:,} {what}" for what, number in self.chosen_among.items() if number > 1]
+        found = []
+        if among and any("valid" in task.splits and "test" not in task.splits for task in self.tasks):
+            found.append(
+                f"The validation scores are optimistic: the same examples chose these weights among "
+                f"{' and '.join(among)}. Scores of a test set (--test) are not."
+            )
+        if self.rising is not None:
+            found.append(
+                f"Validation was still improving at the end, by {self.rising:.4f} at last: longer training (--epochs) "
+                "may give a better model."
+            )
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +209,11 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedValue:
-    """A value that was fitted on the examples it is scored on: "cross-fitted" on the other half, or "fitted-on"."""
+    """A value that was fitted on the examples it is scored on: "cross-fitted" on the other half, or "fitted-on"; or a
+    value that was kept, "not-fitted"."""
 
     name: str
-    value: float
+    value: float | None
     scored: str
 
 
@@ -204,5 +228,5 @@ class ScoreDetails:
     points: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     errors: tuple[Mapping[str, object], ...] = ()
     warnings: tuple[str, ...] = ()
-    fitted: FittedValue | None = None
+    fitted: tuple[FittedValue, ...] = ()
     articles: str | None = None

@@ -37,8 +37,9 @@ class EncodedExamples:
     `example` (S,) int64 ascending: the example of each sequence (a window of it, or one of its choices); `rows` (R,)
     int64: the positions in their sequences that the head reads, `row_counts` (S,) per sequence; `labels` (L, ...):
     targets, `label_counts` (S,) per sequence (all 0 without labels); `together`: keep the sequences of an example in
-    one batch; `cut` (E,) bool: which examples were truncated (None: none); `row_starts` (R,): whether a row is the
-    first of its word (None: every row is).
+    one batch; `cut` (E,) bool: which examples were truncated (None: none); `unseen` (E,) bool: which have an answer
+    that no sequence holds whole (None: none); `row_starts` (R,): whether a row is the first of its word (None: every
+    row is).
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -51,6 +52,7 @@ class EncodedExamples:
     label_counts: Int64Array
     together: bool = False
     cut: npt.NDArray[np.bool_] | None = None
+    unseen: npt.NDArray[np.bool_] | None = None
     row_starts: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -88,6 +90,32 @@ class EncodedExamples:
     def _starts(self) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Return the offsets of each sequence's tokens, rows and labels."""
         return offsets_of(self.lengths), offsets_of(self.row_counts), offsets_of(self.label_counts)
+
+    def taught(self) -> "EncodedExamples":
+        """Return the sequences to train on: not those of `unseen` answers, which would be taught to be absent. The
+        other examples keep their numbers; attributes of subclasses are dropped."""
+        if self.unseen is None or not self.unseen.any():
+            return self
+        kept = np.flatnonzero(~self.unseen[self.example])
+        token_starts, row_starts, label_starts = self._starts
+        tokens, rows, labels = (
+            ranges(starts[kept], counts[kept])
+            for starts, counts in (
+                (token_starts, self.lengths), (row_starts, self.row_counts), (label_starts, self.label_counts)
+            )
+        )  # fmt: skip
+        return EncodedExamples(
+            input_ids=self.input_ids[tokens],
+            lengths=self.lengths[kept],
+            segment_ids=None if self.segment_ids is None else self.segment_ids[tokens],
+            example=self.example[kept],
+            rows=self.rows[rows],
+            row_counts=self.row_counts[kept],
+            labels=self.labels[labels],
+            label_counts=self.label_counts[kept],
+            cut=self.cut,
+            unseen=self.unseen,
+        )
 
     def parts(self, sequences: int) -> Iterator[tuple["EncodedExamples", slice]]:
         """Yield parts of whole examples, with the slice of each part's rows among all R. A part has fewer than

@@ -138,7 +138,12 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
         values |= {"architectures": [f"{TASK_FORMATS[model.config.family].prefix}Model"]}
     write_config(model.config, directory, values)
     entries = [
-        {"name": name, "spec": tomllib.loads(configuration.to_toml(task.spec)), "labels": task.output.to_json()}
+        {
+            "name": name,
+            "spec": tomllib.loads(configuration.to_toml(task.spec)),
+            "labels": task.output.to_json(),
+            "fitted": list(task.fitted),
+        }
         for name, task in tasks.items()
     ]
     content = {"version": VERSION, "transformers": native, "tasks": entries}

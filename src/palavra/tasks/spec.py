@@ -11,7 +11,8 @@ from palavra.model.config import HeadConfig, OutputConfig
 from palavra.option import Command, Option, declared, misapplied, option
 
 KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
-Overflow = Literal["truncate", "window"]
+Overflow = Literal["truncate", "head-tail", "window"]
+WindowJoin = Literal["mean", "max", "ends"]
 Sampling = Literal["proportional", "uniform", "temperature"]
 Scheme = Literal["bio", "bioes", "plain"]
 
@@ -69,7 +70,11 @@ class TokenClassificationOptions:
 class QuestionAnsweringOptions:
     """Question answering. Scores with different `articles` are not comparable."""
 
-    stride: int = option(128, help="Tokens that neighbouring windows of a long passage have in common.")
+    stride: int | None = option(
+        None,
+        help="Tokens that neighbouring windows of a long passage have in common.",
+        unset="128, or half a window if that is less",
+    )
     max_answer_length: int = option(30, help="Most tokens of an answer.")
     n_best: int = option(5, help="How many answers a prediction lists.")
     threshold: float | None = option(
@@ -91,14 +96,16 @@ class QuestionAnsweringOptions:
             raise PalavraError(f"question_answering.threshold is {self.threshold}: give a finite number of logits, 0 "
                                "for the published rule")  # fmt: skip
         for name in ("stride", "max_answer_length", "n_best"):
-            if getattr(self, name) < 1:
-                raise PalavraError(f"question_answering.{name} is {getattr(self, name)}: it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PalavraError(f"question_answering.{name} is {value}: it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """One task: its files (or `hf://...:split`), their columns, and how to train it. `label_smoothing` follows Szegedy
-    et al. 2016, `temperature` Guo et al. 2017; windows of a long text overlap."""
+    et al. 2016, `temperature` Guo et al. 2017, head-tail truncation Sun et al. 2019 (arXiv:1905.05583); windows of a
+    long text overlap."""
 
     kind: KindName = field(metadata={"option": Option(help="Kind of task: the first argument of the command.")})
     name: str = option("task", help="Name that tells it from other tasks of the model: letters, digits and _.")
@@ -149,16 +156,41 @@ class TaskSpec:
     )
     overflow: Overflow = option(
         "truncate",
-        help="What to do with longer texts in validation and prediction: truncate, or average over windows.",
+        help="What to do with longer texts: read their beginning, a quarter from the beginning and the rest from the "
+        "end, or all of it in windows.",
         flag="--overflow",
         commands=(*_TRAINED, "predict"),
         when={"kind": SPLIT_BY_REQUEST},
+    )
+    windows: WindowJoin = option(
+        "mean",
+        help="How to join the predictions of windows: their mean, the maximum of each class, or the mean of the first "
+        "and the last window.",
+        flag="--windows",
+        commands=(*_TRAINED, "predict"),
+        when={"kind": SPLIT_BY_REQUEST, "overflow": ("window",)},
     )
     temperature: bool = option(
         False,
         help="Calibrate probabilities on the validation examples.",
         flag="--temperature",
         when={"kind": ("classification", "token-classification", "multiple-choice")},
+    )
+    coverage: float | None = option(
+        None,
+        help="Fraction of texts like the validation examples that get a label; predictions of the least certain others "
+        "say that they abstain.",
+        flag="--coverage",
+        unset="all",
+        when={"kind": ("classification",)},
+    )
+    out_of_scope: str | None = option(
+        None,
+        help="Label of test examples that belong to no class; scored by how well their probability tells them from the "
+        "others.",
+        flag="--out-of-scope",
+        commands=_LABELLED,
+        when={"kind": ("classification",)},
     )
     weight: float = option(1.0, help="Weight of the task's loss among several tasks.")
     head: HeadConfig = option(HeadConfig(), help="What stands between the body and the output layer.")
@@ -178,6 +210,8 @@ class TaskSpec:
             raise PalavraError(f"valid_fraction is {self.valid_fraction}: it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:
             raise PalavraError(f"label_smoothing is {self.label_smoothing}: it must be at least 0 and below 1")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise PalavraError(f"coverage is {self.coverage}: it must lie between 0 and 1")
         if self.weight <= 0:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.max_length is not None and self.max_length < 4:

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.data.records import RECORD_KINDS, read_records
+from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics.resampled import Doubles
 from palavra.metrics.scores import Scores
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
-from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.labels import composed
+from palavra.tasks.spec import Overflow, TaskSpec, WindowJoin
 from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
@@ -99,10 +101,10 @@ class Encoder(Protocol[ExampleIn]):
 
     def encode(
         self, examples: Sequence[ExampleIn], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedExamples:  # fmt: skip
-        """Encode examples as sequences of at most `context` tokens, with labels if the examples have them. `windowed`:
-        split long texts into several sequences; otherwise truncate them and record which were cut."""
+        """Encode examples as sequences of at most `context` tokens, with labels if the examples have them. `overflow`:
+        what becomes of long texts, in kinds that offer it; those that are truncated are recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +112,14 @@ class DecodeOptions:
     """Options of a prediction; None selects the task's default.
 
     `top_k`: number of classes or answers to list. `threshold`: margin over the best answer above which to predict "no
-    answer", in logits. `temperature`: divisor of the logits. The last two are scalars or (E,).
+    answer", in logits. `temperature`: divisor of the logits. These two are scalars or (E,). `windows`: how the
+    predictions of the windows of a long text are joined.
     """
 
     top_k: int | None = None
     threshold: float | Doubles | None = None
     temperature: float | Doubles | None = None
+    windows: WindowJoin | None = None
 
 
 PLAIN = DecodeOptions()
@@ -200,11 +204,11 @@ class Scorer(Protocol[ExampleIn, DecodedIn]):
 
 
 class Calibrated(NamedTuple):
-    """A calibrated output, the examples decoded for scoring, and the calibration's entries of `Scores.details`."""
+    """A calibrated output, the examples decoded for scoring, and what was `fitted`, or why not, as JSON."""
 
     output: Output[Any, Any]
     decoded: Any
-    details: dict[str, Any]
+    fitted: tuple[dict[str, Any], ...] = ()
 
 
 # Fits a parameter, such as a temperature, on labelled examples that were not trained on. Each half of them is decoded
@@ -215,7 +219,7 @@ Calibrate = Callable[[Any, Sequence[Any], EncodedExamples, ModelOutputs], Calibr
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[Example, Decoded]):
     """A task with known labels: its specification and its four parts. `calibrate` takes the output first; None if
-    nothing is fitted after training."""
+    nothing is fitted after training. `fitted`: what it fitted, or why not, as JSON."""
 
     spec: TaskSpec
     reader: Reader[Example]
@@ -223,6 +227,21 @@ class Task(Generic[Example, Decoded]):
     output: Output[Example, Decoded]
     scorer: Scorer[Example, Decoded]
     calibrate: Calibrate | None = None
+    fitted: tuple[dict[str, Any], ...] = ()
+
+    def in_scope(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the labelled examples whose label is not the one out of scope."""
+        outside = None if self.spec.out_of_scope is None else composed(self.spec.out_of_scope)
+        return [example for example in examples if outside is None or self.reader.gold(example) != outside]
+
+    def check_test(self, examples: Sequence[Example]) -> None:
+        """Check labelled examples as `Encoder.check` does, except those out of scope; there must be others."""
+        inside = self.in_scope(examples)
+        if examples and not inside:
+            raise PalavraError(
+                f"all examples are out of scope ({self.spec.out_of_scope!r}): none is left to score the labels on"
+            )
+        self.encoder.check(inside)
 
 
 AnyTask = Task[Any, Any]
@@ -233,11 +252,15 @@ def calibrated(
 ) -> tuple[AnyTask, Scores]:
     """Calibrate a task on labelled examples that were not trained on. Return it with its scores on them, which are
     cross-fitted: each half is scored with the values fitted on the other half (`details["fitted"]`)."""
-    fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of), {}))
+    fit = task.calibrate or (lambda output, *of: Calibrated(output, output.decode(*of)))
     found = fit(task.output, examples, encoded, outputs)
     scores = task.scorer.score(examples, encoded, found.decoded)
-    settled = task if found.output is task.output else replace(task, output=found.output)
-    return settled, replace(scores, details={**scores.details, **found.details})
+    if not found.fitted:
+        return task, scores
+    reasons = [one["why"] for one in found.fitted if "why" in one]
+    warnings = [*scores.details.get("warnings", ()), *reasons]
+    details = {**scores.details, "fitted": list(found.fitted), "warnings": warnings}
+    return replace(task, output=found.output, fitted=found.fitted), replace(scores, details=details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,14 +276,30 @@ class Kind:
     from_json: Callable[[TaskSpec, Any], AnyTask]
 
 
-def mean_over_windows(values: npt.NDArray[np.float32], example: Int64Array, count: int) -> npt.NDArray[np.float32]:
-    """Average the rows of `values` (S, K) by example: (E, K)."""
-    if len(values) == count:
+def marked(predictions: list[Prediction], name: str, which: npt.NDArray[np.bool_]) -> list[Prediction]:
+    """Return the predictions, with `name` true in `which` (E,) of them and absent from the others."""
+    for number in np.flatnonzero(which).tolist():
+        predictions[number][name] = True
+    return predictions
+
+
+def join_windows(
+    values: npt.NDArray[np.float32], encoded: EncodedExamples, how: WindowJoin = "mean"
+) -> npt.NDArray[np.float32]:
+    """Join the rows of `values` (S, K) of each example: (E, K)."""
+    example, first = encoded.example, encoded.first_sequences
+    if len(values) == len(first):
         return values
-    total = np.zeros((count, values.shape[1]), dtype=np.float32)
+    if how == "max":
+        found: npt.NDArray[np.float32] = np.maximum.reduceat(values, first, axis=0)
+        return found
+    if how == "ends":
+        last = np.append(first[1:], len(values)) - 1
+        ends: npt.NDArray[np.float32] = (values[first] + values[last]) / 2
+        return ends
+    total = np.zeros((len(first), values.shape[1]), dtype=np.float32)
     np.add.at(total, example, values)
-    seen = np.bincount(example, minlength=count).astype(np.float32)
-    total /= seen[:, None]
+    total /= np.bincount(example, minlength=len(first)).astype(np.float32)[:, None]
     return total
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
+from palavra.metrics.calibration import FEWEST_IN_HALF, at_a_bound, cross_fit, halves, not_fitted
 from palavra.metrics.resampled import BoolArray
 from palavra.model.task_outputs.build import is_linear, rescaled
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
@@ -60,8 +60,18 @@ def temperature_fit(reader: Reader[Any]) -> Calibrate | None:
             return float(output.best_temperature(encoded, outputs, chosen))
 
         second = halves(["\0".join(reader.stratification_keys(example)) for example in examples])
-        fitted = cross_fit("temperature", fit, second, enough=bool(second.sum() >= FEWEST_IN_HALF))
+        enough = bool(second.sum() >= FEWEST_IN_HALF)
+        fitted = cross_fit("temperature", fit, second) if enough else None
+        if fitted is None or at_a_bound(fitted.value):
+            why = (
+                f"{len(examples)} examples are too few to fit one, {2 * FEWEST_IN_HALF} are needed"
+                if fitted is None
+                else f"the best one is {fitted.value:.3g} or beyond, at which the logits are no probabilities; train "
+                "longer, or at another rate"
+            )
+            kept = not_fitted("temperature", output.temperature, f"the temperature stays {output.temperature:g}: {why}")
+            return Calibrated(output, output.decode(examples, encoded, outputs), (kept,))
         decoded = output.decode(examples, encoded, outputs, DecodeOptions(temperature=fitted.values))
-        return Calibrated(replace(output, temperature=fitted.value), decoded, {"fitted": fitted.details})
+        return Calibrated(replace(output, temperature=fitted.value), decoded, (fitted.details,))
 
     return calibrate

@@ -32,12 +32,14 @@ from palavra.training.throughput import ThroughputMeter
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The end of training: state, packing, speed, and the reason for an early stop (None without one)."""
+    """The end of training: state, packing, speed, the reason for an early stop (None without one), and by how much the
+    score of a validation at the last step was lower than all before (None without one)."""
 
     state: RunState
     packing: PackingTally
     tokens_per_second: float
     stopped: str | None
+    last_gain: float | None = None
 
     @property
     def summary(self) -> TrainingSummary:
@@ -83,6 +85,7 @@ class Trainer:
         self._unsaved: UnsavedBest | None = None
         self._unsaved_step: int | None = None  # of the last checkpoint, if it could not be written
         self._stopped: str | None = None
+        self._last_gain: float | None = None
         self._budget: TimeBudget | None = None
         self._began = self._elapsed_before = 0.0
 
@@ -149,6 +152,7 @@ class Trainer:
             packing=self.packing,
             tokens_per_second=self.state.tokens / max(self.state.seconds, 1e-9),
             stopped=self._stopped,
+            last_gain=self._last_gain,
         )
 
     def keep_best(self) -> None:
@@ -244,6 +248,8 @@ class Trainer:
         if found is None:
             return
         state = self.state
+        if state.best_score is not None and report.step == steps:
+            self._last_gain = state.best_score - found.score
         if state.best_score is None or (found.score, found.loss) < (state.best_score, state.best_loss):
             self._improved = found
         values = {**found.values, "tokens": state.tokens, "seconds": round(self._settle_seconds(), 3)}

@@ -9,6 +9,7 @@ import numpy as np
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, head_of, offsets_of, ranges, share_room, wrap
 from palavra.tasks.multiple_choice.examples import ChoiceExample
+from palavra.tasks.spec import Overflow
 from palavra.tokenizer import Tokenizer
 
 
@@ -33,11 +34,11 @@ class ChoiceEncoder:
 
     def encode(
         self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedExamples:  # fmt: skip
         """Return [CLS] text [SEP] choice [SEP] for every choice; if both do not fit, truncate the longer first.
         `labels` (E, 2) int64: the gold choice and the number of choices, at the example's first sequence."""
-        del windowed
+        del overflow
         sizes = np.array([len(example.choices) for example in examples], dtype=np.int64)
         example = np.repeat(np.arange(len(examples)), sizes)
         text, text_lengths = tokenizer.encode_flat([one.text for one in examples])

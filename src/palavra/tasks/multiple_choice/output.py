@@ -72,7 +72,9 @@ class ChoiceOutput(Tempered[ChoiceExample, DecodedChoices]):
         """Return the temperature with the lowest loss on the `chosen` examples (E,)."""
         scores = torch.from_numpy(outputs[0][chosen[encoded.example], 0].astype(np.float64))
         labels = torch.from_numpy(encoded.labels[chosen])
-        return calibration.best_temperature(lambda at: float(choice_losses(scores / at, labels).mean()))
+        return calibration.best_temperature(
+            lambda at: float(choice_losses(scores / at, labels).mean()), examples=len(labels)
+        )
 
 
 def choice_losses(scores: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 
 from palavra.metrics.resampled import means
 from palavra.metrics.scores import Scores
+from palavra.metrics.top_k import chances, gold_ranks
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.multiple_choice.encoding import ChoiceEncoder
 from palavra.tasks.multiple_choice.examples import ChoiceExample
@@ -26,6 +27,8 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
         gold = encoded.labels[:, 0].astype(np.int64)
         chosen = np.array([each.argmax() for each in decoded.probabilities])
         confidence = np.array([each.max() for each in decoded.probabilities])
+        ranks = [gold_ranks(gold[i : i + 1], each[None]) for i, each in enumerate(decoded.probabilities)]
+        hit = chances(1, *np.concatenate(ranks, 1)) if ranks else np.empty(0)
 
         def about(i: int) -> dict[str, Any]:
             one = examples[i]
@@ -35,8 +38,8 @@ class ChoiceScorer(Scorer[ChoiceExample, DecodedChoices]):
         errors = surest_errors(chosen != gold, confidence, about)
         return Scores.of(
             self.metrics,
-            [means({"accuracy": chosen == gold, "loss": -decoded.log_p[decoded.bounds[:-1] + gold]})],
+            [means({"accuracy": hit, "loss": -decoded.log_p[decoded.bounds[:-1] + gold]})],
             len(examples),
-            calibrated=(confidence, chosen == gold),
+            calibrated=(confidence, hit),
             details={**ChoiceEncoder().summary(examples), "errors": errors},
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palavra.data.characters import whole_end
+from palavra.data.grapheme_clusters import whole_clusters
 from palavra.data.squad import Question
 from palavra.metrics.resampled import Doubles
 from palavra.tasks.encoded_examples import Int64Array, offsets_of
@@ -58,9 +58,10 @@ def best_spans(start: Doubles, end: Doubles, longest: int, count: int) -> tuple[
 
 
 def candidate_of(context: str, start: int, end: int, score: float) -> AnswerCandidate:
-    """Return the span without outer whitespace, which a token may include, and with the combining marks of its last
-    character, which have no token if the tokenizer strips accents."""
-    text = context[start : whole_end(context, end)]
+    """Return the span without outer whitespace, which a token may include, and with all of its first and last
+    character: a token may be part of one, and marks have no token if the tokenizer strips accents."""
+    start, end = whole_clusters(context, start, end)
+    text = context[start:end]
     start += len(text) - len(text.lstrip())
     text = text.strip()
     return AnswerCandidate(text=text, start=start, end=start + len(text), score=score)

@@ -15,12 +15,14 @@ import numpy.typing as npt
 from palavra.data.squad import NOWHERE, Answer, Question
 from palavra.errors import PalavraError
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, head_of, offsets_of, ranges, windows, wrap
+from palavra.tasks.spec import Overflow
 from palavra.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
 
 # As in the published programs for SQuAD.
 LONGEST_QUESTION = 64
+STRIDE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class EncodedQuestions(EncodedExamples):
 
     def why_cut(self, context: int) -> str:
         """Return why questions were truncated; passages never are."""
-        return f"have a question longer than the {_room_of_question(context)} tokens of it that are read"
+        return f"have a question longer than the {kept_of_question(context)} tokens of it that are read"
 
     def window_spans(self, window: int) -> tuple[Int32Array, Int32Array]:
         """Return the start and end offsets of the passage tokens of a window."""
@@ -47,9 +49,14 @@ class EncodedQuestions(EncodedExamples):
         return self.token_starts[tokens], self.token_ends[tokens]
 
 
-def _room_of_question(context: int) -> int:
-    """Return how many tokens of a question are read."""
+def kept_of_question(context: int) -> int:
+    """Return the most tokens that are read of a question."""
     return min(LONGEST_QUESTION, (context - 3) // 2)
+
+
+def largest_stride(context: int) -> int:
+    """Return the largest stride that the windows of every question can have: half the room beside the longest one."""
+    return (context - 3 - kept_of_question(context)) // 2
 
 
 def taught_answer(question: Question) -> Answer | None:
@@ -158,14 +165,14 @@ class QuestionEncoder:
 
     def encode(
         self, examples: Sequence[Question], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedQuestions:  # fmt: skip
         """Return [CLS] question [SEP] passage [SEP] in as many windows as a passage needs; they share `stride` tokens,
         or half the room if less. Questions are truncated to `LONGEST_QUESTION` tokens and half the room."""
-        del windowed
+        del overflow
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
-        kept = np.minimum(asked_lengths, _room_of_question(context))
+        kept = np.minimum(asked_lengths, kept_of_question(context))
         room = context - 3 - kept
         question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
         first += offsets_of(passages.lengths)[passages.number][question]
@@ -177,6 +184,8 @@ class QuestionEncoder:
         # The row before the passage is [SEP]; replace it by [CLS].
         rows = ranges(wrapped.starts - 1, lengths + 1)
         rows[offsets_of(lengths + 1)[:-1]] = 0
+        labels = _labels(examples, passages, question, first, lengths)
+        found = np.bincount(question, labels[:, 1] > 0, minlength=len(examples)) > 0
         return EncodedQuestions(
             input_ids=wrapped.input_ids,
             lengths=wrapped.lengths,
@@ -184,9 +193,11 @@ class QuestionEncoder:
             example=question,
             rows=rows,
             row_counts=lengths + 1,
-            labels=_labels(examples, passages, question, first, lengths),
+            labels=labels,
             label_counts=np.ones(len(question), dtype=np.int64),
             cut=kept < asked_lengths,
+            unseen=np.array([any(answer.start != NOWHERE for answer in one.answers) for one in examples], dtype=bool)
+            & ~found,
             first=first,
             token_starts=passages.starts,
             token_ends=passages.ends,

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from palavra.data.squad import Question
 from palavra.metrics.articles import ARTICLES, Articles
-from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves
+from palavra.metrics.calibration import FEWEST_IN_HALF, cross_fit, halves, not_fitted
 from palavra.metrics.resampled import BoolArray, means
 from palavra.metrics.scores import Scores
-from palavra.metrics.squad import Grades, Threshold, best_threshold, grade
+from palavra.metrics.squad import Grades, best_threshold, fitted_threshold, grade
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array
 from palavra.tasks.question_answering.output import AnswerOutput, DecodedAnswers, losses_of_windows
 from palavra.tasks.task import Calibrated, ModelOutputs, surest_errors
@@ -49,7 +49,14 @@ class AnswerScorer:
         grades, abstained = self.grades(examples, decoded), decoded.abstained
         given = grades.with_abstentions(abstained)
         every = bool(given.answered.all())
-        best = {} if every else {f"best_{of}": _best(grades, decoded, of=of) for of in ("f1", "exact")}
+        best = (
+            {}
+            if every
+            else {
+                f"best_{of}": best_threshold(getattr(grades, of), grades.answered, decoded.margins)
+                for of in ("f1", "exact")
+            }
+        )
         losses = losses_of_windows(encoded, decoded.scores)
         windows = np.bincount(encoded.example, minlength=len(examples))
         loss = means({"loss": np.bincount(encoded.example, losses, len(examples))}, windows)
@@ -62,7 +69,9 @@ class AnswerScorer:
             return {"where": one.where, "text": one.question[:300], "label": label, "predicted": predicted}
 
         errors = surest_errors(given.f1 == 0, sure, about)
-        limit = {"threshold": float(decoded.limits[0])} if np.isfinite(decoded.limits[0]) else {}
+        # Cross-fitted questions have one of two thresholds: `fitted` has them.
+        limits = set(decoded.limits.tolist())
+        limit = {"threshold": limits.pop()} if len(limits) == 1 and np.isfinite(decoded.limits[0]) else {}
         return Scores.of(
             ANSWERED_METRICS if every else self.metrics,
             [*given.statistics(), loss],
@@ -83,13 +92,6 @@ class AnswerScorer:
         )
 
 
-def _best(
-    grades: Grades, decoded: DecodedAnswers, chosen: BoolArray | slice = slice(None), of: Literal["f1", "exact"] = "f1"
-) -> Threshold:
-    """Return the best threshold for the `chosen` questions (E,)."""
-    return best_threshold(getattr(grades, of)[chosen], grades.answered[chosen], decoded.margins[chosen])
-
-
 def passages_of(examples: Sequence[Question]) -> Int64Array:
     """Return the passage number of each question, (E,)."""
     numbers: dict[str, int] = {}
@@ -99,21 +101,33 @@ def passages_of(examples: Sequence[Question]) -> Int64Array:
 def fit_threshold(
     output: AnswerOutput, examples: Sequence[Question], encoded: EncodedExamples, outputs: ModelOutputs
 ) -> Calibrated:
-    """Fit the threshold with the best F1 on labelled validation examples, unless they lack questions with or without an
-    answer. Questions on one passage are in the same half."""
+    """Fit the threshold on labelled validation examples, for F1 (see `fitted_threshold`); of too few with or without an
+    answer it stays as it is. Questions on one passage are in the same half."""
     decoded = output.decode(examples, encoded, outputs)
     grades = AnswerScorer(articles=output.options.articles).grades(examples, decoded)
-    answered = grades.answered
-    if answered.all() or not answered.any():
-        return Calibrated(output, decoded, {})
+    answered, margins = grades.answered, decoded.margins
+    if output.options.threshold is not None or (answered.all() and not output.unanswerable):
+        return Calibrated(output, decoded)
+    least = min(answered.sum(), (~answered).sum())
+    if least < FEWEST_IN_HALF:
+        limit = output.limit if np.isfinite(output.limit) else None
+        why = (
+            f"the no-answer threshold stays {'off' if limit is None else f'{limit:g}'}: {answered.sum()} questions "
+            f"with an answer and {(~answered).sum()} without are too few to fit it, {FEWEST_IN_HALF} of each are needed"
+        )
+        return Calibrated(output, decoded, (not_fitted("threshold", limit, why),))
+
+    def fit(chosen: BoolArray) -> float:
+        return fitted_threshold(grades.f1[chosen], answered[chosen], margins[chosen])
+
     passages = passages_of(examples)
     second = halves([""] * (int(passages.max()) + 1))[passages]
     sorts = [(half & sort).sum() for half in (second, ~second) for sort in (answered, ~answered)]
-    fitted = cross_fit(
-        "threshold", lambda chosen: _best(grades, decoded, chosen).value, second, enough=min(sorts) >= FEWEST_IN_HALF
-    )
-    output = replace(output, threshold=fitted.value)
-    if output.options.threshold is not None:
-        return Calibrated(output, decoded, {})
-    decoded = replace(decoded, limits=fitted.values)
-    return Calibrated(output, decoded, {"threshold": fitted.value, "fitted": fitted.details})
+    fitted = cross_fit("threshold", fit, second, enough=min(sorts) >= FEWEST_IN_HALF)
+    told, refused = fitted.details, margins > fitted.value
+    if refused.all() or not refused.any():
+        told = told | {
+            "why": f"with the fitted no-answer threshold, {fitted.value:.3g}, {'no' if refused.all() else 'every'} "
+            "question gets an answer: the model does not tell those without an answer from the others"
+        }
+    return Calibrated(replace(output, threshold=fitted.value), replace(decoded, limits=fitted.values), (told,))

@@ -7,7 +7,7 @@ import numpy as np
 
 from palavra.data.squad import Question
 from palavra.errors import PalavraError
-from palavra.tasks.question_answering.encoding import QuestionEncoder
+from palavra.tasks.question_answering.encoding import STRIDE, QuestionEncoder
 from palavra.tasks.question_answering.examples import reader
 from palavra.tasks.question_answering.output import AnswerOutput
 from palavra.tasks.question_answering.scores import AnswerScorer, fit_threshold
@@ -43,7 +43,7 @@ def _task(spec: TaskSpec, unanswerable: bool, threshold: float | None) -> AnyTas
     return Task(
         spec=spec,
         reader=reader(spec),
-        encoder=QuestionEncoder(stride=options.stride),
+        encoder=QuestionEncoder(stride=options.stride or STRIDE),
         output=AnswerOutput(options=options, unanswerable=unanswerable, threshold=threshold),
         scorer=AnswerScorer(articles=options.articles),
         calibrate=fit_threshold,

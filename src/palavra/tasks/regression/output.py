@@ -17,7 +17,8 @@ from palavra.model.task_heads import Level
 from palavra.model.task_outputs.build import rescaled
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import label_map
-from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Output, Prediction, mean_over_windows
+from palavra.tasks.spec import TaskSpec
+from palavra.tasks.task import PLAIN, DecodeOptions, ModelOutputs, Output, Prediction, join_windows
 from palavra.tasks.text_examples import TextExample
 
 
@@ -30,6 +31,7 @@ class TargetOutput(Output[TextExample, Doubles]):
     (`in_units`), also in `transformers`.
     """
 
+    spec: TaskSpec
     names: tuple[str, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -59,9 +61,8 @@ class TargetOutput(Output[TextExample, Doubles]):
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
         options: DecodeOptions = PLAIN,
     ) -> Doubles:  # fmt: skip
-        """Return values (E, T) in the targets' own units, averaged over the windows of an example."""
-        del options
-        found = mean_over_windows(outputs[0], encoded.example, len(examples)).astype(np.float64)
+        """Return values (E, T) in the targets' own units, joined over the windows of an example."""
+        found = join_windows(outputs[0], encoded, options.windows or self.spec.windows).astype(np.float64)
         check_finite(found, "examples")
         return found if self.in_units else found * np.array(self.deviation) + np.array(self.mean)
 

@@ -37,7 +37,9 @@ def from_json(spec: TaskSpec, values: Mapping[str, Any]) -> AnyTask:
 def _task(
     spec: TaskSpec, names: Sequence[str], mean: Sequence[float], deviation: Sequence[float], *, in_units: bool
 ) -> AnyTask:
-    output = TargetOutput(names=tuple(names), mean=tuple(mean), deviation=tuple(deviation), in_units=in_units)
+    output = TargetOutput(
+        spec=spec, names=tuple(names), mean=tuple(mean), deviation=tuple(deviation), in_units=in_units
+    )
     # Mean and deviation of a layer that predicts targets in their own units.
     plain = (0.0,) * len(names), (1.0,) * len(names)
     learned_mean, learned_deviation = plain if in_units else (output.mean, output.deviation)

@@ -53,9 +53,10 @@ class LabelEncoder(TextEncoder):
         return {"examples": len(examples), "labels": dict(counts.most_common())}
 
     def targets(self, examples: Sequence[TextExample]) -> npt.NDArray[np.generic]:
-        """Return class numbers (E,) int64, or zeros and ones (E, K) float32 if `multilabel`."""
+        """Return class numbers (E,) int64, of examples out of scope -1, or zeros and ones (E, K) float32 if
+        `multilabel`."""
         if not self.multilabel:
-            return np.array([self.numbers[example.label[0]] for example in examples], dtype=np.int64)
+            return np.array([self.numbers.get(example.label[0], -1) for example in examples], dtype=np.int64)
         targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)
         rows = np.repeat(np.arange(len(examples)), [len(example.label) for example in examples])
         targets[rows, [self.numbers[label] for example in examples for label in example.label]] = 1

@@ -1,5 +1,6 @@
 """Output of sequence classification, with one label or a set of labels per text: layer, loss, predictions."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from palavra.model.task_heads import Level
 from palavra.tasks.class_output import ClassOutput, LabelOutput
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import label_map
-from palavra.tasks.task import PLAIN, Decoded, DecodeOptions, ModelOutputs, Prediction, mean_over_windows
+from palavra.tasks.task import PLAIN, Decoded, DecodeOptions, ModelOutputs, Prediction, join_windows, marked
 from palavra.tasks.text_examples import TextExample
 
 # Labels with at least this probability are predicted.
@@ -49,22 +50,50 @@ class TextLabelOutput(LabelOutput[TextExample, Decoded]):
     def config_values(self) -> dict[str, Any]:
         return {**label_map(self.labels), "problem_type": self.problem}
 
+    @abstractmethod
+    def of_windows(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions
+    ) -> npt.NDArray[np.floating]:
+        """Return the probability of each label in each window (S, K)."""
+
+    def joined(
+        self, values: npt.NDArray[np.floating], encoded: EncodedExamples, options: DecodeOptions
+    ) -> npt.NDArray[np.float32]:
+        """Join `of_windows` by example: (E, K). Raises PalavraError for a value that is not finite."""
+        found = join_windows(values.astype(np.float32), encoded, options.windows or self.spec.windows)
+        check_finite(found, "examples")
+        return found
+
+    def probabilities(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
+    ) -> npt.NDArray[np.float32]:
+        """Return the probability of each label (E, K), joined over the windows of an example."""
+        return self.joined(self.of_windows(encoded, outputs, options), encoded, options)
+
     def named(self, ids: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
         """Return labels by number with their probabilities, for a prediction."""
         return [{"label": self.labels[i], "probability": p} for i, p in zip(ids, probabilities, strict=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
 class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranking]):
-    """A softmax over the classes."""
+    """A softmax over the classes. `rejection`: the probability of the best class below which to abstain."""
 
+    rejection: float | None = None
     problem = "single_label_classification"
 
-    def probabilities(
-        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
+    def of_windows(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions
+    ) -> npt.NDArray[np.floating]:
+        found: npt.NDArray[np.floating] = softmax(self.divided(outputs[0], encoded.example, options), axis=1)
+        return found
+
+    def joined(
+        self, values: npt.NDArray[np.floating], encoded: EncodedExamples, options: DecodeOptions
     ) -> npt.NDArray[np.float32]:
-        """Return the probability of each class (E, K), averaged over the windows of an example."""
-        values = softmax(self.divided(outputs[0], encoded.example, options), axis=1)
-        return _averaged(values, encoded)
+        found = super().joined(values, encoded, options)
+        # The maxima over windows do not sum to 1.
+        return found / found.sum(1, keepdims=True) if (options.windows or self.spec.windows) == "max" else found
 
     def decode(
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -73,16 +102,23 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
         """Return the most probable classes, and the probabilities of the gold ones if labelled."""
         del examples
         labels = encoded.labels[encoded.first_sequences].astype(np.int64) if encoded.label_counts.any() else None
-        return Ranking.of(self.probabilities(encoded, outputs, options), labels, options.top_k or LISTED)
+        if labels is not None:
+            # Examples out of scope have no class; the scorer leaves them out.
+            labels = np.maximum(labels, 0)
+        values = self.of_windows(encoded, outputs, options)
+        found = Ranking.of(self.joined(values, encoded, options), labels, options.top_k or LISTED)
+        differ, limit = windows_differ(values.argmax(1)[:, None], encoded), self.rejection
+        return found._replace(differ=differ, abstained=found.confidence < (0.0 if limit is None else limit))
 
     def predictions(self, examples: Sequence[TextExample], decoded: Ranking) -> list[Prediction]:
-        """Return `label`, its `probability`, and the `best` labels with theirs."""
+        """Return `label`, its `probability`, and the `best` labels with theirs; `abstained` where it is rejected."""
         del examples
         rows = zip(decoded.best.tolist(), decoded.probabilities.tolist(), strict=True)
-        return [
+        found = [
             {"label": self.labels[ids[0]], "probability": values[0], "best": self.named(ids, values)}
             for ids, values in rows
         ]
+        return marked(marked(found, "abstained", decoded.abstained), "windows_differ", decoded.differ)
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
         """The temperature under which the labels of the `chosen` examples (E,) are most probable."""
@@ -94,14 +130,16 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
             found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
             return float(cross_entropies(found[np.arange(len(labels)), labels]).mean(dtype=np.float64))
 
-        return calibration.best_temperature(loss)
+        return calibration.best_temperature(loss, examples=len(labels))
 
 
 class LabelSets(NamedTuple):
-    """Probabilities (E, K) of each label, and the numbers of the most probable ones (E, L), best first."""
+    """Probabilities (E, K) of each label, the numbers of the most probable ones (E, L), best first, and whether the
+    windows of a text have different labels, `differ` (E,)."""
 
     probabilities: npt.NDArray[np.float32]
     best: npt.NDArray[np.int64]
+    differ: BoolArray
 
 
 class MultiLabelOutput(TextLabelOutput[LabelSets]):
@@ -134,12 +172,12 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
             float(self._ratios.max()) if self.spec.class_weights == "balanced" else 1
         )
 
-    def probabilities(
-        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions = PLAIN
-    ) -> npt.NDArray[np.float32]:
-        """Return the probability of each label (E, K), averaged over the windows of an example."""
+    def of_windows(
+        self, encoded: EncodedExamples, outputs: ModelOutputs, options: DecodeOptions
+    ) -> npt.NDArray[np.floating]:
         logits = self.divided(outputs[0], encoded.example, options)
-        return _averaged(expit(logits.astype(np.float64)), encoded)
+        found: npt.NDArray[np.floating] = expit(logits.astype(np.float64))
+        return found
 
     def decode(
         self, examples: Sequence[TextExample], encoded: EncodedExamples, outputs: ModelOutputs,
@@ -147,8 +185,10 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
     ) -> LabelSets:  # fmt: skip
         """Return the probabilities of the labels, and the most probable ones."""
         del examples
-        found = self.probabilities(encoded, outputs, options)
-        return LabelSets(found, best_classes(found, min(options.top_k or LISTED, len(self.labels))))
+        values = self.of_windows(encoded, outputs, options)
+        found = self.joined(values, encoded, options)
+        best = best_classes(found, min(options.top_k or LISTED, len(self.labels)))
+        return LabelSets(found, best, windows_differ(values >= THRESHOLD, encoded))
 
     def predictions(self, examples: Sequence[TextExample], decoded: LabelSets) -> list[Prediction]:
         """Return `label`, a list, the `probability` of each, and the `best` labels with theirs, predicted or not."""
@@ -163,7 +203,7 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
                     "best": self.named(best.tolist(), row[best].tolist()),
                 }
             )
-        return found
+        return marked(found, "windows_differ", decoded.differ)
 
     def best_temperature(self, encoded: EncodedExamples, outputs: ModelOutputs, chosen: BoolArray) -> float:
         """The temperature under which the labels of the `chosen` examples (E,) are most probable."""
@@ -175,7 +215,7 @@ class MultiLabelOutput(TextLabelOutput[LabelSets]):
             found = self.probabilities(encoded, outputs, DecodeOptions(temperature=temperature))[chosen]
             return float(binary_cross_entropies(labels, found).mean(dtype=np.float64))
 
-        return calibration.best_temperature(loss)
+        return calibration.best_temperature(loss, examples=len(labels))
 
 
 def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:
@@ -183,8 +223,8 @@ def chosen_labels(row: npt.NDArray[np.float32]) -> list[int]:
     return sorted(np.flatnonzero(row >= THRESHOLD).tolist(), key=lambda i: -row[i])
 
 
-def _averaged(values: npt.NDArray[np.floating], encoded: EncodedExamples) -> npt.NDArray[np.float32]:
-    """Average over windows. Raises PalavraError for a value that is not finite."""
-    found = mean_over_windows(values.astype(np.float32), encoded.example, encoded.examples)
-    check_finite(found, "examples")
+def windows_differ(decisions: npt.NDArray[np.generic], encoded: EncodedExamples) -> BoolArray:
+    """Return whether the windows of an example (E,) differ in their decisions (S, n)."""
+    odd = (decisions != decisions[encoded.first_sequences[encoded.example]]).any(1)
+    found: BoolArray = np.bincount(encoded.example[odd], minlength=encoded.examples) > 0
     return found

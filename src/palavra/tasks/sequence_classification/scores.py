@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from palavra.metrics import classification as metrics
-from palavra.metrics.resampled import Floats, Statistic, means
+from palavra.metrics.resampled import BoolArray, Floats, Statistic, means, point
 from palavra.metrics.scores import Scores
 from palavra.metrics.top_k import LISTED, MANY_CLASSES, Ranking
 from palavra.tasks.encoded_examples import EncodedExamples
@@ -30,8 +30,13 @@ class LabelScorer(Scorer[TextExample, DecodedIn]):
         return ("auroc",) if any(counts[label] in (0, len(examples)) for label in self.labels) else ()
 
 
+@dataclass(frozen=True, kw_only=True)
 class SingleLabelScorer(LabelScorer[Ranking]):
-    """Score one label per example."""
+    """Score one label per example; `rejects`: some predictions abstain; `out_of_scope`: some examples may have none of
+    the labels. Such examples count only for how well they are told from the others."""
+
+    rejects: bool = False
+    out_of_scope: bool = False
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -39,26 +44,51 @@ class SingleLabelScorer(LabelScorer[Ranking]):
         return (
             "accuracy", *["accuracy_at_5"] * (len(self.labels) > LISTED), "macro_f1", "weighted_f1", "matthews",
             *["auroc"] * (len(self.labels) <= MANY_CLASSES), "loss", "calibration_error",
+            *["coverage", "selective_accuracy"] * self.rejects, *["out_of_scope_auroc"] * self.out_of_scope,
+            *["out_of_scope_abstained"] * (self.rejects and self.out_of_scope),
         )  # fmt: skip
+
+    def undefined(self, examples: Sequence[TextExample]) -> tuple[str, ...]:
+        """Return `auroc` as for label sets, and the scores of examples out of scope if there are none."""
+        outside = any(example.label[0] not in self.labels for example in examples)
+        named = tuple(name for name in self.metrics if name.startswith("out_of_scope"))
+        return (*super().undefined(examples), *(() if outside else named))
 
     def score(self, examples: Sequence[TextExample], encoded: EncodedExamples, decoded: Ranking) -> Scores:
         """Return the scores, with tables of classes, and a confusion matrix for few classes."""
-        gold = encoded.labels[encoded.first_sequences].astype(np.int64)
-        chosen, confidence = decoded.chosen, decoded.confidence
+        labels = encoded.labels[encoded.first_sequences].astype(np.int64)
+        inside = np.flatnonzero(labels >= 0)
+        others = self._out_of_scope(labels < 0, decoded)
+        gold, decoded = labels[inside], Ranking._make(part[inside] for part in decoded)
+        chosen, confidence, answered = decoded.chosen, decoded.confidence, ~decoded.abstained
         statistics: list[Statistic] = [
-            metrics.class_statistics(gold, chosen),
+            metrics.class_statistics(gold, chosen, hit=decoded.hit),
             means({"loss": metrics.cross_entropies(decoded.right), "accuracy_at_5": decoded.among}),
+            means({"coverage": answered}),
+            means({"selective_accuracy": decoded.hit * answered}, answered),
         ]
         if len(self.labels) <= MANY_CLASSES:
             statistics.append(metrics.class_auroc(gold, decoded.every))
 
         def about(i: int) -> dict[str, Any]:
-            return {**excerpt(examples[i]), "label": self.labels[gold[i]], "predicted": self.labels[chosen[i]]}
+            return {**excerpt(examples[inside[i]]), "label": self.labels[gold[i]], "predicted": self.labels[chosen[i]]}
 
         errors = surest_errors(chosen != gold, confidence, about)
         details = {**metrics.class_tables(gold, chosen, self.labels), "errors": errors}
-        calibrated = confidence, chosen == gold
-        return Scores.of(self.metrics, statistics, len(examples), calibrated=calibrated, details=details)
+        calibrated = confidence, decoded.hit
+        return Scores.of(
+            self.metrics, statistics, len(inside), calibrated=calibrated, others=others, details=details
+        )  # fmt: skip
+
+    def _out_of_scope(self, outside: BoolArray, decoded: Ranking) -> dict[str, float]:
+        """Return how well the highest probability tells the examples `outside` (E,) from the others."""
+        if not outside.any():
+            return {}
+        auroc = metrics.Auroc(outside[:, None], -decoded.confidence[:, None])
+        return {
+            "out_of_scope_auroc": point(auroc, len(outside))["auroc"],
+            "out_of_scope_abstained": float(decoded.abstained[outside].mean()),
+        }
 
 
 class MultiLabelScorer(LabelScorer[LabelSets]):

@@ -14,6 +14,7 @@ from palavra.errors import PalavraError
 from palavra.metrics.tag_schemes import Scheme, decode_tags
 from palavra.tasks.encoded_examples import OVERLAP, EncodedExamples, Int64Array, head_of, offsets_of, ranges, wrap
 from palavra.tasks.labels import Labels, known_labels, numbered
+from palavra.tasks.spec import Overflow
 from palavra.tasks.token_classification.examples import TaggedSentence
 from palavra.tasks.token_classification.tags import ANY, labels_of, normalized, tags_of, types_of
 from palavra.tokenizer import Tokenizer
@@ -193,10 +194,10 @@ class TagEncoder:
 
     def encode(
         self, examples: Sequence[TaggedSentence], tokenizer: Tokenizer, context: int, segments: bool, *,
-        windowed: bool = False,
+        overflow: Overflow = "truncate",
     ) -> EncodedExamples:  # fmt: skip
         """See `encode_sentences`. Always split long sentences into windows, because every word needs a label."""
-        del segments, windowed
+        del segments, overflow
         texts = [word_texts(example.text, example.words, example.spans) for example in examples]
         encoded, row_words = encode_sentences(texts, tokenizer, context, self.subwords)
         if not examples or examples[0].labels is None:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax
 
-from palavra.metrics.calibration import fit_temperature
+from palavra.metrics.calibration import best_temperature, negative_log_likelihood
 from palavra.metrics.classification import check_finite
-from palavra.metrics.resampled import BoolArray
+from palavra.metrics.resampled import BoolArray, Doubles
 from palavra.metrics.tag_schemes import Scheme, decode_tags, transitions, viterbi
+from palavra.metrics.top_k import chances, gold_ranks
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.class_output import ClassOutput
@@ -35,6 +36,12 @@ class DecodedWords:
         """Return the log-probability of each word's chosen class (W,)."""
         found: LogProbabilities = self.words[np.arange(len(self.chosen)), self.chosen]
         return found
+
+    def hits(self, gold: Int64Array) -> Doubles:
+        """Return what each word counts for accuracy (W,): `chances` if its class is the most probable one, and not one
+        that only a valid sequence asks for."""
+        above, tied = gold_ranks(gold, self.words)
+        return np.where(self.confidence == self.words.max(1), chances(1, above, tied), self.chosen == gold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +98,7 @@ class TagOutput(ClassOutput[TaggedSentence, DecodedWords]):
         rows = np.repeat(chosen[encoded.example], encoded.row_counts)
         if encoded.row_starts is not None:
             rows &= encoded.row_starts
-        return fit_temperature(outputs[0][rows], encoded.labels[rows].astype(np.int64)) if rows.any() else 1.0
+        if not rows.any():
+            return 1.0
+        logits, labels = outputs[0][rows], encoded.labels[rows].astype(np.int64)
+        return best_temperature(lambda at: negative_log_likelihood(logits, labels, at), examples=int(chosen.sum()))

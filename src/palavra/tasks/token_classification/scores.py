@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from palavra.metrics.classification import class_statistics, class_tables
-from palavra.metrics.resampled import Statistic, means
+from palavra.metrics.resampled import Doubles, Statistic, means
 from palavra.metrics.scores import Scores
 from palavra.metrics.spans import span_statistics, span_tables
 from palavra.metrics.tag_schemes import decode_tags
@@ -30,16 +30,18 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
 
     @abstractmethod
     def measured(
-        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
-    ) -> tuple[list[Statistic], dict[str, Any]]:
-        """Return the scores of word classes (W,), and tables for the report; sentences have `sizes` (E,) words."""
+        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array,
+        hit: Doubles | None = None,
+    ) -> tuple[list[Statistic], dict[str, Any]]:  # fmt: skip
+        """Return the scores of word classes (W,), and tables for the report; sentences have `sizes` (E,) words. `hit`
+        (W,): what each counts for accuracy, if not 1 where the two are equal."""
 
     def score(self, examples: Sequence[TaggedSentence], encoded: EncodedExamples, decoded: DecodedWords) -> Scores:
         """Return the scores, calibration and errors."""
         rows, targets = decoded.rows, encoded.labels.astype(np.int64)
         gold = targets if encoded.row_starts is None else targets[encoded.row_starts]
         sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
-        statistics, tables = self.measured(examples, gold, decoded.chosen, sizes)
+        statistics, tables = self.measured(examples, gold, decoded.chosen, sizes, decoded.hits(gold))
         losses = -rows[np.arange(len(rows)), targets].astype(np.float64)
         sentence = np.repeat(encoded.example, encoded.row_counts)
         per_sentence = np.bincount(sentence, losses, len(examples))
@@ -54,7 +56,7 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
             return {"where": example.where, "text": _excerpt(example, place), "word": example.words[place], **spelled}
 
         details = {**tables, "errors": surest_errors(wrong, confidence, about)}
-        calibrated = confidence, ~wrong
+        calibrated = confidence, decoded.hits(gold)
         return Scores.of(self.metrics, [*statistics, loss], len(examples), calibrated=calibrated, details=details)
 
 
@@ -66,10 +68,11 @@ class WordScorer(TagScorer):
     )  # fmt: skip
 
     def measured(
-        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
-    ) -> tuple[list[Statistic], dict[str, Any]]:
+        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array,
+        hit: Doubles | None = None,
+    ) -> tuple[list[Statistic], dict[str, Any]]:  # fmt: skip
         """Return the scores of words."""
-        return [class_statistics(gold, chosen, sizes)], class_tables(gold, chosen, self.labels)
+        return [class_statistics(gold, chosen, sizes, hit)], class_tables(gold, chosen, self.labels)
 
 
 class SpanScorer(TagScorer):
@@ -80,14 +83,15 @@ class SpanScorer(TagScorer):
     )  # fmt: skip
 
     def measured(
-        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array
-    ) -> tuple[list[Statistic], dict[str, Any]]:
+        self, examples: Sequence[TaggedSentence], gold: Int64Array, chosen: Int64Array, sizes: Int64Array,
+        hit: Doubles | None = None,
+    ) -> tuple[list[Statistic], dict[str, Any]]:  # fmt: skip
         """Return the scores of spans, and the accuracy of words."""
         labels = [self.labels[number] for number in chosen.tolist()]
         found = [decode_tags(labels[start:stop], ANY) for start, stop in bounds(examples)]
         expected = [decode_tags(labels_of(example), ANY) for example in examples]
         owner = np.repeat(np.arange(len(sizes)), sizes)
-        correct = np.bincount(owner, (chosen == gold).astype(np.float64), len(sizes))
+        correct = np.bincount(owner, chosen == gold if hit is None else hit, len(sizes))
         accuracy = means({"token_accuracy": correct}, sizes)
         return [span_statistics(expected, found), accuracy], span_tables(expected, found)
 
