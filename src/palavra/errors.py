@@ -14,7 +14,7 @@ _FLAG = re.compile(r"(?<![\w/-])--([a-z][a-z0-9-]*)(?:=([\w.+-]*\w)| ([\w.]+=[\w
 _NO_MEMORY = re.compile(
     r"(cannot|can't|unable to|failed to) (allocate|map segment|start new thread|launch worker thread)|bad_alloc"
     r"|not enough memory|out of memory|os error 12\b|thread pool has not been initialized"
-    r"|could not create a (primitive|memory)",
+    r"|could not create a (primitive|memory)|error return without exception set",  # the last from modules in C
     re.IGNORECASE,
 )
 # Flags without a value, as arguments.

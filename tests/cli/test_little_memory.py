@@ -51,6 +51,7 @@ def raised(error: Exception) -> Callable[[], None]:
         ),
         raised(RuntimeError("can't start new thread")),
         raised(RuntimeError("could not create a primitive")),
+        raised(SystemError("error return without exception set")),
         raised(RuntimeError("Unknown error: Failed to launch worker thread: Resource temporarily unavailable")),
         raised(RuntimeError("std::bad_alloc")),
         raised(SafetensorLike("Error while mapping: Cannot allocate memory (os error 12)")),

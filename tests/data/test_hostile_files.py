@@ -17,6 +17,7 @@ from palavra.data.records import read_records
 from palavra.data.squad import read_questions
 from palavra.errors import PalavraError
 
+pa.array(["x"])  # Arrow looks for other libraries with its first array, which takes memory once
 LARGE = 20_000_000
 SHARING = {"column": 50_000_000, "list": 20_000_000, "struct": 20_000_000, "small": 2_000_000}
 

@@ -1,6 +1,7 @@
 """Files that cannot be read, of every kind: one line with the file, the line and what is wrong there."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from builders.labelled_files import conllu, squad, written
 from builders.sources import read
 
+from palavra.data import decoding
 from palavra.data.conll import read_tagged
 from palavra.data.records import read_records
 from palavra.data.squad import read_questions
@@ -198,3 +200,35 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_place(case: Case, tmp_p
         list(READERS[reader](path, **settings))
     assert str(caught.value).startswith(f"{path}{message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["klingon", "undefined", "idna", "punycode", "rot13", "unicode_escape", "base64", "a\0b", "", "x" * 500]
+)
+def test_what_is_no_encoding_of_text(encoding: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,label\na,b\n")
+    with pytest.raises(PalavraError, match=r"unknown encoding .*: use for example utf-8") as caught:
+        list(read_records(str(path), encoding=encoding))
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl.gz", "a.parquet", "a.json", "a.conll"])
+def test_a_named_pipe_is_no_file(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    reader: Callable[[str], Iterable[Any]] = read_tagged if name == "a.conll" else read_records
+    with pytest.raises(PalavraError, match="a pipe, socket or device, not a file"):
+        list(reader(str(tmp_path / name)))
+
+
+def test_an_error_of_encoding_names_its_line_whatever_ends_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end in (b"\r", b"\n", b"\r\n"):
+        for block in (1, 2, 3, 1 << 20):
+            monkeypatch.setattr(decoding, "_BLOCK", block)
+            path = tmp_path / "a.csv"
+            path.write_bytes(b"text,label" + end + (b"a,b" + end) * 6 + b"caf\xe9,b" + end)
+            with pytest.raises(PalavraError, match=r"a\.csv:8: byte 0xe9"):
+                list(read_records(str(path)))

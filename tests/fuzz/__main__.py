@@ -4,7 +4,8 @@
 --cases 10 --seed 0           the same ten cases of each generator, every time
 config.json --cases 1 --seed 7    one of them again
 --stops                       stop each command that writes at each of its changes, in each way
---stops 2                     at two of them
+--stops --how kill            in one way
+--stops 2                     at two of them, in any way
 --at finetune kill 98         one stop again
 """
 
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--keep", type=Path, help="a folder for the inputs of cases that fail")
     parser.add_argument("--stops", type=int, nargs="?", const=sys.maxsize)
+    parser.add_argument("--how", help="in which way [default: all]")
     parser.add_argument("--at", nargs=3, metavar=("COMMAND", "HOW", "NUMBER"))
     asked = parser.parse_args()
 
@@ -90,7 +92,7 @@ def _stops(asked: argparse.Namespace, world: "World", outcomes: Counter[tuple[st
             yield from [found] if found else []
             return
         for name in asked.names or commands(world):
-            yield from every(name, world) if asked.stops == sys.maxsize else sample(name, world, asked.stops)
+            yield from every(name, world, asked.how) if asked.stops == sys.maxsize else sample(name, world, asked.stops)
 
     for one in stopped():
         outcomes[f"{one.name}, {one.act}", "failed" if one.faults else "done"] += 1

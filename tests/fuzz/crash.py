@@ -182,10 +182,10 @@ def _timeless(value: Any) -> Any:
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
-def every(name: str, world: World) -> Iterator[Stopped]:
-    """Stop a command at each of its changes, in each way."""
+def every(name: str, world: World, how: str | None = None) -> Iterator[Stopped]:
+    """Stop a command at each of its changes, in each way, or in one."""
     crasher = Crasher(name, world)
-    for act in stops.ACTS:
+    for act in [how] if how else stops.ACTS:
         for number in count(1):
             stopped = crasher.stop(act, number)
             if stopped is None:
