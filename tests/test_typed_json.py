@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from palavra.errors import PalavraError
 from palavra.run_records.training import MetricLine
-from palavra.typed_json import DEEPEST, Count, Rate, from_json, other_keys, read_json, to_json
+from palavra.typed_json import DEEPEST, Count, Rate, from_json, json_text, other_keys, read_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,21 @@ def test_what_does_not_fit_is_named_in_one_line(value: object, problem: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_written_is_json_whatever_it_holds() -> None:
+    value = {"a": [math.nan, math.inf, 1.5], "b": "\ud83d", "c": "é"}
+    text = json_text(value)
+    text.encode()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, None, 1.5], "b": "\ud83d", "c": "é"}
+    assert json_text({"c": "é"}) == '{"c": "é"}'
+    assert json.loads(json_text(Leaf(count=1, rate=math.nan))) == {"count": 1, "rate": None}
+
+
+def test_values_of_any_kind_are_finite_too() -> None:
+    for value in (math.nan, [math.inf], {"a": [{"b": -math.inf}]}):
+        with pytest.raises(PalavraError, match="must be a finite number"):
+            from_json(Tree, GOOD | {"any": value}, "tree.json")
+
+
 def test_unknown_keys_of_a_later_version_are_ignored() -> None:
     assert from_json(Leaf, {"count": 1, "colour": {"new": []}}, "leaf.json") == Leaf(count=1)
 
@@ -112,8 +127,10 @@ def test_nesting_is_bounded() -> None:
     [
         (None, "cannot be read (No such file or directory)"),
         (b"\xff", "is not UTF-8"),
-        (b'{"count": 1', "is not complete JSON"),
-        (b"[" * 100_000, "is not complete JSON"),
+        (b'{"count": 1', ":1: not valid JSON"),
+        (b"[" * 100_000, ":1: not readable JSON"),
+        (b"[" * 300 + b"]" * 300, ":1: nested more than"),
+        (b'{"count": ' + b"1" * 5000 + b"}", ":1: not readable JSON"),
         (b'{"count": "x"}', "count must be a whole number from 0, not 'x'"),
     ],
 )

@@ -11,6 +11,7 @@ writing it is an error.
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -22,12 +23,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import tomli_w
 
 from palavra.errors import PalavraError
+from palavra.files import half_character, read_text
 from palavra.option import declared, default_of, describe, item_kinds, members, table_in
+from palavra.typed_json import check_nesting
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
+Number = TypeVar("Number", int, float)
+LARGEST_WHOLE = 2**63 - 1
+SHOWN = 80  # characters of a wrong value in a message
 
 
 def without_none(**values: Any) -> dict[str, Any]:
@@ -76,13 +82,11 @@ def from_toml(cls: type[T], path: str | Path) -> T:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file as it is. Raises PalavraError if it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PalavraError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PalavraError(f"{path}: not UTF-8, which TOML must be; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(read_text(Path(path)))
+    except (ValueError, RecursionError) as error:
         raise PalavraError(f"{path}: not valid TOML: {error}") from error
+    check_nesting(values, str(path))
+    return values
 
 
 def to_toml(config: "DataclassInstance") -> str:
@@ -91,7 +95,8 @@ def to_toml(config: "DataclassInstance") -> str:
     `from_toml` gives back an equal config.
 
     Raises:
-        PalavraError: an optional text field holds the text "none", which would be read as None.
+        PalavraError: an optional text field holds the text "none", which would be read as None, or a text holds half
+            of a character.
     """
     return tomli_w.dumps(_table(config, None))
 
@@ -191,6 +196,8 @@ def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
     if isinstance(value, Mapping):
         near = _elsewhere(next(iter(value), ""), root)
         raise _Invalid(key, f"{key} must be {describe(kind)} and has no keys under it{near and f'; {near}'}")
+    if isinstance(value, str) and (half := half_character(value)):
+        raise _Invalid(key, f"{key} holds {half}, which is half of a character; remove it")
     read = _read_text if isinstance(value, Text) else _read_toml
     for member in sorted(kinds, key=lambda member: _rank(member, value)):
         try:
@@ -198,6 +205,7 @@ def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:
         except ValueError:
             continue
     shown = repr(str(value) if isinstance(value, Text) else value)
+    shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
     raise _Invalid(key, f"{key} must be {describe(kind)}, not {shown}")
 
 
@@ -218,16 +226,18 @@ def _read_toml(kind: Any, value: Any, key: str, root: Any) -> Any:
         kinds = item_kinds(kind, len(value))
         return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(value))
     if kind is float and type(value) is int:
-        return float(value)
+        return _bounded(float(_bounded(value)))
     if kind in (int, float, bool, str) and type(value) is kind:
-        return value
+        return value if kind is str else _bounded(value)
     raise ValueError
 
 
 def _read_text(kind: Any, text: Text, key: str, root: Any) -> Any:
     """Convert a typed value to a `kind`. Raises ValueError if it cannot."""
-    if kind in (int, float, str):
-        return kind(text)
+    if kind is str:
+        return str(text)
+    if kind in (int, float):
+        return _bounded(kind(text))
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if get_origin(kind) is Literal:
@@ -235,12 +245,22 @@ def _read_text(kind: Any, text: Text, key: str, root: Any) -> Any:
             if str(choice) == text:
                 return choice
     if get_origin(kind) is tuple and text.startswith("["):
-        return _read_toml(kind, tomllib.loads(f"value = {text}")["value"], key, root)
+        try:
+            return _read_toml(kind, tomllib.loads(f"value = {text}")["value"], key, root)
+        except RecursionError:
+            raise ValueError from None
     if get_origin(kind) is tuple:
         items = [Text(item.strip()) for item in text.split(",")] if text else []
         kinds = item_kinds(kind, len(items))
         return tuple(_decode(kinds[i], item, None, f"{key}[{i}]", root) for i, item in enumerate(items))
     raise ValueError
+
+
+def _bounded(value: Number) -> Number:
+    """Return a number that is finite and, if whole, fits into 64 bits. Raises ValueError for others."""
+    if abs(value) > LARGEST_WHOLE if isinstance(value, int) else not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def _table(config: Any, base: Any) -> dict[str, Any]:
@@ -258,6 +278,8 @@ def _table(config: Any, base: Any) -> dict[str, Any]:
 def _encode(kind: Any, value: Any, default: Any, name: str) -> Any:
     if value is None:
         return "none"
+    if isinstance(value, str) and (half := half_character(value)):
+        raise PalavraError(f"{name} holds {half}, which is half of a character; remove it")
     if value == "none" and types.NoneType in members(kind):
         raise PalavraError(f"{name} cannot be the text 'none', which would be read as no value; use another text")
     if dataclasses.is_dataclass(value):

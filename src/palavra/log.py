@@ -91,6 +91,7 @@ class Log:
         file: Any = _StandardError()
         self._console = Console(file=file, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._file: Path | None = None
+        self.unwritten: list[str] = []
 
     def open_file(self, path: Path) -> None:
         """Append every further line to `path`."""
@@ -109,11 +110,17 @@ class Log:
         except OSError as error:
             # A full disk stops the log file, not the run.
             failed, self._file = self._file, None
+            self.lost(failed)
             self.warn(f"{failed} is no longer written ({error.strerror}): free space on the disk")
 
     def warn(self, text: str) -> None:
         """Log a warning."""
         self.line(f"warning: {text}", style="yellow")
+
+    def lost(self, path: Path) -> None:
+        """Record a file or folder of a run that could not be written, or not as a whole."""
+        if str(path) not in self.unwritten:
+            self.unwritten.append(str(path))
 
     @contextmanager
     def live(self, title: str, total: float | None) -> Iterator[LiveLine]:

@@ -28,6 +28,7 @@ from palavra.data.packing import (
     shuffled,
 )
 from palavra.errors import PalavraError
+from palavra.typed_json import from_json, json_text
 
 Row = tuple[int, int, int]
 
@@ -184,7 +185,7 @@ def test_the_stream_can_be_taken_up_after_any_batch(lengths: list[int], seed: in
     packer = make(lengths, seed=seed)
     straight = [(rows(pieces), after) for pieces, after in islice(packer.batches(), 25)]
     for start in range(0, 25, 4):
-        cursor = Cursor.from_json(json.loads(json.dumps(straight[start][1].to_json())))
+        cursor = from_json(Cursor, json.loads(json_text(straight[start][1])), "cursor")
         assert cursor == straight[start][1]
         resumed = [(rows(p), after) for p, after in islice(packer.batches(cursor), 24 - start)]
         assert resumed == straight[start + 1 :]

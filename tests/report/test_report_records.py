@@ -20,7 +20,7 @@ def test_run_cut_short_says_what_is_not_there(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text(encoding="utf-8")
     shown = " ".join(Structure(page).text.split())
     for sentence in (
-        "palavra.toml is missing; evaluation.json is missing; examples.json is missing; run.json is not complete JSON",
+        "palavra.toml is missing; evaluation.json is missing; examples.json is missing; run.json:1: not valid JSON",
         "There are no filled sentences",
         "There is no final evaluation",
         "There is no summary of the data",
@@ -48,7 +48,7 @@ def test_ill_typed_records_are_told_of_and_break_nothing(tmp_path: Path, value: 
     (tmp_path / "examples.json").write_text(json.dumps([value, {"text": value, "fills": value}, {"fills": [value]}]))
     text = Structure(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "unreadable" in text
-    assert "line 3" in text
+    assert "metrics.jsonl:3" in text
 
 
 def test_strange_characters_neither_break_nor_vanish(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path: Path) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "train", "step": 20, "loss": NaN}\n'
     (tmp_path / "metrics.jsonl").write_text(text)
     shown = " ".join(Structure(write_report(tmp_path).read_text(encoding="utf-8")).text.split())
-    assert "left out: 3 (line 2: step must be a whole number from 0, not -1; line 3: kind must be one of" in shown
-    assert "line 4: loss must be a finite number, not nan" in shown
+    assert "left out: 3 (metrics.jsonl:2: step must be a whole number from 0, not -1; metrics.jsonl:3: kind" in shown
+    assert "metrics.jsonl:4: loss must be a finite number, not nan" in shown
     assert "Training: 2.500 at step 10, 2.500 at step 10" in write_report(tmp_path).read_text(encoding="utf-8")
 
 

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import math
 import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from safetensors.torch import save_file
 
 from palavra import files
 from palavra.data.loader import packed_batches
-from palavra.data.packing import Cursor, Packer
+from palavra.data.packing import Cursor, Packer, PackingTally
 from palavra.errors import PalavraError
 from palavra.model.heads import MaskedLanguageModel
 from palavra.objectives.config import MaskingConfig
@@ -38,6 +40,7 @@ from palavra.training.config import OptimizerConfig, OptimizerName, ScheduleConf
 from palavra.training.loop import LoopConfig, in_steps, prefetch, prepare_steps, train
 from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.run_length import RunLength
+from palavra.training.throughput import LineSums
 
 STATE = RunState(
     step=3,
@@ -48,7 +51,7 @@ STATE = RunState(
     best_score=3.25,
     smoothed_loss=4.5,
     first_loss=7.0,
-    packing={"budget": 64, "batches": 3, "tokens": 190},
+    packing=PackingTally(budget=64, batches=3, tokens=190),
 )
 
 
@@ -344,3 +347,102 @@ def test_what_a_kill_left_behind_is_no_checkpoint_and_is_overwritten(three: Path
     path = save_checkpoint(three, *parts(), replace(STATE, step=11))
     assert newest_whole(three) == (path, [])
     assert not left.exists()
+
+
+# A state that is no state
+
+
+def rewrite_state(checkpoint: Path, **values: Any) -> None:
+    """Change values of a state, with the hash that belongs to the new file."""
+    path, sums = checkpoint / "state.json", checkpoint / "checksums.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    sums.write_text(json.dumps(json.loads(sums.read_text()) | {"state.json": files.sha256_of_file(path)}))
+
+
+NUMBERS: tuple[Any, ...] = (10**30, -5, "x", None, 9, 1.5, True, [], {})
+ODD_CURSORS: tuple[Any, ...] = (None, [], {"epoch": -1}, {"position": "x"}, {"carried": [[1, 2]]})
+ABSURD: list[dict[str, Any]] = [
+    *({"step": value} for value in NUMBERS),
+    *({"cursor": value} for value in ODD_CURSORS),
+    *({name: value} for name in ("tokens", "documents", "threads") for value in (-1, 10**30, "x", None, 0.5)),
+    *({name: value} for name in ("seconds", "best_loss") for value in ("x", None, float("nan"), float("inf"))),
+    {"seconds": -1.0},
+    {"best_step": 11},
+    {"best_step": 10**30},
+    {"packing": {"budget": -1}},
+    {"since_line": {"steps": "x"}},
+    {"since_line": {"loss": float("nan")}},
+    {"optimizer": 3},
+]
+
+
+@pytest.mark.parametrize("values", ABSURD, ids=str)
+def test_an_absurd_state_is_damage_though_its_hash_is_right(three: Path, values: dict[str, Any]) -> None:
+    rewrite_state(three / "step-10", **values)
+    found, ((folder, problem),) = newest_whole(three)
+    assert (found, folder) == (three / "step-9", three / "step-10")
+    assert "state.json" in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b'{"step": 1' + b"0" * 5000 + b"}", b"", b"{}"])
+@pytest.mark.parametrize("name", ["state.json", "checksums.json"])
+def test_what_is_no_json_is_damage(three: Path, content: bytes, name: str) -> None:
+    (three / "step-10" / name).write_bytes(content)
+    if name == "state.json":
+        rewritten = {"state.json": files.sha256_of_file(three / "step-10" / name)}
+        sums = three / "step-10" / "checksums.json"
+        sums.write_text(json.dumps(json.loads(sums.read_text()) | rewritten))
+    found, ((_, problem),) = newest_whole(three)
+    assert found == three / "step-9"
+    assert "\n" not in problem
+    assert len(problem) < 1000
+
+
+def test_a_state_that_does_not_fit_the_data_is_damage(three: Path) -> None:
+    found, ((folder, problem),) = newest_whole(three, lambda state: state.step < 10)
+    assert (found, folder.name) == (three / "step-9", "step-10")
+    assert "the place in the data" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["step-²", "step-007", "step-1e3", "step-٣", "step--5", "step-+4", "step-1" + "0" * 30]
+)
+def test_other_folders_are_no_checkpoints(three: Path, name: str) -> None:
+    (three / name).mkdir()
+    assert steps_saved(three) == [2, 9, 10]
+    prune(three, keep=1, best_step=None)
+    assert sorted(path.name for path in three.iterdir()) == sorted(["step-10", name])
+
+
+def test_a_score_that_is_not_defined_comes_back(tmp_path: Path) -> None:
+    model, optimizers = parts()
+    state = replace(STATE, best_score=math.inf, since_line=LineSums(steps=3, labelled=7, loss=0.1, gradient_norm=2.5))
+    path = save_checkpoint(tmp_path, model, optimizers, state)
+    json.loads((path / "state.json").read_text(), parse_constant=pytest.fail)
+    assert load_checkpoint(path, model, optimizers) == state
+
+
+def test_moments_of_another_shape_are_refused(tmp_path: Path) -> None:
+    model, optimizers = parts()
+    path = save_checkpoint(tmp_path, model, optimizers, STATE)
+    moments = {name: tensor[:1] if tensor.ndim else tensor for name, tensor in optimizers.state()}
+    save_file(moments, path / "optimizer.safetensors")
+    with pytest.raises(PalavraError, match="another optimizer or version") as caught:
+        load_checkpoint(path, model, optimizers)
+    assert "\n" not in str(caught.value)
+
+
+CURSORS = [
+    Cursor(position=9),
+    Cursor(epoch=2**60),
+    Cursor(batch=2**40),
+    *(Cursor(carried=(*((0, 0, 9),), piece)) for piece in ((9, 0, 1), (0, 3, 3), (0, 0, 10), (2**62, 0, 1))),
+]
+
+
+@pytest.mark.parametrize("cursor", CURSORS)
+def test_a_cursor_outside_the_text_is_told_from_one_inside(cursor: Cursor) -> None:
+    packer = Packer(lengths=Shelf.random([9, 14, 3, 30, 11, 6, 25, 2, 17]).lengths, context=16, batch_tokens=64, seed=9)
+    assert not packer.holds(cursor)
+    assert all(packer.holds(after) for _, after in islice(packer.batches(), 50))

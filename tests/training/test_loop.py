@@ -51,6 +51,7 @@ from palavra.training.loop import (
 from palavra.training.monitor import Diverged, Monitor
 from palavra.training.optimizers import build_optimizers
 from palavra.training.run_length import RunLength
+from palavra.typed_json import from_json
 
 CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
 
@@ -243,6 +244,7 @@ from palavra.training.loop import LoopConfig, in_steps, prepare_steps, train
 from palavra.training.optimizers import OptimizerConfig, build_optimizers
 from palavra.training.run_length import RunLength
 from palavra.training.schedules import ScheduleConfig
+from palavra.typed_json import to_json
 from builders.models import CLS, CPU, SEP, EveryThird, Shelf, build_model, model_config
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
@@ -256,7 +258,7 @@ with distributed.distributed("gloo", init_method=f"file://{folder}/meeting", ran
     optimizers = build_optimizers(model.named_parameters(), OptimizerConfig(name="sgd", learning_rate=0.1))
     steps = prepare_steps(in_steps(packed, 1), objective, config, CPU, 0)
     seen = list(train(model, objective, steps, optimizers, config, CPU))
-    rows = [[float(r.loss), float(r.gradient_norm), r.cursor.to_json()] for r in seen]
+    rows = [[float(r.loss), float(r.gradient_norm), to_json(r.cursor)] for r in seen]
     (folder / f"{rank}.json").write_text(json.dumps(rows))
     save_file(model.state_dict(), folder / f"{rank}.safetensors")
 """
@@ -286,7 +288,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for report, (loss, norm, cursor) in zip(alone, rows, strict=True):
             assert float(report.loss) == pytest.approx(loss, rel=1e-5)
             assert float(report.gradient_norm) == pytest.approx(norm, rel=1e-4)
-            assert report.cursor == Cursor.from_json(cursor)
+            assert report.cursor == from_json(Cursor, cursor, "cursor")
         for name, tensor in load_file(tmp_path / f"{rank}.safetensors").items():
             torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-5, rtol=1e-4)
 

@@ -226,7 +226,7 @@ def evaluate_task(
         )
         if temporary is not None:
             lines = [
-                json_text({"where": example.where, "gold": reader.gold(example), **one}, ensure_ascii=False)
+                json_text({"where": example.where, "gold": reader.gold(example), **one})
                 for example, one in zip(examples, found, strict=True)
             ]
             temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())

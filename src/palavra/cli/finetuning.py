@@ -7,7 +7,7 @@ import typer
 
 from palavra.cli.app import app
 from palavra.cli.parameters import DryRun, Json, Quiet, RecipeFile, Set, takes_options
-from palavra.cli.printing import print_json, print_plan
+from palavra.cli.printing import end_incomplete, print_json, print_plan
 from palavra.errors import PalavraError
 from palavra.recipe.finetuning_options import Kind
 
@@ -58,6 +58,7 @@ def finetune(
     )  # fmt: skip
     if as_json:
         print_json(finished.to_json())
+    end_incomplete(finished.unwritten)
 
 
 @app.command()
@@ -97,3 +98,4 @@ def sweep(
     )  # fmt: skip
     if as_json:
         print_json(found.to_json())
+    end_incomplete(found.unwritten)

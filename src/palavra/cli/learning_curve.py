@@ -8,7 +8,7 @@ import typer
 from palavra.cli.app import app
 from palavra.cli.finetuning import KIND, TRAIN
 from palavra.cli.parameters import Json, Quiet, RecipeFile, Set, takes_options
-from palavra.cli.printing import print_json, print_row
+from palavra.cli.printing import end_incomplete, print_json, print_row
 from palavra.errors import PalavraError
 from palavra.recipe.finetuning_options import Kind
 
@@ -42,7 +42,12 @@ def learning_curve(
     )
     if as_json:
         print_json(found.to_json())
-        return
+    else:
+        _print_scores(found)
+    end_incomplete(found.unwritten)
+
+
+def _print_scores(found: Any) -> None:
     for name, scores in found.scores.items():
         for examples, score in scores.items():
             shown = "not defined" if score is None else f"{score:.4f}"

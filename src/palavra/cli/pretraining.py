@@ -7,7 +7,7 @@ import typer
 
 from palavra.cli.app import app, tokenizer_app
 from palavra.cli.parameters import SOURCES_HELP, DryRun, Json, Quiet, RecipeFile, Set, Sources, takes_options
-from palavra.cli.printing import print_json, print_plan, print_text
+from palavra.cli.printing import end_incomplete, print_json, print_plan, print_text
 from palavra.errors import PalavraError
 
 
@@ -82,6 +82,7 @@ def pretrain(
                 "evaluation": None if evaluation is None else evaluation.to_json(),
             }
         )
+    end_incomplete(finished.unwritten)
 
 
 def _print_plan(plan: Any) -> None:

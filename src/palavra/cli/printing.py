@@ -2,10 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from palavra.cli.streams import write_result
+from palavra.errors import OptionNaming
 from palavra.printable import escaped
 from palavra.typed_json import json_text
 
@@ -43,8 +44,22 @@ def _print_json(values: Any, indent: int | None) -> None:
     """Print JSON whose control characters, and those that the output's encoding lacks, are escaped as JSON does it, so
     that the values stay as they are."""
     lacking = not (sys.stdout.encoding or "").lower().startswith("utf")
-    content = json_text(values, indent=indent, ensure_ascii=lacking)
+    content = json_text(values, indent=indent, ascii_only=lacking)
     write_result(escaped(content, keep=_OF_TEXT, escape=lambda c: json.dumps(c)[1:-1]) + "\n")
+
+
+def end_incomplete(unwritten: Sequence[str]) -> None:
+    """End with exit code 1 if a finished run could not write some of its files."""
+    if unwritten:
+        raise Incomplete(
+            f"the model is finished, but not written as a whole: {', '.join(unwritten)}; free space on the disk"
+        )
+
+
+class Incomplete(OptionNaming):
+    """A run is finished, and some of its files are not there."""
+
+    exit_code = 1
 
 
 def print_plan(recipe: Any, lines: Iterable[str]) -> None:

@@ -9,20 +9,13 @@ from typing import Any
 from palavra.data.decoding import text_blocks
 from palavra.errors import PalavraError
 from palavra.limits import LARGEST_DOCUMENT, LARGEST_RECORD, check_record, utf8_size
+from palavra.typed_json import check_nesting, no_json, parse_json
 
 _BLANKS = re.compile(r"[ \t\n]*")
 # Characters after which a value that is no JSON is wrong, and not merely cut at the end of what was read.
 _LONGEST_CUT = 32
 # Characters of the file behind the current position that are forgotten at once.
 _FORGOTTEN = 1 << 16
-
-
-def parse_json(text: str, name: Path | str, line: int = 1) -> Any:
-    """Return the JSON value that `text` is; it starts at `line` of what errors call `name`."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(error, name, line) from None
 
 
 def json_line_objects(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -98,6 +91,7 @@ class JsonDocument:
                 value, end = json.JSONDecoder().raw_decode(self._text, self._at)
                 if end < len(self._text) or not self._read_more(1):  # a number may go on
                     check_record(end - self._at, f"{self.path}:{line}")
+                    check_nesting(value, f"{self.path}:{line}")
                     self._at = end
                     return value
             except (ValueError, RecursionError) as error:
@@ -184,7 +178,7 @@ class JsonDocument:
             line = self._lines + self._text.count("\n", self._counted, error.pos)
             column = error.colno + (self._column if error.lineno == 1 else 0)
             return PalavraError(f"{self.path}:{line}: not valid JSON ({error.msg}, column {column})")
-        return _refusal(error, self.path, self.line)
+        return no_json(error, self.path, self.line)
 
 
 def list_items(document: JsonDocument) -> Iterator[tuple[int, Any]]:
@@ -214,12 +208,3 @@ def refuse_nul(where: str) -> None:
         f"{where}: a NUL character; if the text is UTF-16, say so with the encoding option "
         f"(--encoding=utf-16-le), else remove it"
     )
-
-
-def _refusal(error: Exception, name: Path | str, line: int = 1) -> PalavraError:
-    """Return the error for text, from `line` on, that is no JSON."""
-    if isinstance(error, json.JSONDecodeError):
-        where = f"{name}:{line + error.lineno - 1}"
-        return PalavraError(f"{where}: not valid JSON ({error.msg}, column {error.colno})")
-    # A number or a nesting that is too long for Python.
-    return PalavraError(f"{name}:{line}: not readable JSON ({error})")

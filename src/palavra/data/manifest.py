@@ -1,7 +1,6 @@
 """The records of a folder of shards: `manifest.json`, and `unfinished.json` while it is being prepared."""
 
 import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any, Literal
 
 from palavra.config import from_mapping
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text, read_json_object, remove_partial
+from palavra.files import atomic_write_text, remove_partial
+from palavra.typed_json import json_text, read_json_object
 
 FORMAT = "palavra-shards-1"
 UNFINISHED = "unfinished.json"
@@ -143,7 +143,7 @@ class Manifest(_Checked):
     def write(self, directory: Path) -> None:
         """Write `manifest.json` atomically."""
         content = {"format": FORMAT, **asdict(self)}
-        atomic_write_text(directory / "manifest.json", json.dumps(content, indent=1) + "\n")
+        atomic_write_text(directory / "manifest.json", json_text(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
@@ -188,7 +188,7 @@ def remove_leftovers(directory: Path) -> None:
 def write_unfinished(directory: Path, key: str, shards: list[Shard]) -> None:
     """Record the shards that are done so far."""
     content = {"format": FORMAT, "key": key, "shards": [asdict(shard) for shard in shards]}
-    atomic_write_text(directory / UNFINISHED, json.dumps(content) + "\n")
+    atomic_write_text(directory / UNFINISHED, json_text(content) + "\n")
 
 
 def read_done(directory: Path, key: str) -> list[Shard]:

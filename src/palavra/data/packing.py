@@ -9,7 +9,7 @@ the end of a run whose length is in epochs none are left over: the batches of it
 import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import heapreplace
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palavra.errors import PalavraError
+from palavra.typed_json import Count
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -27,6 +28,7 @@ WINDOW_BATCHES = 16
 DOCUMENTS_AT_ONCE = 4096
 # The pieces of a batch emptier than this move to the next window.
 FULL_ENOUGH = 0.995
+MOST = 2**53  # documents over all epochs
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
@@ -194,28 +196,20 @@ class Cursor:
     from the window before; `batch` of its batches are used.
     """
 
-    epoch: int = 0
-    position: int = 0
-    carried: tuple[tuple[int, int, int], ...] = ()
-    batch: int = 0
-    before: int = 0
-
-    to_json = asdict
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Cursor":
-        """Undo `to_json`."""
-        carried = tuple((int(d), int(a), int(b)) for d, a, b in values["carried"])
-        return cls(**{**values, "carried": carried})
+    epoch: Count = 0
+    position: Count = 0
+    carried: tuple[tuple[Count, Count, Count], ...] = ()
+    batch: Count = 0
+    before: Count = 0
 
 
 @dataclass(kw_only=True)
 class PackingTally:
     """Counts of packed batches and of their tokens, against the token `budget` of a batch."""
 
-    budget: int
-    batches: int = 0
-    tokens: int = 0
+    budget: Count
+    batches: Count = 0
+    tokens: Count = 0
 
     @property
     def efficiency(self) -> float:
@@ -276,6 +270,14 @@ class Packer:
     def ends_at(self, cursor: Cursor) -> bool:
         """Return whether `epochs` are complete at a cursor."""
         return cursor.batch == 0 and self._place(cursor) == self._end
+
+    def holds(self, cursor: Cursor) -> bool:
+        """Return whether a cursor lies in this text, whatever the sizes of pieces and batches."""
+        size = len(self.lengths)
+        carried = np.array(cursor.carried, dtype=np.int64).reshape(-1, 3)
+        document, start, stop = carried[carried[:, 0] < size].T
+        inside = len(document) == len(carried) and bool(((start < stop) & (stop <= self.lengths[document])).all())
+        return inside and cursor.position < size and cursor.epoch < MOST // size and cursor.batch <= self.lengths.sum()
 
     @cached_property
     def _end(self) -> float:

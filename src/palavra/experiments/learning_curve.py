@@ -31,6 +31,7 @@ class LearningCurveRuns:
     best: Path
     report: Path
     curve: LearningCurve
+    unwritten: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the text that the command line prints."""
@@ -60,10 +61,10 @@ def run_learning_curve(
     order = np.random.default_rng([recipe.train.seed, 12]).permutation(every)
     parts = [split.trained_on([split.train[i] for i in np.sort(order[:size]).tolist()]) for size in sizes]
     planned = [_planned(recipe, part, name) for part in parts for name in SERIES]
-    run, metric = RunDirectory(out), split.task.scorer.metrics[0]
+    run, metric, quiet = RunDirectory(out), split.task.scorer.metrics[0], Log(quiet=True)
     points: dict[str, list[CurvePoint]] = {name: [] for name in SERIES}
     with run.locked():
-        for one, folder in run_all(repetition("size", recipe, splits), planned, run, resume, Log(quiet=True)):
+        for one, folder in run_all(repetition("size", recipe, splits), planned, run, resume, quiet):
             name, point = SERIES[one.recipe.from_scratch], _point(one.splits[0], folder)
             points[name].append(point)
             score = "not defined" if point.score is None else f"{point.score:.1%}"
@@ -75,7 +76,8 @@ def run_learning_curve(
         best = out / planned[-2].name
         take_model(best, run)
         run.write_json("evaluation.json", evaluation_in(best))
-        return LearningCurveRuns(directory=out, best=best, report=write_report(out), curve=curve)
+        unwritten = tuple(quiet.unwritten)
+        return LearningCurveRuns(directory=out, best=best, report=write_report(out), curve=curve, unwritten=unwritten)
 
 
 def _planned(recipe: FinetuneRecipe, part: Split, name: str) -> PlannedRun:

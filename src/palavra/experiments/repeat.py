@@ -33,12 +33,13 @@ from palavra.typed_json import to_json
 @dataclass(frozen=True, kw_only=True)
 class RepeatedRuns:
     """Finished runs: `directory` holds the best model, `rows` each run's scores by "task/split", `summary` their mean,
-    standard deviation and interval."""
+    standard deviation and interval, `unwritten` the files besides the models that could not be written."""
 
     directory: Path
     report: Path
     rows: Mapping[str, Mapping[str, Mapping[str, float]]]
     summary: Mapping[str, Mapping[str, ScoreSummary]]
+    unwritten: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the text that the command line prints."""
@@ -95,7 +96,7 @@ def _repeat(what: Repetition, planned: Sequence[PlannedRun], out: Path, resume: 
             log.line(f"{place}, {len(rows)} {what.over}s, mean ± standard deviation [95% interval]: {said}")
         report = write_report(out)
         log.line(f"best: {best}   model: {out}   report: {report}")
-        return RepeatedRuns(directory=out, report=report, rows=rows, summary=summary)
+        return RepeatedRuns(directory=out, report=report, rows=rows, summary=summary, unwritten=tuple(log.unwritten))
 
 
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, ScoreSummary]:

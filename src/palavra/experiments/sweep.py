@@ -46,6 +46,7 @@ class Sweep:
     best: SweepTrial
     importances: Mapping[str, float]
     scores: Mapping[str, Mapping[str, float]]
+    unwritten: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the text that the command line prints."""
@@ -177,6 +178,7 @@ def _finish(work: "Trials") -> Sweep:
         best=best,
         importances=summary.importances,
         scores=values_of(evaluation),
+        unwritten=tuple(log.unwritten),
     )
 
 

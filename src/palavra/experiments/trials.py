@@ -1,5 +1,6 @@
 """The trials of a sweep: Optuna samples, stores and prunes them; each is a fine-tuning run in its own folder."""
 
+import errno
 import math
 import signal
 import time
@@ -67,6 +68,9 @@ def open_study(run: RunDirectory, errors: bool) -> Iterator[Study]:
         raise PalavraError(f"{path} cannot be used ({problem}): start anew in another --out") from None
     try:
         yield study
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise OSError(errno.EIO, f"{problem}: free space on the disk, then --resume", str(path)) from None
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -198,13 +202,13 @@ class Trials:
 
     def _try(self, trial: Trial, number: int) -> None:
         """Run a trial in its own folder, and store its result."""
-        folder, values = self.folder(number), dict(trial.params)
+        folder, values, quiet = self.folder(number), dict(trial.params), Log(quiet=True)
         discard(folder, "run")
         self.log.line(f"trial {number}: {self.shown(typed(self.recipe, values))}")
         evaluations = TrialEvaluations(trial, self._sign, lambda said: self.log.line(f"trial {number}, {said}"))
         try:
             recipe = effective(apply(self.recipe, values))
-            finetune_splits(recipe, self._splits(recipe), folder, Log(quiet=True), evaluations.add)
+            finetune_splits(recipe, self._splits(recipe), folder, quiet, evaluations.add)
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
             self.log.line(f"trial {number} is pruned: others were better after as many evaluations")
@@ -222,6 +226,9 @@ class Trials:
                 self._fail(trial, number, "no validation score is a number")
             else:
                 self.study.tell(trial, evaluations.best)
+        for path in quiet.unwritten:
+            self.log.warn(f"trial {number}: {path} could not be written")
+            self.log.lost(Path(path))
 
     @staticmethod
     def shown(params: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from palavra import config as configuration
+from palavra.data.packing import Cursor
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.finetuning.baselines import log_baselines, with_baselines
@@ -45,8 +46,9 @@ from palavra.tokenizer import Tokenizer
 from palavra.training.checkpoint import newest_whole
 from palavra.training.job import Validation
 from palavra.training.run_directory import RunDirectory
+from palavra.training.saving import say_how_to_continue
 from palavra.training.strategies import finish_model, prepare_model
-from palavra.training.trainer import Trainer
+from palavra.training.trainer import Outcome, Trainer
 
 # The vectors of a frozen body are cached up to this many bytes.
 LARGEST_VECTORS = 2**31
@@ -55,7 +57,7 @@ LARGEST_VECTORS = 2**31
 @dataclass(frozen=True, kw_only=True)
 class FineTuned:
     """A finished fine-tuning run: its directory and report, `scores` by task and by "valid" and "test", steps and
-    time."""
+    time, and files besides the model that could not be written."""
 
     directory: Path
     report: Path
@@ -64,6 +66,7 @@ class FineTuned:
     seconds: float
     examples_per_second: float
     stopped: str | None
+    unwritten: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the text that the command line prints."""
@@ -141,7 +144,7 @@ def resume_finetuning(
         for line in resolved.reasons:
             log.line(line)
         job = build_job(resolved, splits)
-        whole, skipped = newest_whole(run.checkpoints)
+        whole, skipped = newest_whole(run.checkpoints, lambda state: state.cursor == Cursor(batch=state.step))
         training = Trainer(job, run, log)
         training.resume(whole, skipped)
         return _train(training, job, splits, tokenizer)
@@ -234,10 +237,21 @@ def _describe(job: FinetuningJob, splits: Sequence[Split], log: Log) -> None:
 
 
 def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer) -> FineTuned:
-    """Train, save the best weights as a model directory, evaluate them, and write the report."""
-    run, log, began = training.run, training.log, time.perf_counter()
+    """Train, then finish the run; on a full disk its checkpoints remain."""
+    log, began = training.log, time.perf_counter() - training.state.seconds
     outcome = training.train()
-    log.line(f"trained in {time.perf_counter() - began:.0f} s")
+    seconds = outcome.state.seconds
+    around = time.perf_counter() - began - seconds
+    log.line(f"trained in {seconds:.0f} s; validation and checkpoints took {around:.0f} s besides")
+    with say_how_to_continue():
+        return _finish(training, job, splits, tokenizer, outcome)
+
+
+def _finish(
+    training: Trainer, job: FinetuningJob, splits: Sequence[Split], tokenizer: Tokenizer, outcome: Outcome
+) -> FineTuned:
+    """Save the best weights as a model directory, evaluate them, and write the report."""
+    run, log = training.run, training.log
     training.keep_best()
     finish_model(job.model)
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
@@ -281,6 +295,7 @@ def _train(training: Trainer, job: FinetuningJob, splits: Sequence[Split], token
         seconds=state.seconds,
         examples_per_second=rate,
         stopped=outcome.stopped,
+        unwritten=tuple(log.unwritten),
     )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from palavra.config import to_toml
 from palavra.errors import PalavraError
 from palavra.finetuning.splits import Split
-from palavra.model.directory import read_config
+from palavra.model.directory import check_weights, read_config
 from palavra.model.task_heads import check_head_name
 from palavra.option import does_not_apply, misapplied
 from palavra.recipe import FinetuneRecipe
@@ -26,6 +27,9 @@ def check_recipe(recipe: FinetuneRecipe) -> None:
             raise PalavraError(f"task {task.name} has no training file: set train to one")
         check_head_name(task.name)
         check_fields(task)
+    to_toml(recipe)  # what cannot be written is refused now
+    if not recipe.from_scratch:
+        check_weights(Path(recipe.model))
 
 
 def check_options(recipe: FinetuneRecipe, tasks: Sequence[AnyTask]) -> None:

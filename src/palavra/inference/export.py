@@ -89,7 +89,7 @@ def _write_parquet(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> No
 def _write_lines(chunks: Iterable[Sequence[Embedding]], file: IO[bytes]) -> None:
     for chunk in chunks:
         for content in as_json(chunk):
-            file.write(f"{json_text(content, ensure_ascii=False)}\n".encode())
+            file.write(f"{json_text(content)}\n".encode())
 
 
 def _table(embeddings: Sequence[Embedding], first: int) -> pa.Table:

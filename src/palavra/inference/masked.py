@@ -152,7 +152,10 @@ class MaskedModel(AnyModel):
 
     def check_head(self) -> None:
         """Raise PalavraError for a bare encoder, which cannot predict words."""
-        if any(name.startswith("head.") for name in self.missing):
+        lacking = [name for name in self.missing if name.startswith("head.")]
+        if lacking and len(lacking) < len(self.model.head.state_dict()):
+            raise PalavraError(f"this model's masked-language-model head is not whole: its weights lack {lacking[0]}")
+        if lacking:
             raise PalavraError(
                 "this model has no masked-language-model head (it is a bare encoder): it can embed, not predict "
                 "words; pretrain it with --init first"

@@ -1,6 +1,6 @@
 """Model directories: weights and configuration in the format of `transformers`, with nothing executable."""
 
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from palavra.errors import PalavraError, lack_of_memory
-from palavra.files import atomic_write_tensors, atomic_write_text, read_json_object
+from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.finite import all_finite
 from palavra.model.heads import CausalLanguageModel, MaskedLanguageModel, VocabularyModel
+from palavra.typed_json import json_text, read_json_object
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # Unknown to `transformers`, where such a model's logits are those of the next token.
@@ -27,6 +28,9 @@ OBJECTIVE_KEY = "pretraining_objective"
 LARGEST_JSON = 16 * 2**20
 # Names of the body inside a model with a head.
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
+TOKENS = "transformer.embeddings.token.weight"
+# Constants that old versions of `transformers` saved among the weights.
+_CONSTANTS = re.compile(r"(position_ids|token_type_ids|inv_freq|attn\.bias|masked_bias)$")
 
 
 M = TypeVar("M", bound=VocabularyModel)
@@ -65,7 +69,7 @@ def write_config(config: ModelConfig, directory: Path, extra: Mapping[str, Any] 
     values = family_named(config.family, str(directory)).write(config)
     values |= {"dtype": "float32", "pad_token_id": config.pad_id} | ({SHIFTED: True} if config.mntp else {})
     values |= extra or {}
-    atomic_write_text(directory / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    atomic_write_text(directory / CONFIG, json_text(dict(sorted(values.items())), indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,19 +121,35 @@ def load_causal_model(directory: Path) -> LoadedModel[CausalLanguageModel]:
 
 def _load(directory: Path, config: ModelConfig, build: Callable[[ModelConfig], M]) -> LoadedModel[M]:
     family = family_named(config.family, str(directory))
-    keys = family.keys(config)
+    separate = replace(config, tied_embeddings=False)
+    keys = family.keys(separate)
     # Check the weights before allocating: the sizes that a foreign configuration claims may not fit in memory.
     with torch.device("meta"):
-        claimed = build(config)
-    state = read_weights(claimed, keys, family.repeats(config), directory)
-    missing = tuple(name for name in claimed.state_dict() if name not in state)
-    body = [name for name in missing if not name.startswith("head.")]
-    if body:
-        lacking = stored(keys[body[0]]).names[0]
-        raise PalavraError(f"{directory}: the weights lack {lacking} ({len(body)} tensors in all)")
+        claimed = build(separate)
+    state = read_weights(claimed, keys, family.repeats(separate), directory)
+    if config.tied_embeddings and not _tie(state):
+        config = separate
+    with torch.device("meta"):
+        missing = tuple(name for name in build(config).state_dict() if name not in state)
+    needed = [name for name in missing if not name.startswith("head.")]
+    if "head.weight" in missing and any(name.startswith("head.") for name in state):
+        needed.append("head.weight")
+    if needed:
+        lacking = stored(keys[needed[0]]).names[0]
+        raise PalavraError(f"{directory}: the weights lack {lacking} ({len(needed)} tensors in all)")
     model = build(config)
     model.load_state_dict(state, strict=False)
     return LoadedModel(model, missing)
+
+
+def _tie(state: dict[str, Tensor]) -> bool:
+    """Make one matrix of the token embedding and the head's, as `transformers` does: either may be absent. Return
+    whether they are one; two that differ stay, whatever `config.json` says."""
+    matrix = state.get("head.weight")
+    if matrix is not None and not torch.equal(state.setdefault(TOKENS, matrix), matrix):
+        return False
+    state.pop("head.weight", None)
+    return True
 
 
 def load_weights_into(module: nn.Module, keys: Keys, repeats: Mapping[str, str], directory: Path) -> tuple[str, ...]:
@@ -145,7 +165,8 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
 
     `keys`: where each is stored. `repeats`: names of second copies, which are used if the first is absent. Only
     safetensors are read, and every tensor's shape is checked before it is used. Raises PalavraError for damaged
-    weights, for values that are not finite and for other shapes.
+    weights, for values that are not finite, for other shapes, and for further tensors of these modules or of the body,
+    without which the model would not compute what it did where it was saved.
     """
     wanted = {ours: (stored(keys[ours]), tensor) for ours, tensor in module.state_dict().items() if ours in keys}
     expected = {
@@ -171,10 +192,17 @@ def read_weights(module: nn.Module, keys: Keys, repeats: Mapping[str, str], dire
     return {ours: entry.join({name: found.pop(name) for name in entry.names}) for ours, entry in whole.items()}
 
 
+def check_weights(directory: Path) -> None:
+    """Raise PalavraError if the weight files of a directory are missing, pickled, or damaged at their beginning."""
+    for _ in _tensors(directory, set()):
+        pass
+
+
 def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the wanted tensors of all weight files, by their full names. A bare encoder is saved without the prefix
     that it has inside a larger model."""
     suffixes = {key.split(".", 1)[1]: key for key in wanted if key.startswith(BODY_PREFIXES)}
+    parts = {suffix.split(".", 1)[0] for suffix in suffixes} | {key.rpartition(".")[0] for key in wanted if "." in key}
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as file:
@@ -184,10 +212,21 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                     full = name if name in wanted else suffixes.get(name)
                     if full is not None:
                         yield full, file.get_tensor(key)
+                    elif not parts.isdisjoint(_places(name)) and not _CONSTANTS.search(name):
+                        raise PalavraError(
+                            f"{directory}: the weights hold {name}, for which config.json has no place: they belong to "
+                            "another configuration"
+                        )
         except (SafetensorError, OSError) as error:
             if lack_of_memory(error):
                 raise MemoryError(f"{path}: {error}") from None
             raise PalavraError(f"{path} is damaged ({error}): download it again or use an earlier checkpoint") from None
+
+
+def _places(name: str) -> tuple[str, str]:
+    """Return the part of the body that a tensor belongs to, if it is one of the body, and its module."""
+    inner = name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
+    return inner.split(".", 1)[0], name.rpartition(".")[0]
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from palavra.data.sources import Tally, read_documents, source_bytes, source_sta
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text
 from palavra.log import Log
+from palavra.model.directory import read_config
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.pretraining.validate import check_documents
 from palavra.recipe import UNKNOWN_BYTES, DataConfig, Recipe, vocabulary_for
@@ -87,6 +88,8 @@ def prepare_text(recipe: Recipe, run: RunDirectory, log: Log) -> PreparedText:
     given = recipe.init or recipe.tokenizer_from
     if given:
         tokenizer = Tokenizer.load(given)
+        if recipe.init:
+            tokenizer.check_fits(read_config(Path(recipe.init)).vocab_size, recipe.init)
         tokenizer.save(run.path)  # the run must be able to resume without the other folder
     else:
         tokenizer = _own_tokenizer(recipe, run, log)
@@ -106,7 +109,7 @@ def _own_tokenizer(recipe: Recipe, run: RunDirectory, log: Log) -> Tokenizer:
     """Return a tokenizer for this text and configuration, reusing that of a killed run if it is the same."""
     config = replace(recipe.tokenizer, vocab_size=vocabulary_size(recipe.data, recipe.tokenizer))
     stamp = hashlib.sha256(f"{source_stamp(recipe.data)} {recipe.data} {config}".encode()).hexdigest()
-    if run.tokenizer_stamp.exists() and run.tokenizer_stamp.read_text(encoding="utf-8") == stamp:
+    if run.tokenizer_stamp.exists() and run.tokenizer_stamp.read_bytes() == stamp.encode():
         return Tokenizer.load(run.path)
     tokenizer = train_tokenizer(recipe.data, config, run.path, log)
     atomic_write_text(run.tokenizer_stamp, stamp)

@@ -10,7 +10,7 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import EvaluationResult
 from palavra.log import Log
 from palavra.model.directory import OBJECTIVE_KEY, read_config, write_config
-from palavra.pretraining.corpus import open_text, prepare_text
+from palavra.pretraining.corpus import open_text, packer_for, prepare_text
 from palavra.pretraining.job import PretrainingJob, build_job
 from palavra.pretraining.model import initial_model
 from palavra.pretraining.objectives import pretraining_objective
@@ -23,12 +23,14 @@ from palavra.report import write_report
 from palavra.run_records.pretraining import PretrainingRun
 from palavra.training.checkpoint import newest_whole
 from palavra.training.run_directory import RunDirectory
+from palavra.training.saving import say_how_to_continue
 from palavra.training.trainer import Outcome, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished run: its directory and report, the evaluation, and the steps, tokens and seconds of training."""
+    """A finished run: its directory and report, the evaluation, the steps, tokens and seconds of training, and files
+    besides the model that could not be written."""
 
     directory: Path
     report: Path
@@ -36,6 +38,7 @@ class Finished:
     steps: int
     tokens: int
     seconds: float
+    unwritten: tuple[str, ...] = ()
 
 
 def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
@@ -75,7 +78,8 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
                 f"{run.path} did not begin with mixture.mntp={str(recipe.mntp).lower()}: resume without changing "
                 "it, or start a new run with --init"
             )
-        checkpoint, skipped = newest_whole(run.checkpoints)
+        packer = packer_for(recipe, text.corpus.train)
+        checkpoint, skipped = newest_whole(run.checkpoints, lambda state: packer.holds(state.cursor))
         # A checkpoint's weights replace the initial ones, so the model of `init` is no longer needed.
         model = pretraining_objective(recipe).new(config) if checkpoint else initial_model(recipe, text.tokenizer)
         job = build_job(resolved, model, text)
@@ -85,14 +89,20 @@ def resume_pretraining(out: Path, overrides: Sequence[str], log: Log) -> Finishe
 
 
 def _train(trainer: Trainer, job: PretrainingJob) -> Finished:
-    """Train, save the best weights as a model directory, evaluate them, and write the report."""
-    run, log = trainer.run, trainer.log
+    """Train, then finish the run; on a full disk its checkpoints remain."""
     if job.held_out is None:
-        log.warn(
+        trainer.log.warn(
             "no text is held out, so nothing validates this run: give more documents, or split a .txt by "
             "--documents=line"
         )
     outcome = trainer.train()
+    with say_how_to_continue():
+        return _finish(trainer, job, outcome)
+
+
+def _finish(trainer: Trainer, job: PretrainingJob, outcome: Outcome) -> Finished:
+    """Save the best weights as a model directory, evaluate them, and write the report."""
+    run, log = trainer.run, trainer.log
     trainer.keep_best()
     save_finished(job, run.path)
     if job.model.config.mntp:
@@ -122,6 +132,7 @@ def _report(trainer: Trainer, job: PretrainingJob, outcome: Outcome, evaluation:
         steps=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
+        unwritten=tuple(trainer.log.unwritten),
     )
 
 

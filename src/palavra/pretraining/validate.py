@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from palavra.config import to_toml
 from palavra.errors import PalavraError
-from palavra.model.directory import read_config
+from palavra.model.directory import check_weights, read_config
 from palavra.option import does_not_apply, misapplied
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.recipe import FAMILIES_OF, SHAPE, Recipe
@@ -13,6 +14,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Raise PalavraError for a recipe that is invalid whatever the text."""
     if not recipe.data.sources:
         raise PalavraError("no text was given: name files, folders or hf://dataset:split to train on")
+    to_toml(recipe)  # what cannot be written is refused now
     _check_objective(recipe)
     own = recipe.tokenizer.vocab_size is not None or recipe.tokenizer_from or recipe.model.size != "auto"
     if recipe.init and own:
@@ -41,6 +43,7 @@ def _check_objective(recipe: Recipe) -> None:
         raise PalavraError(problem)
     if recipe.init:
         config = read_config(Path(recipe.init))
+        check_weights(Path(recipe.init))
         for name in SHAPE:
             if getattr(recipe.model, name) not in (getattr(Recipe().model, name), getattr(config, name)):
                 raise PalavraError(does_not_apply(f"model.{name}", "--init, which continues a model as it is"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palavra.errors import PalavraError
+from palavra.files import read_text
 from palavra.run_records.experiments import LearningCurve, SweepSummary
 from palavra.run_records.finetuning import (
     FinetunedTask,
@@ -25,7 +26,7 @@ from palavra.run_records.pretraining import (
     PretrainingRun,
 )
 from palavra.run_records.training import MetricLine
-from palavra.typed_json import from_json, parse_json
+from palavra.typed_json import from_json, json_lines, parse_json
 
 Run = PretrainingRun | FinetuningRun
 Kind = TypeVar("Kind")
@@ -155,13 +156,15 @@ class _Files:
 
     def text(self, name: str) -> str | None:
         """Return the content of a file."""
-        try:
-            return (self._directory / name).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        path = self._directory / name
+        if not path.exists():
             self.absent.append(f"{name} is missing")
-        except OSError as error:
-            self.damaged.append(f"{name} cannot be read ({error.strerror})")
-        return None
+            return None
+        try:
+            return read_text(path)
+        except PalavraError as error:
+            self.damaged.append(str(error))
+            return None
 
     def json(self, name: str) -> object:
         """Return the JSON value of a file."""
@@ -186,15 +189,18 @@ class _Files:
 
     def metrics(self, name: str) -> list[MetricLine]:
         """Return the lines of metrics.jsonl. A torn last line is what a killed run leaves, and is no damage."""
-        texts = (self.text(name) or "").split("\n")
-        lines, problems = [], []
-        for number, text in enumerate(texts, start=1):
-            try:
-                if text.strip():
-                    where = f"line {number:,}"
-                    lines.append(from_json(MetricLine, parse_json(text, where), where))
-            except PalavraError as error:
-                problems += [str(error)] * (number < len(texts))
+        path, lines, problems = self._directory / name, list[MetricLine](), list[str]()
+        if not path.exists():
+            self.absent.append(f"{name} is missing")
+            return []
+        try:
+            for line, found in json_lines(MetricLine, path, name):
+                if isinstance(found, MetricLine):
+                    lines.append(found)
+                elif line.strip() and line.endswith(b"\n"):
+                    problems.append(str(found))
+        except OSError as error:
+            self.damaged.append(f"{name} cannot be read ({error.strerror})")
         if problems:
             shown = "; ".join(problems[:SHOWN_PROBLEMS])
             self.damaged.append(f"{name} has unreadable lines that are left out: {len(problems):,} ({shown})")

@@ -1,6 +1,5 @@
 """Save and load fine-tuned models: the files of `transformers`, and `task.json` for the rest."""
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
 from palavra.tasks.task import AnyTask
+from palavra.typed_json import json_text
 
 TASK_FILE = "task.json"
 VERSION = 1
@@ -147,7 +147,7 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
         for name, task in tasks.items()
     ]
     content = {"version": VERSION, "transformers": native, "tasks": entries}
-    atomic_write_text(directory / TASK_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic_write_text(directory / TASK_FILE, json_text(content, indent=2) + "\n")
     return native
 
 

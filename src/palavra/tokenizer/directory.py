@@ -9,11 +9,12 @@ import tokenizers as hf
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text, read_json_object
+from palavra.files import atomic_write_text
 from palavra.tokenizer.check import is_known_good
 from palavra.tokenizer.config import OWN_TOKENS
 from palavra.tokenizer.guard import library_errors
 from palavra.tokenizer.trial import try_content
+from palavra.typed_json import json_text, read_json_object
 
 # The names of published tokenizers, for directories that do not say which token has a role.
 _KNOWN_TOKENS = {
@@ -73,7 +74,7 @@ def write_directory(
         content = {**content, "post_processor": _unclosed(content.get("post_processor"))}
         settings |= {key: roles[role] for key, role in (("bos_token", "cls"), ("eos_token", "sep")) if role in roles}
     for name, value in (("tokenizer.json", content), ("tokenizer_config.json", settings)):
-        atomic_write_text(directory / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        atomic_write_text(directory / name, json_text(value, indent=2) + "\n")
 
 
 def _unclosed(processor: Any) -> Any:

@@ -43,7 +43,7 @@ class Optimizers:
                     yield f"{m}.{i}.{key}", value
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Load tensors that `state` gave. Raises KeyError for a name that fits no parameter."""
+        """Load tensors that `state` gave. Raises KeyError for a name or shape that fits no parameter."""
         parameters = [list(_parameters(member)) for member in self.members]
         for name, tensor in tensors.items():
             m, i, key = name.split(".", 2)
@@ -51,6 +51,8 @@ class Optimizers:
                 parameter = parameters[int(m)][int(i)]
             except (IndexError, ValueError):
                 raise KeyError(name) from None
+            if tensor.ndim and tensor.shape != parameter.shape:
+                raise KeyError(f"{name} of shape {tuple(tensor.shape)}")
             # torch keeps step counts on the host, except for fused kernels, which read them on the device.
             on_host = tensor.ndim == 0 and not self.members[int(m)].defaults.get("fused")
             self.members[int(m)].state[parameter][key] = tensor.to("cpu" if on_host else parameter.device)

@@ -1,6 +1,5 @@
 """The files of a run, by their fixed names."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +9,12 @@ from typing import TypeVar
 from palavra import distributed
 from palavra.data.manifest import remove_leftovers
 from palavra.errors import PalavraError
-from palavra.files import atomic_write_text, open_append
+from palavra.files import atomic_path, atomic_write_text, open_append
 from palavra.log import Log
 from palavra.output import check_alone, claimed
 from palavra.run_records.training import MetricLine
 from palavra.training.checkpoint import is_checkpoint, remove_unfinished, steps_saved
-from palavra.typed_json import read_json, to_json
+from palavra.typed_json import json_lines, json_text, read_json
 
 Record = TypeVar("Record")
 
@@ -37,7 +36,7 @@ class RunDirectory:
 
     def write_json(self, name: str, record: object) -> None:
         """Write one of the run's JSON files atomically, a record of `run_records`."""
-        atomic_write_text(self.path / name, json.dumps(to_json(record), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(self.path / name, json_text(record, indent=2) + "\n")
 
     def read_json(self, kind: type[Record], name: str) -> Record:
         """Return one of the run's JSON files. Raises PalavraError, naming file and key, if it is missing or damaged."""
@@ -99,25 +98,29 @@ class Metrics:
         self._path, self._log, self._failed = path, log, False
 
     def rewind(self, step: int) -> None:
-        """Drop lines after `step`, and a truncated last line."""
-        if not self._path.exists():
+        """Drop the lines after `step`, damaged ones, of which a warning tells the first, and a truncated last one."""
+        damaged: list[str] = []
+        try:
+            with atomic_path(self._path) as kept, kept.open("wb") as file:
+                for line, found in json_lines(MetricLine, self._path, self._path.name):
+                    if isinstance(found, PalavraError):
+                        damaged += [str(found)] if line.endswith(b"\n") else []
+                    elif found.step <= step:
+                        file.write(line.removesuffix(b"\n") + b"\n")
+        except FileNotFoundError:
             return
-        kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and entry.get("step", 0) <= step:
-                kept.append(line + "\n")
-        atomic_write_text(self._path, "".join(kept))
+        except OSError as error:
+            self._log.warn(f"{self._path} cannot be used ({error.strerror}): it may have lines twice")
+        if damaged:
+            self._log.warn(f"{self._path} had damaged lines, which are left out: {len(damaged):,} ({damaged[0]})")
 
     def write(self, line: MetricLine) -> None:
         """Append one line. If it cannot be written, the curve has a gap and the run continues."""
         try:
             with open_append(self._path) as file:
-                file.write(json.dumps(to_json(line)) + "\n")
+                file.write(json_text(line) + "\n")
         except OSError as error:
             if not self._failed:
                 self._log.warn(f"{self._path} has gaps ({error.strerror}): free space on the disk")
             self._failed = True
+            self._log.lost(self._path)

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from palavra.typed_json import Count
+
 # A new plan is made if the run would end this fraction of its time too early or too late. A change of the plan changes
 # the learning rates of the steps to come, so the noise of a quiet machine must not cause one.
 TOLERANCE = 0.08
@@ -19,7 +21,7 @@ class RunLength:
     of steps + shift. It is 0 for a run that went as planned.
     """
 
-    steps: int
+    steps: Count
     shift: float = 0.0
 
     @property

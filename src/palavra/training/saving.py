@@ -1,16 +1,29 @@
 """Save checkpoints, and handle a full disk."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
 from palavra import distributed
+from palavra.files import reason
 from palavra.log import Log
 from palavra.run_records.training import MetricLine
 from palavra.training.checkpoint import CheckpointError, RunState, checkpoint_bytes, prune, save_checkpoint, steps_saved
 from palavra.training.optimizers import Optimizers
 from palavra.training.run_directory import Metrics, RunDirectory
+
+
+@contextmanager
+def say_how_to_continue() -> Iterator[None]:
+    """Add to an error of the disk, once a run is trained, that its checkpoints hold everything."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note("free space on the disk, then continue with --resume")
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +71,7 @@ class CheckpointSaver:
     def _report_unsaved(self, step: int, error: OSError, *, ending: bool) -> None:
         earlier = steps_saved(self.run.checkpoints)
         there = f"the last one there is of step {earlier[-1]}" if earlier else "there is no earlier one"
-        message = f"checkpoint at step {step} was not written ({error}); {there}"
+        message = f"checkpoint at step {step} was not written to {self.run.checkpoints} ({reason(error)}); {there}"
         self.metrics.write(MetricLine(kind="event", step=step, message=message))
         if not ending and not earlier:
             raise CheckpointError(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,26 +11,51 @@ import torch
 from palavra import distributed
 from palavra.training.job import TrainingJob
 from palavra.training.loop import StepReport
+from palavra.typed_json import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineSums:
+    """Sums over the `steps` since the last log line: `labelled` rows, their `loss` in nats, and the norms of the
+    gradient. A checkpoint holds them, so that a resumed run writes the same next line."""
+
+    steps: Count = 0
+    labelled: Count = 0
+    loss: float = 0.0
+    gradient_norm: float = 0.0
 
 
 class ThroughputMeter:
-    """Loss, tokens and seconds since the last log line. Reads losses from the device only when closed."""
+    """Loss, tokens and seconds since the last log line. Reads losses from the device only when asked for them."""
 
     def __init__(self) -> None:
         self.detail = ""
         self.restart()
 
-    def restart(self) -> None:
-        """Start a new window."""
+    def restart(self, sums: LineSums = LineSums()) -> None:
+        """Start a new window, whose loss and gradient norm include earlier `sums`."""
         self._began = time.perf_counter()
-        self._lost = self._settled = 0.0
-        self._reports: list[StepReport] = []
-        self._flops = 0.0
+        self._lost = self._settled = self._flops = 0.0
+        self._tokens, self._steps = 0, sums.steps
+        # Losses are means over all ranks; counts are of this rank.
+        self._labelled = sums.labelled if distributed.is_main() else 0
+        self._loss = torch.tensor(sums.loss if distributed.is_main() else 0.0, dtype=torch.float64)
+        self._norm = torch.tensor(sums.gradient_norm, dtype=torch.float64)
 
     def add(self, report: StepReport, flops: float) -> None:
         """Count one step."""
-        self._reports.append(report)
+        self._steps += 1
+        self._tokens += report.tokens
+        self._labelled += report.labelled
+        self._loss = self._loss.to(report.loss.device) + report.loss.double() * report.labelled
+        self._norm = self._norm.to(report.loss.device) + report.gradient_norm.double()
         self._flops += flops
+
+    def sums(self) -> LineSums:
+        """Return the sums of this window over all ranks."""
+        counts = torch.tensor(self._labelled, dtype=torch.float64, device=self._loss.device)
+        labelled, loss = distributed.all_reduce_sum(counts), distributed.all_reduce_sum(self._loss)
+        return LineSums(steps=self._steps, labelled=int(labelled), loss=float(loss), gradient_norm=float(self._norm))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -53,13 +79,9 @@ class ThroughputMeter:
         """Return the values of a log line."""
         job.compute.synchronize()
         elapsed = max(1e-9, self._elapsed())
-        losses = torch.stack([one.loss for one in self._reports])
-        # Losses are means over all ranks; counts are of this rank.
-        labelled = [one.labelled for one in self._reports]
-        counts = distributed.all_reduce_sum(torch.tensor(labelled, dtype=losses.dtype, device=losses.device))
-        loss = float((losses * counts).sum() / counts.sum())
-        norm = float(torch.stack([one.gradient_norm for one in self._reports]).mean())
-        rate = sum(one.tokens for one in self._reports) / elapsed
+        sums = self.sums()
+        loss, norm = sums.loss / sums.labelled, sums.gradient_norm / sums.steps
+        rate = self._tokens / elapsed
         peak = self._flops / elapsed / job.matmul_peak if job.matmul_peak else None
         self.detail = f"loss {loss:.3f}  {rate:,.0f} tokens/s" + (f"  {peak:.0%} of peak" if peak else "")
         return {

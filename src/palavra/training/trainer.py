@@ -2,20 +2,21 @@
 only in their `TrainingJob`."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from palavra import distributed
 from palavra.data.packing import Cursor, PackingTally
 from palavra.errors import PalavraError
 from palavra.log import LiveLine, Log
 from palavra.run_records.training import MetricLine, TrainingSummary
-from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside
+from palavra.training.checkpoint import RunState, damage, load_checkpoint, load_weights, set_aside, steps_saved
 from palavra.training.early_stopping import reason_to_stop
 from palavra.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from palavra.training.job import TrainingJob, Validation
@@ -54,6 +55,15 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnsavedBest:
+    """The best `weights`, kept in memory because their checkpoint could not be written, and the last `saved` state,
+    whose best weights are on disk."""
+
+    weights: Mapping[str, Tensor]
+    saved: RunState
+
+
 class Trainer:
     """One run of a job, from its start or a checkpoint to its last step."""
 
@@ -72,6 +82,8 @@ class Trainer:
         self._meter = ThroughputMeter()
         self._write_scalars: WriteScalars = write_nothing
         self._improved: Validation | None = None
+        self._unsaved: UnsavedBest | None = None
+        self._unsaved_step: int | None = None  # of the last checkpoint, if it could not be written
         self._stopped: str | None = None
         self._last_gain: float | None = None
         self._budget: TimeBudget | None = None
@@ -101,7 +113,7 @@ class Trainer:
         self.state = state
         if state.length is not None and state.planned_steps == self.loop.steps:
             self.loop = replace(self.loop, length=state.length)
-        self.packing = PackingTally(**state.packing) if state.packing else self.packing
+        self.packing = state.packing or self.packing
         self.monitor.smoothed, self.monitor.first = state.smoothed_loss, state.first_loss
         if (state.threads, state.torch) != (torch.get_num_threads(), torch.__version__):
             self.log.warn(
@@ -120,7 +132,7 @@ class Trainer:
             stack.enter_context(self._name_last_checkpoint())
             folder, enabled = self.run.path / "tensorboard", job.intervals.tensorboard
             self._write_scalars = stack.enter_context(tensorboard(folder, self.state.step, enabled=enabled))
-            self._meter.restart()
+            self._meter.restart(self.state.since_line)
             self._began, self._elapsed_before = time.perf_counter(), self.state.elapsed
             if job.budget_seconds is not None:
                 self._budget = TimeBudget(job.budget_seconds, self.state.step, self.state.seconds)
@@ -134,6 +146,7 @@ class Trainer:
                 self._save_when_due(report, stop)
                 if self._stopped:
                     break
+        self._report_unsaved()
         return Outcome(
             state=replace(self.state, smoothed_loss=self.monitor.smoothed),
             packing=self.packing,
@@ -143,9 +156,14 @@ class Trainer:
         )
 
     def keep_best(self) -> None:
-        """Load the weights of the best validation, unless they are the last ones or damaged."""
+        """Load the weights of the best validation, from memory or their checkpoint, unless they are the last ones or
+        damaged."""
         best, last = self.state.best_step, self.state.step
         if best is None or best == last:
+            return
+        if self._unsaved is not None:
+            self.log.line(f"validation was best at step {best} of {last}: those weights are kept as the model")
+            self.job.model.load_state_dict(self._unsaved.weights)
             return
         checkpoint = self.run.checkpoints / f"step-{best}"
         problem = damage(checkpoint)
@@ -186,7 +204,7 @@ class Trainer:
         try:
             yield
         except Diverged as error:
-            if any(self.run.checkpoints.glob("step-*")):
+            if steps_saved(self.run.checkpoints):
                 error.add_note("the last good checkpoint is kept")
             raise
 
@@ -279,24 +297,44 @@ class Trainer:
             return
         self.monitor.settle()
         self._settle_seconds()
-        best = self.state
+        before, written = self.state, self._as_saved(self.state)
         if improved is not None:
-            best = replace(best, best_score=improved.score, best_loss=improved.loss, best_step=report.step)
+            self.state = replace(self.state, best_score=improved.score, best_loss=improved.loss, best_step=report.step)
+            written = self.state
         with self._meter.paused():
-            saved = self._saver.save(self._to_save(best), ending=bool(stop) or last)
-        if saved:
-            # Otherwise an earlier best checkpoint stays on disk until a better one is saved.
-            self.state = best
+            saved = self._saver.save(self._to_save(written), ending=bool(stop) or last)
+        self._unsaved_step = None if saved else report.step
+        if improved is not None:
+            self._unsaved = None if saved else self._hold(before)
         if stop and not last:
             how = "which is saved" if saved else "which could not be saved"
             raise Interrupted(
                 f"stopped after step {report.step} of {steps}, {how}: continue with --resume", stop.exit_code
             )
 
+    def _hold(self, before: RunState) -> UnsavedBest:
+        """Keep the present weights, the best ones, which no checkpoint has."""
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.job.model.state_dict().items()}
+        return UnsavedBest(weights=weights, saved=self._as_saved(before))
+
+    def _as_saved(self, state: RunState) -> RunState:
+        """Return a state whose best weights are those on disk: a resumed run has no others."""
+        if self._unsaved is None:
+            return state
+        saved = self._unsaved.saved
+        return replace(state, best_score=saved.best_score, best_loss=saved.best_loss, best_step=saved.best_step)
+
+    def _report_unsaved(self) -> None:
+        """Record the last checkpoint and the best one among what was not written, if they were not."""
+        for step in dict.fromkeys((self._unsaved_step, self.state.best_step if self._unsaved else None)):
+            if step is not None:
+                self.log.lost(self.run.checkpoints / f"step-{step}")
+
     def _to_save(self, state: RunState) -> RunState:
         return replace(
             state,
-            packing=asdict(self.packing),
+            packing=self.packing,
+            since_line=self._meter.sums(),
             optimizer=self.job.optimizer.algorithm,
             smoothed_loss=self.monitor.smoothed,
             first_loss=self.monitor.first,
