@@ -42,20 +42,21 @@ def main() -> int:
     parser.add_argument("--at", nargs=3, metavar=("COMMAND", "HOW", "NUMBER"))
     asked = parser.parse_args()
 
+    from fuzz.campaign import counted
     from fuzz.process import prepare
     from fuzz.world import make, quick
 
     outcomes: Counter[tuple[str, str]] = Counter()
-    with quick(), tempfile.TemporaryDirectory() as root:
-        world = make(Path(root))
-        prepare()
-        if asked.minutes or asked.cases:
-            _cases(asked, world, outcomes)
-        if asked.stops or asked.at:
-            _stops(asked, world, outcomes)
-    from fuzz.campaign import counted
-
-    print("\n".join(counted(outcomes)))
+    try:
+        with quick(), tempfile.TemporaryDirectory() as root:
+            world = make(Path(root))
+            prepare()
+            if asked.minutes or asked.cases:
+                _cases(asked, world, outcomes)
+            if asked.stops or asked.at:
+                _stops(asked, world, outcomes)
+    finally:  # what was done counts if it is interrupted too
+        print("\n".join(counted(outcomes)), flush=True)
     return int(any(outcome == "failed" for _, outcome in outcomes))
 
 
