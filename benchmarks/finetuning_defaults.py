@@ -84,6 +84,10 @@ SETTINGS = {
     "50 steps, mean": _full(1, 50, pooling="mean"),
     "50 steps, mean, head x10": _full(10, 50, pooling="mean"),
     "50 steps, mean, head x30": _full(30, 50, pooling="mean"),
+    "50 steps, mean, linear": _full(1, 50, pooling="mean", hidden_sizes=()),
+    "50 steps, mean, linear, head x10": _full(10, 50, pooling="mean", hidden_sizes=()),
+    "50 steps": _full(1, 50),
+    "50 steps, head x10": _full(10, 50),
     "100 steps, mean, head x10": _full(10, 100, pooling="mean"),
     "50 steps, mean, head x10, rate 2e-4": _full(10, 50, pooling="mean", learning_rate=2e-4),
 }

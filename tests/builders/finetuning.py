@@ -26,13 +26,14 @@ from palavra.tasks.saved_model import build_task_model
 from palavra.tasks.spec import Columns, TaskSpec
 from palavra.tokenizer import Tokenizer
 from palavra.tokenizer.config import TokenizerConfig
-from palavra.training.config import OptimizerConfig
+from palavra.training.config import OptimizerConfig, StrategyConfig
 
 GOOD = ["bom", "lindo", "adorei", "genial"]
 BAD = ["mau", "feio", "detestei", "fraco"]
 REST = ["filme", "o", "um", "actor", "muito", "este", "final", "a"]
 FAST = FinetuneConfig(epochs=2, batch_size=8, log_every=1, device="cpu", precision="float32", compile="off", threads=1)
 RATE = OptimizerConfig(learning_rate=3e-3)
+EVEN = StrategyConfig(head_lr_ratio=1.0)
 
 
 @dataclass
@@ -98,7 +99,9 @@ def recipe(
 ) -> FinetuneRecipe:
     """A fast run of these tasks from a model of the folder of `write_pretrained`."""
     settings = replace(FAST, **(train or {}))
-    values: dict[str, Any] = {"model": str(pretrained / family), "optimizer": RATE, "train": settings, **changes}
+    values: dict[str, Any] = {
+        "model": str(pretrained / family), "optimizer": RATE, "strategy": EVEN, "train": settings, **changes,
+    }  # fmt: skip
     return FinetuneRecipe(tasks=tasks, **values)
 
 

@@ -105,13 +105,14 @@ def test_a_field_is_searched_once_and_a_length_in_one_way() -> None:
 
 
 def test_the_default_space_lies_around_the_recipe() -> None:
-    space = read_space(RECIPE, default_searches(RECIPE))
+    recipe = replace(RECIPE, train=FinetuneConfig(epochs=3))
+    space = read_space(recipe, default_searches(recipe))
     assert space == {
         "optimizer.learning_rate": FloatDistribution(2e-5, 5e-4, log=True),
         "strategy.name": CategoricalDistribution(("full", "last-n", "lora")),
         "train.epochs": IntDistribution(2, 5),
     }
-    assert own_values(RECIPE, space) == {"optimizer.learning_rate": 1e-4, "strategy.name": "full", "train.epochs": 3}
+    assert own_values(recipe, space) == {"optimizer.learning_rate": 1e-4, "strategy.name": "full", "train.epochs": 3}
     (only,) = default_searches(replace(RECIPE, from_scratch=True, train=FinetuneConfig(steps=5)))
     assert only.startswith("optimizer.learning_rate=")
 

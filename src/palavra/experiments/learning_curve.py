@@ -83,7 +83,7 @@ def run_learning_curve(
 def _planned(recipe: FinetuneRecipe, part: Split, name: str) -> PlannedRun:
     """Return the run on a part: the recipe's epochs, or more to reach the fewest steps; five validations."""
     steps_an_epoch = max(1, -(-len(part.train) // recipe.train.batch_size))
-    epochs = max(recipe.train.epochs, FEWEST_STEPS / steps_an_epoch)
+    epochs = max(recipe.train.passes(steps_an_epoch), FEWEST_STEPS / steps_an_epoch)
     train = replace(recipe.train, epochs=epochs, eval_every=max(1, round(epochs * steps_an_epoch / 5)))
     sized = replace(recipe, from_scratch=name == SERIES[1], train=train)
     return PlannedRun(name=f"{name.replace(' ', '-')}-{len(part.train)}", recipe=sized, splits=[part])

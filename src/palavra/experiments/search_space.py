@@ -79,12 +79,12 @@ def own_values(recipe: FinetuneRecipe, space: Space) -> dict[str, Value]:
 def default_searches(recipe: FinetuneRecipe) -> tuple[str, ...]:
     """Return the default space: the log learning rate, from a fifth to five times the recipe's; the strategies full,
     last-n and lora, unless the recipe sets another or starts from scratch; epochs from 0.5 to 1.5 times the recipe's,
-    unless its length is in steps. `recipe` is settled."""
+    unless its length is in steps or open. `recipe` is settled."""
     rate, epochs = recipe.optimizer.max_lr, recipe.train.epochs
     searches = [f"optimizer.learning_rate={rate / RATE_FACTOR:.4g}..{rate * RATE_FACTOR:.4g}:log"]
     if recipe.strategy.name == "full" and not recipe.from_scratch:
         searches.append(f"strategy.name={','.join(STRATEGIES)}")
-    if recipe.train.steps is None:
+    if recipe.train.steps is None and epochs is not None:
         fewest = max(1, math.floor(epochs / 2 + 0.5))
         searches.append(f"train.epochs={fewest}..{max(fewest + 1, math.floor(epochs * 1.5 + 0.5))}")
     return tuple(searches)

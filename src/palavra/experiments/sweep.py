@@ -1,6 +1,7 @@
 """A sweep: fine-tuning runs on the same examples in search of the best settings. Optuna samples, stores and prunes
 trials."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,12 +71,14 @@ def run_sweep(
     from palavra.experiments.trials import Trials, open_study
 
     check_recipe(recipe)
-    recipe, settled = _with_optimizer(recipe)
     run = RunDirectory(out)
     _check_place(run, resume)
+    if search:
+        read_space(recipe, search)  # a mistake is said before the examples are read
+    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
+    recipe, settled = _with_optimizer(_with_epochs(recipe, splits))
     searches = search or default_searches(settled)
     space = read_space(recipe, searches)
-    splits = [read_split(spec, recipe.train.seed) for spec in recipe.tasks]
     for split in splits:
         if not split.valid:
             raise PalavraError(f"task {split.task.spec.name} has no validation examples to score trials on: give some")
@@ -103,6 +106,15 @@ def _with_optimizer(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, FinetuneRec
     settled = recipe.settled(read_config(pretrained).hidden_size, optimizer_of(pretrained))
     # The rate is left open: its default depends on the strategy, which may be searched.
     return replace(recipe, optimizer=replace(recipe.optimizer, name=settled.optimizer.name)), settled
+
+
+def _with_epochs(recipe: FinetuneRecipe, splits: Sequence[Split]) -> FinetuneRecipe:
+    """Return the recipe with its default length in whole epochs, unless it has a length."""
+    train = recipe.train
+    if train.steps is not None or train.epochs is not None:
+        return recipe
+    epoch_steps = sum(math.ceil(len(split.train) / train.batch_size) for split in splits)
+    return replace(recipe, train=replace(train, epochs=math.ceil(train.passes(epoch_steps))))
 
 
 def _check_place(run: RunDirectory, resume: bool) -> None:

@@ -24,6 +24,10 @@ from palavra.training.job import Stage, TrainingJob, Validation
 from palavra.training.optimizers import Optimizers, build_optimizers
 from palavra.training.strategies import lr_ratio_of, stages_of
 
+# An epoch of few examples is a step or two: validations after each, with their checkpoints, would take longer than the
+# training.
+MOST_VALIDATIONS = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
@@ -36,8 +40,9 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob(TrainingJob):
-    """A model with a head for each task. `train` and `valid` hold the examples of each task; `on_validation` is called
-    after each validation, and may raise to end the run."""
+    """A model with a head for each task. `train` and `valid` hold the examples of each task; `pretrained` names the
+    parameters of heads that have pretrained weights; `on_validation` is called after each validation, and may raise to
+    end the run."""
 
     title = "fine-tuning"
     recipe: FinetuneRecipe
@@ -45,6 +50,7 @@ class FinetuningJob(TrainingJob):
     tasks: Mapping[str, AnyTask]
     train: Mapping[str, Labelled]
     valid: Mapping[str, Labelled]
+    pretrained: frozenset[str] = frozenset()
     on_validation: "Callable[[FinetuningJob, Validation], None] | None" = None
 
     @cached_property
@@ -60,9 +66,10 @@ class FinetuningJob(TrainingJob):
 
     @property
     def intervals(self) -> RunConfig:
-        """The recipe's intervals; by default validation follows each epoch."""
+        """The recipe's intervals; by default validation follows each epoch, or each tenth of a run of more epochs."""
         train = self.recipe.train
-        return replace(train, eval_every=train.eval_every or self.sampler.epoch_steps)
+        tenth = math.ceil((train.steps or 1) / MOST_VALIDATIONS)
+        return replace(train, eval_every=train.eval_every or max(self.sampler.epoch_steps, tenth))
 
     @property
     def patience(self) -> int | None:
@@ -78,7 +85,7 @@ class FinetuningJob(TrainingJob):
 
     def optimizers(self) -> Optimizers:
         """Return new optimizers of the parameters trained in any stage."""
-        ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers)
+        ratio_of = lr_ratio_of(self.recipe.strategy, self.model.config.num_layers, self.pretrained)
         return build_optimizers(self.model.named_parameters(), self.optimizer, ratio_of)
 
     def stages(self) -> Sequence[Stage]:

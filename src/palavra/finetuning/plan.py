@@ -60,10 +60,12 @@ def resolve_finetuning(
         for split in splits
     }
     read = {name: of["train"] for name, of in encoded.items()}
-    tokens = sum(int(one.lengths.sum()) for one in read.values()) * train.epochs
+    epoch_steps = batch_sampler(recipe, read).epoch_steps
+    passes = train.passes(epoch_steps)
+    tokens = sum(int(one.lengths.sum()) for one in read.values()) * passes
     compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
     compute = for_dropout(compute, config.attention_dropout)
-    steps = train.steps or max(1, math.ceil(train.epochs * batch_sampler(recipe, read).epoch_steps))
+    steps = train.steps or max(1, math.ceil(passes * epoch_steps))
     train = replace(
         train, steps=steps, precision=compute.precision, compile=compute.compile, threads=torch.get_num_threads()
     )

@@ -168,8 +168,7 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
     torch.manual_seed(recipe.train.seed)
     config = recipe.body.applied_to(read_config(Path(recipe.model)))
     model = build_task_model(config, tasks, learned_weights=recipe.mixing.weighting == "uncertainty")
-    if not recipe.from_scratch:
-        load_pretrained(model, Path(recipe.model))
+    pretrained = frozenset[str]() if recipe.from_scratch else load_pretrained(model, Path(recipe.model))
     model.to(compute.device)
     read = [encoded["train"].input_ids for encoded in resolved.encoded.values()]
     prepare_model(model, recipe.strategy, np.concatenate(read))
@@ -180,7 +179,9 @@ def build_job(resolved: ResolvedFinetuning, splits: Sequence[Split]) -> Finetuni
         train[name] = _labelled(model, name, split.train, encoded["train"], compute)
         if split.valid:
             valid[name] = _labelled(model, name, split.valid, encoded["valid"], compute)
-    return FinetuningJob(recipe=recipe, model=model, tasks=tasks, train=train, valid=valid, compute=compute)
+    return FinetuningJob(
+        recipe=recipe, model=model, tasks=tasks, train=train, valid=valid, pretrained=pretrained, compute=compute
+    )
 
 
 def _labelled(

@@ -128,7 +128,7 @@ class HeadConfig:
         None,
         help="How a text becomes one vector: that of [CLS], the mean or the maximum of all.",
         flag="--pooling",
-        unset="the family's",
+        unset="the family's; of a sentence-transformers folder the one that it was trained with",
         when={"kind": ("classification", "regression", "multiple-choice")},
     )
     hidden_sizes: tuple[int, ...] | None = option(

@@ -6,9 +6,12 @@ from palavra.config import without_none
 from palavra.errors import PalavraError
 from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.option import option
-from palavra.recipe.learning_rates import finetuning_rate
+from palavra.recipe.learning_rates import finetuning_rate, head_ratio
 from palavra.tasks.spec import MixingConfig, TaskSpec
 from palavra.training.config import OptimizerConfig, OptimizerName, RunConfig, ScheduleConfig, StrategyConfig
+
+# The default length: this many passes, and at least as many steps (docs/finetuning.md).
+EPOCHS, FEWEST_STEPS = 3.0, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +20,19 @@ class FinetuneConfig(RunConfig):
     unless `keep_checkpoints` keeps them to extend it."""
 
     steps: int | None = option(None, help="Length in steps, instead of epochs.", flag="--steps")
-    epochs: float = option(
-        3.0, help="Length in passes over the training examples.", flag="--epochs", replaces=("steps",)
+    epochs: float | None = option(
+        None,
+        help="Length in passes over the training examples.",
+        flag="--epochs",
+        unset=f"{EPOCHS:g}, and more for few examples, to make {FEWEST_STEPS} steps",
+        replaces=("steps",),
     )
     batch_size: int = option(
         32, help="Examples a step; of question-answering, windows of passages.", flag="--batch-size"
     )
     micro_batch_tokens: int = option(8192, help="Tokens of a forward pass.")
     log_every: int = option(10, help="Steps between lines of metrics.jsonl.")
-    eval_every: int | None = option(None, help="Steps between validations.", unset="each epoch")
+    eval_every: int | None = option(None, help="Steps between validations.", unset="each epoch, at most ten times")
     save_every: int | None = option(
         None, help="Steps between checkpoints, besides those of better validations.", unset="no others"
     )
@@ -50,6 +57,11 @@ class FinetuneConfig(RunConfig):
     precision: Precision = option("auto", help="Precision of the matrix products; parameters are float32.")
     compile: CompileMode = option("auto", help="Whether to compile the layers; auto compiles long runs.")
     tensorboard: bool = option(False, help="Write TensorBoard files too.")
+
+    def passes(self, epoch_steps: int) -> float:
+        """Return the length in passes over the training examples, of `epoch_steps` steps each, of a run whose length is
+        not in steps."""
+        return max(EPOCHS, FEWEST_STEPS / epoch_steps) if self.epochs is None else self.epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +118,15 @@ class FinetuneRecipe:
                 raise PalavraError(f"two tasks are called {name!r}: give each its own name")
 
     def settled(self, width: int, pretrained_with: OptimizerName | None) -> "FinetuneRecipe":
-        """Return the recipe with the optimizer filled in: the one that pretrained the model if known, else AdamW, with
-        the default learning rate of a body of this width."""
+        """Return the recipe with optimizer and rates filled in: the optimizer that pretrained the model if known, else
+        AdamW, the default learning rate of a body of this width, and the default ratio of the head's rate."""
         optimizer = replace(self.optimizer, name=self.optimizer.name or pretrained_with or "adamw")
         if optimizer.learning_rate is None:
             rate = finetuning_rate(optimizer.algorithm, width, frozen=self.strategy.name == "frozen")
             optimizer = replace(optimizer, learning_rate=rate)
-        return replace(self, optimizer=optimizer)
+        strategy = self.strategy
+        if strategy.head_lr_ratio is None:
+            alone = strategy.name == "frozen" or self.from_scratch
+            ratio = 1.0 if alone else head_ratio(optimizer.algorithm, width, optimizer.max_lr)
+            strategy = replace(strategy, head_lr_ratio=ratio)
+        return replace(self, optimizer=optimizer, strategy=strategy)

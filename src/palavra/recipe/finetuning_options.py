@@ -11,7 +11,7 @@ from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.options import TASK, check_given, with_options
 from palavra.recipe.typed_options import FinetuneOptions
 from palavra.tasks.column_options import check_read
-from palavra.tasks.spec import KindName, TaskSpec, reads_separator, unread_fields
+from palavra.tasks.spec import POOLED, KindName, TaskSpec, reads_separator, unread_fields
 
 Kind = Literal[KindName, "multitask"]
 
@@ -35,6 +35,8 @@ def build_finetune_recipe(
     base = configuration.from_toml(FinetuneRecipe, recipe) if recipe is not None else FinetuneRecipe()
     specs = _tasks(kind, train, base)
     made = override_recipe(with_options(replace(base, tasks=specs), options), set)
+    if kind is not None:
+        made = _with_trained_pooling(made)
     check_given(made, options)
     if options.get("valid_fraction") is not None and all(task.valid for task in made.tasks):
         raise PalavraError(
@@ -48,6 +50,23 @@ def build_finetune_recipe(
         made = replace(made, tasks=tasks)
     _check_fields(made.tasks, specs, _source(str(train), recipe))
     return made
+
+
+def _with_trained_pooling(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """Return the recipe with the pooling that its model was trained with, where heads of whole texts name none."""
+    from palavra.model.directory import trained_pooling  # which imports torch: the help does without
+
+    pooling = trained_pooling(Path(recipe.model)) if recipe.model and not recipe.from_scratch else None
+    if pooling is None:
+        return recipe
+
+    def pooled(task: TaskSpec) -> TaskSpec:
+        head = task.head
+        if task.kind not in POOLED or head.pooling is not None:
+            return task
+        return replace(task, head=replace(head, pooling=pooling))
+
+    return replace(recipe, tasks=tuple(map(pooled, recipe.tasks)))
 
 
 def _check_fields(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec], source: str) -> None:

@@ -25,6 +25,9 @@ LOWEST, HIGHEST = 1e-5, 1e-3
 # With a frozen body, only a small head is trained, from scratch.
 FROZEN = 20.0
 
+# The layers of a head that start from random weights learn faster than a trained body (docs/finetuning.md).
+HEAD = 10.0
+
 # Each optimizer's pretraining rate relative to those above: Adam's steps are larger than Muon's at the same rate. In
 # fine-tuning the same rate suits all three.
 PRETRAINING_RATIOS: dict[OptimizerName, float] = {"muon": 1.0, "adamw": 0.5, "adam": 0.5}
@@ -40,6 +43,14 @@ def finetuning_rate(optimizer: OptimizerName, hidden_size: int, *, frozen: bool 
     """Return the default peak rate to fine-tune a body of this width. Raises PalavraError if none was measured."""
     _ratio(optimizer)
     return min(HIGHEST, max(LOWEST, FINETUNING * FINETUNING_WIDTH / hidden_size)) * (FROZEN if frozen else 1.0)
+
+
+def head_ratio(optimizer: OptimizerName, hidden_size: int, learning_rate: float) -> float:
+    """Return the default ratio of the rate of a head's new layers to that of a trained body of this width: the head
+    learns no faster than on a frozen body. It is 1 for an optimizer of which no rates were measured."""
+    if optimizer not in PRETRAINING_RATIOS:
+        return 1.0
+    return max(1.0, min(HEAD, finetuning_rate(optimizer, hidden_size, frozen=True) / learning_rate))
 
 
 def _ratio(optimizer: OptimizerName) -> float:

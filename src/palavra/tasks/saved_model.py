@@ -75,9 +75,10 @@ def check_head(config: ModelConfig, task: AnyTask) -> None:
                                "some (--hidden-sizes), or leave it out")  # fmt: skip
 
 
-def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
+def load_pretrained(model: TaskModel, directory: Path) -> frozenset[str]:
     """Load the body from a pretrained directory, and the family's own head layers if it has them (BERT's pooler,
-    ModernBERT's prediction head). Return the names of new parameters. Raises PalavraError for an incomplete body."""
+    ModernBERT's prediction head). Return the names of the parameters of heads that were loaded and read what they did
+    before: a pooler that reads another vector has to learn anew. Raises PalavraError for an incomplete body."""
     tasks_keys = body_keys(model.config)
     missing = load_weights_into(model, tasks_keys, {}, directory)
     absent = [name for name in missing if name.startswith("transformer.")]
@@ -85,10 +86,13 @@ def load_pretrained(model: TaskModel, directory: Path) -> tuple[str, ...]:
         raise PalavraError(
             f"{directory}: the weights lack {stored(tasks_keys[absent[0]]).names[0]} ({len(absent)} tensors in all)"
         )
-    for head in model.heads.values():
-        assert isinstance(head, Head)
-        load_weights_into(head, _head_start(model.config, head), {}, directory)
-    return missing
+    loaded: set[str] = set()
+    for name in model.heads:
+        head = model.head(name)
+        new = load_weights_into(head, _head_start(model.config, head), {}, directory)
+        if head.config.pooling == own_head(model.config, "SequenceClassification").pooling:
+            loaded |= {f"heads.{name}.{own}" for own in head.state_dict() if own not in new}
+    return frozenset(loaded)
 
 
 def body_keys(config: ModelConfig) -> Keys:

@@ -20,6 +20,7 @@ TEXTS = ("text", "text_a", "text_b")
 # Kinds that truncate long texts by default and split them on request; the other kinds have a fixed rule.
 SPLIT_BY_REQUEST: tuple[KindName, ...] = ("classification", "regression")
 _ONE_LABEL: tuple[KindName, ...] = (*SPLIT_BY_REQUEST, "multiple-choice")
+POOLED = _ONE_LABEL  # kinds whose heads read one vector of each text
 _LABELLING: tuple[KindName, ...] = ("classification", "token-classification")
 _TAGGING: tuple[KindName, ...] = ("token-classification",)
 _ANSWERING: tuple[KindName, ...] = ("question-answering",)

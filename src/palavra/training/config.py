@@ -145,14 +145,19 @@ class StrategyConfig:
         help="Learning rate of a layer relative to that of the layer above; the embeddings count as the lowest.",
         when={"name": ("full", "last-n", "gradual", "lora")},
     )
-    head_lr_ratio: float = option(1.0, help="Learning rate of the head relative to the optimizer's.")
+    head_lr_ratio: float | None = option(
+        None,
+        help="Learning rate of the head's layers that start from random weights, relative to the optimizer's.",
+        unset="10, but no more than a head on a frozen body has; 1 on a frozen or new body",
+    )
 
     def __post_init__(self) -> None:
         for name in ("unfreeze_fraction", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0 and at most 1")
         for name in ("head_lr_ratio", "alpha", "rank"):
-            if getattr(self, name) <= 0:
-                raise PalavraError(f"strategy.{name} is {getattr(self, name)}: it must be above 0")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise PalavraError(f"strategy.{name} is {value}: it must be above 0")
         if self.last_n < 0:
             raise PalavraError(f"strategy.last_n is {self.last_n}: it must not be negative")

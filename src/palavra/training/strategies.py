@@ -1,7 +1,7 @@
 """Fine-tuning strategies: which parameters are trained, when, and how fast."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -99,12 +99,13 @@ def depth(name: str, layers: int) -> int:
     return layers if name.startswith("transformer.final_norm") else 0
 
 
-def lr_ratio_of(strategy: StrategyConfig, layers: int) -> Callable[[str], float]:
-    """Return a function from a parameter's name to the ratio of its learning rate to the optimizer's."""
+def lr_ratio_of(strategy: StrategyConfig, layers: int, pretrained: Collection[str] = ()) -> Callable[[str], float]:
+    """Return a function from a parameter's name to the ratio of its learning rate to the optimizer's; `pretrained`
+    names the parameters of heads that do not start from random weights. An open ratio of the head is 1."""
 
     def ratio(name: str) -> float:
         if is_head(name):
-            return strategy.head_lr_ratio
+            return 1.0 if name in pretrained else strategy.head_lr_ratio or 1.0
         return float(strategy.layer_decay ** (layers - depth(name, layers)))
 
     return ratio
