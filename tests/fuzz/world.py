@@ -18,6 +18,7 @@ from builders.tasks import trained
 from matplotlib.figure import Figure
 
 from fuzz.process import run_here
+from palavra.model import cpu_threads
 from palavra.model.directory import save_model
 from palavra.pretraining import job as pretraining_job
 from palavra.report import svg
@@ -110,6 +111,8 @@ def quick() -> Iterator[None]:
         patch.object(Figure, "savefig", lambda *arguments, **options: None),
         patch.object(svg, "_inline", lambda document, name, label: "<svg></svg>"),
         patch.object(pretraining_job, "matmul_peak", lambda compute: 1e11),
+        # Its threads, and the teams of OpenMP that they keep, do not survive a fork.
+        patch.object(cpu_threads, "_has_gnu_openmp", lambda: False),
         patch.object(typer.main, "get_command", cache(typer.main.get_command)),
     ):
         yield
