@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -70,7 +71,12 @@ def test_the_texts_of_a_task_are_columns_that_its_kind_takes() -> None:
 def test_options_reach_the_function(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
     home = {"finetune": api_finetune, "sweep": api_sweep}[command]
-    monkeypatch.setattr(home, command, lambda kind, train, **options: given.update(options, train=train))
+
+    def call(kind: str, train: str, **options: Any) -> Any:
+        given.update(options, train=train)
+        return SimpleNamespace(unwritten=())
+
+    monkeypatch.setattr(home, command, call)
     line = [
         command,
         "question-answering",

@@ -62,10 +62,11 @@ def test_json_is_escaped_as_json_does_it(monkeypatch: pytest.MonkeyPatch) -> Non
     terminal = printed(monkeypatch)
     values = {"text": f"é 👍 {HOSTILE} \U000e0001"}
     print_json_line(values)
-    line = terminal.getvalue().removesuffix("\n")
+    print_json_line("é 👍")
+    line, spoken = terminal.getvalue().splitlines()
     assert line.isprintable()
-    assert "é 👍" in line
     assert json.loads(line) == values
+    assert spoken == '"é 👍"'
 
 
 def test_json_needs_no_letters_that_the_output_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,4 +195,4 @@ def test_files_that_are_not_shards(copied: Path) -> None:
         assert documents.token_counts(TOKENIZER.vocab_size).sum() == documents.lengths.sum()
     for garbage in ("{", "[]", "[" * 100_000, "\udcff"):
         (copied / "manifest.json").write_bytes(garbage.encode("utf-8", "surrogateescape"))
-        assert "damaged" in broken(copied)
+        assert "prepare it again" in broken(copied)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,13 @@ def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
     with run.locked():
         found = snapshot(run.path)
     assert found.keys() == {".lock", ".palavra", "checkpoints", "data", "data/manifest.json"}
+
+
+def test_a_new_folder_in_which_nothing_was_written_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, written in (("new", False), ("used", True), ("empty", False)):
+        with suppress(KeyError), claimed(tmp_path / name, "run"):
+            if written:
+                (tmp_path / name / "train.log").write_text("a line\n")
+            raise KeyError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "used"]

@@ -39,7 +39,7 @@ def run(corpus: Path, out: Path) -> None:
         patch.setattr(planning, "steps_of_run", lambda *arguments: (PLANNED, f"length: {PLANNED} steps"))
         patch.setattr(planning, "step_seconds", lambda *arguments, **options: 2.0)
         palavra.pretrain(
-            corpus, out=out, minutes=1, documents="line", vocab_size=300,
+            corpus, out=out, minutes=1, size="nano", documents="line", vocab_size=300,
             set=[*TINY, "train.log_every=5", "train.save_every=4", "train.keep_last=99"], quiet=True,
         )  # fmt: skip
 

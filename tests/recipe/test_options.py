@@ -51,7 +51,8 @@ def another(each: Declared) -> Any:
 
 def context_of(each: Declared) -> dict[str, Any]:
     """The other options that a field needs to apply."""
-    return {"strategy": each.when["strategy.name"][0]} if "strategy.name" in each.when else {}
+    flags = {"strategy.name": "strategy", "task.overflow": "overflow"}
+    return {flags[key]: values[0] for key, values in each.when.items() if key in flags}
 
 
 def kind_of(each: Declared) -> Any:

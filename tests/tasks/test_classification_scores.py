@@ -54,7 +54,7 @@ def test_one_class_among_test_examples_has_scores(tokenizer: Tokenizer) -> None:
     assert "auroc" not in scores.values
     # Of one class found and missed there is no Matthews correlation: it is 0 on every resample.
     assert with_intervals(scores) == {"accuracy", "macro_f1", "weighted_f1", "loss"}
-    assert len(scores.statistics) == 2  # nothing is sorted for an area that is not there
+    assert len(scores.statistics) == 4  # nothing is sorted for an area that is not there
     alone = score(
         task, examples[:1], task.encoder.encode(examples[:1], tokenizer, 32, False), with_log_p(np.array([[0.9, 0.1]]))
     )

@@ -66,9 +66,10 @@ class FinetuningJob(TrainingJob):
 
     @property
     def intervals(self) -> RunConfig:
-        """The recipe's intervals; by default validation follows each epoch, or each tenth of a run of more epochs."""
+        """The recipe's intervals; by default validation follows each epoch, or each tenth of a run of more epochs than
+        were asked for."""
         train = self.recipe.train
-        tenth = math.ceil((train.steps or 1) / MOST_VALIDATIONS)
+        tenth = math.ceil((train.steps or 1) / MOST_VALIDATIONS) if train.epochs is None else 1
         return replace(train, eval_every=train.eval_every or max(self.sampler.epoch_steps, tenth))
 
     @property

@@ -215,12 +215,12 @@ def evaluate_masked(
     if not len(table):
         raise PalavraError("there is no text to evaluate on: the validation split is empty; pass a held-out file")
     labels, losses = table[:, 0].astype(np.int64), table[:, 1]
-    hits = {count: chances(count, table[:, 2], table[:, 3]) for count in (1, 5)}
     if not np.isfinite(losses).all():
         raise PalavraError(
             "the model's loss on held-out text is not a finite number: its weights are damaged or diverged; "
             "take those of an earlier checkpoint, or train with a lower optimizer.learning_rate"
         )
+    hits = {count: chances(count, table[:, 2], table[:, 3]) for count in (1, 5)}
     bands = () if counts is None else tuple(_bands(labels, losses, hits, counts))
     loss = float(losses.mean())
     return Evaluation(

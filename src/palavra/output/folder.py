@@ -69,9 +69,12 @@ def claimed(directory: Path, kind: Kind) -> Iterator[None]:
     no mark, are known by their files. Files that killed writers left there are removed. The lock is the system's, on
     the file `.lock`, and ends with the process, however that ends. The thread that holds a folder may claim it again.
 
+    A new folder in which the block wrote nothing before it raised is removed.
+
     Raises PalavraError, before anything is changed, for a folder that holds something else, is a part of another one
     of ours, has links or other things in the place of files to write, or is locked; Unwritable if it cannot be made.
     """
+    new = not os.path.lexists(directory)
     check(directory, kind)
     with _locked(directory):
         check(directory, kind)  # another process may have written it since
@@ -79,7 +82,12 @@ def claimed(directory: Path, kind: Kind) -> Iterator[None]:
             with _writing(directory):
                 atomic_write_text(directory / MARK, f"palavra {kind}\n")
         remove_partial(directory)
-        yield
+        try:
+            yield
+        except BaseException:
+            if new:
+                _remove_unused(directory)
+            raise
 
 
 def check(directory: Path, kind: Kind) -> None:
@@ -113,6 +121,15 @@ def check_alone(directory: Path, kind: Kind) -> None:
     foreign = [name for name in names if not (name.startswith(".") or name in _NOBODYS or is_part(name, kind))]
     if foreign:
         raise PalavraError(f"{directory} holds {_listed(foreign)} besides {_CONTENTS[kind].called}: {_ELSEWHERE}")
+
+
+def _remove_unused(directory: Path) -> None:
+    """Remove a folder that holds nothing but mark and lock."""
+    with contextlib.suppress(OSError):
+        if set(os.listdir(directory)) <= {MARK, LOCK}:
+            (directory / MARK).unlink(missing_ok=True)
+            (directory / LOCK).unlink(missing_ok=True)
+            directory.rmdir()
 
 
 def discard(directory: Path, kind: Kind) -> None:

@@ -32,7 +32,9 @@ class FinetuneConfig(RunConfig):
     )
     micro_batch_tokens: int = option(8192, help="Tokens of a forward pass.")
     log_every: int = option(10, help="Steps between lines of metrics.jsonl.")
-    eval_every: int | None = option(None, help="Steps between validations.", unset="each epoch, at most ten times")
+    eval_every: int | None = option(
+        None, help="Steps between validations.", unset="each epoch; at most ten times, unless epochs is set"
+    )
     save_every: int | None = option(
         None, help="Steps between checkpoints, besides those of better validations.", unset="no others"
     )
