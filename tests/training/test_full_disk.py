@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 import palavra
 from palavra import files
+from palavra import log as log_module
 from palavra.cli import app
 from palavra.cli.printing import Incomplete
 from palavra.log import Log
 from palavra.pretraining.job import PretrainingJob
 from palavra.pretraining.run import run_pretraining
 from palavra.training import checkpoint as checkpoints
-from palavra.training import saving
+from palavra.training import run_directory, saving
 from palavra.training.checkpoint import CheckpointError, checkpoint_bytes, save_checkpoint
 from palavra.training.job import Validation
 
@@ -187,14 +188,11 @@ def test_what_was_not_written_is_told_with_its_path_and_by_the_exit_code(
 def test_gaps_in_the_lines_of_a_run_are_told_by_the_exit_code_too(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Path.open
+    def full(path: Path) -> Any:
+        raise OSError(28, "No space left on device", str(path))
 
-    def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if mode == "a" and self.name in ("metrics.jsonl", "train.log"):
-            raise OSError(28, "No space left on device", str(self))
-        return real(self, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", full)
+    for module in (log_module, run_directory):
+        monkeypatch.setattr(module, "open_append", full)
     recipe = palavra.build_recipe(
         [corpus], steps=4, documents="line", vocab_size=300, set=(*TINY, "train.eval_every=4")
     )
