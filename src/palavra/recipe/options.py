@@ -64,8 +64,9 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
     of_tasks = {key.removeprefix(TASK): value for key, value in values.items() if key.startswith(TASK)}
     fields = {each.key: each for each in declared(TaskSpec)}
     tasks = list(recipe.tasks)
-    for key, value in of_tasks.items():
-        problems = [unmet(task, fields[key], name=fields[key].name) for task in recipe.tasks]
+    # What an option depends on has fewer conditions than itself, so it is set before.
+    for key, value in sorted(of_tasks.items(), key=lambda item: len(fields[item[0]].when)):
+        problems = [unmet(task, fields[key], name=fields[key].name) for task in tasks]
         if all(problems):
             raise PalavraError(problems[0] or "")
         tasks = [
