@@ -60,7 +60,7 @@ def test_a_plan_makes_at_least_fifty_steps(
 
 def test_few_examples_are_not_validated_after_every_step(pretrained: Path, reviews: Path, tmp_path: Path) -> None:
     wanted = spec(reviews, train=few(tmp_path, 16), valid=few(tmp_path, 10))
-    run(recipe(pretrained, wanted, train={"steps": 22}), tmp_path / "out")
+    run(recipe(pretrained, wanted, train={**OPEN, "steps": 22}), tmp_path / "out")
     steps = [line["step"] for line in metrics(tmp_path / "out") if line["kind"] == "valid"]
     assert steps == [3, 6, 9, 12, 15, 18, 21, 22]
 
