@@ -80,19 +80,17 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def without_report() -> Iterator[None]:
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no report and do not time the machine, which takes longer than all the rest of a small run and has
-    tests of its own."""
+    tests of its own. Patched by the test's own `monkeypatch`, which undoes all patches of a name in their order."""
     from palavra.experiments import repeat
     from palavra.finetuning import run as finetuning
     from palavra.pretraining import job as pretraining_job
     from palavra.pretraining import run as pretraining
 
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (finetuning, pretraining, repeat):
-            patch.setattr(module, "write_report", lambda folder: folder / "report.html")
-        patch.setattr(pretraining_job, "matmul_peak", lambda compute: 1e11)
-        yield
+    for module in (finetuning, pretraining, repeat):
+        monkeypatch.setattr(module, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(pretraining_job, "matmul_peak", lambda compute: 1e11)
 
 
 @pytest.fixture
