@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-
 from palavra import config as configuration
 from palavra.errors import PalavraError
 from palavra.finetuning.splits import SPLITS, Split, read_split
@@ -16,6 +14,7 @@ from palavra.finetuning.validate import check_metric, check_options, check_recip
 from palavra.inference.finetuned import context_of
 from palavra.model.compute import Compute, choose_compute, for_dropout
 from palavra.model.config import ModelConfig
+from palavra.model.cpu_threads import set_threads
 from palavra.model.directory import read_config
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.run_records.finetuning import FinetuningRun
@@ -50,8 +49,7 @@ def resolve_finetuning(
     config = recipe.body.applied_to(read_config(Path(recipe.model)))
     recipe = recipe.settled(config.hidden_size, pretrained_with)
     optimizer, train = recipe.optimizer, recipe.train
-    if train.threads is not None:
-        torch.set_num_threads(train.threads)
+    threads = set_threads(train.threads)
     encoded = {
         split.task.spec.name: {
             "train": _encode_training(split, tokenizer, config),
@@ -66,9 +64,7 @@ def resolve_finetuning(
     compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
     compute = for_dropout(compute, config.attention_dropout)
     steps = train.steps or max(1, math.ceil(passes * epoch_steps))
-    train = replace(
-        train, steps=steps, precision=compute.precision, compile=compute.compile, threads=torch.get_num_threads()
-    )
+    train = replace(train, steps=steps, precision=compute.precision, compile=compute.compile, threads=threads)
     length = (
         f"{steps:,} step{'s' * (steps != 1)} of {train.batch_size} examples, {optimizer.name} at {optimizer.max_lr:.3g}"
     )

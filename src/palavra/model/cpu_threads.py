@@ -32,6 +32,13 @@ _starting = threading.Lock()
 _watcher: threading.Thread | None = None
 
 
+def set_threads(asked: int | None) -> int:
+    """Let this process compute with the `asked` number of threads, or leave it as it is, and return the number."""
+    if asked is not None:
+        torch.set_num_threads(asked)
+    return torch.get_num_threads()
+
+
 def share_cores() -> None:
     """Let this process's OpenMP threads sleep while they wait, whenever other programs want the cores.
 

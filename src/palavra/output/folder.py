@@ -52,7 +52,6 @@ _CONTENTS: dict[Kind, _Content] = {
 }
 # Folders of a run that are nothing by themselves.
 _PARTS = ("checkpoints", "data", "tensorboard", ".dropped")
-_MARKED = re.compile(r"palavra (run|text|tokenizer)\n")
 # What file systems and file managers put into a folder by themselves is hidden, but for this.
 _NOBODYS = ("lost+found",)
 _SHOWN = 3
@@ -80,7 +79,7 @@ def claimed(directory: Path, kind: Kind) -> Iterator[None]:
         check(directory, kind)  # another process may have written it since
         if _marked(directory) != kind:
             with _writing(directory):
-                atomic_write_text(directory / MARK, f"palavra {kind}\n")
+                atomic_write_text(directory / MARK, _mark_of(kind))
         remove_partial(directory)
         try:
             yield
@@ -203,13 +202,14 @@ def _marked(directory: Path) -> Kind | None:
     """Return the kind that the mark of a folder names; None without a mark that we wrote."""
     try:
         with os.fdopen(open_nofollow(directory / MARK, os.O_RDONLY), "rb") as file:
-            found = _MARKED.fullmatch(file.read(100).decode("ascii", "replace"))
+            content = file.read(100).decode("ascii", "replace")
     except OSError:
         return None
-    return _CALLED[found[1]] if found else None
+    return next((kind for kind in _CONTENTS if content == _mark_of(kind)), None)
 
 
-_CALLED: dict[str, Kind] = {"run": "run", "text": "text", "tokenizer": "tokenizer"}
+def _mark_of(kind: Kind) -> str:
+    return f"palavra {kind}\n"
 
 
 def _recognized(directory: Path) -> Kind | None:

@@ -18,8 +18,8 @@ _passed: set[bytes] = set()  # hashes of what was tried here
 
 def try_content(content: Mapping[str, Any]) -> None:
     """Load and use the content of a `tokenizer.json` in another process, with bounds on time and memory. Raises
-    PalavraError if it panics, ends the process, does not end, or makes texts much longer. Costs a tenth of a second and
-    the time to load the file; what has passed once is not tried again."""
+    PalavraError if it panics, ends the process, does not end, or makes texts much longer. Costs 0.1 to 1
+    second of work and the time to load the file; what has passed once is not tried again."""
     given = serialized(content).encode()
     digest = hashlib.sha256(given).digest()
     if digest in _passed:

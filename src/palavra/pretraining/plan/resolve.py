@@ -4,10 +4,9 @@ alike."""
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
 from palavra.log import Log
 from palavra.model.compute import Compute, choose_compute
+from palavra.model.cpu_threads import set_threads
 from palavra.pretraining.corpus import vocabulary_size
 from palavra.pretraining.plan.compute import compute_for
 from palavra.pretraining.plan.corpus_stats import CorpusStats
@@ -55,9 +54,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
     if not recipe.init and not recipe.tokenizer_from:
         entries = vocabulary_size(recipe.data, recipe.tokenizer)
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=entries))
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    threads = torch.get_num_threads()
+    threads = set_threads(recipe.train.threads)
     decided(f"threads: {threads}")
     # Sizes are compared uncompiled: compiling each takes longer than measuring it.
     sizing = choose_compute(recipe.train.device, recipe.train.precision, "off")
@@ -87,8 +84,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
 
 def restore(recipe: Recipe, log: Log) -> ResolvedRecipe:
     """Return the decisions of an already resolved recipe. Sets the number of threads of this process."""
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
+    set_threads(recipe.train.threads)
     compute = compute_for(recipe, 0)
     for line in compute.reasons:
         log.line(line)

@@ -41,7 +41,8 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
         rows, targets = decoded.rows, encoded.labels.astype(np.int64)
         gold = targets if encoded.row_starts is None else targets[encoded.row_starts]
         sizes = np.array([len(example.words) for example in examples], dtype=np.int64)
-        statistics, tables = self.measured(examples, gold, decoded.chosen, sizes, decoded.hits(gold))
+        hit = decoded.hits(gold)
+        statistics, tables = self.measured(examples, gold, decoded.chosen, sizes, hit)
         losses = -rows[np.arange(len(rows)), targets].astype(np.float64)
         sentence = np.repeat(encoded.example, encoded.row_counts)
         per_sentence = np.bincount(sentence, losses, len(examples))
@@ -56,7 +57,7 @@ class TagScorer(Scorer[TaggedSentence, DecodedWords]):
             return {"where": example.where, "text": _excerpt(example, place), "word": example.words[place], **spelled}
 
         details = {**tables, "errors": surest_errors(wrong, confidence, about)}
-        calibrated = confidence, decoded.hits(gold)
+        calibrated = confidence, hit
         return Scores.of(self.metrics, [*statistics, loss], len(examples), calibrated=calibrated, details=details)
 
 
