@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
-from builders.models import build_causal_model, build_model, model_config, random_batch, run, scramble, unpack
+from builders.families import CASES, CAUSAL, CAUSAL_ROLES, LENGTHS, ROLES, assert_same, auto_class, their_logits, theirs
+from builders.models import build_causal_model, build_model, model_config, random_batch, run, unpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -27,98 +27,13 @@ from palavra.model.families import FAMILIES, family_named
 from palavra.model.families.storage import Keys, Stored
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-LENGTHS = [40, 1, 23, 8]
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-ROLES = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3}
-CAUSAL_ROLES = {"bos_token_id": 2, "eos_token_id": 3}
-BERT: list[dict[str, Any]] = [
-    {},
-    {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
-    {"hidden_act": "relu", "type_vocab_size": 3},
-    {"tie_word_embeddings": False},
-]
-MODERNBERT: list[dict[str, Any]] = [
-    {"local_attention": 8},
-    {"local_attention": 8, "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
-    {"local_attention": 6, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
-    {"local_attention": 9, "decoder_bias": False, "norm_eps": 1e-6, "hidden_activation": "silu"},
-    {"local_attention": 8, "tie_word_embeddings": False, "classifier_activation": "gelu_new"},
-    {
-        "local_attention": 8,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
-        },
-    },
-]
-LLAMA: list[dict[str, Any]] = [
-    {},
-    {"num_key_value_heads": 2, "num_attention_heads": 4},
-    {"num_key_value_heads": 1, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
-    {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
-    {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-]
-GPT2: list[dict[str, Any]] = [
-    {},
-    {"n_inner": None, "tie_word_embeddings": False},
-    {"activation_function": "relu", "layer_norm_epsilon": 1e-3},
-]
-CASES = [
-    (family, case)
-    for family, cases in (("bert", BERT), ("modernbert", MODERNBERT), ("llama", LLAMA), ("gpt2", GPT2))
-    for case in cases
-]
-CLASSES = {
-    "bert": "BertForMaskedLM",
-    "modernbert": "ModernBertForMaskedLM",
-    "llama": "LlamaForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-}
-CAUSAL = ("llama", "gpt2")
-
-
-def theirs(family: str, changes: dict[str, Any]) -> Any:
-    """A random `transformers` model."""
-    model: Any
-    if family == "bert":
-        model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES | changes))
-    elif family == "llama":
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | CAUSAL_ROLES | changes))
-    elif family == "gpt2":
-        model = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(**SIZES | CAUSAL_ROLES | {"n_inner": 24} | changes)
-        )
-    else:
-        model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**SIZES | ROLES | changes))
-    torch.manual_seed(1)
-    scramble(model)
-    return model.eval()
-
-
-def their_logits(model: Any, batch: Batch) -> Tensor:
-    """(N, V), each document alone."""
-    with torch.inference_mode():
-        return torch.cat([model(torch.from_numpy(sample.input_ids)[None]).logits[0] for sample in unpack(batch)])
+PAIRS = [(family, case) for family, cases in CASES.items() for case in cases]
 
 
 def our_logits(model: VocabularyModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
     """(N, V), all documents packed."""
     with torch.inference_mode():
         return model.logits(run(model.eval(), batch, backend, width))
-
-
-def auto_class(family: str) -> Any:
-    return transformers.AutoModelForCausalLM if family in CAUSAL else transformers.AutoModelForMaskedLM
 
 
 def build(config: ModelConfig, seed: int = 0) -> VocabularyModel:
@@ -131,12 +46,7 @@ def load(directory: Path, family: str) -> tuple[VocabularyModel, tuple[str, ...]
     return load_causal_model(directory) if family in CAUSAL else load_masked_model(directory)
 
 
-def assert_same(found: Tensor, expected: Tensor) -> None:
-    assert float(expected.std()) > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(("family", "changes"), PAIRS)
 def test_directories_of_transformers_give_their_logits(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     reference = theirs(family, changes)
     reference.save_pretrained(tmp_path)
@@ -149,7 +59,7 @@ def test_directories_of_transformers_give_their_logits(family: str, changes: dic
         assert_same(our_logits(model, batch, backend, width), expected)
 
 
-@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(("family", "changes"), PAIRS)
 def test_our_directories_load_in_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """No missing, unexpected or mismatched keys; the same logits."""
     theirs(family, changes).save_pretrained(tmp_path / "theirs")
@@ -157,7 +67,7 @@ def test_our_directories_load_in_transformers(family: str, changes: dict[str, An
     save_model(model, tmp_path / "ours", CAUSAL_ROLES if family in CAUSAL else ROLES)
     loaded, report = auto_class(family).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert {key: value for key, value in report.items() if value} == {}
-    assert type(loaded).__name__ == CLASSES[family]
+    assert type(loaded).__name__ == FAMILIES[family].architecture
     batch = random_batch(LENGTHS)
     assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
 
@@ -248,8 +158,8 @@ def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bare_body_lacks_only_its_head(family: str, tmp_path: Path) -> None:
-    whole = theirs(family, {"tie_word_embeddings": False})
-    body = getattr(whole, {"bert": "bert", "gpt2": "transformer"}.get(family, "model"))
+    whole = theirs(family, tie_word_embeddings=False)
+    body = getattr(whole, whole.base_model_prefix)
     body.save_pretrained(tmp_path)
     model, missing = load(tmp_path, family)
     assert missing

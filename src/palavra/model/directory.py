@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from palavra.errors import PalavraError, lack_of_memory
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig, Pooling
-from palavra.model.families import family_named
+from palavra.model.families import BODIES, family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.finite import all_finite
@@ -29,7 +29,7 @@ OBJECTIVE_KEY = "pretraining_objective"
 SENTENCE_POOLING = "1_Pooling/config.json"
 LARGEST_JSON = 16 * 2**20
 # Names of the body inside a model with a head.
-BODY_PREFIXES = ("bert.", "model.", "transformer.")
+BODY_PREFIXES = tuple(f"{name}." for name in BODIES)
 TOKENS = "transformer.embeddings.token.weight"
 # Constants that old versions of `transformers` saved among the weights.
 _CONSTANTS = re.compile(r"(position_ids|token_type_ids|inv_freq|attn\.bias|masked_bias)$")

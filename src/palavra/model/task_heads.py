@@ -1,8 +1,8 @@
 """Heads for labelled tasks: from the body's vectors to the input of a task's output layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,21 +10,14 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
-from palavra.model.config import Activation, HeadActivation, HeadConfig, ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.dropout import Dropout
-from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
+from palavra.model.layers import ACTIVATIONS
 from palavra.model.layouts import Layout
 from palavra.model.transformer import Transformer
 
 # Input of a head: the whole sequence as one vector, or each labelled token.
 Level = Literal["sequence", "token"]
-
-ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
-    # The activations of bodies, because the heads of model families use any of them.
-    **{name: LAYER_ACTIVATIONS[name] for name in get_args(Activation)},
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
 
 
 class BatchNorm(nn.BatchNorm1d):
