@@ -237,7 +237,8 @@ class HeadConfig:
 
     pooling: Pooling | None = option(
         None,
-        help="How a text becomes one vector: that of [CLS], of the last token, the mean or the maximum of all.",
+        help="How a text becomes one vector: that of its first token (cls) or last one, the mean or the maximum of "
+        "all, or the mean after the head's hidden layers (late).",
         flag="--pooling",
         unset="the family's; of a sentence-transformers folder the one that it was trained with",
         when={"kind": ("classification", "regression", "multiple-choice")},

@@ -221,7 +221,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     # Checkpoints converted from TensorFlow have gamma and beta.
                     name = key.replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
-                    full = name if name in wanted else suffixes.get(name)
+                    full = name if name in wanted else suffixes.get(name, suffixes.get(_inner(name)))
                     if full is not None:
                         yield full, file.get_tensor(key)
                     elif not parts.isdisjoint(_places(name)) and not _CONSTANTS.search(name):
@@ -237,8 +237,12 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
 
 def _places(name: str) -> tuple[str, str]:
     """Return the part of the body that a tensor belongs to, if it is one of the body, and its module."""
-    inner = name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
-    return inner.split(".", 1)[0], name.rpartition(".")[0]
+    return _inner(name).split(".", 1)[0], name.rpartition(".")[0]
+
+
+def _inner(name: str) -> str:
+    """Return the name of a tensor in the bare body."""
+    return name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -74,12 +74,27 @@ class Head(nn.Module):
     @property
     def reads_rows(self) -> bool:
         """Return whether the head needs only the labelled rows of the body."""
-        return self.level == "token" or self.config.pooling == "cls"
+        return self.level == "token" or self.config.pooling in ("cls", "last")
+
+    @property
+    def pools_late(self) -> bool:
+        """Return whether the hidden layers come before the pooling: `pool` then depends on them."""
+        return self.level == "sequence" and self.config.pooling == "late"
+
+    def rows(self, batch: Batch) -> Tensor | None:
+        """Return the rows of the body that the head needs, (M,) int64; None for all."""
+        if self.level == "sequence" and self.config.pooling == "last":
+            last = batch.cu_seqlens[1:].to(torch.int64) - 1
+            return last.to(batch.input_ids.device, non_blocking=True)
+        return batch.label_rows if self.reads_rows else None
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Pool the body's vectors of all rows (N, D), or of the labelled ones if `reads_rows`, to (M, D)."""
+        """Pool the body's vectors of all rows (N, D), or of those of `rows`, to (M, D); if `pools_late`, the hidden
+        layers' vectors."""
         if self.reads_rows:
             return hidden
+        if self.pools_late:
+            hidden = self._hidden(hidden)
         lengths = batch.cu_seqlens.diff()
         sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(hidden.device, non_blocking=True)
         empty = hidden.new_zeros(len(lengths), hidden.shape[1])
@@ -89,11 +104,13 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map pooled vectors (M, D) to the input of the output layer, (M, D')."""
-        x = pooled
+        out: Tensor = self.dropout(pooled if self.pools_late else self._hidden(pooled))
+        return out
+
+    def _hidden(self, x: Tensor) -> Tensor:
         for number, layer in enumerate(self.layers):
             x = layer(self.dropout(x) if number else x)
-        out: Tensor = self.dropout(x)
-        return out
+        return x
 
 
 def output_width(config: HeadConfig, body: ModelConfig) -> int:
@@ -136,7 +153,7 @@ class TaskModel(nn.Module):
         if batch.features is not None:
             return batch.features
         head = self.head(batch.task)
-        rows = batch.label_rows if head.reads_rows else None
+        rows = head.rows(batch)
         hidden = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows)
         return head.pool(hidden, batch)
 

@@ -5,12 +5,12 @@ small functions there, `read_rest` and `write_rest`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from palavra.model.config import Activation, HeadConfig, ModelConfig, check_sizes
 from palavra.model.families.parsing import activation, activation_name, flag, number, token_id
-from palavra.model.families.storage import Keys, Stored
+from palavra.model.families.storage import Keys, Stored, stored
 from palavra.model.families.windows import MOST_LAYERS
 
 Values = Mapping[str, Any]
@@ -142,6 +142,18 @@ class Family:
         if self.tied_head_bias and config.tied_embeddings:
             found["head.bias"] = Stored((self.tied_head_bias,))
         return found
+
+    def body_keys(self, config: ModelConfig, form: Form | None = None) -> Keys:
+        """Map the names of the body's parameters to where the class of a `form` stores them (None: `architecture`)."""
+        keys = {name: stored(key) for name, key in self.keys(config).items() if name.startswith("transformer.")}
+        other = None if form is None or self.task_format is None else self.task_format.bodies.get(form)
+        if other is None:
+            return keys
+        own = f"{self.body}."
+        return {
+            name: replace(key, names=tuple(f"{other}.{part.removeprefix(own)}" for part in key.names))
+            for name, key in keys.items()
+        }
 
     def repeats(self, config: ModelConfig) -> dict[str, str]:
         """Map the names that hold a second copy of a parameter to the name of the first."""
