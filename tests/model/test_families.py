@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palavra.batch import Batch
-from palavra.model.config import ModelConfig
+from palavra.model.config import ModelConfig, RelativeAttention, RopeScaling
 from palavra.model.directory import (
     load_causal_model,
     load_masked_model,
@@ -74,12 +74,12 @@ def test_our_directories_load_in_transformers(family: str, changes: dict[str, An
 
 def test_new_models_load_in_transformers(tmp_path: Path) -> None:
     """With proportions of their own, and in a context where local layers begin to matter."""
-    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64), ("llama", 64), ("gpt2", 64)):
+    for family, context in (("modernbert", 200), ("gemma3_text", 600), *((family, 64) for family in FAMILIES)):
         config = family_named(family, "test").new(
             vocab_size=60, hidden_size=32, num_layers=4, num_heads=4, context=context, pad_id=0, dropout=0.1
         )
         model = build(config)
-        save_model(model, tmp_path, ROLES)
+        save_model(model, tmp_path, CAUSAL_ROLES if family in CAUSAL else ROLES)
         loaded, report = auto_class(family).from_pretrained(tmp_path, output_loading_info=True)
         assert not any(report.values())
         batch = random_batch([context, 5], vocab_size=60)
@@ -95,60 +95,83 @@ def test_local_layers_follow_the_context() -> None:
     assert long.window == 64
 
 
-def configs() -> st.SearchStrategy[ModelConfig]:
-    shared = {
-        "vocab_size": st.integers(1, 40),
-        "num_heads": st.integers(1, 3),
-        "num_layers": st.just(2),
-        "context": st.integers(1, 20),
-        "intermediate_size": st.integers(1, 20),
-        "norm_eps": st.sampled_from([1e-5, 1e-12]),
-        "tied_embeddings": st.booleans(),
-        "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
-        "dropout": st.sampled_from([0.0, 0.25]),
-        "attention_dropout": st.sampled_from([0.0, 0.25]),
-        "pad_id": st.sampled_from([None, 0]),
-        "initializer_range": st.sampled_from([0.02, 0.5]),
-    }
-    flags = ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")
-    modern = {
-        **{name: st.booleans() for name in flags},
-        "layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2),
-        "window": st.integers(1, 9),
-        "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
-        "rope_theta_global": st.sampled_from([1e4, 123.5]),
-    }
+# Fields that a family may have in its table, and values for them.
+FIELDS = {
+    "norm_eps": st.sampled_from([1e-5, 1e-12]),
+    "tied_embeddings": st.booleans(),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+    "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+    "dropout": st.sampled_from([0.0, 0.25]),
+    "attention_dropout": st.sampled_from([0.0, 0.25]),
+    "segments": st.integers(1, 3),
+    **{name: st.booleans() for name in ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")},
+}
+# What a family has besides its table.
+KINDS = {"layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2), "window": st.integers(1, 9)}
+THETAS = {"rope_theta_global": st.sampled_from([1e4, 123.5])}
+SCALING = st.one_of(
+    st.none(),
+    st.builds(RopeScaling, kind=st.just("linear"), factor=st.sampled_from([2.0, 0.5])),
+    st.builds(
+        RopeScaling, kind=st.sampled_from(["llama3", "yarn"]), factor=st.just(4.0), original_context=st.integers(1, 99)
+    ),
+)
+DISENTANGLED = st.builds(
+    RelativeAttention, kind=st.just("disentangled"), buckets=st.sampled_from([0, 8]), max_distance=st.just(12),
+    shared_projections=st.booleans(), norm=st.booleans(), content_to_position=st.booleans(),
+)  # fmt: skip
+FURTHER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "modernbert": KINDS | THETAS,
+    "modernbert-decoder": KINDS | THETAS,
+    "electra": {"embedding_size": st.sampled_from([None, 6])},
+    "deberta-v2": {"positions": st.sampled_from(["learned", "none"]), "convolution": st.sampled_from([0, 3])},
+    "llama": THETAS | {"rope_scaling": SCALING, "head_dim": st.sampled_from([None, 6])},
+    "qwen3": THETAS | {"head_dim": st.sampled_from([None, 6])},
+    "smollm3": {"layer_kinds": st.tuples(*[st.sampled_from(["global", "nope"])] * 2)},
+    "gemma3_text": KINDS | THETAS | {"causal": st.booleans()},
+    "gpt_neox": {"norm": st.sampled_from(["parallel", "pre"]), "rotary_fraction": st.sampled_from([0.25, 0.5, 1.0])},
+}
 
-    llama = {
-        **{name: st.booleans() for name in ("attention_bias", "mlp_bias")},
-        "groups": st.integers(1, 3),
-        "rope_theta_global": st.sampled_from([1e4, 123.5]),
-        "dropout": st.just(0.0),
-    }
 
-    def of_family(family: str, values: dict[str, Any]) -> ModelConfig:
-        if family == "bert":
-            values = {**values, "head_activation": values["activation"]}
-        if family == "llama":
-            heads = values["num_heads"] * values["groups"]
-            values = {**values, "num_heads": heads, "num_kv_heads": values["num_heads"]}
-            del values["groups"]
-        return FAMILIES[family].new(hidden_size=4 * values["num_heads"], **values)
-
-    return st.one_of(
-        st.builds(of_family, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
-        st.builds(of_family, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
-        st.builds(of_family, st.just("llama"), st.fixed_dictionaries({**shared, **llama})),
-        st.builds(of_family, st.just("gpt2"), st.fixed_dictionaries(shared)),
+@st.composite
+def configs(draw: st.DrawFn, family: str) -> ModelConfig:
+    known = FAMILIES[family]
+    fields = {name: strategy for name, strategy in FIELDS.items() if name in known.config}
+    values = draw(st.fixed_dictionaries(fields | FURTHER.get(family, {})))
+    if "head_activation" in values and known.config["head_activation"].name == known.config["activation"].name:
+        values["head_activation"] = values["activation"]
+    if family == "eurobert":
+        values["decoder_bias"] = values["mlp_bias"]
+    heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    if known.fixed.get("norm_kind"):
+        values["num_kv_heads"] = heads
+    if family == "deberta-v2":
+        values["relative"] = draw(st.none() | DISENTANGLED)
+        terms = 0 if values["relative"] is None else 1 + values["relative"].content_to_position
+        values["attention_scale"] = (8 * (1 + terms)) ** -0.5 if terms else None
+    if values.get("causal") is False:
+        values["head_transform"] = False
+    return known.new(
+        vocab_size=draw(st.integers(1, 40)),
+        num_heads=heads * groups,
+        hidden_size=8 * heads * groups,
+        num_layers=2,
+        context=draw(st.integers(1, 20)),
+        intermediate_size=draw(st.integers(1, 20)),
+        pad_id=draw(st.sampled_from([None, 0])),
+        initializer_range=draw(st.sampled_from([0.02, 0.5])),
+        **values,
     )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(configs())
-def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_saving_and_loading_is_identity(tmp_path: Path, family: str, data: st.DataObject) -> None:
+    config = data.draw(configs(family))
     model = build(config)
     save_model(model, tmp_path)
-    loaded, missing = load(tmp_path, config.family)
+    loaded, missing = load_causal_model(tmp_path) if config.causal else load_masked_model(tmp_path)
     assert loaded.config == config
     assert missing == ()
     assert set(loaded.state_dict()) == set(model.state_dict())

@@ -17,6 +17,7 @@ from palavra.model.families.family import Form
 from palavra.model.families.tasks import TASK_FORMATS
 from palavra.model.task_heads import TaskModel
 from palavra.tasks.encoded_examples import EncodedExamples
+from palavra.tasks.regression.output import TargetOutput
 from palavra.tasks.saved_model import load_task_model, save_task_model
 
 LENGTHS = [9, 1, 24, 5]
@@ -109,7 +110,8 @@ def test_the_outputs_that_transformers_cannot_express_are_kept(tmp_path: Path) -
     reference("llama", "SequenceClassification", problem_type="regression").save_pretrained(tmp_path / "theirs")
     loaded = load_task_model(tmp_path / "theirs")
     ((name, task),) = loaded.tasks.items()
-    scaled = replace(task, output=replace(task.output, in_units=False, mean=(3.0,) * 3, deviation=(2.0,) * 3))  # type: ignore[call-arg]
+    assert isinstance(task.output, TargetOutput)
+    scaled = replace(task, output=replace(task.output, in_units=False, mean=(3.0,) * 3, deviation=(2.0,) * 3))
     assert not save_task_model(loaded.model, {name: scaled}, tmp_path / "ours", {})
     batch = features("SequenceClassification").batch(np.arange(len(LENGTHS)), name)
     again = load_task_model(tmp_path / "ours")

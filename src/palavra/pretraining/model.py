@@ -25,7 +25,7 @@ def has_relative_attention(recipe: Recipe) -> bool:
     if recipe.init:
         return read_config(Path(recipe.init)).relative is not None
     sizes = {"vocab_size": 1, "hidden_size": 64, "num_layers": 1, "num_heads": 1, "context": 64}
-    return family_named(recipe.model.family, "model.family").new(**sizes).relative is not None
+    return family_named(recipe.family, "model.family").new(**sizes).relative is not None
 
 
 def shape_only(recipe: Recipe, vocab_size: int) -> VocabularyModel:

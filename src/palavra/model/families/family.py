@@ -103,6 +103,8 @@ class Family:
         check_sizes({**sizes, "vocab_size": vocab_size})
         values = {"layer_kinds": ("global",) * num_layers, **self.fixed, **sizes, "vocab_size": vocab_size}
         own = self.proportions({**sizes, "pad_id": changes.get("pad_id")})
+        if changes.get("pad_id") is None:
+            changes.pop("pad_id", None)
         values |= {"intermediate_size": intermediate_size or inner, **own}
         return ModelConfig(family=self.name, **{**values, **changes})
 

@@ -22,6 +22,9 @@ def _read_rest(values: Values) -> dict[str, Any]:
         if values.get(name) is not None:
             raise PalavraError(f"{name} is not supported")
     step = max(1, number(values, "sliding_window_pattern", int, GLOBAL_EVERY))
+    scalar = number(values, "query_pre_attn_scalar", float, 256.0)
+    if scalar <= 0:
+        raise PalavraError(f"query_pre_attn_scalar is {scalar}: it must be above 0")
     both_ways, size = flag(values, "use_bidirectional_attention", False), number(values, "sliding_window", int, WINDOW)
     return {
         **read_heads(values, HEAD_DIM),
@@ -29,7 +32,7 @@ def _read_rest(values: Values) -> dict[str, Any]:
         "layer_kinds": read_layer_kinds(values, every(step, layers_of(values), offset=step - 1)),
         "causal": not both_ways,
         "window": size // 2 if both_ways else max(0, size - 1),
-        "attention_scale": number(values, "query_pre_attn_scalar", float, 256.0) ** -0.5,
+        "attention_scale": scalar**-0.5,
     }
 
 

@@ -48,6 +48,7 @@ MODERNBERT_DECODER = replace(
     write_rest=_write_rest,
     weights={**MODERNBERT.weights, "head.dense": "lm_head.dense", "head.norm": "lm_head.norm"},
     layer_weights={**MODERNBERT.layer_weights, "attention.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
+    proportions=lambda values: {**MODERNBERT.proportions(values), "pad_id": values["pad_id"] or 0},
     task_format=TaskFormat(
         prefix="ModernBertDecoder",
         own=_own_head,

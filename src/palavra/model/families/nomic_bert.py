@@ -21,8 +21,7 @@ _KNOWN = {
 def _read_rest(values: Values) -> dict[str, Any]:
     check_encoder(values)
     width, heads = number(values, "hidden_size", int), number(values, "num_attention_heads", int)
-    units = values.get("head_dim")
-    if units is not None and units * heads != width:
+    if values.get("head_dim") is not None and number(values, "head_dim", int) * heads != width:
         raise PalavraError("head_dim times num_attention_heads is not hidden_size")
     for name, known in _KNOWN.items():
         if values.get(name, known) != known:
@@ -76,7 +75,9 @@ NOMIC_BERT = Family(
         "mlp.down": ("mlp.fc2",),
         "mlp_norm": ("norm2",),
     },
-    proportions=lambda values: {"segments": 2, "norm_eps": 1e-12, "rope_theta_global": THETA},
+    proportions=lambda values: {
+        "segments": 2, "norm_eps": 1e-12, "rope_theta_global": THETA, "pad_id": values["pad_id"] or 0
+    },
     task_format=TaskFormat(
         prefix="NomicBert", own=own_head, poolings=("cls",), keys=_keys,
         config=lambda head: {"classifier_dropout": head.dropout}, read=read_head,

@@ -7,7 +7,7 @@ from palavra.errors import PalavraError
 from palavra.model.config import LayerKind, ModelConfig
 from palavra.model.families.causal_heads import causal_task_format
 from palavra.model.families.family import Values
-from palavra.model.families.llama import LLAMA, read_heads, write_heads
+from palavra.model.families.llama import LLAMA, proportions, read_heads, write_heads
 from palavra.model.families.parsing import flag, number
 from palavra.model.families.rope import read_rope, write_rope
 from palavra.model.families.windows import layers_of, read_layer_kinds
@@ -40,6 +40,12 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
     return {**write_heads(config), **write_rope(config), "no_rope_layers": rotated}
 
 
+def _proportions(values: Values) -> dict[str, Any]:
+    """Return Llama's proportions; every fourth layer has no positions."""
+    kinds = _read_kinds({}, values["num_layers"])
+    return {**proportions(values), "layer_kinds": kinds, "rope_theta_global": THETA}
+
+
 SMOLLM3 = replace(
     LLAMA,
     name="smollm3",
@@ -51,5 +57,6 @@ SMOLLM3 = replace(
     },
     read_rest=_read_rest,
     write_rest=_write_rest,
+    proportions=_proportions,
     task_format=causal_task_format("SmolLM3", question_answering_body="transformer"),
 )
