@@ -42,7 +42,31 @@ class PretrainOptions(TypedDict, total=False):
     vocab_size: int | None
     tokenizer: str | PathLike[str] | None
     init: str | PathLike[str] | None
-    family: Literal["modernbert", "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra", "eurobert", "nomic_bert", "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text", "gpt2", "gpt_neox", "modernbert-decoder"] | None
+    family: (
+        Literal[
+            "modernbert",
+            "bert",
+            "distilbert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "mpnet",
+            "deberta-v2",
+            "electra",
+            "eurobert",
+            "nomic_bert",
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+            "gemma3_text",
+            "gpt2",
+            "gpt_neox",
+            "modernbert-decoder",
+        ]
+        | None
+    )
     size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
     context: int | None
     dropout: float | None
@@ -96,7 +120,7 @@ class FinetuneOptions(TypedDict, total=False):
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
     norm: Literal["off", "batch", "layer"] | None
     head_dropout: float | None
-    output: Literal["softmax", "hierarchical", "sampled", "adaptive"] | None
+    output: Literal["softmax", "hierarchical", "sampled", "adaptive", "negative-sampling"] | None
     subwords: Literal["first", "all"] | None
     scheme: Literal["bio", "bioes", "plain"] | None
     strategy: Literal["full", "frozen", "last-n", "gradual", "lora"] | None

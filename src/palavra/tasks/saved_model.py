@@ -27,7 +27,7 @@ from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head, unbiased
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import Head, TaskModel, output_width
+from palavra.model.task_heads import Head, TaskModel, check_head_name, output_width
 from palavra.model.task_outputs.build import linear_layer
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
@@ -260,7 +260,10 @@ def _read_tasks(directory: Path, config: ModelConfig) -> tuple[dict[str, AnyTask
             spec = configuration.from_mapping(TaskSpec, entry["spec"], str(path))
             if version == 1 and config.causal and spec.head.pooling is None:
                 spec = replace(spec, head=replace(spec.head, pooling="mean"))  # the default then
-            tasks[str(entry["name"])] = KINDS[spec.kind].from_json(spec, entry["labels"])
+            if entry["name"] != spec.name or spec.name in tasks:
+                raise ValueError(f"name {entry['name']!r} of task {spec.name}")
+            check_head_name(spec.name)
+            tasks[spec.name] = KINDS[spec.kind].from_json(spec, entry["labels"])
         return tasks, bool(values["transformers"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None
