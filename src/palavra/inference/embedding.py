@@ -58,7 +58,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoder:
+class Embedder:
     """Makes vectors of texts; `causal`: a token sees only those before it."""
 
     model: VocabularyModel | TaskModel

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from palavra.errors import PalavraError
 from palavra.inference.base import AnyModel
-from palavra.inference.embedding import Embedding, Pooling, TextEncoder, Vectors
+from palavra.inference.embedding import Embedder, Embedding, Pooling, Vectors
 from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
 from palavra.model.compute import Compute
@@ -61,9 +61,9 @@ class EmbedsText(AnyModel):
         Texts longer than the model reads are cut there, and `Embedding.truncated` says so. Raises PalavraError for
         options out of bounds, and for modules that are not supported.
         """
-        wanted = self._encoder.wanted(pooling, prompt, normalize, truncate_dim)
+        wanted = self._embedder.wanted(pooling, prompt, normalize, truncate_dim)
         given, single = one_or_more(texts)
-        embeddings = Results(self._encoder.embeddings(given, wanted))
+        embeddings = Results(self._embedder.embeddings(given, wanted))
         return embeddings[0] if single else embeddings
 
     def encode(
@@ -72,14 +72,14 @@ class EmbedsText(AnyModel):
     ) -> Vectors:  # fmt: skip
         """Return the vectors of texts as one array: (n, D) float32, of a single text (D,). The options are those of
         `embed`, and so are the vectors: those of `SentenceTransformer.encode`, where `modules.json` is."""
-        wanted = self._encoder.wanted(pooling, prompt, normalize, truncate_dim)
+        wanted = self._embedder.wanted(pooling, prompt, normalize, truncate_dim)
         if wanted.modules is None:
             raise PalavraError("--pooling=token gives no single array: use embed")
         given, single = one_or_more(texts)
-        found = np.empty((len(given), self._encoder.width(wanted)), dtype=np.float32)
+        found = np.empty((len(given), self._embedder.width(wanted)), dtype=np.float32)
         for start in range(0, len(given), ENCODED_AT_ONCE):
             some = given[start : start + ENCODED_AT_ONCE]
-            for number, one in enumerate(self._encoder.embeddings(some, wanted), start):
+            for number, one in enumerate(self._embedder.embeddings(some, wanted), start):
                 found[number] = one.vectors
         return found[0] if single else found
 
@@ -94,7 +94,7 @@ class EmbedsText(AnyModel):
         second = first if others is None else np.atleast_2d(np.asarray(others, dtype=np.float64))
         if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
             raise PalavraError(f"vectors of shapes {first.shape} and {second.shape} cannot be compared")
-        kind = self._encoder.modules.similarity
+        kind = self._embedder.modules.similarity
         if kind == "cosine":
             first, second = (each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in (first, second))
         if kind in ("cosine", "dot"):
@@ -104,11 +104,11 @@ class EmbedsText(AnyModel):
         return found.astype(np.float32)
 
     @cached_property
-    def _encoder(self) -> TextEncoder:
+    def _embedder(self) -> Embedder:
         if isinstance(self.sentence, PalavraError):
             raise self.sentence
         causal = self.left_to_right or self.model.config.causal
         modules = self.sentence or default_modules(causal)
-        return TextEncoder(
+        return Embedder(
             model=self.model, tokenizer=self.tokenizer, compute=self.compute, modules=modules, causal=causal
         )

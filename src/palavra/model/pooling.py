@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # The names of sentence-transformers.
-PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+PoolingMode = Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"]
 
 
 def pool(hidden: Tensor, lengths: Tensor, mode: PoolingMode, skipped: int = 0) -> Tensor:

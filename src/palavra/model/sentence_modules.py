@@ -1,17 +1,17 @@
 """`modules.json` of sentence-transformers: how token vectors become the vector of a text, read and written."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_tensors, atomic_write_text, read_text
-from palavra.model.config import Pooling
+from palavra.model.config import LARGEST, ModelConfig, Pooling
 from palavra.model.directory import LARGEST_JSON, WEIGHTS, read_weights
 from palavra.model.pooling import PoolingMode, pool
 from palavra.model.vector_layers import Dense, LayerNorm, Normalize, VectorLayer, Width
@@ -86,8 +86,8 @@ class SentenceModules:
 
 
 def default_modules(causal: bool) -> SentenceModules:
-    """Return what sentence-transformers takes for a model without modules: the mean, or of a causal model the last
-    token, the only one that has seen the whole text."""
+    """Return what a model without modules has: the mean, or of a causal model the last token, the only one that has
+    seen the whole text. (sentence-transformers does the same, but for GPT-2.)"""
     return SentenceModules(pooling=("lasttoken" if causal else "mean",), trained=False)
 
 
@@ -140,6 +140,11 @@ class _Transformer:
 
 
 @dataclass(frozen=True)
+class _TokenizerLength:
+    model_max_length: object = None
+
+
+@dataclass(frozen=True)
 class _Settings:
     model_type: str = "SentenceTransformer"
     prompts: Mapping[str, str | None] | None = None
@@ -166,6 +171,7 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
     settings = _settings(directory)
     texts = _transformer(listed[0][1])
     pooling = _pooling(listed[1][1])
+    trained = not settings.palavra_default_pooling
     # sentence-transformers gives every model these two.
     prompts = {"query": "", "document": ""} | {name: text or "" for name, text in (settings.prompts or {}).items()}
     if settings.default_prompt_name not in (None, *prompts):
@@ -178,11 +184,28 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
         layers=tuple(_layer(kind, folder) for kind, folder in listed[2:] if kind != "Dropout"),
         prompts=prompts,
         default_prompt=settings.default_prompt_name,
-        max_length=texts.max_seq_length,
+        max_length=texts.max_seq_length or _tokenizer_length(listed[0][1]) if trained else None,
         lowercase=texts.do_lower_case,
         similarity=settings.similarity_fn_name or "cosine",
-        trained=not settings.palavra_default_pooling,
+        trained=trained,
     )
+
+
+def sentence_files(directory: Path) -> list[str]:
+    """Return the names, in a saved model's directory, of the files that `write_sentence_modules` wrote."""
+    layers = [path.relative_to(directory).as_posix() for path in sorted(directory.glob("[1-9]*_*/*"))]
+    return [MODULES, SETTINGS, TRANSFORMER_SETTINGS[0], *layers]
+
+
+def modules_to_keep(directory: Path | None, causal: bool, warn: Callable[[str], None]) -> SentenceModules:
+    """Return what a model trained further from `directory` keeps of it: its modules, or the default ones; `warn` is
+    told if it has such that are not supported."""
+    try:
+        found = None if directory is None else read_sentence_modules(directory)
+    except PalavraError as error:
+        warn(f"{error}; the saved model makes vectors with the default pooling")
+        found = None
+    return found or default_modules(causal)
 
 
 def trained_pooling(directory: Path) -> Pooling | None:
@@ -247,6 +270,12 @@ def _harmless(key: str, value: object) -> bool:
     return not value or inner <= _HARMLESS
 
 
+def _tokenizer_length(folder: Path) -> int | None:
+    """Return where later versions keep the length."""
+    length = _read(_TokenizerLength, folder / "tokenizer_config.json").model_max_length
+    return length if isinstance(length, int) and 0 < length <= LARGEST["context"] else None
+
+
 def _pooling(folder: Path) -> _Pooling:
     found: _Pooling = _read(_Pooling, folder / "config.json")
     return found
@@ -294,11 +323,11 @@ def _check_names(names: _Dense | _Normalize, path: Path) -> None:
             raise PalavraError(f"{path}: {key} {getattr(names, key)} is not supported, only sentence_embedding")
 
 
-def write_sentence_modules(modules: SentenceModules, directory: Path, hidden_size: int, context: int) -> None:
+def write_sentence_modules(modules: SentenceModules, directory: Path, config: ModelConfig) -> None:
     """Write `modules.json` and what it names beside a saved model, each file atomically, as every version of
-    sentence-transformers reads it. `context`: most tokens of a sequence of the model."""
-    length = min(modules.max_length or context, context)
-    width = {"word_embedding_dimension": hidden_size, "include_prompt": modules.include_prompt}
+    sentence-transformers reads it."""
+    length = None if modules.max_length is None else min(modules.max_length, config.context)
+    width = {"word_embedding_dimension": config.hidden_size, "include_prompt": modules.include_prompt}
     flags = {flag: mode in modules.pooling for flag, mode in _FLAGS.items()}
     ordered = modules.pooling == tuple(mode for mode in _FLAGS.values() if mode in modules.pooling)
     contents: Sequence[tuple[str, Mapping[str, Any]]] = [
@@ -327,6 +356,3 @@ def write_sentence_modules(modules: SentenceModules, directory: Path, hidden_siz
 
 def _write(path: Path, values: object) -> None:
     atomic_write_text(path, json_text(values, indent=2) + "\n")
-
-
-POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
