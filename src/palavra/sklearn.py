@@ -124,7 +124,7 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
 
     def predict(self, X: Iterable[str]) -> Labels:
         """Return the most probable class of each text, (n,)."""
-        numbers = self.predict_proba(X).argmax(1)
+        numbers = [self._numbers[found.label] for found in self._predictions(X)]
         return np.asarray(self.classes_[numbers])
 
     def predict_proba(self, X: Iterable[str]) -> npt.NDArray[np.float64]:
@@ -133,7 +133,8 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
         found = self._predictions(X, top=len(self.classes_))
         probabilities = np.zeros((len(found), len(self.classes_)))
         for row, prediction in zip(probabilities, found, strict=True):
-            assert isinstance(prediction, ClassPrediction)
+            if not isinstance(prediction, ClassPrediction):
+                raise InvalidInput("the model was trained by negative sampling, whose scores are no probabilities")
             for one in prediction.best:
                 row[self._numbers[one.label]] = one.probability
         return probabilities

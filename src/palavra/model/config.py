@@ -16,7 +16,7 @@ CompileMode = Literal["auto", "on", "off"]
 Pooling = Literal["cls", "mean", "max"]
 HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
 HeadNorm = Literal["off", "batch", "layer"]
-OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive"]
+OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive", "negative-sampling"]
 TreeName = Literal["huffman", "balanced", "prefix"]
 
 LARGEST_HIDDEN = 2**16
@@ -174,16 +174,25 @@ class OutputConfig:
     """The output layer of a classifier."""
 
     name: OutputName = option(
-        "softmax", help="Output layer; the others than softmax are for very many classes.", flag="--output"
+        "softmax",
+        help="Output layer; the others than softmax are for very many classes. The scores of negative-sampling are no "
+        "probabilities.",
+        flag="--output",
     )
     tree: TreeName = option("huffman", help="Tree over the classes.", when={"name": ("hierarchical",)})
     samples: int = option(
         1024, help="Negatives drawn a step, at most the number of classes.", when={"name": ("sampled",)}
+    )
+    negatives: int = option(
+        20,
+        help="Wrong classes drawn for each example, at most all of them.",
+        when={"name": ("negative-sampling",)},
     )
 
     def __post_init__(self) -> None:
         for name, value, known in (("name", self.name, OutputName), ("tree", self.tree, TreeName)):
             if value not in get_args(known):
                 raise PalavraError(f"output.{name} is {value!r}: use {', '.join(get_args(known))}")
-        if self.samples < 1:
-            raise PalavraError(f"output.samples is {self.samples}: it must be at least 1")
+        for name in ("samples", "negatives"):
+            if getattr(self, name) < 1:
+                raise PalavraError(f"output.{name} is {getattr(self, name)}: it must be at least 1")

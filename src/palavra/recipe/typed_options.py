@@ -96,7 +96,7 @@ class FinetuneOptions(TypedDict, total=False):
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
     norm: Literal["off", "batch", "layer"] | None
     head_dropout: float | None
-    output: Literal["softmax", "hierarchical", "sampled", "adaptive"] | None
+    output: Literal["softmax", "hierarchical", "sampled", "adaptive", "negative-sampling"] | None
     subwords: Literal["first", "all"] | None
     scheme: Literal["bio", "bioes", "plain"] | None
     strategy: Literal["full", "frozen", "last-n", "gradual", "lora"] | None

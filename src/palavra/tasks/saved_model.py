@@ -27,7 +27,7 @@ from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
 from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import Head, TaskModel, output_width
+from palavra.model.task_heads import Head, TaskModel, check_head_name, output_width
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
@@ -234,7 +234,10 @@ def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
         tasks = {}
         for entry in values["tasks"]:
             spec = configuration.from_mapping(TaskSpec, entry["spec"], str(path))
-            tasks[str(entry["name"])] = KINDS[spec.kind].from_json(spec, entry["labels"])
+            if entry["name"] != spec.name or spec.name in tasks:
+                raise ValueError(f"name {entry['name']!r} of task {spec.name}")
+            check_head_name(spec.name)
+            tasks[spec.name] = KINDS[spec.kind].from_json(spec, entry["labels"])
         return tasks, bool(values["transformers"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from palavra.errors import PalavraError
 from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.layers import Adaptive, ClassifierOutput, Hierarchical, Sampled, Softmax
+from palavra.model.task_outputs.negative_sampling import NegativeSampling
 
 
 def build_output(
@@ -37,6 +38,8 @@ def build_output(
             return Sampled(width, frequencies, config.samples)
         case "adaptive":
             return Adaptive(width, frequencies)
+        case "negative-sampling":
+            return NegativeSampling(width, frequencies, config.negatives)
 
 
 def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
