@@ -14,7 +14,7 @@ LayerKind = Literal["global", "local", "nope"]
 RopeScalingKind = Literal["linear", "llama3", "yarn"]
 Precision = Literal["auto", "bfloat16", "float32"]
 CompileMode = Literal["auto", "on", "off"]
-Pooling = Literal["cls", "mean", "max", "last", "late"]
+Pooling = Literal["cls", "mean", "max", "lasttoken", "late"]
 HeadActivation = Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
 HeadNorm = Literal["off", "batch", "layer"]
 OutputName = Literal["softmax", "hierarchical", "sampled", "adaptive", "negative-sampling"]
@@ -237,7 +237,7 @@ class HeadConfig:
 
     pooling: Pooling | None = option(
         None,
-        help="How a text becomes one vector: that of its first token (cls) or last one, the mean or the maximum of "
+        help="How a text becomes one vector: that of its first token (cls) or its last, the mean or the maximum of "
         "all, or the mean after the head's hidden layers (late).",
         flag="--pooling",
         unset="the family's; of a sentence-transformers folder the one that it was trained with",

@@ -14,6 +14,7 @@ from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.dropout import Dropout
 from palavra.model.layers import ACTIVATIONS
 from palavra.model.layouts import Layout
+from palavra.model.pooling import pool
 from palavra.model.transformer import Transformer
 
 # Input of a head: the whole sequence as one vector, or each labelled token.
@@ -74,7 +75,7 @@ class Head(nn.Module):
     @property
     def reads_rows(self) -> bool:
         """Return whether the head needs only the labelled rows of the body."""
-        return self.level == "token" or self.config.pooling in ("cls", "last")
+        return self.level == "token" or self.config.pooling in ("cls", "lasttoken")
 
     @property
     def pools_late(self) -> bool:
@@ -83,7 +84,7 @@ class Head(nn.Module):
 
     def rows(self, batch: Batch) -> Tensor | None:
         """Return the rows of the body that the head needs, (M,) int64; None for all."""
-        if self.level == "sequence" and self.config.pooling == "last":
+        if self.level == "sequence" and self.config.pooling == "lasttoken":
             last = batch.cu_seqlens[1:].to(torch.int64) - 1
             return last.to(batch.input_ids.device, non_blocking=True)
         return batch.label_rows if self.reads_rows else None
@@ -94,13 +95,9 @@ class Head(nn.Module):
         if self.reads_rows:
             return hidden
         if self.pools_late:
-            hidden = self._hidden(hidden)
-        lengths = batch.cu_seqlens.diff()
-        sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(hidden.device, non_blocking=True)
-        empty = hidden.new_zeros(len(lengths), hidden.shape[1])
-        index = sequence[:, None].expand_as(hidden)
-        kind = "amax" if self.config.pooling == "max" else "mean"
-        return empty.scatter_reduce(0, index, hidden, kind, include_self=False)
+            return pool(self._hidden(hidden), batch.cu_seqlens.diff(), "mean")
+        mode = self.config.pooling
+        return pool(hidden, batch.cu_seqlens.diff(), "max" if mode == "max" else "mean")
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map pooled vectors (M, D) to the input of the output layer, (M, D')."""

@@ -115,7 +115,7 @@ class FinetuneOptions(TypedDict, total=False):
     temperature: bool | None
     coverage: float | None
     out_of_scope: str | None
-    pooling: Literal["cls", "mean", "max", "last", "late"] | None
+    pooling: Literal["cls", "mean", "max", "lasttoken", "late"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
     norm: Literal["off", "batch", "layer"] | None

@@ -6,7 +6,7 @@ from palavra.model.config import HeadConfig
 from palavra.model.families.family import Form, TaskFormat, Values
 from palavra.model.families.parsing import number
 
-PLAIN = HeadConfig(pooling="last", hidden_sizes=(), activation="relu", norm="off", bias=True)
+PLAIN = HeadConfig(pooling="lasttoken", hidden_sizes=(), activation="relu", norm="off", bias=True)
 
 
 def causal_task_format(
@@ -31,7 +31,7 @@ def causal_task_format(
     return TaskFormat(
         prefix=prefix,
         own=lambda config, form: PLAIN,
-        poolings=("last",),
+        poolings=("lasttoken",),
         keys=lambda form: {"output": outputs[form]} if form in outputs else {},
         config=lambda head: {} if dropout is None else {dropout: head.dropout},
         read=read,

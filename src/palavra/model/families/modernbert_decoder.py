@@ -35,7 +35,7 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
 
 def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
     width, act = (config.hidden_size,), config.head_activation
-    return HeadConfig(pooling="last", hidden_sizes=width, activation=act, norm="layer", bias=config.head_bias)
+    return HeadConfig(pooling="lasttoken", hidden_sizes=width, activation=act, norm="layer", bias=config.head_bias)
 
 
 MODERNBERT_DECODER = replace(
@@ -52,7 +52,7 @@ MODERNBERT_DECODER = replace(
     task_format=TaskFormat(
         prefix="ModernBertDecoder",
         own=_own_head,
-        poolings=("last",),
+        poolings=("lasttoken",),
         keys=lambda form: {"layers.0.dense": "head.dense", "layers.0.layer_norm": "head.norm", "output": "classifier"},
         config=lambda head: {"classifier_dropout": head.dropout},
         read=lambda values: HeadConfig(dropout=number(values, "classifier_dropout", float, 0.0)),
