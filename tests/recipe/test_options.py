@@ -231,7 +231,7 @@ def test_a_short_word_sets_the_values_that_it_names() -> None:
     ("make", "said"),
     [
         (lambda: build_recipe(preset="bert", mask_rate=0.3), r"preset= \(bert\) sets masking.mask_rate too: give one"),
-        (lambda: build_recipe(preset="gpt"), "preset= must be one of bert"),
+        (lambda: build_recipe(**cast(Any, {"preset": "gpt"})), "preset= must be one of bert"),
         (lambda: build_recipe(preset="bert", objective="causal"), "preset= does not apply to objective causal"),
         (
             lambda: build_finetune_recipe("classification", "x.csv", head="linear-cls", hidden_sizes=[3]),

@@ -272,18 +272,32 @@ def embed(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
     file: TextFile = None,
     pooling: Annotated[
-        Literal["mean", "cls", "token"], typer.Option(help="One vector a text (mean, cls), or one a token.")
-    ] = "mean",
+        Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean", "token"] | None,
+        typer.Option(
+            help="How the vectors of all tokens become one for each text; token: one for each token.  [default: that "
+            "of the model's modules.json, else mean; for causal models lasttoken]"
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands before every text: a name of the model's prompts, or a text.  [default: the model's "
+            "default prompt]"
+        ),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.")] = False,
+    truncate_dim: Annotated[
+        int | None, typer.Option(help="Keep this many numbers of each vector, for models trained so (Matryoshka).")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write .npy, .parquet or .jsonl.  [default: JSON lines on stdout]", show_default=False),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Embed texts, or their tokens, as vectors."""
+    """Embed texts, or their tokens, as vectors. Every model can; those of sentence-transformers give its vectors."""
     from palavra.inference.export import as_json, check_target, write_embeddings
     from palavra.inference.loading import load
-    from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import Embedded
     from palavra.output import output_file
 
@@ -292,10 +306,10 @@ def embed(
         if out is not None:
             check_target(out, pooling, [model, *([] if file is None else [file])])
             temporary = stack.enter_context(output_file(out))  # before the work, which it may end
-        loaded = load(model, device=device)
-        loaded.check_offers("embed")
-        assert isinstance(loaded, MaskedModel)
-        found = Embedded(loaded, texts_of(texts, file)[0], pooling)
+        found = Embedded(
+            load(model, device=device), texts_of(texts, file)[0], pooling,
+            prompt=None if prompt is None else readable(prompt), normalize=normalize, truncate_dim=truncate_dim,
+        )  # fmt: skip
         if out is not None and temporary is not None:
             write_embeddings(found, temporary, out.suffix)
         else:
@@ -303,7 +317,7 @@ def embed(
                 for content in as_json(some):
                     print_json_line(content)
     if found.cut:
-        print_note(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut")
+        print_note(f"warning: {found.cut} of {found.texts} texts were longer than the model reads and were cut")
     if out is not None:
         print_note(f"{found.texts} texts -> {out}")
 

@@ -35,6 +35,7 @@ from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, compile_layers
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
+from palavra.model.sentence_modules import modules_to_keep, write_sentence_modules
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
@@ -258,6 +259,9 @@ def _finish(
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
     job = replace(job, tasks={**job.tasks, **{name: task for name, (task, _) in settled.items()}})
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
+    recipe, config = job.recipe, job.model.config
+    origin = None if recipe.from_scratch else Path(recipe.model)
+    write_sentence_modules(modules_to_keep(origin, config.causal, log.warn), run.path, config)
     scores: dict[str, dict[str, Scores]] = {split.task.spec.name: {} for split in splits}
     for name, (_, found) in settled.items():
         scores[name]["valid"] = found

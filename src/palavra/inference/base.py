@@ -9,6 +9,7 @@ from palavra.files import path_of
 from palavra.model.compute import Compute, choose_compute
 from palavra.model.config import CompileMode, Precision
 from palavra.model.heads import VocabularyModel
+from palavra.model.sentence_modules import SentenceModules, read_sentence_modules
 from palavra.model.task_heads import TaskModel
 from palavra.tokenizer import Tokenizer
 
@@ -18,7 +19,7 @@ _MASKED = "a masked language model (palavra pretrain)"
 _CAUSAL = "a causal language model (palavra pretrain --objective=causal or causal+masked)"
 # Everything that some kind of model can be asked, and what makes a model that can.
 ASKED = {
-    **dict.fromkeys(("fill", "fillings", "distribution", "embed", "encode"), _MASKED),
+    **dict.fromkeys(("fill", "fillings", "distribution"), _MASKED),
     **dict.fromkeys(("generate", "stream"), _CAUSAL),
     "follows": "a model that learned next sentences (palavra pretrain --objective=masked+nsp)",
     "score": "a language model (palavra pretrain)",
@@ -57,6 +58,15 @@ def model_folder(directory: str | Path) -> Path:
     if not path.is_dir():
         raise PalavraError(f"{path} is not a folder: give the folder of a model (it holds config.json)")
     return path
+
+
+def sentence_modules_of(path: Path) -> SentenceModules | PalavraError | None:
+    """Return how the model of a directory makes vectors of texts: None if it does not say so, and the error if it asks
+    for what is not supported, which hinders nothing else."""
+    try:
+        return read_sentence_modules(path)
+    except PalavraError as error:
+        return error
 
 
 def load_parts(

@@ -50,7 +50,7 @@ def judged(
         return (torch.softmax(logits, 1)[:, 0],)
 
     found = run_labelled(samples, compute, run)
-    cut = (kept < lengths).any(1).tolist()
+    cut: list[bool] = np.any(kept < lengths, axis=1).tolist()
     return Results(
         SentencePair(first=first, second=second, probability=float(probability), truncated=truncated)
         for (first, second), (probability,), truncated in zip(pairs, found, cut, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from palavra.errors import PalavraError, lack_of_memory
 from palavra.files import atomic_write_tensors, atomic_write_text
-from palavra.model.config import ModelConfig, Pooling
+from palavra.model.config import ModelConfig
 from palavra.model.families import family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
@@ -25,8 +25,6 @@ WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "c
 SHIFTED = "masked_next_token_prediction"
 # Where a finished run writes its objective.
 OBJECTIVE_KEY = "pretraining_objective"
-# Where sentence-transformers describes its pooling.
-SENTENCE_POOLING = "1_Pooling/config.json"
 LARGEST_JSON = 16 * 2**20
 # Names of the body inside a model with a head.
 BODY_PREFIXES = ("bert.", "model.", "transformer.")
@@ -92,16 +90,6 @@ def read_config(directory: Path) -> ModelConfig:
         return replace(family.read(values), mntp=flag(values, SHIFTED, False))
     except PalavraError as error:
         raise PalavraError(f"{path}: {error}") from None
-
-
-def trained_pooling(directory: Path) -> Pooling | None:
-    """Return the pooling that a directory of sentence-transformers was trained with, if it is the mean or the maximum.
-    Such a model's [CLS] vector was not trained. Raises PalavraError for a damaged file."""
-    path = directory / SENTENCE_POOLING
-    values = read_json(path) if path.is_file() else {}
-    modes = [name for name, value in values.items() if name.startswith("pooling_mode_") and value is True]
-    poolings: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-    return poolings.get(modes[0]) if len(modes) == 1 else None
 
 
 def learned_both(directory: Path) -> bool:

@@ -14,6 +14,7 @@ from palavra.model.config import Activation, HeadActivation, HeadConfig, ModelCo
 from palavra.model.dropout import Dropout
 from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
 from palavra.model.layouts import Layout
+from palavra.model.pooling import pool
 from palavra.model.transformer import Transformer
 
 # Input of a head: the whole sequence as one vector, or each labelled token.
@@ -87,12 +88,7 @@ class Head(nn.Module):
         """Pool the body's vectors of all rows (N, D), or of the labelled ones if `reads_rows`, to (M, D)."""
         if self.reads_rows:
             return hidden
-        lengths = batch.cu_seqlens.diff()
-        sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(hidden.device, non_blocking=True)
-        empty = hidden.new_zeros(len(lengths), hidden.shape[1])
-        index = sequence[:, None].expand_as(hidden)
-        kind = "amax" if self.config.pooling == "max" else "mean"
-        return empty.scatter_reduce(0, index, hidden, kind, include_self=False)
+        return pool(hidden, batch.cu_seqlens.diff(), self.config.pooling or "mean")
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map pooled vectors (M, D) to the input of the output layer, (M, D')."""
