@@ -242,6 +242,31 @@ def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
 
 
 @app.command()
+def follows(
+    model: Model,
+    first: Annotated[str, typer.Argument(help="A text.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="The text that may follow it.", show_default=False)],
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Ask a model that learned next sentences (masked+nsp, BERT) whether one text follows another."""
+    from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
+
+    loaded = load(model, device=device)
+    if not isinstance(loaded, MaskedModel):
+        loaded.check_offers("follows")
+    assert isinstance(loaded, MaskedModel)
+    found = loaded.follows(readable(first), readable(second))
+    if as_json:
+        print_json_line(vars(found))
+        return
+    print_row(f"{found.probability:6.1%}  follows")
+    if found.truncated:
+        print_note("the texts are longer than the model reads: they were cut")
+
+
+@app.command()
 def embed(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,

@@ -21,6 +21,7 @@ _CAUSAL = "a causal language model (palavra pretrain --objective=causal or causa
 ASKED = {
     **dict.fromkeys(("fill", "fillings", "distribution"), _MASKED),
     **dict.fromkeys(("generate", "stream"), _CAUSAL),
+    "follows": "a model that learned next sentences (palavra pretrain --objective=masked+nsp)",
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }

@@ -19,12 +19,13 @@ from palavra.inference.infilling import Filling, Order, Read, filling_of, propos
 from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
 from palavra.inference.scoring import Masking, Score, score_masked
+from palavra.inference.sentence_pairs import SentencePair, judged
 from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
-from palavra.model.directory import load_masked_model
 from palavra.model.finite import check_numbers
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
+from palavra.model.next_sentence import NextSentenceModel, load_with_heads
 from palavra.model.sentence_modules import SentenceModules
 from palavra.objectives.masked import Vocabulary
 from palavra.option import does_not_apply
@@ -60,7 +61,7 @@ class MaskedModel(EmbedsText):
     ) -> "MaskedModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
         path = model_folder(directory)
-        parts = load_parts(path, load_masked_model, device, precision, compile)
+        parts = load_parts(path, load_with_heads, device, precision, compile)
         return cls(*parts, sentence=sentence_modules_of(path))
 
     @cached_property
@@ -205,3 +206,27 @@ class MaskedModel(EmbedsText):
         given, single = one_or_more(texts)
         found = score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
         return found[0] if single else Results(found)
+
+    @overload
+    def follows(self, first: str, second: str) -> SentencePair: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def follows(self, first: Texts, second: Texts) -> Results[SentencePair]: ...
+
+    def follows(self, first: str | Texts, second: str | Texts) -> SentencePair | Results[SentencePair]:
+        """Return whether the `second` text follows the `first` one, by the head that learned it (`masked+nsp`, BERT):
+        a text and a text, or as many of each.
+
+        Of a pair longer than the context, the longer text is cut first. Raises PalavraError for a model without that
+        head, and for lists of different lengths.
+        """
+        if not isinstance(self.model, NextSentenceModel):
+            raise PalavraError(
+                "this model has no head for next sentences: use one that was pretrained with --objective=masked+nsp, "
+                "or a BERT that has it"
+            )
+        (firsts, single), (seconds, other) = one_or_more(first), one_or_more(second)
+        if single != other or len(firsts) != len(seconds):
+            raise PalavraError("follows takes two texts, or two lists of equally many")
+        found = judged(self.model, self.tokenizer, self.compute, list(zip(firsts, seconds, strict=True)))
+        return found[0] if single else found

@@ -235,6 +235,13 @@ class HeadConfig:
     `AutoModelFor...`): BERT has one hidden tanh layer on [CLS], and none on tokens. Batch normalization is that of
     Ioffe and Szegedy 2015."""
 
+    preset: Literal["linear-cls"] | None = option(
+        None,
+        help="A head in one word: linear-cls is one linear layer on the vector of [CLS].",
+        flag="--head",
+        when={"kind": ("classification", "regression", "multiple-choice")},
+        sets={"linear-cls": {"pooling": "cls", "hidden_sizes": ()}},
+    )
     pooling: Pooling | None = option(
         None,
         help="How a text becomes one vector: that of its first token (cls) or its last, the mean or the maximum of "

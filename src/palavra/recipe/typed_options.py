@@ -70,6 +70,7 @@ class PretrainOptions(TypedDict, total=False):
     size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
     context: int | None
     dropout: float | None
+    preset: Literal["bert"] | None
     mask_rate: float | None
     optimizer: Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None
     learning_rate: float | None
@@ -115,6 +116,7 @@ class FinetuneOptions(TypedDict, total=False):
     temperature: bool | None
     coverage: float | None
     out_of_scope: str | None
+    head: Literal["linear-cls"] | None
     pooling: Literal["cls", "mean", "max", "lasttoken", "late"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
