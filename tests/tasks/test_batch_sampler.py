@@ -20,6 +20,7 @@ from palavra.tasks.sampling import BatchSampler, MicroBatch, in_rows, task_proba
 from palavra.tasks.spec import MixingConfig
 from palavra.tasks.text_examples import TextExample, encode_texts
 from palavra.tokenizer import Tokenizer
+from palavra.tokenizer.template import Template
 
 CLS, SEP = 2, 3
 WORDS = ("the", "old", "harbour", "of", "the", "town")
@@ -195,16 +196,25 @@ def test_pairs_are_wrapped_with_segments(tokenizer: Tokenizer, data: st.DataObje
     assert encode_texts(examples, tokenizer, context, False, overflow="truncate").segment_ids is None
 
 
+SINGLE = Template((CLS,), (), (SEP,), (0, 0, 0, 0, 0))
+PAIR = Template((CLS,), (SEP,), (SEP,))
+
+
 def test_wrapping_says_where_the_last_text_begins() -> None:
     part = (np.array([7, 8, 9, 10], dtype=np.uint32), np.array([1, 3]))
     other = (np.array([20, 21], dtype=np.uint32), np.array([2, 0]))
-    single, pair = wrap([part], CLS, SEP), wrap([part, other], CLS, SEP)
+    single, pair = wrap([part], SINGLE), wrap([part, other], PAIR)
     assert single.input_ids.tolist() == [CLS, 7, SEP, CLS, 8, 9, 10, SEP]
     assert single.starts.tolist() == [1, 1]
     assert pair.input_ids.tolist() == [CLS, 7, SEP, 20, 21, SEP, CLS, 8, 9, 10, SEP, SEP]
     assert pair.segment_ids.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1]
     assert pair.starts.tolist() == [3, 5]
-    assert wrap([(np.empty(0, np.uint32), np.empty(0, np.int64))], CLS, SEP).lengths.tolist() == []
+    assert wrap([(np.empty(0, np.uint32), np.empty(0, np.int64))], SINGLE).lengths.tolist() == []
+    bare = wrap([part, other], Template((), (), ()))
+    assert bare.input_ids.tolist() == [7, 20, 21, 8, 9, 10]
+    assert bare.starts.tolist() == [1, 3]
+    with pytest.raises(PalavraError, match="a text has no tokens"):
+        wrap([other], Template((), (), ()))
 
 
 def test_ranges_and_heads() -> None:

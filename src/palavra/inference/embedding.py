@@ -75,9 +75,11 @@ class Embedder:
     def _frame(self) -> tuple[list[int], list[int]]:
         """The ids before and after a text. An encoder whose tokenizer adds none opens and closes texts with its
         roles."""
-        before, after = self.tokenizer.template
-        if before or after or self.causal:
-            return before, after
+        if self.causal and not self.tokenizer.wraps:
+            return [], []
+        template = self.tokenizer.template(1)
+        if template.before or template.after or self.causal:
+            return list(template.before), list(template.after)
         return [self.tokenizer.cls_id], [self.tokenizer.sep_id]
 
     def wanted(self, pooling: Pooling | None, prompt: str | None, normalize: bool, truncate_dim: int | None) -> Wanted:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 
 from palavra.batch import Batch, from_arrays
+from palavra.errors import PalavraError
+from palavra.tokenizer.template import Template
 
 Int64Array = npt.NDArray[np.int64]
 # Neighbouring windows of a long text overlap by 1 / OVERLAP of their tokens.
@@ -186,23 +188,30 @@ class Wrapped:
         )
 
 
-def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], cls_id: int, sep_id: int) -> Wrapped:
-    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2), for every sequence. Each part has
-    the concatenated ids of all sequences and their counts (S,). The first part has segment 0, the second 1."""
-    part_lengths = [lengths + 1 + (number == 0) for number, (_, lengths) in enumerate(parts)]
-    lengths: Int64Array = np.stack(part_lengths).sum(0)
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    input_ids = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint32)
+def wrap(parts: Sequence[tuple[npt.NDArray[np.uint32], Int64Array]], template: Template) -> Wrapped:
+    """Return every sequence of one text or two with the special tokens of the `template`. Each part has the
+    concatenated ids of all sequences and their counts (S,). Raises PalavraError for a sequence of no token at all."""
+    opening, first, middle, second, closing = template.segments
+    pieces: list[tuple[npt.NDArray[np.uint32], Int64Array, int]] = []
+    count = len(parts[0][1])
+    special = [(template.before, opening), *[(template.between, middle)] * (len(parts) - 1), (template.after, closing)]
+    for number, (around, segment) in enumerate(special):
+        pieces.append((np.tile(np.array(around, dtype=np.uint32), count), np.full(count, len(around)), segment))
+        if number < len(parts):
+            pieces.append((*parts[number], second if number else first))
+    lengths: Int64Array = np.stack([counts for _, counts, _ in pieces]).sum(0)
+    if count and not lengths.min():
+        raise PalavraError("a text has no tokens, and the tokenizer adds none: leave it out")
+    at = offsets_of(lengths)[:-1]
+    begin, starts = at, at
+    input_ids = np.empty(int(lengths.sum()), dtype=np.uint32)
     segment_ids = np.zeros(len(input_ids), dtype=np.uint8)
-    input_ids[starts] = cls_id
-    at = starts + 1
-    for number, (ids, counts) in enumerate(parts):
-        input_ids[ranges(at, counts)] = ids
-        input_ids[at + counts] = sep_id
-        segment_ids[ranges(at, counts + 1)] = number
-        first, at = at - starts, at + counts + 1
-    return Wrapped(input_ids=input_ids, lengths=lengths, segment_ids=segment_ids, starts=first)
+    for number, (ids, counts, segment) in enumerate(pieces):
+        places = ranges(at, counts)
+        input_ids[places], segment_ids[places] = ids, segment
+        starts = at - begin if number == len(pieces) - 2 else starts
+        at = at + counts
+    return Wrapped(input_ids=input_ids, lengths=lengths, segment_ids=segment_ids, starts=starts)
 
 
 def head_of(ids: npt.NDArray[np.uint32], lengths: Int64Array, kept: Int64Array) -> npt.NDArray[np.uint32]:

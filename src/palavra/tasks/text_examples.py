@@ -152,14 +152,13 @@ def encode_texts(
         texts.append([example.second or "" for example in examples])
     encoded = [tokenizer.encode_flat(part) for part in texts]
     parts_of = _windows if overflow == "window" else _heads
-    number, parts, cut = parts_of([lengths for _, lengths in encoded], context - 1 - len(texts))
+    number, parts, cut = parts_of([lengths for _, lengths in encoded], context - tokenizer.template(len(texts)).size)
     wrapped = wrap(
         [
             (ids[_places(lengths, number, first, kept, tail=overflow == "head-tail")], kept)
             for (ids, lengths), (first, kept) in zip(encoded, parts, strict=True)
         ],
-        tokenizer.cls_id,
-        tokenizer.sep_id,
+        tokenizer.template(len(texts)),
     )
     return wrapped.with_first_rows(number, cut, segments=segments and pair)
 

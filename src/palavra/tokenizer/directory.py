@@ -138,9 +138,14 @@ def _read_wordpiece(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def role_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names to look for in the vocabulary for each role: the stated one first, then the usual ones."""
-    further = {"cls": "bos_token", "sep": "eos_token"}
+    # A vocabulary without a token that opens a text opens it with the one that closes texts (GPT-2, Qwen).
+    further = {"cls": ("bos_token", "eos_token"), "sep": ("eos_token",)}
     return {
-        role: [*_contents(settings.get(f"{role}_token")), *usual, *_contents(settings.get(further.get(role, "")))]
+        role: [
+            *_contents(settings.get(f"{role}_token")),
+            *usual,
+            *(name for key in further.get(role, ()) for name in _contents(settings.get(key))),
+        ]
         for role, usual in _KNOWN_TOKENS.items()
     }
 

@@ -26,6 +26,7 @@ from palavra.tokenizer.check import serialized
 from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 from palavra.tokenizer.directory import read_directory, role_names, write_directory
 from palavra.tokenizer.guard import library_errors
+from palavra.tokenizer.template import Template, read_template
 from palavra.tokenizer.training import train_content
 
 LARGEST_CONTEXT = 2**31
@@ -164,6 +165,27 @@ class Tokenizer:
                "eos_token_id": self.sep_id}  # fmt: skip
         return ids | ({"pad_token_id": self.pad_id} if "pad" in self.roles else {})
 
+    @property
+    def wraps(self) -> bool:
+        """Whether the tokenizer says which special tokens it puts around texts."""
+        return self._content.get("post_processor") is not None
+
+    def template(self, texts: int) -> Template:
+        """Return the special tokens around one text or two (`texts`): those of the tokenizer itself, or, if it says
+        nothing of them, [CLS] a [SEP] and [CLS] a [SEP] b [SEP] (Devlin et al. 2019, figure 2)."""
+        return self._templates[texts - 1]
+
+    @cached_property
+    def _templates(self) -> tuple[Template, Template]:
+        if self.wraps:
+            probes = ("a", *islice(self._vocabulary, 100))
+            with self._encoding():
+                single, pair = (read_template(self._prompts, texts, probes) for texts in (1, 2))
+            if single is not None and pair is not None:
+                return single, pair
+        opens, closes = (self.cls_id,), (self.sep_id,)
+        return Template(opens, (), closes, (0, 0, 0, 0, 0)), Template(opens, closes, closes)
+
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids that are not text: the roles and every token marked special."""
@@ -204,18 +226,6 @@ class Tokenizer:
             lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
             parts.append(np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths[-1].sum())))
         return np.concatenate(parts), np.concatenate(lengths)
-
-    @cached_property
-    def template(self) -> tuple[list[int], list[int]]:
-        """The ids that this tokenizer puts before and after a text."""
-        for probe in ("a", *islice(self._vocabulary, 100)):
-            with self._encoding():
-                encoded = self._texts.encode(probe, add_special_tokens=True)
-            added = encoded.special_tokens_mask
-            if 0 in added:
-                first, last = added.index(0), len(added) - added[::-1].index(0)
-                return encoded.ids[:first], encoded.ids[last:]
-        return [], []
 
     def lowercased(self) -> "Tokenizer":
         """Return this tokenizer for texts in lower case."""

@@ -43,12 +43,12 @@ class ChoiceEncoder:
         example = np.repeat(np.arange(len(examples)), sizes)
         text, text_lengths = tokenizer.encode_flat([one.text for one in examples])
         choice, choice_lengths = tokenizer.encode_flat([choice for one in examples for choice in one.choices])
-        kept = share_room(text_lengths[example], choice_lengths, context - 3)
+        kept = share_room(text_lengths[example], choice_lengths, context - tokenizer.template(2).size)
         parts = [
             (text[ranges(offsets_of(text_lengths)[:-1][example], kept[0])], kept[0]),
             (head_of(choice, choice_lengths, kept[1]), kept[1]),
         ]
-        wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
+        wrapped = wrap(parts, tokenizer.template(2))
         cut = (kept[0] < text_lengths[example]) | (kept[1] < choice_lengths)
         damaged = np.bincount(example[cut], minlength=len(examples)) > 0
         encoded = wrapped.with_first_rows(example, damaged, segments=segments, together=True)

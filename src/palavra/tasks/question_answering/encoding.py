@@ -173,15 +173,16 @@ class QuestionEncoder:
         passages = read_passages([question.context for question in examples], tokenizer)
         asked, asked_lengths = tokenizer.encode_flat([question.question for question in examples])
         kept = np.minimum(asked_lengths, kept_of_question(context))
-        room = context - 3 - kept
+        template = tokenizer.template(2)
+        room = context - template.size - kept
         question, first, lengths = windows(passages.lengths[passages.number], room, np.minimum(self.stride, room // 2))
         first += offsets_of(passages.lengths)[passages.number][question]
         # Repeat each question's ids for every window.
         ids = head_of(asked, asked_lengths, kept)
         repeated = ids[ranges(offsets_of(kept)[:-1][question], kept[question])]
         parts = [(repeated, kept[question]), (passages.input_ids[ranges(first, lengths)], lengths)]
-        wrapped = wrap(parts, tokenizer.cls_id, tokenizer.sep_id)
-        # The row before the passage is [SEP]; replace it by [CLS].
+        wrapped = wrap(parts, template)
+        # The row before the passage belongs to no text; replace it by the first, which stands for no answer.
         rows = ranges(wrapped.starts - 1, lengths + 1)
         rows[offsets_of(lengths + 1)[:-1]] = 0
         labels = _labels(examples, passages, question, first, lengths)

@@ -114,7 +114,8 @@ def encode_sentences(
     """Return [CLS] words [SEP] of sentences from `word_texts`, unlabelled, and the word number (over all sentences) of
     each row (R,). Rows are the first token of each word, or all tokens. Sentences longer than `context` become several
     sequences; only a word longer than `context` is truncated (see `EncodedExamples.cut`)."""
-    room = context - 2
+    template = tokenizer.template(1)
+    room = context - template.size
     words = np.fromiter(map(len, texts), np.int64, count=len(texts))
     ids, counts = encode_words([word for sentence in texts for word in sentence], tokenizer)
     cut = counts > room
@@ -125,7 +126,7 @@ def encode_sentences(
         ids, counts = head_of(ids, counts, kept), kept
     tokens, shown = offsets_of(counts), word_windows(counts, words, room)
     lengths = tokens[shown.stop] - tokens[shown.start]
-    wrapped = wrap([(ids[ranges(tokens[shown.start], lengths)], lengths)], tokenizer.cls_id, tokenizer.sep_id)
+    wrapped = wrap([(ids[ranges(tokens[shown.start], lengths)], lengths)], template)
     # Position of a token in its sequence: its number over all sentences, plus the shift of its window.
     shift = wrapped.starts - tokens[shown.start]
     read = shown.last - shown.first
