@@ -11,11 +11,12 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import IO, Any, NoReturn
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NoReturn, cast
 
 import pyarrow as pa
 
+from palavra.data.remote import File, RemoteFile, open_remote
 from palavra.errors import PalavraError
 from palavra.limits import check_record, utf8_size
 
@@ -41,7 +42,7 @@ def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) 
     r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
     is read instead, if given, each block as soon as it is there, and stays open; errors call it `name`."""
     if file is None:
-        with open_bytes(Path(name)) as opened:
+        with open_bytes(name if isinstance(name, RemoteFile) else Path(name)) as opened:
             yield from text_blocks(name, encoding, opened)
         return
     decoder = codecs.getincrementaldecoder(_checked(encoding))()
@@ -91,18 +92,37 @@ def text_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -
         yield "".join(begun)
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: File) -> IO[bytes]:
     """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened, or is
     no ordinary file: a named pipe or a device may never end, or never begin."""
-    openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    try:
+        suffix = PurePosixPath(path).suffix.lower()
+        if isinstance(path, Path):
+            check_ordinary(path)
+        source: Any = str(path) if isinstance(path, Path) else open_remote(path)
+        if suffix == ".zst":  # Arrow's own streams cannot be read line by line
+            return io.BufferedReader(pa.CompressedInputStream(source, compression="zstd"))
+        if suffix in openers or isinstance(path, Path):
+            source = openers.get(suffix, partial(open, mode="rb"))(source)
+    except (OSError, ValueError) as error:
+        raise _unopened(path, error) from None
+    return cast(IO[bytes], source)
+
+
+def open_seekable(path: File) -> IO[bytes]:
+    """Open a file of which parts are read in any order. Raises PalavraError as `open_bytes` does."""
+    if isinstance(path, RemoteFile):
+        return open_remote(path, seekable=True)
     try:
         check_ordinary(path)
-        if path.suffix.lower() == ".zst":  # Arrow's own streams cannot be read line by line
-            return io.BufferedReader(pa.CompressedInputStream(str(path), compression="zstd"))
-        file: IO[bytes] = openers.get(path.suffix.lower(), partial(open, mode="rb"))(str(path))
+        return path.open("rb")
     except (OSError, ValueError) as error:
-        raise PalavraError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    return file
+        raise _unopened(path, error) from None
+
+
+def _unopened(path: File, error: Exception) -> PalavraError:
+    return PalavraError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})")
 
 
 def check_ordinary(path: Path) -> None:
