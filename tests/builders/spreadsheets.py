@@ -107,7 +107,7 @@ def ods(path: Path, sheets: Sheets, *, content: str | None = None) -> Path:
         for name, rows in sheets.items()
     )
     kind = "application/vnd.oasis.opendocument.spreadsheet"
-    return zipped(path, {"mimetype": kind, "content.xml": content or document(tables)})
+    return zipped(path, {"mimetype": kind, "content.xml": content or document(tables), "META-INF/manifest.xml": "<m/>"})
 
 
 def document(tables: str) -> str:

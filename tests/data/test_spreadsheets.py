@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from palavra.data import archive
+from palavra.data import xlsx as excel
 from palavra.data.config import ReadConfig
 from palavra.data.records import read_records
 from palavra.errors import PalavraError

@@ -69,11 +69,11 @@ def _lists_in(document: JsonDocument, before: str, levels: int) -> Iterator[str]
             marks: list[str] = []
             for _ in document.items():
                 marks = marks or [document.peek()]
-                document.skip()
+                document.skip(levels)
             if marks and marks[0] in "[{":
                 yield f"{before}{key}"
         else:
-            document.skip()
+            document.skip(levels)
 
 
 def _items_at(document: JsonDocument, place: str, whole: str, levels: int) -> Iterator[tuple[int, Any]]:

@@ -4,8 +4,10 @@ the optional `fsspec` (`https://` and all others that it knows)."""
 import glob
 import io
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,13 +32,13 @@ class RemoteFile(str):
     url: str
 
     def __new__(cls, url: str) -> "RemoteFile":
-        parts = urlsplit(url)
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-        file = super().__new__(cls, shown.geturl())
+        file = super().__new__(cls, _SECRETS.sub("", url))
         file.url = url
         return file
 
 
+# The user of a URL, its query and its fragment.
+_SECRETS = re.compile(r"(?<=://)[^/?#@]*@|[?#].*", re.DOTALL)
 # What readers open.
 File: TypeAlias = Path | RemoteFile
 
@@ -60,7 +62,7 @@ def open_remote(file: RemoteFile, *, seekable: bool = False) -> IO[bytes]:
         whole = _is_http(file.url) and not (seekable and system.info(path).get("partial"))
         stream = _Stream(system.open(path, "rb", **({"block_size": 0} if whole else {})), seekable=not whole)
         opened: IO[bytes] = io.BufferedReader(stream, _BLOCK)
-    return _spooled(opened) if seekable and not opened.seekable() else opened
+        return _spooled(opened) if seekable and whole else opened
 
 
 def _is_http(url: str) -> bool:
@@ -69,11 +71,12 @@ def _is_http(url: str) -> bool:
 
 def _spooled(opened: IO[bytes]) -> IO[bytes]:
     """Return the content of a stream in an unnamed temporary file."""
-    copy = TemporaryFile()  # noqa: SIM115 - it is returned
-    with opened:
-        while block := opened.read(_BLOCK):
-            copy.write(block)
-    copy.seek(0)
+    with ExitStack() as stack:
+        copy = stack.enter_context(TemporaryFile())
+        with opened:
+            shutil.copyfileobj(opened, copy, _BLOCK)
+        copy.seek(0)
+        stack.pop_all()
     return copy
 
 
@@ -137,7 +140,7 @@ def _named_errors(file: RemoteFile) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 @cache
@@ -189,8 +192,12 @@ def remote_files(source: str) -> list[RemoteFile]:
             inside = system.find(path)
         else:
             return [file]
-        found = [_beside(source, system, name) for name in sorted(inside)]
-    found = [each for each in found if not any(part.startswith(".") for part in each[len(file) :].split("/"))]
+    folder = re.split(r"[*?\[]", path)[0].rpartition("/")[0] if glob.has_magic(path) else path
+    found = [
+        _beside(source, system, name)
+        for name in sorted(inside)
+        if not any(part.startswith(".") for part in name.removeprefix(folder).split("/"))
+    ]
     if not found:
         raise PalavraError(f"{file}: no such file or folder there")
     return found
