@@ -295,7 +295,7 @@ def test_more_texts_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_of_very_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zipped(tmp_path / "a.xlsx", {f"xl/{number}.xml": "" for number in range(30)})
-    monkeypatch.setattr(archive, "_LARGEST_DIRECTORY", 1000)
+    monkeypatch.setattr(archive, "LARGEST_DIRECTORY", 1000)
     assert "not a spreadsheet, but an archive of very many files" in wrong(path)
 
 

@@ -11,12 +11,12 @@ from xml.parsers import expat
 from palavra.errors import PalavraError
 
 # The most bytes of the list of an archive's members, which is held in memory.
-_LARGEST_DIRECTORY = 1 << 20
+LARGEST_DIRECTORY = 1 << 20
 # The end of an archive: 22 bytes, a comment, and before them 76 bytes of the form for large archives.
 _TAIL = 22 + 0xFFFF + 76
 _BLOCK = 1 << 16
 # The most bytes of a tag or comment, which the parser holds whole.
-_LARGEST_TAG = 1 << 20
+LARGEST_TAG = 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
@@ -73,8 +73,8 @@ class Archive:
             except expat.ExpatError as error:
                 raise PalavraError(f"{where}: not valid XML ({error}); save the spreadsheet anew") from None
             waiting = 0 if seen > before else waiting + len(block)
-            if waiting > _LARGEST_TAG:
-                raise PalavraError(f"{where}: a tag or comment of more than {_LARGEST_TAG:,} bytes; save it anew")
+            if waiting > LARGEST_TAG:
+                raise PalavraError(f"{where}: a tag or comment of more than {LARGEST_TAG:,} bytes; save it anew")
             yield
 
     def _blocks(self, member: str) -> Iterator[bytes]:
@@ -120,5 +120,5 @@ def _check_directory(file: IO[bytes], name: str) -> None:
     for mark, offset, width in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8)):
         for found in re.finditer(mark, tail):
             field = tail[found.start() + offset :][:width]
-            if field != b"\xff" * 4 and int.from_bytes(field, "little") > _LARGEST_DIRECTORY:
+            if field != b"\xff" * 4 and int.from_bytes(field, "little") > LARGEST_DIRECTORY:
                 raise PalavraError(f"{name}: not a spreadsheet, but an archive of very many files")

@@ -10,9 +10,8 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, NoReturn
 
 import pyarrow as pa
 
@@ -95,19 +94,35 @@ def text_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -
 def open_bytes(path: File) -> IO[bytes]:
     """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened, or is
     no ordinary file: a named pipe or a device may never end, or never begin."""
-    openers: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Callable[[Any], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        # Arrow's own streams cannot be read line by line.
+        ".zst": lambda source: io.BufferedReader(pa.CompressedInputStream(source, compression="zstd")),
+    }
+    opener = openers.get(PurePosixPath(path).suffix.lower())
     try:
-        suffix = PurePosixPath(path).suffix.lower()
-        if isinstance(path, Path):
-            check_ordinary(path)
-        source: Any = str(path) if isinstance(path, Path) else open_remote(path)
-        if suffix == ".zst":  # Arrow's own streams cannot be read line by line
-            return io.BufferedReader(pa.CompressedInputStream(source, compression="zstd"))
-        if suffix in openers or isinstance(path, Path):
-            source = openers.get(suffix, partial(open, mode="rb"))(source)
+        if isinstance(path, RemoteFile):
+            below = open_remote(path)
+            return below if opener is None else _Decompressed(opener(below), below)
+        check_ordinary(path)
+        file: IO[bytes] = path.open("rb") if opener is None else opener(str(path))
     except (OSError, ValueError) as error:
         raise _unopened(path, error) from None
-    return cast(IO[bytes], source)
+    return file
+
+
+class _Decompressed(io.BufferedReader):
+    """A stream without its compression, which closes the one below too."""
+
+    def __init__(self, file: Any, below: IO[bytes]) -> None:
+        super().__init__(file)
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
 
 
 def open_seekable(path: File) -> IO[bytes]:
