@@ -58,6 +58,7 @@ class PretrainOptions(TypedDict, total=False):
     epochs: float | None
     minutes: float | None
     batch_tokens: int | None
+    patience: int | None
     seed: int | None
     tensorboard: bool | None
 
