@@ -31,7 +31,7 @@ def saved(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "mend",
     [
-        lambda v: v.update(version=2),
+        lambda v: v.update(version=3),
         lambda v: v.update(tasks=None),
         lambda v: v.update(tasks=[{}]),
         lambda v: v["tasks"][0].update(name="other"),

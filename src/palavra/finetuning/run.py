@@ -191,7 +191,7 @@ def _labelled(
     """Return encoded examples, with the body's vectors if the body is never trained."""
     frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
     size = 4 * int(encoded.row_counts.sum()) * model.config.hidden_size
-    if not frozen or not examples or size > LARGEST_VECTORS:
+    if not frozen or not examples or size > LARGEST_VECTORS or model.head(name).pools_late:
         return Labelled(examples=examples, encoded=encoded)
     return Labelled(examples=examples, encoded=encoded, vectors=body_vectors(model, name, encoded, compute))
 

@@ -6,7 +6,7 @@ from typing import ClassVar, TypeVar
 
 from palavra.errors import PalavraError
 from palavra.files import path_of
-from palavra.model.compute import Compute, choose_compute
+from palavra.model.compute import Compute, choose_compute, for_attention
 from palavra.model.config import CompileMode, Precision
 from palavra.model.heads import VocabularyModel
 from palavra.model.sentence_modules import SentenceModules, read_sentence_modules
@@ -80,5 +80,6 @@ def load_parts(
     tokenizer = Tokenizer.load(path)
     tokenizer.check_fits(model.config.vocab_size, path)
     compute = choose_compute(device, precision, compile)
+    compute = for_attention(compute, relative=model.config.relative is not None)
     model.to(compute.device).eval()
     return model, tokenizer, compute, rest

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from palavra.errors import PalavraError, lack_of_memory
 from palavra.files import atomic_write_tensors, atomic_write_text
 from palavra.model.config import ModelConfig
-from palavra.model.families import family_named
+from palavra.model.families import BODIES, family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.finite import all_finite
@@ -27,7 +27,7 @@ SHIFTED = "masked_next_token_prediction"
 OBJECTIVE_KEY = "pretraining_objective"
 LARGEST_JSON = 16 * 2**20
 # Names of the body inside a model with a head.
-BODY_PREFIXES = ("bert.", "model.", "transformer.")
+BODY_PREFIXES = tuple(f"{name}." for name in BODIES)
 TOKENS = "transformer.embeddings.token.weight"
 # Constants that old versions of `transformers` saved among the weights.
 _CONSTANTS = re.compile(r"(position_ids|token_type_ids|inv_freq|attn\.bias|masked_bias)$")
@@ -209,7 +209,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     # Checkpoints converted from TensorFlow have gamma and beta.
                     name = key.replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
-                    full = name if name in wanted else suffixes.get(name)
+                    full = name if name in wanted else suffixes.get(name, suffixes.get(_inner(name)))
                     if full is not None:
                         yield full, file.get_tensor(key)
                     elif not parts.isdisjoint(_places(name)) and not _CONSTANTS.search(name):
@@ -225,8 +225,12 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
 
 def _places(name: str) -> tuple[str, str]:
     """Return the part of the body that a tensor belongs to, if it is one of the body, and its module."""
-    inner = name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
-    return inner.split(".", 1)[0], name.rpartition(".")[0]
+    return _inner(name).split(".", 1)[0], name.rpartition(".")[0]
+
+
+def _inner(name: str) -> str:
+    """Return the name of a tensor in the bare body."""
+    return name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
 
 
 def _weight_files(directory: Path) -> list[Path]:

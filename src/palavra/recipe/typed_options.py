@@ -42,7 +42,31 @@ class PretrainOptions(TypedDict, total=False):
     vocab_size: int | None
     tokenizer: str | PathLike[str] | None
     init: str | PathLike[str] | None
-    family: Literal["modernbert", "bert", "llama", "gpt2"] | None
+    family: (
+        Literal[
+            "modernbert",
+            "bert",
+            "distilbert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "mpnet",
+            "deberta-v2",
+            "electra",
+            "eurobert",
+            "nomic_bert",
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+            "gemma3_text",
+            "gpt2",
+            "gpt_neox",
+            "modernbert-decoder",
+        ]
+        | None
+    )
     size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
     context: int | None
     dropout: float | None
@@ -94,7 +118,7 @@ class FinetuneOptions(TypedDict, total=False):
     coverage: float | None
     out_of_scope: str | None
     head: Literal["linear-cls"] | None
-    pooling: Literal["cls", "mean", "max"] | None
+    pooling: Literal["cls", "mean", "max", "lasttoken", "late"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
     norm: Literal["off", "batch", "layer"] | None
