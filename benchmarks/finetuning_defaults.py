@@ -10,8 +10,8 @@ validate, as by default. Test sets are 500 examples, the same for every run. Tex
 "defaults" gives no option, so it measures the defaults of the installed version; every other setting says what it
 changes. Runs are kept in --out by a hash of their resolved recipe, so a setting that resolves to a recipe that was run
 already costs nothing, and an interrupted grid resumes. `--sweep N` also runs a sweep of N trials in each cell of the
-first seed. The table has the mean score of each setting, the best mean of any one setting, and what is left to the
-best setting of each cell.
+first seed. The table has the mean score of each setting, that of the best baseline without a language model, and
+what is left to the best setting of each task.
 """
 
 import argparse
@@ -89,6 +89,8 @@ SETTINGS = {
     "50 steps": _full(1, 50),
     "50 steps, head x10": _full(10, 50),
     "100 steps, mean, head x10": _full(10, 100, pooling="mean"),
+    "200 steps, mean, head x10": _full(10, 200, pooling="mean"),
+    "frozen, 200 steps, mean": Setting(options={"strategy": "frozen", "epochs": 3, "pooling": "mean"}, steps=200),
     "50 steps, mean, head x10, rate 2e-4": _full(10, 50, pooling="mean", learning_rate=2e-4),
 }
 
@@ -195,10 +197,17 @@ def run(cell: Cell, name: str, options: argparse.Namespace, rows: list[dict[str,
             out = Path(folder) / "run"
             found = palavra.finetune(cell.task.kind, train, test=test, out=out, quiet=True, **given)
             row |= {kind: scores.values.get(scores.main, 0.0) for kind, scores in found.scores["task"].items()}
+            row["baseline"] = baseline(out, found.scores["task"]["test"].main)
             row["seconds"] = round(time.perf_counter() - began, 1)
         else:
-            row |= {key: same[key] for key in ("valid", "test", "seconds")}
+            row |= {key: same[key] for key in ("valid", "test", "baseline", "seconds") if key in same}
     keep(row, options.out, rows)
+
+
+def baseline(run: Path, main: str) -> float:
+    """Return the best test score that a finished run was compared with."""
+    task = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["tasks"][0]
+    return max(one["values"].get(main, 0.0) for one in task["baselines"]["test"])
 
 
 def search(cell: Cell, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -243,10 +252,19 @@ def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[s
             name: {task: statistics.mean(of[cell] for cell in shared if cell[0] == task) for task in tasks}
             for name, of in scores.items()
         }
+        known = {cell: 100 * row["baseline"] for row in rows for cell in shared
+                 if "baseline" in row and (row["size"], row["task"], row["seed"]) == (size, *cell)}  # fmt: skip
+        if set(known) == set(shared):
+            of_task = {task: [known[cell] for cell in shared if cell[0] == task] for task in tasks}
+            yield table_row("without a language model", {task: statistics.mean(of) for task, of in of_task.items()})
         means["best of each task"] = {task: max(of[task] for of in means.values()) for task in tasks}
         for name, found in means.items():
-            values = [*found.values(), statistics.mean(found.values())]
-            yield f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |"
+            yield table_row(name, found)
+
+
+def table_row(name: str, found: Mapping[str, float]) -> str:
+    values = [*found.values(), statistics.mean(found.values())]
+    return f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |"
 
 
 def main() -> None:

@@ -164,6 +164,7 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
         if name not in names:
             near = _nearest(name, names, prefix, root)
             raise _Invalid(prefix + name, f"unknown key '{prefix}{name}'; {near}")
+    mapping = _spelled_out(cls, mapping, prefix)
     values = {}
     for field in dataclasses.fields(cls):
         key = prefix + field.name
@@ -183,6 +184,20 @@ def _build(cls: type[T], mapping: Mapping[str, Any], base: Any = None, prefix: s
         return cls(**values)
     except (PalavraError, ValueError) as error:
         raise _Invalid(prefix.rstrip("."), str(error)) from error
+
+
+def _spelled_out(cls: "type[DataclassInstance]", mapping: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
+    """Return a table with each short word (`Option.sets`) replaced by the values that it sets."""
+    for field in dataclasses.fields(cls):
+        said = field.metadata.get("option")
+        word = mapping.get(field.name)
+        if not said or not said.sets or word not in said.sets:
+            continue  # a wrong word is refused with the other values
+        rest = {name: value for name, value in mapping.items() if name != field.name}
+        if both := sorted(said.sets[word].keys() & {name for name, value in rest.items() if value is not None}):
+            raise _Invalid(prefix + field.name, f"{prefix}{field.name} ({word}) sets {prefix}{both[0]} too: give one")
+        mapping = {**rest, **said.sets[word]}
+    return mapping
 
 
 def _decode(kind: Any, value: Any, default: Any, key: str, root: Any) -> Any:

@@ -30,7 +30,8 @@ class Option:
     `commands`: those that offer the flag (None: those that build the field's recipe). `unset`: the meaning of the value
     None. `path`: whether its text is a path. `when`: the values of other fields, of the same or an enclosing table, for
     which the field applies (empty: always). `replaces`: the fields of the same table that become None if the flag is
-    given.
+    given. `sets`: of a short word for values of the same table, what each of its values sets; the field itself stays
+    None.
     """
 
     help: str
@@ -40,6 +41,7 @@ class Option:
     path: bool = False
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
+    sets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def option(
@@ -52,9 +54,13 @@ def option(
     path: bool = False,
     when: Mapping[str, tuple[str, ...]] | None = None,
     replaces: tuple[str, ...] = (),
+    sets: Mapping[str, Mapping[str, object]] | None = None,
 ) -> T:
     """Declare a field of a configuration; see `Option`."""
-    said = Option(help=help, flag=flag, commands=commands, unset=unset, path=path, when=when or {}, replaces=replaces)
+    said = Option(
+        help=help, flag=flag, commands=commands, unset=unset, path=path, when=when or {}, replaces=replaces,
+        sets=sets or {},
+    )  # fmt: skip
     found: T = field(default=default, metadata={"option": said})
     return found
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from palavra.api.finetune import finetune
 from palavra.api.results import FineTunedRun
 from palavra.errors import PalavraError
-from palavra.experiments.runs import MODEL_FILES
+from palavra.experiments.runs import model_files
 from palavra.inference.finetuned import FineTunedModel
 from palavra.inference.predictions import ClassPrediction, ValuePrediction
 from palavra.recipe.finetuning_options import Kind
@@ -78,8 +78,8 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         """Return what pickling keeps: the files of the model, and not the run, whose folder may be temporary."""
         state = {name: value for name, value in super().__getstate__().items() if name not in ("run_", "model_")}
         if hasattr(self, "run_") and self.run_.directory.exists():
-            files = (self.run_.directory / name for name in MODEL_FILES)
-            state["_files"] = {file.name: file.read_bytes() for file in files if file.exists()}
+            folder = self.run_.directory
+            state["_files"] = {name: (folder / name).read_bytes() for name in model_files(folder)}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -88,6 +88,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         if files is not None:
             with TemporaryDirectory(prefix="palavra-") as folder:
                 for name, content in files.items():
+                    (Path(folder) / name).parent.mkdir(exist_ok=True)
                     (Path(folder) / name).write_bytes(content)
                 self.model_ = FineTunedModel.load(folder)
 
@@ -123,7 +124,7 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
 
     def predict(self, X: Iterable[str]) -> Labels:
         """Return the most probable class of each text, (n,)."""
-        numbers = self.predict_proba(X).argmax(1)
+        numbers = [self._numbers[found.label] for found in self._predictions(X)]
         return np.asarray(self.classes_[numbers])
 
     def predict_proba(self, X: Iterable[str]) -> npt.NDArray[np.float64]:
@@ -132,7 +133,8 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
         found = self._predictions(X, top=len(self.classes_))
         probabilities = np.zeros((len(found), len(self.classes_)))
         for row, prediction in zip(probabilities, found, strict=True):
-            assert isinstance(prediction, ClassPrediction)
+            if not isinstance(prediction, ClassPrediction):
+                raise InvalidInput("the model was trained by negative sampling, whose scores are no probabilities")
             for one in prediction.best:
                 row[self._numbers[one.label]] = one.probability
         return probabilities

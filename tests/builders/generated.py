@@ -39,8 +39,18 @@ def typed_options() -> str:
     for name, command in CLASSES.items():
         said = f'    """Options of `palavra.{command.replace(" ", "_")}`."""'
         lines += ["", "", f"class {name}(TypedDict, total=False):", said, ""]
-        lines += [f"    {each.argument}: {' | '.join(python_type(each))} | None" for each in options_of(command)]
+        lines += [line for each in options_of(command) for line in entry(each)]
     return "\n".join(lines) + "\n"
+
+
+def entry(each: Declared) -> list[str]:
+    """The lines of an option, as ruff formats them."""
+    line = f"    {each.argument}: {' | '.join(python_type(each))} | None"
+    if len(line) <= 120:
+        return [line]
+    choices = re.findall(r'"[^"]*"', line)
+    inner = [f"            {choice}," for choice in choices]
+    return [f"    {each.argument}: (", "        Literal[", *inner, "        ]", "        | None", "    )"]
 
 
 def python_type(each: Declared) -> Iterator[str]:

@@ -160,7 +160,7 @@ def test_wrong_input_gives_one_line_and_code_2(
         (["fill"], "palavra: missing argument 'model' (python -m palavra fill --help shows the options)"),
         (["fill", "m", "--top", "many"], "palavra: invalid value for '--top': "),
         (["tokenizer", "train", "a.txt"], "palavra: missing option '--out' (python -m palavra tokenizer train --help"),
-        (["embed", "m", "a", "--pooling", "sum"], "'mean', 'cls', 'token'"),
+        (["embed", "m", "a", "--pooling", "sum"], "'mean', 'cls', 'max', 'lasttoken', "),
         (["report"], "palavra: missing argument 'run'"),
         (["finetune", "qaa", "t.csv"], "palavra: invalid value for 'kind': 'qaa' is not one of "),
         (["pretrain", "--steps"], "palavra: "),

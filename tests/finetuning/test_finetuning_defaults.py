@@ -138,6 +138,10 @@ def sentences(pretrained: Path, tmp_path: Path) -> Path:
     """A folder as sentence-transformers writes it, of mean pooling."""
     folder = tmp_path / "sentences"
     shutil.copytree(pretrained / "bert", folder)
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "config_sentence_transformers.json").write_text("{}")
     pooled(folder, pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
     return folder
 

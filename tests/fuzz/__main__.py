@@ -5,6 +5,7 @@
 config.json --cases 1 --seed 7    one of them again
 --stops                       stop each command that writes at each of its changes, in each way
 --stops --how kill            in one way
+--stops --step 5              at each fifth of them
 --stops 2                     at two of them, in any way
 --at finetune kill 98         one stop again
 """
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the inputs of cases that fail")
     parser.add_argument("--stops", type=int, nargs="?", const=sys.maxsize)
     parser.add_argument("--how", help="in which way [default: all]")
+    parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--at", nargs=3, metavar=("COMMAND", "HOW", "NUMBER"))
     asked = parser.parse_args()
 
@@ -93,7 +95,8 @@ def _stops(asked: argparse.Namespace, world: "World", outcomes: Counter[tuple[st
             yield from [found] if found else []
             return
         for name in asked.names or commands(world):
-            yield from every(name, world, asked.how) if asked.stops == sys.maxsize else sample(name, world, asked.stops)
+            whole = asked.stops == sys.maxsize
+            yield from every(name, world, asked.how, asked.step) if whole else sample(name, world, asked.stops)
 
     for one in stopped():
         outcomes[f"{one.name}, {one.act}", "failed" if one.faults else "done"] += 1

@@ -1,6 +1,7 @@
 """Make cases, run them, and count how they end."""
 
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -39,15 +40,16 @@ def judge(name: str, seed: int, world: World, folder: Path) -> Judged:
     own = case.out if not case.keeps else None
     before = {**snapshot(folder, own), **snapshot(world.root)}
     ended = run_command(case.arguments, folder, stdin=case.stdin)
-    found = list(faults(ended, json_output=case.json_output))
+    stopped = case.endless and ended.code == -signal.SIGKILL  # at work until its time was over
+    found = list(faults(ended._replace(code=0) if stopped else ended, json_output=case.json_output and not stopped))
     after = {**snapshot(folder, own), **snapshot(world.root)}
     changed = {name for name in before if before[name] != after.get(name)}
     added = {name for name in after.keys() - before.keys() if not name.startswith(f"{folder}/{case.out}")}
     if changed or added:
         found.append(f"changed what is not its own: {sorted(changed | added)[:3]}")
-    if partial := next(folder.rglob(".*.partial"), None):
+    if not stopped and (partial := next(folder.rglob(".*.partial"), None)):
         found.append(f"left behind: {partial.name}")
-    return Judged(name, seed, list(case.arguments), ended.code, ended.err[-1000:], found)
+    return Judged(name, seed, list(case.arguments), 0 if stopped else ended.code, ended.err[-1000:], found)
 
 
 def campaign(seeds: Iterator[tuple[str, int]], world: World, keep: Path | None) -> Iterator[Judged]:

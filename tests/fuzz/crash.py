@@ -182,11 +182,11 @@ def _timeless(value: Any) -> Any:
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
-def every(name: str, world: World, how: str | None = None) -> Iterator[Stopped]:
-    """Stop a command at each of its changes, in each way, or in one."""
+def every(name: str, world: World, how: str | None = None, step: int = 1) -> Iterator[Stopped]:
+    """Stop a command at each of its changes, or each `step`-th, in each way, or in one."""
     crasher = Crasher(name, world)
     for act in [how] if how else stops.ACTS:
-        for number in count(1):
+        for number in count(1, step):
             stopped = crasher.stop(act, number)
             if stopped is None:
                 break

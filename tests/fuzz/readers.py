@@ -49,13 +49,14 @@ def encoded(random: Random, text: str) -> tuple[bytes, list[str]]:
     return content, [] if said == "utf-8" else ["--encoding", said]
 
 
-def compressed(random: Random, content: bytes) -> tuple[bytes, str]:
-    """The content in a compressed file that may be damaged, and the suffix; or as it is."""
+def compressed(random: Random, content: bytes) -> tuple[bytes, str, bool]:
+    """The content in a compressed file that may be damaged, the suffix, and whether it is a bomb; or as it is."""
     if random.random() < 0.6:
-        return damaged_bytes(random, content) if random.random() < 0.3 else content, ""
+        return damaged_bytes(random, content) if random.random() < 0.3 else content, "", False
     suffix = random.choice(list(COMPRESSORS))
     chance = random.random()
-    if chance < 0.06 and suffix != ".bz2":
+    is_bomb = chance < 0.06 and suffix != ".bz2"
+    if is_bomb:
         content = bomb(
             suffix, content, random.choice([b"a", b"\n", b"[", b'{"a":', b'"', b",", b"\0", b" ", b"a\tb\n"])
         )
@@ -63,7 +64,7 @@ def compressed(random: Random, content: bytes) -> tuple[bytes, str]:
         content = COMPRESSORS[suffix](content)
         content += random.choice([b"", b"", content, b"\0" * 100, b"trailing"]) if chance < 0.3 else b""
         content = damaged_bytes(random, content) if chance > 0.7 else content
-    return content, random.choice([suffix, suffix, suffix, suffix.upper(), random.choice(list(COMPRESSORS))])
+    return content, random.choice([suffix, suffix, suffix, suffix.upper(), random.choice(list(COMPRESSORS))]), is_bomb
 
 
 def bomb(suffix: str, content: bytes, piece: bytes) -> bytes:
@@ -75,7 +76,7 @@ def bomb(suffix: str, content: bytes, piece: bytes) -> bytes:
 
 def texts(random: Random, world: World, folder: Path) -> Case:
     """Text for a tokenizer, shards or pretraining."""
-    content, suffix, options = _source(random)
+    content, suffix, options, endless = _source(random)
     source = _write(folder, f"text{suffix}", content)
     documents = random.choice([[], ["--lines"], ["--documents", "blank-line"]])
     command = random.choice(["tokenizer", "prepare", "pretrain"])
@@ -86,17 +87,17 @@ def texts(random: Random, world: World, folder: Path) -> Case:
         arguments = ["prepare", source, "--tokenizer", str(world.runs["pretrain"])]
     else:
         arguments = ["pretrain", source, "--vocab-size", "300", *PRETRAIN, "--steps", "1"]
-    return Case([*arguments, *documents, *options, "--out", "out", "--quiet"], out="out")
+    return Case([*arguments, *documents, *options, "--out", "out", "--quiet"], out="out", endless=endless)
 
 
-def _source(random: Random) -> tuple[bytes, str, list[str]]:
-    """A source of text: its content, suffix and options."""
+def _source(random: Random) -> tuple[bytes, str, list[str], bool]:
+    """A source of text: its content, suffix and options, and whether it is a bomb."""
     lines = [
         damaged_text(random, line) if random.random() < 0.1 else line for line in LINES[: random.choice([1, 20, 120])]
     ]
     kind = random.choice([".txt", ".txt", ".jsonl", ".csv", ".tsv", ".parquet"])
     if kind == ".parquet":
-        return parquet(random, [{"text": line} for line in lines]), kind, []
+        return parquet(random, [{"text": line} for line in lines]), kind, [], False
     if kind == ".txt":
         text = random.choice(["\n", "\n\n", "\r\n"]).join(lines)
     elif kind == ".jsonl":
@@ -105,8 +106,8 @@ def _source(random: Random) -> tuple[bytes, str, list[str]]:
     else:
         text = table(random, [{"text": line, "b": "1"} for line in lines], kind)
     content, options = encoded(random, text)
-    content, suffix = compressed(random, content)
-    return content, kind + suffix, options
+    content, suffix, endless = compressed(random, content)
+    return content, kind + suffix, options, endless
 
 
 def lines(random: Random, world: World, folder: Path) -> Case:
@@ -115,7 +116,7 @@ def lines(random: Random, world: World, folder: Path) -> Case:
         damaged_text(random, line.replace("viu", "[MASK]")) if random.random() < 0.3 else line.replace("viu", "[MASK]")
         for line in LINES[: random.choice([1, 5, 40])]
     )
-    content, suffix = compressed(random, text.encode("utf-8", "surrogatepass"))
+    content, suffix, endless = compressed(random, text.encode("utf-8", "surrogatepass"))
     file = _write(folder, f"lines.txt{suffix}", content)
     stdin = folder / file if random.random() < 0.2 and not suffix else None
     name = "-" if stdin else file
@@ -132,7 +133,7 @@ def lines(random: Random, world: World, folder: Path) -> Case:
             name,
             *(["--json"] if command != "embed" else []),
         ]
-    return Case(arguments, json_output=True, stdin=stdin)
+    return Case(arguments, json_output=True, stdin=stdin, endless=endless)
 
 
 def table(random: Random, rows: list[dict[str, Any]], kind: str) -> str:
@@ -202,7 +203,7 @@ def labelled(random: Random, world: World, folder: Path) -> Case:
     else:
         options = []
         content = b"\n".join(map(plain_json, rows)) if suffix == ".jsonl" else json_bytes(random, rows)
-    content, compression = compressed(random, content)
+    content, compression, _ = compressed(random, content)
     return _use(random, world, kind, _write(folder, f"data{suffix}{compression}", content), options)
 
 
@@ -217,7 +218,7 @@ def conll(random: Random, world: World, folder: Path) -> Case:
     elif random.random() < 0.7:
         text = damaged_text(random, text)
     content, options = encoded(random, text)
-    content, compression = compressed(random, content)
+    content, compression, _ = compressed(random, content)
     return _use(random, world, "token-classification", _write(folder, f"data{suffix}{compression}", content), options)
 
 
@@ -226,7 +227,7 @@ def squads(random: Random, world: World, folder: Path) -> Case:
     answers = [{"text": "Évora", "answer_start": 17}]
     value = json.loads(squad({"answers": answers}, {"answers": answers, "id": "r"}))
     content = json_bytes(random, damaged(random, value))
-    content, compression = compressed(random, content)
+    content, compression, _ = compressed(random, content)
     return _use(random, world, "question-answering", _write(folder, f"data.json{compression}", content), [])
 
 
@@ -234,7 +235,7 @@ def pairs(random: Random, world: World, folder: Path) -> Case:
     """Minimal pairs."""
     row = {"sentence_good": "the red boat", "sentence_bad": "the boat red", "UID": "order"}
     rows = [row] * 5 + [damaged(random, row)]
-    content, compression = compressed(random, b"\n".join(map(plain_json, rows)))
+    content, compression, _ = compressed(random, b"\n".join(map(plain_json, rows)))
     source = _write(folder, f"pairs.jsonl{compression}", content)
     return Case(
         ["compare-pairs", str(world.pretrained[random.choice(["bert", "llama"])]), source, "--json"], json_output=True

@@ -1,6 +1,7 @@
 """A causal model in use: generated texts, streams, scores, and directories that cannot generate."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,5 +136,14 @@ def test_directories_that_cannot_generate_say_what_they_can(tokenizer: Tokenizer
                                  num_attention_heads=2, intermediate_size=8)
     )  # fmt: skip
     body.save_pretrained(tmp_path / "body")
-    with pytest.raises(PalavraError, match="bare body"):
-        CausalModel.load(tmp_path / "body")
+    tokenizer.save(tmp_path / "body")
+    loaded = CausalModel.load(tmp_path / "body")
+    assert loaded.encode("o gato").shape == (16,)
+    (tmp_path / "texts.txt").write_text("o gato\n")
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: loaded.generate("o"), lambda: loaded.stream("o"), lambda: loaded.score("o"),
+        lambda: loaded.evaluate(["o"]), lambda: palavra.evaluate(tmp_path / "body", tmp_path / "texts.txt"),
+    )  # fmt: skip
+    for ask in asked:
+        with pytest.raises(PalavraError, match="bare body"):
+            ask()

@@ -29,7 +29,7 @@ from palavra.model.layouts import (
     RowsLayout,
     rows_layout,
 )
-from palavra.model.transformer import Rotary
+from palavra.model.rotary import Rotary
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor, window: int | None, causal: bool) -> Tensor:
@@ -136,7 +136,7 @@ def test_bfloat16_gradients_are_as_good_as_those_through_a_float32_softmax(
     def gradients(way: Any, dtype: torch.dtype) -> list[Tensor]:
         inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            out = way(*inputs, mask, 0.0)
+            out = way(*inputs, mask, 0.0, None)
         assert out.dtype == dtype
         return [out.detach(), *torch.autograd.grad(out, inputs, pull.to(dtype))]
 
@@ -204,9 +204,9 @@ def test_few_queries_cost_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     real = attention._attend
 
-    def attend_and_note(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    def attend_and_note(q: Tensor, *rest: Any) -> Tensor:
         seen.append(tuple(q.shape[:3]))
-        return real(q, k, v, mask, dropout)
+        return real(q, *rest)
 
     monkeypatch.setattr(attention, "_attend", attend_and_note)
     lengths = [24] * 4
@@ -300,7 +300,7 @@ def test_segments_reach_the_model_of_a_family_that_has_them() -> None:
 
 def test_rotation_depends_on_the_distance_only() -> None:
     """Su et al. 2021: the product of a rotated query and key is a function of their distance."""
-    table = Rotary(10_000.0, 8)
+    table = Rotary(model_config("llama"), "global")
     q, k = torch.randn(2, 1, 1, 8).unbind(0)
 
     def product(i: int, j: int) -> float:

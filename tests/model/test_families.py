@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
-from builders.models import build_causal_model, build_model, model_config, random_batch, run, scramble, unpack
+from builders.families import CASES, CAUSAL, CAUSAL_ROLES, LENGTHS, ROLES, assert_same, auto_class, their_logits, theirs
+from builders.models import build_causal_model, build_model, model_config, random_batch, run, unpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palavra.batch import Batch
-from palavra.model.config import ModelConfig
+from palavra.model.config import ModelConfig, RelativeAttention, RopeScaling
 from palavra.model.directory import (
     load_causal_model,
     load_masked_model,
@@ -27,98 +27,13 @@ from palavra.model.families import FAMILIES, family_named
 from palavra.model.families.storage import Keys, Stored
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel
 
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-LENGTHS = [40, 1, 23, 8]
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-ROLES = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3}
-CAUSAL_ROLES = {"bos_token_id": 2, "eos_token_id": 3}
-BERT: list[dict[str, Any]] = [
-    {},
-    {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
-    {"hidden_act": "relu", "type_vocab_size": 3},
-    {"tie_word_embeddings": False},
-]
-MODERNBERT: list[dict[str, Any]] = [
-    {"local_attention": 8},
-    {"local_attention": 8, "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
-    {"local_attention": 6, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
-    {"local_attention": 9, "decoder_bias": False, "norm_eps": 1e-6, "hidden_activation": "silu"},
-    {"local_attention": 8, "tie_word_embeddings": False, "classifier_activation": "gelu_new"},
-    {
-        "local_attention": 8,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
-        },
-    },
-]
-LLAMA: list[dict[str, Any]] = [
-    {},
-    {"num_key_value_heads": 2, "num_attention_heads": 4},
-    {"num_key_value_heads": 1, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
-    {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
-    {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-]
-GPT2: list[dict[str, Any]] = [
-    {},
-    {"n_inner": None, "tie_word_embeddings": False},
-    {"activation_function": "relu", "layer_norm_epsilon": 1e-3},
-]
-CASES = [
-    (family, case)
-    for family, cases in (("bert", BERT), ("modernbert", MODERNBERT), ("llama", LLAMA), ("gpt2", GPT2))
-    for case in cases
-]
-CLASSES = {
-    "bert": "BertForMaskedLM",
-    "modernbert": "ModernBertForMaskedLM",
-    "llama": "LlamaForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-}
-CAUSAL = ("llama", "gpt2")
-
-
-def theirs(family: str, changes: dict[str, Any]) -> Any:
-    """A random `transformers` model."""
-    model: Any
-    if family == "bert":
-        model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES | changes))
-    elif family == "llama":
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | CAUSAL_ROLES | changes))
-    elif family == "gpt2":
-        model = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(**SIZES | CAUSAL_ROLES | {"n_inner": 24} | changes)
-        )
-    else:
-        model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**SIZES | ROLES | changes))
-    torch.manual_seed(1)
-    scramble(model)
-    return model.eval()
-
-
-def their_logits(model: Any, batch: Batch) -> Tensor:
-    """(N, V), each document alone."""
-    with torch.inference_mode():
-        return torch.cat([model(torch.from_numpy(sample.input_ids)[None]).logits[0] for sample in unpack(batch)])
+PAIRS = [(family, case) for family, cases in CASES.items() for case in cases]
 
 
 def our_logits(model: VocabularyModel, batch: Batch, backend: str = "rows", width: int = 0) -> Tensor:
     """(N, V), all documents packed."""
     with torch.inference_mode():
         return model.logits(run(model.eval(), batch, backend, width))
-
-
-def auto_class(family: str) -> Any:
-    return transformers.AutoModelForCausalLM if family in CAUSAL else transformers.AutoModelForMaskedLM
 
 
 def build(config: ModelConfig, seed: int = 0) -> VocabularyModel:
@@ -131,12 +46,7 @@ def load(directory: Path, family: str) -> tuple[VocabularyModel, tuple[str, ...]
     return load_causal_model(directory) if family in CAUSAL else load_masked_model(directory)
 
 
-def assert_same(found: Tensor, expected: Tensor) -> None:
-    assert float(expected.std()) > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(("family", "changes"), PAIRS)
 def test_directories_of_transformers_give_their_logits(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     reference = theirs(family, changes)
     reference.save_pretrained(tmp_path)
@@ -149,7 +59,7 @@ def test_directories_of_transformers_give_their_logits(family: str, changes: dic
         assert_same(our_logits(model, batch, backend, width), expected)
 
 
-@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(("family", "changes"), PAIRS)
 def test_our_directories_load_in_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """No missing, unexpected or mismatched keys; the same logits."""
     theirs(family, changes).save_pretrained(tmp_path / "theirs")
@@ -157,19 +67,19 @@ def test_our_directories_load_in_transformers(family: str, changes: dict[str, An
     save_model(model, tmp_path / "ours", CAUSAL_ROLES if family in CAUSAL else ROLES)
     loaded, report = auto_class(family).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert {key: value for key, value in report.items() if value} == {}
-    assert type(loaded).__name__ == CLASSES[family]
+    assert type(loaded).__name__ == FAMILIES[family].architecture
     batch = random_batch(LENGTHS)
     assert_same(our_logits(model, batch), their_logits(loaded.eval(), batch))
 
 
 def test_new_models_load_in_transformers(tmp_path: Path) -> None:
     """With proportions of their own, and in a context where local layers begin to matter."""
-    for family, context in (("modernbert", 64), ("modernbert", 200), ("bert", 64), ("llama", 64), ("gpt2", 64)):
+    for family, context in (("modernbert", 200), ("gemma3_text", 600), *((family, 64) for family in FAMILIES)):
         config = family_named(family, "test").new(
             vocab_size=60, hidden_size=32, num_layers=4, num_heads=4, context=context, pad_id=0, dropout=0.1
         )
         model = build(config)
-        save_model(model, tmp_path, ROLES)
+        save_model(model, tmp_path, CAUSAL_ROLES if family in CAUSAL else ROLES)
         loaded, report = auto_class(family).from_pretrained(tmp_path, output_loading_info=True)
         assert not any(report.values())
         batch = random_batch([context, 5], vocab_size=60)
@@ -185,60 +95,83 @@ def test_local_layers_follow_the_context() -> None:
     assert long.window == 64
 
 
-def configs() -> st.SearchStrategy[ModelConfig]:
-    shared = {
-        "vocab_size": st.integers(1, 40),
-        "num_heads": st.integers(1, 3),
-        "num_layers": st.just(2),
-        "context": st.integers(1, 20),
-        "intermediate_size": st.integers(1, 20),
-        "norm_eps": st.sampled_from([1e-5, 1e-12]),
-        "tied_embeddings": st.booleans(),
-        "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
-        "dropout": st.sampled_from([0.0, 0.25]),
-        "attention_dropout": st.sampled_from([0.0, 0.25]),
-        "pad_id": st.sampled_from([None, 0]),
-        "initializer_range": st.sampled_from([0.02, 0.5]),
-    }
-    flags = ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")
-    modern = {
-        **{name: st.booleans() for name in flags},
-        "layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2),
-        "window": st.integers(1, 9),
-        "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
-        "rope_theta_global": st.sampled_from([1e4, 123.5]),
-    }
+# Fields that a family may have in its table, and values for them.
+FIELDS = {
+    "norm_eps": st.sampled_from([1e-5, 1e-12]),
+    "tied_embeddings": st.booleans(),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+    "head_activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+    "dropout": st.sampled_from([0.0, 0.25]),
+    "attention_dropout": st.sampled_from([0.0, 0.25]),
+    "segments": st.integers(1, 3),
+    **{name: st.booleans() for name in ("norm_bias", "attention_bias", "mlp_bias", "head_bias", "decoder_bias")},
+}
+# What a family has besides its table.
+KINDS = {"layer_kinds": st.tuples(*[st.sampled_from(["global", "local"])] * 2), "window": st.integers(1, 9)}
+THETAS = {"rope_theta_global": st.sampled_from([1e4, 123.5])}
+SCALING = st.one_of(
+    st.none(),
+    st.builds(RopeScaling, kind=st.just("linear"), factor=st.sampled_from([2.0, 0.5])),
+    st.builds(
+        RopeScaling, kind=st.sampled_from(["llama3", "yarn"]), factor=st.just(4.0), original_context=st.integers(1, 99)
+    ),
+)
+DISENTANGLED = st.builds(
+    RelativeAttention, kind=st.just("disentangled"), buckets=st.sampled_from([0, 8]), max_distance=st.just(12),
+    shared_projections=st.booleans(), norm=st.booleans(), content_to_position=st.booleans(),
+)  # fmt: skip
+FURTHER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "modernbert": KINDS | THETAS,
+    "modernbert-decoder": KINDS | THETAS,
+    "electra": {"embedding_size": st.sampled_from([None, 6])},
+    "deberta-v2": {"positions": st.sampled_from(["learned", "none"]), "convolution": st.sampled_from([0, 3])},
+    "llama": THETAS | {"rope_scaling": SCALING, "head_dim": st.sampled_from([None, 6])},
+    "qwen3": THETAS | {"head_dim": st.sampled_from([None, 6])},
+    "smollm3": {"layer_kinds": st.tuples(*[st.sampled_from(["global", "nope"])] * 2)},
+    "gemma3_text": KINDS | THETAS | {"causal": st.booleans()},
+    "gpt_neox": {"norm": st.sampled_from(["parallel", "pre"]), "rotary_fraction": st.sampled_from([0.25, 0.5, 1.0])},
+}
 
-    llama = {
-        **{name: st.booleans() for name in ("attention_bias", "mlp_bias")},
-        "groups": st.integers(1, 3),
-        "rope_theta_global": st.sampled_from([1e4, 123.5]),
-        "dropout": st.just(0.0),
-    }
 
-    def of_family(family: str, values: dict[str, Any]) -> ModelConfig:
-        if family == "bert":
-            values = {**values, "head_activation": values["activation"]}
-        if family == "llama":
-            heads = values["num_heads"] * values["groups"]
-            values = {**values, "num_heads": heads, "num_kv_heads": values["num_heads"]}
-            del values["groups"]
-        return FAMILIES[family].new(hidden_size=4 * values["num_heads"], **values)
-
-    return st.one_of(
-        st.builds(of_family, st.just("modernbert"), st.fixed_dictionaries({**shared, **modern})),
-        st.builds(of_family, st.just("bert"), st.fixed_dictionaries({**shared, "segments": st.integers(1, 3)})),
-        st.builds(of_family, st.just("llama"), st.fixed_dictionaries({**shared, **llama})),
-        st.builds(of_family, st.just("gpt2"), st.fixed_dictionaries(shared)),
+@st.composite
+def configs(draw: st.DrawFn, family: str) -> ModelConfig:
+    known = FAMILIES[family]
+    fields = {name: strategy for name, strategy in FIELDS.items() if name in known.config}
+    values = draw(st.fixed_dictionaries(fields | FURTHER.get(family, {})))
+    if "head_activation" in values and known.config["head_activation"].name == known.config["activation"].name:
+        values["head_activation"] = values["activation"]
+    if family == "eurobert":
+        values["decoder_bias"] = values["mlp_bias"]
+    heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    if known.fixed.get("norm_kind"):
+        values["num_kv_heads"] = heads
+    if family == "deberta-v2":
+        values["relative"] = draw(st.none() | DISENTANGLED)
+        terms = 0 if values["relative"] is None else 1 + values["relative"].content_to_position
+        values["attention_scale"] = (8 * (1 + terms)) ** -0.5 if terms else None
+    if values.get("causal") is False:
+        values["head_transform"] = False
+    return known.new(
+        vocab_size=draw(st.integers(1, 40)),
+        num_heads=heads * groups,
+        hidden_size=8 * heads * groups,
+        num_layers=2,
+        context=draw(st.integers(1, 20)),
+        intermediate_size=draw(st.integers(1, 20)),
+        pad_id=draw(st.sampled_from([None, 0])),
+        initializer_range=draw(st.sampled_from([0.02, 0.5])),
+        **values,
     )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(configs())
-def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_saving_and_loading_is_identity(tmp_path: Path, family: str, data: st.DataObject) -> None:
+    config = data.draw(configs(family))
     model = build(config)
     save_model(model, tmp_path)
-    loaded, missing = load(tmp_path, config.family)
+    loaded, missing = load_causal_model(tmp_path) if config.causal else load_masked_model(tmp_path)
     assert loaded.config == config
     assert missing == ()
     assert set(loaded.state_dict()) == set(model.state_dict())
@@ -248,8 +181,8 @@ def test_saving_and_loading_is_identity(tmp_path: Path, config: ModelConfig) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bare_body_lacks_only_its_head(family: str, tmp_path: Path) -> None:
-    whole = theirs(family, {"tie_word_embeddings": False})
-    body = getattr(whole, {"bert": "bert", "gpt2": "transformer"}.get(family, "model"))
+    whole = theirs(family, tie_word_embeddings=False)
+    body = getattr(whole, whole.base_model_prefix)
     body.save_pretrained(tmp_path)
     model, missing = load(tmp_path, family)
     assert missing

@@ -19,7 +19,8 @@ from palavra.batch import Batch
 from palavra.errors import PalavraError
 from palavra.model.config import HeadActivation, HeadConfig, HeadNorm, Pooling
 from palavra.model.families.tasks import expressible, own_head
-from palavra.model.task_heads import ACTIVATIONS, BatchNorm, Head, TaskModel, output_width
+from palavra.model.layers import ACTIVATIONS
+from palavra.model.task_heads import BatchNorm, Head, TaskModel, output_width
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.saved_model import load_task_model, save_task_model
 
@@ -230,7 +231,8 @@ def test_the_dropout_asked_for_is_kept() -> None:
         (HeadConfig(pooling="mean"), "modernbert", True),
         (HeadConfig(pooling="max"), "modernbert", False),
         (HeadConfig(bias=True), "modernbert", False),
-        (HeadConfig(), "llama", False),
+        (HeadConfig(), "llama", True),
+        (HeadConfig(pooling="mean"), "llama", False),
     ],
 )
 def test_which_heads_transformers_has(config: HeadConfig, family: str, expected: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders.families import CAUSAL
 from builders.models import build_causal_model, build_model, model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -195,7 +196,10 @@ WRONG_CONFIGS: dict[str, list[dict[str, Any]]] = {
     ],
     "llama": [
         {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 0}},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 10**300}},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 1.0, "beta_slow": 2.0}},
         {"rope_parameters": ["default"]},
         {"head_dim": 4},
         {"head_dim": "8"},
@@ -213,6 +217,50 @@ WRONG_CONFIGS: dict[str, list[dict[str, Any]]] = {
         {"n_inner": 23},
         {"n_positions": 63},
     ],
+    "roberta": [{"pad_token_id": None}, {"pad_token_id": -1}, {"pad_token_id": 10**6}, {"type_vocab_size": 2}],
+    "mpnet": [{"relative_attention_num_buckets": 16}, {"max_position_embeddings": 2}],
+    "deberta-v2": [
+        {"pos_att_type": ["p2p"]},
+        {"pos_att_type": 3},
+        {"pos_att_type": []},
+        {"norm_rel_ebd": "batch_norm"},
+        {"position_buckets": 10**9},
+        {"position_buckets": 6},
+        {"max_relative_positions": 10**9},
+        {"share_att_key": "true"},
+        {"legacy": False},
+        {"embedding_size": 8},
+        {"conv_kernel_size": 10**9},
+        {"conv_kernel_size": 3},
+        {"relative_attention": False},
+    ],
+    "electra": [{"embedding_size": 8}, {"embedding_size": 0}, {"embedding_size": 10**12}],
+    "nomic_bert": [{"head_dim": 3}, {"head_dim": {}}, {"prenorm": True}, {"activation_function": "gelu"}],
+    "mistral": [{"sliding_window": 0}, {"sliding_window": 1}, {"sliding_window": "4096"}, {"head_dim": 10**9}],
+    "qwen2": [{"layer_types": ["sliding_attention"] * 2}, {"use_sliding_window": 1}],
+    "qwen3": [{"head_dim": 16}, {"head_dim": 0}],
+    "smollm3": [
+        {"no_rope_layers": [1]},
+        {"no_rope_layers": "10"},
+        {"no_rope_layers": [1, 2]},
+        {"use_sliding_window": True, "sliding_window": 8},
+    ],
+    "gemma3_text": [
+        {"final_logit_softcapping": 30.0},
+        {"attn_logit_softcapping": 50.0},
+        {"query_pre_attn_scalar": 0},
+        {"query_pre_attn_scalar": -4},
+        {"query_pre_attn_scalar": "256"},
+        {"rope_parameters": {"full_attention": 3}},
+        {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+    ],
+    "gpt_neox": [
+        {"rope_parameters": {"partial_rotary_factor": 0}},
+        {"rope_parameters": {"partial_rotary_factor": 1.5}},
+        {"use_parallel_residual": None},
+        {"attention_bias": False},
+    ],
+    "modernbert-decoder": [{"local_attention": 0, "layer_types": ["sliding_attention"] * 2}],
 }
 
 
@@ -220,7 +268,7 @@ WRONG_CONFIGS: dict[str, list[dict[str, Any]]] = {
     ("family", "values"), [(family, values) for family, rows in WRONG_CONFIGS.items() for values in rows]
 )
 def test_a_config_with_wrong_or_insane_values_is_refused(tmp_path: Path, family: str, values: dict[str, Any]) -> None:
-    causal = family in ("llama", "gpt2")
+    causal = family in CAUSAL
     build, load = (build_causal_model, load_causal_model) if causal else (build_model, load_masked_model)
     save_model(build(model_config(family)), tmp_path)
     load(tmp_path)  # sound before

@@ -72,6 +72,63 @@ def test_special_tokens_are_never_sampled_and_labels_are_the_originals(
     assert batch.labelled == min(ordinary, max(1, round(mask_rate * ordinary)))
 
 
+@settings(max_examples=40)
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=6),
+    mask_rate=st.floats(0.01, 0.99),
+    unit=st.sampled_from(["token", "word", "span"]),
+    how=st.sampled_from(["per_sequence", "static"]),
+)
+def test_the_share_is_drawn_from_each_sequence__B_seq(
+    lengths: list[int], mask_rate: float, unit: str, how: str
+) -> None:
+    ids, sizes = text(*lengths)
+    batch = prepare(ids, sizes, mask_rate=mask_rate, unit=unit, **{how: True})
+    rows, ends = batch.label_rows.numpy(), np.cumsum(sizes)
+    assert batch.labels.tolist() == ids[rows].tolist()
+    for start, end in zip(ends - sizes, ends, strict=True):
+        ordinary = int((ids[start:end] >= 5).sum())
+        sampled = int(((rows >= start) & (rows < end)).sum())
+        assert sampled == min(ordinary, max(1, round(mask_rate * ordinary)))
+
+
+def test_a_batch_as_a_whole_gives_long_and_short_sequences_their_share_only_on_average__B_seq() -> None:
+    """What differs: a sequence can have none."""
+    ids, lengths = text(*[7] * 40)
+    rows = prepare(ids, lengths, mask_rate=0.2).label_rows.numpy()
+    sampled = np.bincount(np.arange(40).repeat(7)[rows], minlength=40)
+    assert sampled.sum() == 40
+    assert sampled.min() == 0
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_static_masks_depend_on_the_sequence_alone(unit: str) -> None:
+    """The same at every epoch, in any batch, at any place of it; others without `static`."""
+    ids, lengths = text(30, 20, 25)
+    first = prepare(ids, lengths, seed=0, static=True, mask_rate=0.3, unit=unit)
+    again = prepare(ids, lengths, seed=1, static=True, mask_rate=0.3, unit=unit)
+    alone = prepare(ids[30:50], lengths[1:2], seed=2, static=True, mask_rate=0.3, unit=unit)
+    assert first.input_ids.tolist() == again.input_ids.tolist()
+    assert first.input_ids[30:50].tolist() == alone.input_ids.tolist()
+    assert first.label_rows.tolist() == again.label_rows.tolist()
+    moving = [prepare(ids, lengths, seed=seed, mask_rate=0.3, unit=unit).label_rows.tolist() for seed in (0, 1)]
+    assert moving[0] != moving[1]
+
+
+def test_static_masks_corrupt_as_others_do() -> None:
+    ids, lengths = text(*np.random.default_rng(1).integers(30, 60, 300).tolist(), size=1000)
+    batch = prepare(ids, lengths, static=True, mask_rate=0.15, size=1000)
+    found = batch.input_ids.numpy()[batch.label_rows.numpy()]
+    masked, kept = int((found == MASK).sum()), int((found == batch.labels.numpy()).sum())
+    assert within_binomial_bounds(masked, batch.labelled, 0.8)
+    assert within_binomial_bounds(kept, batch.labelled, 0.1 + 0.1 / 995)
+
+
+def test_static_masks_need_a_rate_that_stays() -> None:
+    with pytest.raises(PalavraError, match=r"masking\.static needs a mask rate that stays"):
+        MaskingConfig(static=True, final_mask_rate=0.2)
+
+
 def test_exactly_the_asked_share_is_sampled() -> None:
     ids, lengths = text(*[102] * 10)
     for mask_rate in (0.05, 0.15, 0.30, 0.5):

@@ -1,5 +1,6 @@
 """Next-sentence prediction: pairs, sentences, the loss of BertForPreTraining, directories it reads."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,15 +13,20 @@ import numpy.typing as npt
 import pytest
 import torch
 from builders.models import CLS, CPU, SEP, Shelf, layout_of, model_config, scramble, vocabulary
+from builders.tasks import trained
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import palavra
+from palavra.cli import app
 from palavra.data.loader import Packed, assemble
 from palavra.data.packing import Cursor, Pieces, one_pass
+from palavra.errors import PalavraError
 from palavra.inference.evaluation import EvalSet
 from palavra.inference.next_sentence import evaluate_next_sentence
 from palavra.model import directory
+from palavra.model.directory import save_model
 from palavra.model.next_sentence import NextSentenceModel, load_next_sentence_model, save_next_sentence_model
 from palavra.objectives.config import MaskingConfig
 from palavra.objectives.next_sentence import RANDOM, NextSentenceObjective, PairBatch, Sentences, pair_up
@@ -302,6 +308,56 @@ def test_c_t4_1_both_losses_are_those_of_bert_and_its_directory_reads_back(tmp_p
         torch.testing.assert_close(told, classifier(**inputs).logits, atol=1e-4, rtol=1e-4)
     again = load_next_sentence_model(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of BERT with both heads, and a tokenizer."""
+    folder = tmp_path_factory.mktemp("asked")
+    tokenizer = trained()
+    model = NextSentenceModel(model_config("bert", vocab_size=tokenizer.vocab_size)).eval()
+    scramble(model)
+    save_next_sentence_model(model, folder, {})
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (3, 2), (200, 1), (1, 200), (200, 200)])
+def test_follows_is_what_transformers_predicts__C_T4_1(asked: Path, first: int, second: int) -> None:
+    """Of pairs that fit and of those that are cut, alone and among others."""
+    from transformers import BertForNextSentencePrediction
+
+    model = palavra.load(asked, kind="masked")
+    texts = " ".join(["good fine"] * first), " ".join(["bad nice"] * second)
+    parts = [model.tokenizer.encode(text) for text in texts]
+    room = model.model.config.context - 3
+    while len(parts[0]) + len(parts[1]) > room:  # the longest-first rule of transformers
+        longer = 0 if len(parts[0]) > len(parts[1]) else 1
+        parts[longer] = parts[longer][:-1]
+    cls_id, sep_id = model.tokenizer.cls_id, model.tokenizer.sep_id
+    ids = torch.tensor([[cls_id, *parts[0], sep_id, *parts[1], sep_id]])
+    kinds = torch.tensor([[0] * (len(parts[0]) + 2) + [1] * (len(parts[1]) + 1)])
+    theirs = BertForNextSentencePrediction.from_pretrained(asked, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = torch.softmax(theirs(input_ids=ids, token_type_ids=kinds).logits, 1)[0, 0].item()
+    found = model.follows(*texts)
+    assert found.probability == pytest.approx(expected, abs=1e-5)
+    assert found.truncated == (first + second > 10)
+    several = model.follows(["um", texts[0]], ["dois", texts[1]])
+    assert several[1].probability == pytest.approx(expected, abs=1e-5)
+
+
+def test_follows_from_the_command_line_and_its_refusals(asked: Path, tmp_path: Path) -> None:
+    told = json.loads(CliRunner().invoke(app, ["follows", str(asked), "good", "bad", "--json"]).stdout)
+    assert told["probability"] == palavra.load(asked, kind="masked").follows("good", "bad").probability
+    assert CliRunner().invoke(app, ["follows", str(asked), "good", "bad"]).stdout.endswith("follows\n")
+    model = palavra.load(asked, kind="masked")
+    with pytest.raises(PalavraError, match="two lists of equally many"):
+        model.follows(["a", "b"], ["c"])
+    save_model(model.model, tmp_path, {})
+    model.tokenizer.save(tmp_path)
+    with pytest.raises(PalavraError, match="no head for next sentences"):
+        palavra.load(tmp_path, kind="masked").follows("a", "b")
 
 
 def test_the_weight_of_a_pair_is_the_tokens_masked_in_it_on_average() -> None:

@@ -63,6 +63,8 @@ def test_a_model_that_does_not_fit_is_told_in_one_line(monkeypatch: pytest.Monke
         fit("base")
     assert "\n" not in str(said.value)
     assert isinstance(said.value, PalavraError)
+    with pytest.raises(OutOfMemory, match=r"weights and gradients need \d+\.\d GB.*smaller size="):
+        fit("large", micro_batch_tokens=512)
 
 
 def test_a_dry_run_of_a_large_batch_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from palavra.api import finetune, pretrain, sweep
 from palavra.cli import app
 from palavra.config import override
 from palavra.errors import PalavraError
+from palavra.objectives.config import MaskingConfig
 from palavra.option import Command, Declared, choices_of, members, misapplied, value_of
 from palavra.recipe import FinetuneRecipe, Recipe
 from palavra.recipe.finetuning_options import build_finetune_recipe, override_recipe
@@ -25,7 +26,7 @@ from palavra.tasks.spec import Columns, TaskSpec
 
 COMMANDS: tuple[Command, ...] = ("pretrain", "finetune", "sweep")
 FLAGS = [(command, each) for command in ("pretrain", "finetune", "sweep") for each in options_of(command)]
-LIMITED = [(recipe, each) for recipe in MADE_BY for each in fields_of(recipe) if each.when]
+LIMITED = [(recipe, each) for recipe in MADE_BY for each in fields_of(recipe) if each.when and not each.option.sets]
 SPECIAL = {"tokenizer.vocab_size": 300, "masking.random": 0.05, "task.name": "other"}
 
 
@@ -73,9 +74,15 @@ def test_every_option_reaches_the_recipe(command: str, each: Declared) -> None:
         found: Any = build_recipe(["text"], **options)
     else:
         found = build_finetune_recipe(kind_of(each), "train.csv", **options)
-    assert of_tasks(found, each.key) == value != each.default
+    table = each.key.rpartition(".")[0]
+    if each.option.sets:
+        for name, own in each.option.sets[value].items():
+            assert of_tasks(found, f"{table}.{name}") == own
+        value = None
+    assert of_tasks(found, each.key) == value
+    assert each.option.sets or value != each.default
     for name in each.option.replaces:
-        assert value_of(found, f"{each.key.rpartition('.')[0]}.{name}") is None
+        assert value_of(found, f"{table}.{name}") is None
 
 
 def arguments(each: Declared) -> Iterator[str]:
@@ -119,6 +126,8 @@ def test_a_field_that_does_not_apply_is_refused(recipe: type[Any], each: Declare
     value = another(each)
     typed = json.dumps(value) if isinstance(value, bool | tuple) else value
     assignments = [f"{key}={other}", f"{each.key}={typed}"]
+    if each.key == "masking.static":
+        assignments.append("masking.final_mask_rate=none")  # a rate that stays
     made = override_recipe(plain, assignments) if recipe is FinetuneRecipe else override(plain, assignments)
     if each.key.startswith("task."):
         made, plain = made.tasks[0], replace(plain.tasks[0])
@@ -204,3 +213,33 @@ def test_a_recipe_of_a_file_is_changed_by_options_then_by_set(tmp_path: Any) -> 
 def test_threads_that_would_end_the_process_are_refused(recipe: Any, threads: int) -> None:
     with pytest.raises(PalavraError, match="threads"):
         override(recipe(), [f"train.threads={threads}"])
+
+
+# Short words
+
+
+def test_a_short_word_sets_the_values_that_it_names() -> None:
+    masking = build_recipe(preset="bert").masking
+    assert masking == replace(MaskingConfig(), mask_rate=0.15, final_mask_rate=None, mask=0.8, random=0.1, unit="token")
+    assert build_recipe(set=["masking.preset=bert"]).masking == masking
+    (task,) = build_finetune_recipe("classification", "x.csv", head="linear-cls").tasks
+    assert (task.head.pooling, task.head.hidden_sizes) == ("cls", ())
+    assert "preset" not in config.to_toml(build_recipe(preset="bert"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: build_recipe(preset="bert", mask_rate=0.3), r"preset= \(bert\) sets masking.mask_rate too: give one"),
+        (lambda: build_recipe(**cast(Any, {"preset": "gpt"})), "preset= must be one of bert"),
+        (lambda: build_recipe(preset="bert", objective="causal"), "preset= does not apply to objective causal"),
+        (
+            lambda: build_finetune_recipe("classification", "x.csv", head="linear-cls", hidden_sizes=[3]),
+            r"head= \(linear-cls\) sets head.hidden_sizes too: give one",
+        ),
+        (lambda: build_finetune_recipe("token-classification", "x.conll", head="linear-cls"), "head= does not apply"),
+    ],
+)
+def test_a_short_word_beside_what_it_sets_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(PalavraError, match=said):
+        make()

@@ -198,13 +198,26 @@ def test_what_is_saved_is_what_is_loaded(tokenizer: Tokenizer, tmp_path: Path, t
     assert (loaded.tasks["task"].spec, loaded.tasks["task"].output.to_json()) == (task.spec, task.output.to_json())
 
 
-def test_a_family_without_heads_in_transformers_is_saved_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_head_that_the_family_lacks_in_transformers_is_saved_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    mean = with_head(SINGLE, HeadConfig(pooling="mean"))
     for family in ("llama", "gpt2"):
-        model = build(tokenizer, {"task": SINGLE}, family)
-        assert save_task_model(model, {"task": SINGLE}, tmp_path / family, {}) is False
+        model = build(tokenizer, {"task": mean}, family)
+        assert save_task_model(model, {"task": mean}, tmp_path / family, {}) is False
         loaded = load_task_model(tmp_path / family)
-        ours = logits_of(model, "task", SINGLE, tokenizer)
-        np.testing.assert_array_equal(logits_of(loaded.model.eval(), "task", SINGLE, tokenizer), ours)
+        ours = logits_of(model, "task", mean, tokenizer)
+        np.testing.assert_array_equal(logits_of(loaded.model.eval(), "task", mean, tokenizer), ours)
+
+
+def test_a_causal_model_saved_when_heads_took_the_mean_still_takes_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    mean = with_head(SINGLE, HeadConfig(pooling="mean"))
+    model = build(tokenizer, {"task": mean}, "llama")
+    save_task_model(model, {"task": mean}, tmp_path, {})
+    values = json.loads((tmp_path / "task.json").read_text("utf-8"))
+    values["version"], values["tasks"][0]["spec"]["head"] = 1, {}
+    (tmp_path / "task.json").write_text(json.dumps(values), "utf-8")
+    loaded = load_task_model(tmp_path)
+    ours = logits_of(model, "task", mean, tokenizer)
+    np.testing.assert_array_equal(logits_of(loaded.model.eval(), "task", mean, tokenizer), ours)
 
 
 def test_the_task_must_be_named_where_there_are_several(tokenizer: Tokenizer, tmp_path: Path) -> None:

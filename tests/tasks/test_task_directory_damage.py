@@ -31,9 +31,13 @@ def saved(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "mend",
     [
-        lambda v: v.update(version=2),
+        lambda v: v.update(version=3),
         lambda v: v.update(tasks=None),
         lambda v: v.update(tasks=[{}]),
+        lambda v: v["tasks"][0].update(name="other"),
+        lambda v: v["tasks"][0].update(name=-0.5),
+        lambda v: v["tasks"].append(v["tasks"][0]),
+        lambda v: (v["tasks"][0].update(name="items"), v["tasks"][0]["spec"].update(name="items")),
         lambda v: v["tasks"][0]["spec"].update(kind="poetry"),
         lambda v: v["tasks"][0]["spec"].update(nonsense=1),
         lambda v: v["tasks"][0].update(labels=[]),

@@ -11,6 +11,7 @@ import palavra
 from palavra.finetuning.run import resume_finetuning
 from palavra.log import Log
 from palavra.recipe import FinetuneRecipe
+from palavra.training import checkpoint, saving
 from palavra.training.interrupts import Interrupted
 from palavra.training.trainer import Trainer
 
@@ -63,6 +64,27 @@ def test_of_pretraining(tmp_path: Path, killed: list[int], interrupted: list[int
         palavra.pretrain(out=tmp_path / "ended", resume=True, quiet=True)
     assert lines(tmp_path / "ended") == lines(tmp_path / "straight")
     assert [line["step"] for line in lines(tmp_path / "straight") if line["kind"] == "train"] == [5, 10, 12]
+
+
+def test_what_a_kill_kept_from_removal_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"O gato {i} viu a lua.\n" for i in range(200)), encoding="utf-8")
+    settings = (*TINY, "train.keep_last=1", "train.save_every=2")
+    before = checkpoint.prune
+
+    def prune(directory: Path, keep: int, best_step: int | None) -> None:
+        if (directory / "step-5").exists():
+            (directory / "step-4" / "checksums.json").unlink()
+            raise Killed
+        before(directory, keep, best_step)
+
+    options: dict[str, Any] = {"steps": 5, "documents": "line", "vocab_size": 300, "set": settings}
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "prune", prune)
+        with pytest.raises(Killed):
+            palavra.pretrain(text, out=tmp_path / "run", quiet=True, **options)
+    palavra.pretrain(out=tmp_path / "run", resume=True, quiet=True)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-5"]
 
 
 def begin_or_resume(wanted: FinetuneRecipe, out: Path, *, resume: bool) -> None:

@@ -110,8 +110,7 @@ def _evaluate_text(
 ) -> EvaluationResult:  # fmt: skip
     loaded = load(model, device=device)
     assert isinstance(loaded, MaskedModel | CausalModel)
-    if isinstance(loaded, MaskedModel):
-        loaded.check_head()
+    loaded.check_head()
     pretraining = pretraining_objective_in(model)
     if not pretraining.next_tokens:
         _refuse({"sliding": sliding}, f"{model} has not learned to predict next tokens")

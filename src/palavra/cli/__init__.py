@@ -30,6 +30,7 @@ FUNCTIONS = {
     "generate": "palavra.inference.causal.CausalModel.generate",
     "score": "palavra.inference.masked.MaskedModel.score",
     "compare-pairs": "palavra.compare_pairs",
+    "follows": "palavra.inference.masked.MaskedModel.follows",
     "embed": "palavra.inference.masked.MaskedModel.embed",
     "predict": "palavra.inference.finetuned.FineTunedModel.predict",
     "report": "palavra.write_report",

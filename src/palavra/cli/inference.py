@@ -242,23 +242,62 @@ def _score_json(one: Any, per_token: bool) -> dict[str, Any]:
 
 
 @app.command()
+def follows(
+    model: Model,
+    first: Annotated[str, typer.Argument(help="A text.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="The text that may follow it.", show_default=False)],
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Ask a model that learned next sentences (masked+nsp, BERT) whether one text follows another."""
+    from palavra.inference.loading import load
+    from palavra.inference.masked import MaskedModel
+
+    loaded = load(model, device=device)
+    if not isinstance(loaded, MaskedModel):
+        loaded.check_offers("follows")
+    assert isinstance(loaded, MaskedModel)
+    found = loaded.follows(readable(first), readable(second))
+    if as_json:
+        print_json_line(vars(found))
+        return
+    print_row(f"{found.probability:6.1%}  follows")
+    if found.truncated:
+        print_note("the texts are longer than the model reads: they were cut")
+
+
+@app.command()
 def embed(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
     file: TextFile = None,
     pooling: Annotated[
-        Literal["mean", "cls", "token"], typer.Option(help="One vector a text (mean, cls), or one a token.")
-    ] = "mean",
+        Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean", "token"] | None,
+        typer.Option(
+            help="How the vectors of all tokens become one for each text; token: one for each token.  [default: that "
+            "of the model's modules.json, else mean; for causal models lasttoken]"
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands before every text: a name of the model's prompts, or a text.  [default: the model's "
+            "default prompt]"
+        ),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.")] = False,
+    truncate_dim: Annotated[
+        int | None, typer.Option(help="Keep this many numbers of each vector, for models trained so (Matryoshka).")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write .npy, .parquet or .jsonl.  [default: JSON lines on stdout]", show_default=False),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Embed texts, or their tokens, as vectors."""
+    """Embed texts, or their tokens, as vectors. Every model can; those of sentence-transformers give its vectors."""
     from palavra.inference.export import as_json, check_target, write_embeddings
     from palavra.inference.loading import load
-    from palavra.inference.masked import MaskedModel
     from palavra.inference.streaming import Embedded
     from palavra.output import output_file
 
@@ -267,10 +306,10 @@ def embed(
         if out is not None:
             check_target(out, pooling, [model, *([] if file is None else [file])])
             temporary = stack.enter_context(output_file(out))  # before the work, which it may end
-        loaded = load(model, device=device)
-        loaded.check_offers("embed")
-        assert isinstance(loaded, MaskedModel)
-        found = Embedded(loaded, texts_of(texts, file)[0], pooling)
+        found = Embedded(
+            load(model, device=device), texts_of(texts, file)[0], pooling,
+            prompt=None if prompt is None else readable(prompt), normalize=normalize, truncate_dim=truncate_dim,
+        )  # fmt: skip
         if out is not None and temporary is not None:
             write_embeddings(found, temporary, out.suffix)
         else:
@@ -278,7 +317,7 @@ def embed(
                 for content in as_json(some):
                     print_json_line(content)
     if found.cut:
-        print_note(f"warning: {found.cut} of {found.texts} texts were longer than the context and were cut")
+        print_note(f"warning: {found.cut} of {found.texts} texts were longer than the model reads and were cut")
     if out is not None:
         print_note(f"{found.texts} texts -> {out}")
 

@@ -13,14 +13,15 @@ from palavra.finetuning.run import finetune_splits, is_finished, resume_finetuni
 from palavra.finetuning.splits import Split, examples_hash, read_split, with_absolute_paths
 from palavra.finetuning.validate import check_options, check_recipe
 from palavra.log import Log
+from palavra.model.sentence_modules import sentence_files
 from palavra.output import check
 from palavra.recipe import FinetuneRecipe
 from palavra.run_records.finetuning import FinetuningEvaluation
 from palavra.training.interrupts import Interrupted, stop_on_signals
 from palavra.training.run_directory import RunDirectory
 
-# The files of a finished run that make up its model.
-MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
+# The files of a finished run that make up its model, besides those of `sentence_files`.
+_MODEL_FILES = ("model.safetensors", "config.json", "task.json", "tokenizer.json", "tokenizer_config.json",
                "palavra.toml", "run.json", "metrics.jsonl")  # fmt: skip
 
 
@@ -122,12 +123,17 @@ def evaluation_in(folder: Path) -> FinetuningEvaluation:
     return RunDirectory(folder).read_json(FinetuningEvaluation, "evaluation.json")
 
 
+def model_files(folder: Path) -> list[str]:
+    """Return the names in a folder of the files that make up its model."""
+    return [name for name in (*_MODEL_FILES, *sentence_files(folder)) if (folder / name).is_file()]
+
+
 def take_model(folder: Path, run: RunDirectory) -> None:
     """Copy the finished model of a folder to `run`."""
-    for name in MODEL_FILES:
-        if (folder / name).exists():
-            with atomic_path(run.path / name) as temporary:
-                shutil.copyfile(folder / name, temporary)
+    for name in model_files(folder):
+        (run.path / name).parent.mkdir(exist_ok=True)
+        with atomic_path(run.path / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
 
 
 def values_of(evaluation: FinetuningEvaluation) -> dict[str, dict[str, float]]:

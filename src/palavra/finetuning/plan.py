@@ -12,7 +12,7 @@ from palavra.errors import PalavraError
 from palavra.finetuning.splits import SPLITS, Split, read_split
 from palavra.finetuning.validate import check_metric, check_options, check_recipe
 from palavra.inference.finetuned import context_of
-from palavra.model.compute import Compute, choose_compute, for_dropout
+from palavra.model.compute import Compute, choose_compute, for_attention
 from palavra.model.config import ModelConfig
 from palavra.model.cpu_threads import set_threads
 from palavra.model.directory import read_config
@@ -62,7 +62,7 @@ def resolve_finetuning(
     passes = train.passes(epoch_steps)
     tokens = sum(int(one.lengths.sum()) for one in read.values()) * passes
     compute = choose_compute(train.device, train.precision, train.compile, tokens >= WORTH_COMPILING_TOKENS)
-    compute = for_dropout(compute, config.attention_dropout)
+    compute = for_attention(compute, dropout=config.attention_dropout, relative=config.relative is not None)
     steps = train.steps or max(1, math.ceil(passes * epoch_steps))
     train = replace(train, steps=steps, precision=compute.precision, compile=compute.compile, threads=threads)
     length = (

@@ -35,6 +35,7 @@ from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute, compile_layers
 from palavra.model.directory import read_config
 from palavra.model.partial_embedding import PartialEmbedding
+from palavra.model.sentence_modules import modules_to_keep, write_sentence_modules
 from palavra.model.task_heads import TaskModel
 from palavra.recipe import FinetuneRecipe
 from palavra.report import write_report
@@ -190,7 +191,7 @@ def _labelled(
     """Return encoded examples, with the body's vectors if the body is never trained."""
     frozen = not any(parameter.requires_grad for parameter in model.transformer.parameters())
     size = 4 * int(encoded.row_counts.sum()) * model.config.hidden_size
-    if not frozen or not examples or size > LARGEST_VECTORS:
+    if not frozen or not examples or size > LARGEST_VECTORS or model.head(name).pools_late:
         return Labelled(examples=examples, encoded=encoded)
     return Labelled(examples=examples, encoded=encoded, vectors=body_vectors(model, name, encoded, compute))
 
@@ -258,6 +259,9 @@ def _finish(
     settled = {name: job.calibrate(name, labelled) for name, labelled in job.valid.items()}
     job = replace(job, tasks={**job.tasks, **{name: task for name, (task, _) in settled.items()}})
     save_finished(job.model, job.tasks, tokenizer, run.path, log)
+    recipe, config = job.recipe, job.model.config
+    origin = None if recipe.from_scratch else Path(recipe.model)
+    write_sentence_modules(modules_to_keep(origin, config.causal, log.warn), run.path, config)
     scores: dict[str, dict[str, Scores]] = {split.task.spec.name: {} for split in splits}
     for name, (_, found) in settled.items():
         scores[name]["valid"] = found

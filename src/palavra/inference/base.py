@@ -6,9 +6,10 @@ from typing import ClassVar, TypeVar
 
 from palavra.errors import PalavraError
 from palavra.files import path_of
-from palavra.model.compute import Compute, choose_compute
+from palavra.model.compute import Compute, choose_compute, for_attention
 from palavra.model.config import CompileMode, Precision
 from palavra.model.heads import VocabularyModel
+from palavra.model.sentence_modules import SentenceModules, read_sentence_modules
 from palavra.model.task_heads import TaskModel
 from palavra.tokenizer import Tokenizer
 
@@ -18,8 +19,9 @@ _MASKED = "a masked language model (palavra pretrain)"
 _CAUSAL = "a causal language model (palavra pretrain --objective=causal or causal+masked)"
 # Everything that some kind of model can be asked, and what makes a model that can.
 ASKED = {
-    **dict.fromkeys(("fill", "fillings", "distribution", "embed", "encode"), _MASKED),
+    **dict.fromkeys(("fill", "fillings", "distribution"), _MASKED),
     **dict.fromkeys(("generate", "stream"), _CAUSAL),
+    "follows": "a model that learned next sentences (palavra pretrain --objective=masked+nsp)",
     "score": "a language model (palavra pretrain)",
     "predict": "a fine-tuned model (palavra finetune)",
 }
@@ -58,6 +60,15 @@ def model_folder(directory: str | Path) -> Path:
     return path
 
 
+def sentence_modules_of(path: Path) -> SentenceModules | PalavraError | None:
+    """Return how the model of a directory makes vectors of texts: None if it does not say so, and the error if it asks
+    for what is not supported, which hinders nothing else."""
+    try:
+        return read_sentence_modules(path)
+    except PalavraError as error:
+        return error
+
+
 def load_parts(
     path: Path, read: Callable[[Path], tuple[Network, Rest]], device: str, precision: Precision, compile: CompileMode
 ) -> tuple[Network, Tokenizer, Compute, Rest]:
@@ -69,5 +80,6 @@ def load_parts(
     tokenizer = Tokenizer.load(path)
     tokenizer.check_fits(model.config.vocab_size, path)
     compute = choose_compute(device, precision, compile)
+    compute = for_attention(compute, relative=model.config.relative is not None)
     model.to(compute.device).eval()
     return model, tokenizer, compute, rest

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from palavra.batch import Sample
 from palavra.errors import PalavraError
-from palavra.inference.base import AnyModel, load_parts, model_folder
+from palavra.inference.base import AnyModel, load_parts, model_folder, sentence_modules_of
 from palavra.inference.batching import evaluating
+from palavra.inference.embeds_text import EmbedsText
 from palavra.inference.evaluation import EvalSet, ObjectiveResult
 from palavra.inference.generation import (
     Continuation,
@@ -30,8 +31,9 @@ from palavra.inference.scoring import Float64Array, Score, bits_per_byte, labell
 from palavra.model.cache import StepModel
 from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
-from palavra.model.directory import LoadedModel, load_causal_model
-from palavra.model.heads import CausalLanguageModel, VocabularyModel
+from palavra.model.directory import load_causal_model
+from palavra.model.heads import VocabularyModel
+from palavra.model.sentence_modules import SentenceModules
 from palavra.run_records.pretraining import CausalResult
 from palavra.tokenizer import Tokenizer
 
@@ -90,15 +92,19 @@ class GeneratesText(AnyModel):
 
 
 @dataclass(frozen=True)
-class CausalModel(GeneratesText):
-    """A pretrained causal language model, or one that has learned to be read as one."""
+class CausalModel(GeneratesText, EmbedsText):
+    """A pretrained causal language model, or one that has learned to be read as one. `missing` and `sentence` are those
+    of `MaskedModel`."""
 
     kind: ClassVar[str] = "a causal language model"
-    offers: ClassVar[tuple[str, ...]] = ("generate", "score", "evaluate")
+    offers: ClassVar[tuple[str, ...]] = ("generate", "embed", "encode", "score", "evaluate")
+    left_to_right: ClassVar[bool] = True
 
     model: VocabularyModel = field(repr=False)
     tokenizer: Tokenizer
     compute: Compute
+    missing: tuple[str, ...] = ()
+    sentence: SentenceModules | PalavraError | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -106,8 +112,16 @@ class CausalModel(GeneratesText):
         compile: CompileMode = "off",
     ) -> "CausalModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
-        model, tokenizer, compute, _ = load_parts(model_folder(directory), _load_whole, device, precision, compile)
-        return cls(model, tokenizer, compute)
+        path = model_folder(directory)
+        parts = load_parts(path, load_causal_model, device, precision, compile)
+        return cls(*parts, sentence=sentence_modules_of(path))
+
+    def check_head(self) -> None:
+        """Raise PalavraError for a bare body, which cannot predict tokens."""
+        if self.missing:
+            raise PalavraError(
+                "this model is a bare body without its vocabulary head: it can embed, not predict; use a whole model"
+            )
 
     @property
     def causal(self) -> "CausalModel":
@@ -127,6 +141,7 @@ class CausalModel(GeneratesText):
 
     def continued(self, prompts: Sequence[str], config: GenerationConfig) -> list[list[Continuation]]:
         """Return the samples of each prompt."""
+        self.check_head()
         encoded = [self._prompt(prompt) for prompt in prompts]
         together = max(1, ROWS_AT_ONCE // config.samples)
         found: list[list[Continuation]] = [[] for _ in encoded]
@@ -143,6 +158,7 @@ class CausalModel(GeneratesText):
 
     def streamed(self, prompt: str, config: GenerationConfig) -> Stream:
         """Return the pieces of one continuation."""
+        self.check_head()
         ids = self._prompt(prompt)
         return stream(self._steps, self.tokenizer, ids, config, end_id=self.tokenizer.sep_id, banned=self._banned)
 
@@ -158,6 +174,7 @@ class CausalModel(GeneratesText):
     def score(self, texts: str | Texts, per_token: bool = False) -> Score | Results[Score]:
         """Return the log-likelihood of a text or of several: the sum of log P(token | those before it), without the end
         of the text. In a text longer than the context, at least half a context precedes each token."""
+        self.check_head()
         given, single = one_or_more(texts)
         encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
         documents = [np.array(ids, dtype=np.int64) for ids, _ in encoded]
@@ -170,16 +187,10 @@ class CausalModel(GeneratesText):
 
     def evaluate(self, texts: Sequence[str], *, sliding: bool = True) -> "CausalEvaluation":
         """Evaluate the model on whole documents, their ends included; see `evaluate_causal`."""
+        self.check_head()
         documents = [np.array([*ids, self.tokenizer.sep_id]) for ids in self.tokenizer.encode_many(texts)]
         losses = next_token_losses(self.model, documents, self.compute, self.tokenizer.cls_id, sliding=sliding)
         return _evaluation(losses, np.array([_size_of(text) for text in texts]), sliding)
-
-
-def _load_whole(path: Path) -> LoadedModel[CausalLanguageModel]:
-    loaded = load_causal_model(path)
-    if loaded.missing:
-        raise PalavraError(f"{path} is a bare body without its vocabulary head: it cannot predict; use a whole model")
-    return loaded
 
 
 def _size_of(text: str) -> tuple[int, int]:

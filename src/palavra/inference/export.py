@@ -17,7 +17,7 @@ from palavra.typed_json import json_text
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
 
-def check_target(path: Path, pooling: Pooling, inputs: Iterable[str | Path] = ()) -> None:
+def check_target(path: Path, pooling: Pooling | None, inputs: Iterable[str | Path] = ()) -> None:
     """Raise PalavraError, before any work, for a file that these embeddings cannot be written to, or that is one of the
     `inputs` (see `check_no_input`)."""
     check_no_input(path, inputs, "--out")

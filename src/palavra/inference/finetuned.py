@@ -14,8 +14,9 @@ from palavra.data.config import BY_NAME
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference import predictions
-from palavra.inference.base import AnyModel, load_parts
+from palavra.inference.base import load_parts, sentence_modules_of
 from palavra.inference.batching import evaluating, placed
+from palavra.inference.embeds_text import EmbedsText
 from palavra.inference.task_inputs import Input, Inputs, inputs_in_memory, inputs_of_file, is_one_input
 from palavra.limits import batched
 from palavra.metrics.articles import Articles
@@ -23,6 +24,7 @@ from palavra.metrics.scores import Scores
 from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, ModelConfig, Precision
 from palavra.model.layouts import Layout
+from palavra.model.sentence_modules import SentenceModules
 from palavra.model.task_heads import TaskModel
 from palavra.option import does_not_apply
 from palavra.tasks.column_options import InputColumns, LabelledFile, check_read, given_columns, reading_and_columns
@@ -115,16 +117,17 @@ def _collect(
 
 
 @dataclass(frozen=True)
-class FineTunedModel(AnyModel):
-    """A model fine-tuned to one task or several."""
+class FineTunedModel(EmbedsText):
+    """A model fine-tuned to one task or several. `sentence` is that of `MaskedModel`."""
 
     kind: ClassVar[str] = "a fine-tuned model"
-    offers: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
+    offers: ClassVar[tuple[str, ...]] = ("predict", "embed", "encode", "evaluate")
 
     model: TaskModel = field(repr=False)
     tasks: Mapping[str, AnyTask]
     tokenizer: Tokenizer
     compute: Compute
+    sentence: SentenceModules | PalavraError | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -138,7 +141,7 @@ class FineTunedModel(AnyModel):
             return loaded.model, loaded.tasks
 
         model, tokenizer, compute, tasks = load_parts(Path(directory), read, device, precision, compile)
-        return cls(model, tasks, tokenizer, compute)
+        return cls(model, tasks, tokenizer, compute, sentence_modules_of(Path(directory)))
 
     def task(self, name: str | None = None) -> tuple[str, AnyTask]:
         """Return the task of a name, or the only one. Raises PalavraError for a name that is none."""
@@ -249,7 +252,7 @@ class FineTunedModel(AnyModel):
         name, chosen = self.task(task)
         if not examples:
             return []
-        encoded = self.encode(chosen, examples, overflow)
+        encoded = self.encode_examples(chosen, examples, overflow)
         decoded = decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
         return _cut_marked(chosen.output.predictions(examples, decoded), encoded)
 
@@ -283,10 +286,10 @@ class FineTunedModel(AnyModel):
                 raise PalavraError(does_not_apply("--out-of-scope", spec.kind, ("classification",)))
             chosen = KINDS[spec.kind].from_json(spec, chosen.output.to_json())
         chosen.check_test(examples)
-        encoded = self.encode(chosen, examples, None)
+        encoded = self.encode_examples(chosen, examples, None)
         return chosen, encoded, decode(self.model, name, chosen, examples, encoded, self.compute, options=options)
 
-    def encode(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
+    def encode_examples(self, task: AnyTask, examples: Sequence[object], overflow: Overflow | None) -> EncodedExamples:
         """Return the examples as the model reads them."""
         segments, context = self.model.config.segments > 1, context_of(self.model.config, task)
         overflow = overflow or task.spec.overflow

@@ -4,35 +4,32 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, overload
+from typing import ClassVar, overload
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from palavra.batch import Batch, Sample
 from palavra.errors import PalavraError
-from palavra.inference.base import AnyModel, load_parts, model_folder
-from palavra.inference.batching import batches, placed, run_labelled
-from palavra.inference.embedding import Embedding, Pooling, check_pooling, pool
+from palavra.inference.base import load_parts, model_folder, sentence_modules_of
+from palavra.inference.batching import run_labelled
+from palavra.inference.embeds_text import EmbedsText
 from palavra.inference.filling import Blank, blanks_of, likeliest
 from palavra.inference.infilling import Filling, Order, Read, filling_of, proposals_of, samples_of, search
 from palavra.inference.inputs import Texts, one_or_more
 from palavra.inference.results import Results
 from palavra.inference.scoring import Masking, Score, score_masked
+from palavra.inference.sentence_pairs import SentencePair, judged
 from palavra.model.compute import Compute
 from palavra.model.config import CompileMode, Precision
-from palavra.model.directory import load_masked_model
 from palavra.model.finite import check_numbers
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.layouts import Layout
+from palavra.model.next_sentence import NextSentenceModel, load_with_heads
+from palavra.model.sentence_modules import SentenceModules
 from palavra.objectives.masked import Vocabulary
 from palavra.option import does_not_apply
 from palavra.tokenizer import Tokenizer
-
-# Texts whose token vectors are held at once.
-ENCODED_AT_ONCE = 4096
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
@@ -41,10 +38,11 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 
 @dataclass(frozen=True)
-class MaskedModel(AnyModel):
+class MaskedModel(EmbedsText):
     """A pretrained masked language model.
 
-    `missing` names parameters that the directory did not have, such as the head of a bare encoder.
+    `missing` names parameters that the directory did not have, such as the head of a bare encoder. `sentence`: how it
+    makes vectors of texts, if its directory says so, or why Palavra cannot.
     """
 
     kind: ClassVar[str] = "a masked language model"
@@ -54,6 +52,7 @@ class MaskedModel(AnyModel):
     tokenizer: Tokenizer
     compute: Compute
     missing: tuple[str, ...] = ()
+    sentence: SentenceModules | PalavraError | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -61,7 +60,9 @@ class MaskedModel(AnyModel):
         compile: CompileMode = "off",
     ) -> "MaskedModel":  # fmt: skip
         """Load a directory written by Palavra or `transformers`. Raises PalavraError when it cannot."""
-        return cls(*load_parts(model_folder(directory), load_masked_model, device, precision, compile))
+        path = model_folder(directory)
+        parts = load_parts(path, load_with_heads, device, precision, compile)
+        return cls(*parts, sentence=sentence_modules_of(path))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -184,53 +185,6 @@ class MaskedModel(AnyModel):
         return found[0] if single else found
 
     @overload
-    def embed(self, texts: str, pooling: Pooling = "mean") -> Embedding: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def embed(self, texts: Texts, pooling: Pooling = "mean") -> Results[Embedding]: ...
-
-    def embed(self, texts: str | Texts, pooling: Pooling = "mean") -> Embedding | Results[Embedding]:
-        """Return contextual vectors of a text or of several: one a text ("mean" over its tokens, or that of "cls"), or
-        one a "token"; see `encode` for an array.
-
-        Texts longer than the context are cut there, and `Embedding.truncated` says so.
-        """
-        check_pooling(pooling)
-        given, single = one_or_more(texts)
-        room = self.model.config.context - 2
-        encoded = [self.tokenizer.encode_with_offsets(text) for text in given]
-        samples = [
-            Sample(input_ids=np.array([self.tokenizer.cls_id, *ids[:room], self.tokenizer.sep_id], dtype=np.int64))
-            for ids, _ in encoded
-        ]
-        found: dict[int, npt.NDArray[np.float32]] = {}
-        with torch.inference_mode(), self.compute.autocast():
-            for numbers, batch in batches(samples):
-                vectors = self.model(*placed(batch, self.compute))
-                check_numbers(vectors)
-                of_each = vectors.split(np.diff(batch.cu_seqlens.numpy()).tolist())
-                for number, own in zip(numbers, of_each, strict=True):
-                    found[number] = pool(own, pooling).float().cpu().numpy()
-        embeddings = Results(
-            Embedding(text=text, vectors=found[i], offsets=tuple(offsets[:room]), truncated=len(ids) > room)
-            for i, (text, (ids, offsets)) in enumerate(zip(given, encoded, strict=True))
-        )
-        return embeddings[0] if single else embeddings
-
-    def encode(self, texts: str | Texts, pooling: Literal["mean", "cls"] = "mean") -> npt.NDArray[np.float32]:
-        """Return the vectors of texts as one array: (n, hidden_size) float32, of a single text (hidden_size,).
-
-        Each is the mean over the text's tokens, or the vector of "cls". Texts longer than the context are cut there.
-        """
-        check_pooling(pooling)
-        given, single = one_or_more(texts)
-        found = np.empty((len(given), self.model.config.hidden_size), dtype=np.float32)
-        for start in range(0, len(given), ENCODED_AT_ONCE):
-            for number, one in enumerate(self.embed(given[start : start + ENCODED_AT_ONCE], pooling), start):
-                found[number] = one.vectors
-        return found[0] if single else found
-
-    @overload
     def score(  # type: ignore[overload-overlap]
         self, texts: str, per_token: bool = False, masking: Masking = "word"
     ) -> Score: ...
@@ -252,3 +206,27 @@ class MaskedModel(AnyModel):
         given, single = one_or_more(texts)
         found = score_masked(self.model, self.tokenizer, self.compute, given, masking=masking, per_token=per_token)
         return found[0] if single else Results(found)
+
+    @overload
+    def follows(self, first: str, second: str) -> SentencePair: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def follows(self, first: Texts, second: Texts) -> Results[SentencePair]: ...
+
+    def follows(self, first: str | Texts, second: str | Texts) -> SentencePair | Results[SentencePair]:
+        """Return whether the `second` text follows the `first` one, by the head that learned it (`masked+nsp`, BERT):
+        a text and a text, or as many of each.
+
+        Of a pair longer than the context, the longer text is cut first. Raises PalavraError for a model without that
+        head, and for lists of different lengths.
+        """
+        if not isinstance(self.model, NextSentenceModel):
+            raise PalavraError(
+                "this model has no head for next sentences: use one that was pretrained with --objective=masked+nsp, "
+                "or a BERT that has it"
+            )
+        (firsts, single), (seconds, other) = one_or_more(first), one_or_more(second)
+        if single != other or len(firsts) != len(seconds):
+            raise PalavraError("follows takes two texts, or two lists of equally many")
+        found = judged(self.model, self.tokenizer, self.compute, list(zip(firsts, seconds, strict=True)))
+        return found[0] if single else found

@@ -65,6 +65,30 @@ class ClassPrediction(_Prediction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelScore:
+    """A class and its `score`, which is no probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredClassPrediction(_Prediction):
+    """The class with the highest score, of a model trained by negative sampling, and the `best` few, best first. Scores
+    lie between 0 and 1 and rank the classes, but are no probabilities and do not sum to 1. The rest as in
+    `ClassPrediction`."""
+
+    _optional: ClassVar[tuple[str, ...]] = ClassPrediction._optional
+
+    label: str
+    score: float
+    best: tuple[LabelScore, ...] = ()
+    truncated: bool = False
+    windows_differ: bool = False
+    abstained: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelSetPrediction(_Prediction):
     """The labels of a text that may have several, each with its probability, and the `best` few of all;
     `windows_differ` where the windows of a long text have different ones."""
@@ -153,7 +177,13 @@ class ChoicePrediction(_Prediction):
 
 
 Prediction: TypeAlias = (
-    ClassPrediction | LabelSetPrediction | ValuePrediction | TokenPrediction | AnswerPrediction | ChoicePrediction
+    ClassPrediction
+    | ScoredClassPrediction
+    | LabelSetPrediction
+    | ValuePrediction
+    | TokenPrediction
+    | AnswerPrediction
+    | ChoicePrediction
 )
 
 
@@ -177,7 +207,7 @@ def _frozen(kind: type[_Prediction], key: str, value: Any) -> Any:
     """Lists as tuples, and the alternatives in them as dataclasses."""
     if key not in ("best", "spans"):
         return tuple(value) if isinstance(value, list) else value
-    part: type[Any] = LabelProbability
+    part: type[Any] = LabelScore if kind is ScoredClassPrediction else LabelProbability
     if kind in (TokenPrediction, AnswerPrediction):
         part = SpanPrediction if kind is TokenPrediction else CandidateAnswer
     return tuple(part(**each) for each in value)
@@ -192,4 +222,6 @@ def _kind_of(values: Mapping[str, Any]) -> type[_Prediction]:
         return ChoicePrediction
     if "value" in values:
         return ValuePrediction
+    if "score" in values:
+        return ScoredClassPrediction
     return LabelSetPrediction if isinstance(values["label"], list) else ClassPrediction

@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 from palavra.errors import PalavraError
 from palavra.inference.causal import CausalModel
 from palavra.inference.embedding import Embedding, Pooling
+from palavra.inference.embeds_text import EmbedsText
 from palavra.inference.filling import Blank
 from palavra.inference.generation import Continuation, GenerationOptions
 from palavra.inference.infilling import Filling, Order
@@ -147,13 +148,21 @@ def _check_lengths(
 class Embedded:
     """The embeddings of many texts, in order, a list at a time; `texts` and `cut` count those so far."""
 
-    def __init__(self, model: MaskedModel, texts: Iterable[str], pooling: Pooling = "mean"):
-        self._model, self._source, self._pooling = model, texts, pooling
+    def __init__(
+        self, model: EmbedsText, texts: Iterable[str], pooling: Pooling | None = None, *, prompt: str | None = None,
+        normalize: bool = False, truncate_dim: int | None = None,
+    ):  # fmt: skip
+        self._source = texts
+
+        def embed(some: list[str]) -> list[Embedding]:
+            return model.embed(some, pooling, prompt=prompt, normalize=normalize, truncate_dim=truncate_dim)
+
+        self._embed = embed
         self.texts = self.cut = 0
 
     def __iter__(self) -> Iterator[list[Embedding]]:
         for chunk in chunked(self._source):
-            found = self._model.embed(chunk, self._pooling)
+            found = self._embed(chunk)
             self.texts += len(found)
             self.cut += sum(one.truncated for one in found)
             yield found

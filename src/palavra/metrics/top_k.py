@@ -24,7 +24,8 @@ class Ranking(NamedTuple):
     """A summary of the probabilities of K classes for E examples.
 
     `best` (E, L): the L most probable classes, best first, ties by lower number; `probabilities` (E, L) of these.
-    `right` (E,): the probability of the gold class; `hit` and `among` (E,): the `chances` that it is the best class,
+    `right` (E,): the probability of the gold class; `loss` (E,): that of the model's
+    output; `hit` and `among` (E,): the `chances` that it is the best class,
     and one of the five best; all empty without labels. `every` (E, K): all probabilities, or (E, 0) for many classes.
     `differ` (E,): whether the windows of a text have different best classes. `abstained` (E,): whether the best class
     is too improbable to be given.
@@ -33,6 +34,7 @@ class Ranking(NamedTuple):
     best: Int64Array
     probabilities: Floats
     right: Floats
+    loss: Floats
     hit: Doubles
     among: Doubles
     every: Floats
@@ -56,6 +58,7 @@ class Ranking(NamedTuple):
             best=best,
             probabilities=np.take_along_axis(probabilities, best, 1),
             right=right,
+            loss=right[:0],
             hit=hit,
             among=among,
             # A view would keep all probabilities in memory.

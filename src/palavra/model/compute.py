@@ -82,12 +82,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def for_dropout(compute: Compute, attention_dropout: float) -> Compute:
-    """Return the same choices with a backend that supports attention dropout; the variable-length kernel does not."""
-    if not attention_dropout or compute.backend.name != "varlen":
+def for_attention(compute: Compute, *, dropout: float = 0.0, relative: bool = False) -> Compute:
+    """Return the same choices with a backend that supports attention `dropout` and scores with a term for the distance
+    of tokens (`relative`); the variable-length kernel has neither."""
+    if compute.backend.name != "varlen" or not (dropout or relative):
         return compute
-    rows = BACKENDS["rows"]
-    return replace(compute, backend=rows, reasons=(*compute.reasons, "attention: rows, for its dropout"))
+    reason = f"attention: rows, for its {'dropout' if dropout else 'relative positions'}"
+    return replace(compute, backend=BACKENDS["rows"], reasons=(*compute.reasons, reason))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

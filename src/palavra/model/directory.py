@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from palavra.errors import PalavraError, lack_of_memory
 from palavra.files import atomic_write_tensors, atomic_write_text
-from palavra.model.config import ModelConfig, Pooling
-from palavra.model.families import family_named
+from palavra.model.config import ModelConfig
+from palavra.model.families import BODIES, family_named
 from palavra.model.families.parsing import flag
 from palavra.model.families.storage import Keys, stored
 from palavra.model.finite import all_finite
@@ -25,11 +25,9 @@ WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "c
 SHIFTED = "masked_next_token_prediction"
 # Where a finished run writes its objective.
 OBJECTIVE_KEY = "pretraining_objective"
-# Where sentence-transformers describes its pooling.
-SENTENCE_POOLING = "1_Pooling/config.json"
 LARGEST_JSON = 16 * 2**20
 # Names of the body inside a model with a head.
-BODY_PREFIXES = ("bert.", "model.", "transformer.")
+BODY_PREFIXES = tuple(f"{name}." for name in BODIES)
 TOKENS = "transformer.embeddings.token.weight"
 # Constants that old versions of `transformers` saved among the weights.
 _CONSTANTS = re.compile(r"(position_ids|token_type_ids|inv_freq|attn\.bias|masked_bias)$")
@@ -92,16 +90,6 @@ def read_config(directory: Path) -> ModelConfig:
         return replace(family.read(values), mntp=flag(values, SHIFTED, False))
     except PalavraError as error:
         raise PalavraError(f"{path}: {error}") from None
-
-
-def trained_pooling(directory: Path) -> Pooling | None:
-    """Return the pooling that a directory of sentence-transformers was trained with, if it is the mean or the maximum.
-    Such a model's [CLS] vector was not trained. Raises PalavraError for a damaged file."""
-    path = directory / SENTENCE_POOLING
-    values = read_json(path) if path.is_file() else {}
-    modes = [name for name, value in values.items() if name.startswith("pooling_mode_") and value is True]
-    poolings: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-    return poolings.get(modes[0]) if len(modes) == 1 else None
 
 
 def learned_both(directory: Path) -> bool:
@@ -221,7 +209,7 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     # Checkpoints converted from TensorFlow have gamma and beta.
                     name = key.replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
-                    full = name if name in wanted else suffixes.get(name)
+                    full = name if name in wanted else suffixes.get(name, suffixes.get(_inner(name)))
                     if full is not None:
                         yield full, file.get_tensor(key)
                     elif not parts.isdisjoint(_places(name)) and not _CONSTANTS.search(name):
@@ -237,8 +225,12 @@ def _tensors(directory: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
 
 def _places(name: str) -> tuple[str, str]:
     """Return the part of the body that a tensor belongs to, if it is one of the body, and its module."""
-    inner = name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
-    return inner.split(".", 1)[0], name.rpartition(".")[0]
+    return _inner(name).split(".", 1)[0], name.rpartition(".")[0]
+
+
+def _inner(name: str) -> str:
+    """Return the name of a tensor in the bare body."""
+    return name.split(".", 1)[1] if name.startswith(BODY_PREFIXES) else name
 
 
 def _weight_files(directory: Path) -> list[Path]:

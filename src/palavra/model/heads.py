@@ -13,17 +13,18 @@ from palavra.model.transformer import Transformer, initialize
 
 
 class OutputEmbedding(NamedTuple):
-    """The last linear layer, to the vocabulary: `weight` (V, D) and `bias` (V,) or None."""
+    """The last linear layer, to the vocabulary: `weight` (V, E) and `bias` (V,) or None. E is the width of the
+    embeddings, D unless these are projected."""
 
     weight: Tensor
     bias: Tensor | None
 
 
 def _new_unembedding(config: ModelConfig) -> nn.Parameter | None:
-    """Return a new vocabulary matrix (V, D), None if it is the token embedding."""
+    """Return a new vocabulary matrix (V, E), None if it is the token embedding."""
     if config.tied_embeddings:
         return None
-    weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+    weight = nn.Parameter(torch.empty(config.vocab_size, config.embedding_width))
     initialize(weight, config)
     return weight
 
@@ -37,9 +38,9 @@ class VocabularyHead(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = ACTIVATIONS[config.head_activation]
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        self.dense = nn.Linear(config.hidden_size, config.embedding_width, bias=config.head_bias)
         # BERT's head norm has a bias, ModernBERT's is like the body's: both equal the family's `norm_bias`.
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.norm = nn.LayerNorm(config.embedding_width, eps=config.norm_eps, bias=config.norm_bias)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
         initialize(self.dense.weight, config)
         if self.dense.bias is not None:
@@ -47,17 +48,17 @@ class VocabularyHead(nn.Module):
         self.weight = _new_unembedding(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (M, D) -> (M, D), the input of the unembedding."""
+        """hidden (M, D) -> (M, E), the input of the unembedding."""
         out: Tensor = self.norm(self.activation(self.dense(hidden)))
         return out
 
 
-class CausalHead(nn.Module):
-    """Nothing but the unembedding, without a bias: logits directly from the transformer's vectors."""
+class PlainHead(nn.Module):
+    """Nothing but the unembedding: logits directly from the transformer's vectors."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.bias = None
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
         self.weight = _new_unembedding(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -68,12 +69,13 @@ class CausalHead(nn.Module):
 class VocabularyModel(nn.Module):
     """A transformer that predicts tokens."""
 
-    head: VocabularyHead | CausalHead
+    head: VocabularyHead | PlainHead
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config)
+        self.head = VocabularyHead(config) if config.head_transform else PlainHead(config)
 
     def forward(self, batch: Batch, layout: Layout, rows: Tensor | None = None, causal: bool | None = None) -> Tensor:
         """Packed batch -> contextual vectors (N, D), or (M, D) if only `rows` (M,) are wanted. `causal`: a token sees
@@ -99,19 +101,11 @@ class VocabularyModel(nn.Module):
 
 
 class MaskedLanguageModel(VocabularyModel):
-    """A transformer with a vocabulary head, like `AutoModelForMaskedLM`."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.head = VocabularyHead(config)
+    """A transformer that predicts hidden tokens, like `AutoModelForMaskedLM`."""
 
 
 class CausalLanguageModel(VocabularyModel):
     """A transformer whose vectors predict the next token, like `AutoModelForCausalLM`."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.head = CausalHead(config)
 
 
 def lay_out(batch: Batch, backend: Backend, device: torch.device, width: int = 0) -> Layout:

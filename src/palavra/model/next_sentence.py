@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from palavra.model.config import ModelConfig
-from palavra.model.directory import load_masked_model, load_weights_into, read_weights, write_config, write_weights
+from palavra.model.directory import (
+    LoadedModel,
+    load_masked_model,
+    load_weights_into,
+    read_weights,
+    write_config,
+    write_weights,
+)
 from palavra.model.families import family_named
 from palavra.model.heads import MaskedLanguageModel
 from palavra.model.transformer import initialize
@@ -49,6 +56,15 @@ def holds_next_sentence_head(directory: Path, config: ModelConfig) -> bool:
     with torch.device("meta"):
         claimed = NextSentenceModel(config)
     return len(read_weights(claimed, KEYS, {}, directory)) == len(KEYS)
+
+
+def load_with_heads(directory: Path) -> LoadedModel[MaskedLanguageModel]:
+    """Load a masked language model as `load_masked_model` does, a `NextSentenceModel` if the directory holds the second
+    head."""
+    found = load_masked_model(directory)
+    if found.model.config.family != "bert" or not holds_next_sentence_head(directory, found.model.config):
+        return found
+    return LoadedModel(with_second_head(found.model, directory), found.missing)
 
 
 def load_next_sentence_model(directory: Path) -> NextSentenceModel:

@@ -1,8 +1,8 @@
 """Heads for labelled tasks: from the body's vectors to the input of a task's output layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,21 +10,15 @@ from torch import Tensor, nn
 
 from palavra.batch import Batch
 from palavra.errors import PalavraError
-from palavra.model.config import Activation, HeadActivation, HeadConfig, ModelConfig
+from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.dropout import Dropout
-from palavra.model.layers import ACTIVATIONS as LAYER_ACTIVATIONS
+from palavra.model.layers import ACTIVATIONS
 from palavra.model.layouts import Layout
+from palavra.model.pooling import pool
 from palavra.model.transformer import Transformer
 
 # Input of a head: the whole sequence as one vector, or each labelled token.
 Level = Literal["sequence", "token"]
-
-ACTIVATIONS: dict[HeadActivation, Callable[[Tensor], Tensor]] = {
-    # The activations of bodies, because the heads of model families use any of them.
-    **{name: LAYER_ACTIVATIONS[name] for name in get_args(Activation)},
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -81,26 +75,39 @@ class Head(nn.Module):
     @property
     def reads_rows(self) -> bool:
         """Return whether the head needs only the labelled rows of the body."""
-        return self.level == "token" or self.config.pooling == "cls"
+        return self.level == "token" or self.config.pooling in ("cls", "lasttoken")
+
+    @property
+    def pools_late(self) -> bool:
+        """Return whether the hidden layers come before the pooling: `pool` then depends on them."""
+        return self.level == "sequence" and self.config.pooling == "late"
+
+    def rows(self, batch: Batch) -> Tensor | None:
+        """Return the rows of the body that the head needs, (M,) int64; None for all."""
+        if self.level == "sequence" and self.config.pooling == "lasttoken":
+            last = batch.cu_seqlens[1:].to(torch.int64) - 1
+            return last.to(batch.input_ids.device, non_blocking=True)
+        return batch.label_rows if self.reads_rows else None
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Pool the body's vectors of all rows (N, D), or of the labelled ones if `reads_rows`, to (M, D)."""
+        """Pool the body's vectors of all rows (N, D), or of those of `rows`, to (M, D); if `pools_late`, the hidden
+        layers' vectors."""
         if self.reads_rows:
             return hidden
-        lengths = batch.cu_seqlens.diff()
-        sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(hidden.device, non_blocking=True)
-        empty = hidden.new_zeros(len(lengths), hidden.shape[1])
-        index = sequence[:, None].expand_as(hidden)
-        kind = "amax" if self.config.pooling == "max" else "mean"
-        return empty.scatter_reduce(0, index, hidden, kind, include_self=False)
+        if self.pools_late:
+            return pool(self._hidden(hidden), batch.cu_seqlens.diff(), "mean")
+        mode = self.config.pooling
+        return pool(hidden, batch.cu_seqlens.diff(), "max" if mode == "max" else "mean")
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map pooled vectors (M, D) to the input of the output layer, (M, D')."""
-        x = pooled
+        out: Tensor = self.dropout(pooled if self.pools_late else self._hidden(pooled))
+        return out
+
+    def _hidden(self, x: Tensor) -> Tensor:
         for number, layer in enumerate(self.layers):
             x = layer(self.dropout(x) if number else x)
-        out: Tensor = self.dropout(x)
-        return out
+        return x
 
 
 def output_width(config: HeadConfig, body: ModelConfig) -> int:
@@ -143,7 +150,7 @@ class TaskModel(nn.Module):
         if batch.features is not None:
             return batch.features
         head = self.head(batch.task)
-        rows = batch.label_rows if head.reads_rows else None
+        rows = head.rows(batch)
         hidden = self.transformer(batch.input_ids, batch.position_ids, layout, batch.segment_ids, rows)
         return head.pool(hidden, batch)
 

@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palavra.model.config import ModelConfig
+from palavra.model.convolution import Convolution
 from palavra.model.dropout import Dropout
 from palavra.model.layers import LAYERS, normalization
 from palavra.model.layouts import Layout, RowsLayout
+from palavra.model.relative import DistanceEmbedding
+from palavra.model.rotary import Rotary
 
 
 def initialize(weight: Tensor, config: ModelConfig) -> None:
@@ -19,49 +22,37 @@ def initialize(weight: Tensor, config: ModelConfig) -> None:
 
 
 class Embeddings(nn.Module):
-    """Token vectors, plus learned positions, segments and a normalization if the family has them."""
+    """Token vectors, plus learned positions, segments, a normalization and a projection if the family has them."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.token = nn.Embedding(config.vocab_size, config.hidden_size)
+        width = config.embedding_width
+        self.token = nn.Embedding(config.vocab_size, width)
+        self.scale = math.sqrt(config.hidden_size) if config.scaled_embeddings else None
+        self.offset = config.position_offset
         learned = config.positions == "learned"
-        self.position = nn.Embedding(config.context, config.hidden_size) if learned else None
-        self.segment = nn.Embedding(config.segments, config.hidden_size) if config.segments else None
-        self.norm = normalization(config) if config.embedding_norm else nn.Identity()
+        self.position = nn.Embedding(config.position_offset + config.context, width) if learned else None
+        self.segment = nn.Embedding(config.segments, width) if config.segments else None
+        self.norm = normalization(config, width) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
+        self.project = nn.Linear(width, config.hidden_size) if config.embedding_size is not None else nn.Identity()
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
         """(N,) ids -> (N, D)."""
         x = self.token(input_ids)
+        if self.scale is not None:
+            x = x * self.scale
         if self.position is not None:
-            x = x + self.position(position_ids)
+            x = x + self.position(position_ids + self.offset)
         if self.segment is not None:
             # In a family with segments, a text without any is all segment 0.
             x = x + (self.segment.weight[0] if segment_ids is None else self.segment(segment_ids))
-        out: Tensor = self.dropout(self.norm(x))
+        out: Tensor = self.project(self.dropout(self.norm(x)))
         return out
 
 
-class Rotary(nn.Module):
-    """Cosines and sines of the rotary angles of one theta.
-
-    Computed once a forward pass: a table would be as large as the context that a foreign configuration claims.
-    """
-
-    def __init__(self, theta: float, head_width: int):
-        super().__init__()
-        frequencies = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.frequencies: Tensor
-
-    def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) -> cos and sin (N, 1, d/2) float32."""
-        angles = position_ids[:, None, None] * self.frequencies
-        return angles.cos(), angles.sin()
-
-
 class Transformer(nn.Module):
-    """Embeddings, layers and, for pre-norm layers, a final normalization."""
+    """Embeddings, layers and, unless these end with one, a final normalization."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -69,12 +60,13 @@ class Transformer(nn.Module):
         self.embeddings = Embeddings(config)
         layer = LAYERS[config.norm]
         self.layers = nn.ModuleList(layer(config, kind, i == 0) for i, kind in enumerate(config.layer_kinds))
-        self.final_norm = normalization(config) if config.norm == "pre" else nn.Identity()
-        thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
-        used = sorted(set(config.layer_kinds)) if config.positions == "rotary" else []
-        self.rotary = nn.ModuleDict({kind: Rotary(thetas[kind], config.head_width) for kind in used})
+        self.final_norm = nn.Identity() if config.norm == "post" else normalization(config)
+        used = sorted(set(config.layer_kinds) - {"nope"}) if config.positions == "rotary" else []
+        self.rotary = nn.ModuleDict({kind: Rotary(config, kind) for kind in used})
+        self.convolution = Convolution(config) if config.convolution else None
+        self.distances = None if config.relative is None else DistanceEmbedding(config, config.relative)
         self.apply(self._initialize)
-        if config.norm == "pre":
+        if config.norm != "post":
             self._shrink_residual_outputs()
 
     def forward(
@@ -91,10 +83,14 @@ class Transformer(nn.Module):
         if isinstance(layout, RowsLayout) and (filler := layout.tokens - tokens):
             input_ids, position_ids = F.pad(input_ids, (0, filler)), F.pad(position_ids, (0, filler))
             segment_ids = None if segment_ids is None else F.pad(segment_ids, (0, filler))
-        x = self.embeddings(input_ids, position_ids, segment_ids)
+        x = embedded = self.embeddings(input_ids, position_ids, segment_ids)
         rotary = {kind: table(position_ids) for kind, table in self.rotary.items()}
+        relative = None if self.distances is None else self.distances()
         for number, (kind, layer) in enumerate(zip(self.config.layer_kinds, self.layers, strict=True), start=1):
-            x = layer(x, rotary.get(kind), layout, rows if number == self.config.num_layers else None, causal)
+            wanted = rows if number == self.config.num_layers else None
+            x = layer(x, rotary.get(kind), layout, wanted, causal, relative)
+            if number == 1 and self.convolution is not None:
+                x = self.convolution(x, embedded, position_ids, wanted)
         out: Tensor = self.final_norm(x)
         return out if rows is not None else out[:tokens]
 
@@ -120,11 +116,11 @@ def matmul_flops(config: ModelConfig, tokens: int, labelled: int, sequence: int)
     `sequence`, the tokens of a sequence, all of which a token of a global layer sees (half of them, on average, in a
     causal model). Counts what the loss needs, not what an implementation wastes.
     """
-    width, inner = config.hidden_size, config.intermediate_size
-    projections = width * (config.num_heads + 2 * config.shared_heads) * config.head_width
-    finish = width * width + (3 if config.gated else 2) * width * inner
+    width, inner, mixed = config.hidden_size, config.intermediate_size, config.num_heads * config.head_width
+    projections = width * (mixed + 2 * config.shared_heads * config.head_width)
+    finish = mixed * width + (3 if config.gated else 2) * width * inner
     seen = [min(sequence, 2 * config.window + 1) if kind == "local" else sequence for kind in config.layer_kinds]
-    attention = [2 * width * keys * (0.5 if config.causal else 1) for keys in seen]
-    head = (0 if config.causal else width * width) + width * config.vocab_size
+    attention = [2 * mixed * keys * (0.5 if config.causal else 1) for keys in seen]
+    head = config.embedding_width * ((width if config.head_transform else 0) + config.vocab_size)
     whole = config.num_layers * projections + sum(attention[:-1]) + (config.num_layers - 1) * finish
     return 6.0 * (tokens * whole + labelled * (attention[-1] + finish + head))

@@ -16,6 +16,15 @@ class MaskingConfig:
     """Which tokens are masked, and how. Word spans follow SpanBERT (Joshi et al. 2020, arXiv:1907.10529, section
     3.1)."""
 
+    preset: Literal["bert"] | None = option(
+        None,
+        help="A recipe of masking in one word: bert masks 15% of the tokens throughout; 80% of them become [MASK], 10% "
+        "a random token, and 10% stay.",
+        flag="--preset",
+        sets={
+            "bert": {"mask_rate": 0.15, "final_mask_rate": None, "mask": 0.8, "random": 0.1, "unit": "token"},
+        },
+    )
     mask_rate: float = option(
         0.15,
         help="Fraction of the tokens to mask, at the start of the run; the flag sets it for the whole run.",
@@ -27,6 +36,14 @@ class MaskingConfig:
     )
     mask: float = option(0.8, help="Fraction of the masked tokens that become [MASK].")
     random: float = option(0.1, help="Fraction of the masked tokens that become a random token; the rest stay.")
+    per_sequence: bool = option(
+        False, help="Draw the fraction from each sequence, not from all tokens of a batch together."
+    )
+    static: bool = option(
+        False,
+        help="Draw once what is masked, and how, so that it is the same in every epoch; per sequence, at a rate that "
+        "stays.",
+    )
     unit: Literal["token", "word", "span"] = option("token", help="What is masked together.")
     span_words: float = option(
         3.0,
@@ -44,6 +61,9 @@ class MaskingConfig:
             raise PalavraError(
                 f"masking.mask {self.mask} and masking.random {self.random} must not be negative, nor pass 1 together"
             )
+        if self.static and self.final_mask_rate is not None:
+            raise PalavraError("masking.static needs a mask rate that stays: set masking.mask_rate alone, with "
+                               "masking.final_mask_rate none")  # fmt: skip
         if not 1 <= self.span_words <= LONGEST_SPAN:
             raise PalavraError(f"masking.span_words is {self.span_words}: it must be 1 to {LONGEST_SPAN}")
 

@@ -60,20 +60,37 @@ class MaskedObjective:
     ) -> Batch:
         """Return a batch with corrupted input and the originals as labels of the sampled rows.
 
-        input_ids (N,), lengths (S,). Of the n non-special tokens, exactly round(rate n) are sampled (at least one; with
-        whole words, up to one word fewer). All randomness comes from `random`.
+        input_ids (N,), lengths (S,). Of the n non-special tokens of the batch (with `per_sequence` or `static`, of each
+        sequence), exactly round(rate n) are sampled (at least one; with whole words, up to one word fewer). All
+        randomness comes from `random`, or of static masks from the tokens of their sequence.
         """
+        rate = self.masking.mask_rate_at(progress)
+        if not (self.masking.per_sequence or self.masking.static):
+            rows, replaced = self._draw(input_ids, lengths, rate, random)
+        else:
+            found, starts = [], np.cumsum(lengths) - lengths
+            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                own = input_ids[start : start + length]
+                drawn, new = self._draw(own, np.array([length]), rate, _static(own) if self.masking.static else random)
+                found.append((start + drawn, new))
+            rows, replaced = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        corrupted = input_ids.copy()
+        corrupted[rows] = replaced
+        return from_arrays(corrupted, lengths, rows, input_ids[rows])
+
+    def _draw(
+        self, input_ids: Int64Array, lengths: Int64Array, rate: float, random: np.random.Generator
+    ) -> tuple[Int64Array, Int64Array]:
+        """Return the sampled rows (M,), ascending, and their replacements (M,)."""
         eligible = np.flatnonzero(~self._special[input_ids])
-        count = min(len(eligible), max(1, round(self.masking.mask_rate_at(progress) * len(eligible))))
+        count = min(len(eligible), max(1, round(rate * len(eligible))))
         if self.masking.unit == "token":
             rows = eligible[_smallest(random.random(len(eligible)), count)]
         else:
             words, sequences = self._words(input_ids, lengths, eligible), np.repeat(np.arange(len(lengths)), lengths)
             spans = self.masking.span_words if self.masking.unit == "span" else 1.0
             rows = eligible[_draw_words(words, sequences[eligible], count, spans, random)]
-        corrupted = input_ids.copy()
-        corrupted[rows] = self._corrupt(input_ids[rows], random)
-        return from_arrays(corrupted, lengths, rows, input_ids[rows])
+        return rows, self._corrupt(input_ids[rows], random)
 
     def loss(self, model: MaskedLanguageModel, batch: Batch, layout: Layout) -> Loss:
         """Return the summed -log P(original) over the sampled rows, and their number. Only they reach the head."""
@@ -106,6 +123,11 @@ class MaskedObjective:
         after_special = np.concatenate([[True], self._special[input_ids[:-1]]])
         starts[np.cumsum(lengths) - lengths] = True
         return np.cumsum(starts | after_special)[eligible]
+
+
+def _static(input_ids: Int64Array) -> np.random.Generator:
+    """Return a generator that depends on the tokens of a sequence alone."""
+    return np.random.default_rng(input_ids.astype(np.uint32))
 
 
 def span_lengths(span_words: float, count: int, random: np.random.Generator) -> Int64Array:

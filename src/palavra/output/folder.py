@@ -35,11 +35,11 @@ _CONTENTS: dict[Kind, _Content] = {
         called="a run",
         files=re.compile(
             r"palavra\.toml|repeated\.toml|metrics\.jsonl|train\.log|report\.html|tokenizer\.stamp|model\.safetensors"
-            r"|(run|evaluation|examples|held_out|config|tokenizer|tokenizer_config|task|sweep|learning_curve)\.json"
-            r"|sweep\.db(-journal|-wal|-shm)?"
+            r"|(run|evaluation|examples|held_out|config|tokenizer|tokenizer_config|task|sweep|learning_curve|modules"
+            r"|sentence_bert_config|config_sentence_transformers)\.json|sweep\.db(-journal|-wal|-shm)?"
         ),
         folders=re.compile(
-            r"checkpoints|data|tensorboard|reviews|\.dropped|(seed|fold|trial|pretrained|from-scratch)-[0-9]+"
+            r"[1-9][0-9]?_(Pooling|Dense|LayerNorm|Normalize)|checkpoints|data|tensorboard|reviews|\.dropped|(seed|fold|trial|pretrained|from-scratch)-[0-9]+"
         ),
     ),
     "text": _Content(

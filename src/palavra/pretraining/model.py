@@ -7,6 +7,7 @@ import torch
 
 from palavra.model.config import ModelConfig
 from palavra.model.directory import read_config
+from palavra.model.families import family_named
 from palavra.model.heads import VocabularyModel
 from palavra.pretraining.objectives import pretraining_objective
 from palavra.recipe import Recipe
@@ -17,6 +18,14 @@ def model_config(recipe: Recipe, vocab_size: int, pad_id: int | None = None) -> 
     """Return the configuration of the recipe's model: that of `init`, or a new one of the recipe's sizes."""
     config = read_config(Path(recipe.init)) if recipe.init else recipe.model.build(vocab_size, pad_id)
     return replace(config, mntp=recipe.mntp)
+
+
+def has_relative_attention(recipe: Recipe) -> bool:
+    """Return whether the scores of the recipe's model have a term for the distance of tokens; its sizes may be open."""
+    if recipe.init:
+        return read_config(Path(recipe.init)).relative is not None
+    sizes = {"vocab_size": 1, "hidden_size": 64, "num_layers": 1, "num_heads": 1, "context": 64}
+    return family_named(recipe.family, "model.family").new(**sizes).relative is not None
 
 
 def shape_only(recipe: Recipe, vocab_size: int) -> VocabularyModel:

@@ -10,6 +10,7 @@ from palavra.files import atomic_write_text
 from palavra.inference.evaluation import EvaluationResult
 from palavra.log import Log
 from palavra.model.directory import OBJECTIVE_KEY, read_config, write_config
+from palavra.model.sentence_modules import modules_to_keep, write_sentence_modules
 from palavra.pretraining.corpus import open_text, packer_for, prepare_text
 from palavra.pretraining.job import PretrainingJob, build_job
 from palavra.pretraining.model import initial_model
@@ -52,7 +53,10 @@ def run_pretraining(recipe: Recipe, out: Path, log: Log) -> Finished:
         resolved = resolve(recipe, CorpusStats.of(text), log)
         job = build_job(resolved, initial_model(resolved.recipe, text.tokenizer), text)
         run.write_json("run.json", describe_run(job, text.corpus.manifest, resolved))
-        write_config(job.model.config, run.path)
+        config, init = job.model.config, resolved.recipe.init
+        write_config(config, run.path)
+        modules = modules_to_keep(Path(init) if init else None, config.causal, log.warn)
+        write_sentence_modules(modules, run.path, config)
         # Written last: a folder with a recipe counts as a run to resume.
         atomic_write_text(run.recipe, configuration.to_toml(job.recipe))
         return _train(Trainer(job, run, log), job)

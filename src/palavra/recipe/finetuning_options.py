@@ -57,7 +57,7 @@ def build_finetune_recipe(
 
 def _with_trained_pooling(recipe: FinetuneRecipe) -> FinetuneRecipe:
     """Return the recipe with the pooling that its model was trained with, where heads of whole texts name none."""
-    from palavra.model.directory import trained_pooling  # which imports torch: the help does without
+    from palavra.model.sentence_modules import trained_pooling  # which imports torch: the help does without
 
     pooling = trained_pooling(Path(recipe.model)) if recipe.model and not recipe.from_scratch else None
     if pooling is None:

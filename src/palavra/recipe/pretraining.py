@@ -1,7 +1,7 @@
 """The pretraining recipe."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from palavra.data.config import SourceConfig
 from palavra.errors import PalavraError
@@ -13,15 +13,22 @@ from palavra.recipe.sizes import SIZES, SizeName
 from palavra.tokenizer.config import TokenizerConfig
 from palavra.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 
-FamilyName = Literal["modernbert", "bert", "llama", "gpt2"]
+MaskedFamily = Literal[
+    "modernbert", "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "deberta-v2", "electra",
+    "eurobert", "nomic_bert",
+]  # fmt: skip
+CausalFamily = Literal[
+    "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text", "gpt2", "gpt_neox", "modernbert-decoder"
+]  # fmt: skip
+FamilyName = Literal[MaskedFamily, CausalFamily]
 ObjectiveName = Literal["masked", "causal", "masked+nsp", "causal+masked"]
 
 # The families that each objective can train; the first is the default.
 FAMILIES_OF: dict[ObjectiveName, tuple[FamilyName, ...]] = {
-    "masked": ("modernbert", "bert"),
-    "causal": ("llama", "gpt2"),
+    "masked": get_args(MaskedFamily),
+    "causal": get_args(CausalFamily),
     "masked+nsp": ("bert",),
-    "causal+masked": ("modernbert", "bert"),
+    "causal+masked": get_args(MaskedFamily),
 }
 
 
@@ -54,7 +61,8 @@ class ModelRecipe:
 
     family: FamilyName | None = option(
         None,
-        help="Architecture: modernbert or bert to fill blanks, llama or gpt2 to continue texts.",
+        help="Architecture, as transformers calls it: one to fill blanks, such as modernbert, bert or deberta-v2, or "
+        "one to continue texts, such as llama or gpt2.",
         flag="--family",
         unset="modernbert; llama for causal, bert for masked+nsp",
     )
@@ -123,6 +131,9 @@ class TrainConfig(RunConfig):
         65_536, help="Tokens of each validation, of documents from all held-out text; the last one uses all."
     )
     save_every: int | None = option(None, help="Steps between checkpoints.", unset="a tenth of the run")
+    patience: int | None = option(
+        None, help="Stop after no improvement in this many validations.", flag="--patience", unset="never"
+    )
     keep_last: int = option(2, help="Checkpoints to keep beside the best one.")
     seed: int = option(0, help="Seed of everything random.", flag="--seed")
     device: str = option("auto", help="auto, cpu or cuda.")

@@ -57,10 +57,35 @@ class PretrainOptions(TypedDict, total=False):
     vocab_size: int | None
     tokenizer: str | PathLike[str] | None
     init: str | PathLike[str] | None
-    family: Literal["modernbert", "bert", "llama", "gpt2"] | None
+    family: (
+        Literal[
+            "modernbert",
+            "bert",
+            "distilbert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "mpnet",
+            "deberta-v2",
+            "electra",
+            "eurobert",
+            "nomic_bert",
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+            "gemma3_text",
+            "gpt2",
+            "gpt_neox",
+            "modernbert-decoder",
+        ]
+        | None
+    )
     size: Literal["nano", "micro", "mini", "small", "base", "large", "auto"] | None
     context: int | None
     dropout: float | None
+    preset: Literal["bert"] | None
     mask_rate: float | None
     optimizer: Literal["adamw", "adam", "sgd", "adagrad", "muon"] | None
     learning_rate: float | None
@@ -72,6 +97,7 @@ class PretrainOptions(TypedDict, total=False):
     epochs: float | None
     minutes: float | None
     batch_tokens: int | None
+    patience: int | None
     seed: int | None
     tensorboard: bool | None
 
@@ -111,12 +137,13 @@ class FinetuneOptions(TypedDict, total=False):
     temperature: bool | None
     coverage: float | None
     out_of_scope: str | None
-    pooling: Literal["cls", "mean", "max"] | None
+    head: Literal["linear-cls"] | None
+    pooling: Literal["cls", "mean", "max", "lasttoken", "late"] | None
     hidden_sizes: Sequence[int] | None
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"] | None
     norm: Literal["off", "batch", "layer"] | None
     head_dropout: float | None
-    output: Literal["softmax", "hierarchical", "sampled", "adaptive"] | None
+    output: Literal["softmax", "hierarchical", "sampled", "adaptive", "negative-sampling"] | None
     subwords: Literal["first", "all"] | None
     scheme: Literal["bio", "bioes", "plain"] | None
     strategy: Literal["full", "frozen", "last-n", "gradual", "lora"] | None

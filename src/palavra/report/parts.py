@@ -13,7 +13,13 @@ from palavra.report.svg import placed
 from palavra.run_records.training import MetricLine, Scalar
 
 Format = Callable[[object], str]
-FAMILIES = {"modernbert": "ModernBERT", "bert": "BERT", "llama": "Llama", "gpt2": "GPT-2"}
+FAMILIES = {
+    "modernbert": "ModernBERT", "bert": "BERT", "distilbert": "DistilBERT", "roberta": "RoBERTa",
+    "xlm-roberta": "XLM-RoBERTa", "camembert": "CamemBERT", "mpnet": "MPNet", "deberta-v2": "DeBERTa",
+    "electra": "ELECTRA", "eurobert": "EuroBERT", "nomic_bert": "Nomic BERT", "llama": "Llama", "mistral": "Mistral",
+    "qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3", "gemma3_text": "Gemma 3", "gpt2": "GPT-2",
+    "gpt_neox": "GPT-NeoX", "modernbert-decoder": "ModernBERT decoder",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

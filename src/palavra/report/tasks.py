@@ -16,7 +16,8 @@ from palavra.run_records.finetuning import ScoreDetails, SplitScores, TaskScores
 
 ORDER = ("test", "valid")  # details of the first that is there are open
 ERROR_COLUMNS = {"text": "Text", "word": "Word", "label": "Gold label", "predicted": "Predicted",
-                 "decision": "Most confident mistake", "probability": "Probability", "where": "Where"}  # fmt: skip
+                 "decision": "Most confident mistake", "probability": "Probability", "score": "Score",
+                 "where": "Where"}  # fmt: skip
 LONG_LABELS = ("question-answering", "multiple-choice")
 LONG_NAME = 24  # characters of a label that is written on several lines
 READABLE_CLASSES = 25

@@ -25,9 +25,10 @@ from palavra.model.directory import (
 )
 from palavra.model.families import family_named
 from palavra.model.families.storage import Keys, stored
-from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head
+from palavra.model.families.tasks import TASK_FORMATS, expressible, own_head, stored_head, unbiased
 from palavra.model.partial_embedding import PartialEmbedding
-from palavra.model.task_heads import Head, TaskModel, output_width
+from palavra.model.task_heads import Head, TaskModel, check_head_name, output_width
+from palavra.model.task_outputs.build import linear_layer
 from palavra.model.task_outputs.layers import ClassifierOutput
 from palavra.tasks.registry import KINDS
 from palavra.tasks.spec import Columns, KindName, TaskSpec
@@ -35,7 +36,7 @@ from palavra.tasks.task import AnyTask
 from palavra.typed_json import json_text
 
 TASK_FILE = "task.json"
-VERSION = 1
+VERSION = 2
 Tasks = Mapping[str, AnyTask]
 
 
@@ -51,6 +52,11 @@ class LoadedTasks:
 def build_task_model(config: ModelConfig, tasks: Tasks, *, learned_weights: bool = False) -> TaskModel:
     """Build a new model with one head per task."""
     heads = {name: build_head(config, task) for name, task in tasks.items()}
+    if in_transformers(config, tasks):
+        for name, task in tasks.items():
+            # The targets of a regression are standardized, which only a bias can undo.
+            if unbiased(config, task.output.form) and task.spec.kind != "regression":
+                linear_layer(heads[name].output).register_parameter("bias", None)
     return TaskModel(config, heads, learned_weights=learned_weights)
 
 
@@ -97,8 +103,7 @@ def load_pretrained(model: TaskModel, directory: Path) -> frozenset[str]:
 
 def body_keys(config: ModelConfig) -> Keys:
     """Return the stored names of the body's parameters."""
-    keys = family_named(config.family, "the model").keys(config)
-    return {name: key for name, key in keys.items() if name.startswith("transformer.")}
+    return family_named(config.family, "the model").body_keys(config)
 
 
 def _head_start(config: ModelConfig, head: Head) -> Keys:
@@ -121,15 +126,16 @@ def in_transformers(config: ModelConfig, tasks: Tasks) -> bool:
     if len(tasks) != 1:
         return False
     (task,) = tasks.values()
-    plain = task.spec.output.name in ("softmax", "sampled")
-    return plain and expressible(config, task.output.form, resolved_head(config, task))
+    # The sampled softmax needs its biases.
+    outputs = ("softmax",) if unbiased(config, task.output.form) else ("softmax", "sampled")
+    return task.spec.output.name in outputs and expressible(config, task.output.form, resolved_head(config, task))
 
 
 def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapping[str, Any]) -> bool:
     """Write weights, `config.json` (with `extra` entries) and `task.json`. Return whether `transformers` can compute
     the heads too; it can always load the body."""
-    native = in_transformers(model.config, tasks)
     with _folded(model, tasks) as saved:
+        native = in_transformers(model.config, tasks) and _has_their_bias(model, tasks)
         write_weights(model, _keys(model, saved, native), {}, directory)
     tasks = saved
     values = dict(extra)
@@ -155,6 +161,12 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
     return native
 
 
+def _has_their_bias(model: TaskModel, tasks: Tasks) -> bool:
+    """Return whether the output layer has a bias if that of `transformers` has one, and none if it has none."""
+    ((name, task),) = tasks.items()
+    return (linear_layer(model.head(name).output).bias is None) == unbiased(model.config, task.output.form)
+
+
 @contextmanager
 def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
     """Yield the tasks as saved; within the block the model has their layers from `Output.fold_scaling`."""
@@ -171,7 +183,8 @@ def _folded(model: TaskModel, tasks: Tasks) -> Iterator[Tasks]:
 
 def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
     """Return the stored name of every parameter; a `native` head has the names of `transformers`."""
-    keys = dict(body_keys(model.config))
+    form = next(iter(tasks.values())).output.form if native else None
+    keys = dict(family_named(model.config.family, "the model").body_keys(model.config, form))
     for name, task in tasks.items():
         known = TASK_FORMATS.get(model.config.family)
         theirs = known.keys(task.output.form) if native and known else {}
@@ -205,12 +218,12 @@ def load_task_model(directory: Path) -> LoadedTasks:
     Raises PalavraError for a directory that is neither, or is damaged.
     """
     config = read_config(directory)
-    tasks, native = _read_tasks(directory)
+    tasks, native = _read_tasks(directory, config)
     # Check the weights before allocating: the sizes in a foreign task.json may not fit in memory.
     with torch.device("meta"):
-        claimed = build_task_model(config, tasks)
+        claimed = _stored_model(config, tasks, native)
     read_weights(claimed, _keys(claimed, tasks, native), {}, directory)
-    model = build_task_model(config, tasks)
+    model = _stored_model(config, tasks, native)
     missing = load_weights_into(model, _keys(model, tasks, native), {}, directory)
     needed = {f"heads.{name}.{own}" for name in tasks for own in _stored_names(model.head(name))}
     lost = [name for name in missing if name.startswith("transformer.") or name in needed]
@@ -222,19 +235,35 @@ def load_task_model(directory: Path) -> LoadedTasks:
     return LoadedTasks(model, tasks, missing)
 
 
-def _read_tasks(directory: Path) -> tuple[dict[str, AnyTask], bool]:
+def _stored_model(config: ModelConfig, tasks: Tasks, native: bool) -> TaskModel:
+    """Return a new model with biases where the directory has them."""
+    heads = {name: build_head(config, task) for name, task in tasks.items()}
+    if native:
+        for name, task in tasks.items():
+            if unbiased(config, task.output.form):
+                linear_layer(heads[name].output).register_parameter("bias", None)
+    return TaskModel(config, heads)
+
+
+def _read_tasks(directory: Path, config: ModelConfig) -> tuple[dict[str, AnyTask], bool]:
     """Return the tasks of a directory, and whether their heads have the stored names of `transformers`."""
     path = directory / TASK_FILE
     if not path.is_file():
         return _foreign_tasks(directory), True
     values = read_json(path)
-    if values.get("version") != VERSION:
-        raise PalavraError(f"{path} is of version {values.get('version')!r}, known is {VERSION}: update palavra")
+    version = values.get("version")
+    if version not in (1, VERSION):
+        raise PalavraError(f"{path} is of version {version!r}, known is {VERSION}: update palavra")
     try:
         tasks = {}
         for entry in values["tasks"]:
             spec = configuration.from_mapping(TaskSpec, entry["spec"], str(path))
-            tasks[str(entry["name"])] = KINDS[spec.kind].from_json(spec, entry["labels"])
+            if version == 1 and config.causal and spec.head.pooling is None:
+                spec = replace(spec, head=replace(spec.head, pooling="mean"))  # the default then
+            if entry["name"] != spec.name or spec.name in tasks:
+                raise ValueError(f"name {entry['name']!r} of task {spec.name}")
+            check_head_name(spec.name)
+            tasks[spec.name] = KINDS[spec.kind].from_json(spec, entry["labels"])
         return tasks, bool(values["transformers"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None

@@ -9,7 +9,7 @@ from palavra.data.config import ReadConfig
 from palavra.errors import PalavraError
 from palavra.metrics.articles import Articles
 from palavra.model.config import HeadConfig, OutputConfig
-from palavra.option import Command, Option, declared, misapplied, option
+from palavra.option import Command, Option, declared, does_not_apply, misapplied, option
 
 KindName = Literal["classification", "regression", "token-classification", "question-answering", "multiple-choice"]
 Overflow = Literal["truncate", "head-tail", "window"]
@@ -213,10 +213,21 @@ class TaskSpec(ReadConfig):
             raise PalavraError(f"label_smoothing is {self.label_smoothing}: it must be at least 0 and below 1")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise PalavraError(f"coverage is {self.coverage}: it must lie between 0 and 1")
+        if self.output.name == "negative-sampling":
+            self._check_scores()
         if self.weight <= 0:
             raise PalavraError(f"weight is {self.weight}: it must be above 0")
         if self.max_length is not None and self.max_length < 4:
             raise PalavraError(f"max_length is {self.max_length}: a sequence needs at least 4 tokens")
+
+    def _check_scores(self) -> None:
+        """Raise PalavraError for what needs probabilities, where the output gives scores."""
+        needs = "output negative-sampling, whose scores are no probabilities"
+        if self.kind != "classification":
+            raise PalavraError(does_not_apply("output negative-sampling", self.kind, ["classification"]))
+        for name, value in (("label_smoothing", self.label_smoothing), ("temperature", self.temperature)):
+            if value:
+                raise PalavraError(does_not_apply(name, needs))
 
     @property
     def source(self) -> str:

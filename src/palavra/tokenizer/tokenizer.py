@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from palavra.tokenizer.config import OWN_TOKENS, TokenizerConfig
 from palavra.tokenizer.directory import read_directory, role_names, write_directory
 from palavra.tokenizer.guard import library_errors
 from palavra.tokenizer.training import train_content
+
+LARGEST_CONTEXT = 2**31
 
 
 class _RoleId:
@@ -44,12 +46,13 @@ class Tokenizer:
 
     `roles`: "pad", "unk", "cls", "sep", "mask" -> the token with this role, if the vocabulary has one (RoBERTa: "cls"
     is `<s>`, "sep" `</s>`, "mask" `<mask>`). Properties of a missing role, such as `mask_id`, raise `PalavraError`.
-    `warnings`: those of training, one line each.
+    `warnings`: those of training, one line each. `max_length`: most tokens of a text, special ones included, if its
+    directory says so.
     """
 
     def __init__(
         self, content: Mapping[str, Any], role_names: Mapping[str, Sequence[str]], *, name: str = "this tokenizer",
-        warnings: Sequence[str] = (),
+        warnings: Sequence[str] = (), max_length: int | None = None,
     ) -> None:  # fmt: skip
         """Make a tokenizer from the `content` of a `tokenizer.json`, without its padding and truncation. Of the
         `role_names` to look for, the first one in the vocabulary has the role."""
@@ -69,6 +72,7 @@ class Tokenizer:
         }
         self.roles = {role: token for role, token in found.items() if token is not None}
         self.warnings = tuple(warnings)
+        self.max_length = max_length
 
     @classmethod
     def train(cls, documents: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
@@ -82,7 +86,10 @@ class Tokenizer:
         """Read a directory with a `tokenizer.json` of any origin, or with the `vocab.txt` of an old BERT; nothing in it
         is run. Raises `PalavraError` that names what is missing or damaged."""
         content, settings = read_directory(Path(directory))
-        return cls(content, role_names(settings), name=str(directory))
+        length = settings.get("model_max_length")
+        # Larger numbers than any context stand for no limit.
+        known = length if type(length) is int and 0 < length <= LARGEST_CONTEXT else None
+        return cls(content, role_names(settings), name=str(directory), max_length=known)
 
     def save(
         self, directory: Path | str, *, context: int | None = None, segments: bool = False, continues: bool = False
@@ -197,6 +204,26 @@ class Tokenizer:
             lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
             parts.append(np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths[-1].sum())))
         return np.concatenate(parts), np.concatenate(lengths)
+
+    @cached_property
+    def template(self) -> tuple[list[int], list[int]]:
+        """The ids that this tokenizer puts before and after a text."""
+        for probe in ("a", *islice(self._vocabulary, 100)):
+            with self._encoding():
+                encoded = self._texts.encode(probe, add_special_tokens=True)
+            added = encoded.special_tokens_mask
+            if 0 in added:
+                first, last = added.index(0), len(added) - added[::-1].index(0)
+                return encoded.ids[:first], encoded.ids[last:]
+        return [], []
+
+    def lowercased(self) -> "Tokenizer":
+        """Return this tokenizer for texts in lower case."""
+        normalizer = self._content.get("normalizer")
+        steps = [{"type": "Lowercase"}, *([normalizer] if normalizer else [])]
+        content = {**self._content, "normalizer": {"type": "Sequence", "normalizers": steps}}
+        roles = {role: [token] for role, token in self.roles.items()}
+        return Tokenizer(content, roles, name=self._name, max_length=self.max_length)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of `text` and the span `text[start:end]` of each, without blanks around it."""

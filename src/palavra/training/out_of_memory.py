@@ -11,6 +11,8 @@ from palavra.errors import PalavraError
 class OutOfMemory(PalavraError):
     """A step needs more memory than is available."""
 
+    exit_code = 1
+
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:

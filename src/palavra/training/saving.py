@@ -65,8 +65,13 @@ class CheckpointSaver:
         except OSError as error:
             self._report_unsaved(state.step, error, ending=ending)
             return False
-        prune(self.run.checkpoints, self.keep_last, state.best_step)
+        self.remove_old(state)
         return True
+
+    def remove_old(self, state: RunState) -> None:
+        """Remove the checkpoints that are not to be kept at a state."""
+        if distributed.is_main():
+            prune(self.run.checkpoints, self.keep_last, state.best_step)
 
     def _report_unsaved(self, step: int, error: OSError, *, ending: bool) -> None:
         earlier = steps_saved(self.run.checkpoints)

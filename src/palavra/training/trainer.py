@@ -97,6 +97,7 @@ class Trainer:
             self.log.warn(f"checkpoint {folder.name} is damaged ({problem}): skipped, and kept as {kept.name}")
         if checkpoint is not None:
             self._load(checkpoint)
+            self._saver.remove_old(self.state)  # of a run that was killed before or while it did so
         self.log.line(f"resuming at step {self.state.step} of {self.loop.steps}")
         # A run that was killed after its early stop, before saving its model, has nothing left to train.
         self._stop_early()

@@ -9,11 +9,17 @@ from palavra.model.families.parsing import number
 
 
 def _read_rest(values: Values) -> dict[str, Any]:
-    if values.get("is_decoder") or values.get("add_cross_attention"):
-        raise PalavraError("a BERT decoder is not supported; use an encoder")
-    if values.get("position_embedding_type", "absolute") != "absolute":
-        raise PalavraError("only absolute position embeddings are supported for BERT")
+    check_encoder(values)
     return {}
+
+
+def check_encoder(values: Values) -> None:
+    """Raise PalavraError for what a family of BERT's kind can be, and Palavra cannot."""
+    if values.get("is_decoder") or values.get("add_cross_attention"):
+        raise PalavraError("a decoder of this family is not supported; use an encoder")
+    kind = values.get("position_embedding_type", "absolute")
+    if kind != "absolute":
+        raise PalavraError(f"position_embedding_type {str(kind)[:40]!r} is not supported, only 'absolute'")
 
 
 def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
@@ -27,8 +33,8 @@ def _head_keys(form: Form) -> dict[str, str]:
     return {"layers.0.dense": "bert.pooler.dense", "output": output}
 
 
-def _read_head(values: Values) -> HeadConfig:
-    # Null in most directories: the head then has the body's dropout.
+def read_head(values: Values) -> HeadConfig:
+    """Return the head's dropout; null in most directories, where it is the body's."""
     key = "hidden_dropout_prob" if values.get("classifier_dropout") is None else "classifier_dropout"
     return HeadConfig(dropout=number(values, key, float, 0.1))
 
@@ -36,6 +42,7 @@ def _read_head(values: Values) -> HeadConfig:
 BERT = Family(
     name="bert",
     architecture="BertForMaskedLM",
+    body="bert",
     fixed={
         "norm": "post", "positions": "learned", "gated": False, "norm_bias": True, "attention_bias": True,
         "mlp_bias": True, "head_bias": True,
@@ -71,13 +78,13 @@ BERT = Family(
         "mlp.down": ("output.dense",),
         "mlp_norm": ("output.LayerNorm",),
     },
-    proportions=lambda num_layers, num_heads, context: {"segments": 2, "norm_eps": 1e-12},
+    proportions=lambda values: {"segments": 2, "norm_eps": 1e-12},
     task_format=TaskFormat(
         prefix="Bert",
         own=_own_head,
         poolings=("cls",),
         keys=_head_keys,
         config=lambda head: {"classifier_dropout": head.dropout},
-        read=_read_head,
+        read=read_head,
     ),
 )  # fmt: skip

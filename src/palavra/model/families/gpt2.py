@@ -3,6 +3,7 @@
 from typing import Any
 
 from palavra.errors import PalavraError
+from palavra.model.families.causal_heads import causal_task_format
 from palavra.model.families.family import Family, Key, Values
 from palavra.model.families.parsing import flag, number
 
@@ -20,9 +21,11 @@ def _read_rest(values: Values) -> dict[str, Any]:
 GPT2 = Family(
     name="gpt2",
     architecture="GPT2LMHeadModel",
+    body="transformer",
     fixed={
         "norm": "pre", "positions": "learned", "gated": False, "causal": True, "embedding_norm": False,
-        "activation": "gelu_tanh", "norm_bias": True, "attention_bias": True, "mlp_bias": True, "decoder_bias": False,
+        "activation": "gelu_tanh", "norm_bias": True, "attention_bias": True, "mlp_bias": True, "head_transform": False,
+        "decoder_bias": False,
     },
     config={
         "hidden_size": Key("n_embd"),
@@ -53,4 +56,5 @@ GPT2 = Family(
         "mlp.down": ("mlp.c_proj",),
     },
     transposed=("attention.qkv", "attention.out", "mlp.up", "mlp.down"),
+    task_format=causal_task_format("GPT2", token_output="classifier", dropout="classifier_dropout"),
 )  # fmt: skip

@@ -4,10 +4,10 @@ from typing import Any
 
 from palavra.errors import PalavraError
 from palavra.model.config import HeadConfig, LayerKind, ModelConfig
-from palavra.model.families.family import MOST_LAYERS, SIZES, Family, Form, Key, TaskFormat, Values
+from palavra.model.families.family import SIZES, Family, Form, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
+from palavra.model.families.windows import LAYER_TYPES, every, layer_types, layers_of, read_layer_kinds
 
-LAYER_TYPES: dict[LayerKind, str] = {"global": "full_attention", "local": "sliding_attention"}
 GLOBAL_EVERY = 3
 WINDOW = 64
 THETA_SHORT = 10_000.0
@@ -16,32 +16,20 @@ THETA_LONG = 160_000.0
 
 def _read_rest(values: Values) -> dict[str, Any]:
     return {
-        "layer_kinds": _read_layer_kinds(values),
+        "layer_kinds": read_kinds(values),
         "window": number(values, "local_attention", int, 2 * WINDOW) // 2,
-        "rope_theta_global": _read_theta(values, "full_attention", "global_rope_theta", THETA_LONG),
-        "rope_theta_local": _read_theta(values, "sliding_attention", "local_rope_theta", THETA_SHORT),
+        "rope_theta_global": read_theta(values, "full_attention", "global_rope_theta", THETA_LONG),
+        "rope_theta_local": read_theta(values, "sliding_attention", "local_rope_theta", THETA_SHORT),
     }
 
 
-def _read_layer_kinds(values: Values) -> tuple[LayerKind, ...]:
-    names = values.get("layer_types")
-    if names is None:
-        every = max(1, number(values, "global_attn_every_n_layers", int, GLOBAL_EVERY))
-        return _every(every, min(number(values, "num_hidden_layers", int), MOST_LAYERS))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PalavraError("layer_types is not a list of names")
-    kinds = {name: kind for kind, name in LAYER_TYPES.items()}
-    if unknown := sorted(set(names) - set(kinds)):
-        raise PalavraError(f"layer type {unknown[0][:40]!r} is not supported; known: {', '.join(kinds)}")
-    return tuple(kinds[name] for name in names)
+def read_kinds(values: Values) -> tuple[LayerKind, ...]:
+    """Return the kinds of layers; without `layer_types`, every third one is global."""
+    step = max(1, number(values, "global_attn_every_n_layers", int, GLOBAL_EVERY))
+    return read_layer_kinds(values, every(step, layers_of(values)))
 
 
-def _every(step: int, num_layers: int) -> tuple[LayerKind, ...]:
-    """Return the kinds of layers of which every `step`-th is global."""
-    return tuple("local" if i % step else "global" for i in range(num_layers))
-
-
-def _read_theta(values: Values, layer_type: str, old_key: str, default: float) -> float:
+def read_theta(values: Values, layer_type: str, old_key: str, default: float) -> float:
     """Return the base of the rotary angles of one kind of layer, in the layout of transformers 4 or 5."""
     nested = values.get("rope_parameters")
     of_type = nested.get(layer_type) if isinstance(nested, dict) else None
@@ -55,7 +43,7 @@ def _read_theta(values: Values, layer_type: str, old_key: str, default: float) -
 def _write_rest(config: ModelConfig) -> dict[str, Any]:
     thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
     return {
-        "layer_types": [LAYER_TYPES[kind] for kind in config.layer_kinds],
+        "layer_types": layer_types(config),
         "local_attention": 2 * config.window,
         "rope_parameters": {
             name: {"rope_type": "default", "rope_theta": thetas[kind]} for kind, name in LAYER_TYPES.items()
@@ -64,12 +52,12 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _proportions(num_layers: int, num_heads: int, context: int) -> dict[str, Any]:
+def proportions(values: Values) -> dict[str, Any]:
     """Return global layers at every third place, as published, if a sequence can be longer than the local window. In
     shorter contexts all layers are global: local attention would compute the same more slowly."""
-    long = context > 2 * WINDOW
+    long = values["context"] > 2 * WINDOW
     return {
-        "layer_kinds": _every(GLOBAL_EVERY if long else 1, num_layers),
+        "layer_kinds": every(GLOBAL_EVERY if long else 1, values["num_layers"]),
         "window": WINDOW,
         "rope_theta_global": THETA_LONG if long else THETA_SHORT,
         "rope_theta_local": THETA_SHORT,
@@ -89,6 +77,7 @@ def _read_head(values: Values) -> HeadConfig:
 MODERNBERT = Family(
     name="modernbert",
     architecture="ModernBertForMaskedLM",
+    body="model",
     fixed={"norm": "pre", "positions": "rotary", "gated": True},
     config={
         **SIZES,
@@ -124,7 +113,7 @@ MODERNBERT = Family(
         "mlp.up": ("mlp.Wi",),
         "mlp.down": ("mlp.Wo",),
     },
-    proportions=_proportions,
+    proportions=proportions,
     task_format=TaskFormat(
         prefix="ModernBert",
         own=_own_head,

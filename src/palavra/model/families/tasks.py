@@ -4,7 +4,7 @@ from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.families import FAMILIES
 from palavra.model.families.family import Form, Values
 
-__all__ = ["TASK_FORMATS", "Form", "expressible", "own_head", "stored_head"]
+__all__ = ["TASK_FORMATS", "Form", "expressible", "own_head", "stored_head", "unbiased"]
 
 TASK_FORMATS = {name: family.task_format for name, family in FAMILIES.items() if family.task_format is not None}
 
@@ -14,6 +14,12 @@ def stored_head(values: Values) -> HeadConfig:
     value of the wrong type."""
     known = TASK_FORMATS.get(str(values.get("model_type")))
     return HeadConfig() if known is None else known.read(values)
+
+
+def unbiased(config: ModelConfig, form: Form) -> bool:
+    """Return whether the output layer of the `AutoModelFor...` class has no bias."""
+    known = TASK_FORMATS.get(config.family)
+    return known is not None and form in known.unbiased
 
 
 def own_head(config: ModelConfig, form: Form) -> HeadConfig:
@@ -27,7 +33,7 @@ def own_head(config: ModelConfig, form: Form) -> HeadConfig:
 def expressible(config: ModelConfig, form: Form, head: HeadConfig) -> bool:
     """Return whether an `AutoModelFor...` class computes this (resolved) head."""
     known = TASK_FORMATS.get(config.family)
-    if known is None:
+    if known is None or form not in known.forms:
         return False
     own = known.own(config, form)
     names = ("hidden_sizes",) if own.hidden_sizes == () else ("hidden_sizes", "activation", "norm", "bias")

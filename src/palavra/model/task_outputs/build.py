@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from palavra.errors import PalavraError
 from palavra.model.config import OutputConfig
 from palavra.model.task_outputs.layers import Adaptive, ClassifierOutput, Hierarchical, Sampled, Softmax
+from palavra.model.task_outputs.negative_sampling import NegativeSampling
 
 
 def build_output(
@@ -37,6 +38,8 @@ def build_output(
             return Sampled(width, frequencies, config.samples)
         case "adaptive":
             return Adaptive(width, frequencies)
+        case "negative-sampling":
+            return NegativeSampling(width, frequencies, config.negatives)
 
 
 def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
@@ -47,14 +50,23 @@ def rescaled(output: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     if not is_linear(output):
         raise ValueError(f"the logits of {type(output).__name__} are not those of one linear layer")
     found = copy.deepcopy(output)
-    linear = found.linear if isinstance(found, Softmax) else found
-    assert isinstance(linear, nn.Linear)
+    linear = linear_layer(found)
+    if linear.bias is None and shift.any():
+        linear.bias = nn.Parameter(torch.zeros(linear.out_features, device=linear.weight.device))
     with torch.no_grad():
         # In float64, so that each value is rounded once.
         wide = scale.to(linear.weight.device, torch.float64)
         linear.weight.copy_(linear.weight.double() * wide.expand(linear.out_features)[:, None])
-        linear.bias.copy_(linear.bias.double() * wide + shift.to(wide))
+        if linear.bias is not None:
+            linear.bias.copy_(linear.bias.double() * wide + shift.to(wide))
     return found
+
+
+def linear_layer(output: nn.Module) -> nn.Linear:
+    """Return the only layer of an output that `is_linear`."""
+    linear = output.linear if isinstance(output, Softmax) else output
+    assert isinstance(linear, nn.Linear)
+    return linear
 
 
 def is_linear(output: nn.Module) -> bool:

@@ -1,8 +1,9 @@
 """Output layers of a classification head: from a vector to a distribution over few or very many classes.
 
 `Softmax` computes every class for every row. The others train many classes at less cost: `Hierarchical` with a tree of
-binary decisions, `Sampled` with a sample of the classes, `Adaptive` with short vectors for rare classes. All give exact
-probabilities. Except in `Adaptive`, no shape in a loss depends on the labels, so the host never waits for the device.
+binary decisions, `Sampled` with a sample of the classes, `Adaptive` with short vectors for rare classes. These give
+exact probabilities; `negative_sampling.NegativeSampling` gives scores. Except in `Adaptive`, no shape in a loss depends
+on the labels, so the host never waits for the device.
 Legend: M rows, D width, K classes.
 """
 
@@ -86,7 +87,8 @@ class ClassifierOutput(nn.Module, ABC):
 
     @abstractmethod
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the exact log p of every class: hidden (M, D) -> (M, K), float32 or wider."""
+        """Return the exact log p (of `NegativeSampling`, the log of its scores) of every class: hidden (M, D) ->
+        (M, K), float32 or wider."""
 
     def derive(self) -> None:
         """Recompute the buffers that depend on saved ones, after loading."""

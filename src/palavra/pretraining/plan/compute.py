@@ -1,6 +1,7 @@
 """Precision and compilation of a run."""
 
-from palavra.model.compute import Compute, choose_compute, for_dropout
+from palavra.model.compute import Compute, choose_compute, for_attention
+from palavra.pretraining.model import has_relative_attention
 from palavra.pretraining.plan.length import stated_steps, stated_tokens, time_budget
 from palavra.recipe import Recipe
 
@@ -8,6 +9,16 @@ from palavra.recipe import Recipe
 # a minute of compiling: they need longer.
 WORTH_COMPILING_SECONDS, WORTH_COMPILING_TOKENS = 100.0, 3e6
 NARROW, NARROW_FACTOR = 128, 1.8
+
+
+def sizing_compute(recipe: Recipe) -> Compute:
+    """Return device, precision and attention for comparing sizes: uncompiled, because compiling each takes longer than
+    measuring it."""
+    return _for_model(recipe, choose_compute(recipe.train.device, recipe.train.precision, "off"))
+
+
+def _for_model(recipe: Recipe, compute: Compute) -> Compute:
+    return for_attention(compute, dropout=recipe.model.attention_dropout, relative=has_relative_attention(recipe))
 
 
 def compute_for(recipe: Recipe, epoch_tokens: int) -> Compute:
@@ -19,5 +30,4 @@ def compute_for(recipe: Recipe, epoch_tokens: int) -> Compute:
         worth = time_budget(recipe) >= factor * WORTH_COMPILING_SECONDS
     else:
         worth = stated_tokens(recipe, epoch_tokens) >= factor * WORTH_COMPILING_TOKENS
-    compute = choose_compute(train.device, train.precision, train.compile, worth)
-    return for_dropout(compute, recipe.model.attention_dropout)
+    return _for_model(recipe, choose_compute(train.device, train.precision, train.compile, worth))

@@ -72,7 +72,7 @@ def fit_micro_batch(recipe: Recipe, given: int | None, vocab_size: int, compute:
     """Return the recipe with the largest micro-batch that fits into memory, unless one is `given`, and the reason if
     that is less than the batch or too much. Sizes must be resolved. The gradient is always that of the whole batch.
 
-    Raises OutOfMemory if the smallest micro-batch does not fit.
+    Raises OutOfMemory if the smallest micro-batch does not fit, or the weights and gradients do not.
     """
     train, context = recipe.train, recipe.model.context
     assert train.batch_tokens and train.micro_batch_tokens and context
@@ -80,6 +80,12 @@ def fit_micro_batch(recipe: Recipe, given: int | None, vocab_size: int, compute:
     free = available_memory(compute)
     # Free memory differs between ranks, but all must split their batches alike.
     if given is not None or distributed.world_size() > 1:
+        least = 8.0 * sum(p.numel() for p in model.parameters())  # weights and gradients
+        if least > free:
+            raise OutOfMemory(
+                f"this model's weights and gradients need {least / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
+                "choose a smaller --size, or end other programs"
+            )
         needed = memory_estimate(model, train.micro_batch_tokens)
         line = (
             f"memory: a step may need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: lower "

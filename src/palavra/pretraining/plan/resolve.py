@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from palavra.log import Log
-from palavra.model.compute import Compute, choose_compute
+from palavra.model.compute import Compute
 from palavra.model.cpu_threads import set_threads
 from palavra.pretraining.corpus import vocabulary_size
-from palavra.pretraining.plan.compute import compute_for
+from palavra.pretraining.plan.compute import compute_for, sizing_compute
 from palavra.pretraining.plan.corpus_stats import CorpusStats
 from palavra.pretraining.plan.length import stated_steps, steps_of_run, time_budget, with_steps
 from palavra.pretraining.plan.memory import fit_micro_batch
@@ -56,8 +56,7 @@ def resolve(recipe: Recipe, text: CorpusStats, log: Log, timer: StepTimer = meas
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab_size=entries))
     threads = set_threads(recipe.train.threads)
     decided(f"threads: {threads}")
-    # Sizes are compared uncompiled: compiling each takes longer than measuring it.
-    sizing = choose_compute(recipe.train.device, recipe.train.precision, "off")
+    sizing = sizing_compute(recipe)
     recipe, lines, candidates = with_size(recipe, text, sizing)
     decided(*lines)
     recipe, lines = fit_micro_batch(recipe, asked, text.vocab_size, sizing)

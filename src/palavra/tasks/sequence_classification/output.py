@@ -17,7 +17,7 @@ from palavra.batch import Batch
 from palavra.losses import Loss
 from palavra.metrics import calibration
 from palavra.metrics.classification import binary_cross_entropies, check_finite, cross_entropies
-from palavra.metrics.resampled import BoolArray
+from palavra.metrics.resampled import BoolArray, Integers
 from palavra.metrics.top_k import LISTED, Ranking, best_classes
 from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
@@ -106,9 +106,16 @@ class SingleLabelOutput(TextLabelOutput[Ranking], ClassOutput[TextExample, Ranki
             # Examples out of scope have no class; the scorer leaves them out.
             labels = np.maximum(labels, 0)
         values = self.of_windows(encoded, outputs, options)
-        found = Ranking.of(self.joined(values, encoded, options), labels, options.top_k or LISTED)
+        joined = self.joined(values, encoded, options)
+        found = Ranking.of(joined, labels, options.top_k or LISTED)
+        if labels is not None:
+            found = found._replace(loss=self.losses(joined, labels))
         differ, limit = windows_differ(values.argmax(1)[:, None], encoded), self.rejection
         return found._replace(differ=differ, abstained=found.confidence < (0.0 if limit is None else limit))
+
+    def losses(self, probabilities: npt.NDArray[np.float32], labels: Integers) -> npt.NDArray[np.floating]:
+        """Return the loss of each example (E,) from the joined probabilities (E, K) and the gold classes (E,)."""
+        return cross_entropies(probabilities[np.arange(len(labels)), labels])
 
     def predictions(self, examples: Sequence[TextExample], decoded: Ranking) -> list[Prediction]:
         """Return `label`, its `probability`, and the `best` labels with theirs; `abstained` where it is rejected."""

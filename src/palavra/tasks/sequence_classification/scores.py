@@ -17,6 +17,11 @@ from palavra.tasks.sequence_classification.output import THRESHOLD, LabelSets, c
 from palavra.tasks.task import DecodedIn, Scorer, surest_errors
 from palavra.tasks.text_examples import TextExample, excerpt
 
+# What log and report say of an output without probabilities.
+UNCALIBRATED = (
+    "scores of output negative-sampling rank the classes, but are no probabilities, so there is no calibration"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScorer(Scorer[TextExample, DecodedIn]):
@@ -33,8 +38,10 @@ class LabelScorer(Scorer[TextExample, DecodedIn]):
 @dataclass(frozen=True, kw_only=True)
 class SingleLabelScorer(LabelScorer[Ranking]):
     """Score one label per example; `rejects`: some predictions abstain; `out_of_scope`: some examples may have none of
-    the labels. Such examples count only for how well they are told from the others."""
+    the labels. Such examples count only for how well they are told from the others. `calibrated`: whether the model's
+    outputs are probabilities, whose calibration can be measured."""
 
+    calibrated: bool = True
     rejects: bool = False
     out_of_scope: bool = False
 
@@ -43,7 +50,7 @@ class SingleLabelScorer(LabelScorer[Ranking]):
         """Return the names of the scores; `accuracy_at_5` for more than five classes, `auroc` for few."""
         return (
             "accuracy", *["accuracy_at_5"] * (len(self.labels) > LISTED), "macro_f1", "weighted_f1", "matthews",
-            *["auroc"] * (len(self.labels) <= MANY_CLASSES), "loss", "calibration_error",
+            *["auroc"] * (len(self.labels) <= MANY_CLASSES), "loss", *["calibration_error"] * self.calibrated,
             *["coverage", "selective_accuracy"] * self.rejects, *["out_of_scope_auroc"] * self.out_of_scope,
             *["out_of_scope_abstained"] * (self.rejects and self.out_of_scope),
         )  # fmt: skip
@@ -63,7 +70,7 @@ class SingleLabelScorer(LabelScorer[Ranking]):
         chosen, confidence, answered = decoded.chosen, decoded.confidence, ~decoded.abstained
         statistics: list[Statistic] = [
             metrics.class_statistics(gold, chosen, hit=decoded.hit),
-            means({"loss": metrics.cross_entropies(decoded.right), "accuracy_at_5": decoded.among}),
+            means({"loss": decoded.loss, "accuracy_at_5": decoded.among}),
             means({"coverage": answered}),
             means({"selective_accuracy": decoded.hit * answered}, answered),
         ]
@@ -74,8 +81,11 @@ class SingleLabelScorer(LabelScorer[Ranking]):
             return {**excerpt(examples[inside[i]]), "label": self.labels[gold[i]], "predicted": self.labels[chosen[i]]}
 
         errors = surest_errors(chosen != gold, confidence, about)
-        details = {**metrics.class_tables(gold, chosen, self.labels), "errors": errors}
-        calibrated = confidence, decoded.hit
+        details: dict[str, Any] = {**metrics.class_tables(gold, chosen, self.labels), "errors": errors}
+        calibrated = (confidence, decoded.hit) if self.calibrated else None
+        if not self.calibrated:
+            details["errors"] = [{"score": error.pop("probability"), **error} for error in errors]
+            details["warnings"] = [UNCALIBRATED]
         return Scores.of(
             self.metrics, statistics, len(inside), calibrated=calibrated, others=others, details=details
         )  # fmt: skip

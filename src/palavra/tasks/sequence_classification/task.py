@@ -11,6 +11,7 @@ from palavra.tasks.sequence_classification.encoding import LabelEncoder
 from palavra.tasks.sequence_classification.examples import check_not_joined, natural, reader
 from palavra.tasks.sequence_classification.output import MultiLabelOutput, SingleLabelOutput
 from palavra.tasks.sequence_classification.rejection import rejection_fit
+from palavra.tasks.sequence_classification.scored_output import ScoredClassOutput
 from palavra.tasks.sequence_classification.scores import LabelScorer, MultiLabelScorer, SingleLabelScorer
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import AnyTask, Kind, Task
@@ -61,11 +62,15 @@ def _task(spec: TaskSpec, labels: Labels, counts: Sequence[int], examples: int, 
     for name in ("coverage", "out_of_scope"):
         if spec.multilabel and getattr(spec, name) is not None:
             raise PalavraError(f"{name} is for one label per example: leave it out")
-    output = MultiLabelOutput if spec.multilabel else SingleLabelOutput
+    scored = spec.output.name == "negative-sampling"
+    output = MultiLabelOutput if spec.multilabel else ScoredClassOutput if scored else SingleLabelOutput
     scorer: LabelScorer[Any] = MultiLabelScorer(labels=labels)
     if not spec.multilabel:
         scorer = SingleLabelScorer(
-            labels=labels, rejects=spec.coverage is not None, out_of_scope=spec.out_of_scope is not None
+            labels=labels,
+            calibrated=not scored,
+            rejects=spec.coverage is not None,
+            out_of_scope=spec.out_of_scope is not None,
         )
     read = reader(spec)
     calibrate = temperature_fit(read)
