@@ -83,6 +83,24 @@ def test_a_run_leaves_the_named_files(finished: Path) -> None:
     assert json.loads((finished / "run.json").read_text())["packing"]["efficiency"] >= 0.98
 
 
+def test_patience_ends_a_run_that_no_longer_improves__A_T_conv(corpus: Path, tmp_path: Path) -> None:
+    """With the best weights; killed between its early end and its model, it makes the same model when resumed."""
+    hopeless = ("optimizer.name=sgd", "optimizer.learning_rate=1e-9", "train.eval_every=2", "train.eval_tokens=512")
+    done = run(corpus, tmp_path / "run", 40, *hopeless, patience=3)
+    lines = metrics_of(tmp_path / "run")
+    losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "valid"}
+    best = min(losses, key=lambda step: losses[step])
+    assert done.steps == max(losses) == best + 6 < 40
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert told["stopped"] == f"no improvement in 3 evaluations since step {best}"
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "evaluation.json"):
+        (tmp_path / "run" / name).unlink()
+    again = palavra.pretrain(out=tmp_path / "run", resume=True)
+    assert again.steps == done.steps
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
 def test_transformers_reads_the_directory_and_agrees(finished: Path) -> None:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 

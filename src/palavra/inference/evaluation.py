@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, cast
 
@@ -96,7 +96,9 @@ class Evaluation(MaskedResult, ObjectiveResult):
 
     def to_json(self) -> dict[str, Any]:
         """Return what `evaluation.json` holds."""
-        corruption = Corruption(**asdict(CORRUPTION), seed=CORRUPTION_SEED, drawn="document")
+        named = {each.name for each in fields(Corruption)}
+        values = {name: value for name, value in asdict(CORRUPTION).items() if name in named}
+        corruption = Corruption(**values, seed=CORRUPTION_SEED, drawn="document")
         return asdict(replace(self, corruption=corruption))
 
 

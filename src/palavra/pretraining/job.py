@@ -75,6 +75,11 @@ class PretrainingJob(TrainingJob):
         return math.log(self.tokenizer.vocab_size)
 
     @property
+    def patience(self) -> int | None:
+        """The recipe's."""
+        return self.recipe.train.patience
+
+    @property
     def budget_seconds(self) -> float | None:
         """The recipe's minutes; a resolved recipe has none if its length was given in another unit."""
         minutes = self.recipe.train.minutes

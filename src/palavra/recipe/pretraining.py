@@ -131,6 +131,9 @@ class TrainConfig(RunConfig):
         65_536, help="Tokens of each validation, of documents from all held-out text; the last one uses all."
     )
     save_every: int | None = option(None, help="Steps between checkpoints.", unset="a tenth of the run")
+    patience: int | None = option(
+        None, help="Stop after no improvement in this many validations.", flag="--patience", unset="never"
+    )
     keep_last: int = option(2, help="Checkpoints to keep beside the best one.")
     seed: int = option(0, help="Seed of everything random.", flag="--seed")
     device: str = option("auto", help="auto, cpu or cuda.")

@@ -103,7 +103,7 @@ class FrequencyBand:
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """The corruption of every evaluation: the fields of `MaskingConfig`, its `seed`, and by what it is `drawn`."""
+    """The corruption of every evaluation: fields of `MaskingConfig`, its `seed`, and by what it is `drawn`."""
 
     mask_rate: Rate
     final_mask_rate: float | None
