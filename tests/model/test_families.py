@@ -1,7 +1,8 @@
 """Each family computes what `transformers` computes, and its directories go both ways."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from palavra.model.directory import (
 from palavra.model.families import FAMILIES, family_named
 from palavra.model.families.storage import Keys, Stored
 from palavra.model.heads import MaskedLanguageModel, VocabularyModel
+from palavra.recipe import FamilyName
+from palavra.report.parts import FAMILIES as NAMES
 
 PAIRS = [(family, case) for family, cases in CASES.items() for case in cases]
 
@@ -272,3 +275,18 @@ def test_weights_of_any_module_go_through_a_directory(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     assert load_weights_into(other, keys, {"again": "c"}, tmp_path) == ()
     assert torch.equal(other.bias, module.bias)
+
+
+def test_the_page_lists_every_family_with_its_heads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| (masked|next) tokens \| (.*) \|$", page, re.MULTILINE)
+    words = {"SequenceClassification": "texts", "TokenClassification": "tokens", "QuestionAnswering": "answers",
+             "MultipleChoice": "choices"}  # fmt: skip
+    expected = []
+    for name, family in FAMILIES.items():
+        assert family.task_format is not None
+        heads = ", ".join(words[form] for form in family.task_format.forms)
+        expected.append((name, "next" if name in CAUSAL else "masked", heads))
+    assert rows == expected
+    assert set(get_args(FamilyName)) == set(FAMILIES) == set(NAMES)
+    assert f"[{len(FAMILIES)} families]" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
