@@ -134,7 +134,7 @@ def test_lists(word: str, label: str, tmp_path: Path) -> None:
         {word: [], label: []},
         {word: ["a"], label: [3]},
     ]
-    named = {"word_column": "w", "label_column": "l"} if word == "w" else {}
+    named: dict[str, Any] = {"word_column": "w", "label_column": "l"} if word == "w" else {}
     expected = [[("Nova York", "B-lugar não físico"), ("é", "O")], [("a", "3")]]
     path = jsonl(tmp_path / "a.jsonl", *rows)
     assert pairs(path, **named) == expected

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palavra.data import decoding, json_text
+from palavra.data import decoding, json_lists, json_text
+from palavra.data.config import ReadConfig
 from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 
@@ -36,12 +37,12 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 def values(path: Path | str, **settings: Any) -> list[dict[str, Any]]:
-    return [record.values for record in read_records(str(path), **settings)]
+    return [record.values for record in read_records(str(path), ReadConfig(**settings))]
 
 
 def wrong(path: Path | str, **settings: Any) -> str:
     with pytest.raises(PalavraError) as caught:
-        list(read_records(str(path), **settings))
+        list(read_records(str(path), ReadConfig(**settings)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -170,8 +171,8 @@ def test_compressions(suffix: str, name: str, content: str, tmp_path: Path) -> N
 def test_what_is_no_file_of_records(tmp_path: Path) -> None:
     assert f"{tmp_path}: this is a folder; name one file in it" in wrong(tmp_path)
     assert f"{tmp_path}/b.csv: no such file" in wrong(tmp_path / "b.csv")
-    assert "unknown kind of file; it must be .csv, .tsv" in wrong(written(tmp_path / "a.xlsx", "x"))
-    assert wrong(tmp_path / "a.xlsx").endswith("; save the table as CSV")
+    assert "unknown kind of file; it must be .csv, .tsv" in wrong(written(tmp_path / "a.xls", "x"))
+    assert wrong(tmp_path / "a.xls").endswith("; save it as .xlsx, .ods or CSV")
     assert "unknown kind of file" in wrong(written(tmp_path / "a.parquet.gz", "x"))
     assert "not a readable Parquet file" in wrong(written(tmp_path / "a.parquet", "PAR1 x"))
 
@@ -204,7 +205,7 @@ def test_a_list_is_what_json_says(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "_BLOCK", block)  # values are cut at every place
         patch.setattr(json_text, "_FORGOTTEN", 2 * block)
-        items = list(json_text.list_items(json_text.JsonDocument(path, "utf-8")))
+        items = list(json_lists.list_items(path, "utf-8"))
     assert [value for _, value in items] == json.loads(text)
     assert all(text.split("\n")[line - 1].startswith("  {") for line, _ in items)
 

@@ -11,6 +11,7 @@ from builders.labelled_files import conllu, squad, written
 from builders.sources import read
 
 from palavra.data import decoding
+from palavra.data.config import ReadConfig
 from palavra.data.conll import read_tagged
 from palavra.data.records import read_records
 from palavra.data.squad import read_questions
@@ -58,7 +59,7 @@ JSON_RECORDS: list[tuple[str, str, str]] = [
     (
         "a.json",
         '\n{"train": [["a", "b"]]}',
-        ":2: a list of objects, [{...}, ...], is expected here, but the file is",
+        ": holds no records",
     ),
     ("a.json", '[{"a": 1},\n{"a": }]', ":2: not valid JSON (Expecting value, column 7)"),
     ("a.json", '[{"a": 1},\n]', ":2: not valid JSON (A comma before the end, column 1)"),
@@ -140,7 +141,7 @@ QUESTIONS: list[tuple[str, str]] = [
         ":data[0].paragraphs[0].qas[0]: is_impossible is true, but there are",
     ),
     (squad({"answers": []}, {"answers": []}), ":data[0].paragraphs[0].qas[1]: the id 'q' is also at"),
-    ("[]", ": holds no questions"),
+    ("[]", ": holds no records"),
     ("", ":1: a list of objects"),
     ('[{"id": "1", "question": "Q", "context": "c"}]', ":1: no column 'answers'; there are: 'id'"),
     ('[\n{"id": "1", "context": "c", "answer": "c"}]', ":2: no column 'question'; there are: 'id'"),
@@ -208,7 +209,7 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_place(case: Case, tmp_p
 def test_what_is_no_encoding_of_text(encoding: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,label\na,b\n")
     with pytest.raises(PalavraError, match=r"unknown encoding .*: use for example utf-8") as caught:
-        list(read_records(str(path), encoding=encoding))
+        list(read_records(str(path), ReadConfig(encoding=encoding)))
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
 

@@ -16,6 +16,7 @@ import pytest
 from builders.models import CPU
 from builders.scoring import SENTENCES, causal_model, masked_model
 
+from palavra.data.config import ReadConfig
 from palavra.errors import PalavraError
 from palavra.inference.minimal_pairs import MinimalPair, compare_pairs, read_pairs
 from palavra.inference.scoring import Score, score_masked
@@ -112,6 +113,6 @@ def test_pairs_are_read_from_whatever_holds_records(tmp_path: Path, monkeypatch:
     pq.write_table(pa.table(columns), tmp_path / "pairs.parquet")
     assert read_pairs(tmp_path / "pairs.parquet") == expected
     (tmp_path / "latin.jsonl").write_bytes(lines.decode().encode("latin-1"))
-    assert read_pairs(tmp_path / "latin.jsonl", encoding="latin-1") == expected
+    assert read_pairs(tmp_path / "latin.jsonl", ReadConfig(encoding="latin-1")) == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert read_pairs("-") == expected

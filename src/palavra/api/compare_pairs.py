@@ -1,9 +1,12 @@
 """Compare the sentences of minimal pairs."""
 
 from os import PathLike, fspath
+from typing import Unpack
 
 from palavra.api.data import Source, source_of
-from palavra.data.records import record_sources
+from palavra.config import without_none
+from palavra.data.config import ReadConfig, ReadOptions
+from palavra.data.record_files import check_applies, record_sources
 from palavra.inference.causal import CausalModel
 from palavra.inference.loading import load
 from palavra.inference.masked import MaskedModel
@@ -16,13 +19,14 @@ def compare_pairs(
     model: str | PathLike[str] | MaskedModel | CausalModel,
     *pairs: Source,
     masking: ScoreMasking | None = None,
-    encoding: str | None = None,
     device: str = "auto",
+    **options: Unpack[ReadOptions],
 ) -> PairComparison:
     """Return a model's accuracy on minimal pairs, over all, by phenomenon, and by the wider groups that they name.
 
     `pairs` are records with `sentence_good`, `sentence_bad` and, for the phenomenon, `UID`, and for the groups
     `linguistics_term` and `field`: files, folders, globs, or data in memory.
+    `encoding`, `format`, `header`, `sheet`, `records` and `split` say how files are read.
     `masking` says how a masked model scores: "word" (the default) or "token" at a time, or "none", from left to right,
     for models of causal+masked. Raises PalavraError for anything else.
     """
@@ -30,10 +34,9 @@ def compare_pairs(
     loaded.check_offers("score")
     assert isinstance(loaded, MaskedModel | CausalModel)
     used = masking_of(loaded, masking)
-    found = [
-        pair
-        for given in pairs
-        for source in record_sources(source_of("pairs", given))
-        for pair in read_pairs(source, encoding=encoding or "utf-8")
-    ]
+    reading = ReadConfig(**without_none(**options))
+    sources = [source_of("pairs", given) for given in pairs]
+    check_applies(reading, sources)
+    files = [file for source in sources for file in record_sources(source, reading)]
+    found = [pair for file in files for pair in read_pairs(file, reading)]
     return compare(found, scorer(loaded, used), used)

@@ -11,6 +11,7 @@ from palavra.api.data import Source, columns_in_memory, examples_of, source_of, 
 from palavra.config import without_none
 from palavra.data.config import DocumentUnit, SourceConfig
 from palavra.data.memory import MemorySource
+from palavra.data.record_files import check_applies
 from palavra.data.shards import Corpus
 from palavra.errors import PalavraError
 from palavra.files import path_of
@@ -30,7 +31,7 @@ from palavra.output import check_no_input, output_file
 from palavra.pretraining.corpus import in_memory
 from palavra.pretraining.objectives import pretraining_objective_in
 from palavra.pretraining.objectives.next_sentence import NextSentencePretraining
-from palavra.tasks.column_options import LabelledColumns
+from palavra.tasks.column_options import LabelledFile, reading_and_columns
 from palavra.tasks.saved_model import is_task_directory
 from palavra.tasks.spec import column_flag
 from palavra.typed_json import json_text, to_json
@@ -44,7 +45,6 @@ def evaluate(
     text_pairs: Iterable[tuple[str, str]] | None = None,
     column: str | None = None,
     documents: DocumentUnit | None = None,
-    encoding: str | None = None,
     task: str | None = None,
     separator: str | None = None,
     skip_bad: bool | None = None,
@@ -55,7 +55,7 @@ def evaluate(
     sliding: bool | None = None,
     device: str = "auto",
     quiet: bool = False,
-    **columns: Unpack[LabelledColumns],
+    **options: Unpack[LabelledFile],
 ) -> "EvaluationResult | TaskEvaluation":
     """Evaluate a model: return an `Evaluation`, a `CausalEvaluation`, a `JointEvaluation` or a `TaskEvaluation`.
 
@@ -65,10 +65,12 @@ def evaluate(
     model is evaluated on the same text by perplexity and bits per byte. With `sliding`, for next-token prediction,
     windows of documents longer than the context overlap by half. A fine-tuned model is evaluated on labelled examples.
     If their columns differ from training, `text`, `text_a`, `text_b`, `label`, `words`, `question`, `context`,
-    `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several.
+    `answers` and `choices` name them, likewise `encoding` and `separator`; `task` selects one of several. `format`,
+    `header`, `sheet`, `records` and `split` say how files are read.
     Predictions for each example go to the file `predictions`; `skip_bad` leaves out examples that cannot be read;
     `threshold`, `articles` and `out_of_scope` are those of `FineTunedModel.evaluate`.
     """
+    reading, columns = reading_and_columns(options)
     of_text = {"column": column, "documents": documents, "sliding": sliding}
     of_tasks = {
         "task": task, "predictions": predictions, "separator": separator, "skip_bad": skip_bad,
@@ -86,13 +88,12 @@ def evaluate(
             raise PalavraError(f"{model} is fine-tuned: give one file of labelled examples to evaluate it on")
         _refuse(of_text, f"{model} is fine-tuned, and reads labelled examples")
         return evaluate_task(
-            model, given[0], task=task, encoding=encoding, separator=separator, skip_bad=skip_bad,
-            threshold=threshold, articles=articles, out_of_scope=out_of_scope, predictions=predictions, device=device,
-            **columns,
+            model, given[0], task=task, separator=separator, skip_bad=skip_bad, threshold=threshold,
+            articles=articles, out_of_scope=out_of_scope, predictions=predictions, device=device, **options,
         )  # fmt: skip
     _refuse(of_tasks, f"{model} is not fine-tuned, and reads text")
     found, column = text_sources(sources, texts, column)
-    with_columns = without_none(column=column, documents=documents, encoding=encoding)
+    with_columns = without_none(column=column, documents=documents, **reading)
     return _evaluate_text(model, found, with_columns, sliding, device, Log(quiet=quiet))
 
 
@@ -192,21 +193,21 @@ def evaluate_task(
     task: str | None = None,
     predictions: str | Path | None = None,
     device: str = "auto",
-    encoding: str | None = None,
     separator: str | None = None,
     skip_bad: bool | None = None,
     threshold: float | None = None,
     articles: Articles | None = None,
     out_of_scope: str | None = None,
-    **columns: Unpack[LabelledColumns],
+    **options: Unpack[LabelledFile],
 ) -> TaskEvaluation:
     """Evaluate a fine-tuned model on labelled examples.
 
-    `columns` names columns that differ from training. The file `predictions` gets one JSON object an example: `where`
-    it is from, its `gold` label, and the output of `predict`. `threshold`, `articles` and `out_of_scope`
-    are those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
+    `options` name columns that differ from training, and say how files are read. The file `predictions` gets one JSON
+    object an example: `where` it is from, its `gold` label, and the output of `predict`. `threshold`, `articles` and
+    `out_of_scope` are those of `FineTunedModel.evaluate`. Raises PalavraError for examples that do not fit the task.
     """
     source = source_of("data", data)
+    reading, columns = reading_and_columns(options)
     with ExitStack() as stack:
         temporary = None
         if predictions is not None:
@@ -217,7 +218,8 @@ def evaluate_task(
         name, chosen = loaded.task(task)
         if isinstance(source, MemorySource):
             columns = {**columns, **columns_in_memory(chosen.spec, source, columns)}
-        reader = loaded.reader(name, encoding=encoding, separator=separator, skip_bad=skip_bad, **columns)
+        reader = loaded.reader(name, separator=separator, skip_bad=skip_bad, **columns, **reading)
+        check_applies(reader.spec, [source])
         reader.check_columns(without_none(**columns), [source])
         examples = reader.read_test(source)
         scores, found = loaded.evaluate(

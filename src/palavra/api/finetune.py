@@ -20,6 +20,7 @@ from palavra.log import Log
 from palavra.option import does_not_apply
 from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.finetuning_options import Kind, _tasks, build_finetune_recipe
+from palavra.recipe.saved_splits import with_saved_splits
 from palavra.recipe.typed_options import FinetuneOptions
 from palavra.training.run_directory import RunDirectory
 
@@ -203,6 +204,6 @@ def _other_tasks(own: FinetuneRecipe, kind: Kind | None, train: str | Path | Non
         return []
     toml = Path(train).suffix == ".toml"
     specs = _tasks(kind or own.tasks[0].kind, train, own) if toml else (replace(own.tasks[0], train=str(train)),)
-    given = with_absolute_paths(replace(own, tasks=specs)).tasks
+    given = with_absolute_paths(replace(own, tasks=tuple(map(with_saved_splits, specs)))).tasks
     sources = [task.train for task in own.tasks]
     return [] if [task.train for task in given] == sources else [f"examples of {', '.join(sources)}"]

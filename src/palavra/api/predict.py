@@ -5,9 +5,9 @@ from typing import Any, Unpack
 
 from palavra.errors import PalavraError
 from palavra.inference.finetuned import PREDICTED_AT_ONCE, FineTunedModel
-from palavra.inference.task_inputs import Format, holds_records, in_parts, inputs_of_file, refuse
+from palavra.inference.task_inputs import holds_records, in_parts, inputs_of_file, refuse
 from palavra.limits import batched
-from palavra.tasks.column_options import InputColumns
+from palavra.tasks.column_options import InputFile, reading_and_columns
 from palavra.tasks.spec import Overflow, WindowJoin
 from palavra.tasks.task import PLAIN, DecodeOptions, Prediction, Reader
 
@@ -19,12 +19,10 @@ def predict_inputs(
     *,
     task: str | None = None,
     overflow: Overflow | None = None,
-    format: Format | None = None,
-    encoding: str | None = None,
     threshold: float | None = None,
     top: int | None = None,
     windows: WindowJoin | None = None,
-    **columns: Unpack[InputColumns],
+    **options: Unpack[InputFile],
 ) -> Iterator[Prediction]:
     """Yield predictions for texts, or for the content of a file ("-": standard input), in order; see `inputs_of_file`,
     and `FineTunedModel.options` for the others.
@@ -33,16 +31,16 @@ def predict_inputs(
     """
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file (- for standard input), one of the two")
-    reader = model.reader(task, encoding=encoding, **columns)
+    reading, columns = reading_and_columns(options)
+    reader = model.reader(task, **options)
     decoding = model.options(task, threshold=threshold, top=top, overflow=overflow, windows=windows)
     if file is None:
-        refuse({"format": format, "encoding": encoding, **columns}, "the texts are given as arguments")
+        refuse({**reading, **columns}, "the texts are given as arguments")
         inputs = in_parts(reader, texts)
     else:
-        if not holds_records(reader, file, format):
+        if not holds_records(reader, file):
             refuse({**columns}, f"{file} is read as one text a line; for JSON lines give --format=jsonl")
-        given = [key for key, value in columns.items() if value is not None]
-        inputs = inputs_of_file(reader, file, format=format, given=given)
+        inputs = inputs_of_file(reader, file, given=list(columns))
     return predict_all(model, reader, inputs, task=task, overflow=overflow, options=decoding)
 
 

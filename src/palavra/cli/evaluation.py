@@ -58,7 +58,7 @@ def compare_pairs(
         list[str],
         typer.Argument(
             help="Minimal pairs, with sentence_good, sentence_bad, UID: files, folders or globs of .jsonl .json .csv "
-            ".tsv .parquet, or hf://; - for standard input, as JSON lines.",
+            ".tsv .parquet .xlsx .ods, URLs, or hf://; - for standard input, as JSON lines.",
             show_default=False,
         ),
     ],

@@ -13,8 +13,8 @@ from palavra.recipe.finetuning_options import Kind
 
 KIND = typer.Argument(help="Kind of task.", show_default=False)
 TRAIN = typer.Argument(
-    help="Labelled examples: .csv .tsv .jsonl .json .parquet, .conll .conllu, SQuAD's .json, hf://; or a .toml "
-    "that describes the task (multitask: the tasks).",
+    help="Labelled examples: .csv .tsv .jsonl .json .parquet .xlsx .ods, .conll .conllu, SQuAD's .json, a folder that "
+    "datasets saved, a URL, hf://; or a .toml that describes the task (multitask: the tasks).",
     show_default=False,
 )
 

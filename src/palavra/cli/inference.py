@@ -115,7 +115,7 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue.  [default: start a new text]", show_default=False)
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="One prompt a line; - for standard input.")] = None,
+    file: Annotated[str | None, typer.Option(help="One prompt a line; - for standard input.", metavar="<path>")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens.  [default: what fits in the context]")
     ] = None,
@@ -332,14 +332,8 @@ def predict(
     file: Annotated[
         str | None,
         typer.Option(
-            help="Records with columns (.csv .tsv .jsonl .json .parquet, hf://, or the kind's own files), else one "
-            "text a line; - for standard input."
-        ),
-    ] = None,
-    format: Annotated[
-        Literal["text", "jsonl"] | None,
-        typer.Option(
-            help="Format of --file: one text a line, or JSON lines.  [default: by its name; text from standard input]"
+            help="Records with columns (.csv .tsv .jsonl .json .parquet .xlsx .ods, hf://, or the kind's own files), "
+            "else one text a line; - for standard input."
         ),
     ] = None,
     task: Task = None,
@@ -358,7 +352,5 @@ def predict(
     loaded = load(model, device=device)
     loaded.check_offers("predict")
     assert isinstance(loaded, FineTunedModel)
-    for one in predict_inputs(
-        loaded, list(map(readable, texts or ())), file, task=task, format=format, top=top, **options
-    ):
+    for one in predict_inputs(loaded, list(map(readable, texts or ())), file, task=task, top=top, **options):
         print_json_line(one)

@@ -15,8 +15,8 @@ from palavra.option import Command, Declared, choices_of, members, type_name
 from palavra.recipe.options import options_of, takes_several
 
 SOURCES_HELP = (
-    "Files, folders or globs of .txt, .jsonl, .csv, .tsv, .parquet (also .gz .bz2 .xz .zst), or "
-    "hf://dataset[/config]:split."
+    "Files, folders or globs of .txt, .jsonl, .csv, .tsv, .parquet, .xlsx, .ods (also .gz .bz2 .xz .zst), .json files, "
+    "folders that datasets saved, URLs (https://, s3://, gs://), or hf://dataset[/config]:split."
 )
 Sources = Annotated[list[str], typer.Argument(help=SOURCES_HELP, show_default=False)]
 Lines = Annotated[bool, typer.Option("--lines", help="Short for --documents line.")]
@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and estimates only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, Palavra's or Hugging Face's.", show_default=False)]
-TextFile = Annotated[Path | None, typer.Option(help="One text a line; - for standard input.")]
+TextFile = Annotated[str | None, typer.Option(help="One text a line; - for standard input.", metavar="<path>")]
 Masking = Annotated[
     Literal["token", "word", "none"] | None,
     typer.Option(
@@ -127,7 +127,7 @@ def _by_line(documents: str | None) -> str:
     return "line"
 
 
-def texts_of(texts: list[str] | None, file: Path | None) -> tuple[Iterable[str], str | None]:
+def texts_of(texts: list[str] | None, file: str | None) -> tuple[Iterable[str], str | None]:
     """Return the texts of the arguments, or the lines of a file as they are asked for, and the name of that."""
     if bool(texts) == (file is not None):
         raise PalavraError("give texts, or --file with one text a line (- for standard input), one of the two")

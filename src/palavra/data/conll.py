@@ -4,18 +4,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from palavra.data.characters import split_words
+from palavra.data.config import BY_NAME, ReadConfig
 from palavra.data.json_text import json_kind
-from palavra.data.records import Record, at_least_one, column, data_file, names_records, numbered_lines, read_records
+from palavra.data.record_files import SAVED, data_file, names_records
+from palavra.data.records import Record, at_least_one, column, numbered_lines, read_records
+from palavra.data.remote import File
 from palavra.data.tables import counted, shown_columns
 from palavra.errors import PalavraError
 from palavra.limits import check_record
 
 COLUMN_KINDS = (".conll", ".conllu", ".txt", ".tsv", ".bio", ".iob")
-RECORD_KINDS = (".jsonl", ".json", ".parquet")
+RECORD_KINDS = (".jsonl", ".json", ".parquet", SAVED)
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
@@ -50,7 +52,7 @@ class ConllRow(NamedTuple):
 
 
 def read_tagged(
-    source: str, *, word_column: int | str = 0, label_column: int | str = -1, encoding: str = "utf-8"
+    source: str, *, word_column: int | str = 0, label_column: int | str = -1, reading: ReadConfig = BY_NAME
 ) -> Iterator[ConllSentence]:
     """Yield the sentences of one file, or of `hf://dataset[/config]:split`, in order, without empty ones.
 
@@ -65,25 +67,27 @@ def read_tagged(
     list of labels (`labels`, `tags` or `ner_tags`), or a text (`text`) for `split_words` with marked spans (`spans`:
     objects of `start`, `end` and `label`, in characters), which become BIO labels.
 
+    `.parquet`, and folders that `datasets` saved, as `.jsonl`.
+
     All but Parquet may be compressed. Raises `PalavraError`, with file and line, for rows of another number of columns,
     empty words or labels, lists of different lengths, spans that are not whole words or that overlap, and a source
     without sentences.
     """
-    return at_least_one(_read(source, word_column, label_column, encoding), source, "sentences")
+    return at_least_one(_read(source, word_column, label_column, reading), source, "sentences")
 
 
-def _read(source: str, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
+def _read(source: str, word: int | str, label: int | str, reading: ReadConfig) -> Iterator[ConllSentence]:
     if names_records(source):
-        return _of_records(read_records(source, encoding=encoding), word, label)
-    path, kind = data_file(source, COLUMN_KINDS + RECORD_KINDS)
+        return _of_records(read_records(source, reading), word, label)
+    path, kind = data_file(source, COLUMN_KINDS + RECORD_KINDS, reading)
     if kind in RECORD_KINDS:
-        return _of_records(read_records(source, encoding=encoding), word, label)
+        return _of_records(read_records(source, reading), word, label)
     if kind == ".conllu":
-        return _of_conllu(path, word, label, encoding)
-    return _of_columns(path, word, label, encoding)
+        return _of_conllu(path, word, label, reading.encoding)
+    return _of_columns(path, word, label, reading.encoding)
 
 
-def _of_columns(path: Path, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
+def _of_columns(path: File, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
     names: list[str] = []
     chosen: tuple[int, int] | None = None
     for rows in _sentences(path, _rows(path, encoding)):
@@ -99,7 +103,7 @@ def _of_columns(path: Path, word: int | str, label: int | str, encoding: str) ->
             yield ConllSentence(words=words, labels=labels, where=f"{path}:{rows[0].line}", text=text, spans=spans)
 
 
-def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
+def _rows(path: File, encoding: str) -> Iterator[ConllRow]:
     """Yield rows of equal width, and those without fields between sentences."""
     tabs = False
     first: ConllRow | None = None
@@ -120,7 +124,7 @@ def _rows(path: Path, encoding: str) -> Iterator[ConllRow]:
         yield row
 
 
-def _sentences(path: Path, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]:
+def _sentences(path: File, rows: Iterator[ConllRow]) -> Iterator[list[ConllRow]]:
     """Yield the rows of each sentence."""
     for sentence in (group for filled, group in groupby(rows, lambda row: bool(row.fields)) if filled):
         found: list[ConllRow] = []
@@ -159,7 +163,7 @@ def _number(which: int | str, names: Sequence[str], width: int, where: str, opti
     return which % width
 
 
-def _two_columns(path: Path, rows: list[ConllRow], word: int, label: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _two_columns(path: File, rows: list[ConllRow], word: int, label: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the words and labels of a sentence, without blanks around them; none may be empty."""
     words = tuple(row.fields[word].strip(" \t") for row in rows)
     labels = tuple(row.fields[label].strip(" \t") for row in rows)
@@ -178,7 +182,7 @@ def _joined(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
     return " ".join(words), spans
 
 
-def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
+def _of_conllu(path: File, word: int | str, label: int | str, encoding: str) -> Iterator[ConllSentence]:
     word, label = ("form" if word == 0 else word), ("upos" if label == -1 else label)
     chosen = _chosen(word, label, CONLLU_COLUMNS, len(CONLLU_COLUMNS), str(path))
     written: list[tuple[int, str]] = []  # line and text of the last "# text" comment since the last sentence
@@ -192,7 +196,7 @@ def _of_conllu(path: Path, word: int | str, label: int | str, encoding: str) -> 
         written.clear()
 
 
-def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> Iterator[ConllRow]:
+def _conllu_rows(path: File, encoding: str, written: list[tuple[int, str]]) -> Iterator[ConllRow]:
     """Yield rows of ten columns, and those without fields between sentences; put the last text comment in `written`."""
     for line, text in numbered_lines(path, encoding):
         text = text.rstrip("\n")
@@ -216,7 +220,7 @@ def _conllu_rows(path: Path, encoding: str, written: list[tuple[int, str]]) -> I
 
 
 def _surface(
-    path: Path, rows: list[ConllRow], written: list[tuple[int, str]]
+    path: File, rows: list[ConllRow], written: list[tuple[int, str]]
 ) -> tuple[str, dict[int, tuple[int, int]]]:
     """Return the sentence as written, and line of each word -> offsets of the word or of its contraction."""
     forms, owners = _forms(path, rows)
@@ -232,7 +236,7 @@ def _surface(
     return text, {line: places[owner] for line, owner in owners.items()}
 
 
-def _forms(path: Path, rows: list[ConllRow]) -> tuple[list[ConllRow], dict[int, int]]:
+def _forms(path: File, rows: list[ConllRow]) -> tuple[list[ConllRow], dict[int, int]]:
     """Return the rows that occur in the text, and line of each word -> number of its row among them."""
     forms: list[ConllRow] = []
     owners: dict[int, int] = {}
@@ -251,7 +255,7 @@ def _forms(path: Path, rows: list[ConllRow]) -> tuple[list[ConllRow], dict[int, 
     return forms, owners
 
 
-def _found(path: Path, forms: list[ConllRow], line: int, text: str) -> list[tuple[int, int]]:
+def _found(path: File, forms: list[ConllRow], line: int, text: str) -> list[tuple[int, int]]:
     """Return the offsets of the forms in the text of the comment in `line`; only blanks may be between them."""
     places, at = [], 0
     for row in forms:

@@ -10,12 +10,12 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 import pyarrow as pa
 
+from palavra.data.remote import File, RemoteFile, open_remote
 from palavra.errors import PalavraError
 from palavra.limits import check_record, utf8_size
 
@@ -41,7 +41,7 @@ def text_blocks(name: Path | str, encoding: str, file: IO[bytes] | None = None) 
     r"""Yield the decoded text of a file in blocks, with "\n" as line ends and without a byte order mark. An open `file`
     is read instead, if given, each block as soon as it is there, and stays open; errors call it `name`."""
     if file is None:
-        with open_bytes(Path(name)) as opened:
+        with open_bytes(name if isinstance(name, RemoteFile) else Path(name)) as opened:
             yield from text_blocks(name, encoding, opened)
         return
     decoder = codecs.getincrementaldecoder(_checked(encoding))()
@@ -91,18 +91,53 @@ def text_lines(name: Path | str, encoding: str, file: IO[bytes] | None = None) -
         yield "".join(begun)
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: File) -> IO[bytes]:
     """Open a file for reading and decompress it as its suffix says. Raises PalavraError if it cannot be opened, or is
     no ordinary file: a named pipe or a device may never end, or never begin."""
-    openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Callable[[Any], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        # Arrow's own streams cannot be read line by line.
+        ".zst": lambda source: io.BufferedReader(pa.CompressedInputStream(source, compression="zstd")),
+    }
+    opener = openers.get(PurePosixPath(path).suffix.lower())
+    try:
+        if isinstance(path, RemoteFile):
+            below = open_remote(path)
+            return below if opener is None else _Decompressed(opener(below), below)
+        check_ordinary(path)
+        file: IO[bytes] = path.open("rb") if opener is None else opener(str(path))
+    except (OSError, ValueError) as error:
+        raise _unopened(path, error) from None
+    return file
+
+
+class _Decompressed(io.BufferedReader):
+    """A stream without its compression, which closes the one below too."""
+
+    def __init__(self, file: Any, below: IO[bytes]) -> None:
+        super().__init__(file)
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def open_seekable(path: File) -> IO[bytes]:
+    """Open a file of which parts are read in any order. Raises PalavraError as `open_bytes` does."""
+    if isinstance(path, RemoteFile):
+        return open_remote(path, seekable=True)
     try:
         check_ordinary(path)
-        if path.suffix.lower() == ".zst":  # Arrow's own streams cannot be read line by line
-            return io.BufferedReader(pa.CompressedInputStream(str(path), compression="zstd"))
-        file: IO[bytes] = openers.get(path.suffix.lower(), partial(open, mode="rb"))(str(path))
+        return path.open("rb")
     except (OSError, ValueError) as error:
-        raise PalavraError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    return file
+        raise _unopened(path, error) from None
+
+
+def _unopened(path: File, error: Exception) -> PalavraError:
+    return PalavraError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})")
 
 
 def check_ordinary(path: Path) -> None:

@@ -1,18 +1,24 @@
 """The texts of one file or hub data set, each with the line where it starts, in bounded memory."""
 
-from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from palavra.data.config import SourceConfig
 from palavra.data.decoding import text_blocks, text_lines
 from palavra.data.hub import hub_records, open_hub
-from palavra.data.json_text import json_kind, json_line_objects
+from palavra.data.json_lists import list_items
+from palavra.data.json_text import json_kind, json_line_values
 from palavra.data.memory import MemorySource
-from palavra.data.tables import kind_of, open_table, parquet_rows, shown_columns
+from palavra.data.remote import File
+from palavra.data.rows import ABSENT, keyed, value_at
+from palavra.data.saved_datasets import is_saved, saved_rows, split_folder
+from palavra.data.sheets import SPREADSHEETS, open_sheet
+from palavra.data.tables import TextTable, kind_in, open_table, parquet_rows, shown_columns
 from palavra.errors import PalavraError
 
-FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+# Files of text in folders, and those that are read where they are named.
+FOUND = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", *SPREADSHEETS)
+FORMATS = (*FOUND, ".json")
 
 
 class TextRow(NamedTuple):
@@ -26,18 +32,25 @@ class TextRow(NamedTuple):
     cut: bool = False
 
 
-def file_texts(path: Path, config: SourceConfig) -> Iterator[TextRow]:
-    """Yield the texts of a file; its name says the format."""
-    kind = kind_of(path, FORMATS)
+def file_texts(path: File, config: SourceConfig) -> Iterator[TextRow]:
+    """Yield the texts of a file, whose format `config` or its name says, or of a folder that `datasets` saved."""
+    if is_saved(path):
+        return _read_columns(saved_rows, split_folder(path, config.split, "train"), config.column)
+    kind = kind_in(path, FORMATS, config)
     if kind == ".txt":
         readers = {"file": _read_whole, "line": _read_lines, "blank-line": _read_paragraphs}
         return readers[config.documents](path, config)
     if kind == ".parquet":
-        return _read_parquet(path, config)
+        return _read_columns(parquet_rows, path, config.column)
+    if kind == ".json":
+        return _read_rows(path, config, list_items(path, config.encoding, config.records))
+    header = config.header is not False
+    if kind in SPREADSHEETS:
+        return _read_table(path, config, open_sheet(path, str(kind), sheet=config.sheet, header=header))
     lines = enumerate(text_lines(path, config.encoding), 1)
     if kind == ".jsonl":
-        return _column_of(json_line_objects(lines, path), str(path), config.column)
-    return _read_table(path, config, lines, tabs=kind == ".tsv")
+        return _read_rows(path, config, json_line_values(lines, path))
+    return _read_table(path, config, open_table(path, lines, tabs=kind == ".tsv", column=config.column, header=header))
 
 
 def record_texts(source: str, column: str) -> Iterator[TextRow]:
@@ -50,42 +63,53 @@ def record_texts(source: str, column: str) -> Iterator[TextRow]:
 def _column_of(records: Iterable[tuple[int, dict[str, Any]]], where: str, column: str) -> Iterator[TextRow]:
     """Yield the text in a column of numbered records, which the first one must have."""
     for number, (line, values) in enumerate(records):
-        if not number:
-            _check_column(where, line, column, values)
-        value = values.get(column)
+        if not number and value_at(values, column) is ABSENT:
+            raise _no_column(where, line, column, values)
+        value = value_at(values, column)
+        value = None if value is ABSENT else value
         if value is not None and not isinstance(value, str):
             raise PalavraError(f"{where}:{line}: column {column!r} holds a {json_kind(value)}, not text")
         yield TextRow(value, line)
 
 
-def _read_table(path: Path, config: SourceConfig, lines: Iterator[tuple[int, str]], *, tabs: bool) -> Iterator[TextRow]:
-    """Yield the texts of a CSV or TSV file; a row that ends before the column has none."""
-    table = open_table(path, lines, tabs=tabs, column=config.column)
+def _read_rows(path: File, config: SourceConfig, rows: Iterator[tuple[int, Any]]) -> Iterator[TextRow]:
+    return _column_of(keyed(rows, path, config.header, (config.column,)), str(path), config.column)
+
+
+def _read_table(path: File, config: SourceConfig, table: TextTable | None) -> Iterator[TextRow]:
+    """Yield the texts of a table; a row that ends before the column has none."""
     if table is None:
         return
-    _check_column(str(path), table.line, config.column, table.names)
-    wanted = table.names.index(config.column)
+    wanted = table.place(config.column)
+    if wanted is None:
+        raise _no_column(str(path), table.line, config.column, table.names)
     for line, row in table.rows:
         if row:
             yield TextRow(row[wanted] if wanted < len(row) else None, line)
 
 
-def _read_parquet(path: Path, config: SourceConfig) -> Iterator[TextRow]:
+def _read_columns(
+    rows: Callable[[Any, Callable[[Any], list[str]]], Iterator[tuple[int, dict[str, Any]]]], path: File, column: str
+) -> Iterator[TextRow]:
+    """Yield the texts of rows of Arrow, of which only the one column is read."""
+
     def text_column(schema: Any) -> list[str]:
-        _check_column(str(path), 1, config.column, schema.names)
-        return [config.column]
+        around = [column[:end] for end, letter in enumerate(f"{column}.") if letter == "."]
+        for name in reversed(around):
+            if name in schema.names:
+                return [name]
+        raise _no_column(str(path), 1, column, schema.names)
 
-    return _column_of(parquet_rows(path, text_column), str(path), config.column)
-
-
-def _check_column(where: str, line: int, column: str, columns: Collection[str]) -> None:
-    """Raise PalavraError that names the existing columns, unless `column` is one of them."""
-    if column not in columns:
-        shown = f"{where}:{line}: no column {column!r}; name the one with the text (--column)"
-        raise PalavraError(f"{shown}, there are: {shown_columns(list(columns))}")
+    return _column_of(rows(path, text_column), str(path), column)
 
 
-def _read_whole(path: Path, config: SourceConfig) -> Iterator[TextRow]:
+def _no_column(where: str, line: int, column: str, columns: Collection[str]) -> PalavraError:
+    """Return the error for a missing column, which names the existing ones."""
+    shown = f"{where}:{line}: no column {column!r}; name the one with the text (--column)"
+    return PalavraError(f"{shown}, there are: {shown_columns(list(columns))}")
+
+
+def _read_whole(path: File, config: SourceConfig) -> Iterator[TextRow]:
     """Yield the whole file as one text, cut if it is longer than `max_document_chars`."""
     rest, line = "", 1
     for block in text_blocks(path, config.encoding):
@@ -96,7 +120,7 @@ def _read_whole(path: Path, config: SourceConfig) -> Iterator[TextRow]:
     yield TextRow(rest, line)
 
 
-def _read_lines(path: Path, config: SourceConfig) -> Iterator[TextRow]:
+def _read_lines(path: File, config: SourceConfig) -> Iterator[TextRow]:
     """Yield each line, without its line end."""
     rest, line = "", 1
     for block in text_blocks(path, config.encoding):
@@ -112,7 +136,7 @@ def _read_lines(path: Path, config: SourceConfig) -> Iterator[TextRow]:
         yield TextRow(rest, line)
 
 
-def _read_paragraphs(path: Path, config: SourceConfig) -> Iterator[TextRow]:
+def _read_paragraphs(path: File, config: SourceConfig) -> Iterator[TextRow]:
     """Yield the paragraphs: the lines up to the next blank one."""
     lines: list[str] = []
     size = first = 0

@@ -11,6 +11,18 @@ from palavra.errors import PalavraError
 from palavra.limits import check_record, size_of
 
 PREFIX = "hf://"
+# Files of a data set are read one by one, as those of other URLs.
+_FILES = "hf://datasets/"
+
+
+def is_hub(source: str) -> bool:
+    """Return whether a source names a split of a data set."""
+    return source.startswith(PREFIX) and not is_hub_file(source)
+
+
+def is_hub_file(source: str) -> bool:
+    """Return whether a source names files of a data set: `hf://datasets/owner/name/file`."""
+    return source.startswith(_FILES) and ":" not in source.removeprefix(_FILES) and source.count("/") > 4
 
 
 def hub_records(source: str, stream: Any) -> Iterator[dict[str, Any]]:

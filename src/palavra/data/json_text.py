@@ -9,7 +9,7 @@ from typing import Any
 from palavra.data.decoding import text_blocks
 from palavra.errors import PalavraError
 from palavra.limits import LARGEST_DOCUMENT, LARGEST_RECORD, check_record, utf8_size
-from palavra.typed_json import check_nesting, no_json, parse_json
+from palavra.typed_json import DEEPEST, check_nesting, no_json, parse_json
 
 _BLANKS = re.compile(r"[ \t\n]*")
 # Characters after which a value that is no JSON is wrong, and not merely cut at the end of what was read.
@@ -18,11 +18,11 @@ _LONGEST_CUT = 32
 _FORGOTTEN = 1 << 16
 
 
-def json_line_objects(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the object on each of the numbered lines; blank lines are skipped."""
+def json_line_values(lines: Iterator[tuple[int, str]], name: Path | str) -> Iterator[tuple[int, Any]]:
+    """Yield the value on each of the numbered lines; blank lines are skipped."""
     for line, text in lines:
         if not text.isspace():
-            yield line, as_object(parse_json(text.removesuffix("\n"), name, line), f"{name}:{line}")
+            yield line, parse_json(text.removesuffix("\n"), name, line)
 
 
 def as_object(value: Any, where: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class JsonDocument:
     All functions raise PalavraError, with file and line, for what is no JSON.
     """
 
-    def __init__(self, path: Path, encoding: str) -> None:
+    def __init__(self, path: Path | str, encoding: str) -> None:
         self.path = path
         self._blocks = text_blocks(path, encoding)
         self._text, self._at, self._bytes, self._ended = "", 0, 0, False
@@ -114,6 +114,20 @@ class JsonDocument:
                 raise self._syntax("Expecting ':' delimiter")
             self._at += 1
             yield key
+
+    def skip(self, levels: int = DEEPEST) -> None:
+        """Read over the next value, of which nothing is held."""
+        mark = self.peek()
+        if mark and mark in "[{" and not levels:
+            raise PalavraError(f"{self.path}:{self.line}: nested more than {DEEPEST} levels deep")
+        if mark == "[":
+            for _ in self.items():
+                self.skip(levels - 1)
+        elif mark == "{":
+            for _ in self.members():
+                self.skip(levels - 1)
+        else:
+            self.value()
 
     def end(self) -> None:
         """Raise PalavraError if anything comes after the value."""
@@ -179,27 +193,6 @@ class JsonDocument:
             column = error.colno + (self._column if error.lineno == 1 else 0)
             return PalavraError(f"{self.path}:{line}: not valid JSON ({error.msg}, column {column})")
         return no_json(error, self.path, self.line)
-
-
-def list_items(document: JsonDocument) -> Iterator[tuple[int, Any]]:
-    """Yield the items of the JSON list that a file is, with the line where each starts."""
-    if (mark := document.peek()) != "[":
-        line = document.line
-        key = next(document.members(), "") if mark == "{" else ""
-        if document.peek() == "[":
-            raise PalavraError(
-                f"{document.path}:{line}: a list of objects, [{{...}}, ...], is expected here, but the file is an "
-                f"object with lists, the first in {key[:40]!r}; write each list to a file of its own, as objects "
-                "that name their columns"
-            )
-        what = f"begins with {mark!r}" if mark else "ends where it should begin"
-        raise PalavraError(
-            f"{document.path}:{line}: a list of objects, [{{...}}, ...], is expected here, but the file "
-            f"{what}; if it has one object a line, name it .jsonl"
-        )
-    for line in document.items():
-        yield line, document.value()
-    document.end()
 
 
 def refuse_nul(where: str) -> None:

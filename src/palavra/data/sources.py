@@ -13,10 +13,14 @@ import pyarrow.parquet as pq
 
 from palavra.data import memory
 from palavra.data.config import SourceConfig
-from palavra.data.documents import FORMATS, TextRow, cut_text, file_texts, record_texts
-from palavra.data.hub import PREFIX
+from palavra.data.documents import FORMATS, FOUND, TextRow, cut_text, file_texts, record_texts
+from palavra.data.hub import is_hub
 from palavra.data.memory import MemorySource
+from palavra.data.record_files import check_applies, other_spreadsheet
+from palavra.data.remote import File, RemoteFile, is_remote, remote_files, remote_state
 from palavra.data.results import is_result
+from palavra.data.saved_datasets import is_saved, split_folder
+from palavra.data.sheets import SPREADSHEETS
 from palavra.data.tables import COMPRESSIONS, kind_of, shown_kinds
 from palavra.errors import PalavraError
 from palavra.files import path_of
@@ -103,7 +107,9 @@ def read_documents(config: SourceConfig, tally: Tally) -> Iterator[Document]:
     if config.max_document_chars < 2:
         raise PalavraError("max_document_chars must be at least 2 characters")
     for source in _expanded(config, tally):
-        rows = file_texts(source, config) if isinstance(source, Path) else record_texts(source, config.column)
+        rows = (
+            file_texts(source, config) if isinstance(source, Path | RemoteFile) else record_texts(source, config.column)
+        )
         name = source.name if isinstance(source, MemorySource) else str(source)
         yield from _documents(name, rows, config.max_document_chars, tally)
 
@@ -120,9 +126,12 @@ def source_stamp(config: SourceConfig) -> str:
         digest.update(os.fsencode(source) + b"\0")
         if isinstance(source, MemorySource):
             digest.update(source.digest(config.column).encode())
+        elif isinstance(source, RemoteFile):
+            digest.update("{} {}\0".format(*remote_state(source)).encode())
         elif isinstance(source, Path):
-            state = source.stat()
-            digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
+            for file in sorted(split_folder(source, config.split, "train").iterdir()) if source.is_dir() else [source]:
+                state = file.stat()
+                digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 
@@ -181,22 +190,28 @@ def content_hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
-def _expanded(config: SourceConfig, tally: Tally) -> list[Path | str]:
-    """Return every file and hub data set of the sources, each once, in order."""
+def _expanded(config: SourceConfig, tally: Tally) -> list[File | str]:
+    """Return every file, folder that `datasets` saved, and hub data set of the sources, each once, in order."""
     if not config.sources:
-        raise PalavraError("no sources of text: name files, folders, globs or hf://dataset:split")
-    return list(dict.fromkeys(found for source in config.sources for found in _of_source(source, tally)))
+        raise PalavraError("no sources of text: name files, folders, globs, URLs or hf://dataset:split")
+    check_applies(config, config.sources)
+    return list(dict.fromkeys(found for source in config.sources for found in _of_source(source, config, tally)))
 
 
-def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
-    if isinstance(source, MemorySource) or source.startswith(PREFIX):
+def _of_source(source: str, config: SourceConfig, tally: Tally) -> Iterator[File | str]:
+    if isinstance(source, MemorySource) or is_hub(source):
         yield source
+        return
+    if is_remote(source):
+        yield from _of_url(source, config, tally)
         return
     if source.startswith(memory.PREFIX):
         raise PalavraError(f"{source}: this text was in memory when the recipe was written; give the text again")
     path = path_of(source, "a source of text").expanduser()
-    if path.is_file() and kind_of(path, FORMATS) is None:
-        raise PalavraError(f"{source}: unknown kind of file; it must be {shown_kinds(FORMATS)}")
+    if path.is_file() and config.format is None and kind_of(path, FORMATS) is None:
+        raise _unknown(path)
+    # JSON files in folders are settings more often than text: they are named, by themselves or by their suffix.
+    formats = FORMATS if kind_of(path, FORMATS) == ".json" else FOUND
     paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not paths:
         raise PalavraError(f"{source}: no such file or folder")
@@ -213,7 +228,7 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
                 runs.add(owner)
             elif file != path and is_result(file):
                 tally.note("results", str(file))
-            elif kind_of(file, FORMATS) is None or not file.is_file():
+            elif not is_saved(file) and not (file.is_file() and (config.format or kind_of(file, formats))):
                 tally.note("other_files", str(file))
             else:
                 texts += 1
@@ -221,16 +236,43 @@ def _of_source(source: str, tally: Tally) -> Iterator[Path | str]:
     if not texts and runs:
         raise PalavraError(f"{source}: no text but the files of an earlier run, {min(runs)}; name the text itself")
     if not texts:
-        raise PalavraError(f"{source}: no files of text here; looked for {shown_kinds(FORMATS)}")
+        raise PalavraError(f"{source}: no files of text here; looked for {shown_kinds(FOUND)}")
+
+
+def _unknown(file: File) -> PalavraError:
+    return PalavraError(
+        f"{file}: unknown kind of file; it must be {shown_kinds(FORMATS)}, or be named with --format"
+        f"{other_spreadsheet(file)}"
+    )
+
+
+def _of_url(source: str, config: SourceConfig, tally: Tally) -> Iterator[RemoteFile]:
+    """Yield the files of text that a URL names."""
+    files = remote_files(source)
+    if len(files) == 1 and config.format is None and kind_of(files[0], FORMATS) is None:
+        raise _unknown(files[0])
+    formats = FORMATS if len(files) == 1 or kind_of(RemoteFile(source), FORMATS) == ".json" else FOUND
+    texts = [file for file in files if config.format or kind_of(file, formats)]
+    for file in files:
+        if file not in texts:
+            tally.note("other_files", file)
+    if not texts:
+        raise PalavraError(f"{RemoteFile(source)}: no files of text here; looked for {shown_kinds(FOUND)}")
+    yield from texts
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """Yield the files under a folder, by name, without hidden ones and the folders of runs."""
+    """Yield the files under a folder, by name, without hidden ones and the folders of runs; a folder that `datasets`
+    saved is one of them."""
 
     def refuse(error: OSError) -> None:
         raise PalavraError(f"{error.filename}: this folder cannot be read ({error.strerror})")
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
+        if is_saved(Path(parent)):
+            folders[:] = []
+            yield Path(parent)
+            continue
         kind = folder_kind(Path(parent))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not (kind and is_part(name, kind)))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
@@ -260,17 +302,21 @@ def _before_wildcards(path: Path) -> Path:
     return Path(*plain)
 
 
-def _bytes_of(path: Path | str, column: str) -> int:
+def _bytes_of(path: File | str, column: str) -> int:
     """About the bytes of a source's text, 0 where nobody can tell."""
     if isinstance(path, MemorySource):
         return path.text_bytes(column)
-    if isinstance(path, str):
+    if isinstance(path, RemoteFile):
+        size = remote_state(path)[0]
+    elif isinstance(path, str):
         return 0
-    try:
-        if kind_of(path, FORMATS) == ".parquet":
-            metadata = pq.read_metadata(path)
-            return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-        size = path.stat().st_size
-    except (OSError, ValueError):
-        return 0  # reading it will raise the error
-    return size * _COMPRESSION_RATE if path.suffix.lower() in COMPRESSIONS else size
+    else:
+        try:
+            if kind_of(path, FORMATS) == ".parquet":
+                metadata = pq.read_metadata(path)
+                return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+            size = sum(each.stat().st_size for each in path.rglob("*.arrow")) if path.is_dir() else path.stat().st_size
+        except (OSError, ValueError):
+            return 0  # reading it will raise the error
+    compressed = str(path).lower().endswith((*COMPRESSIONS, *SPREADSHEETS))
+    return size * _COMPRESSION_RATE if compressed else size

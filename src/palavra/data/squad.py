@@ -8,17 +8,10 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from palavra.data.characters import is_blank
+from palavra.data.config import BY_NAME, ReadConfig
 from palavra.data.json_text import JsonDocument, checked_object, json_kind
-from palavra.data.records import (
-    RECORD_KINDS,
-    Record,
-    at_least_one,
-    column,
-    data_file,
-    names_records,
-    read_records,
-    records_of_list,
-)
+from palavra.data.record_files import RECORD_KINDS, data_file, names_records
+from palavra.data.records import Record, at_least_one, column, read_records
 from palavra.errors import PalavraError
 
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?\Z")  # tables with empty cells write 12 as 12.0
@@ -53,7 +46,7 @@ class Question:
 
 
 def read_questions(
-    source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None
+    source: str, *, reading: ReadConfig = BY_NAME, columns: Mapping[str, str] | None = None
 ) -> Iterator[Question]:
     """Yield the questions of one file, or of `hf://dataset[/config]:split`, in order.
 
@@ -64,43 +57,51 @@ def read_questions(
     maps these names to the column names of a file of records. Raises `PalavraError`, with the place and the question's
     id, for an answer that is not where the file says, missing keys, a repeated id, and a source without questions.
     """
-    return unique_questions(make() for make in asked_in(source, encoding=encoding, columns=columns))
+    return unique_questions(make() for make in asked_in(source, reading=reading, columns=columns))
 
 
 def asked_in(
-    source: str, *, encoding: str = "utf-8", columns: Mapping[str, str] | None = None, answers: Answers = "located"
+    source: str,
+    *,
+    reading: ReadConfig = BY_NAME,
+    columns: Mapping[str, str] | None = None,
+    answers: Answers = "located",
 ) -> Iterator[Callable[[], Question]]:
     """Yield a function that makes each question of a source, as `read_questions`, and raises its error if it is
     none."""
-    return at_least_one(_read(source, encoding, columns or {}, answers), source, "questions")
+    return at_least_one(_read(source, reading, columns or {}, answers), source, "questions")
 
 
-def is_squad(source: str, *, encoding: str = "utf-8") -> bool:
-    """Return whether a source is SQuAD's JSON, whose keys are fixed. Raises PalavraError if it cannot be read."""
+def is_squad(source: str, reading: ReadConfig = BY_NAME) -> bool:
+    """Return whether a source is SQuAD's JSON, whose keys are fixed: an object of which no list is named. Raises
+    PalavraError if it cannot be read."""
+    return _squad_file(source, reading) is not None
+
+
+def _squad_file(source: str, reading: ReadConfig) -> JsonDocument | None:
+    """Return the open file of a source that is SQuAD's JSON."""
     if names_records(source):
-        return False
-    path, kind = data_file(source, RECORD_KINDS)
-    if kind != ".json":
-        return False
-    return JsonDocument(path, encoding).peek() == "{"
+        return None
+    path, kind = data_file(source, RECORD_KINDS, reading)
+    if kind != ".json" or reading.records is not None:
+        return None
+    document = JsonDocument(path, reading.encoding)
+    return document if document.peek() == "{" else None
 
 
 def _read(
-    source: str, encoding: str, columns: Mapping[str, str], answers: Answers
+    source: str, reading: ReadConfig, columns: Mapping[str, str], answers: Answers
 ) -> Iterator[Callable[[], Question]]:  # fmt: skip
     def of_record(record: Record) -> Question:
         wanted = {ours: theirs for ours, theirs in columns.items() if ours != "answers" or answers != "none"}
         named = {ours: column(record, theirs, option=f"--{ours}") for ours, theirs in wanted.items()}
         return _of_record(Record({**record.values, **named}, record.where), answers)
 
-    if not names_records(source):
-        path, kind = data_file(source, RECORD_KINDS)
-        if kind == ".json":
-            document = JsonDocument(path, encoding)
-            if document.peek() == "{":
-                return _of_squad(document, answers)
-            return (partial(of_record, record) for record in records_of_list(document))
-    return (partial(of_record, record) for record in read_records(source, encoding=encoding))
+    squad = _squad_file(source, reading)
+    if squad is not None:
+        return _of_squad(squad, answers)
+    records = read_records(source, reading, columns=columns.values())
+    return (partial(of_record, record) for record in records)
 
 
 def unique_questions(questions: Iterable[Question]) -> Iterator[Question]:

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet files as streams of rows, each with the line where it starts, in bounded memory.
+"""CSV, TSV, Parquet files and spreadsheets as streams of rows, each with the line where it starts, in bounded memory.
 
 The one reader of these formats: `records` makes labelled records of the rows, `documents` texts. `json_text` is the
 same for JSON.
@@ -8,13 +8,17 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palavra.data.arrow_rows import BatchRows
+from palavra.data.config import Format, ReadConfig
+from palavra.data.decoding import open_seekable
+from palavra.data.remote import File
+from palavra.data.rows import is_place
 from palavra.errors import PalavraError
 from palavra.limits import LARGEST_RECORD, batched, check_record, utf8_size
 
@@ -33,15 +37,36 @@ _LARGEST_INDEX = 4
 _BLOCK = 1 << 16
 
 
-def kind_of(path: Path, kinds: tuple[str, ...]) -> str | None:
+# Files with a compression of their own.
+_WHOLE = (".parquet", ".xlsx", ".ods")
+
+
+def kind_of(path: File, kinds: tuple[str, ...]) -> str | None:
     """Return the suffix of a file name without that of a compression, or None if it is not one of `kinds`."""
-    name = path.name.lower()
+    name = whole = PurePosixPath(path).name.lower() if isinstance(path, str) else path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
     kind = Path(name).suffix
-    if kind not in kinds or (kind == ".parquet" and name != path.name.lower()):
+    if kind not in kinds or (kind in _WHOLE and name != whole):
         return None
     return kind
+
+
+def kind_in(path: File, kinds: tuple[str, ...], reading: ReadConfig) -> str | None:
+    """Return the kind of a file as `--format` or else its name says it; None if its name says none of `kinds`. Raises
+    PalavraError for a format that is none of them."""
+    if reading.format is None:
+        return kind_of(path, kinds)
+    kind = suffix_of(reading.format)
+    if kind not in kinds:
+        known = ", ".join(name for name in get_args(Format) if suffix_of(name) in kinds)
+        raise PalavraError(f"{path}: --format={reading.format} is not read here; it must be one of {known}")
+    return kind
+
+
+def suffix_of(format: str) -> str:
+    """Return the suffix of files of a format."""
+    return ".txt" if format == "text" else f".{format}"
 
 
 def shown_kinds(kinds: tuple[str, ...]) -> str:
@@ -63,8 +88,8 @@ def counted(number: int, what: str) -> str:
 # CSV and TSV
 
 
-class CsvTable(NamedTuple):
-    """An open CSV or TSV file: the names of its columns, the line of its header, and its rows with their lines.
+class TextTable(NamedTuple):
+    """An open table: the names of its columns, the line of its header, and its rows with their lines.
 
     An empty line gives a row without fields.
     """
@@ -73,29 +98,39 @@ class CsvTable(NamedTuple):
     line: int
     rows: Iterator[tuple[int, list[str]]]
 
+    def place(self, name: str) -> int | None:
+        """Return the number of a column, from 0, by its name, or else by its number; None if there is none."""
+        if name in self.names:
+            return self.names.index(name)
+        return int(name) if is_place(name, len(self.names)) else None
+
 
 def open_table(
-    path: Path, lines: Iterator[tuple[int, str]], *, tabs: bool, column: str | None = None
-) -> CsvTable | None:  # fmt: skip
+    path: File, lines: Iterator[tuple[int, str]], *, tabs: bool, column: str | None = None, header: bool = True
+) -> TextTable | None:  # fmt: skip
     """Read the header of a CSV or TSV file from its numbered lines; None for a file without one.
 
     `tabs`: the file's name says that tabs divide it. `column`: the header has it, if the file is read correctly.
+    Without a `header` the columns are numbers from 0.
     Otherwise the first records decide on the delimiter, unless a first line `sep=;` names it. A quote that is never
     closed, or not at the end of its field, is a `PalavraError`: the rows after it would become part of the same row.
     """
     csv.field_size_limit(LARGEST_RECORD)  # for the whole process; the default is 131,072 characters
     filled = ((line, text) for line, text in lines if not text.isspace())
-    first, header = next(filled, (0, ""))
-    named = _SEPARATOR.fullmatch(header.rstrip("\r\n"))
+    first, begin = next(filled, (0, ""))
+    named = _SEPARATOR.fullmatch(begin.rstrip("\r\n"))
     if named:
-        first, header = next(filled, (0, ""))
-    if not header:
+        first, begin = next(filled, (0, ""))
+    if not begin:
         return None
     rest = (text for _, text in lines)
-    sample = _sample(header, rest)
+    sample = _sample(begin, rest)
     options = {"delimiter": named[1]} if named else _dialect(sample, tabs, column)
     rows = _rows(path, chain(sample, rest), first, options)
-    return CsvTable([name.strip() for name in next(rows)[1]], first, rows)
+    line, row = next(rows)
+    if header:
+        return TextTable([name.strip() for name in row], first, rows)
+    return TextTable([str(number) for number in range(len(row))], first, chain([(line, row)], rows))
 
 
 def _sample(header: str, lines: Iterator[str]) -> list[str]:
@@ -103,7 +138,7 @@ def _sample(header: str, lines: Iterator[str]) -> list[str]:
     return next(batched(chain([header], lines), SAMPLE_LINES, utf8_size, _SAMPLE_BYTES))
 
 
-def _rows(path: Path, lines: Iterable[str], first: int, options: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: File, lines: Iterable[str], first: int, options: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of `lines`, of which the first is line `first` of the file; `options` are those of `csv`."""
     size = 0
 
@@ -177,40 +212,41 @@ def _fit(sample: list[str], delimiter: str) -> tuple[bool, float, int]:
 
 
 def parquet_rows(
-    path: Path, columns: Callable[[Any], list[str] | None]
+    path: File, columns: Callable[[Any], list[str] | None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
     """Yield the rows of a Parquet file with their numbers, from 1. `columns` gets the Arrow schema and returns the
     names of the columns to read, None for all."""
     rows = BatchRows(str(path), bounded=True)
     try:
-        with pq.ParquetFile(path) as file:
-            metadata, names = file.metadata, columns(file.schema_arrow)
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            wanted = [group.column(place) for place in range(group.num_columns)]
-            wanted = [each for each in wanted if names is None or each.path_in_schema.split(".")[0] in names]
-            size = sum(each.total_uncompressed_size for each in wanted)
-            check_record(size // max(group.num_rows, 1), f"{path}:row {rows.row + 1} or later")
-            together = max(1, min(_PARQUET_ROWS, LARGEST_RECORD * group.num_rows // max(size, 1)))
-            shared = [each.path_in_schema for each in wanted if _shares_values(path, each)]
-            with pq.ParquetFile(path, metadata=metadata, pre_buffer=False, read_dictionary=shared) as file:
-                for batch in file.iter_batches(together, row_groups=[number], columns=names):
-                    yield from rows.rows(batch)
+        with open_seekable(path) as opened:
+            source = path if isinstance(path, Path) else opened  # Arrow reads a path faster
+            with pq.ParquetFile(source) as file:
+                metadata, names = file.metadata, columns(file.schema_arrow)
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                wanted = [group.column(place) for place in range(group.num_columns)]
+                wanted = [each for each in wanted if names is None or each.path_in_schema.split(".")[0] in names]
+                size = sum(each.total_uncompressed_size for each in wanted)
+                check_record(size // max(group.num_rows, 1), f"{path}:row {rows.row + 1} or later")
+                together = max(1, min(_PARQUET_ROWS, LARGEST_RECORD * group.num_rows // max(size, 1)))
+                shared = [each.path_in_schema for each in wanted if _shares_values(opened, each)]
+                with pq.ParquetFile(source, metadata=metadata, pre_buffer=False, read_dictionary=shared) as file:
+                    for batch in file.iter_batches(together, row_groups=[number], columns=names):
+                        yield from rows.rows(batch)
     except UnicodeDecodeError as error:
         raise PalavraError(f"{path}: a text after row {rows.row} is not valid UTF-8 ({error})") from None
     except (pa.ArrowException, OSError) as error:
         raise PalavraError(f"{path}: not a readable Parquet file ({error})") from None
 
 
-def _shares_values(path: Path, column: Any) -> bool:
+def _shares_values(file: IO[bytes], column: Any) -> bool:
     """Return whether rows of a column of texts refer to a dictionary, and are to be read as such: their texts together
     can be any number of times the file. Arrow reads columns that hold texts too as dictionaries very slowly, so these
     are only if the dictionary is larger than programs make them."""
     if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
         return False
-    with path.open("rb") as file:
-        file.seek(column.dictionary_page_offset or 0)
-        size = _page_size(file.read(16))
+    file.seek(column.dictionary_page_offset or 0)
+    size = _page_size(file.read(16))
     if size is None or size > _LARGEST_DICTIONARY:
         return True
     return bool(column.total_uncompressed_size - size <= _LARGEST_INDEX * column.num_values + _BLOCK)

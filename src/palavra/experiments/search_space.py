@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from palavra.data.config import ReadConfig
 from palavra.errors import PalavraError
 from palavra.option import applicable, value_of
 from palavra.recipe import FinetuneRecipe
@@ -22,7 +23,8 @@ Space = Mapping[str, Distribution]
 # Trials on other examples, or with another metric, could not be compared.
 SETTLED = (
     "tasks", "train.metric", "task.kind", "task.name", "task.train", "task.valid", "task.test", "task.valid_fraction",
-    "task.columns", "task.encoding", "task.multilabel", "task.separator", "task.token_classification.scheme",
+    "task.columns", *(f"task.{field.name}" for field in fields(ReadConfig)), "task.multilabel", "task.separator",
+    "task.token_classification.scheme",
 )  # fmt: skip
 # The default range of learning rates: the recipe's rate divided and multiplied by this.
 RATE_FACTOR = 5.0

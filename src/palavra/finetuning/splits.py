@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from palavra.data.hub import PREFIX
+from palavra.data.record_files import check_applies
+from palavra.data.urls import is_url
 from palavra.errors import PalavraError
 from palavra.finetuning.stratification import fold_of, hold_out
 from palavra.recipe import FinetuneRecipe
@@ -63,7 +64,9 @@ def read_split(spec: TaskSpec, seed: int) -> Split:
     named = [name for name, value in vars(spec.columns).items() if value is not None]
     spec = settle_texts(spec)
     reader = kind.reader(spec)
-    reader.check_columns(named, [source for source in (spec.train, spec.valid, spec.test) if source])
+    sources = [source for source in (spec.train, spec.valid, spec.test) if source]
+    check_applies(spec, sources)
+    reader.check_columns(named, sources)
     labelled = train = reader.read(spec.train)
     valid: list[Any] = []
     if not spec.valid:
@@ -104,7 +107,7 @@ def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:
 
 
 def _absolute(source: Source) -> Source:
-    if not source or source.startswith(PREFIX):
+    if not source or is_url(source):
         return source
     path = Path(source).expanduser()
     # A link keeps its name, whose suffix gives the file format.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from palavra.batch import Batch
+from palavra.data.config import BY_NAME
 from palavra.data.packing import best_fit
 from palavra.errors import PalavraError
 from palavra.inference import predictions
@@ -26,7 +27,7 @@ from palavra.model.layouts import Layout
 from palavra.model.sentence_modules import SentenceModules
 from palavra.model.task_heads import TaskModel
 from palavra.option import does_not_apply
-from palavra.tasks.column_options import InputColumns, LabelledColumns, check_read, given_columns
+from palavra.tasks.column_options import InputColumns, LabelledFile, check_read, given_columns, reading_and_columns
 from palavra.tasks.encoded_examples import EncodedExamples, Int64Array, offsets_of, ranges
 from palavra.tasks.question_answering.scores import AnswerScorer
 from palavra.tasks.registry import KINDS
@@ -152,18 +153,20 @@ class FineTunedModel(EmbedsText):
         return name, self.tasks[name]
 
     def reader(
-        self, task: str | None = None, *, encoding: str | None = None, separator: str | None = None,
-        skip_bad: bool | None = None, **columns: Unpack[LabelledColumns],
+        self, task: str | None = None, *, separator: str | None = None, skip_bad: bool | None = None,
+        **options: Unpack[LabelledFile],
     ) -> Reader[Any]:  # fmt: skip
-        """The task's reader, for records whose columns, or files whose encoding, may not be those of training.
+        """The task's reader, for records whose columns, or files whose encoding, may not be those of training. What
+        else was said of how its files are read is not said of others.
 
         Raises PalavraError for columns or a separator that the task would not read, and for columns that are not as
         many as it was trained with.
         """
         name, chosen = self.task(task)
+        reading, columns = reading_and_columns(options)
         before, named = chosen.spec, given_columns(columns, (chosen.spec.kind,))
-        changes: dict[str, Any] = {"encoding": encoding, "separator": separator}
-        changes = {key: value for key, value in changes.items() if value is not None}
+        changes: dict[str, Any] = {**vars(BY_NAME), "encoding": before.encoding, **reading}
+        changes |= {} if separator is None else {"separator": separator}
         spec = replace(before, columns=replace(before.columns, **named), skip_bad=bool(skip_bad), **changes)
         check_read({**named, **changes}, [spec])
         wanted, found = (len(each.columns.label or ("label",)) for each in (before, spec))

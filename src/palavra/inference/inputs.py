@@ -10,6 +10,7 @@ from palavra.data.columns import text_column
 from palavra.data.decoding import NotInEncoding, open_bytes, text_lines
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
 from palavra.data.memory import memory_source
+from palavra.data.remote import file_of
 from palavra.errors import PalavraError
 from palavra.files import path_of
 from palavra.limits import AT_ONCE, size_of
@@ -50,7 +51,9 @@ def open_input(file: str | Path) -> tuple[IO[bytes], str]:
         if sys.stdin is None:
             raise PalavraError("the standard input is closed: give it texts, or name a file")
         return sys.stdin.buffer, "stdin"
-    return open_bytes(path_of(file, "the file")), str(file)
+    path_of(file, "the file")
+    path = file_of(str(file))
+    return open_bytes(path), str(path)
 
 
 def read_texts(file: IO[bytes], name: str) -> Iterator[str]:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from palavra.data.records import RECORD_KINDS, Record, names_records, read_json_lines, read_records
+from palavra.data.config import BY_NAME, ReadConfig
+from palavra.data.record_files import RECORD_KINDS, names_records
+from palavra.data.records import Record, read_json_lines, read_records
+from palavra.data.remote import file_of
+from palavra.data.saved_datasets import is_saved
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
@@ -61,16 +65,18 @@ class PairComparison:
 _GROUPS = {"phenomena": "phenomenon", "linguistics_terms": "linguistics_term", "fields": "field"}
 
 
-def read_pairs(source: str | Path, *, encoding: str = "utf-8") -> list[MinimalPair]:
+def read_pairs(source: str | Path, reading: ReadConfig = BY_NAME) -> list[MinimalPair]:
     """Read minimal pairs in the layout of BLiMP (Warstadt et al. 2020, arXiv:1912.00582): `sentence_good`,
     `sentence_bad` and, for the phenomenon, the first of `UID`, `linguistics_term` and `field`. `source`: whatever
     `read_records` reads, or JSON lines: "-" or any other file. Raises PalavraError with file and line."""
     name = source if isinstance(source, str) else str(source)
-    if names_records(name) or kind_of(Path(name), RECORD_KINDS) is not None:
-        return [_pair(record) for record in read_records(name, encoding=encoding)]
+    file = file_of(name)
+    named = names_records(name) or reading.format is not None or kind_of(file, RECORD_KINDS) is not None
+    if name != "-" and (named or is_saved(file)):
+        return [_pair(record) for record in read_records(name, reading)]
     stream, name = open_input(name)
     with stream:
-        return [_pair(record) for record in read_json_lines(stream, name, encoding=encoding)]
+        return [_pair(record) for record in read_json_lines(stream, name, encoding=reading.encoding)]
 
 
 def _pair(record: Record) -> MinimalPair:

@@ -1,15 +1,18 @@
 """The inputs of a fine-tuned model: from files, the standard input, or data in memory."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import IO, Any, TypeAlias, cast
 
 from palavra.data.characters import is_blank
 from palavra.data.columns import text_column
 from palavra.data.forms import ArrowStream, InterchangeFrame, Record
-from palavra.data.hub import PREFIX
 from palavra.data.memory import is_table, memory_source, plain
+from palavra.data.record_files import check_applies, names_records
 from palavra.data.records import at_least_one, numbered_lines, read_json_lines
+from palavra.data.remote import file_of
+from palavra.data.saved_datasets import is_saved
 from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.inference.inputs import open_input
@@ -17,7 +20,6 @@ from palavra.tasks.column_options import InputColumns
 from palavra.tasks.spec import column_flag, text_fields
 from palavra.tasks.task import Located, Reader
 
-Format = Literal["text", "jsonl"]
 # One input, and several.
 Input: TypeAlias = str | Record | tuple[str, str]
 Inputs: TypeAlias = Path | Iterable[str] | Iterable[Record] | Iterable[tuple[str, str]] | ArrowStream | InterchangeFrame
@@ -56,38 +58,40 @@ def refuse(options: dict[str, Any], why: str) -> None:
         raise PalavraError(f"{column_flag(given[0])} means nothing here: {why}")
 
 
-def holds_records(reader: Reader[Any], file: str, format: Format | None) -> bool:
-    """Return whether a file holds records, or the kind's own format, and not texts: `format` or else its name says."""
-    known = _known(reader, file)
-    return format == "jsonl" or known == PREFIX or (format is None and known is not None)
+def holds_records(reader: Reader[Any], file: str) -> bool:
+    """Return whether a file holds records, or the kind's own format, and not texts: `--format` or else its name
+    says."""
+    format = reader.spec.format
+    return format != "text" if format is not None else _is_known(reader, file)
 
 
-def inputs_of_file(
-    reader: Reader[Any], file: str, *, format: Format | None = None, given: Collection[str] = (),
-) -> Iterator[Any]:  # fmt: skip
+def inputs_of_file(reader: Reader[Any], file: str, *, given: Collection[str] = ()) -> Iterator[Any]:
     """The inputs of a file ("-": the standard input), each with its place.
 
-    `format` "jsonl" is one object with the task's columns a line, "text" one text a line, of pairs the first and the
-    second in turn; None is what the file's name says, and text where it says nothing. Everything is read in the
-    task's encoding. `given`: columns that were named for this file. Raises PalavraError, with file and line, for
-    whatever is no input, and for such a column that is not looked for.
+    `--format` says what they are, as "jsonl" one object with the task's columns a line, as "text" one text a line, of
+    pairs the first and the second in turn; else the file's name does, and it is text where that says nothing.
+    Everything is read in the task's encoding. `given`: columns that were named for this file. Raises PalavraError, with
+    file and line, for whatever is no input, and for such a column that is not looked for.
     """
-    known, coding = _known(reader, file), reader.spec.encoding
-    if known == PREFIX:
-        refuse({"format": format}, f"{file} has columns of its own")
-    if known is not None and format in (None, known.removeprefix(".")):
+    spec = reader.spec
+    if names_records(file) and spec.format is not None:
+        refuse({"format": spec.format}, f"{file} has columns of its own")
+    if holds_records(reader, file) and file != "-":
+        check_applies(spec, [file])
         return reader.read_inputs(file, given)
+    if spec.format not in (None, "text", "jsonl"):
+        raise PalavraError(f"--format={spec.format}: standard input is read as text or jsonl; write it to a file")
+    check_applies(replace(spec, format=spec.format or "text"), [file])
     stream, name = open_input(file)
-    if format == "jsonl":
-        return _objects(stream, name, coding)
-    return in_parts(reader, _texts(stream, name, coding), name)
+    if spec.format == "jsonl":
+        return _objects(stream, name, spec.encoding)
+    return in_parts(reader, _texts(stream, name, spec.encoding), name)
 
 
-def _known(reader: Reader[Any], file: str) -> str | None:
-    """What a file's name says that it is, among those that the task reads."""
-    if file.startswith(PREFIX):
-        return PREFIX
-    return kind_of(Path(file), reader.files)
+def _is_known(reader: Reader[Any], file: str) -> bool:
+    """Return whether the name of a file says that it holds what the task reads."""
+    path = file_of(file)
+    return names_records(file) or is_saved(path) or kind_of(path, reader.files) is not None
 
 
 def _objects(stream: IO[bytes], name: str, encoding: str) -> Iterator[Located]:

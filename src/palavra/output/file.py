@@ -10,6 +10,7 @@ from palavra.errors import PalavraError
 from palavra.files import atomic_path, remove_partial
 from palavra.output.errors import Unwritable
 from palavra.output.folder import owner_of
+from palavra.output.local import check_local
 
 # What commands write beside a model. All else in a model's folder is the model's.
 _RESULTS = (".jsonl", ".npy", ".parquet")
@@ -34,6 +35,7 @@ def output_file(path: Path) -> Iterator[Path]:
 
 
 def _check_type(path: Path) -> None:
+    check_local(path)
     try:
         mode = path.lstat().st_mode
     except OSError:

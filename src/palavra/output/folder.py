@@ -14,6 +14,7 @@ from typing import Literal
 from palavra.errors import PalavraError
 from palavra.files import atomic_write_text, is_partial, lock, open_nofollow, remove_partial
 from palavra.output.errors import Unwritable
+from palavra.output.local import check_local
 
 Kind = Literal["run", "text", "tokenizer"]
 MARK, LOCK = ".palavra", ".lock"
@@ -91,6 +92,7 @@ def claimed(directory: Path, kind: Kind) -> Iterator[None]:
 
 def check(directory: Path, kind: Kind) -> None:
     """Raise PalavraError unless `directory` is free to be claimed for this kind, apart from its lock."""
+    check_local(directory)
     _check_parents(directory, kind)
     if not os.path.lexists(directory):
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Unpack, get_args
 
 from palavra import config as configuration
+from palavra.data.urls import is_url
 from palavra.errors import PalavraError
 from palavra.recipe.finetuning import FinetuneRecipe
 from palavra.recipe.options import TASK, check_given, with_options
@@ -49,7 +50,9 @@ def build_finetune_recipe(
         tasks = tuple(task if reads_separator(task) else replace(task, separator=spec.separator) for spec, task in own)
         made = replace(made, tasks=tasks)
     _check_fields(made.tasks, specs, _source(str(train), recipe))
-    return made
+    from palavra.recipe.saved_splits import with_saved_splits  # which imports Arrow: the help does without
+
+    return replace(made, tasks=tuple(map(with_saved_splits, made.tasks)))
 
 
 def _with_trained_pooling(recipe: FinetuneRecipe) -> FinetuneRecipe:
@@ -131,7 +134,7 @@ def _beside(spec: TaskSpec, folder: Path) -> TaskSpec:
     """Return the specification with paths relative to the folder of its file."""
 
     def found(name: str | None) -> str | None:
-        return name if name is None or name.startswith("hf://") else str(folder / name)
+        return name if name is None or is_url(name) else str(folder / name)
 
     return replace(spec, train=found(spec.train) or "", valid=found(spec.valid), test=found(spec.test))
 

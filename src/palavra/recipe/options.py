@@ -20,6 +20,11 @@ MADE_BY: Mapping[type[Recipe] | type[FinetuneRecipe], tuple[Command, ...]] = {
     Recipe: ("pretrain",),
     FinetuneRecipe: ("finetune", "sweep"),
 }
+# The commands that take options of each; of two the last.
+_ABOUT: Mapping[type[Recipe] | type[FinetuneRecipe], tuple[Command, ...]] = {
+    Recipe: ("tokenizer train", "prepare", "pretrain", "demo", "evaluate", "compare-pairs"),
+    FinetuneRecipe: ("finetune", "sweep", "evaluate", "predict"),
+}
 TASK = "task."
 
 
@@ -35,11 +40,15 @@ def fields_of(recipe: type[Recipe] | type[FinetuneRecipe]) -> Iterator[Declared]
 
 
 def options_of(command: Command) -> Iterator[Declared]:
-    """Yield the recipe fields that have a flag of a command."""
-    for recipe, makers in MADE_BY.items():
-        for each in fields_of(recipe):
-            if each.option.flag and command in (each.option.commands or makers):
-                yield each
+    """Yield the recipe fields that have a flag of a command. How text and how examples are read is said by the same
+    flags, of which a command gets one: that of the recipe that it is about."""
+    found = {
+        each.option.flag: each
+        for recipe, makers in MADE_BY.items()
+        for each in fields_of(recipe)
+        if each.option.flag and command in _ABOUT[recipe] and command in (each.option.commands or makers)
+    }
+    yield from found.values()
 
 
 def with_options(recipe: R, given: Mapping[str, object]) -> R:

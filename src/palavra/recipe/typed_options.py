@@ -10,9 +10,14 @@ from palavra.data.forms import Data
 class TokenizerOptions(TypedDict, total=False):
     """Options of `palavra.tokenizer_train`."""
 
+    encoding: str | None
+    format: Literal["text", "csv", "tsv", "jsonl", "json", "parquet", "xlsx", "ods", "conll", "conllu"] | None
+    header: bool | None
+    sheet: str | None
+    records: str | None
+    split: str | None
     column: str | None
     documents: Literal["file", "line", "blank-line"] | None
-    encoding: str | None
     algorithm: Literal["bpe", "wordpiece", "unigram"] | None
     vocab_size: int | None
     nfc: bool | None
@@ -23,9 +28,14 @@ class TokenizerOptions(TypedDict, total=False):
 class PrepareOptions(TypedDict, total=False):
     """Options of `palavra.prepare`."""
 
+    encoding: str | None
+    format: Literal["text", "csv", "tsv", "jsonl", "json", "parquet", "xlsx", "ods", "conll", "conllu"] | None
+    header: bool | None
+    sheet: str | None
+    records: str | None
+    split: str | None
     column: str | None
     documents: Literal["file", "line", "blank-line"] | None
-    encoding: str | None
     valid_fraction: float | None
     deduplicate: bool | None
 
@@ -34,9 +44,14 @@ class PretrainOptions(TypedDict, total=False):
     """Options of `palavra.pretrain`."""
 
     objective: Literal["masked", "causal", "masked+nsp", "causal+masked"] | None
+    encoding: str | None
+    format: Literal["text", "csv", "tsv", "jsonl", "json", "parquet", "xlsx", "ods", "conll", "conllu"] | None
+    header: bool | None
+    sheet: str | None
+    records: str | None
+    split: str | None
     column: str | None
     documents: Literal["file", "line", "blank-line"] | None
-    encoding: str | None
     valid_fraction: float | None
     deduplicate: bool | None
     vocab_size: int | None
@@ -93,6 +108,12 @@ class FinetuneOptions(TypedDict, total=False):
     model: str | PathLike[str] | None
     from_scratch: bool | None
     dropout: float | None
+    encoding: str | None
+    format: Literal["text", "csv", "tsv", "jsonl", "json", "parquet", "xlsx", "ods", "conll", "conllu"] | None
+    header: bool | None
+    sheet: str | None
+    records: str | None
+    split: str | None
     valid: str | PathLike[str] | Data | None
     test: str | PathLike[str] | Data | None
     valid_fraction: float | None
@@ -105,7 +126,6 @@ class FinetuneOptions(TypedDict, total=False):
     choices: str | Sequence[str] | None
     label: str | Sequence[str] | None
     answers: str | None
-    encoding: str | None
     skip_bad: bool | None
     multilabel: bool | None
     separator: str | None

@@ -1,8 +1,9 @@
 """User-given column names, for records without a task's default columns."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
+from palavra.data.config import ReadOptions
 from palavra.errors import PalavraError, unexpected
 from palavra.option import does_not_apply, listed
 from palavra.tasks.spec import COLUMNS_OF, TEXTS, KindName, TaskSpec, column_flag, reads_separator, text_fields
@@ -25,6 +26,21 @@ class LabelledColumns(InputColumns, total=False):
 
     label: str | Sequence[str] | None
     answers: str | None
+
+
+class InputFile(InputColumns, ReadOptions, total=False):
+    """The input columns of a task, and how their file is read."""
+
+
+class LabelledFile(LabelledColumns, ReadOptions, total=False):
+    """The columns of labelled examples, and how their file is read."""
+
+
+def reading_and_columns(options: LabelledFile | InputFile) -> tuple[ReadOptions, LabelledColumns]:
+    """Return the given options of how a file is read, and all others, its columns."""
+    given = {name: value for name, value in options.items() if value is not None}
+    reading = {name: given.pop(name) for name in ReadOptions.__annotations__ if name in given}
+    return cast(ReadOptions, reading), cast(LabelledColumns, given)
 
 
 def given_columns(columns: LabelledColumns, kinds: Collection[KindName]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from palavra.data.config import ReadConfig
 from palavra.errors import PalavraError
 from palavra.metrics.articles import Articles
 from palavra.model.config import HeadConfig, OutputConfig
@@ -103,10 +104,10 @@ class QuestionAnsweringOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """One task: its files (or `hf://...:split`), their columns, and how to train it. `label_smoothing` follows Szegedy
-    et al. 2016, `temperature` Guo et al. 2017, head-tail truncation Sun et al. 2019 (arXiv:1905.05583); windows of a
-    long text overlap."""
+class TaskSpec(ReadConfig):
+    """One task: its files (or `hf://...:split`), how they are read, their columns, and how to train it.
+    `label_smoothing` follows Szegedy et al. 2016, `temperature` Guo et al. 2017, head-tail truncation Sun et al. 2019
+    (arXiv:1905.05583); windows of a long text overlap."""
 
     kind: KindName = field(metadata={"option": Option(help="Kind of task: the first argument of the command.")})
     name: str = option("task", help="Name that tells it from other tasks of the model: letters, digits and _.")
@@ -121,7 +122,6 @@ class TaskSpec:
         flag="--valid-fraction",
     )
     columns: Columns = option(Columns(), help="Names of the columns.")
-    encoding: str = option("utf-8", help="Encoding of the files.", flag="--encoding", commands=_GIVEN)
     skip_bad: bool = option(
         False,
         help="Leave out examples that cannot be read, and say how many, instead of stopping.",
@@ -271,6 +271,12 @@ COLUMNS_OF: Mapping[KindName, tuple[str, ...]] = {
 def column_flag(name: str) -> str:
     """Return the command-line option of a column."""
     return f"--{name.replace('_', '-')}"
+
+
+def named_columns(spec: TaskSpec) -> tuple[str, ...]:
+    """Return the names, or numbers, of the columns that the task names."""
+    given = (value for value in vars(spec.columns).values() if value is not None)
+    return tuple(name for value in given for name in ((value,) if isinstance(value, str) else value))
 
 
 def text_fields(spec: TaskSpec) -> tuple[str, ...]:

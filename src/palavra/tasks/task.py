@@ -15,7 +15,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from palavra.batch import Batch
-from palavra.data.records import RECORD_KINDS, read_records
+from palavra.data.record_files import RECORD_KINDS
+from palavra.data.records import read_records
 from palavra.errors import PalavraError
 from palavra.losses import Loss
 from palavra.metrics.resampled import Doubles
@@ -24,7 +25,7 @@ from palavra.model.families.tasks import Form
 from palavra.model.task_heads import Level
 from palavra.tasks.encoded_examples import EncodedExamples
 from palavra.tasks.labels import composed
-from palavra.tasks.spec import Overflow, TaskSpec, WindowJoin
+from palavra.tasks.spec import Overflow, TaskSpec, WindowJoin, named_columns
 from palavra.tokenizer import Tokenizer
 
 Example = TypeVar("Example")
@@ -74,7 +75,10 @@ class Reader(Generic[Example]):
         """Yield the inputs of a file; `given` lists the columns that the user named."""
         inputs = self.inputs_in(source)
         if inputs is None:
-            return (Located(one.values, one.where) for one in read_records(source, encoding=self.spec.encoding))
+            return (
+                Located(one.values, one.where)
+                for one in read_records(source, self.spec, columns=named_columns(self.spec))
+            )
         self.check_columns(given, [source])
         return inputs
 

@@ -22,7 +22,7 @@ from palavra.tasks.encoded_examples import (
     wrap,
 )
 from palavra.tasks.reading import read_examples
-from palavra.tasks.spec import COLUMNS_OF, TEXTS, Overflow, TaskSpec, column_flag, text_fields
+from palavra.tasks.spec import COLUMNS_OF, TEXTS, Overflow, TaskSpec, column_flag, named_columns, text_fields
 from palavra.tasks.task import Encoder, Reader
 from palavra.tokenizer import Tokenizer
 
@@ -54,7 +54,7 @@ def settle_texts(spec: TaskSpec) -> TaskSpec:
     """Return the spec with two texts if none is named and the training file has `text_a` and `text_b`, not `text`."""
     if "text_b" not in COLUMNS_OF[spec.kind] or any(getattr(spec.columns, name) is not None for name in TEXTS):
         return spec
-    first = next(iter(read_records(spec.train, encoding=spec.encoding)), None)
+    first = next(iter(read_records(spec.train, spec)), None)
     if first is None or "text" in first.values or not {"text_a", "text_b"} <= first.values.keys():
         return spec
     return replace(spec, columns=replace(spec.columns, text_a="text_a", text_b="text_b"))
@@ -84,7 +84,7 @@ def text_reader(
             second = texts[1] if len(texts) == 2 else None
             return TextExample(first=texts[0], second=second, label=label, where=record.where)
 
-        records = read_records(source, encoding=spec.encoding)
+        records = read_records(source, spec, columns=named_columns(spec))
         examples = read_examples(records, example_of, source, skip_bad=spec.skip_bad, skipped=skipped)
         of.check()
         return examples

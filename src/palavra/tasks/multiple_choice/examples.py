@@ -11,7 +11,7 @@ from palavra.data.records import Record, column, read_records
 from palavra.errors import PalavraError
 from palavra.tasks.labels import composed
 from palavra.tasks.reading import read_examples
-from palavra.tasks.spec import TaskSpec
+from palavra.tasks.spec import TaskSpec, named_columns
 from palavra.tasks.task import Reader
 from palavra.tasks.text_examples import shown, text_columns
 
@@ -35,7 +35,7 @@ def reader(spec: TaskSpec) -> Reader[ChoiceExample]:
 
     def read(source: str) -> list[ChoiceExample]:
         label = spec.label_column("multiple choice takes one, the gold choice") or "label"
-        records = read_records(source, encoding=spec.encoding)
+        records = read_records(source, spec, columns=named_columns(spec))
         return read_examples(
             records, lambda record: _example(record, spec, label), source, skip_bad=spec.skip_bad, skipped=skipped
         )

@@ -2,13 +2,11 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from palavra.data.characters import is_blank
-from palavra.data.hub import PREFIX
+from palavra.data.rows import value_at
 from palavra.data.squad import Answers, Question, asked_in, is_squad, unique_questions
-from palavra.data.tables import kind_of
 from palavra.errors import PalavraError
 from palavra.tasks.reading import read_examples
 from palavra.tasks.spec import TaskSpec
@@ -27,28 +25,28 @@ def reader(spec: TaskSpec) -> Reader[Question]:
 
     def read(source: str, answers: Answers = "located") -> list[Question]:
         made = read_examples(
-            asked_in(source, encoding=spec.encoding, columns=columns, answers=answers), lambda make: make(), source,
+            asked_in(source, reading=spec, columns=columns, answers=answers), lambda make: make(), source,
             skip_bad=spec.skip_bad, skipped=skipped,
         )  # fmt: skip
         return list(unique_questions(made))
 
     def check_columns(given: Collection[str], sources: Sequence[str]) -> None:
         named = [name for name in COLUMNS if name in given]
-        if named and all(is_squad(source, encoding=spec.encoding) for source in sources):
+        if named and all(is_squad(source, spec) for source in sources):
             raise PalavraError(
                 f"{sources[0]}: --{named[0]} would not be read: SQuAD's JSON has fixed names; leave it out"
             )
 
     def inputs_in(source: str) -> Iterator[Located] | None:
         """Yield the questions of a .json file; its answers, if it has any, are not read."""
-        if source.startswith(PREFIX) or kind_of(Path(source), (".json",)) is None:
+        if not is_squad(source, spec):
             return None
-        asked = (make() for make in asked_in(source, encoding=spec.encoding, columns=columns, answers="none"))
+        asked = (make() for make in asked_in(source, reading=spec, columns=columns, answers="none"))
         return (Located(dict(zip(names, (one.question, one.context), strict=True)), one.where) for one in asked)
 
     def input_of(value: Any, where: str) -> Question:
         if isinstance(value, Mapping):
-            texts = [value.get(name) for name in names]
+            texts = [value_at(value, name) for name in names]
         else:
             texts = list(value) if isinstance(value, list | tuple) else []
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):

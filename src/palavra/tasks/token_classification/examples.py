@@ -5,19 +5,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 from palavra.data.characters import split_words
 from palavra.data.conll import read_tagged
-from palavra.data.tables import kind_of
+from palavra.data.hub import is_hub
+from palavra.data.remote import file_of
+from palavra.data.rows import value_at
+from palavra.data.sheets import SPREADSHEETS
+from palavra.data.tables import kind_in
 from palavra.errors import PalavraError
 from palavra.tasks.labels import Labels, composed
 from palavra.tasks.spec import TaskSpec
 from palavra.tasks.task import Located, Reader
 
 # Suffixes of input files: records, and columns with one word per line. A .txt has one text per line.
-TABLES = (".csv", ".jsonl", ".json", ".parquet")
+TABLES = (".csv", ".jsonl", ".json", ".parquet", *SPREADSHEETS)
 COLUMNS = (".conll", ".conllu", ".tsv", ".bio", ".iob")
 _BLANKS = re.compile(r"\s*")
 
@@ -49,7 +52,7 @@ def reader(spec: TaskSpec) -> Reader[TaggedSentence]:
             )
 
     def inputs_in(source: str) -> Iterator[Located] | None:
-        if kind_of(Path(source), TABLES) is not None:
+        if is_hub(source) or kind_in(file_of(source), (*TABLES, *COLUMNS), spec) not in COLUMNS:
             return None
         found = read_sentences(spec, source)
         return (Located({"text": one.text, "words": list(one.words)}, one.where) for one in found)
@@ -69,7 +72,7 @@ def read_sentences(spec: TaskSpec, source: str) -> list[TaggedSentence]:
     """Read the labelled sentences of a file; numeric columns count from 0, negative ones from the end."""
     labels = spec.label_column("labelling takes one, with a label for each word")
     word, label = _column(spec.columns.words, 0), _column(labels, -1)
-    sentences = read_tagged(source, word_column=word, label_column=label, encoding=spec.encoding)
+    sentences = read_tagged(source, word_column=word, label_column=label, reading=spec)
     return [TaggedSentence(**{**vars(each), "labels": tuple(map(composed, each.labels))}) for each in sentences]
 
 
@@ -97,7 +100,7 @@ def _text_and_words(one: Any, spec: TaskSpec, where: str) -> tuple[str | None, t
     given = [one]
     if isinstance(one, Mapping):
         names = (spec.columns.words, "words", "tokens", spec.columns.text, "text")
-        given = [one[name] for name in dict.fromkeys(names) if name in one]
+        given = [value_at(one, name) for name in dict.fromkeys(names) if name is not None]
     text = next((value for value in given if isinstance(value, str)), None)
     words = next((tuple(value) for value in given if isinstance(value, list | tuple)), None)
     if text is None and words is None:
