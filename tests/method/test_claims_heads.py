@@ -130,6 +130,46 @@ def test_optimizers_equal_those_of_torch__E_opt(name: OptimizerName) -> None:
         torch.testing.assert_close(one, other)
 
 
+RATE, BETAS, MOMENTUM = 0.05, (0.9, 0.999), 0.9
+LOOPED: tuple[OptimizerName, ...] = ("sgd", "adagrad", "adam", "adamw")
+
+
+def moved_by_hand(name: OptimizerName, config: OptimizerConfig, state: dict[str, float], w: float, g: float) -> float:
+    """One update of one weight in float64, as the papers have it."""
+    state["t"] = state.get("t", 0) + 1
+    if name == "sgd":
+        state["v"] = MOMENTUM * state.get("v", 0.0) + g
+        return w - RATE * state["v"]
+    if name == "adagrad":
+        state["sum"] = state.get("sum", 0.0) + g * g
+        return w - RATE * g / (math.sqrt(state["sum"]) + config.epsilon)
+    m = state["m"] = BETAS[0] * state.get("m", 0.0) + (1 - BETAS[0]) * g
+    v = state["v"] = BETAS[1] * state.get("v", 0.0) + (1 - BETAS[1]) * g * g
+    step = RATE * (m / (1 - BETAS[0] ** state["t"])) / (math.sqrt(v / (1 - BETAS[1] ** state["t"])) + config.epsilon)
+    # Of adamw the decay is decoupled, of adam it is 0 here.
+    return float(w * (1 - RATE * config.weight_decay) - step)
+
+
+@pytest.mark.parametrize("name", LOOPED)
+def test_optimizers_equal_a_float64_loop_over_every_weight__E_opt(name: OptimizerName) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3).double()
+    decay = 0.1 if name == "adamw" else 0.0
+    config = OptimizerConfig(name=name, learning_rate=RATE, weight_decay=decay, beta2=BETAS[1], momentum=MOMENTUM)
+    optimizers = build_optimizers(layer.named_parameters(), config)
+    weights = layer.weight.detach().flatten().tolist()
+    states: list[dict[str, float]] = [{} for _ in weights]
+    x, labels = torch.randn(8, 4).double(), torch.randint(3, (8,))
+    for _ in range(20):
+        optimizers.zero_grad()
+        F.cross_entropy(layer(x), labels).backward()
+        assert layer.weight.grad is not None
+        gradients = layer.weight.grad.flatten().tolist()
+        optimizers.step()
+        weights = [moved_by_hand(name, config, *of) for of in zip(states, weights, gradients, strict=True)]
+        assert layer.weight.detach().flatten().tolist() == pytest.approx(weights, rel=1e-9, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("predicted", "printed"),
     [
@@ -204,7 +244,18 @@ def test_weight_decay_equals_an_l2_penalty__E_reg() -> None:
     def penalty(layer: nn.Linear) -> Tensor:
         return 0.01 * layer.weight.square().sum()
 
-    assert float(penalty(layer).detach()) == pytest.approx(1.0)
+    # What the library's decay adds to a loss: its force is the move of a step whose gradients are 0, over the rate,
+    # and the penalty of a squared norm is half of weight times force.
+    still = nn.Linear(10, 10)
+    still.load_state_dict(layer.state_dict())
+    config = OptimizerConfig(name="sgd", learning_rate=0.1, weight_decay=2 * 0.01, momentum=0.0)
+    optimizers = build_optimizers(still.named_parameters(), config)
+    for parameter in still.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers.step()
+    force = (layer.weight - still.weight) / 0.1
+    assert float((layer.weight * force).sum().detach() / 2) == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(still.bias, layer.bias)
     # Moving by the loss with that weight decay is moving by the loss plus the penalty.
     other = nn.Linear(10, 10)
     other.load_state_dict(layer.state_dict())

@@ -80,3 +80,22 @@ def test_labels_of_any_text_are_its_own_tokens__B_T1(palavra: MaskedModel, texts
     restored = batch.input_ids.clone()
     restored[batch.label_rows] = batch.labels
     assert restored.tolist() == ids.tolist()
+
+
+def test_corrupted_sentence_of_the_walk_through__B_ex_corrupt() -> None:
+    """ "A águia voa alto no céu azul." -> "A [MASK] voa alto no céu verde.": the library's own corruption draws it,
+    with 80/10/10, and its labels are the words that stood there."""
+    words = ["A", "águia", "voa", "alto", "no", "céu", "azul", ".", "verde"]
+    number = {word: 10 + place for place, word in enumerate(words)}
+    special = frozenset(range(10))
+    vocabulary = Vocabulary(10 + len(words), 4, special, np.ones(10 + len(words), dtype=bool))
+    ids = np.array([2, *(number[word] for word in words[:8]), 3])
+    wanted = ids.copy()
+    wanted[[2, 7]] = 4, number["verde"]
+    objective = MaskedObjective(MaskingConfig(mask_rate=0.25), vocabulary)  # two of its eight tokens
+    for seed in range(20_000):
+        batch = objective.corrupt(ids, np.array([len(ids)]), np.random.default_rng(seed))
+        if batch.input_ids.tolist() == wanted.tolist() and batch.label_rows.tolist() == [2, 7]:
+            break
+    assert batch.input_ids.tolist() == wanted.tolist()
+    assert batch.labels.tolist() == [number["águia"], number["azul"]]

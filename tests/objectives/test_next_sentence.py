@@ -288,8 +288,8 @@ def padded(batch: PairBatch) -> dict[str, torch.Tensor]:
     return {**inputs, "labels": labels, "next_sentence_label": pairs}
 
 
-def test_c_t4_1_both_losses_are_those_of_bert_and_its_directory_reads_back(tmp_path: Path) -> None:
-    """Row C-T4.1: [CLS] first [SEP] second [SEP], classified on [CLS], beside masking, as BERT was trained."""
+def test_both_losses_are_those_of_bert_and_its_directory_reads_back__C_T4_1(tmp_path: Path) -> None:
+    """[CLS] first [SEP] second [SEP], classified on [CLS], beside masking, as BERT was trained."""
     from transformers import BertForNextSentencePrediction, BertForPreTraining
 
     model, batch = build(), prepared()

@@ -52,8 +52,8 @@ def test_series_leaves_out_what_is_no_number() -> None:
     assert len(Series.of(rows, "z")) == 0
 
 
-def test_b_plot_loss_against_probability_is_the_logarithm() -> None:
-    """B-plot: the picture's own curve is -log p to the rounding of its coordinates, with the chapter's examples."""
+def test_the_picture_draws_the_logarithm_of_the_probability__B_plot() -> None:
+    """The picture's own curve is -log p to the rounding of its coordinates, with the chapter's examples."""
     examples = charts.negative_log(np.array([0.7, 0.4]))
     assert examples == pytest.approx([0.356675, 0.916291], abs=1e-6)
     band = FrequencyBand(band="1-100", tokens=9, accuracy=0.6, accuracy_at_5=0.9, loss=math.log(2))
