@@ -33,6 +33,7 @@ def saved(tokenizer: Tokenizer, tmp_path: Path) -> Path:
     [
         lambda v: v.update(version=3),
         lambda v: v.update(tasks=None),
+        lambda v: v.update(tasks=[]),
         lambda v: v.update(tasks=[{}]),
         lambda v: v["tasks"][0].update(name="other"),
         lambda v: v["tasks"][0].update(name=-0.5),

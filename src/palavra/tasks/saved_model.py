@@ -264,6 +264,8 @@ def _read_tasks(directory: Path, config: ModelConfig) -> tuple[dict[str, AnyTask
                 raise ValueError(f"name {entry['name']!r} of task {spec.name}")
             check_head_name(spec.name)
             tasks[spec.name] = KINDS[spec.kind].from_json(spec, entry["labels"])
+        if not tasks:
+            raise ValueError("no task")
         return tasks, bool(values["transformers"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PalavraError(f"{path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None
