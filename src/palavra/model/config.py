@@ -219,6 +219,11 @@ class ModelConfig:
         return int(self.head_width * self.rotary_fraction)
 
     @property
+    def local_theta(self) -> float:
+        """Base of the rotary angles of local layers."""
+        return self.rope_theta_global if self.rope_theta_local is None else self.rope_theta_local
+
+    @property
     def embedding_width(self) -> int:
         """Units of a token vector before its projection, if there is one."""
         return self.hidden_size if self.embedding_size is None else self.embedding_size

@@ -16,11 +16,12 @@ class Rotary(nn.Module):
 
     def __init__(self, config: ModelConfig, kind: LayerKind):
         super().__init__()
-        own = config.rope_theta_local if kind == "local" else None
-        theta = config.rope_theta_global if own is None else own
+        theta = config.local_theta if kind == "local" else config.rope_theta_global
         units = config.rotary_width
         frequencies = 1.0 / (theta ** (torch.arange(0, units, 2, dtype=torch.float32) / units))
-        scaling = config.rope_scaling if own is None else None
+        # Local layers with a base of their own do not reach past their window, so nothing stretches their angles.
+        separate = kind == "local" and config.rope_theta_local is not None
+        scaling = None if separate else config.rope_scaling
         if scaling is not None:
             frequencies = scaled_frequencies(frequencies, theta, scaling)
         self.factor = 1.0 if scaling is None else scaling.attention_factor

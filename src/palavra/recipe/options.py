@@ -66,6 +66,9 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
         rivals: list[str] = [other.name for other in options if other.key in replaced]
         if rivals:
             raise PalavraError(f"give one of {listed([each.name, *rivals])}: one replaces the other")
+        set_too = [f"{table}{dot}{name}" for name in (each.option.sets or {}).get(str(value), ())]
+        if both := sorted(other.key.removeprefix(TASK) for other in options if other.key in set_too):
+            raise PalavraError(f"{each.name} ({value}) sets {both[0]} too: give one")
         values |= dict.fromkeys(replaced) | {each.key: _plain(value, each)}
     recipe = _changed(recipe, {key: value for key, value in values.items() if not key.startswith(TASK)}, options)
     if not isinstance(recipe, FinetuneRecipe):
@@ -73,10 +76,6 @@ def with_options(recipe: R, given: Mapping[str, object]) -> R:
     of_tasks = {key.removeprefix(TASK): value for key, value in values.items() if key.startswith(TASK)}
     fields = {each.key: each for each in declared(TaskSpec)}
     tasks = list(recipe.tasks)
-    for key, value in of_tasks.items():
-        table, set_too = key.rpartition(".")[0], (fields[key].option.sets or {}).get(str(value), {})
-        if both := sorted(name for name in set_too if of_tasks.get(f"{table}.{name}") is not None):
-            raise PalavraError(f"{fields[key].name} ({value}) sets {table}.{both[0]} too: give one")
     # What an option depends on has fewer conditions than itself, so it is set before.
     for key, value in sorted(of_tasks.items(), key=lambda item: len(fields[item[0]].when)):
         problems = [unmet(task, fields[key], name=fields[key].name) for task in tasks]

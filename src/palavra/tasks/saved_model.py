@@ -51,13 +51,19 @@ class LoadedTasks:
 
 def build_task_model(config: ModelConfig, tasks: Tasks, *, learned_weights: bool = False) -> TaskModel:
     """Build a new model with one head per task."""
-    heads = {name: build_head(config, task) for name, task in tasks.items()}
-    if in_transformers(config, tasks):
-        for name, task in tasks.items():
-            # The targets of a regression are standardized, which only a bias can undo.
-            if unbiased(config, task.output.form) and task.spec.kind != "regression":
-                linear_layer(heads[name].output).register_parameter("bias", None)
+    # The targets of a regression are standardized, which only a bias can undo.
+    regresses = any(task.spec.kind == "regression" for task in tasks.values())
+    heads = _build_heads(config, tasks, native=in_transformers(config, tasks) and not regresses)
     return TaskModel(config, heads, learned_weights=learned_weights)
+
+
+def _build_heads(config: ModelConfig, tasks: Tasks, *, native: bool) -> dict[str, Head]:
+    """Build new heads; a `native` one has a bias in its output layer only if that of `transformers` has one."""
+    heads = {name: build_head(config, task) for name, task in tasks.items()}
+    for name, task in tasks.items():
+        if native and unbiased(config, task.output.form):
+            linear_layer(heads[name].output).register_parameter("bias", None)
+    return heads
 
 
 def build_head(config: ModelConfig, task: AnyTask) -> Head:
@@ -108,8 +114,8 @@ def body_keys(config: ModelConfig) -> Keys:
 
 def _head_start(config: ModelConfig, head: Head) -> Keys:
     """Return the names under which a pretrained directory may store the head's hidden layer."""
-    known = TASK_FORMATS.get(config.family)
-    if known is None or head.config.hidden_sizes != (config.hidden_size,):
+    known = TASK_FORMATS[config.family]
+    if head.config.hidden_sizes != (config.hidden_size,):
         return {}
     own = known.own(config, "SequenceClassification")
     if (head.config.activation, head.config.norm, head.config.bias) != (own.activation, own.norm, own.bias):
@@ -139,13 +145,13 @@ def save_task_model(model: TaskModel, tasks: Tasks, directory: Path, extra: Mapp
         write_weights(model, _keys(model, saved, native), {}, directory)
     tasks = saved
     values = dict(extra)
+    known = TASK_FORMATS[model.config.family]
     if native:
         (task,) = tasks.values()
-        known = TASK_FORMATS[model.config.family]
         values |= {"architectures": [f"{known.prefix}For{task.output.form}"], **task.output.config_values()}
         values |= known.config(resolved_head(model.config, task))
-    elif model.config.family in TASK_FORMATS:
-        values |= {"architectures": [f"{TASK_FORMATS[model.config.family].prefix}Model"]}
+    else:
+        values |= {"architectures": [f"{known.prefix}Model"]}
     write_config(model.config, directory, values)
     entries = [
         {
@@ -186,8 +192,7 @@ def _keys(model: TaskModel, tasks: Tasks, native: bool) -> Keys:
     form = next(iter(tasks.values())).output.form if native else None
     keys = dict(family_named(model.config.family, "the model").body_keys(model.config, form))
     for name, task in tasks.items():
-        known = TASK_FORMATS.get(model.config.family)
-        theirs = known.keys(task.output.form) if native and known else {}
+        theirs = TASK_FORMATS[model.config.family].keys(task.output.form) if native else {}
         for own in _stored_names(model.head(name)):
             # `transformers` has no separate name for the linear layer inside a classifier output.
             part, _, leaf = own.replace("output.linear.", "output.").rpartition(".")
@@ -221,9 +226,9 @@ def load_task_model(directory: Path) -> LoadedTasks:
     tasks, native = _read_tasks(directory, config)
     # Check the weights before allocating: the sizes in a foreign task.json may not fit in memory.
     with torch.device("meta"):
-        claimed = _stored_model(config, tasks, native)
+        claimed = TaskModel(config, _build_heads(config, tasks, native=native))
     read_weights(claimed, _keys(claimed, tasks, native), {}, directory)
-    model = _stored_model(config, tasks, native)
+    model = TaskModel(config, _build_heads(config, tasks, native=native))
     missing = load_weights_into(model, _keys(model, tasks, native), {}, directory)
     needed = {f"heads.{name}.{own}" for name in tasks for own in _stored_names(model.head(name))}
     lost = [name for name in missing if name.startswith("transformer.") or name in needed]
@@ -233,16 +238,6 @@ def load_task_model(directory: Path) -> LoadedTasks:
         if isinstance(part, ClassifierOutput):
             part.derive()
     return LoadedTasks(model, tasks, missing)
-
-
-def _stored_model(config: ModelConfig, tasks: Tasks, native: bool) -> TaskModel:
-    """Return a new model with biases where the directory has them."""
-    heads = {name: build_head(config, task) for name, task in tasks.items()}
-    if native:
-        for name, task in tasks.items():
-            if unbiased(config, task.output.form):
-                linear_layer(heads[name].output).register_parameter("bias", None)
-    return TaskModel(config, heads)
 
 
 def _read_tasks(directory: Path, config: ModelConfig) -> tuple[dict[str, AnyTask], bool]:

@@ -34,8 +34,7 @@ FAMILIES = {family.name: family for family in _ALL}
 
 
 def _bodies() -> list[str]:
-    formats = [family.task_format for family in FAMILIES.values() if family.task_format is not None]
-    others = [name for known in formats for name in known.bodies.values()]
+    others = [name for family in FAMILIES.values() for name in family.task_format.bodies.values()]
     return sorted({*(family.body for family in FAMILIES.values()), *others})
 
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import HeadConfig, ModelConfig
-from palavra.model.families.family import SIZES, Family, Form, Key, TaskFormat, Values
-from palavra.model.families.parsing import number
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import SIZES, Family, Key, Values
 
 
 def _read_rest(values: Values) -> dict[str, Any]:
@@ -20,23 +19,6 @@ def check_encoder(values: Values) -> None:
     kind = values.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise PalavraError(f"position_embedding_type {str(kind)[:40]!r} is not supported, only 'absolute'")
-
-
-def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    pooled = form in ("SequenceClassification", "MultipleChoice")
-    hidden_sizes = (config.hidden_size,) if pooled else ()
-    return HeadConfig(pooling="cls", hidden_sizes=hidden_sizes, activation="tanh", norm="off", bias=True)
-
-
-def _head_keys(form: Form) -> dict[str, str]:
-    output = "qa_outputs" if form == "QuestionAnswering" else "classifier"
-    return {"layers.0.dense": "bert.pooler.dense", "output": output}
-
-
-def read_head(values: Values) -> HeadConfig:
-    """Return the head's dropout; null in most directories, where it is the body's."""
-    key = "hidden_dropout_prob" if values.get("classifier_dropout") is None else "classifier_dropout"
-    return HeadConfig(dropout=number(values, key, float, 0.1))
 
 
 BERT = Family(
@@ -79,12 +61,5 @@ BERT = Family(
         "mlp_norm": ("output.LayerNorm",),
     },
     proportions=lambda values: {"segments": 2, "norm_eps": 1e-12},
-    task_format=TaskFormat(
-        prefix="Bert",
-        own=_own_head,
-        poolings=("cls",),
-        keys=_head_keys,
-        config=lambda head: {"classifier_dropout": head.dropout},
-        read=read_head,
-    ),
+    task_format=encoder_task_format("Bert", hidden="bert.pooler.dense"),
 )  # fmt: skip

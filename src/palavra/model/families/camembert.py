@@ -5,5 +5,5 @@ from dataclasses import replace
 from palavra.model.families.roberta import ROBERTA, task_format
 
 CAMEMBERT = replace(
-    ROBERTA, name="camembert", architecture="CamembertForMaskedLM", task_format=task_format("Camembert", "roberta")
+    ROBERTA, name="camembert", architecture="CamembertForMaskedLM", task_format=task_format("Camembert")
 )

@@ -3,9 +3,10 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import HeadActivation, HeadConfig, ModelConfig, RelativeAttention
+from palavra.model.config import HeadActivation, ModelConfig, RelativeAttention
 from palavra.model.families.bert import BERT, check_encoder
-from palavra.model.families.family import Family, Form, TaskFormat, Values
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import Family, Values
 from palavra.model.families.parsing import activation, activation_name, flag, number
 
 
@@ -88,22 +89,6 @@ def _proportions(values: Values) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    pooled = form in ("SequenceClassification", "MultipleChoice")
-    hidden_sizes = (config.hidden_size,) if pooled else ()
-    return HeadConfig(pooling="cls", hidden_sizes=hidden_sizes, activation="gelu", norm="off", bias=True)
-
-
-def _keys(form: Form) -> dict[str, str]:
-    output = "qa_outputs" if form == "QuestionAnswering" else "classifier"
-    return {"layers.0.dense": "pooler.dense", "output": output}
-
-
-def _read_head(values: Values) -> HeadConfig:
-    key = "hidden_dropout_prob" if values.get("cls_dropout") is None else "cls_dropout"
-    return HeadConfig(dropout=number(values, key, float, 0.1))
-
-
 DEBERTA_V2 = Family(
     name="deberta-v2",
     architecture="DebertaV2ForMaskedLM",
@@ -133,8 +118,5 @@ DEBERTA_V2 = Family(
         "attention.relative.query": ("attention.self.pos_query_proj",),
     },
     proportions=_proportions,
-    task_format=TaskFormat(
-        prefix="DebertaV2", own=_own_head, poolings=("cls",), keys=_keys,
-        config=lambda head: {"cls_dropout": head.dropout}, read=_read_head,
-    ),
+    task_format=encoder_task_format("DebertaV2", hidden="pooler.dense", activation="gelu", dropout="cls_dropout"),
 )  # fmt: skip

@@ -1,30 +1,16 @@
 """DistilBERT (Sanh et al. 2019, arXiv:1910.01108): BERT without segments, in half of the layers."""
 
-from typing import Any
+from dataclasses import replace
 
-from palavra.model.config import HeadConfig, ModelConfig
+from palavra.model.config import HeadConfig
 from palavra.model.families.bert import BERT
-from palavra.model.families.family import Family, Form, Key, TaskFormat, Values
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import Family, Key, Values
 from palavra.model.families.parsing import number
-
-
-def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    pooled = form in ("SequenceClassification", "MultipleChoice")
-    hidden_sizes = (config.hidden_size,) if pooled else ()
-    return HeadConfig(pooling="cls", hidden_sizes=hidden_sizes, activation="relu", norm="off", bias=True)
-
-
-def _keys(form: Form) -> dict[str, str]:
-    output = "qa_outputs" if form == "QuestionAnswering" else "classifier"
-    return {"layers.0.dense": "pre_classifier", "output": output}
 
 
 def _read_head(values: Values) -> HeadConfig:
     return HeadConfig(dropout=number(values, "seq_classif_dropout", float, 0.2))
-
-
-def _config(head: HeadConfig) -> dict[str, Any]:
-    return {"seq_classif_dropout": head.dropout}
 
 
 DISTILBERT = Family(
@@ -62,7 +48,9 @@ DISTILBERT = Family(
         "mlp.down": ("ffn.lin2",),
         "mlp_norm": ("output_layer_norm",),
     },
-    task_format=TaskFormat(
-        prefix="DistilBert", own=_own_head, poolings=("cls",), keys=_keys, config=_config, read=_read_head
+    # The class has a default of its own, whatever the body's dropout is.
+    task_format=replace(
+        encoder_task_format("DistilBert", hidden="pre_classifier", activation="relu", dropout="seq_classif_dropout"),
+        read=_read_head,
     ),
 )

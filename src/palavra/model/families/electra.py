@@ -5,9 +5,9 @@ Two models share the format: the generator predicts hidden tokens, the discrimin
 
 from typing import Any
 
-from palavra.model.config import HeadConfig, ModelConfig
-from palavra.model.families.bert import BERT, check_encoder, read_head
-from palavra.model.families.family import Family, Form, TaskFormat, Values
+from palavra.model.families.bert import BERT, check_encoder
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import Family, Values
 from palavra.model.families.parsing import number
 
 
@@ -15,19 +15,6 @@ def _read_rest(values: Values) -> dict[str, Any]:
     check_encoder(values)
     width, inner = number(values, "embedding_size", int, 128), number(values, "hidden_size", int)
     return {"embedding_size": None if width == inner else width}
-
-
-def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    pooled = form in ("SequenceClassification", "MultipleChoice")
-    hidden_sizes = (config.hidden_size,) if pooled else ()
-    return HeadConfig(pooling="cls", hidden_sizes=hidden_sizes, activation="gelu", norm="off", bias=True)
-
-
-def _keys(form: Form) -> dict[str, str]:
-    if form == "SequenceClassification":
-        return {"layers.0.dense": "classifier.dense", "output": "classifier.out_proj"}
-    output = "qa_outputs" if form == "QuestionAnswering" else "classifier"
-    return {"layers.0.dense": "sequence_summary.summary", "output": output}
 
 
 ELECTRA = Family(
@@ -48,8 +35,8 @@ ELECTRA = Family(
     layers="electra.encoder.layer",
     layer_weights=BERT.layer_weights,
     proportions=BERT.proportions,
-    task_format=TaskFormat(
-        prefix="Electra", own=_own_head, poolings=("cls",), keys=_keys,
-        config=lambda head: {"classifier_dropout": head.dropout}, read=read_head,
+    task_format=encoder_task_format(
+        "Electra", hidden="sequence_summary.summary", activation="gelu",
+        of_texts=("classifier.dense", "classifier.out_proj"),
     ),
 )  # fmt: skip

@@ -70,8 +70,7 @@ class Family:
     (in, out), the rows of `interleaved` ones head by head (see `Stored`). `tied_head_bias`: where the head's bias is
     stored if the embeddings are tied; if they are not, a copy of it is stored there. `older_names`: what entries of
     `config.json` were called before -> what they are called. `proportions`: what a new model takes from its
-    `num_layers`, `num_heads`, `context` and `pad_id`. `task_format`: the head for labelled tasks, if the family has
-    one.
+    `num_layers`, `num_heads`, `context` and `pad_id`. `task_format`: the heads for labelled tasks.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Family:
     fixed: Mapping[str, Any]
     config: Mapping[str, Key]
     weights: Mapping[str, str]
+    task_format: TaskFormat
     layers: str
     layer_weights: Mapping[str, tuple[str, ...]]
     transposed: tuple[str, ...] = ()
@@ -89,7 +89,6 @@ class Family:
     read_rest: Callable[[Values], dict[str, Any]] = field(default=lambda values: {})
     write_rest: Callable[[ModelConfig], dict[str, Any]] = field(default=lambda config: {})
     proportions: Callable[[Values], dict[str, Any]] = field(default=lambda values: {})
-    task_format: TaskFormat | None = None
 
     def new(
         self, *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context: int,
@@ -148,7 +147,7 @@ class Family:
     def body_keys(self, config: ModelConfig, form: Form | None = None) -> Keys:
         """Map the names of the body's parameters to where the class of a `form` stores them (None: `architecture`)."""
         keys = {name: stored(key) for name, key in self.keys(config).items() if name.startswith("transformer.")}
-        other = None if form is None or self.task_format is None else self.task_format.bodies.get(form)
+        other = None if form is None else self.task_format.bodies.get(form)
         if other is None:
             return keys
         own = f"{self.body}."

@@ -55,13 +55,12 @@ def _read_angles(values: Values) -> dict[str, Any]:
 
 
 def _write_rest(config: ModelConfig) -> dict[str, Any]:
-    local = config.rope_theta_global if config.rope_theta_local is None else config.rope_theta_local
     scale = config.head_width**-0.5 if config.attention_scale is None else config.attention_scale
     return {
         **write_heads(config),
         "rope_parameters": {
             "full_attention": rope_entry(config.rope_theta_global, config.rope_scaling),
-            "sliding_attention": rope_entry(local, None),
+            "sliding_attention": rope_entry(config.local_theta, None),
         },
         "layer_types": layer_types(config),
         "use_bidirectional_attention": not config.causal,

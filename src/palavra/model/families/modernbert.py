@@ -16,20 +16,20 @@ THETA_LONG = 160_000.0
 
 def _read_rest(values: Values) -> dict[str, Any]:
     return {
-        "layer_kinds": read_kinds(values),
+        "layer_kinds": _read_kinds(values),
         "window": number(values, "local_attention", int, 2 * WINDOW) // 2,
-        "rope_theta_global": read_theta(values, "full_attention", "global_rope_theta", THETA_LONG),
-        "rope_theta_local": read_theta(values, "sliding_attention", "local_rope_theta", THETA_SHORT),
+        "rope_theta_global": _read_theta(values, "full_attention", "global_rope_theta", THETA_LONG),
+        "rope_theta_local": _read_theta(values, "sliding_attention", "local_rope_theta", THETA_SHORT),
     }
 
 
-def read_kinds(values: Values) -> tuple[LayerKind, ...]:
+def _read_kinds(values: Values) -> tuple[LayerKind, ...]:
     """Return the kinds of layers; without `layer_types`, every third one is global."""
     step = max(1, number(values, "global_attn_every_n_layers", int, GLOBAL_EVERY))
     return read_layer_kinds(values, every(step, layers_of(values)))
 
 
-def read_theta(values: Values, layer_type: str, old_key: str, default: float) -> float:
+def _read_theta(values: Values, layer_type: str, old_key: str, default: float) -> float:
     """Return the base of the rotary angles of one kind of layer, in the layout of transformers 4 or 5."""
     nested = values.get("rope_parameters")
     of_type = nested.get(layer_type) if isinstance(nested, dict) else None
@@ -41,7 +41,7 @@ def read_theta(values: Values, layer_type: str, old_key: str, default: float) ->
 
 
 def _write_rest(config: ModelConfig) -> dict[str, Any]:
-    thetas = {"global": config.rope_theta_global, "local": config.rope_theta_local}
+    thetas = {"global": config.rope_theta_global, "local": config.local_theta}
     return {
         "layer_types": layer_types(config),
         "local_attention": 2 * config.window,
@@ -52,7 +52,7 @@ def _write_rest(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def proportions(values: Values) -> dict[str, Any]:
+def _proportions(values: Values) -> dict[str, Any]:
     """Return global layers at every third place, as published, if a sequence can be longer than the local window. In
     shorter contexts all layers are global: local attention would compute the same more slowly."""
     long = values["context"] > 2 * WINDOW
@@ -113,7 +113,7 @@ MODERNBERT = Family(
         "mlp.up": ("mlp.Wi",),
         "mlp.down": ("mlp.Wo",),
     },
-    proportions=proportions,
+    proportions=_proportions,
     task_format=TaskFormat(
         prefix="ModernBert",
         own=_own_head,

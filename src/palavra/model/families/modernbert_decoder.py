@@ -5,32 +5,18 @@ from typing import Any
 
 from palavra.model.config import HeadConfig, ModelConfig
 from palavra.model.families.family import Form, TaskFormat, Values
-from palavra.model.families.modernbert import MODERNBERT, THETA_LONG, THETA_SHORT, WINDOW, read_kinds, read_theta
+from palavra.model.families.modernbert import MODERNBERT, WINDOW
 from palavra.model.families.parsing import number
-from palavra.model.families.windows import LAYER_TYPES, layer_types
 
 
 def _read_rest(values: Values) -> dict[str, Any]:
-    return {
-        "layer_kinds": read_kinds(values),
-        # Half of `local_attention` tokens, the token itself included.
-        "window": max(0, number(values, "local_attention", int, 2 * WINDOW) // 2 - 1),
-        "rope_theta_global": read_theta(values, "full_attention", "global_rope_theta", THETA_LONG),
-        "rope_theta_local": read_theta(values, "sliding_attention", "local_rope_theta", THETA_SHORT),
-    }
+    # Half of `local_attention` tokens, the token itself included.
+    window = max(0, number(values, "local_attention", int, 2 * WINDOW) // 2 - 1)
+    return {**MODERNBERT.read_rest(values), "window": window}
 
 
 def _write_rest(config: ModelConfig) -> dict[str, Any]:
-    local = config.rope_theta_global if config.rope_theta_local is None else config.rope_theta_local
-    thetas = {"global": config.rope_theta_global, "local": local}
-    return {
-        "layer_types": layer_types(config),
-        "local_attention": 2 * (config.window + 1),
-        "rope_parameters": {
-            name: {"rope_type": "default", "rope_theta": thetas[kind]} for kind, name in LAYER_TYPES.items()
-        },
-        "embedding_dropout": config.dropout,
-    }
+    return {**MODERNBERT.write_rest(config), "local_attention": 2 * (config.window + 1)}
 
 
 def _own_head(config: ModelConfig, form: Form) -> HeadConfig:
@@ -43,7 +29,6 @@ MODERNBERT_DECODER = replace(
     name="modernbert-decoder",
     architecture="ModernBertDecoderForCausalLM",
     fixed={**MODERNBERT.fixed, "causal": True},
-    config={**MODERNBERT.config, "context": MODERNBERT.config["context"]._replace(default=8192)},
     read_rest=_read_rest,
     write_rest=_write_rest,
     weights={**MODERNBERT.weights, "head.dense": "lm_head.dense", "head.norm": "lm_head.norm"},

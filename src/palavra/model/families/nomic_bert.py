@@ -3,10 +3,10 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.families.bert import BERT, check_encoder, read_head
-from palavra.model.families.family import Family, Form, TaskFormat, Values
+from palavra.model.families.bert import BERT, check_encoder
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import Family, Values
 from palavra.model.families.parsing import number
-from palavra.model.families.roberta import own_head
 from palavra.model.families.rope import read_rope, write_rope
 
 THETA = 1_000.0
@@ -27,10 +27,6 @@ def _read_rest(values: Values) -> dict[str, Any]:
         if values.get(name, known) != known:
             raise PalavraError(f"{name} is {str(values[name])[:40]}: only {known} is supported for Nomic BERT")
     return read_rope(values, THETA)
-
-
-def _keys(form: Form) -> dict[str, str]:
-    return {"layers.0.dense": "nomic_bert.pooler.dense", "output": "classifier"}
 
 
 NOMIC_BERT = Family(
@@ -78,9 +74,7 @@ NOMIC_BERT = Family(
     proportions=lambda values: {
         "segments": 2, "norm_eps": 1e-12, "rope_theta_global": THETA, "pad_id": values["pad_id"] or 0
     },
-    task_format=TaskFormat(
-        prefix="NomicBert", own=own_head, poolings=("cls",), keys=_keys,
-        config=lambda head: {"classifier_dropout": head.dropout}, read=read_head,
-        forms=("SequenceClassification", "TokenClassification"),
+    task_format=encoder_task_format(
+        "NomicBert", hidden="nomic_bert.pooler.dense", forms=("SequenceClassification", "TokenClassification")
     ),
 )  # fmt: skip

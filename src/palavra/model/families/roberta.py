@@ -3,9 +3,10 @@
 from typing import Any
 
 from palavra.errors import PalavraError
-from palavra.model.config import HeadConfig, ModelConfig
-from palavra.model.families.bert import BERT, check_encoder, read_head
-from palavra.model.families.family import SIZES, Family, Form, Key, TaskFormat, Values
+from palavra.model.config import ModelConfig
+from palavra.model.families.bert import BERT, check_encoder
+from palavra.model.families.encoder_heads import encoder_task_format
+from palavra.model.families.family import SIZES, Family, Key, TaskFormat, Values
 from palavra.model.families.parsing import number
 
 PAD = 1  # where none is given
@@ -35,26 +36,10 @@ def _proportions(values: Values) -> dict[str, Any]:
     return {"segments": 1, "norm_eps": 1e-5, "pad_id": pad, "position_offset": pad + 1}
 
 
-def own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    """Return BERT's head: one hidden tanh layer on the first token, none on all tokens."""
-    pooled = form in ("SequenceClassification", "MultipleChoice")
-    hidden_sizes = (config.hidden_size,) if pooled else ()
-    return HeadConfig(pooling="cls", hidden_sizes=hidden_sizes, activation="tanh", norm="off", bias=True)
-
-
-def task_format(prefix: str, body: str) -> TaskFormat:
+def task_format(prefix: str, body: str = "roberta") -> TaskFormat:
     """Return the format of a family whose classes start with `prefix` and call the body `body`."""
-
-    def keys(form: Form) -> dict[str, str]:
-        if form == "SequenceClassification":
-            return {"layers.0.dense": "classifier.dense", "output": "classifier.out_proj"}
-        output = "qa_outputs" if form == "QuestionAnswering" else "classifier"
-        return {"layers.0.dense": f"{body}.pooler.dense", "output": output}
-
-    return TaskFormat(
-        prefix=prefix, own=own_head, poolings=("cls",), keys=keys,
-        config=lambda head: {"classifier_dropout": head.dropout}, read=read_head,
-    )  # fmt: skip
+    of_texts = ("classifier.dense", "classifier.out_proj")
+    return encoder_task_format(prefix, hidden=f"{body}.pooler.dense", of_texts=of_texts)
 
 
 ROBERTA = Family(
@@ -81,5 +66,5 @@ ROBERTA = Family(
     layers="roberta.encoder.layer",
     layer_weights=BERT.layer_weights,
     proportions=_proportions,
-    task_format=task_format("Roberta", "roberta"),
+    task_format=task_format("Roberta"),
 )  # fmt: skip

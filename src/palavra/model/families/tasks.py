@@ -6,7 +6,7 @@ from palavra.model.families.family import Form, Values
 
 __all__ = ["TASK_FORMATS", "Form", "expressible", "own_head", "stored_head", "unbiased"]
 
-TASK_FORMATS = {name: family.task_format for name, family in FAMILIES.items() if family.task_format is not None}
+TASK_FORMATS = {name: family.task_format for name, family in FAMILIES.items()}
 
 
 def stored_head(values: Values) -> HeadConfig:
@@ -18,22 +18,18 @@ def stored_head(values: Values) -> HeadConfig:
 
 def unbiased(config: ModelConfig, form: Form) -> bool:
     """Return whether the output layer of the `AutoModelFor...` class has no bias."""
-    known = TASK_FORMATS.get(config.family)
-    return known is not None and form in known.unbiased
+    return form in TASK_FORMATS[config.family].unbiased
 
 
 def own_head(config: ModelConfig, form: Form) -> HeadConfig:
-    """Return the head of the model's family, or a linear one on the mean vector if the family has none."""
-    known = TASK_FORMATS.get(config.family)
-    if known is None:
-        return HeadConfig(pooling="mean", hidden_sizes=(), activation="relu", norm="off", bias=True)
-    return known.own(config, form)
+    """Return the head of the model's family."""
+    return TASK_FORMATS[config.family].own(config, form)
 
 
 def expressible(config: ModelConfig, form: Form, head: HeadConfig) -> bool:
     """Return whether an `AutoModelFor...` class computes this (resolved) head."""
-    known = TASK_FORMATS.get(config.family)
-    if known is None or form not in known.forms:
+    known = TASK_FORMATS[config.family]
+    if form not in known.forms:
         return False
     own = known.own(config, form)
     names = ("hidden_sizes",) if own.hidden_sizes == () else ("hidden_sizes", "activation", "norm", "bias")

@@ -5,5 +5,5 @@ from dataclasses import replace
 from palavra.model.families.roberta import ROBERTA, task_format
 
 XLM_ROBERTA = replace(
-    ROBERTA, name="xlm-roberta", architecture="XLMRobertaForMaskedLM", task_format=task_format("XLMRoberta", "roberta")
+    ROBERTA, name="xlm-roberta", architecture="XLMRobertaForMaskedLM", task_format=task_format("XLMRoberta")
 )
